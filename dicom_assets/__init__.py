@@ -1,0 +1,1 @@
+"""The open lake for medical-imaging metadata, run by Dagster."""

@@ -1,0 +1,90 @@
+"""What a landing store can do, whatever it is made of; its implementations stand beside this module.
+
+Belongs here: the protocol, the row of a listing, typed errors. Does not belong here: which objects are new (claims),
+what they are (sniffing), what is in them (archives).
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+import pyarrow as pa
+
+from dicom_assets.dicom.source import ByteSource
+from dicom_assets.lake.registry import OWN
+
+LISTING = pa.schema([OWN[name].field for name in ("uri", "etag", "size", "modified_at")])
+"""Columns of a listing; `uri` is absolute, `etag` changes whenever the bytes may have changed."""
+
+
+class SourceUnavailable(Exception):
+    """A source cannot be listed or reached. The message names the source, never an object."""
+
+
+class ObjectError(OSError):
+    """One object cannot be read. Carries the reason code of its outcome; the message has no path."""
+
+    def __init__(self, code: str, detail: str) -> None:
+        """Code from `dicom_assets.lake.codes`, detail without patient data."""
+        super().__init__(detail)
+        self.code = code
+        self.detail = detail
+
+
+@dataclass(frozen=True, slots=True)
+class ObjectRef:
+    """An object as it was claimed."""
+
+    uri: str
+    etag: str
+    size: int
+
+
+class OpenObject(ByteSource, Protocol):
+    """An open object. `verify` raises ObjectError(CHANGED_DURING_READ) when it is not what was claimed any more."""
+
+    def verify(self) -> None:
+        """Compares size and version with the claim, after reading."""
+        ...
+
+    def close(self) -> None:
+        """Ends the reading."""
+        ...
+
+
+class LandingStore(Protocol):
+    """A place where objects arrive, read in place."""
+
+    @property
+    def name(self) -> str:
+        """The source's name."""
+        ...
+
+    def list(self) -> Iterator[pa.RecordBatch]:
+        """Everything that is there now (schema LISTING, folder by folder).
+
+        Raises SourceUnavailable when any part of it cannot be listed: a failed listing is not an empty listing.
+        """
+        ...
+
+    def open_all(self, objects: Sequence[ObjectRef], first_bytes: int) -> Iterator[OpenObject | ObjectError]:
+        """Opens objects in this order, one result each; a store may fetch their first bytes ahead, side by side.
+
+        Each OpenObject is closed by the caller before the next one is asked for.
+        """
+        ...
+
+
+def object_id(source: str, uri: str, etag: str, member: str | None) -> str:
+    """Short name of one version of one object: BLAKE2b-80 in hexadecimal, 20 characters.
+
+    80 bits keep a collision among 10 thousand million objects below one in ten thousand.
+    """
+    digest = hashlib.blake2b(digest_size=10)
+    for part in (source, uri, etag, member or ""):
+        digest.update(part.encode("utf-8", "surrogateescape"))
+        digest.update(b"\0")
+    return digest.hexdigest()
