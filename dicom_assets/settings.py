@@ -10,14 +10,20 @@ import os
 import re
 import tomllib
 from collections.abc import Mapping
+from datetime import UTC, datetime
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 CONFIG_FILE = "dicom-assets.toml"
 DEFAULT_LANDING = "data/landing"
 DEFAULT_LAKE = "data/lake"
+DEFAULT_CHANGES = "data/changes"
+CHANGE_FILES = "**/*.ndjson.zst"
+"""Files that windows of changes are landed in."""
+DICOM_SERVICE_SCOPE = "https://dicom.healthcareapis.azure.com/.default"
+"""Scope of the tokens that Azure Health Data Services asks for."""
 
 
 class SettingsError(ValueError):
@@ -106,11 +112,108 @@ class MaintenanceSettings(_Section):
     retention_hours: Annotated[int, Field(ge=0)] = 720
 
 
+class ServiceSettings(_Section):
+    """One DICOM service whose changes are landed.
+
+    name: the landing source that its windows become. url: where the service starts, without version and `studies`.
+    kind: `dicom-service` has the change feed of Azure Health Data Services and microsoft/dicom-server; `dicomweb` is
+    any other QIDO/WADO server, followed by Orthanc's `/changes` or by study date. landing: folder or URL that the
+    windows are written to, `data/changes/{name}` by default. auth: `token_variable`, `user_variable` and
+    `password_variable` name environment variables; a secret itself has no place here. partitions: data partitions to
+    audit where the service has them. page_bytes: bound on one answer. retry_after_seconds: the longest wait that the
+    server may ask for.
+    """
+
+    name: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,62}$")]
+    url: Annotated[str, Field(pattern=r"^https?://[^\s?#]+$")]
+    kind: Literal["dicom-service", "dicomweb"] = "dicom-service"
+    api: Literal["v2", "v1"] = "v2"
+    follow: Literal["orthanc-changes", "study-date"] = "orthanc-changes"
+    changes_url: str | None = None
+    landing: str = ""
+    auth: Literal["anonymous", "bearer", "basic", "entra"] = "anonymous"
+    token_variable: str | None = None
+    user_variable: str | None = None
+    password_variable: str | None = None
+    scope: str = DICOM_SERVICE_SCOPE
+    partitions: tuple[str, ...] = ()
+    page_size: Annotated[int, Field(ge=1, le=200)] = 200
+    page_bytes: Annotated[int, Field(ge=2**16)] = 256 * 2**20
+    connect_seconds: Annotated[float, Field(gt=0)] = 10.0
+    read_seconds: Annotated[float, Field(gt=0)] = 120.0
+    retries: Annotated[int, Field(ge=0, le=20)] = 6
+    retry_after_seconds: Annotated[float, Field(ge=0)] = 300.0
+
+    @model_validator(mode="before")
+    @classmethod
+    def _landing_by_name(cls, values: Any) -> Any:
+        if isinstance(values, dict) and not values.get("landing") and values.get("name"):
+            return {**values, "landing": f"{DEFAULT_CHANGES}/{values['name']}"}
+        return values
+
+    @field_validator("landing")
+    @classmethod
+    def _absolute(cls, landing: str) -> str:
+        return landing if "://" in landing else str(Path(landing).expanduser().absolute())
+
+    @field_validator("url")
+    @classmethod
+    def _without_slash(cls, url: str) -> str:
+        if "@" in url.split("/")[2]:
+            raise ValueError("a url must not hold a user or a password; name environment variables instead")
+        return url.rstrip("/")
+
+    @model_validator(mode="after")
+    def _complete(self) -> ServiceSettings:
+        if self.auth == "bearer" and not self.token_variable:
+            raise ValueError("auth 'bearer' needs token_variable, the name of an environment variable")
+        if self.auth == "basic" and not (self.user_variable and self.password_variable):
+            raise ValueError("auth 'basic' needs user_variable and password_variable, names of environment variables")
+        if self.auth != "anonymous" and self.url.startswith("http://") and not _is_loopback(self.url):
+            raise ValueError("credentials are sent over https only (http is accepted on loopback)")
+        return self
+
+
+def _is_loopback(url: str) -> bool:
+    host = url.split("/")[2]
+    return host.startswith(("127.", "localhost", "[::1]"))
+
+
+class ChangesSettings(_Section):
+    """The windows in which changes are read; one row of windows for all services.
+
+    start: beginning of the first window, with time zone. window_minutes: width of a window, a divisor of a day.
+    delay_minutes: how long after its end a window is read; paging through a window is stable only once it has closed.
+    audit_differing_studies: how many differing studies an audit looks into instance by instance.
+    """
+
+    start: datetime = datetime(2026, 1, 1, tzinfo=UTC)
+    window_minutes: Annotated[int, Field(ge=5, le=1_440)] = 60
+    delay_minutes: Annotated[int, Field(ge=0, le=1_440)] = 15
+    audit_differing_studies: Annotated[int, Field(ge=0)] = 1_000
+
+    @field_validator("start")
+    @classmethod
+    def _with_zone(cls, start: datetime) -> datetime:
+        if start.tzinfo is None:
+            raise ValueError("needs a time zone, such as 2026-01-01T00:00:00Z")
+        return start.astimezone(UTC)
+
+    @field_validator("window_minutes")
+    @classmethod
+    def _divides(cls, minutes: int) -> int:
+        if 1_440 % minutes:
+            raise ValueError("must divide a day into equal parts, such as 5, 15, 60 or 1440")
+        return minutes
+
+
 class Settings(_Section):
     """Everything that can be set."""
 
     lake: str = DEFAULT_LAKE
     sources: tuple[SourceSettings, ...] = ()
+    services: tuple[ServiceSettings, ...] = ()
+    changes: ChangesSettings = ChangesSettings()
     claiming: ClaimingSettings = ClaimingSettings()
     archives: ArchiveLimits = ArchiveLimits()
     reading: ReadingLimits = ReadingLimits()
@@ -118,10 +221,33 @@ class Settings(_Section):
     clinical: ClinicalSettings = ClinicalSettings()
     maintenance: MaintenanceSettings = MaintenanceSettings()
 
+    @model_validator(mode="before")
+    @classmethod
+    def _services_are_sources(cls, values: Any) -> Any:
+        """The windows of a service are a landing source of its name, found by the same sensor as any other."""
+        if not isinstance(values, dict) or not values.get("services"):
+            return values
+        sources = list(values.get("sources") or ())
+        known = {s.get("name") if isinstance(s, dict) else s.name for s in sources}
+        for service in values["services"]:
+            given = service.model_dump() if isinstance(service, ServiceSettings) else service
+            name = given.get("name")
+            if isinstance(name, str) and name not in known:
+                root = given.get("landing") or f"{DEFAULT_CHANGES}/{name}"
+                sources.append({"name": name, "root": root, "include": (CHANGE_FILES,)})
+        return {**values, "sources": tuple(sources)}
+
     @field_validator("lake")
     @classmethod
     def _absolute(cls, lake: str) -> str:
         return lake if "://" in lake else str(Path(lake).expanduser().absolute())
+
+    @field_validator("services")
+    @classmethod
+    def _distinct_services(cls, services: tuple[ServiceSettings, ...]) -> tuple[ServiceSettings, ...]:
+        if len({service.name for service in services}) != len(services):
+            raise ValueError("two services have the same name")
+        return services
 
     @field_validator("sources")
     @classmethod
@@ -130,6 +256,14 @@ class Settings(_Section):
         if len(set(names)) != len(names):
             raise ValueError("two sources have the same name")
         return sources
+
+    def service(self, name: str) -> ServiceSettings:
+        """The DICOM service of this name; SettingsError when none is configured."""
+        for service in self.services:
+            if service.name == name:
+                return service
+        known = ", ".join(s.name for s in self.services) or "none"
+        raise SettingsError(f"Service '{name}' is not configured in {CONFIG_FILE}. Configured: {known}.")
 
     def source(self, name: str) -> SourceSettings:
         """The source of this name; SettingsError when none is configured."""
@@ -142,13 +276,12 @@ class Settings(_Section):
         )
 
 
-def load(
-    landing: str | None = None, lake: str | None = None, environment: Mapping[str, str] = os.environ
-) -> Settings:
+def load(landing: str | None = None, lake: str | None = None, environment: Mapping[str, str] = os.environ) -> Settings:
     """Settings from arguments, then environment, then the TOML file, then defaults.
 
     The file is the one that DICOM_ASSETS_CONFIG names, otherwise `dicom-assets.toml` in the current folder, if any.
-    A landing folder given by argument or environment replaces the configured sources by one named `landing`.
+    A landing folder given by argument or environment replaces the configured sources by one named `landing`; the
+    windows of configured services stay sources of their own.
     Raises SettingsError.
     """
     named = environment.get("DICOM_ASSETS_CONFIG")
@@ -163,7 +296,7 @@ def load(
         raise SettingsError(f"DICOM_ASSETS_CONFIG names a file that is not there: {named}")
     landing = landing or environment.get("DICOM_ASSETS_LANDING")
     lake = lake or environment.get("DICOM_ASSETS_LAKE")
-    if landing or not values.get("sources"):
+    if landing or not (values.get("sources") or values.get("services")):
         values["sources"] = [{"name": "landing", "root": landing or DEFAULT_LANDING}]
     if lake:
         values["lake"] = lake
@@ -172,4 +305,6 @@ def load(
         return Settings.model_validate(values)
     except ValidationError as error:
         faults = "; ".join(f"{'.'.join(map(str, e['loc']))}: {e['msg']}" for e in error.errors())
-        raise SettingsError(f"{path if path.is_file() else 'Settings'}: {re.sub(r'^Value error, ', '', faults)}") from None
+        raise SettingsError(
+            f"{path if path.is_file() else 'Settings'}: {re.sub(r'^Value error, ', '', faults)}"
+        ) from None

@@ -103,6 +103,10 @@ _QUARANTINED = [
     ("CONTAINER_UNSUPPORTED", "An archive of a kind that is not read (7z, RAR, gzip, tar).", "Deliver it as ZIP."),
     ("CLINICAL_UNREADABLE", "A clinical file cannot be read: its encoding, its structure, or no patient id column.",
      "See detail; name the column in clinical.patient_id_columns."),
+    ("CHANGE_PAGE_UNREADABLE", "A landed window of changes is cut short, or is not what its first line says.",
+     "Delete the file and read the window again: run its partition of dicom_changes."),
+    ("CHANGE_INVALID", "An entry of a change feed lacks its key, its action or its time, or is current and comes "
+     "without metadata.", "See detail; read the window again when the service is mended."),
     ("CHANGED_DURING_READ", "The object changed between its claim and the end of reading.",
      "Nothing: its new version is a new object and is claimed by itself."),
     ("OBJECT_GONE", "The object was there when it was claimed and is not there any more.",
@@ -115,6 +119,8 @@ _IGNORED = [
     ("DICOMDIR", "A DICOM media directory (PS3.10 8.6); the files that it lists are read by themselves.", "Nothing."),
     ("SYSTEM_FILE", "A file of the operating system or of a service: hidden files, __MACOSX, Thumbs.db, healthCheck.",
      "Nothing."),
+    ("CHANGE_SUPERSEDED", "A change whose instance has been deleted since; the entry that deletes it follows in "
+     "the feed.", "Nothing."),
     ("ARCHIVE_EXPANDED", "The archive itself; its members are counted one by one.", "Nothing."),
 ]
 _RECORD = [
