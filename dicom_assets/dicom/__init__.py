@@ -1,0 +1,1 @@
+"""What a DICOM object says: sniffing, header reading, values, columns. Knows nothing of Dagster, tables or storage."""

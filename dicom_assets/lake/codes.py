@@ -64,6 +64,8 @@ class ReasonCode:
 _INGESTED = [
     ("TRUNCATED_PIXEL_DATA", "The pixel data is shorter than its length, or than rows, columns, samples, bits and "
      "frames ask for.", "Send the file again from its source; the header in the lake is complete."),
+    ("TRUNCATED_DATA_SET", "The object ends inside its header, behind its identity. The header in the lake is what was "
+     "there.", "Send the file again from its source."),
     ("TRAILING_BYTES", "Bytes follow the end of the data set.", "Nothing, unless the sender should be told."),
     ("VALUE_INVALID", "A value does not fit its value representation (PS3.5 6.2). Its typed column is NULL, what was "
      "written stays in header.", "Look at header; correct the sender if the attribute matters to you."),
@@ -128,6 +130,7 @@ _RECORD = [
      "See detail and record; correct the record and deliver the file again."),
     ("CHECK_FAILED", "A blocking check on the batch did not hold; the batch is paused.",
      "See detail; remove the cause, then run the batch again."),
+    ("RUN_FAILED", "A run of the batch broke off.", "See detail and the run's log; run the batch again."),
 ]
 
 CODES: dict[str, ReasonCode] = {

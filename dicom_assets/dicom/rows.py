@@ -1,0 +1,44 @@
+"""Headers to Arrow: the DICOM columns of `flat_metadata`, typed as the registry says.
+
+Belongs here: from many columns-by-name to one batch. Does not belong here: the project's own columns (batch, object,
+version), which whoever judges an object adds.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import pyarrow as pa
+
+from dicom_assets.dicom.header import Header
+from dicom_assets.lake.attributes import ATTRIBUTES, CODE_PARTS
+from dicom_assets.lake.registry import FLAT_METADATA
+
+_NAMES = [
+    *(a.keyword for a in ATTRIBUTES),
+    *(c.column for c in CODE_PARTS),
+    "patient_family_name",
+    "patient_given_name",
+]
+SCHEMA = pa.schema([pa.field(name, FLAT_METADATA.column(name).type) for name in _NAMES])
+"""The columns that come from the object itself; all may be NULL, since rows without a header are NULL throughout."""
+
+
+def dicom_columns(headers: Sequence[Header | None]) -> pa.RecordBatch:
+    """One row per header in this order; a row of NULLs where there is none."""
+    rows = [header.columns if header is not None else {} for header in headers]
+    arrays = [pa.array([row.get(field.name) for row in rows], field.type) for field in SCHEMA]
+    return pa.RecordBatch.from_arrays(arrays, schema=SCHEMA)
+
+
+def header_texts(headers: Sequence[Header | None]) -> pa.Array:
+    """The column `header`: DICOM JSON as text, NULL where there is none."""
+    texts = pa.array([header.json if header is not None else None for header in headers], pa.binary())
+    return texts.cast(pa.string())
+
+
+def issue_lists(headers: Sequence[Header | None]) -> pa.Array:
+    """The column `issues`: codes in the registry's order, an empty list for a sound object."""
+    return pa.array(
+        [list(header.issues) if header is not None else [] for header in headers], FLAT_METADATA.column("issues").type
+    )

@@ -1,0 +1,150 @@
+"""Preamble, File Meta Information and transfer syntax: where the data set begins and how it is encoded (PS3.10 7.1).
+
+Belongs here: everything in front of the data set, and inflating it within a bound. Does not belong here: the data
+set's elements (`elements`).
+"""
+
+from __future__ import annotations
+
+import struct
+import zlib
+from dataclasses import dataclass
+
+from dicom_assets.dicom.errors import NotDicom, Unreadable
+from dicom_assets.dicom.sniff import EXPLICIT_VRS, LONG_VRS, has_preamble, looks_like_dicom
+from dicom_assets.dicom.source import ByteSource, BytesSource
+
+IMPLICIT_LITTLE = "1.2.840.10008.1.2"
+EXPLICIT_LITTLE = "1.2.840.10008.1.2.1"
+DEFLATED = "1.2.840.10008.1.2.1.99"
+EXPLICIT_BIG = "1.2.840.10008.1.2.2"
+ENCAPSULATED_UNCOMPRESSED = "1.2.840.10008.1.2.1.98"
+MEDIA_DIRECTORY = "1.2.840.10008.1.3.10"
+_JPIP_DEFLATED = ("1.2.840.10008.1.2.4.95", "1.2.840.10008.1.2.4.205")
+
+_HEAD = struct.Struct("<HH2sH")
+_MAX_META = 1 << 20  # bytes; File Meta Information beyond this is not believed
+
+
+@dataclass(frozen=True, slots=True)
+class Preface:
+    """What stands in front of the data set.
+
+    start: where the data set begins. meta: elements of group 0002 as (tag, VR, raw value). complete: preamble,
+    prefix and a transfer syntax were there. transfer_syntax: declared, or found by looking. deflated: from `start` on
+    the object is deflated (PS3.5 A.5).
+    """
+
+    start: int
+    meta: tuple[tuple[int, str, bytes], ...]
+    complete: bool
+    transfer_syntax: str
+    explicit: bool
+    little: bool
+    deflated: bool
+
+    def text(self, tag: int) -> str:
+        """A UID or text of the File Meta Information without padding; "" where it is missing."""
+        for number, _, raw in self.meta:
+            if number == tag:
+                return raw.decode("latin-1").strip(" \0")
+        return ""
+
+    @property
+    def media_directory(self) -> bool:
+        """Whether this is a DICOMDIR (PS3.10 8.6)."""
+        return self.text(0x00020002) == MEDIA_DIRECTORY
+
+    @property
+    def encapsulated(self) -> bool:
+        """Whether pixel data is a sequence of fragments (PS3.5 A.4)."""
+        return self.transfer_syntax not in (IMPLICIT_LITTLE, EXPLICIT_LITTLE, DEFLATED, EXPLICIT_BIG)
+
+
+def read_preface(head: bytes, size: int) -> Preface:
+    """The preface of an object of `size` bytes that begins with `head`.
+
+    Raises NotDicom, Unreadable, or IndexError when it does not end within `head` and more bytes are there.
+    """
+    prefixed = has_preamble(head)
+    if not prefixed and not looks_like_dicom(head[:4096]):
+        raise NotDicom
+    start = 132 if prefixed else 0
+    meta: list[tuple[int, str, bytes]] = []
+    while True:
+        if len(head) - start < 12:
+            if len(head) < size:
+                raise IndexError
+            break
+        group, number, vr, length = _HEAD.unpack_from(head, start)
+        if group != 2:
+            break
+        value = start + 8
+        if vr in LONG_VRS:
+            (length,) = struct.unpack_from("<I", head, start + 8)
+            value += 4
+        elif vr not in EXPLICIT_VRS:
+            raise Unreadable("UNPARSEABLE", "File Meta Information is not in explicit VR", start)
+        end = value + length
+        if end > size:
+            raise Unreadable("TRUNCATED_HEADER", "the object ends inside its File Meta Information", start)
+        if end > _MAX_META:
+            raise Unreadable("UNPARSEABLE", "File Meta Information is beyond belief", start)
+        if end > len(head):
+            raise IndexError
+        meta.append((group << 16 | number, vr.decode("ascii"), head[value:end]))
+        start = end
+    declared = next((raw.decode("latin-1").strip(" \0") for tag, _, raw in meta if tag == 0x00020010), "")
+    if declared:
+        explicit, little = declared != IMPLICIT_LITTLE, declared != EXPLICIT_BIG
+    else:
+        explicit, little = _look(head, start)
+    found = declared or (IMPLICIT_LITTLE if not explicit else EXPLICIT_LITTLE if little else EXPLICIT_BIG)
+    return Preface(
+        start=start,
+        meta=tuple(meta),
+        complete=prefixed and bool(declared),
+        transfer_syntax=found,
+        explicit=explicit,
+        little=little,
+        deflated=found == DEFLATED or found in _JPIP_DEFLATED,
+    )
+
+
+def _look(head: bytes, start: int) -> tuple[bool, bool]:
+    """(explicit, little endian) of a data set whose transfer syntax nobody tells."""
+    explicit = head[start + 4 : start + 6] in EXPLICIT_VRS
+    if not explicit:
+        return False, True
+    (group,) = struct.unpack_from("<H", head, start)
+    return True, group < 0x0400  # a big-endian group up to 00FF reads as 0100 or more
+
+
+def inflate(source: ByteSource, start: int, bound: int) -> bytes:
+    """The inflated data set from `start` on (PS3.5 A.5). Raises Unreadable when broken or longer than `bound` bytes."""
+    inflater = zlib.decompressobj(-zlib.MAX_WBITS)
+    parts: list[bytes] = []
+    total, offset = 0, start
+    while not inflater.eof and offset < source.size:
+        block = source.read(offset, 1 << 16)
+        if not block:
+            break
+        offset += len(block)
+        try:
+            part = inflater.decompress(block, bound + 1 - total)
+        except zlib.error:
+            raise Unreadable("UNPARSEABLE", "the deflated data set cannot be inflated", offset) from None
+        total += len(part)
+        if total > bound:
+            raise Unreadable("TOO_LARGE", "the inflated data set exceeds the bound", offset)
+        parts.append(part)
+    if not inflater.eof:
+        raise Unreadable("TRUNCATED_HEADER", "the deflated data set has no end", offset)
+    return b"".join(parts)
+
+
+def data_set(source: ByteSource, preface: Preface, bound: int) -> tuple[ByteSource, int]:
+    """Where the data set's bytes are: (source, offset); the object itself, or what was inflated from it."""
+    if not preface.deflated:
+        return source, preface.start
+    return BytesSource(inflate(source, preface.start, bound)), 0
