@@ -7,77 +7,15 @@ the hierarchy are made from it. Does not belong here: how rows come about.
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
 
 import pyarrow as pa
 
 from dicom_assets.lake.attributes import ATTRIBUTES, CODE_PARTS, Level
-
-TIMESTAMP = pa.timestamp("us", tz="UTC")
-TEXTS = pa.list_(pa.string())
-
-
-@dataclass(frozen=True, slots=True)
-class Column:
-    """One column: Arrow type, whether NULL may stand in it, and what it holds, in a sentence.
-
-    sources: upstream columns as (table, column), for lineage.
-    """
-
-    name: str
-    type: pa.DataType
-    description: str
-    nullable: bool = True
-    sources: tuple[tuple[str, str], ...] = ()
-
-    @property
-    def field(self) -> pa.Field:
-        """The column as an Arrow field."""
-        return pa.field(self.name, self.type, self.nullable)
-
-
-@dataclass(frozen=True, slots=True)
-class Table:
-    """One Delta table at `{lake}/{name}`.
-
-    grain: what one row stands for. key: columns that are unique together. upstream: tables it is made from.
-    replaced_by: column whose values name the rows that a publication replaces (`batch_id`, `study_key`, …).
-    """
-
-    name: str
-    grain: str
-    key: tuple[str, ...]
-    columns: tuple[Column, ...]
-    description: str
-    replaced_by: str
-    upstream: tuple[str, ...] = ()
-    _names: frozenset[str] = field(init=False, repr=False, compare=False)
-
-    def __post_init__(self) -> None:
-        """Checks the table against itself: a key or a repeated name that is wrong fails at import."""
-        names = [column.name for column in self.columns]
-        if len(set(names)) != len(names):
-            raise ValueError(f"{self.name}: a column name stands twice")
-        object.__setattr__(self, "_names", frozenset(names))
-        missing = set(self.key) | {self.replaced_by}
-        if not missing <= self._names:
-            raise ValueError(f"{self.name}: {missing - self._names} are no columns")
-
-    @property
-    def schema(self) -> pa.Schema:
-        """The table's Arrow schema."""
-        return pa.schema([column.field for column in self.columns])
-
-    def column(self, name: str) -> Column:
-        """One column by name; KeyError when there is none."""
-        for column in self.columns:
-            if column.name == name:
-                return column
-        raise KeyError(name)
-
-    def __contains__(self, name: object) -> bool:
-        """Whether the table has a column of this name."""
-        return name in self._names
+from dicom_assets.lake.standards import clinical_columns, standard_tables
+from dicom_assets.lake.table import TEXTS as TEXTS
+from dicom_assets.lake.table import TIMESTAMP as TIMESTAMP
+from dicom_assets.lake.table import Column as Column
+from dicom_assets.lake.table import Table as Table
 
 
 def _own(**columns: tuple[pa.DataType, str]) -> dict[str, Column]:
@@ -128,7 +66,10 @@ OWN = _own(
     occurred_at=(TIMESTAMP, "When it was found"),
     run_id=(pa.string(), "The Dagster run"),
     record_type=(pa.string(), "Name of the configured dataset, or resource type"),
-    record_key=(pa.string(), "Names the record within its source: hash of file and record number, or configured columns"),
+    record_key=(
+        pa.string(),
+        "Names the record within its source: hash of file and record number, or key columns",
+    ),
     file_key=(pa.string(), "Hash of source, uri and member: the file that the record stands in, whatever its version"),
     status=(pa.string(), "open, paused, closed or failed"),
     seen=(pa.int64(), "Objects and members claimed"),
@@ -297,12 +238,22 @@ CLINICAL = Table(
         *_CLINICAL.columns,
         Column("PatientID", pa.string(), "Patient identifier as text, leading zeros kept"),
         Column("IssuerOfPatientID", pa.string(), "Issuer of the identifier, where the file or its settings name one"),
-        Column("record_values", pa.string(), "The record as a JSON object, every value as the text that was written"),
+        Column("record_values", pa.string(), "The record as a JSON object; values of CSV and Parquet files as text"),
+        *clinical_columns(),
     ),
     _CLINICAL.description,
     _CLINICAL.replaced_by,
     _CLINICAL.upstream,
 )
+
+(
+    IMAGING_STUDY,
+    DIAGNOSTIC_REPORT,
+    OMOP_IDENTIFIER,
+    IMAGE_OCCURRENCE,
+    IMAGE_OCCURRENCE_ORIGIN,
+    MAPPING_COVERAGE,
+) = standard_tables(OWN)
 
 TABLES: dict[str, Table] = {
     table.name: table
@@ -316,6 +267,12 @@ TABLES: dict[str, Table] = {
         STUDY,
         INGESTION_ERRORS,
         BATCHES,
+        IMAGING_STUDY,
+        DIAGNOSTIC_REPORT,
+        OMOP_IDENTIFIER,
+        IMAGE_OCCURRENCE,
+        IMAGE_OCCURRENCE_ORIGIN,
+        MAPPING_COVERAGE,
     )
 }
 """Every table of the lake by name."""
