@@ -1,0 +1,89 @@
+"""What an object is, told from its first bytes, never from its name.
+
+Belongs here: kinds and the reason code that a kind settles at once; names that mark files of a system. Does not
+belong here: reading (`dicom`, `clinical`), opening archives (`archives`).
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from enum import StrEnum
+
+from dicom_assets.clinical.dialect import looks_like_table
+from dicom_assets.dicom.sniff import looks_like_dicom
+from dicom_assets.lake.codes import Kind
+
+
+class Form(StrEnum):
+    """The form of the bytes. FHIR in JSON and NDJSON takes its place beside PARQUET and DELIMITED when it is read."""
+
+    DICOM = "dicom"
+    ZIP = "zip"
+    PACKED = "packed"
+    PARQUET = "parquet"
+    DELIMITED = "delimited"
+    EMPTY = "empty"
+    UNKNOWN = "unknown"
+
+
+@dataclass(frozen=True, slots=True)
+class Sniffed:
+    """What an object is. code: its reason code where that is settled without reading on."""
+
+    kind: Kind
+    form: Form
+    code: str | None = None
+
+
+DICOM = Sniffed(Kind.DICOM, Form.DICOM)
+ZIP = Sniffed(Kind.ARCHIVE, Form.ZIP)
+PACKED = Sniffed(Kind.ARCHIVE, Form.PACKED, "CONTAINER_UNSUPPORTED")
+PARQUET = Sniffed(Kind.CLINICAL, Form.PARQUET)
+DELIMITED = Sniffed(Kind.CLINICAL, Form.DELIMITED)
+EMPTY = Sniffed(Kind.OTHER, Form.EMPTY, "EMPTY_FILE")
+UNKNOWN = Sniffed(Kind.OTHER, Form.UNKNOWN, "NOT_DICOM")
+
+_ZIP = (b"PK\x03\x04", b"PK\x05\x06", b"PK\x07\x08PK\x03\x04", b"PK00PK\x03\x04")
+"""First member, end of an empty archive, and the two marks of archives made to be split (APPNOTE 4.3, 8.5)."""
+
+_PACKED = re.compile(
+    rb"\x1f\x8b\x08"  # gzip (RFC 1952)
+    rb"|7z\xbc\xaf\x27\x1c"
+    rb"|Rar!\x1a\x07[\x00\x01]"
+    rb"|\xfd7zXZ\x00"
+    rb"|BZh[1-9](?:1AY&SY|\x17rE8P\x90)"  # bzip2 with and without content
+    rb"|\x28\xb5\x2f\xfd"  # zstd (RFC 8878)
+    rb"|MSCF\0\0\0\0"
+)
+_TAR = slice(257, 262)
+_PARQUET_LEAST = 12  # bytes: magic at both ends, length of the footer
+
+SYSTEM_PARTS = frozenset(("healthCheck", "__MACOSX", ".DS_Store", "Thumbs.db"))
+
+
+def kind_of(head: bytes, size: int) -> Sniffed:
+    """What an object of `size` bytes is whose first bytes are `head`; 4 KiB tell most, more help wide tables.
+
+    What looks like DICOM is DICOM, even when its preamble makes it something else besides (PS3.10 7.1).
+    """
+    if size == 0:
+        return EMPTY
+    if looks_like_dicom(head):
+        return DICOM
+    if head.startswith(_ZIP):
+        return ZIP
+    if _PACKED.match(head) or head[_TAR] == b"ustar":
+        return PACKED
+    if head.startswith(b"PAR1") and size >= _PARQUET_LEAST:
+        return PARQUET
+    if looks_like_table(head, whole=len(head) >= size):
+        return DELIMITED
+    return UNKNOWN
+
+
+def is_system_file(path_below_root: str) -> bool:
+    """Whether a path below a source's root, or a member's name, is that of a system's file: hidden, __MACOSX, …"""
+    return any(
+        part in SYSTEM_PARTS or (part.startswith(".") and part != ".") for part in path_below_root.split("/")
+    )
