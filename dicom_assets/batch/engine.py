@@ -1,0 +1,417 @@
+"""Reading processes: chunks in, results out in the same order, and no object can take the batch down.
+
+Belongs here: starting, watching and replacing processes; blame for the object at which one hung, crashed or grew.
+Does not belong here: what is done with a chunk (`judge`), the child's side (`worker`).
+
+Processes are started fresh (fork and exec), never forked: libraries of the parent do not survive a fork. They end
+with their parent, even by SIGKILL. At most three chunks for each process are on the way, so memory does not grow
+with the batch. A process is started when a chunk waits for one, so a small batch starts a single process.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import mmap
+import os
+import pickle
+import queue
+import resource
+import selectors
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Protocol, Self
+
+from dicom_assets.batch.worker import IDLE, LENGTH
+from dicom_assets.settings import ReadingLimits
+
+Beat = Callable[[int], None]
+"""What the function calls with the index of the object that it begins to read."""
+
+IN_FLIGHT = 3
+"""Chunks on the way for each process: one being read, the others waiting to be read or to be taken."""
+
+_TICK_SECONDS = 0.05
+_START_SECONDS = 60.0
+_MAX_UNBLAMED = 3  # losses of a process on one chunk outside any object, after which the chunk fails
+
+
+class Named(Protocol):
+    """An object of a chunk."""
+
+    @property
+    def object_id(self) -> str:
+        """Its name."""
+        ...
+
+
+class Chunk(Protocol):
+    """Some objects that are read together; can be pickled.
+
+    poison: outcome by object_id for objects that must not be read, since reading them ended a process: PARSER_CRASH or
+    PARSER_TIMEOUT. The engine adds to it; the function honours it.
+    """
+
+    @property
+    def objects(self) -> Sequence[Named]:
+        """The objects in reading order."""
+        ...
+
+    @property
+    def poison(self) -> dict[str, str]:
+        """Reason code by object_id."""
+        ...
+
+
+class EngineFailed(RuntimeError):
+    """The function itself failed, or processes end outside any object. The message names no object."""
+
+
+@dataclass(frozen=True, slots=True)
+class Result:
+    """What the function returned for a chunk."""
+
+    chunk: Any
+    value: Any
+
+
+class ReadingEngine(Protocol):
+    """Runs a function on chunks: in processes, in this process, or on a cluster."""
+
+    def run(self, function: Callable[[Any, Beat], Any], chunks: Iterable[Any]) -> Iterator[Result]:
+        """One result for each chunk, in order.
+
+        `function(chunk, beat)` is importable by name and calls `beat(i)` before it reads object i. Raises EngineFailed.
+        """
+        ...
+
+
+class InlineEngine:
+    """Runs everything in this process, without limits on time or memory: for tests and trusted input."""
+
+    def run(self, function: Callable[[Any, Beat], Any], chunks: Iterable[Any]) -> Iterator[Result]:
+        """One result for each chunk, in order."""
+        for chunk in chunks:
+            yield Result(chunk, function(chunk, _no_beat))
+
+
+def _no_beat(index: int) -> None:
+    return
+
+
+def worker_count(limits: ReadingLimits) -> int:
+    """Number of reading processes: as set, or one for each core that this process may use."""
+    if limits.workers:
+        return limits.workers
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
+
+
+@dataclass(slots=True)
+class _Job:
+    """A chunk on its way."""
+
+    sequence: int
+    function: Callable[[Any, Beat], Any]
+    chunk: Any
+    unblamed: int = 0
+    answer: tuple[bool, Any] | None = None
+
+
+@dataclass(slots=True)
+class _Process:
+    """One reading process and the parent's ends of its pipes."""
+
+    popen: subprocess.Popen[bytes]
+    requests: int
+    results: int
+    lifeline: int
+    shared: memoryview
+    job: _Job | None = None
+    outgoing: memoryview = field(default_factory=lambda: memoryview(b""))
+    incoming: bytearray = field(default_factory=bytearray)
+    seen: int = IDLE
+    since: float = 0.0
+    base_memory: int = 0
+
+    def close(self) -> None:
+        """Ends the process at once and reaps it."""
+        self.popen.kill()
+        self.popen.wait()
+        for descriptor in (self.requests, self.results, self.lifeline):
+            os.close(descriptor)
+
+
+class ProcessEngine:
+    """Runs chunks in processes that are watched and replaced. Processes stay for the next run until `close`."""
+
+    def __init__(self, limits: ReadingLimits) -> None:
+        """Nothing is started before the first chunk."""
+        self._limits = limits
+        self._count = worker_count(limits)
+        self._inbox: queue.SimpleQueue[_Job | None] = queue.SimpleQueue()
+        self._outbox: queue.SimpleQueue[_Job | EngineFailed] = queue.SimpleQueue()
+        self._thread: threading.Thread | None = None
+        self._wake_read, self._wake_write = os.pipe()
+        os.set_blocking(self._wake_read, False)
+        self._next = 0
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Ends all processes. The engine may be used again afterwards."""
+        if self._thread is not None:
+            self._inbox.put(None)
+            os.write(self._wake_write, b"x")
+            self._thread.join()
+            self._thread = None
+            self._inbox, self._outbox = queue.SimpleQueue(), queue.SimpleQueue()
+
+    def run(self, function: Callable[[Any, Beat], Any], chunks: Iterable[Any]) -> Iterator[Result]:
+        """One result for each chunk, in order; see ReadingEngine. One run at a time."""
+        if self._thread is None:
+            self._thread = threading.Thread(target=self._serve, name="reading-engine", daemon=True)
+            self._thread.start()
+        pending: deque[_Job] = deque()
+        source = iter(chunks)
+        exhausted = False
+        complete = False
+        try:
+            while True:
+                while not exhausted and len(pending) < IN_FLIGHT * self._count:
+                    chunk = next(source, None)
+                    if chunk is None:
+                        exhausted = True
+                        break
+                    job = _Job(self._next, function, chunk)
+                    self._next += 1
+                    pending.append(job)
+                    self._inbox.put(job)
+                    os.write(self._wake_write, b"x")
+                if not pending:
+                    break
+                while pending[0].answer is None:
+                    done = self._outbox.get()
+                    if isinstance(done, EngineFailed):
+                        raise done
+                first = pending.popleft()
+                assert first.answer is not None
+                sound, value = first.answer
+                if not sound:
+                    raise EngineFailed(f"reading failed: {value}")
+                yield Result(first.chunk, value)
+            complete = True
+        finally:
+            if not complete:  # the caller stopped early or something failed: what is on the way is void
+                self.close()
+
+    def _serve(self) -> None:
+        """The thread that watches the processes. It starts them too: on Linux they end with this thread."""
+        supervisor = _Supervisor(self._limits, self._count, self._inbox, self._outbox, self._wake_read)
+        try:
+            supervisor.loop()
+        except OSError as error:
+            self._outbox.put(EngineFailed(f"reading processes cannot be served: {type(error).__name__}"))
+        finally:
+            supervisor.close()
+
+
+class _Supervisor:
+    """Event loop over the processes of one engine."""
+
+    def __init__(
+        self,
+        limits: ReadingLimits,
+        count: int,
+        inbox: queue.SimpleQueue[_Job | None],
+        outbox: queue.SimpleQueue[_Job | EngineFailed],
+        wake: int,
+    ) -> None:
+        self._limits = limits
+        self._count = count
+        self._inbox = inbox
+        self._outbox = outbox
+        self._waiting: deque[_Job] = deque()
+        self._processes: list[_Process] = []
+        self._wake = wake
+        self._selector = selectors.DefaultSelector()
+        self._selector.register(wake, selectors.EVENT_READ)
+
+    def close(self) -> None:
+        """Ends everything."""
+        for process in self._processes:
+            process.close()
+        self._processes.clear()
+        self._selector.close()
+
+    def loop(self) -> None:
+        """Serves until the inbox says None."""
+        tick = min(_TICK_SECONDS, self._limits.object_seconds / 4)
+        while True:
+            if not self._take():
+                return
+            self._assign()
+            busy = any(process.job for process in self._processes)
+            for key, events in self._selector.select(tick if busy else None):
+                process = key.data
+                if process is None:
+                    with contextlib.suppress(BlockingIOError):
+                        os.read(self._wake, 4096)
+                elif process in self._processes:
+                    if events & selectors.EVENT_READ:
+                        self._read(process)
+                    elif events & selectors.EVENT_WRITE:
+                        self._write(process)
+            self._watch()
+
+    def _take(self) -> bool:
+        with contextlib.suppress(queue.Empty):
+            while True:
+                job = self._inbox.get_nowait()
+                if job is None:
+                    return False
+                self._waiting.append(job)
+        return True
+
+    def _assign(self) -> None:
+        while self._waiting:
+            process = next((p for p in self._processes if p.job is None), None)
+            if process is None:
+                if len(self._processes) >= self._count:
+                    return
+                process = self._start()
+            job = self._waiting.popleft()
+            body = pickle.dumps((job.function, job.chunk), protocol=5)
+            process.job, process.seen, process.since = job, IDLE, time.monotonic()
+            process.shared[0] = IDLE
+            process.outgoing = memoryview(LENGTH.pack(len(body)) + body)
+            self._write(process)
+
+    def _start(self) -> _Process:
+        request_read, request_write = os.pipe()
+        result_read, result_write = os.pipe()
+        life_read, life_write = os.pipe()
+        with tempfile.TemporaryFile() as file:
+            file.truncate(mmap.PAGESIZE)
+            shared = memoryview(mmap.mmap(file.fileno(), mmap.PAGESIZE)).cast("q")
+            child = (request_read, result_write, file.fileno(), life_read)
+            numbers = ", ".join(map(str, (*child, os.getpid(), self._limits.worker_memory_bytes)))
+            code = (
+                f"import sys, json; sys.path[:] = json.loads(sys.argv[1]); "
+                f"from dicom_assets.batch.worker import main; main({numbers})"
+            )
+            popen = subprocess.Popen(
+                [sys.executable, "-c", code, json.dumps([path or str(Path.cwd()) for path in sys.path])],
+                pass_fds=child,
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.DEVNULL,
+                stderr=subprocess.DEVNULL,
+            )
+        for descriptor in (request_read, result_write, life_read):
+            os.close(descriptor)
+        os.set_blocking(request_write, False)
+        os.set_blocking(result_read, False)
+        process = _Process(popen, request_write, result_read, life_write, shared)
+        self._processes.append(process)
+        self._selector.register(result_read, selectors.EVENT_READ, process)
+        return process
+
+    def _write(self, process: _Process) -> None:
+        """Sends what is left of a chunk; goes on when the pipe has room again."""
+        try:
+            while process.outgoing:
+                process.outgoing = process.outgoing[os.write(process.requests, process.outgoing) :]
+        except BlockingIOError:
+            with contextlib.suppress(KeyError):
+                self._selector.register(process.requests, selectors.EVENT_WRITE, process)
+            return
+        except BrokenPipeError:
+            pass  # the process has ended; reading its results will tell
+        with contextlib.suppress(KeyError):
+            self._selector.unregister(process.requests)
+
+    def _read(self, process: _Process) -> None:
+        """Takes what has come; a whole frame ends the chunk, the end of the pipe is the end of the process."""
+        while True:
+            try:
+                block = os.read(process.results, 1 << 20)
+            except BlockingIOError:
+                return
+            if not block:
+                self._lost(process, "PARSER_CRASH")
+                return
+            process.incoming += block
+            if len(process.incoming) < LENGTH.size:
+                continue
+            (length,) = LENGTH.unpack_from(process.incoming)
+            if len(process.incoming) == LENGTH.size + length:
+                job = process.job
+                assert job is not None
+                answer = pickle.loads(memoryview(process.incoming)[LENGTH.size :])
+                process.incoming, process.job = bytearray(), None
+                process.base_memory = 0
+                job.answer = answer
+                self._outbox.put(job)
+                return
+
+    def _watch(self) -> None:
+        """Ends a process whose object takes too long or too much memory."""
+        now = time.monotonic()
+        for process in list(self._processes):
+            if process.job is None:
+                continue
+            index = process.shared[0]
+            if index != process.seen:
+                process.seen, process.since = index, now
+            allowed = self._limits.object_seconds + (_START_SECONDS if index == IDLE else 0.0)
+            if now - process.since > allowed:
+                self._lost(process, "PARSER_TIMEOUT")
+                continue
+            memory = _resident(process.popen.pid)
+            if index == IDLE or not process.base_memory:
+                process.base_memory = memory
+            elif memory - process.base_memory > self._limits.worker_memory_bytes:
+                self._lost(process, "PARSER_CRASH")
+
+    def _lost(self, process: _Process, code: str) -> None:
+        """Replaces a process. Its chunk is read again without the object that was being read."""
+        index, job = process.shared[0], process.job
+        with contextlib.suppress(KeyError):
+            self._selector.unregister(process.requests)
+        self._selector.unregister(process.results)
+        self._processes.remove(process)
+        process.close()
+        if job is None:
+            return
+        if 0 <= index < len(job.chunk.objects) and job.chunk.objects[index].object_id not in job.chunk.poison:
+            job.chunk.poison[job.chunk.objects[index].object_id] = code
+        else:
+            job.unblamed += 1
+            if job.unblamed >= _MAX_UNBLAMED:
+                job.answer = (False, "a reading process ended outside any object, again and again")
+                self._outbox.put(job)
+                return
+        self._waiting.appendleft(job)
+
+
+def _resident(pid: int) -> int:
+    """Bytes of memory that a process holds; 0 where the system does not tell."""
+    try:
+        return int(Path(f"/proc/{pid}/statm").read_text(encoding="ascii").split()[1]) * resource.getpagesize()
+    except (OSError, IndexError):
+        return 0

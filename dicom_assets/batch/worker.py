@@ -1,0 +1,123 @@
+"""The reading process: takes chunks, runs the function on each, tells after each object how far it is.
+
+Belongs here: the child's side of `engine`; it imports nothing but the standard library until a chunk names its
+function, so that it starts fast and holds neither Dagster nor a table engine. Does not belong here: what is done with
+a chunk (`judge`), when a process is replaced (`engine`).
+
+Frames in both directions are pickles behind their length (8 bytes, little endian). What libraries print is dropped:
+it might quote an object.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import gc
+import mmap
+import os
+import pickle
+import resource
+import signal
+import struct
+import sys
+import threading
+import traceback
+from typing import Any
+
+LENGTH = struct.Struct("<Q")
+IDLE = -1
+"""Progress between chunks; during one it is the index of the object that is being read."""
+
+CRASH_STATUS = 70
+_PR_SET_PDEATHSIG = 1
+
+
+def send(descriptor: int, message: object) -> None:
+    """Writes one frame, waiting as long as the pipe is full."""
+    body = pickle.dumps(message, protocol=5)
+    for part in (LENGTH.pack(len(body)), body):
+        view = memoryview(part)
+        while view:
+            view = view[os.write(descriptor, view) :]
+
+
+def receive(descriptor: int) -> Any:
+    """Reads one frame. Raises EOFError when the other side has closed."""
+    (length,) = LENGTH.unpack(_exactly(descriptor, LENGTH.size))
+    return pickle.loads(_exactly(descriptor, length))
+
+
+def _exactly(descriptor: int, length: int) -> bytes:
+    parts = bytearray()
+    while len(parts) < length:
+        block = os.read(descriptor, min(1 << 20, length - len(parts)))
+        if not block:
+            raise EOFError
+        parts += block
+    return bytes(parts)
+
+
+def _end_with_parent(parent: int, lifeline: int) -> None:
+    """Ends this process when its parent is gone, even by SIGKILL: by signal on Linux, by the closed pipe elsewhere."""
+    if sys.platform == "linux":
+        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
+        if os.getppid() != parent:
+            os._exit(0)
+
+    def watch() -> None:
+        with contextlib.suppress(OSError):
+            os.read(lifeline, 1)
+        os._exit(0)
+
+    threading.Thread(target=watch, daemon=True).start()
+
+
+def _limit_memory(growth: int) -> None:
+    """Lets this process grow by `growth` bytes of address space; beyond that MemoryError ends it."""
+    try:
+        with open("/proc/self/statm", encoding="ascii") as file:  # noqa: PTH123 - pathlib is not needed for one number
+            now = int(file.read().split()[0]) * resource.getpagesize()
+    except OSError:
+        return
+    with contextlib.suppress(ValueError, OSError):
+        resource.setrlimit(resource.RLIMIT_AS, (now + growth, resource.getrlimit(resource.RLIMIT_AS)[1]))
+
+
+def _where(error: BaseException) -> str:
+    """Type and place of an error, without its message, which might quote an object."""
+    frame = traceback.extract_tb(error.__traceback__)[-1]
+    return f"{type(error).__name__} in {frame.name}, {os.path.basename(frame.filename)}:{frame.lineno}"  # noqa: PTH119
+
+
+def main(requests: int, results: int, progress: int, lifeline: int, parent: int, memory: int) -> None:
+    """Serves chunks until the request pipe closes. Arguments: inherited descriptors, the parent's process id, bytes."""
+    _end_with_parent(parent, lifeline)
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the whole group; the parent decides
+    shared = memoryview(mmap.mmap(progress, mmap.PAGESIZE)).cast("q")
+    limited = False
+
+    def beat(index: int) -> None:
+        shared[0] = index
+
+    while True:
+        try:
+            function, chunk = receive(requests)
+        except EOFError:
+            return
+        if not limited:  # the function's modules are there now; what follows is the objects' own growth
+            _limit_memory(memory)
+            gc.freeze()
+            gc.disable()
+            limited = True
+        beat(0)
+        try:
+            answer = (True, function(chunk, beat))
+        except MemoryError:
+            os._exit(CRASH_STATUS)
+        except Exception as error:  # noqa: BLE001 - a fault of the function itself, reported to the parent as one
+            answer = (False, _where(error))
+        beat(len(chunk.objects))
+        send(results, answer)
+        del answer, chunk
+        beat(IDLE)
+        gc.collect()

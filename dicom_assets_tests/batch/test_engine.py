@@ -1,0 +1,208 @@
+"""The reading engine: order, blame, replacement, limits, and no process left behind."""
+
+import ctypes
+import os
+import signal
+import subprocess
+import sys
+import time
+from dataclasses import dataclass, field
+
+import psutil
+import pytest
+
+from dicom_assets.batch.engine import EngineFailed, InlineEngine, ProcessEngine
+from dicom_assets.settings import ReadingLimits
+
+
+@dataclass
+class Thing:
+    object_id: str
+    act: str = "read"
+
+
+@dataclass
+class Things:
+    objects: list[Thing]
+    poison: dict[str, str] = field(default_factory=dict)
+
+
+def read(chunk, beat):
+    """Stands for the judge: returns (object_id, outcome) and misbehaves where an object says so."""
+    outcomes = []
+    for index, thing in enumerate(chunk.objects):
+        beat(index)
+        if thing.object_id in chunk.poison:
+            outcomes.append((thing.object_id, chunk.poison[thing.object_id]))
+            continue
+        match thing.act:
+            case "crash":
+                ctypes.string_at(0)
+            case "exit":
+                os._exit(3)
+            case "hang":
+                while True:
+                    pass
+            case "sleep":
+                time.sleep(60)
+            case "grow":
+                held = []
+                while True:
+                    held.append(bytearray(32 << 20))
+            case "fault":
+                raise ValueError("DOE^JANE")
+            case "print":
+                print("DOE^JANE")
+        outcomes.append((thing.object_id, "read"))
+    return outcomes
+
+
+def modules(chunk, beat):
+    return sorted(set(sys.modules) & {"dagster", "duckdb", "deltalake"})
+
+
+def crash_at_the_end(chunk, beat):
+    beat(len(chunk.objects))
+    os._exit(1)
+
+
+def large(chunk, beat):
+    return b"x" * (8 << 20)
+
+
+def chunk(number, size=4, **acts):
+    return Things([Thing(f"{number}-{i}", acts.get(f"o{i}", "read")) for i in range(size)])
+
+
+def limits(**values):
+    return ReadingLimits(**{"workers": 2, "object_seconds": 1.0, **values})
+
+
+@pytest.fixture(scope="module")
+def engine():
+    with ProcessEngine(limits()) as engine:
+        yield engine
+
+
+def outcomes(engine, chunks):
+    return {name: outcome for result in engine.run(read, chunks) for name, outcome in result.value}
+
+
+def test_results_come_in_the_order_of_the_chunks(engine):
+    chunks = [chunk(i) for i in range(20)]
+    assert [r.chunk for r in engine.run(read, iter(chunks))] == chunks
+
+
+@pytest.mark.parametrize(
+    ("act", "code"),
+    [
+        ("crash", "PARSER_CRASH"),
+        ("exit", "PARSER_CRASH"),
+        ("hang", "PARSER_TIMEOUT"),
+        ("sleep", "PARSER_TIMEOUT"),
+    ],
+)
+def test_an_object_that_ends_its_process_is_blamed_and_nothing_else_is_lost(engine, act, code):
+    found = outcomes(engine, [chunk(i, o2=act) if i == 3 else chunk(i) for i in range(8)])
+    assert found.pop("3-2") == code
+    assert len(found) == 31
+    assert set(found.values()) == {"read"}
+
+
+def test_an_object_that_grows_beyond_the_limit_is_blamed():
+    with ProcessEngine(limits(workers=1, worker_memory_bytes=2**28, object_seconds=20)) as engine:
+        found = outcomes(engine, [chunk(0, o1="grow"), chunk(1)])
+    assert found.pop("0-1") == "PARSER_CRASH"
+    assert set(found.values()) == {"read"}
+
+
+def test_several_bad_objects_in_one_chunk_are_blamed_one_by_one(engine):
+    found = outcomes(engine, [chunk(0, o0="exit", o1="crash", o3="hang")])
+    assert found == {"0-0": "PARSER_CRASH", "0-1": "PARSER_CRASH", "0-2": "read", "0-3": "PARSER_TIMEOUT"}
+
+
+def test_a_fault_of_the_function_fails_the_run_and_quotes_no_object(engine):
+    with pytest.raises(EngineFailed) as error:
+        outcomes(engine, [chunk(0, o1="fault")])
+    assert "ValueError in read" in str(error.value)
+    assert "DOE" not in str(error.value)
+
+
+def test_the_engine_works_again_after_a_failed_run(engine):
+    assert len(outcomes(engine, [chunk(0)])) == 4
+
+
+def test_a_process_that_ends_outside_any_object_fails_the_run_instead_of_looping(engine):
+    with pytest.raises(EngineFailed, match="outside any object"):
+        list(engine.run(crash_at_the_end, [chunk(0)]))
+
+
+def test_what_an_object_makes_a_library_print_goes_nowhere(engine, capfd):
+    assert outcomes(engine, [chunk(0, o1="print")])["0-1"] == "read"
+    assert "DOE" not in "".join(capfd.readouterr())
+
+
+def test_results_larger_than_a_pipe_arrive_whole(engine):
+    assert [len(r.value) for r in engine.run(large, [chunk(i) for i in range(4)])] == [8 << 20] * 4
+
+
+def test_reading_processes_hold_neither_dagster_nor_a_table_engine(engine):
+    assert [r.value for r in engine.run(modules, [chunk(0)])] == [[]]
+
+
+def test_no_more_chunks_are_taken_than_may_be_on_the_way(engine):
+    taken = []
+
+    def source():
+        for i in range(50):
+            taken.append(i)
+            yield chunk(i)
+
+    run = engine.run(read, source())
+    next(run)
+    assert len(taken) <= 7
+    run.close()
+
+
+def test_a_small_batch_starts_a_single_process():
+    with ProcessEngine(limits(workers=4)) as engine:
+        assert len(outcomes(engine, [chunk(0)])) == 4
+        assert len(psutil.Process().children()) <= 2 + 1  # the fixture's two may be there
+
+
+def test_closing_leaves_no_process_behind():
+    before = {p.pid for p in psutil.Process().children()}
+    with ProcessEngine(limits()) as engine:
+        outcomes(engine, [chunk(i) for i in range(8)])
+        assert {p.pid for p in psutil.Process().children()} - before
+    assert not {p.pid for p in psutil.Process().children()} - before
+
+
+PARENT = """
+import os, sys
+from dicom_assets_tests.batch.test_engine import ProcessEngine, chunk, limits, read
+import psutil, threading, time
+engine = ProcessEngine(limits(object_seconds=60))
+def tell():
+    time.sleep(1.5)
+    print(*[p.pid for p in psutil.Process().children()], flush=True)
+threading.Thread(target=tell).start()
+list(engine.run(read, [chunk(0, o0="hang"), chunk(1, o0="sleep")]))
+"""
+
+
+def test_processes_end_with_a_killed_parent_even_when_they_hang():
+    parent = subprocess.Popen([sys.executable, "-c", PARENT], stdout=subprocess.PIPE, text=True)
+    children = [int(pid) for pid in parent.stdout.readline().split()]
+    assert len(children) == 2
+    parent.send_signal(signal.SIGKILL)
+    parent.wait()
+    parent.stdout.close()
+    deadline = time.monotonic() + 5
+    while any(psutil.pid_exists(pid) for pid in children) and time.monotonic() < deadline:
+        time.sleep(0.05)
+    assert not any(psutil.pid_exists(pid) and psutil.Process(pid).status() != "zombie" for pid in children)
+
+
+def test_inline_runs_the_same_function_here():
+    assert [len(r.value) for r in InlineEngine().run(read, [chunk(0), chunk(1)])] == [4, 4]
