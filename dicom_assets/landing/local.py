@@ -126,6 +126,10 @@ class LocalFolder:
         """The source's name."""
         return self._name
 
+    def below_root(self, uri: str) -> str:
+        """The path of an object below the source's root."""
+        return path_of(uri).removeprefix(os.fsdecode(self._root).rstrip("/") + "/")
+
     def list(self) -> Iterator[pa.RecordBatch]:
         """Everything that is there now: a folder's files by name, then its folders by name (schema LISTING).
 

@@ -63,6 +63,10 @@ class LandingStore(Protocol):
         """The source's name."""
         ...
 
+    def below_root(self, uri: str) -> str:
+        """The path of an object below the source's root."""
+        ...
+
     def list(self) -> Iterator[pa.RecordBatch]:
         """Everything that is there now (schema LISTING, folder by folder).
 
