@@ -24,14 +24,16 @@ import tempfile
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Protocol, Self
+from typing import Any, Protocol, Self, TypeVar
 
 from dicom_assets.batch.worker import IDLE, LENGTH
 from dicom_assets.settings import ReadingLimits
+
+Result = TypeVar("Result")
 
 Beat = Callable[[int], None]
 """What the function calls with the index of the object that it begins to read."""
@@ -54,10 +56,10 @@ class Named(Protocol):
 
 
 class Chunk(Protocol):
-    """Some objects that are read together; can be pickled.
+    """Some objects that are read together: a dataclass that can be pickled.
 
     poison: outcome by object_id for objects that must not be read, since reading them ended a process: PARSER_CRASH or
-    PARSER_TIMEOUT. The engine adds to it; the function honours it.
+    PARSER_TIMEOUT. The engine replaces it; the function honours it.
     """
 
     @property
@@ -66,7 +68,7 @@ class Chunk(Protocol):
         ...
 
     @property
-    def poison(self) -> dict[str, str]:
+    def poison(self) -> Mapping[str, str]:
         """Reason code by object_id."""
         ...
 
@@ -75,19 +77,11 @@ class EngineFailed(RuntimeError):
     """The function itself failed, or processes end outside any object. The message names no object."""
 
 
-@dataclass(frozen=True, slots=True)
-class Result:
-    """What the function returned for a chunk."""
-
-    chunk: Any
-    value: Any
-
-
 class ReadingEngine(Protocol):
     """Runs a function on chunks: in processes, in this process, or on a cluster."""
 
-    def run(self, function: Callable[[Any, Beat], Any], chunks: Iterable[Any]) -> Iterator[Result]:
-        """One result for each chunk, in order.
+    def run(self, function: Callable[[Any, Beat], Result], chunks: Iterable[Any]) -> Iterator[Result]:
+        """What the function returns for each chunk, in order of the chunks.
 
         `function(chunk, beat)` is importable by name and calls `beat(i)` before it reads object i. Raises EngineFailed.
         """
@@ -97,14 +91,21 @@ class ReadingEngine(Protocol):
 class InlineEngine:
     """Runs everything in this process, without limits on time or memory: for tests and trusted input."""
 
-    def run(self, function: Callable[[Any, Beat], Any], chunks: Iterable[Any]) -> Iterator[Result]:
-        """One result for each chunk, in order."""
+    def run(self, function: Callable[[Any, Beat], Result], chunks: Iterable[Any]) -> Iterator[Result]:
+        """What the function returns for each chunk, in order."""
         for chunk in chunks:
-            yield Result(chunk, function(chunk, _no_beat))
+            yield function(chunk, _no_beat)
 
 
 def _no_beat(index: int) -> None:
     return
+
+
+@contextlib.contextmanager
+def engine_for(limits: ReadingLimits) -> Iterator[ReadingEngine]:
+    """The engine that these limits ask for; its processes end with the context."""
+    with ProcessEngine(limits) as engine:
+        yield engine
 
 
 def worker_count(limits: ReadingLimits) -> int:
@@ -182,8 +183,8 @@ class ProcessEngine:
             self._thread = None
             self._inbox, self._outbox = queue.SimpleQueue(), queue.SimpleQueue()
 
-    def run(self, function: Callable[[Any, Beat], Any], chunks: Iterable[Any]) -> Iterator[Result]:
-        """One result for each chunk, in order; see ReadingEngine. One run at a time."""
+    def run(self, function: Callable[[Any, Beat], Result], chunks: Iterable[Any]) -> Iterator[Result]:
+        """What the function returns for each chunk, in order; see ReadingEngine. One run at a time."""
         if self._thread is None:
             self._thread = threading.Thread(target=self._serve, name="reading-engine", daemon=True)
             self._thread.start()
@@ -214,7 +215,7 @@ class ProcessEngine:
                 sound, value = first.answer
                 if not sound:
                     raise EngineFailed(f"reading failed: {value}")
-                yield Result(first.chunk, value)
+                yield value
             complete = True
         finally:
             if not complete:  # the caller stopped early or something failed: what is on the way is void
@@ -398,8 +399,9 @@ class _Supervisor:
         process.close()
         if job is None:
             return
-        if 0 <= index < len(job.chunk.objects) and job.chunk.objects[index].object_id not in job.chunk.poison:
-            job.chunk.poison[job.chunk.objects[index].object_id] = code
+        name = job.chunk.objects[index].object_id if 0 <= index < len(job.chunk.objects) else None
+        if name is not None and name not in job.chunk.poison:
+            job.chunk = replace(job.chunk, poison={**job.chunk.poison, name: code})
         else:
             job.unblamed += 1
             if job.unblamed >= _MAX_UNBLAMED:

@@ -21,7 +21,7 @@ class Thing:
     act: str = "read"
 
 
-@dataclass
+@dataclass(frozen=True)
 class Things:
     objects: list[Thing]
     poison: dict[str, str] = field(default_factory=dict)
@@ -85,12 +85,12 @@ def engine():
 
 
 def outcomes(engine, chunks):
-    return {name: outcome for result in engine.run(read, chunks) for name, outcome in result.value}
+    return {name: outcome for result in engine.run(read, chunks) for name, outcome in result}
 
 
 def test_results_come_in_the_order_of_the_chunks(engine):
     chunks = [chunk(i) for i in range(20)]
-    assert [r.chunk for r in engine.run(read, iter(chunks))] == chunks
+    assert [result[0][0] for result in engine.run(read, iter(chunks))] == [f"{i}-0" for i in range(20)]
 
 
 @pytest.mark.parametrize(
@@ -143,11 +143,11 @@ def test_what_an_object_makes_a_library_print_goes_nowhere(engine, capfd):
 
 
 def test_results_larger_than_a_pipe_arrive_whole(engine):
-    assert [len(r.value) for r in engine.run(large, [chunk(i) for i in range(4)])] == [8 << 20] * 4
+    assert [len(result) for result in engine.run(large, [chunk(i) for i in range(4)])] == [8 << 20] * 4
 
 
 def test_reading_processes_hold_neither_dagster_nor_a_table_engine(engine):
-    assert [r.value for r in engine.run(modules, [chunk(0)])] == [[]]
+    assert [result for result in engine.run(modules, [chunk(0)])] == [[]]
 
 
 def test_no_more_chunks_are_taken_than_may_be_on_the_way(engine):
@@ -205,4 +205,4 @@ def test_processes_end_with_a_killed_parent_even_when_they_hang():
 
 
 def test_inline_runs_the_same_function_here():
-    assert [len(r.value) for r in InlineEngine().run(read, [chunk(0), chunk(1)])] == [4, 4]
+    assert [len(result) for result in InlineEngine().run(read, [chunk(0), chunk(1)])] == [4, 4]
