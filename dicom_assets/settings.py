@@ -6,6 +6,7 @@ and are read where a connection is made).
 
 from __future__ import annotations
 
+import codecs
 import os
 import re
 import tomllib
@@ -98,12 +99,56 @@ class GateSettings(_Section):
 
 
 class ClinicalSettings(_Section):
-    """How clinical tables are recognised. Column names are compared without regard to case, space, `_` and `-`."""
+    """How clinical tables are recognised. Column names are compared without regard to case, space, `_` and `-`.
+
+    encoding: codec of CSV files, such as cp1250 or shift_jis; without one it is detected (UTF-8, UTF-16, Windows-1252).
+    """
 
     patient_id_columns: tuple[str, ...] = ("PatientID", "patient_id", "MRN", "person_source_value")
     issuer_columns: tuple[str, ...] = ("IssuerOfPatientID", "issuer")
     issuer: str | None = None
     key_columns: tuple[str, ...] = ()
+    encoding: str | None = None
+
+    @field_validator("encoding")
+    @classmethod
+    def _known(cls, encoding: str | None) -> str | None:
+        try:
+            return encoding and codecs.lookup(encoding).name
+        except LookupError:
+            raise ValueError("no codec of this name; try utf-8, cp1252 or utf-16") from None
+
+
+class FhirSettings(_Section):
+    """How FHIR names things.
+
+    base: what stands before `ImagingStudy/...` in the text whose hash is a resource's id; the source's name by
+    default. issuer_systems: FHIR identifier system for each IssuerOfPatientID. patient_identifier_systems: systems of
+    the patient identifiers that imaging uses, most wanted first.
+    """
+
+    base: str | None = None
+    issuer_systems: dict[str, str] = {}
+    patient_identifier_systems: tuple[str, ...] = ()
+
+
+class OmopSettings(_Section):
+    """How series become rows of an OMOP database.
+
+    wadors_base: URL that `/studies/...` follows in wadors_uri. person_map, visit_map, procedure_map: CSV or Parquet
+    with PatientID (and IssuerOfPatientID) or AccessionNumber, and the id. modality_concepts, anatomic_site_concepts:
+    CSV whose rows come before the packaged ones. mapped_share_warning, mapped_share_error: a share of mapped series
+    below this makes the coverage check warn or fail; it never blocks.
+    """
+
+    wadors_base: str | None = None
+    person_map: str | None = None
+    visit_map: str | None = None
+    procedure_map: str | None = None
+    modality_concepts: str | None = None
+    anatomic_site_concepts: str | None = None
+    mapped_share_warning: Annotated[float, Field(ge=0, le=1)] = 0.9
+    mapped_share_error: Annotated[float, Field(ge=0, le=1)] = 0.5
 
 
 class MaintenanceSettings(_Section):
@@ -219,6 +264,8 @@ class Settings(_Section):
     reading: ReadingLimits = ReadingLimits()
     gate: GateSettings = GateSettings()
     clinical: ClinicalSettings = ClinicalSettings()
+    fhir: FhirSettings = FhirSettings()
+    omop: OmopSettings = OmopSettings()
     maintenance: MaintenanceSettings = MaintenanceSettings()
 
     @model_validator(mode="before")

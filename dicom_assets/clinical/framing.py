@@ -1,0 +1,317 @@
+"""Taking a file of FHIR JSON apart into resources, as a stream.
+
+Belongs here: which bytes of a file are one resource: lines of NDJSON, elements of an array, entries of a Bundle, or the
+file as a whole, told apart by content. A resource is handed on as the bytes that were written, so that decimals keep
+their digits. Does not belong here: what the resources say (`dicom_assets.clinical.resources`).
+
+A structural scan finds the ends of values: it needs quotes, brackets and depth, nothing else, and keeps only offsets.
+So a Bundle of any size costs the memory of its largest entry plus 16 bytes for each entry, and the key order does not
+matter: `entry` may stand before `resourceType`. What is inside a value, `orjson` judges.
+"""
+
+from __future__ import annotations
+
+import re
+from array import array
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Protocol
+
+import orjson
+
+CHUNK = 1 << 20
+LINE = 1 << 20
+"""Longer lines and values are scanned instead of being parsed as a whole."""
+MAX_RESOURCE = 32 << 20
+"""Bytes of one resource; a longer one is an error of its own."""
+MAX_BUNDLES = 3
+"""How deep a Bundle may lie in Bundles."""
+
+
+class Readable(Protocol):
+    """Random access to the bytes of one object."""
+
+    @property
+    def size(self) -> int:
+        """Length in bytes."""
+        ...
+
+    def read(self, offset: int, length: int) -> bytes:
+        """`length` bytes from `offset` on."""
+        ...
+
+
+class _Bytes:
+    """Bytes in memory as a Readable."""
+
+    def __init__(self, data: bytes) -> None:
+        self._data = data
+
+    @property
+    def size(self) -> int:
+        return len(self._data)
+
+    def read(self, offset: int, length: int) -> bytes:
+        return self._data[offset : offset + length]
+
+
+class NotFhir(Exception):
+    """The bytes are not JSON that could hold resources. The message has no value in it."""
+
+
+@dataclass(frozen=True, slots=True)
+class Frame:
+    """One record of a file: the bytes of a resource, or why there are none.
+
+    full_url: `fullUrl` of the entry that held it. fault: what is wrong, in words without a value.
+    """
+
+    data: bytes
+    full_url: str | None = None
+    fault: str | None = None
+
+
+def looks_like_fhir(head: bytes) -> bool:
+    """Whether a file whose first bytes are `head` is FHIR JSON: an object or array that names a resource type."""
+    text = head.removeprefix(b"\xef\xbb\xbf").lstrip()
+    return text[:1] in (b"{", b"[") and b'"resourceType"' in text
+
+
+def frames(source: Readable) -> Iterator[Frame]:
+    """Every record of a file in its order; the entries of Bundles take the place of their Bundle.
+
+    A line of NDJSON that is broken is one faulty frame, and the next line goes on. Raises NotFhir when the file is no
+    JSON at all, and whatever `source` raises.
+    """
+    head = source.read(0, LINE)
+    start = 3 if head.startswith(b"\xef\xbb\xbf") else 0
+    text = head[start:].lstrip()
+    if text[:1] not in (b"{", b"["):
+        raise NotFhir("neither an object nor an array stands at the beginning")
+    start = len(head) - len(text)
+    if _is_lines(text):
+        yield from _lines(source, start)
+    else:
+        yield from _document(source, start, source.size, 0)
+
+
+def _is_lines(text: bytes) -> bool:
+    """NDJSON: the first line is an object by itself, or the second one begins a resource as a first one would."""
+    if text[:1] != b"{":
+        return False
+    first, _, rest = text.partition(b"\n")
+    if not rest.strip() and len(text) < LINE - 3:
+        return False
+    if _loads(first) is not None:
+        return True
+    return re.match(rb'\s*\{[^\n]*"resourceType"[^\n]*\}\s*(\n|$)', rest) is not None
+
+
+def _loads(data: bytes) -> object | None:
+    try:
+        value: object = orjson.loads(data)
+    except orjson.JSONDecodeError:
+        return None
+    return value
+
+
+def _lines(source: Readable, start: int) -> Iterator[Frame]:
+    """Each line that is not blank; a line longer than LINE is scanned where it lies."""
+    held, offset, position = b"", start, start
+    while True:
+        chunk = source.read(position, CHUNK)
+        position += len(chunk)
+        held += chunk
+        *whole, held = held.split(b"\n")
+        for line in whole:
+            yield from _line(line)
+            offset += len(line) + 1
+        if not chunk:
+            yield from _line(held)
+            return
+        if len(held) > LINE:
+            stop = _line_end(source, position)
+            yield from _document(source, offset, stop, 0)
+            held, offset, position = b"", stop + 1, stop + 1
+
+
+def _line_end(source: Readable, position: int) -> int:
+    while chunk := source.read(position, CHUNK):
+        found = chunk.find(b"\n")
+        if found >= 0:
+            return position + found
+        position += len(chunk)
+    return position
+
+
+def _line(line: bytes) -> Iterator[Frame]:
+    line = line.strip()
+    if line:
+        yield from _value(line, None, 0)
+
+
+def _value(data: bytes, full_url: str | None, depth: int) -> Iterator[Frame]:
+    """One value that is in memory: a resource, or a Bundle whose entries are taken out."""
+    value = _loads(data)
+    if not isinstance(value, dict):
+        yield Frame(b"", full_url, "not a JSON object" if value is not None else "not valid JSON")
+    elif value.get("resourceType") == "Bundle":
+        if depth >= MAX_BUNDLES:
+            yield Frame(b"", full_url, f"Bundles lie more than {MAX_BUNDLES} deep in each other")
+        elif value.get("entry"):
+            yield from _document(_Bytes(data), 0, len(data), depth)
+    else:
+        yield Frame(data, full_url)
+
+
+@dataclass(slots=True)
+class _Top:
+    """What the scan learns of one value at the top: where it lies, its resource type, its entries."""
+
+    start: int
+    stop: int = 0
+    resource_type: str | None = None
+    entries: array[int] | None = None
+    is_whole: bool = False
+
+
+def _document(source: Readable, start: int, stop: int, depth: int) -> Iterator[Frame]:
+    """The values between two offsets: one after the other, or as elements of one array."""
+    for top in _scan(source, start, stop):
+        if top.resource_type == "Bundle" and depth >= MAX_BUNDLES:
+            yield Frame(b"", None, f"Bundles lie more than {MAX_BUNDLES} deep in each other")
+        elif top.resource_type == "Bundle" or (top.resource_type is None and top.entries and not top.is_whole):
+            entries = top.entries if top.entries is not None else array("q")
+            for at in range(0, len(entries), 2):
+                yield from _entry(source, entries[at], entries[at + 1], depth)
+            if not top.is_whole:
+                yield Frame(b"", None, "the file ends inside a Bundle")
+        elif not top.is_whole:
+            yield Frame(b"", None, "the file ends inside a resource")
+        else:
+            yield from _spanned(source, top.start, top.stop, depth)
+
+
+def _spanned(source: Readable, start: int, stop: int, depth: int) -> Iterator[Frame]:
+    if stop - start > MAX_RESOURCE:
+        yield Frame(b"", None, f"a resource of more than {MAX_RESOURCE} bytes")
+    else:
+        yield from _value(source.read(start, stop - start), None, depth)
+
+
+def _entry(source: Readable, start: int, stop: int, depth: int) -> Iterator[Frame]:
+    """The resource of one entry of a Bundle."""
+    if stop - start > MAX_RESOURCE:
+        yield Frame(b"", None, f"an entry of more than {MAX_RESOURCE} bytes")
+        return
+    data = source.read(start, stop - start)
+    value = _loads(data)
+    if not isinstance(value, dict):
+        yield Frame(b"", None, "not valid JSON")
+        return
+    url = value.get("fullUrl")
+    full_url = url if isinstance(url, str) else None
+    if not isinstance(value.get("resource"), dict):
+        yield Frame(b"", full_url, "the entry holds no resource")
+        return
+    yield from _value(_member(data, b"resource"), full_url, depth + 1)
+
+
+def _member(data: bytes, name: bytes) -> bytes:
+    """The bytes of the object that is a member of an object, as written; of a name that stands twice the last one.
+
+    data: a valid JSON object whose member `name` is an object.
+    """
+    depth, key, start, found = 0, b"", -1, b""
+    for match in _TOKEN.finditer(data):
+        mark = data[match.start()]
+        if mark == _QUOTE:
+            if depth == 1:
+                key = data[match.start() + 1 : match.end(1) - 1] if match[2] else b""
+        elif mark in _OPENING:
+            depth += 1
+            if depth == 2 and key == name:
+                start = match.start()
+        else:
+            depth -= 1
+            if depth == 1 and start >= 0:
+                found, start = data[start : match.end()], -1
+    return found
+
+
+_QUOTE, _BACKSLASH = 0x22, 0x5C
+_OPENING = b"{["
+_TOKEN = re.compile(rb'("[^"\\]*+(?:\\.[^"\\]*+)*+")(\s*+:)?|[{}\[\]]|"', re.DOTALL)
+"""A string and the colon that makes it a key, a bracket, or the quote of a string that does not end in these bytes."""
+_STRING_REST = re.compile(rb'[^"\\]*+(?:\\.[^"\\]*+)*+', re.DOTALL)
+_EDGE = 4096
+"""Tokens that begin in so many last bytes of a chunk wait for the next one; no key is as long."""
+
+
+def _scan(source: Readable, start: int, stop: int) -> Iterator[_Top]:
+    """Finds the objects at the top, or the elements of an array at the top, and the entries of Bundles among them.
+
+    `outer` is the depth at which they stand: 0, or 1 inside an array. Whether a `}` closes a `[` is not looked at:
+    the bytes between two offsets are parsed later, each by itself.
+    """
+    top: _Top | None = None
+    depth, outer, entry, key = 0, 0, -1, b""
+    in_string, position, base, held = False, start, start, b""
+    while True:
+        chunk = source.read(position, min(CHUNK, stop - position)) if position < stop else b""
+        position += len(chunk)
+        data, at = held + chunk, 0
+        if in_string:
+            at = _end_of(_STRING_REST, data)
+            if at < len(data) and data[at] == _QUOTE:
+                in_string, at = False, at + 1
+        done = at if in_string else len(data)
+        edge = len(data) - _EDGE if chunk else len(data)
+        for match in _TOKEN.finditer(data, at) if not in_string else ():
+            here = match.start()
+            if here >= edge:
+                done = here
+                break
+            mark = data[here]
+            if mark == _QUOTE:
+                if match[1] is None:
+                    in_string = True
+                    done = here + 1 + _end_of(_STRING_REST, data[here + 1 :])
+                    break
+                if depth == outer + 1:
+                    text = data[here + 1 : match.end(1) - 1]
+                    if match[2]:
+                        key = text
+                    elif key == b"resourceType" and top is not None:
+                        top.resource_type = text.decode("utf-8", "replace")
+            elif mark in _OPENING:
+                if depth == 0 and mark == _OPENING[1]:
+                    outer = 1
+                elif depth == outer:
+                    top, key = _Top(base + here), b""
+                elif depth == outer + 1 and mark == _OPENING[1] and key == b"entry" and top is not None:
+                    top.entries = top.entries if top.entries is not None else array("q")
+                elif depth == outer + 2 and key == b"entry" and top is not None and top.entries is not None:
+                    entry = base + here
+                depth += 1
+            else:
+                depth -= 1
+                if depth == outer + 2 and entry >= 0 and top is not None and top.entries is not None:
+                    top.entries.extend((entry, base + match.end()))
+                    entry = -1
+                elif depth == outer and top is not None:
+                    top.stop, top.is_whole = base + match.end(), True
+                    yield top
+                    top = None
+                elif depth <= 0:
+                    depth = outer = 0
+        if not chunk:
+            break
+        held, base = data[done:], base + done
+    if top is not None:
+        yield top
+
+
+def _end_of(pattern: re.Pattern[bytes], data: bytes) -> int:
+    match = pattern.match(data)
+    return match.end() if match else 0
