@@ -114,6 +114,7 @@ class ClinicalSettings(_Section):
     @classmethod
     def _known(cls, encoding: str | None) -> str | None:
         try:
+            b"".decode(encoding or "utf-8")
             return encoding and codecs.lookup(encoding).name
         except LookupError:
             raise ValueError("no codec of this name; try utf-8, cp1252 or utf-16") from None

@@ -1,0 +1,1 @@
+"""Clinical records: tables of text beside the patients they belong to."""

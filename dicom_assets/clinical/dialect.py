@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import codecs
 import csv
+import io
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -60,8 +61,13 @@ def _as_cp1252(error: UnicodeError) -> tuple[str, int]:
 codecs.register_error(FALLBACK, _as_cp1252)
 
 
+def errors_for(encoding: str) -> str:
+    """The error handler that goes with a codec: the fallback to Windows-1252 makes sense for UTF-8 alone."""
+    return FALLBACK if encoding.replace("_", "-").lower() in ("utf-8", "utf8", "utf-8-sig") else "strict"
+
+
 def encoding_of(head: bytes) -> str:
-    """Codec of a text that begins with `head`; to be used with the error handler FALLBACK."""
+    """Codec of a text that begins with `head`; to be used with the error handler that `errors_for` names."""
     for mark, encoding in _BOMS:
         if head.startswith(mark):
             return encoding
@@ -77,7 +83,7 @@ def encoding_of(head: bytes) -> str:
 def decode_head(head: bytes, encoding: str) -> str | None:
     """Text of a head whose last character may be cut; None when it is no text."""
     try:
-        text = codecs.getincrementaldecoder(encoding)(FALLBACK).decode(head)
+        text = codecs.getincrementaldecoder(encoding)(errors_for(encoding)).decode(head)
     except UnicodeError:
         return None
     return None if _CONTROL.search(text) else text
@@ -93,7 +99,7 @@ def detect(head: bytes, whole: bool, encoding: str | None = None) -> Dialect | N
     text = decode_head(head, encoding)
     if text is None or text.lstrip().startswith(_MARKUP):
         return None
-    lines = text.splitlines(keepends=True)
+    lines = list(io.StringIO(text, newline=""))
     if not whole and len(lines) > 1:
         lines.pop()
     best: tuple[float, int, str, list[str]] | None = None

@@ -83,5 +83,5 @@ def kind_of(head: bytes, size: int) -> Sniffed:
 
 
 def is_system_file(path_below_root: str) -> bool:
-    """Whether a path below a source's root, or a member's name, is that of a system's file: hidden, __MACOSX and the like."""
+    """Whether a path below a source's root, or a member's name, is a system's: hidden, __MACOSX and the like."""
     return any(part in SYSTEM_PARTS or (part.startswith(".") and part != ".") for part in path_below_root.split("/"))

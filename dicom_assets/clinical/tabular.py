@@ -1,0 +1,109 @@
+"""Clinical tables, CSV and Parquet, read into records of text beside the patient they belong to.
+
+Belongs here: reading one file into bounded chunks of records, with what is wrong in single records. Does not belong
+here: how a text table is written (`dialect`), the formats (`delimited`, `parquet`), keys and tables of the lake.
+
+Values stay what was written: no number, date or code is interpreted, leading zeros stay, an empty value is null. Only
+the patient identifier and its issuer are stripped of surrounding space, since they are compared. Joining: a record
+belongs to the patient whose PatientID and issuer equal its own, as text; where it has no PatientID (null here, never
+an empty text) it belongs to nobody and joins nothing.
+
+Records are counted from 1 behind the header; blank lines are not counted. A record with fewer fields than the header
+is an error, because it cannot be told which field is missing; one with more is an error too, unless all that is too
+much is empty. The other records of the file stay. A quote that never closes, though, makes all of what follows it
+unsure, so the file as a whole is refused.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+import orjson
+import pyarrow as pa
+
+from dicom_assets.clinical.delimited import Frame, RecordError, delimited_frames
+from dicom_assets.clinical.parquet import MAGIC, parquet_frames
+from dicom_assets.clinical.source import UNREADABLE, Bytes, ClinicalUnreadable
+from dicom_assets.lake.registry import CLINICAL
+from dicom_assets.settings import ClinicalSettings
+
+__all__ = ["RECORDS", "ClinicalChunk", "ClinicalUnreadable", "RecordError", "read_table"]
+
+RECORDS = pa.schema(
+    [
+        CLINICAL.column(name).field
+        for name in ("PatientID", "IssuerOfPatientID", "record", "record_type", "record_values")
+    ]
+)
+"""Columns of the records of a chunk."""
+
+RECORD_TYPE = "table"
+"""Record type of a table that no configured dataset names."""
+
+_IGNORED_IN_NAMES = str.maketrans("", "", " _-\t")
+
+
+@dataclass(frozen=True, slots=True)
+class ClinicalChunk:
+    """Some records of one file, in its order. records: schema RECORDS; errors: those that cannot be read."""
+
+    records: pa.Table
+    errors: tuple[RecordError, ...]
+
+
+def read_table(source: Bytes, settings: ClinicalSettings) -> Iterator[ClinicalChunk]:
+    """The records of a CSV or Parquet file, told apart by content, in chunks of at most 20,000.
+
+    Raises ClinicalUnreadable when the file as a whole is refused, which may show after some chunks: then those do not
+    count either. Storage errors come as they are.
+    """
+    if source.read(0, len(MAGIC)) == MAGIC:
+        frames = parquet_frames(source)
+    else:
+        frames = delimited_frames(source, settings.encoding)
+    for frame in frames:
+        yield _chunk(frame, settings)
+
+
+def plain_name(name: str) -> str:
+    """A column's name as it is compared: without regard to case, space, `_` and `-`."""
+    return name.translate(_IGNORED_IN_NAMES).casefold()
+
+
+def column_of(names: Sequence[str], wanted: Sequence[str]) -> str | None:
+    """The column that the first of the wanted names finds, None when none does."""
+    by_name = {plain_name(name): name for name in reversed(names)}
+    return next((by_name[plain_name(name)] for name in wanted if plain_name(name) in by_name), None)
+
+
+def _chunk(frame: Frame, settings: ClinicalSettings) -> ClinicalChunk:
+    names: list[str] = list(frame.values.columns)
+    patient = column_of(names, settings.patient_id_columns)
+    if patient is None:
+        raise ClinicalUnreadable(
+            UNREADABLE,
+            f"No patient id column; looked for {', '.join(settings.patient_id_columns)}. "
+            "Set clinical.patient_id_columns to the column's name.",
+        )
+    issuer = column_of(names, settings.issuer_columns)
+    size = len(frame.values)
+    columns = [frame.values[name].tolist() for name in names]
+    by_name = dict(zip(names, columns, strict=True))
+    issuers = [_identifier(v) or settings.issuer for v in by_name[issuer]] if issuer else [settings.issuer] * size
+    arrays = [
+        pa.array([_identifier(value) for value in by_name[patient]], pa.string()),
+        pa.array(issuers, pa.string()),
+        pa.array(frame.values.index, pa.int64()),
+        pa.array([RECORD_TYPE] * size, pa.string()),
+        pa.array([_json(names, row) for row in zip(*columns, strict=True)], pa.string()),
+    ]
+    return ClinicalChunk(pa.table(arrays, schema=RECORDS), frame.errors)
+
+
+def _identifier(value: str | None) -> str | None:
+    return (value.strip(" \t\r\n\0\u00a0") or None) if value else None
+
+
+def _json(names: Sequence[str], row: Sequence[str | None]) -> str:
+    return orjson.dumps({name: value or None for name, value in zip(names, row, strict=True)}).decode("utf-8")
