@@ -1,0 +1,1 @@
+"""The Dagster graph, thin: assets, checks, sensors, schedules, jobs, partitions, the resource, and running it here."""

@@ -62,74 +62,153 @@ class ReasonCode:
 
 
 _INGESTED = [
-    ("TRUNCATED_PIXEL_DATA", "The pixel data is shorter than its length, or than rows, columns, samples, bits and "
-     "frames ask for.", "Send the file again from its source; the header in the lake is complete."),
-    ("TRUNCATED_DATA_SET", "The object ends inside its header, behind its identity. The header in the lake is what was "
-     "there.", "Send the file again from its source."),
+    (
+        "TRUNCATED_PIXEL_DATA",
+        "The pixel data is shorter than its length, or than rows, columns, samples, bits and frames ask for.",
+        "Send the file again from its source; the header in the lake is complete.",
+    ),
+    (
+        "TRUNCATED_DATA_SET",
+        "The object ends inside its header, behind its identity. The header in the lake is what was there.",
+        "Send the file again from its source.",
+    ),
     ("TRAILING_BYTES", "Bytes follow the end of the data set.", "Nothing, unless the sender should be told."),
-    ("VALUE_INVALID", "A value does not fit its value representation (PS3.5 6.2). Its typed column is NULL, what was "
-     "written stays in header.", "Look at header; correct the sender if the attribute matters to you."),
-    ("UID_INVALID", "A UID breaks the rules of PS3.5 9.1. It is kept as it was written.",
-     "Nothing; joins work on the text as written."),
-    ("CHARSET_UNDECODABLE", "Text is not valid in the character set that the object declares (PS3.3 C.12.1.1.2).",
-     "Correct Specific Character Set at the sender; undecodable bytes stand in header."),
-    ("META_MISSING", "The preamble or the File Meta Information is missing (PS3.10 7.1); the transfer syntax was "
-     "found by looking.", "Nothing; store the object as a DICOM file if others must read it."),
-    ("SOP_INSTANCE_UID_MISMATCH", "Media Storage SOP Instance UID and SOP Instance UID differ; the data set's one "
-     "counts.", "Find out which software rewrote one of them."),
-    ("PATIENT_ID_MISSING", "There is no PatientID; clinical records cannot be joined.",
-     "Supply it at the source if the object must be joined with clinical data."),
-    ("DEPTH_CAPPED", "Sequences are nested deeper than the bound; the header holds them down to the bound.",
-     "Raise reading.max_depth if you need the rest."),
-    ("HEADER_CAPPED", "A value above the size bound is kept as count and digest.",
-     "Read the value from the object itself, or raise reading.max_value_bytes."),
+    (
+        "VALUE_INVALID",
+        "A value does not fit its value representation (PS3.5 6.2). Its typed column is NULL, what was "
+        "written stays in header.",
+        "Look at header; correct the sender if the attribute matters to you.",
+    ),
+    (
+        "UID_INVALID",
+        "A UID breaks the rules of PS3.5 9.1. It is kept as it was written.",
+        "Nothing; joins work on the text as written.",
+    ),
+    (
+        "CHARSET_UNDECODABLE",
+        "Text is not valid in the character set that the object declares (PS3.3 C.12.1.1.2).",
+        "Correct Specific Character Set at the sender; undecodable bytes stand in header.",
+    ),
+    (
+        "META_MISSING",
+        "The preamble or the File Meta Information is missing (PS3.10 7.1); the transfer syntax was found by looking.",
+        "Nothing; store the object as a DICOM file if others must read it.",
+    ),
+    (
+        "SOP_INSTANCE_UID_MISMATCH",
+        "Media Storage SOP Instance UID and SOP Instance UID differ; the data set's one counts.",
+        "Find out which software rewrote one of them.",
+    ),
+    (
+        "PATIENT_ID_MISSING",
+        "There is no PatientID; clinical records cannot be joined.",
+        "Supply it at the source if the object must be joined with clinical data.",
+    ),
+    (
+        "DEPTH_CAPPED",
+        "Sequences are nested deeper than the bound; the header holds them down to the bound.",
+        "Raise reading.max_depth if you need the rest.",
+    ),
+    (
+        "HEADER_CAPPED",
+        "A value above the size bound is kept as count and digest.",
+        "Read the value from the object itself, or raise reading.max_value_bytes.",
+    ),
 ]
 _QUARANTINED = [
     ("EMPTY_FILE", "The object has no bytes.", "Send it again."),
     ("TRUNCATED_HEADER", "The object ends inside its header.", "Send it again; the transfer was cut."),
     ("UNPARSEABLE", "It begins like DICOM and cannot be read as DICOM.", "Open it with another tool; send it again."),
-    ("MISSING_IDENTITY", "Study, Series or SOP Instance UID is missing or unusable.",
-     "Supply the UIDs at the source; without them the instance has no place in the lake."),
+    (
+        "MISSING_IDENTITY",
+        "Study, Series or SOP Instance UID is missing or unusable.",
+        "Supply the UIDs at the source; without them the instance has no place in the lake.",
+    ),
     ("TOO_LARGE", "The object is larger than the bound.", "Raise reading.max_object_bytes."),
-    ("PARSER_TIMEOUT", "Reading took longer than the limit for one object.",
-     "Look at the object; raise reading.object_seconds if it is sound."),
-    ("PARSER_CRASH", "The process that read it ended or grew beyond its memory limit.",
-     "Look at the object; raise reading.worker_memory_bytes if it is sound."),
-    ("ARCHIVE_UNREADABLE", "It begins like a ZIP file and cannot be opened, or a member cannot be inflated.",
-     "Make the archive again; the transfer was probably cut."),
-    ("ARCHIVE_LIMIT", "The archive exceeds a limit: entries, inflated bytes, ratio or nesting.",
-     "Split it, or raise the archive limits if you trust its sender."),
+    (
+        "PARSER_TIMEOUT",
+        "Reading took longer than the limit for one object.",
+        "Look at the object; raise reading.object_seconds if it is sound.",
+    ),
+    (
+        "PARSER_CRASH",
+        "The process that read it ended or grew beyond its memory limit.",
+        "Look at the object; raise reading.worker_memory_bytes if it is sound.",
+    ),
+    (
+        "ARCHIVE_UNREADABLE",
+        "It begins like a ZIP file and cannot be opened, or a member cannot be inflated.",
+        "Make the archive again; the transfer was probably cut.",
+    ),
+    (
+        "ARCHIVE_LIMIT",
+        "The archive exceeds a limit: entries, inflated bytes, ratio or nesting.",
+        "Split it, or raise the archive limits if you trust its sender.",
+    ),
     ("ARCHIVE_ENCRYPTED", "The member is encrypted.", "Deliver it without a password."),
-    ("ARCHIVE_MEMBER_UNSAFE", "The member's name is absolute or climbs out of the archive, or it is a link.",
-     "Ask the sender; a sound archive has none of these."),
+    (
+        "ARCHIVE_MEMBER_UNSAFE",
+        "The member's name is absolute or climbs out of the archive, or it is a link.",
+        "Ask the sender; a sound archive has none of these.",
+    ),
     ("CONTAINER_UNSUPPORTED", "An archive of a kind that is not read (7z, RAR, gzip, tar).", "Deliver it as ZIP."),
-    ("CLINICAL_UNREADABLE", "A clinical file cannot be read: its encoding, its structure, or no patient id column.",
-     "See detail; name the column in clinical.patient_id_columns."),
-    ("CHANGE_PAGE_UNREADABLE", "A landed window of changes is cut short, or is not what its first line says.",
-     "Delete the file and read the window again: run its partition of dicom_changes."),
-    ("CHANGE_INVALID", "An entry of a change feed lacks its key, its action or its time, or is current and comes "
-     "without metadata.", "See detail; read the window again when the service is mended."),
-    ("CHANGED_DURING_READ", "The object changed between its claim and the end of reading.",
-     "Nothing: its new version is a new object and is claimed by itself."),
-    ("OBJECT_GONE", "The object was there when it was claimed and is not there any more.",
-     "Deliver it again if it was moved by mistake."),
-    ("READ_FAILED", "The storage refused or broke off the reading. The batch pauses.",
-     "Mend permissions or connection, then run the batch again."),
+    (
+        "CLINICAL_UNREADABLE",
+        "A clinical file cannot be read: its encoding, its structure, or no patient id column.",
+        "See detail; name the column in clinical.patient_id_columns.",
+    ),
+    (
+        "CHANGE_PAGE_UNREADABLE",
+        "A landed window of changes is cut short, or is not what its first line says.",
+        "Delete the file and read the window again: run its partition of dicom_changes.",
+    ),
+    (
+        "CHANGE_INVALID",
+        "An entry of a change feed lacks its key, its action or its time, or is current and comes without metadata.",
+        "See detail; read the window again when the service is mended.",
+    ),
+    (
+        "CHANGED_DURING_READ",
+        "The object changed between its claim and the end of reading.",
+        "Nothing: its new version is a new object and is claimed by itself.",
+    ),
+    (
+        "OBJECT_GONE",
+        "The object was there when it was claimed and is not there any more.",
+        "Deliver it again if it was moved by mistake.",
+    ),
+    (
+        "READ_FAILED",
+        "The storage refused or broke off the reading. The batch pauses.",
+        "Mend permissions or connection, then run the batch again.",
+    ),
 ]
 _IGNORED = [
     ("NOT_DICOM", "Neither DICOM nor anything else that is read here.", "Nothing."),
     ("DICOMDIR", "A DICOM media directory (PS3.10 8.6); the files that it lists are read by themselves.", "Nothing."),
-    ("SYSTEM_FILE", "A file of the operating system or of a service: hidden files, __MACOSX, Thumbs.db, healthCheck.",
-     "Nothing."),
-    ("CHANGE_SUPERSEDED", "A change whose instance has been deleted since; the entry that deletes it follows in "
-     "the feed.", "Nothing."),
+    (
+        "SYSTEM_FILE",
+        "A file of the operating system or of a service: hidden files, __MACOSX, Thumbs.db, healthCheck.",
+        "Nothing.",
+    ),
+    (
+        "CHANGE_SUPERSEDED",
+        "A change whose instance has been deleted since; the entry that deletes it follows in the feed.",
+        "Nothing.",
+    ),
     ("ARCHIVE_EXPANDED", "The archive itself; its members are counted one by one.", "Nothing."),
 ]
 _RECORD = [
-    ("RECORD_INVALID", "A record of a clinical file cannot be read; the rest of the file is.",
-     "See detail and record; correct the record and deliver the file again."),
-    ("CHECK_FAILED", "A blocking check on the batch did not hold; the batch is paused.",
-     "See detail; remove the cause, then run the batch again."),
+    (
+        "RECORD_INVALID",
+        "A record of a clinical file cannot be read; the rest of the file is.",
+        "See detail and record; correct the record and deliver the file again.",
+    ),
+    (
+        "CHECK_FAILED",
+        "A blocking check on the batch did not hold; the batch is paused.",
+        "See detail; remove the cause, then run the batch again.",
+    ),
     ("RUN_FAILED", "A run of the batch broke off.", "See detail and the run's log; run the batch again."),
 ]
 

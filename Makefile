@@ -1,0 +1,47 @@
+# Everything from a clean clone with Python 3.11+ and nothing else. Plain pip equivalents stand in README.md.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+DEMO_LANDING := data/landing
+DEMO_LAKE := data/lake
+export DAGSTER_HOME := $(CURDIR)
+
+.PHONY: demo test lint types ui bench fuzz docs clean
+
+$(VENV)/installed: pyproject.toml constraints.txt
+	$(PYTHON) -c 'import sys; sys.exit("Python 3.11 or newer is needed; set PYTHON=…" if sys.version_info < (3, 11) else 0)'
+	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[test]' -c constraints.txt
+	touch $@
+
+demo: $(VENV)/installed
+	@$(BIN)/dicom-assets demo $(DEMO_LANDING)
+	@$(BIN)/dicom-assets ingest --landing $(DEMO_LANDING) --lake $(DEMO_LAKE)
+	@echo; echo "The books:"
+	@$(BIN)/dicom-assets status --lake $(DEMO_LAKE)
+	@echo; echo "What was found wrong or left out, by reason:"
+	@$(BIN)/dicom-assets errors --lake $(DEMO_LAKE)
+	@echo; echo "A question a researcher would ask: which studies have images, of what, and what do clinical records say?"
+	@$(BIN)/dicom-assets sql --lake $(DEMO_LAKE) - < data/queries/studies_with_diagnoses.sql
+
+test: $(VENV)/installed
+	$(BIN)/python -m pytest
+
+lint: $(VENV)/installed
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+
+types: $(VENV)/installed
+	$(BIN)/mypy
+
+ui: $(VENV)/installed
+	$(BIN)/dagster dev -h 127.0.0.1
+
+docs: $(VENV)/installed
+	$(BIN)/python -m dicom_assets.docs
+
+bench: $(VENV)/installed
+	$(BIN)/python -m bench
+
+clean:
+	rm -rf .dagster data/landing data/lake build

@@ -1,0 +1,162 @@
+"""The books: the row of each batch in `batches`, and the only places that change its status.
+
+Belongs here: open, pause, fail, close, each idempotent, each counting what is really in the tables. Does not belong
+here: deciding whether a check holds (`checks`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime
+from enum import StrEnum
+
+import pyarrow as pa
+
+from dicom_assets.batch.staging import Part, Staging
+from dicom_assets.lake.codes import CODES, Outcome
+from dicom_assets.lake.delta import Lake
+from dicom_assets.lake.query import arrow, connect, quoted
+from dicom_assets.lake.registry import BATCHES, INGESTION_ERRORS
+
+
+class Status(StrEnum):
+    """Where a batch stands."""
+
+    OPEN = "open"
+    PAUSED = "paused"
+    CLOSED = "closed"
+    FAILED = "failed"
+
+
+@dataclass(frozen=True, slots=True)
+class Books:
+    """One row of `batches`; counts of objects unless they say otherwise."""
+
+    batch_id: str
+    source: str
+    status: str
+    seen: int = 0
+    ingested: int = 0
+    quarantined: int = 0
+    ignored: int = 0
+    deleted: int = 0
+    clinical_records: int = 0
+    clinical_rows: int = 0
+    started_at: datetime | None = None
+    closed_at: datetime | None = None
+    run_id: str | None = None
+    reason: str | None = None
+
+    @property
+    def balance(self) -> int:
+        """What is unaccounted for; 0 when the books close."""
+        return self.seen - self.ingested - self.quarantined - self.ignored - self.deleted
+
+
+def all_books(lake: Lake) -> list[Books]:
+    """The books of every batch that ever started, oldest first."""
+    with connect(lake, ["batches"]) as connection:
+        found = arrow(connection, "SELECT * FROM batches ORDER BY batch_id").to_pylist()
+    return [Books(**row) for row in found]
+
+
+def books_of(lake: Lake, batch_id: str) -> Books | None:
+    """The books of one batch; None when it never started."""
+    with connect(lake, ["batches"]) as connection:
+        found = arrow(connection, f"SELECT * FROM batches WHERE batch_id = {quoted(batch_id)}").to_pylist()
+    return Books(**found[0]) if found else None
+
+
+def open_batch(lake: Lake, batch_id: str, source: str, run_id: str, seen: int) -> None:
+    """Enters a batch as open, or again open when it is run again; its first start is kept."""
+    known = books_of(lake, batch_id)
+    started = known.started_at if known and known.started_at else datetime.now(UTC)
+    _write(lake, Books(batch_id, source, Status.OPEN, seen=seen, started_at=started, run_id=run_id))
+
+
+def counted(lake: Lake, batch_id: str) -> Mapping[str, int]:
+    """What the tables hold of a batch: objects by outcome, clinical records and rows. Nothing is taken from counters."""
+    batch = quoted(batch_id)
+    outcomes = ", ".join(f"count(*) FILTER (outcome = '{o}') AS {o}" for o in Outcome)
+    with connect(lake, ["raw_files", "validated_batch", "ingestion_errors", "clinical"]) as connection:
+        row = arrow(
+            connection,
+            f"""
+            SELECT
+                (SELECT count(*) FROM raw_files WHERE batch_id = {batch}) AS seen,
+                {outcomes},
+                (SELECT count(*) FROM clinical WHERE batch_id = {batch}) AS clinical_rows,
+                (SELECT count(*) FROM ingestion_errors WHERE batch_id = {batch} AND code = 'RECORD_INVALID')
+                    AS record_errors
+            FROM validated_batch WHERE batch_id = {batch}
+            """,
+        ).to_pylist()[0]
+    return {name: int(value) for name, value in row.items()}
+
+
+def close_batch(lake: Lake, staging: Staging, run_id: str) -> Books:
+    """Counts a batch in the tables, removes its staging and enters it as closed."""
+    known = _known(lake, staging.batch_id)
+    row = dict(counted(lake, staging.batch_id))
+    read = sum(len(table) for table in staging.tables(Part.CLINICAL, ["record"])) + row.pop("record_errors")
+    if known.status == Status.CLOSED and not staging.left():
+        read = known.clinical_records  # cleanup alone was run again: what was read is not staged any more
+    closed = replace(
+        known,
+        **row,
+        clinical_records=read,
+        status=Status.CLOSED,
+        closed_at=datetime.now(UTC),
+        run_id=run_id,
+        reason=None,
+    )
+    staging.remove()
+    _write(lake, closed)
+    return closed
+
+
+def stop_batch(lake: Lake, staging: Staging, status: Status, reason: str, run_id: str, *, source: str = "") -> Books:
+    """Enters a batch as paused or failed, with its staged errors published; its rows stay staged."""
+    known = books_of(lake, staging.batch_id) or Books(staging.batch_id, source, status)
+    publish_errors(lake, staging, status, reason, run_id)
+    row = dict(counted(lake, staging.batch_id))
+    row.pop("record_errors")
+    row["seen"] = max(row["seen"], known.seen)
+    stopped = replace(known, **row, status=status, reason=reason, run_id=run_id, closed_at=None)
+    _write(lake, stopped)
+    return stopped
+
+
+def publish_errors(lake: Lake, staging: Staging, status: Status | None, reason: str, run_id: str) -> int:
+    """Publishes a batch's staged errors, and one of the batch itself when it stops; how many rows there are."""
+    rows = staging.read(Part.ERRORS)
+    if status is not None:
+        own = {
+            "batch_id": staging.batch_id,
+            "object_id": "",
+            "stage": "check" if status is Status.PAUSED else "run",
+            "code": "CHECK_FAILED" if status is Status.PAUSED else "RUN_FAILED",
+            "record": 0,
+            "severity": str(CODES["CHECK_FAILED"].severity),
+            "detail": reason,
+            "occurred_at": datetime.now(UTC),
+            "run_id": run_id,
+        }
+        rows = pa.concat_tables([rows, pa.Table.from_pylist([own], schema=INGESTION_ERRORS.schema)])
+    with lake.committing(INGESTION_ERRORS.name):
+        lake.replace(INGESTION_ERRORS.name, [staging.batch_id], rows)
+    return len(rows)
+
+
+def _known(lake: Lake, batch_id: str) -> Books:
+    known = books_of(lake, batch_id)
+    if known is None:
+        raise LookupError(f"Batch {batch_id} was never opened: run the whole job ingest_batch for it.")
+    return known
+
+
+def _write(lake: Lake, books: Books) -> None:
+    row = {column.name: getattr(books, column.name) for column in BATCHES.columns}
+    with lake.committing(BATCHES.name):
+        lake.replace(BATCHES.name, [books.batch_id], pa.Table.from_pylist([row], schema=BATCHES.schema))

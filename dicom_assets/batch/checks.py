@@ -1,0 +1,360 @@
+"""The rules that a batch must keep, as plain functions that hand back expected, actual and what differs.
+
+Belongs here: each rule's SQL, written independently of the code that makes the rows. Does not belong here: Dagster
+(`defs.checks` makes asset checks of these), and what happens when a rule does not hold (`books.stop_batch`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from functools import partial
+
+import duckdb
+import pyarrow as pa
+
+from dicom_assets.batch.books import books_of
+from dicom_assets.batch.publish import touched_studies
+from dicom_assets.batch.staging import SCHEMAS, Part, Staging
+from dicom_assets.lake.delta import Lake, schema_differences
+from dicom_assets.lake.query import connect, quoted
+from dicom_assets.lake.registry import TABLES, Table
+from dicom_assets.settings import GateSettings
+
+SHOWN = 20
+"""How many differing object_ids a result names."""
+
+
+@dataclass(frozen=True, slots=True)
+class CheckResult:
+    """Outcome of one rule. differing: object_ids (or hashed keys), at most SHOWN, never patient data."""
+
+    passed: bool
+    expected: int | float | str
+    actual: int | float | str
+    differing: Sequence[str] = ()
+    explanation: str = ""
+
+
+@dataclass(frozen=True)
+class CheckContext:
+    """What a rule may look at."""
+
+    lake: Lake
+    staging: Staging
+    gate: GateSettings = field(default_factory=GateSettings)
+
+    @property
+    def batch(self) -> str:
+        """The batch's id as a SQL literal."""
+        return quoted(self.staging.batch_id)
+
+
+Rule = Callable[[CheckContext], CheckResult]
+
+
+@dataclass(frozen=True, slots=True)
+class NamedRule:
+    """A rule with the table (asset) that it guards."""
+
+    table: str
+    name: str
+    description: str
+    rule: Rule
+    blocking: bool = True
+
+
+def _staged(context: CheckContext, *parts: Part) -> duckdb.DuckDBPyConnection:
+    """A DuckDB connection with staged parts as tables `staged_{part}`, headers left out."""
+    connection = duckdb.connect()
+    for part in parts:
+        columns = [name for name in SCHEMAS[part].names if name != "header"]
+        connection.register(f"staged_{part}", context.staging.read(part, columns))
+    return connection
+
+
+def _ids(connection: duckdb.DuckDBPyConnection, sql: str) -> list[str]:
+    return [str(row[0]) for row in connection.execute(f"{sql} LIMIT {SHOWN}").fetchall()]
+
+
+def _count(connection: duckdb.DuckDBPyConnection, sql: str) -> int:
+    row = connection.execute(sql).fetchone()
+    return int(row[0] or 0) if row else 0
+
+
+def _same_objects(connection: duckdb.DuckDBPyConnection, expected: str, actual: str) -> CheckResult:
+    """Holds when two queries for object_ids give the same ids, each once."""
+    wanted, got = (
+        _count(connection, f"SELECT count(*) FROM ({expected})"),
+        _count(connection, f"SELECT count(*) FROM ({actual})"),
+    )
+    differing = _ids(
+        connection,
+        f"SELECT object_id FROM ((({expected}) EXCEPT ALL ({actual})) UNION ALL (({actual}) EXCEPT ALL ({expected})))",
+    )
+    return CheckResult(not differing, wanted, got, differing)
+
+
+def claimed_equals_judged(context: CheckContext) -> CheckResult:
+    """Every object claimed is judged exactly once."""
+    with _staged(context, Part.RAW, Part.LEDGER) as connection:
+        return _same_objects(
+            connection, "SELECT object_id FROM staged_raw_files", "SELECT object_id FROM staged_validated_batch"
+        )
+
+
+_ACCEPTED = "outcome IN ('ingested', 'deleted') AND kind IN ('dicom', 'change')"
+
+
+def accepted_are_staged(context: CheckContext) -> CheckResult:
+    """Every accepted DICOM object has its one staged row of metadata."""
+    with _staged(context, Part.LEDGER, Part.FLAT) as connection:
+        return _same_objects(
+            connection,
+            f"SELECT object_id FROM staged_validated_batch WHERE {_ACCEPTED}",
+            "SELECT object_id FROM staged_flat_metadata",
+        )
+
+
+def refused_have_errors(context: CheckContext) -> CheckResult:
+    """Every object that is not ingested has a row that says why."""
+    with _staged(context, Part.LEDGER, Part.ERRORS) as connection:
+        return _same_objects(
+            connection,
+            "SELECT object_id FROM staged_validated_batch WHERE outcome IN ('quarantined', 'ignored')",
+            "SELECT DISTINCT object_id FROM staged_ingestion_errors "
+            "WHERE stage = 'read' AND severity IN ('error', 'info')",
+        )
+
+
+def gate(context: CheckContext) -> CheckResult:
+    """The batch may go on: its source was read whole, not too much of it is quarantined, and nothing got lost."""
+    limits = context.gate
+    with _staged(context, Part.LEDGER) as connection:
+        total = _count(connection, "SELECT count(*) FROM staged_validated_batch WHERE kind <> 'archive'")
+        bad = _count(connection, "SELECT count(*) FROM staged_validated_batch WHERE outcome = 'quarantined'")
+        unread = _ids(connection, "SELECT object_id FROM staged_validated_batch WHERE code = 'READ_FAILED'")
+    if unread:
+        return CheckResult(
+            False, 0, len(unread), unread, "The storage refused objects (READ_FAILED): the source was not read whole."
+        )
+    lost = _lost_since(context)
+    if lost:
+        return CheckResult(
+            False, 0, len(lost), lost, "Objects that this batch brought into the lake cannot be read again; they stay."
+        )
+    share = bad / total if total else 0.0
+    too_many = bad >= limits.minimum and share > limits.quarantined_share
+    with _staged(context, Part.LEDGER) as connection:
+        ids = _ids(connection, "SELECT object_id FROM staged_validated_batch WHERE outcome = 'quarantined'")
+    words = (
+        f"{bad} of {total} objects are quarantined ({share:.0%}); the batch pauses above {limits.quarantined_share:.0%}"
+    )
+    return CheckResult(not too_many, limits.quarantined_share, round(share, 4), ids if too_many else (), words)
+
+
+def _lost_since(context: CheckContext) -> list[str]:
+    """Objects of this batch in flat_metadata whose bytes are gone or changed now, so that a rerun would drop them."""
+    with connect(context.lake, ["flat_metadata"]) as connection:
+        connection.register("ledger", context.staging.read(Part.LEDGER))
+        return _ids(
+            connection,
+            f"SELECT object_id FROM flat_metadata JOIN ledger USING (batch_id, object_id) "
+            f"WHERE batch_id = {context.batch} AND code IN ('OBJECT_GONE', 'CHANGED_DURING_READ')",
+        )
+
+
+def rows_published(part: Part, context: CheckContext) -> CheckResult:
+    """The table has exactly the staged rows of the batch."""
+    name = str(part)
+    with connect(context.lake, [name]) as connection:
+        connection.register("staged", context.staging.read(part, ["object_id"]))
+        return _same_objects(
+            connection,
+            "SELECT object_id FROM staged",
+            f"SELECT object_id FROM {name} WHERE batch_id = {context.batch}",
+        )
+
+
+def metadata_equals_ledger(context: CheckContext) -> CheckResult:
+    """Accepted DICOM objects = rows of flat_metadata, object by object."""
+    with connect(context.lake, ["flat_metadata", "validated_batch"]) as connection:
+        return _same_objects(
+            connection,
+            f"SELECT object_id FROM validated_batch WHERE batch_id = {context.batch} AND {_ACCEPTED}",
+            f"SELECT object_id FROM flat_metadata WHERE batch_id = {context.batch}",
+        )
+
+
+def clinical_records_accounted(context: CheckContext) -> CheckResult:
+    """Clinical records read = rows, plus rows that a newer version of their file has replaced, plus record errors."""
+    with connect(context.lake, ["clinical"]) as connection:
+        connection.register("staged", context.staging.read(Part.CLINICAL))
+        connection.register("errors", context.staging.read(Part.ERRORS))
+        read = _count(
+            connection,
+            "SELECT (SELECT count(*) FROM staged) + (SELECT count(*) FROM errors WHERE code = 'RECORD_INVALID')",
+        )
+        there = _count(connection, f"SELECT count(*) FROM clinical WHERE batch_id = {context.batch}")
+        replaced = _count(
+            connection,
+            "SELECT count(*) FROM staged WHERE EXISTS (SELECT 1 FROM clinical c WHERE c.file_key = staged.file_key "
+            "AND (c.version_at, c.object_id) > (staged.version_at, staged.object_id))",
+        )
+        errors = _count(connection, "SELECT count(*) FROM errors WHERE code = 'RECORD_INVALID'")
+        differing = _ids(
+            connection,
+            "SELECT DISTINCT object_id FROM staged WHERE NOT EXISTS (SELECT 1 FROM clinical c "
+            "WHERE c.source = staged.source AND c.record_key = staged.record_key "
+            "AND (c.version_at, c.object_id) >= (staged.version_at, staged.object_id)) "
+            "AND NOT EXISTS (SELECT 1 FROM clinical c WHERE c.file_key = staged.file_key "
+            "AND (c.version_at, c.object_id) > (staged.version_at, staged.object_id))",
+        )
+    actual = there + replaced + errors
+    return CheckResult(read == actual and not differing, read, actual, differing)
+
+
+# Counted from flat_metadata alone, in another way than the hierarchy is made: the newest version by comparison with
+# every other version instead of by a window.
+_LIVE = """
+SELECT source, study_key, StudyInstanceUID, SeriesInstanceUID, SOPInstanceUID
+FROM flat_metadata SEMI JOIN touched USING (study_key)
+GROUP BY ALL
+HAVING max((version_at, sequence, object_id)) IS NOT DISTINCT FROM
+    max((version_at, sequence, object_id)) FILTER (operation = 'upsert')
+"""
+_GRAIN = {
+    "instance": "source, StudyInstanceUID, SeriesInstanceUID, SOPInstanceUID",
+    "series": "source, StudyInstanceUID, SeriesInstanceUID",
+    "study": "source, StudyInstanceUID",
+}
+
+
+def hierarchy_equals_metadata(name: str, context: CheckContext) -> CheckResult:
+    """The touched studies of instance, series or study are those that flat_metadata gives."""
+    grain = _GRAIN[name]
+    with connect(context.lake, ["flat_metadata", name]) as connection:
+        connection.register("touched", touched_studies(context.staging))
+        connection.execute(f"CREATE TEMP TABLE wanted AS SELECT DISTINCT study_key, {grain} FROM ({_LIVE})")
+        connection.execute(
+            f"CREATE TEMP TABLE got AS SELECT study_key, {grain} FROM {name} SEMI JOIN touched USING (study_key)"
+        )
+        differing = _ids(
+            connection,
+            "SELECT DISTINCT study_key FROM ((FROM wanted EXCEPT ALL FROM got) "
+            "UNION ALL (FROM got EXCEPT ALL FROM wanted))",
+        )
+        return CheckResult(
+            not differing,
+            _count(connection, "SELECT count(*) FROM wanted"),
+            _count(connection, "SELECT count(*) FROM got"),
+            differing,
+        )
+
+
+def keys_are_unique(table: Table, context: CheckContext) -> CheckResult:
+    """No key stands twice among the rows that the batch published or rebuilt."""
+    grain = ", ".join(f'"{column}"' for column in table.key)
+    shown = "object_id" if "object_id" in table else table.replaced_by
+    with connect(context.lake, [table.name]) as connection:
+        rows = f"SELECT * FROM {table.name} WHERE batch_id = {context.batch}"
+        if "batch_id" in table and "batch_id" not in table.key:
+            rows = f"SELECT * FROM {table.name} SEMI JOIN (SELECT {grain} FROM ({rows})) USING ({grain})"
+        if table.replaced_by == "study_key":
+            connection.register("touched", touched_studies(context.staging))
+            rows = f"SELECT * FROM {table.name} SEMI JOIN touched USING (study_key)"
+        differing = _ids(
+            connection,
+            f"SELECT min({shown}) FROM ({rows}) GROUP BY {grain} HAVING count(*) > 1",
+        )
+    return CheckResult(not differing, 0, len(differing), differing)
+
+
+def schema_is_registered(table: Table, context: CheckContext) -> CheckResult:
+    """The table's columns and types are those of the registry."""
+    differing = schema_differences(table, pa.schema(context.lake.table(table.name).schema().to_arrow()))
+    return CheckResult(not differing, 0, len(differing), differing)
+
+
+def books_are_closed(context: CheckContext) -> CheckResult:
+    """seen = ingested + quarantined + ignored + deleted, and the batch is closed."""
+    books = books_of(context.lake, context.staging.batch_id)
+    if books is None:
+        return CheckResult(False, "closed", "no row in batches")
+    return CheckResult(
+        books.status == "closed" and books.balance == 0,
+        books.seen,
+        books.seen - books.balance,
+        explanation=f"status {books.status}",
+    )
+
+
+def staging_is_empty(context: CheckContext) -> CheckResult:
+    """Nothing of the batch is staged any more."""
+    left = context.staging.left()
+    return CheckResult(left == 0, 0, left)
+
+
+def few_warnings(context: CheckContext) -> CheckResult:
+    """Not too many of the ingested objects carry a warning."""
+    with connect(context.lake, ["validated_batch"]) as connection:
+        where = f"WHERE batch_id = {context.batch} AND outcome = 'ingested'"
+        total = _count(connection, f"SELECT count(*) FROM validated_batch {where}")
+        flawed = f"SELECT object_id FROM validated_batch {where} AND code IS NOT NULL"
+        share = _count(connection, f"SELECT count(*) FROM ({flawed})") / total if total else 0.0
+        passed = share <= context.gate.warning_share
+        return CheckResult(
+            passed, context.gate.warning_share, round(share, 4), () if passed else _ids(connection, flawed)
+        )
+
+
+def one_patient_a_study(context: CheckContext) -> CheckResult:
+    """No touched study has instances of two patients."""
+    with connect(context.lake, ["study"]) as connection:
+        connection.register("touched", touched_studies(context.staging))
+        differing = _ids(
+            connection, "SELECT study_key FROM study SEMI JOIN touched USING (study_key) WHERE patient_count > 1"
+        )
+    return CheckResult(not differing, 0, len(differing), differing)
+
+
+def _rules() -> tuple[NamedRule, ...]:
+    ledger, flat = "validated_batch", "flat_metadata"
+    rules = [
+        NamedRule("raw_files", "rows_published", "raw_files has every object of the batch",
+                  partial(rows_published, Part.RAW)),
+        NamedRule(ledger, "rows_published", "The ledger has every judged object", partial(rows_published, Part.LEDGER)),
+        NamedRule(ledger, "claimed_equals_judged", "Objects claimed = objects judged", claimed_equals_judged),
+        NamedRule(ledger, "accepted_are_staged", "Accepted DICOM objects = staged metadata rows", accepted_are_staged),
+        NamedRule(ledger, "refused_have_errors", "Quarantined and ignored objects = error rows", refused_have_errors),
+        NamedRule(ledger, "gate", "Source read whole; quarantined share below the threshold", gate),
+        NamedRule(flat, "equals_ledger", "Accepted DICOM objects = rows of flat_metadata", metadata_equals_ledger),
+        NamedRule("clinical", "records_accounted", "Clinical records read = rows + record errors",
+                  clinical_records_accounted),
+        *(
+            NamedRule(name, "equals_flat_metadata", f"{name} of the touched studies = what flat_metadata says",
+                      partial(hierarchy_equals_metadata, name))
+            for name in _GRAIN
+        ),
+        NamedRule("ingestion_errors", "rows_published", "Error rows = what was found",
+                  partial(rows_published, Part.ERRORS)),
+        NamedRule("cleanup", "books_are_closed", "seen = ingested + quarantined + ignored + deleted",
+                  books_are_closed),
+        NamedRule("cleanup", "staging_is_empty", "Nothing of the batch is left in staging", staging_is_empty),
+        NamedRule(ledger, "few_warnings", "Share of objects with warnings", few_warnings, blocking=False),
+        NamedRule("study", "one_patient_a_study", "No study with conflicting patients", one_patient_a_study,
+                  blocking=False),
+    ]  # fmt: skip
+    for table in TABLES.values():
+        if table.name == "batches":
+            continue  # guarded by books_are_closed
+        rules.append(NamedRule(table.name, "keys_are_unique", "No duplicate keys", partial(keys_are_unique, table)))
+        rules.append(
+            NamedRule(table.name, "schema_is_registered", "Columns and types as registered",
+                      partial(schema_is_registered, table))
+        )  # fmt: skip
+    return tuple(rules)
+
+
+RULES: tuple[NamedRule, ...] = _rules()
+"""Every rule, from the registry of tables and the parities of the flow."""

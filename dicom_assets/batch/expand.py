@@ -1,0 +1,134 @@
+"""raw_files: a batch's manifest, with every archive opened up into its members.
+
+Belongs here: what there is in a batch, object by object, before any header is read: kind by content, members, and
+codes that are settled without reading. Does not belong here: judging what is inside (`judge`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+
+import pyarrow as pa
+
+from dicom_assets.batch.staging import RAW_STAGED, Part, Staging
+from dicom_assets.lake.codes import Kind
+from dicom_assets.landing.archives import ArchiveError, Member, members
+from dicom_assets.landing.sniff import is_system_file, kind_of
+from dicom_assets.landing.store import LandingStore, ObjectError, ObjectRef, OpenObject, object_id
+from dicom_assets.settings import ArchiveLimits
+
+HEAD_BYTES = 4_096
+_ROWS = 20_000
+
+
+@dataclass(frozen=True, slots=True)
+class _Claimed:
+    """One object of the manifest."""
+
+    object_id: str
+    uri: str
+    etag: str
+    size: int
+    modified_at: datetime | None
+
+
+class _Parts:
+    """Collects rows and stages them in bounded files."""
+
+    def __init__(self, staging: Staging) -> None:
+        self._staging, self._rows, self._number = staging, [], 0  # type: ignore[var-annotated]
+        self.total = 0
+
+    def add(self, row: dict[str, Any]) -> None:
+        self._rows.append(row)
+        self.total += 1
+        if len(self._rows) >= _ROWS:
+            self.flush()
+
+    def flush(self) -> None:
+        if self._rows:
+            self._staging.put(Part.RAW, self._number, pa.Table.from_pylist(self._rows, schema=RAW_STAGED))
+            self._number += 1
+            self._rows = []
+
+
+def expand(manifest: pa.Table, store: LandingStore, limits: ArchiveLimits, staging: Staging) -> int:
+    """Stages one row for each object of a manifest and each member of each archive in it; how many there are.
+
+    An object that cannot be opened keeps its row, with the code that it will end in.
+    """
+    staging.clear(Part.RAW)
+    parts = _Parts(staging)
+    objects = [_Claimed(**row) for row in manifest.select(list(_Claimed.__slots__)).to_pylist()]
+    shared = {"batch_id": staging.batch_id, "source": store.name, "claimed_at": manifest["claimed_at"][0].as_py()}
+    opened = store.open_all([ObjectRef(o.uri, o.etag, o.size) for o in objects], HEAD_BYTES)
+    for claimed, source in zip(objects, opened, strict=True):
+        for row in _rows(claimed, source, store, limits):
+            parts.add(shared | row)
+        if not isinstance(source, ObjectError):
+            source.close()
+    parts.flush()
+    return parts.total
+
+
+def _rows(
+    claimed: _Claimed, source: OpenObject | ObjectError, store: LandingStore, limits: ArchiveLimits
+) -> Iterator[dict[str, Any]]:
+    own = {
+        "object_id": claimed.object_id,
+        "uri": claimed.uri,
+        "etag": claimed.etag,
+        "size": claimed.size,
+        "modified_at": claimed.modified_at,
+        "kind": str(Kind.OTHER),
+    }
+    if is_system_file(store.below_root(claimed.uri)):
+        yield own | {"verdict": "SYSTEM_FILE"}
+        return
+    if isinstance(source, ObjectError):
+        yield own | {"verdict": source.code, "detail": source.detail}
+        return
+    try:
+        found = kind_of(source.read(0, HEAD_BYTES), claimed.size)
+    except ObjectError as error:
+        yield own | {"verdict": error.code, "detail": error.detail}
+        return
+    except OSError as error:
+        yield own | {"verdict": "READ_FAILED", "detail": type(error).__name__}
+        return
+    own["kind"] = str(found.kind)
+    if found.kind is not Kind.ARCHIVE or found.code is not None:
+        yield own | {"verdict": found.code}
+        return
+    # Members are listed before the archive's own row, because only then is it known whether it opens.
+    rows, failure = [], None
+    try:
+        for member in members(source, limits):
+            rows.append(_member_row(claimed, member, store.name))
+    except (ArchiveError, ObjectError) as error:
+        failure = error
+    if failure is None:
+        yield own | {"verdict": "ARCHIVE_EXPANDED"}
+        yield from rows
+    else:
+        yield own | {"verdict": failure.code, "detail": failure.detail}
+
+
+def _member_row(container: _Claimed, member: Member, source: str) -> dict[str, Any]:
+    return {
+        "object_id": object_id(source, container.uri, container.etag, member.name),
+        "uri": container.uri,
+        "member": member.name,
+        "etag": container.etag,
+        "size": member.size,
+        "modified_at": container.modified_at,
+        "container_id": container.object_id,
+        "kind": str(member.kind),
+        "entry": list(member.entry),
+        "container_size": container.size,
+        "verdict": member.code,
+        "detail": member.detail,
+    }

@@ -1,0 +1,328 @@
+"""What happens to one chunk of objects: each is opened once, judged, and turned into staged rows.
+
+This is the one place where an object's outcome is decided, and so the one place where every error of reading ends.
+It runs in a worker process: it imports neither Dagster nor DuckDB nor delta-rs, it commits nothing, and it returns
+Parquet. Does not belong here: how a header is read (`dicom`), how processes are kept (`engine`).
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from itertools import groupby
+from typing import Any
+
+import pyarrow as pa
+
+from dicom_assets.batch.staging import SCHEMAS, Part
+from dicom_assets.clinical.tabular import ClinicalUnreadable, read_table
+from dicom_assets.dicom.header import Header, Memo, NotDicom, Unreadable, read_header
+from dicom_assets.dicom.rows import dicom_columns
+from dicom_assets.dicom.source import ByteSource
+from dicom_assets.lake import keys
+from dicom_assets.lake.codes import CODES, Kind, Outcome
+from dicom_assets.lake.files import parquet_bytes
+from dicom_assets.lake.registry import FLAT_METADATA
+from dicom_assets.landing.archives import open_members
+from dicom_assets.landing.store import LandingStore, ObjectError, ObjectRef, OpenObject
+from dicom_assets.landing.stores import open_store
+from dicom_assets.settings import ArchiveLimits, ClinicalSettings, ReadingLimits, SourceSettings
+
+
+@dataclass(frozen=True, slots=True)
+class ObjectTask:
+    """One row of staged raw_files, as the reading needs it; see `staging.RAW_STAGED`."""
+
+    object_id: str
+    source: str
+    uri: str
+    member: str | None
+    etag: str
+    size: int
+    modified_at: datetime | None
+    kind: str
+    entry: tuple[int, ...]
+    container_size: int | None
+    verdict: str | None
+    detail: str | None
+
+
+@dataclass(frozen=True)
+class Chunk:
+    """Some hundred objects in the order of their folders, with all that a worker needs to judge them.
+
+    poison: object_ids that broke a worker before, with the code they end in.
+    """
+
+    number: int
+    batch_id: str
+    run_id: str
+    claimed_at: datetime
+    settings: SourceSettings
+    reading: ReadingLimits
+    archives: ArchiveLimits
+    clinical: ClinicalSettings
+    objects: tuple[ObjectTask, ...]
+    poison: dict[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class JudgedChunk:
+    """What came of a chunk: Parquet by part (parts without rows are absent), and how many objects had each outcome."""
+
+    number: int
+    parts: Mapping[Part, bytes]
+    outcomes: Mapping[str, int]
+    objects: int
+
+
+@dataclass(slots=True)
+class _Verdict:
+    """Outcome of one object, with everything found on the way."""
+
+    outcome: Outcome
+    kind: str
+    findings: list[tuple[str, str | None]] = field(default_factory=list)
+    header: Header | None = None
+
+
+@dataclass(slots=True)
+class _Rows:
+    """Rows of one chunk, column by column where headers are concerned."""
+
+    ledger: list[dict[str, Any]] = field(default_factory=list)
+    errors: list[dict[str, Any]] = field(default_factory=list)
+    accepted: list[tuple[ObjectTask, Header]] = field(default_factory=list)
+    clinical: list[pa.Table] = field(default_factory=list)
+
+
+def judge_chunk(chunk: Chunk, beat: Callable[[int], None]) -> JudgedChunk:
+    """Opens, judges and stages the objects of a chunk.
+
+    beat: called with an object's position before it is read, so that whoever watches knows where a worker hangs.
+    Storage that fails for one object is that object's outcome; nothing is raised for an object.
+    """
+    rows = _Rows()
+    memo = Memo()
+    opening = _open_all(chunk)
+    for position in range(len(chunk.objects)):
+        beat(position)  # before opening: a nested archive may hang there already
+        task, opened = next(opening)
+        _record(chunk, task, _judge(chunk, task, opened, memo, rows), rows)
+    opening.close()
+    parts = {part: parquet_bytes(table) for part, table in _tables(chunk, rows).items() if len(table)}
+    outcomes = Counter(row["outcome"] for row in rows.ledger)
+    return JudgedChunk(chunk.number, parts, dict(outcomes), len(chunk.objects))
+
+
+Opened = OpenObject | ByteSource | ObjectError | None
+
+
+def _open_all(chunk: Chunk) -> Generator[tuple[ObjectTask, Opened]]:
+    """Each object with its open bytes, or with why there are none; files of their own first fetched side by side."""
+    store = open_store(chunk.settings)
+    for container, group in groupby(chunk.objects, key=lambda task: task.uri if task.member is not None else None):
+        tasks = list(group)
+        if container is None:
+            yield from _open_files(store, tasks, chunk)
+        else:
+            yield from _open_archive(store, tasks, chunk)
+
+
+def _is_settled(chunk: Chunk, task: ObjectTask) -> bool:
+    return task.verdict is not None or task.object_id in chunk.poison
+
+
+def _open_files(store: LandingStore, tasks: Sequence[ObjectTask], chunk: Chunk) -> Iterator[tuple[ObjectTask, Opened]]:
+    wanted = [ObjectRef(t.uri, t.etag, t.size) for t in tasks if not _is_settled(chunk, t)]
+    opened = store.open_all(wanted, chunk.reading.first_read_bytes)
+    for task in tasks:
+        if _is_settled(chunk, task):
+            yield task, None
+            continue
+        result = next(opened)
+        yield task, result
+        if not isinstance(result, ObjectError):
+            result.close()
+
+
+def _open_archive(
+    store: LandingStore, tasks: Sequence[ObjectTask], chunk: Chunk
+) -> Iterator[tuple[ObjectTask, Opened]]:
+    wanted = [task for task in tasks if not _is_settled(chunk, task)]
+    if not wanted:
+        yield from ((task, None) for task in tasks)
+        return
+    first = wanted[0]
+    container = next(
+        store.open_all([ObjectRef(first.uri, first.etag, first.container_size or 0)], chunk.reading.first_read_bytes)
+    )
+    if isinstance(container, ObjectError):
+        yield from ((task, None if _is_settled(chunk, task) else container) for task in tasks)
+        return
+    try:
+        members = open_members(container, [task.entry for task in wanted], chunk.archives)
+        for task in tasks:
+            if _is_settled(chunk, task):
+                yield task, None
+                continue
+            _, member = next(members)
+            yield task, _verified(container) or member
+    finally:
+        container.close()
+
+
+def _verified(container: OpenObject) -> ObjectError | None:
+    try:
+        container.verify()
+    except ObjectError as error:
+        return error
+    return None
+
+
+def _judge(chunk: Chunk, task: ObjectTask, opened: Opened, memo: Memo, rows: _Rows) -> _Verdict:
+    """The outcome of one object."""
+    poisoned = chunk.poison.get(task.object_id)
+    if poisoned is not None:
+        return _settled(task.kind, poisoned, None)
+    if task.verdict is not None:
+        return _settled(task.kind, task.verdict, task.detail)
+    if isinstance(opened, ObjectError):
+        return _settled(task.kind, opened.code, opened.detail)
+    if opened is None:
+        raise AssertionError("an object without a verdict was not opened")
+    if opened.size > chunk.reading.max_object_bytes:
+        return _settled(task.kind, "TOO_LARGE", f"more than {chunk.reading.max_object_bytes} bytes")
+    try:
+        verdict = _read(chunk, task, opened, memo, rows)
+        verify = getattr(opened, "verify", None)
+        if verify is not None:
+            verify()
+    except (Unreadable, ClinicalUnreadable, ObjectError) as error:
+        return _settled(task.kind, error.code, error.detail)
+    except OSError as error:
+        return _settled(task.kind, "READ_FAILED", type(error).__name__)
+    except Exception as error:  # noqa: BLE001 - an object must end in an outcome, whatever its bytes make a parser do
+        return _settled(task.kind, "UNPARSEABLE", type(error).__name__)
+    return verdict
+
+
+def _read(chunk: Chunk, task: ObjectTask, opened: ByteSource, memo: Memo, rows: _Rows) -> _Verdict:
+    if task.kind == Kind.CLINICAL:
+        tables, errors = [], []
+        for part in read_table(opened, chunk.clinical):
+            tables.append(_clinical_rows(chunk, task, part.records))
+            errors += [_error(chunk, task, "record", "RECORD_INVALID", e.detail, e.record) for e in part.errors]
+        rows.clinical += tables
+        rows.errors += errors
+        return _Verdict(Outcome.INGESTED, Kind.CLINICAL)
+    try:
+        header = read_header(opened, chunk.reading, memo)
+    except NotDicom:
+        return _settled(Kind.OTHER, "NOT_DICOM", None)
+    if header.media_directory:
+        return _settled(Kind.DICOM, "DICOMDIR", None)
+    return _Verdict(Outcome.INGESTED, Kind.DICOM, [(code, None) for code in header.issues], header)
+
+
+def _settled(kind: str, code: str, detail: str | None) -> _Verdict:
+    outcome = CODES[code].outcome
+    if outcome is None:
+        raise AssertionError(f"{code} is no code of an object")
+    return _Verdict(outcome, kind, [(code, detail)])
+
+
+def _record(chunk: Chunk, task: ObjectTask, verdict: _Verdict, rows: _Rows) -> None:
+    rows.ledger.append(
+        {
+            "batch_id": chunk.batch_id,
+            "object_id": task.object_id,
+            "outcome": str(verdict.outcome),
+            "code": verdict.findings[0][0] if verdict.findings else None,
+            "kind": str(verdict.kind),
+            "judged_at": datetime.now(UTC),
+        }
+    )
+    rows.errors += [_error(chunk, task, "read", code, detail, 0) for code, detail in dict(verdict.findings).items()]
+    if verdict.header is not None:
+        rows.accepted.append((task, verdict.header))
+
+
+def _error(chunk: Chunk, task: ObjectTask, stage: str, code: str, detail: str | None, record: int) -> dict[str, Any]:
+    return {
+        "batch_id": chunk.batch_id,
+        "object_id": task.object_id,
+        "stage": stage,
+        "code": code,
+        "record": record,
+        "severity": str(CODES[code].severity),
+        "detail": detail or CODES[code].meaning,
+        "uri": task.uri,
+        "member": task.member,
+        "occurred_at": datetime.now(UTC),
+        "run_id": chunk.run_id,
+    }
+
+
+def _tables(chunk: Chunk, rows: _Rows) -> dict[Part, pa.Table]:
+    return {
+        Part.LEDGER: pa.Table.from_pylist(rows.ledger, schema=SCHEMAS[Part.LEDGER]),
+        Part.ERRORS: pa.Table.from_pylist(rows.errors, schema=SCHEMAS[Part.ERRORS]),
+        Part.FLAT: _flat_rows(chunk, rows.accepted),
+        Part.CLINICAL: pa.concat_tables([SCHEMAS[Part.CLINICAL].empty_table(), *rows.clinical]),
+    }
+
+
+def _flat_rows(chunk: Chunk, accepted: Sequence[tuple[ObjectTask, Header]]) -> pa.Table:
+    """Staged rows of flat_metadata: the object's own columns, then those of its header."""
+    tasks = [task for task, _ in accepted]
+    headers = [header for _, header in accepted]
+    size = len(tasks)
+    dicom = dicom_columns(headers)
+    own: dict[str, Any] = {
+        "batch_id": [chunk.batch_id] * size,
+        "object_id": [t.object_id for t in tasks],
+        "source": [t.source for t in tasks],
+        "operation": ["upsert"] * size,
+        "version_at": [t.modified_at or chunk.claimed_at for t in tasks],
+        "sequence": [0] * size,
+        "uri": [t.uri for t in tasks],
+        "member": [t.member for t in tasks],
+        "size": [t.size for t in tasks],
+        "study_key": [keys.study_key(t.source, h.columns["StudyInstanceUID"]) for t, h in accepted],
+        "content_digest": [keys.content_digest(h.json) for h in headers],
+        "header": [h.json.decode("utf-8") for h in headers],
+        "issues": [list(h.issues) for h in headers],
+        "ingested_at": [chunk.claimed_at] * size,
+    }
+    arrays = [
+        pa.array(own[column.name], column.type) if column.name in own else dicom[column.name]
+        for column in FLAT_METADATA.columns
+    ]
+    return pa.table(arrays, schema=FLAT_METADATA.schema)
+
+
+def _clinical_rows(chunk: Chunk, task: ObjectTask, records: pa.Table) -> pa.Table:
+    """Staged rows of clinical for some records of one file."""
+    size = len(records)
+    file = keys.file_key(task.source, task.uri, task.member)
+    own: dict[str, Any] = {
+        "source": [task.source] * size,
+        "record_key": [keys.record_key(file, str(number)) for number in records["record"].to_pylist()],
+        "batch_id": [chunk.batch_id] * size,
+        "object_id": [task.object_id] * size,
+        "file_key": [file] * size,
+        "version_at": [task.modified_at or chunk.claimed_at] * size,
+    }
+    schema = SCHEMAS[Part.CLINICAL]
+    arrays = [
+        pa.array(own[f.name], f.type)
+        if f.name in own
+        else records[f.name].combine_chunks().cast(f.type)
+        if f.name in records.column_names
+        else pa.nulls(size, f.type)
+        for f in schema
+    ]
+    return pa.table(arrays, schema=schema)

@@ -1,0 +1,105 @@
+"""validated_batch: every object of a batch read once, judged, and staged.
+
+Belongs here: cutting a batch into chunks in folder order, giving them to a reading engine, staging what comes back.
+Does not belong here: what is done with an object (`judge`), how processes are kept (`engine`).
+"""
+
+from __future__ import annotations
+
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+
+from dicom_assets.batch.engine import ReadingEngine
+from dicom_assets.batch.judge import Chunk, JudgedChunk, ObjectTask, judge_chunk
+from dicom_assets.batch.staging import RAW_STAGED, Part, Staging
+from dicom_assets.settings import Settings, SourceSettings
+
+MEMBERS_PER_FILE = 4
+"""A chunk of members is this much longer than one of files: each chunk opens its archive anew."""
+
+_TASK_COLUMNS = [name for name in RAW_STAGED.names if name in ObjectTask.__slots__]
+
+
+@dataclass(frozen=True, slots=True)
+class Progress:
+    """How far the reading of a batch is. rate: objects a second since it began."""
+
+    done: int
+    total: int
+    rate: float
+
+    @property
+    def seconds_left(self) -> float:
+        """Seconds to the end at this rate."""
+        return (self.total - self.done) / self.rate if self.rate else 0.0
+
+
+def tasks(staging: Staging) -> Iterator[ObjectTask]:
+    """The staged objects of a batch in their order."""
+    for table in staging.tables(Part.RAW, [*_TASK_COLUMNS]):
+        for row in table.to_pylist():
+            row["entry"] = tuple(row["entry"] or ())
+            yield ObjectTask(**row)
+
+
+def chunks(staging: Staging, settings: Settings, source: SourceSettings, run_id: str) -> Iterator[Chunk]:
+    """Cuts a batch into chunks; members of one archive stay together up to a bound."""
+    claimed_at = next(staging.tables(Part.RAW, ["claimed_at"]))["claimed_at"][0].as_py()
+    bound = settings.reading.chunk_objects
+    held: list[ObjectTask] = []
+    number = 0
+
+    def chunk() -> Chunk:
+        return Chunk(
+            number,
+            staging.batch_id,
+            run_id,
+            claimed_at,
+            source,
+            settings.reading,
+            settings.archives,
+            settings.clinical,
+            tuple(held),
+        )
+
+    for task in tasks(staging):
+        members = bool(held) and held[-1].member is not None
+        changes = bool(held) and members and (task.member is None or task.uri != held[-1].uri)
+        full = len(held) >= (bound * MEMBERS_PER_FILE if members else bound)
+        if full or (changes and len(held) >= bound // 2):
+            yield chunk()
+            number += 1
+            held = []
+        held.append(task)
+    if held:
+        yield chunk()
+
+
+def read_batch(
+    staging: Staging,
+    settings: Settings,
+    source: SourceSettings,
+    engine: ReadingEngine,
+    run_id: str,
+    progress: Callable[[Progress], None] = lambda _: None,
+) -> Mapping[str, int]:
+    """Reads and judges the staged objects of a batch; stages ledger, rows and errors; counts outcomes.
+
+    At most the engine's chunks in flight are in memory. Raises StagingMissing when the batch was not expanded,
+    LakeError when staging cannot be written.
+    """
+    staging.require(Part.RAW)
+    staging.clear(Part.LEDGER, Part.FLAT, Part.CLINICAL, Part.ERRORS)
+    total = sum(len(table) for table in staging.tables(Part.RAW, ["object_id"]))
+    outcomes: Counter[str] = Counter()
+    done, started = 0, time.monotonic()
+    judged: JudgedChunk
+    for judged in engine.run(judge_chunk, chunks(staging, settings, source, run_id)):
+        for part, parquet in judged.parts.items():
+            staging.put_bytes(part, judged.number, parquet)
+        outcomes.update(judged.outcomes)
+        done += judged.objects
+        progress(Progress(done, total, done / max(time.monotonic() - started, 1e-6)))
+    return outcomes

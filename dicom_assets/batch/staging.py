@@ -1,0 +1,123 @@
+"""Where a batch's rows wait until its checks have passed: `{lake}/_staging/{batch_id}/{part}/…parquet`.
+
+Belongs here: the parts and their schemas, writing, reading, clearing. Staged rows are as the tables will have them,
+without batch_id where a part says so. Does not belong here: what the rows mean.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from enum import StrEnum
+
+import pyarrow as pa
+
+from dicom_assets.lake.files import LakeError, LakeFiles
+from dicom_assets.lake.registry import (
+    CLINICAL,
+    FLAT_METADATA,
+    INGESTION_ERRORS,
+    RAW_FILES,
+    VALIDATED_BATCH,
+)
+
+FOLDER = "_staging"
+
+
+class Part(StrEnum):
+    """One kind of staged rows."""
+
+    RAW = "raw_files"
+    LEDGER = "validated_batch"
+    FLAT = "flat_metadata"
+    CLINICAL = "clinical"
+    ERRORS = "ingestion_errors"
+    TOUCHED = "touched_studies"
+
+
+RAW_STAGED = pa.schema(
+    [
+        *RAW_FILES.schema,
+        pa.field("entry", pa.list_(pa.int64())),
+        pa.field("container_size", pa.int64()),
+        pa.field("verdict", pa.string()),
+        pa.field("detail", pa.string()),
+    ]
+)
+"""raw_files with what reading needs besides: place and size of the container, and a code that is settled already."""
+
+SCHEMAS: dict[Part, pa.Schema] = {
+    Part.RAW: RAW_STAGED,
+    Part.LEDGER: VALIDATED_BATCH.schema,
+    Part.FLAT: FLAT_METADATA.schema,
+    Part.CLINICAL: CLINICAL.schema,
+    Part.ERRORS: INGESTION_ERRORS.schema,
+    Part.TOUCHED: pa.schema([pa.field("study_key", pa.string())]),
+}
+
+
+class StagingMissing(LakeError):
+    """An asset was run alone, and what it needs is not staged any more."""
+
+
+@dataclass(frozen=True)
+class Staging:
+    """The staged rows of one batch."""
+
+    files: LakeFiles
+    batch_id: str
+
+    @property
+    def folder(self) -> str:
+        """The batch's own prefix; nothing else is ever deleted."""
+        return f"{FOLDER}/{self.batch_id}"
+
+    def put(self, part: Part, number: int, table: pa.Table) -> None:
+        """Stages rows as file `number` of a part, whole or not at all."""
+        self.files.put_parquet(self._path(part, number), table)
+
+    def put_bytes(self, part: Part, number: int, parquet: bytes) -> None:
+        """Stages rows that are Parquet already."""
+        self.files.put(self._path(part, number), parquet)
+
+    def _path(self, part: Part, number: int) -> str:
+        return f"{self.folder}/{part}/{number:06d}.parquet"
+
+    def tables(self, part: Part, columns: list[str] | None = None) -> Iterator[pa.Table]:
+        """The staged files of a part, one bounded table each."""
+        return self.files.parquet_tables(f"{self.folder}/{part}", columns)
+
+    def read(self, part: Part, columns: list[str] | None = None) -> pa.Table:
+        """All rows of a part; not for parts that hold headers."""
+        schema = SCHEMAS[part]
+        if columns is not None:
+            schema = pa.schema([schema.field(name) for name in columns])
+        return pa.concat_tables([schema.empty_table(), *(t.cast(schema) for t in self.tables(part, columns))])
+
+    def reader(self, part: Part) -> pa.RecordBatchReader:
+        """All rows of a part as a stream: one staged file in memory at a time."""
+        schema = SCHEMAS[part]
+        batches = (batch for table in self.tables(part) for batch in table.cast(schema).to_batches())
+        return pa.RecordBatchReader.from_batches(schema, batches)
+
+    def clear(self, *parts: Part) -> None:
+        """Deletes parts, so that a rerun starts anew."""
+        for part in parts:
+            self.files.delete(f"{self.folder}/{part}")
+
+    def require(self, part: Part) -> None:
+        """Raises StagingMissing when nothing of a part is staged."""
+        if not self.files.names(f"{self.folder}/{part}"):
+            raise StagingMissing(
+                f"Batch {self.batch_id} has no staged {part}: its staging is gone since it closed. "
+                "Run the whole job: dagster job backfill -j ingest_batch --partitions "
+                f"{self.batch_id} --noprompt"
+            )
+
+    def remove(self) -> int:
+        """Deletes the batch's staging; how many files there were."""
+        return self.files.delete(self.folder)
+
+    def left(self) -> int:
+        """How many staged files there are."""
+        return len(self.files.names(self.folder))

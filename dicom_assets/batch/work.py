@@ -1,0 +1,165 @@
+"""Everything that one process needs to work on batches of one lake, opened when it is first asked for.
+
+Belongs here: putting lake, sources, claims and engine together from settings, and the right to work on a batch. Does
+not belong here: Dagster (it hands this object to assets as a resource), and what is done with a batch.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, field
+from functools import cached_property
+from types import TracebackType
+from typing import Self
+
+import pyarrow as pa
+
+from dicom_assets.batch import books
+from dicom_assets.batch.books import Books, Status
+from dicom_assets.batch.engine import ProcessEngine
+from dicom_assets.batch.expand import expand
+from dicom_assets.batch.publish import publish_rows
+from dicom_assets.batch.read import Progress, read_batch
+from dicom_assets.batch.staging import Part, Staging
+from dicom_assets.lake import locks
+from dicom_assets.lake.delta import Lake
+from dicom_assets.landing.claims import ClaimLog
+from dicom_assets.landing.store import LandingStore
+from dicom_assets.landing.stores import open_store
+from dicom_assets.settings import Settings, SourceSettings
+
+BATCH_WAIT_SECONDS = 60.0
+INGEST_LOCK = "ingest"
+"""Held by `dicom-assets ingest` from its first claim to its last run, and by a sensor's tick while it claims."""
+
+
+class BatchBusy(Exception):
+    """Another process works on the batch."""
+
+
+@dataclass
+class Work:
+    """A lake, its sources and the batches that this process holds; a context manager that lets go of them.
+
+    progress: called while a batch is read.
+    """
+
+    settings: Settings
+    progress: Callable[[Progress], None] = lambda _: None
+    _held: ExitStack = field(default_factory=ExitStack, repr=False)
+    _batches: dict[str, BatchWork] = field(default_factory=dict, repr=False)
+
+    def __enter__(self) -> Self:
+        """Begins."""
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        """Lets go of every batch."""
+        self._batches.clear()
+        self._held.close()
+
+    @cached_property
+    def lake(self) -> Lake:
+        """The lake; made when it is new. Raises LakeError."""
+        return Lake(self.settings.lake)
+
+    @cached_property
+    def log(self) -> ClaimLog:
+        """The lake's claims."""
+        return ClaimLog(self.lake.files)
+
+    @contextmanager
+    def claiming(self, wait_seconds: float) -> Iterator[None]:
+        """The right to claim and to start what was claimed. Raises LockBusy after wait_seconds."""
+        root = self.lake.files.local_root
+        if root is None:
+            yield
+            return
+        with locks.hold(root, INGEST_LOCK, wait_seconds):
+            yield
+
+    def stores(self) -> list[LandingStore]:
+        """The configured sources, open."""
+        return [open_store(source) for source in self.settings.sources]
+
+    def staging(self, batch_id: str) -> Staging:
+        """The staging of a batch, without holding it."""
+        return Staging(self.lake.files, batch_id)
+
+    def batch(self, batch_id: str, wait_seconds: float = BATCH_WAIT_SECONDS) -> BatchWork:
+        """Holds a batch until this object ends. Raises UnknownBatch, BatchBusy."""
+        if batch_id not in self._batches:
+            manifest = self.log.manifest(batch_id)
+            root = self.lake.files.local_root
+            if root is not None:
+                try:
+                    self._held.enter_context(locks.hold(root, f"batch-{batch_id}", wait_seconds))
+                except locks.LockBusy:
+                    raise BatchBusy(
+                        f"Another process works on batch {batch_id}. Wait until it has ended, then run it again."
+                    ) from None
+            self._batches[batch_id] = BatchWork(self, batch_id, manifest)
+        return self._batches[batch_id]
+
+    def unstarted(self) -> list[str]:
+        """Batches that were claimed and never started, oldest first."""
+        started = {row.batch_id for row in books.all_books(self.lake)}
+        return [claim.batch_id for claim in self.log.claims() if claim.batch_id not in started]
+
+    def unclosed(self) -> list[str]:
+        """Batches whose books are not closed, oldest first."""
+        closed = {row.batch_id for row in books.all_books(self.lake) if row.status == Status.CLOSED}
+        return [claim.batch_id for claim in self.log.claims() if claim.batch_id not in closed]
+
+
+@dataclass(frozen=True)
+class BatchWork:
+    """One batch that this process holds, and the steps that are more than one call."""
+
+    work: Work
+    batch_id: str
+    manifest: pa.Table
+
+    @property
+    def lake(self) -> Lake:
+        """The lake."""
+        return self.work.lake
+
+    @property
+    def staging(self) -> Staging:
+        """The batch's staging."""
+        return self.work.staging(self.batch_id)
+
+    @property
+    def source(self) -> SourceSettings:
+        """The source that the batch was claimed from. Raises SettingsError when it is not configured any more."""
+        return self.work.settings.source(self.manifest["source"][0].as_py())
+
+    def begin(self, run_id: str) -> int:
+        """Opens the books, expands the manifest and publishes raw_files; how many objects and members there are."""
+        books.open_batch(self.lake, self.batch_id, self.source.name, run_id, len(self.manifest))
+        store = open_store(self.source)
+        seen = expand(self.manifest, store, self.work.settings.archives, self.staging)
+        publish_rows(self.lake, self.staging, Part.RAW)
+        books.open_batch(self.lake, self.batch_id, self.source.name, run_id, seen)
+        return seen
+
+    def judge(self, run_id: str) -> Mapping[str, int]:
+        """Reads every object, stages what it says, publishes the ledger; objects by outcome."""
+        with ProcessEngine(self.work.settings.reading) as engine:
+            outcomes = read_batch(self.staging, self.work.settings, self.source, engine, run_id, self.work.progress)
+        publish_rows(self.lake, self.staging, Part.LEDGER)
+        return outcomes
+
+    def close(self, run_id: str) -> Books:
+        """Closes the books."""
+        return books.close_batch(self.lake, self.staging, run_id)
+
+    def stop(self, status: Status, reason: str, run_id: str) -> Books:
+        """Pauses the batch, or marks it failed."""
+        return books.stop_batch(
+            self.lake, self.staging, status, reason, run_id, source=self.manifest["source"][0].as_py()
+        )

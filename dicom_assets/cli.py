@@ -1,0 +1,189 @@
+"""The command `dicom-assets`: options, printing, exit codes. Everything it does is done elsewhere.
+
+Results go to stdout, progress and errors to stderr. Exit codes: 0 done, 1 a batch did not close, 2 wrong input.
+"""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import sys
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from dicom_assets.lake.files import LakeError
+from dicom_assets.landing.store import SourceUnavailable
+from dicom_assets.settings import Settings, SettingsError, load
+
+app = typer.Typer(
+    name="dicom-assets",
+    help="The open lake for medical-imaging metadata.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+)
+
+Landing = Annotated[str | None, typer.Option("--landing", help="Folder or URL where objects arrive.")]
+LakeOption = Annotated[str | None, typer.Option("--lake", help="Folder or URL of the lake.")]
+
+
+class Format(StrEnum):
+    """How rows are printed."""
+
+    TABLE = "table"
+    CSV = "csv"
+    JSON = "json"
+
+
+FormatOption = Annotated[Format, typer.Option("--format", "-f", help="How rows are printed.")]
+
+
+@contextmanager
+def _told() -> Iterator[None]:
+    """Prints the errors that a user can do something about, and ends with 2."""
+    from dicom_assets.lake.query import QueryError
+
+    try:
+        yield
+    except (SettingsError, SourceUnavailable, LakeError, QueryError) as error:
+        typer.echo(f"dicom-assets: {error}", err=True)
+        raise typer.Exit(2) from None
+
+
+@app.command()
+def ingest(landing: Landing = None, lake: LakeOption = None) -> None:
+    """Claim what is new and run every open batch now, until the books close."""
+    with _told():
+        settings = load(landing, lake)
+        from dicom_assets.defs.runner import ingest as run
+        from dicom_assets.defs.runner import open_instance
+        from dicom_assets.progress import Reporter
+
+        with Reporter() as reporter:
+            ended = run(settings, open_instance(settings), reporter.say, reporter.show)
+    _print_books([(b.batch_id, b.source, b.status, b.seen, b.ingested, b.quarantined, b.ignored, b.deleted)
+                  for b in ended.books])  # fmt: skip
+    for books in ended.books:
+        if books.status != "closed":
+            typer.echo(f"Batch {books.batch_id} is {books.status}: {books.reason}", err=True)
+    if ended.waiting:
+        typer.echo(f"{ended.waiting} objects still change and were left.", err=True)
+    raise typer.Exit(0 if ended.closed else 1)
+
+
+_BOOKS = ("batch", "source", "status", "seen", "ingested", "quarantined", "ignored", "deleted")
+
+
+def _print_books(rows: Sequence[tuple[object, ...]], form: Format = Format.TABLE) -> None:
+    if not rows and form is Format.TABLE:
+        typer.echo("Nothing new: every object of the landing zone is accounted for.")
+        return
+    _print(_BOOKS, rows, form)
+
+
+@app.command()
+def status(lake: LakeOption = None, form: FormatOption = Format.TABLE) -> None:
+    """Show the batches and their books."""
+    with _told():
+        settings = load(None, lake)
+        from dicom_assets.batch.books import all_books
+        from dicom_assets.lake.query import existing
+        from dicom_assets.landing.claims import ClaimLog
+
+        found = existing(settings.lake)
+        books = {b.batch_id: b for b in all_books(found)}
+        rows: list[tuple[object, ...]] = []
+        for claim in ClaimLog(found.files).claims():
+            b = books.get(claim.batch_id)
+            if b is None:
+                rows.append((claim.batch_id, claim.source, "claimed", claim.objects, 0, 0, 0, 0))
+            else:
+                rows.append((b.batch_id, b.source, b.status, b.seen, b.ingested, b.quarantined, b.ignored, b.deleted))
+        if not rows and form is Format.TABLE:
+            typer.echo("No batches yet. Run `dicom-assets ingest`.")
+            return
+        _print(_BOOKS, rows, form)
+        for b in books.values():
+            if b.reason:
+                typer.echo(f"Batch {b.batch_id} is {b.status}: {b.reason}", err=True)
+
+
+@app.command()
+def errors(
+    lake: LakeOption = None,
+    batch: Annotated[str | None, typer.Option("--batch", help="Only this batch.")] = None,
+    form: FormatOption = Format.TABLE,
+) -> None:
+    """Show what was found wrong or left out, grouped by reason, and what to do about it."""
+    with _told():
+        settings = load(None, lake)
+        from dicom_assets.lake.codes import CODES
+        from dicom_assets.lake.query import connect, existing
+
+        with connect(existing(settings.lake), ["ingestion_errors"]) as connection:
+            found = connection.execute(
+                "SELECT severity, code, count(DISTINCT object_id), count(*) FROM ingestion_errors "
+                "WHERE $1 IS NULL OR batch_id = $1 GROUP BY severity, code "
+                "ORDER BY array_position(['error', 'warning', 'info'], severity), 4 DESC, code",
+                [batch],
+            ).fetchall()
+    rows = [(*row, CODES[row[1]].meaning, CODES[row[1]].remedy) for row in found]
+    if not rows and form is Format.TABLE:
+        typer.echo("No errors.")
+        return
+    _print(("severity", "code", "objects", "rows", "meaning", "what to do"), rows, form)
+
+
+@app.command()
+def sql(
+    query: Annotated[str, typer.Argument(help="One SELECT over the lake's tables, in DuckDB's SQL; - reads stdin.")],
+    lake: LakeOption = None,
+    form: FormatOption = Format.TABLE,
+) -> None:
+    """Run read-only SQL over the lake's tables."""
+    with _told():
+        settings = load(None, lake)
+        from dicom_assets.lake.query import existing, rows, run_read_only
+
+        text = sys.stdin.read() if query == "-" else query
+        names, found = rows(run_read_only(existing(settings.lake), text))
+        _print(names, found, form)
+
+
+@app.command()
+def demo(folder: Annotated[Path, typer.Argument(help="Where the sample input is written.")]) -> None:
+    """Write sample input: the DICOM files that pydicom carries, a zip of some, and a small clinical table."""
+    from dicom_assets.demo import write_demo
+
+    try:
+        written = write_demo(folder)
+    except OSError as error:
+        typer.echo(f"dicom-assets: cannot write sample input to {folder}: {error.strerror}", err=True)
+        raise typer.Exit(2) from None
+    typer.echo(f"{written} files in {folder}")
+
+
+def _print(names: Sequence[str], rows: Sequence[Sequence[object]], form: Format) -> None:
+    if form is Format.CSV:
+        sink = io.StringIO()
+        writer = csv.writer(sink, lineterminator="\n")
+        writer.writerow(names)
+        writer.writerows(rows)
+        typer.echo(sink.getvalue(), nl=False)
+    elif form is Format.JSON:
+        typer.echo(json.dumps([dict(zip(names, row, strict=True)) for row in rows], default=str, ensure_ascii=False))
+    else:
+        from dicom_assets.progress import print_table
+
+        print_table(names, rows)
+
+
+def main() -> None:
+    """Entry point."""
+    app()

@@ -1,0 +1,42 @@
+"""The one place where the graph is put together: `build_defs` returns it fresh, `defs` is the one that Dagster loads."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import dagster as dg
+
+from dicom_assets.batch.read import Progress
+from dicom_assets.defs.assets import ASSETS
+from dicom_assets.defs.checks import CHECKS
+from dicom_assets.defs.jobs import JOBS
+from dicom_assets.defs.resources import work_resource
+from dicom_assets.defs.schedules import SCHEDULES
+from dicom_assets.defs.sensors import failure_sensor, new_files
+from dicom_assets.settings import Settings, load
+
+
+def build_defs(
+    settings: Settings | None = None,
+    resource_overrides: Mapping[str, Any] | None = None,
+    progress: Callable[[Progress], None] | None = None,
+) -> dg.Definitions:
+    """A fresh graph.
+
+    settings: those of file and environment by default. resource_overrides: resources by key, for tests. progress:
+    called while a batch is read. Raises SettingsError.
+    """
+    settings = settings or load()
+    return dg.Definitions(
+        assets=ASSETS,
+        asset_checks=CHECKS,
+        jobs=JOBS,
+        sensors=[new_files, failure_sensor(settings)],
+        schedules=SCHEDULES,
+        resources={"work": work_resource(settings, progress), **(resource_overrides or {})},
+        executor=dg.in_process_executor,
+    )
+
+
+defs = build_defs()

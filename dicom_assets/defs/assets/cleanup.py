@@ -1,0 +1,36 @@
+"""cleanup: the batch's staging removed, its books closed."""
+
+from typing import Any
+
+import dagster as dg
+
+from dicom_assets.defs.resources import WorkParam
+from dicom_assets.defs.tables import batch_asset, clear_failures
+
+EVERYTHING = ["raw_files", "validated_batch", "flat_metadata", "clinical", "instance", "series", "study",
+              "ingestion_errors"]  # fmt: skip
+
+
+@batch_asset(
+    "cleanup",
+    deps=EVERYTHING,
+    group="books",
+    kinds={"python"},
+    description="Counts the batch in the tables, removes its staging and closes its row in `batches`.",
+)
+def cleanup(context: dg.AssetExecutionContext, work: WorkParam) -> dg.MaterializeResult[Any]:
+    """The last step of a batch."""
+    with clear_failures():
+        books = work.batch(context.partition_key).close(context.run_id)
+        return dg.MaterializeResult(
+            metadata={
+                "seen": books.seen,
+                "ingested": books.ingested,
+                "quarantined": books.quarantined,
+                "ignored": books.ignored,
+                "deleted": books.deleted,
+                "clinical_records": books.clinical_records,
+                "clinical_rows": books.clinical_rows,
+                "balance": books.balance,
+            }
+        )

@@ -1,0 +1,17 @@
+"""flat_metadata: what each accepted DICOM object says."""
+
+from typing import Any
+
+import dagster as dg
+
+from dicom_assets.batch.publish import publish_flat
+from dicom_assets.defs.resources import WorkParam
+from dicom_assets.defs.tables import batch_asset, clear_failures, materialized
+
+
+@batch_asset("flat_metadata", deps=["validated_batch"], group="metadata", kinds={"dicom", "deltalake"})
+def flat_metadata(context: dg.AssetExecutionContext, work: WorkParam) -> dg.MaterializeResult[Any]:
+    """One row for each accepted DICOM object, whatever version of its instance it is."""
+    with clear_failures():
+        rows = publish_flat(work.lake, work.batch(context.partition_key).staging)
+        return materialized(work.lake, "flat_metadata", rows)

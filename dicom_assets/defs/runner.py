@@ -1,0 +1,185 @@
+"""Running batches in this process: what `dicom-assets ingest` does.
+
+Belongs here: Dagster's home, claiming until nothing is new, running every open batch, saying why one did not close.
+Does not belong here: options and printing (`cli`).
+"""
+
+import logging
+import os
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+
+import dagster as dg
+from dagster._core.storage.tags import PARTITION_NAME_TAG
+
+from dicom_assets.batch.books import Books, Status, books_of
+from dicom_assets.batch.read import Progress
+from dicom_assets.batch.work import BatchBusy, Work
+from dicom_assets.defs.jobs import claim_everywhere, register
+from dicom_assets.defs.sensors import mark
+from dicom_assets.definitions import build_defs
+from dicom_assets.lake.locks import LockBusy
+from dicom_assets.landing.claims import Claimed, seconds_until
+from dicom_assets.settings import Settings
+
+CHANGING_SECONDS = 600.0
+"""How long `ingest` waits for objects that never come to rest."""
+
+_PROJECT_FILES = ("dagster.yaml", "workspace.yaml")
+_DAGSTER_YAML = """\
+telemetry:
+  enabled: false
+nux:
+  enabled: false
+"""
+_QUIET = {"loggers": {"console": {"config": {"log_level": "CRITICAL"}}}}
+
+
+@dataclass(frozen=True)
+class Ended:
+    """What an ingest did: the books of the batches it ran, and how many objects still changed when it gave up."""
+
+    books: tuple[Books, ...]
+    waiting: int
+
+    @property
+    def closed(self) -> bool:
+        """Whether every batch closed and nothing is left behind."""
+        return self.waiting == 0 and all(one.status == Status.CLOSED for one in self.books)
+
+
+def dagster_home(settings: Settings) -> Path:
+    """Where Dagster's state lies: DAGSTER_HOME, else the project's folder when it is the current one, else beside
+    the lake, in `{lake}.dagster`, made when it is missing."""
+    named = os.environ.get("DAGSTER_HOME")
+    if named:
+        return Path(named)
+    here = Path.cwd()
+    if all((here / name).is_file() for name in _PROJECT_FILES):
+        return here
+    if "://" in settings.lake:
+        home = Path.home() / ".dicom-assets" / "dagster"
+    else:
+        lake = Path(settings.lake)
+        home = lake.with_name(f"{lake.name}.dagster")
+    home.mkdir(parents=True, exist_ok=True)
+    config = home / "dagster.yaml"
+    if not config.exists():
+        config.write_text(_DAGSTER_YAML, encoding="utf-8")
+    return home
+
+
+def open_instance(settings: Settings) -> dg.DagsterInstance:
+    """Dagster's state for this lake."""
+    os.environ["DAGSTER_HOME"] = str(dagster_home(settings))
+    return dg.DagsterInstance.get()
+
+
+def ingest(
+    settings: Settings,
+    instance: dg.DagsterInstance,
+    say: Callable[[str], None] = lambda _: None,
+    progress: Callable[[str, Progress], None] = lambda *_: None,
+) -> Ended:
+    """Claims what is new and runs every batch whose books are open, until nothing is left.
+
+    say: called with a sentence about what happens. progress: called with a batch's id while it is read. Raises
+    SourceUnavailable, LakeError, SettingsError.
+    """
+    logging.getLogger("dagster").setLevel(logging.CRITICAL)
+    done: dict[str, Books] = {}
+    with Work(settings) as work, _alone(work, say):
+        started = time.monotonic()
+        while True:
+            rounds = claim_everywhere(work)
+            batches = [batch for batch in work.unclosed() if batch not in done]
+            register(instance, batches)
+            for batch in batches:
+                done[batch] = _run(work, instance, batch, say, progress)
+            waiting = sum(one.waiting for one in rounds)
+            if any(one.more for one in rounds):
+                continue
+            if not waiting:
+                return Ended(tuple(done.values()), 0)
+            if time.monotonic() - started > CHANGING_SECONDS:
+                say(f"{waiting} objects still change after {CHANGING_SECONDS:.0f} s; they are left for the next time.")
+                return Ended(tuple(done.values()), waiting)
+            _wait(rounds, waiting, say)
+
+
+class _alone:
+    """Holds the right to claim for as long as an ingest lasts; says so when it has to wait for another one."""
+
+    def __init__(self, work: Work, say: Callable[[str], None]) -> None:
+        self._work, self._say = work, say
+
+    def __enter__(self) -> None:
+        try:
+            self._context = self._work.claiming(wait_seconds=0.2)
+            self._context.__enter__()
+        except LockBusy:
+            self._say("Another ingest is at work on this lake; waiting until it has ended.")
+            self._context = self._work.claiming(wait_seconds=float("inf"))
+            self._context.__enter__()
+
+    def __exit__(self, *error: object) -> None:
+        self._context.__exit__(None, None, None)
+
+
+def _wait(rounds: list[Claimed], waiting: int, say: Callable[[str], None]) -> None:
+    seconds = max(1, max(seconds_until(one.quiet_at) for one in rounds))
+    say(f"{waiting} objects were written just now; waiting {seconds} s until they are complete.")
+    time.sleep(seconds)
+
+
+def _run(
+    work: Work,
+    instance: dg.DagsterInstance,
+    batch: str,
+    say: Callable[[str], None],
+    progress: Callable[[str, Progress], None],
+) -> Books:
+    """Runs one batch to its end; its books afterwards."""
+    while True:
+        try:
+            with Work(work.settings) as other:
+                other.batch(batch, wait_seconds=0.5)
+            break
+        except BatchBusy:
+            say(f"Batch {batch} is being run by another process; waiting for it.")
+            time.sleep(2)
+    books = books_of(work.lake, batch)
+    if books is not None and books.status == Status.CLOSED:
+        return books
+    _bury_dead_runs(instance, batch)
+    say(f"Batch {batch}: running")
+    job = build_defs(work.settings, progress=lambda p: progress(batch, p)).resolve_job_def("ingest_batch")
+    result = job.execute_in_process(partition_key=batch, instance=instance, raise_on_error=False, run_config=_QUIET)
+    if not result.success:
+        mark(work, batch, result.run_id, _reason(result))
+    books = books_of(work.lake, batch)
+    if books is None:
+        return Books(batch, "", Status.FAILED, reason=_reason(result), started_at=datetime.now(UTC))
+    return books
+
+
+def _reason(result: dg.ExecuteInProcessResult) -> str:
+    """The first failure in words. Only our own sentences are passed on: a library's may hold values."""
+    for event in result.all_events:
+        if event.is_step_failure:
+            data = event.step_failure_data
+            if data.user_failure_data is not None and data.user_failure_data.description:
+                return f"{event.step_key}: {data.user_failure_data.description}"
+            return f"{event.step_key} broke off; see run {result.run_id} in Dagster."
+    return f"See run {result.run_id} in Dagster."
+
+
+def _bury_dead_runs(instance: dg.DagsterInstance, batch: str) -> None:
+    """Marks runs of a batch as failed that seem to run though nobody holds the batch: their process was killed."""
+    active = [dg.DagsterRunStatus.STARTED, dg.DagsterRunStatus.STARTING]
+    filters = dg.RunsFilter(job_name="ingest_batch", tags={PARTITION_NAME_TAG: batch}, statuses=active)
+    for run in instance.get_runs(filters):
+        instance.report_run_failed(run, "The process that ran it has ended.")

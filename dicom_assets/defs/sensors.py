@@ -1,0 +1,83 @@
+"""Sensors: `new_files` claims what has arrived and asks for its runs; `mark_failed` enters broken runs in the books."""
+
+import dagster as dg
+
+from dicom_assets.batch.books import Status, books_of
+from dicom_assets.batch.work import INGEST_LOCK, Work
+from dicom_assets.defs.jobs import claim_everywhere, ingest_batch
+from dicom_assets.defs.partitions import BATCH, REGISTER_AT_ONCE
+from dicom_assets.defs.resources import WorkParam
+from dicom_assets.lake.files import LakeError
+from dicom_assets.lake.locks import LockBusy
+from dicom_assets.landing.claims import UnknownBatch
+from dicom_assets.landing.store import SourceUnavailable
+from dicom_assets.settings import Settings
+
+INTERVAL_SECONDS = 15
+RUNS_PER_TICK = 20
+
+
+def wanted_runs(work: Work, known: set[str]) -> dg.SensorResult:
+    """Runs for batches that were claimed and never started, and partitions for those that Dagster does not know.
+
+    Decided from the claim log alone: a tick that died after its claim is made good by the next one. run_key is the
+    batch's id, fingerprint included, so a batch that is asked for twice runs once.
+    """
+    unstarted = work.unstarted()
+    requests = [dg.RunRequest(run_key=batch, partition_key=batch) for batch in unstarted[:RUNS_PER_TICK]]
+    fresh = [claim.batch_id for claim in work.log.claims() if claim.batch_id not in known]
+    return dg.SensorResult(
+        run_requests=requests, dynamic_partitions_requests=[BATCH.build_add_request(fresh[:REGISTER_AT_ONCE])]
+    )
+
+
+@dg.sensor(
+    name="new_files",
+    job=ingest_batch,
+    minimum_interval_seconds=INTERVAL_SECONDS,
+    default_status=dg.DefaultSensorStatus.RUNNING,
+    description="Claims what is new in the landing zone and runs each batch once.",
+)
+def new_files(context: dg.SensorEvaluationContext, work: WorkParam) -> dg.SensorResult | dg.SkipReason:
+    """One tick: list, claim, ask for runs."""
+    try:
+        with work.claiming(wait_seconds=0):
+            rounds = claim_everywhere(work)
+            result = wanted_runs(work, set(context.instance.get_dynamic_partitions(BATCH.name or "")))
+    except LockBusy:
+        return dg.SkipReason(f"`dicom-assets {INGEST_LOCK}` is at work on this lake; what it leaves is claimed later.")
+    except (SourceUnavailable, LakeError) as error:
+        raise dg.Failure(str(error)) from None
+    if not result.run_requests:
+        waiting = sum(one.waiting for one in rounds)
+        return dg.SkipReason(f"Nothing new. {waiting} objects are younger than the quiet period and wait.")
+    return result
+
+
+def failure_sensor(settings: Settings) -> dg.SensorDefinition:
+    """The sensor that marks a batch failed when its run broke off; run-status sensors take no resources of a run."""
+
+    @dg.run_failure_sensor(
+        name="mark_failed",
+        monitored_jobs=[ingest_batch],
+        default_status=dg.DefaultSensorStatus.RUNNING,
+        description="Enters a run that broke off in the books of its batch.",
+    )
+    def mark_failed(context: dg.RunFailureSensorContext) -> None:
+        batch = context.dagster_run.tags.get("dagster/partition")
+        if batch is not None:
+            with Work(settings) as work:
+                mark(work, batch, context.dagster_run.run_id)
+
+    return mark_failed
+
+
+def mark(work: Work, batch_id: str, run_id: str, reason: str = "The run broke off; see its log.") -> None:
+    """Marks a batch failed, unless it is closed or paused, or another run has taken it over."""
+    known = books_of(work.lake, batch_id)
+    if known is not None and (known.status in (Status.CLOSED, Status.PAUSED) or known.run_id not in (None, run_id)):
+        return
+    try:
+        work.batch(batch_id).stop(Status.FAILED, reason, run_id)
+    except UnknownBatch:
+        return  # the run was asked for with a key that names no batch: there are no books to mark

@@ -1,0 +1,106 @@
+"""What Dagster is told about tables: schema and lineage from the registry, counts, and errors that are worth a retry.
+
+Belongs here: the one decorator for assets of the batch graph. Does not belong here: what an asset does.
+"""
+
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any
+
+import dagster as dg
+
+from dicom_assets.batch.work import BatchBusy
+from dicom_assets.defs.partitions import BATCH
+from dicom_assets.lake.codes import Outcome
+from dicom_assets.lake.delta import ForeignTable, Lake
+from dicom_assets.lake.files import LakeError
+from dicom_assets.lake.query import sql_type
+from dicom_assets.lake.registry import TABLES, Table
+from dicom_assets.landing.claims import UnknownBatch
+from dicom_assets.landing.store import SourceUnavailable
+from dicom_assets.settings import SettingsError
+
+OWNERS = ["team:imaging-data"]
+
+# Storage and commits fail for outside reasons that pass; three tries over some seconds outlast a blip, and what
+# lasts longer needs a person.
+OUTSIDE = dg.RetryPolicy(max_retries=2, delay=1, backoff=dg.Backoff.EXPONENTIAL, jitter=dg.Jitter.PLUS_MINUS)
+
+FINAL = (ForeignTable, UnknownBatch, SettingsError, BatchBusy, LookupError)
+
+
+def table_schema(table: Table) -> dg.TableSchema:
+    """A table's columns as Dagster shows them."""
+    return dg.TableSchema(
+        columns=[
+            dg.TableColumn(
+                column.name,
+                sql_type(column.type),
+                column.description,
+                constraints=dg.TableColumnConstraints(nullable=column.nullable),
+            )
+            for column in table.columns
+        ]
+    )
+
+
+def column_lineage(table: Table) -> dg.TableColumnLineage:
+    """Which columns of upstream tables a table's columns come from: those of the same name, nearest table first."""
+    upstream = [TABLES[name] for name in table.upstream]
+    deps = {
+        column.name: [
+            dg.TableColumnDep(dg.AssetKey(source.name), column.name) for source in upstream if column.name in source
+        ]
+        for column in table.columns
+    }
+    return dg.TableColumnLineage({name: found for name, found in deps.items() if found})
+
+
+def batch_asset(
+    name: str, *, deps: Iterable[str], group: str, kinds: set[str], description: str = "", **options: Any
+) -> Callable[[Callable[..., Any]], dg.AssetsDefinition]:
+    """An asset of one batch: partitioned, owned, described from the registry, retried for outside reasons."""
+    table = TABLES.get(name)
+    metadata: dict[str, Any] = {}
+    if table is not None:
+        description = f"{table.description}\n\nOne row: {table.grain}."
+        metadata = {"dagster/column_schema": table_schema(table), "dagster/column_lineage": column_lineage(table)}
+    return dg.asset(
+        name=name,
+        deps=list(deps),
+        partitions_def=BATCH,
+        group_name=group,
+        kinds=kinds,
+        owners=OWNERS,
+        description=description,
+        metadata=metadata,
+        retry_policy=OUTSIDE,
+        **options,
+    )
+
+
+def materialized(lake: Lake, name: str, rows: int, **counts: int | float | str) -> dg.MaterializeResult[Any]:
+    """The result of an asset that is a table: rows of the batch, rows of the table, further counts."""
+    return dg.MaterializeResult(
+        metadata={
+            "dagster/partition_row_count": rows,
+            "dagster/row_count": lake.row_count(name),
+            **counts,
+        }
+    )
+
+
+@contextmanager
+def clear_failures() -> Iterator[None]:
+    """Turns typed errors into failures of a step: retried where the reason may pass, final where only a person helps."""
+    try:
+        yield
+    except FINAL as error:
+        raise dg.Failure(str(error), allow_retries=False) from None
+    except (LakeError, SourceUnavailable) as error:
+        raise dg.Failure(str(error)) from None
+
+
+def outcome_counts(outcomes: Mapping[str, int]) -> dict[str, int]:
+    """Counts of every outcome, zero ones too, so that the plots have no holes."""
+    return {str(outcome): int(outcomes.get(outcome, 0)) for outcome in Outcome}

@@ -1,0 +1,168 @@
+"""The Delta tables of one lake: made, checked, replaced in part, read.
+
+Belongs here: everything that speaks to delta-rs. One rule of writing serves every table: a publication replaces the
+rows whose `replaced_by` column has one of some values, in one commit. Does not belong here: which rows.
+"""
+
+from __future__ import annotations
+
+import random
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from functools import cached_property
+from typing import Any
+
+import pyarrow as pa
+from deltalake import CommitProperties, DeltaTable, WriterProperties, write_deltalake
+from deltalake.exceptions import CommitFailedError, DeltaError, TableNotFoundError
+
+from dicom_assets.lake import locks
+from dicom_assets.lake.files import LakeError, LakeFiles
+from dicom_assets.lake.registry import TABLES, Table
+
+COMMIT_TRIES = 8
+LOCK_SECONDS = 600.0
+_WRITER = WriterProperties(compression="ZSTD", compression_level=3, max_row_group_size=10_000)
+
+
+class ForeignTable(LakeError):
+    """A Delta table at the place of one of ours has another schema."""
+
+
+class Lake:
+    """One lake: its tables and its files.
+
+    uri: absolute folder or URL. Opening it makes the missing tables and refuses foreign ones.
+    """
+
+    def __init__(self, uri: str, *, make: bool = True) -> None:
+        """Opens the lake. Raises LakeError when it cannot be used, ForeignTable when it is not one of ours."""
+        self.files = LakeFiles(uri)
+        self.uri = self.files.uri
+        if make:
+            self._make_tables()
+
+    @cached_property
+    def storage_options(self) -> dict[str, str] | None:
+        """What delta-rs is told about the storage."""
+        return None
+
+    def location(self, name: str) -> str:
+        """Where a table lies."""
+        return f"{self.uri}/{name}"
+
+    def table(self, name: str, version: int | None = None) -> DeltaTable:
+        """A table as it is now, or at a version. Raises LakeError."""
+        try:
+            return DeltaTable(self.location(name), version=version, storage_options=self.storage_options)
+        except TableNotFoundError:
+            raise LakeError(f"There is no table {name} in this lake. Run `dicom-assets ingest` first.") from None
+        except (DeltaError, OSError) as error:
+            raise LakeError(f"Table {name} cannot be opened: {type(error).__name__}.") from None
+
+    def row_count(self, name: str) -> int:
+        """Rows of a table, from the statistics in its log."""
+        counts = pa.table(self.table(name).get_add_actions(flatten=True))["num_records"].to_pylist()
+        return sum(counts)
+
+    @contextmanager
+    def committing(self, name: str) -> Iterator[None]:
+        """Holds the right to commit to a table: what is read inside cannot be outdated by another publisher."""
+        root = self.files.local_root
+        if root is None:
+            yield
+            return
+        try:
+            with locks.hold(root, name, LOCK_SECONDS):
+                yield
+        except locks.LockBusy:
+            raise LakeError(
+                f"Another process has been writing to table {name} for {LOCK_SECONDS:.0f} s. "
+                "Wait for it, or end it, then run the batch again."
+            ) from None
+
+    def replace(self, name: str, values: Sequence[str], rows: pa.Table | Callable[[], pa.RecordBatchReader]) -> None:
+        """Replaces, in one commit, the rows whose `replaced_by` column has one of `values` by `rows`.
+
+        rows: a table, or a function that begins a stream of batches anew for each try. Conflicting commits are retried
+        with growing, jittered pauses. Raises LakeError; the message holds no value.
+        """
+        if not values:
+            return
+        table = TABLES[name]
+        listed = ", ".join("'" + value.replace("'", "''") + "'" for value in values)
+        predicate = f"{table.replaced_by} IN ({listed})" if len(values) > 1 else f"{table.replaced_by} = {listed}"
+        for attempt in range(1, COMMIT_TRIES + 1):
+            try:
+                write_deltalake(
+                    self.location(name),
+                    rows() if callable(rows) else rows,
+                    mode="overwrite",
+                    predicate=predicate,
+                    storage_options=self.storage_options,
+                    writer_properties=_WRITER,
+                    commit_properties=CommitProperties(max_commit_retries=0),
+                )
+                return
+            except CommitFailedError:
+                if attempt == COMMIT_TRIES:
+                    raise LakeError(f"Table {name}: somebody else commits all the time. Run the batch again.") from None
+                time.sleep(random.uniform(0, 0.1 * 2**attempt))
+            except (DeltaError, OSError) as error:
+                raise LakeError(self._why(name, error)) from None
+
+    def _make_tables(self) -> None:
+        for table in TABLES.values():
+            try:
+                found = DeltaTable(self.location(table.name), storage_options=self.storage_options)
+            except TableNotFoundError:
+                self._make(table)
+            except (DeltaError, OSError) as error:
+                raise LakeError(self._why(table.name, error)) from None
+            else:
+                self._compare(table, found)
+
+    def _make(self, table: Table) -> None:
+        try:
+            DeltaTable.create(
+                self.location(table.name),
+                schema=table.schema,
+                mode="ignore",
+                name=table.name,
+                description=table.description,
+                storage_options=self.storage_options,
+            )
+        except (DeltaError, OSError) as error:
+            raise LakeError(self._why(table.name, error)) from None
+
+    def _compare(self, table: Table, found: DeltaTable) -> None:
+        differing = schema_differences(table, pa.schema(found.schema().to_arrow()))
+        if differing:
+            raise ForeignTable(
+                f"The lake already holds a Delta table '{table.name}' that this project did not make, or that another "
+                f"version made: {len(differing)} columns differ ({', '.join(differing[:5])}). Give an empty folder."
+            )
+
+    def _why(self, name: str, error: BaseException) -> str:
+        text = str(error).lower()
+        if "no space" in text or "os error 28" in text:
+            return "The disk that holds the lake is full. Free some space, then run the batch again; nothing is lost."
+        if "permission denied" in text or "read-only" in text:
+            return "The lake folder is not writable. Give this user write access, or give another folder."
+        return f"Table {name} cannot be written: {type(error).__name__}."
+
+
+def schema_differences(table: Table, found: pa.Schema) -> list[str]:
+    """Names of the table's columns that are missing from a schema or have another type there, and of extra ones."""
+    actual = {field.name: normal_type(field.type) for field in found}
+    expected = {column.name: normal_type(column.type) for column in table.columns}
+    return sorted(name for name in actual.keys() | expected.keys() if actual.get(name) != expected.get(name))
+
+
+def normal_type(kind: Any) -> str:
+    """An Arrow type in words, the same for the variants that Delta does not tell apart."""
+    kind = pa.field("x", kind).type
+    if pa.types.is_list(kind) or pa.types.is_large_list(kind) or str(kind).startswith("list_view"):
+        return f"list<{normal_type(kind.value_type)}>"
+    return {"large_string": "string", "string_view": "string"}.get(str(kind), str(kind))

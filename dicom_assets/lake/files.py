@@ -1,0 +1,146 @@
+"""Plain files of a lake: claims, staging, and where tables lie, on a local disk or an object store alike.
+
+Belongs here: put, get, list, delete below the lake's root, with errors a user understands. Does not belong here: what
+the files mean.
+"""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING
+from urllib.parse import urlsplit
+
+import obstore
+import pyarrow as pa
+import pyarrow.parquet as pq
+from obstore.exceptions import AlreadyExistsError, BaseError, NotFoundError
+
+if TYPE_CHECKING:
+    from obstore.store import ObjectStore
+
+ROW_GROUP = 20_000
+
+
+class LakeError(Exception):
+    """The lake cannot be read or written. The message says what to do and holds no row's values."""
+
+
+class LakeFiles:
+    """Files below the root of one lake."""
+
+    def __init__(self, uri: str) -> None:
+        """Opens the root, making a local folder when it is missing.
+
+        uri: an absolute path, or a URL that an object store answers to. Raises LakeError.
+        """
+        self.uri = uri.rstrip("/")
+        self._store = _store(self.uri)
+
+    @property
+    def local_root(self) -> Path | None:
+        """The folder, when the lake is one on this machine."""
+        return None if "://" in self.uri else Path(self.uri)
+
+    def put(self, path: str, data: bytes, *, create: bool = False) -> bool:
+        """Writes a file whole or not at all. With create, False when it exists already. Raises LakeError."""
+        try:
+            obstore.put(self._store, path, data, mode="create" if create else "overwrite")
+        except AlreadyExistsError:
+            return False
+        except (BaseError, OSError) as error:
+            raise LakeError(_sentence("write to", error)) from None
+        return True
+
+    def get(self, path: str) -> bytes:
+        """A file's bytes. Raises FileNotFoundError, LakeError."""
+        try:
+            return bytes(obstore.get(self._store, path).bytes())
+        except (NotFoundError, FileNotFoundError):
+            raise FileNotFoundError(path) from None
+        except (BaseError, OSError) as error:
+            raise LakeError(_sentence("read from", error)) from None
+
+    def names(self, prefix: str) -> list[str]:
+        """Paths of the files below a folder, sorted."""
+        try:
+            return sorted(meta["path"] for page in obstore.list(self._store, prefix=prefix) for meta in page)
+        except (NotFoundError, FileNotFoundError):
+            return []
+        except (BaseError, OSError) as error:
+            raise LakeError(_sentence("list", error)) from None
+
+    def delete(self, prefix: str) -> int:
+        """Deletes everything below a folder of the lake; how many files there were."""
+        if not prefix.strip("/"):
+            raise ValueError("the lake's root is not to be deleted")
+        names = self.names(prefix)
+        try:
+            if names:
+                obstore.delete(self._store, names)
+        except (NotFoundError, FileNotFoundError):
+            pass  # somebody else deleted the same files; gone is what was asked for
+        except (BaseError, OSError) as error:
+            raise LakeError(_sentence("delete from", error)) from None
+        root = self.local_root
+        if root is not None:
+            _remove_empty(root / prefix)
+        return len(names)
+
+    def put_parquet(self, path: str, table: pa.Table, *, create: bool = False) -> bool:
+        """Writes a table as Parquet; see `put`."""
+        return self.put(path, parquet_bytes(table), create=create)
+
+    def get_parquet(self, path: str, columns: list[str] | None = None) -> pa.Table:
+        """Reads a Parquet file, or only some of its columns. Raises FileNotFoundError, LakeError."""
+        return pq.read_table(io.BytesIO(self.get(path)), columns=columns)
+
+    def parquet_tables(self, prefix: str, columns: list[str] | None = None) -> Iterator[pa.Table]:
+        """The Parquet files below a folder, one after the other."""
+        for name in self.names(prefix):
+            yield self.get_parquet(name, columns)
+
+
+def parquet_bytes(table: pa.Table) -> bytes:
+    """A table as Parquet, for transient files: quick to write, small enough."""
+    sink = io.BytesIO()
+    pq.write_table(table, sink, compression="zstd", compression_level=1, row_group_size=ROW_GROUP)
+    return sink.getvalue()
+
+
+def _store(uri: str) -> ObjectStore:
+    scheme = urlsplit(uri).scheme if "://" in uri else ""
+    if scheme:
+        raise LakeError(f"Lakes on {scheme}:// are not supported. Give a folder.")
+    root = Path(uri)
+    try:
+        root.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise LakeError(f"The lake folder cannot be made: {error.strerror}. Give another folder.") from None
+    return obstore.store.LocalStore(str(root))
+
+
+def _sentence(action: str, error: BaseException) -> str:
+    text = str(error).lower()
+    if "no space" in text or "os error 28" in text:
+        return "The disk that holds the lake is full. Free some space, then run the batch again; nothing is lost."
+    if "permission" in text or "read-only" in text:
+        return f"Cannot {action} the lake: permission denied. Give this user write access to the lake folder."
+    return f"Cannot {action} the lake: {type(error).__name__}. See that its storage is there and can be reached."
+
+
+def _remove_empty(folder: Path) -> None:
+    """Removes the folders that a deletion left empty; a folder that is in use again stays."""
+    if not folder.is_dir():
+        return
+    for child in sorted((p for p in folder.rglob("*") if p.is_dir()), reverse=True):
+        _rmdir(child)
+    _rmdir(folder)
+
+
+def _rmdir(folder: Path) -> None:
+    try:
+        folder.rmdir()
+    except OSError:
+        return  # not empty: it is not ours to remove

@@ -1,0 +1,271 @@
+"""Claims: which objects are new, and the batches made from them.
+
+Belongs here: `plan`, the one pure function that decides, and the claim log, the durable record that it decides from.
+The log is a row of numbered files that are written once and never changed: whoever writes number n + 1 first has it,
+so two claimers never claim the same object, and a claim is there whole or not at all. Does not belong here: Dagster's
+partitions, which follow from the log and are never asked.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import math
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from dicom_assets.lake.files import LakeFiles
+from dicom_assets.lake.registry import OWN
+from dicom_assets.landing.store import LandingStore, object_id
+from dicom_assets.settings import ClaimingSettings
+
+FOLDER = "_claims"
+MANIFEST = pa.schema(
+    [
+        OWN[name].field
+        for name in ("batch_id", "object_id", "source", "uri", "etag", "size", "modified_at", "claimed_at")
+    ]
+)
+"""Columns of a batch's manifest: the objects as they were listed when they were claimed."""
+
+_FUTURE = timedelta(minutes=1)
+_ID_BYTES = 20
+
+
+class UnknownBatch(LookupError):
+    """No batch of this id was claimed in this lake."""
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """What to claim now.
+
+    batches: manifests without batch_id, at most the number asked for. waiting: new objects that may still be written.
+    quiet_at: when the last of them is old enough. more: whether new objects are left for the next time.
+    """
+
+    batches: tuple[pa.Table, ...]
+    waiting: int
+    quiet_at: datetime | None
+    more: bool
+
+
+class ClaimedIds:
+    """The object_ids that are claimed, kept as sorted bytes: 20 a claimed object."""
+
+    def __init__(self, ids: Iterable[pa.Array | pa.ChunkedArray] = ()) -> None:
+        """Takes arrays of object_ids."""
+        parts = [_as_bytes(part) for part in ids]
+        merged = np.concatenate(parts) if parts else np.empty(0, dtype=f"S{_ID_BYTES}")
+        self._sorted: npt.NDArray[np.bytes_] = np.sort(merged)
+
+    def __len__(self) -> int:
+        return len(self._sorted)
+
+    def missing(self, ids: pa.Array) -> npt.NDArray[np.bool_]:
+        """For each id, whether it is not claimed."""
+        wanted = _as_bytes(ids)
+        if not len(self._sorted):
+            return np.ones(len(wanted), dtype=bool)
+        at = np.minimum(np.searchsorted(self._sorted, wanted), len(self._sorted) - 1)
+        return np.asarray(self._sorted[at] != wanted)
+
+
+def _as_bytes(ids: pa.Array | pa.ChunkedArray) -> npt.NDArray[np.bytes_]:
+    return np.asarray(ids.to_numpy(zero_copy_only=False) if len(ids) else [], dtype=f"S{_ID_BYTES}")
+
+
+def plan(
+    source: str,
+    listing: Iterable[pa.RecordBatch],
+    claimed: ClaimedIds,
+    now: datetime,
+    settings: ClaimingSettings,
+) -> Plan:
+    """Decides what is new and makes batches of it; pure.
+
+    listing: batches of `landing.store.LISTING`, folder by folder. A folder stays in one batch where it fits. An object
+    younger than the quiet period waits, unless its time lies in the future, which only a wrong clock writes.
+    """
+    bound = settings.batch_objects
+    wanted = settings.batches_per_tick
+    quiet_before = now - timedelta(seconds=settings.quiet_seconds)
+    made: list[pa.Table] = []
+    current: list[pa.Table] = []
+    held, waiting, more = 0, 0, False
+    quiet_at: datetime | None = None
+    for part in listing:
+        fresh = _new_objects(source, part, claimed)
+        if not len(fresh):
+            continue
+        young = pc.and_(
+            pc.greater(fresh["modified_at"], pa.scalar(quiet_before, OWN["modified_at"].type)),
+            pc.less(fresh["modified_at"], pa.scalar(now + _FUTURE, OWN["modified_at"].type)),
+        )
+        late = fresh.filter(young)
+        if len(late):
+            waiting += len(late)
+            last = pc.max(late["modified_at"]).as_py() + timedelta(seconds=settings.quiet_seconds)
+            quiet_at = last if quiet_at is None else max(quiet_at, last)
+        for folder in _folders(fresh.filter(pc.invert(young))):
+            if held and held + len(folder) > bound:
+                made.append(pa.concat_tables(current))
+                current, held = [], 0
+            while held + len(folder) > bound:
+                room = bound - held
+                made.append(pa.concat_tables([*current, folder.slice(0, room)]))
+                folder, current, held = folder.slice(room), [], 0
+            if len(folder):
+                current.append(folder)
+                held += len(folder)
+        if len(made) > wanted or (len(made) == wanted and held):
+            more = True
+            break
+    if held:
+        made.append(pa.concat_tables(current))
+    more = more or len(made) > wanted
+    stamped = tuple(_stamp(table, source, now) for table in made[:wanted])
+    return Plan(stamped, waiting, quiet_at, more)
+
+
+def _new_objects(source: str, part: pa.RecordBatch, claimed: ClaimedIds) -> pa.Table:
+    uris, etags = part.column("uri").to_pylist(), part.column("etag").to_pylist()
+    ids = pa.array((object_id(source, uri, etag, None) for uri, etag in zip(uris, etags, strict=True)), pa.string())
+    return pa.Table.from_batches([part]).append_column("object_id", ids).filter(pa.array(claimed.missing(ids)))
+
+
+def _folders(objects: pa.Table) -> Iterator[pa.Table]:
+    """Runs of objects that lie in the same folder."""
+    if not len(objects):
+        return
+    folders = pc.replace_substring_regex(objects["uri"], r"[^/]*$", "").combine_chunks()
+    changes = np.flatnonzero(np.asarray(pc.not_equal(folders[1:], folders[:-1]))) + 1
+    edges = [0, *changes.tolist(), len(objects)]
+    for start, end in zip(edges, edges[1:], strict=False):
+        yield objects.slice(start, end - start)
+
+
+def _stamp(objects: pa.Table, source: str, now: datetime) -> pa.Table:
+    size = len(objects)
+    columns = {
+        "source": pa.array([source] * size),
+        "claimed_at": pa.array([now] * size, OWN["claimed_at"].type),
+        **{name: objects[name] for name in ("object_id", "uri", "etag", "size", "modified_at")},
+    }
+    schema = pa.schema([field for field in MANIFEST if field.name != "batch_id"])
+    return pa.table([columns[name] for name in schema.names], schema=schema)
+
+
+def batch_id(manifest: pa.Table) -> str:
+    """Sortable id of a batch: UTC time of its claim, then a fingerprint of its objects."""
+    claimed_at = manifest["claimed_at"][0].as_py().astimezone(UTC)
+    digest = hashlib.blake2b(digest_size=4)
+    for one in manifest["object_id"].to_pylist():
+        digest.update(one.encode())
+    return f"{claimed_at:%Y%m%dT%H%M%SZ}-{digest.hexdigest()}"
+
+
+@dataclass(frozen=True, slots=True)
+class Claim:
+    """One batch as the log has it."""
+
+    batch_id: str
+    source: str
+    objects: int
+    claimed_at: datetime
+    path: str
+
+
+class ClaimLog:
+    """The claims of one lake: `_claims/000000000001.parquet` and on, one batch each."""
+
+    def __init__(self, files: LakeFiles) -> None:
+        """A log among the lake's files."""
+        self._files = files
+        self._known: dict[str, Claim] = {}
+        self._ids: dict[str, pa.ChunkedArray] = {}
+
+    def _paths(self) -> list[str]:
+        return [name for name in self._files.names(FOLDER) if name.endswith(".parquet")]
+
+    def claims(self) -> list[Claim]:
+        """Every claim, oldest first."""
+        for path in self._paths():
+            if path not in self._known:
+                self._remember(path, self._files.get_parquet(path, ["batch_id", "object_id", "source", "claimed_at"]))
+        return list(self._known.values())
+
+    def claimed_ids(self, source: str) -> ClaimedIds:
+        """The object_ids claimed from one source."""
+        return ClaimedIds(self._ids[claim.path] for claim in self.claims() if claim.source == source)
+
+    def _remember(self, path: str, table: pa.Table) -> Claim:
+        first = table.slice(0, 1).to_pylist()[0]
+        claim = Claim(first["batch_id"], first["source"], len(table), first["claimed_at"], path)
+        self._known[path], self._ids[path] = claim, table["object_id"]
+        return claim
+
+    def manifest(self, wanted: str) -> pa.Table:
+        """The manifest of a batch (schema MANIFEST). Raises UnknownBatch."""
+        for claim in self.claims():
+            if claim.batch_id == wanted:
+                return self._files.get_parquet(claim.path)
+        raise UnknownBatch(
+            f"No batch '{wanted}' is claimed in this lake. `dicom-assets status` lists the batches that there are."
+        )
+
+    def append(self, manifest: pa.Table, after: int) -> Claim | None:
+        """Writes a claim as number after + 1; None when somebody else was first, and the plan is outdated."""
+        name = batch_id(manifest)
+        table = manifest.add_column(0, MANIFEST.field("batch_id"), pa.array([name] * len(manifest))).cast(MANIFEST)
+        path = f"{FOLDER}/{after + 1:012d}.parquet"
+        if not self._files.put_parquet(path, table, create=True):
+            return None
+        return self._remember(path, table)
+
+    def __len__(self) -> int:
+        """The number of the newest claim."""
+        paths = self._paths()
+        return int(paths[-1].rsplit("/", 1)[1].removesuffix(".parquet")) if paths else 0
+
+
+@dataclass(frozen=True, slots=True)
+class Claimed:
+    """What one round of claiming did; see Plan."""
+
+    claims: tuple[Claim, ...]
+    waiting: int
+    quiet_at: datetime | None
+    more: bool
+
+
+def claim_new(store: LandingStore, log: ClaimLog, settings: ClaimingSettings, now: datetime | None = None) -> Claimed:
+    """Lists a source and claims what is new in it, batch by batch, each claim durable before the next.
+
+    Raises SourceUnavailable before anything is claimed when the source cannot be listed whole, and LakeError.
+    """
+    while True:
+        newest = len(log)
+        claimed_ids = log.claimed_ids(store.name)
+        planned = plan(store.name, store.list(), claimed_ids, now or datetime.now(UTC), settings)
+        done: list[Claim] = []
+        for manifest in planned.batches:
+            claim = log.append(manifest, newest)
+            if claim is None:
+                break
+            done.append(claim)
+            newest += 1
+        else:
+            return Claimed(tuple(done), planned.waiting, planned.quiet_at, planned.more)
+        if done:
+            return Claimed(tuple(done), planned.waiting, planned.quiet_at, True)
+
+
+def seconds_until(moment: datetime | None) -> int:
+    """Whole seconds until a moment, at least 0."""
+    return 0 if moment is None else max(0, math.ceil((moment - datetime.now(UTC)).total_seconds()))
