@@ -26,10 +26,10 @@ from dicom_assets.landing.store import LISTING, ObjectError, ObjectRef, OpenObje
 from dicom_assets.settings import SourceSettings
 
 LISTING_ROWS = 10_000
-"""Rows of one record batch of a listing; the last one is shorter."""
+"""Least rows of a record batch of a listing, at most twice as many; the last one may be shorter."""
 
 _SCHEME = "file://"
-_PLAIN_NAME = re.compile(rb"[A-Za-z0-9._~-]+").fullmatch
+_PLAIN_NAMES = re.compile(rb"[A-Za-z0-9._~/-]*").fullmatch
 _GONE = {errno.ENOENT, errno.ENOTDIR, errno.ELOOP}
 _by_name = attrgetter("name")
 
@@ -55,7 +55,11 @@ def path_of(uri: str) -> str:
 
 def etag_of(status: os.stat_result) -> str:
     """Version of a file's bytes: modification time in ns and size, both hexadecimal."""
-    return f"{status.st_mtime_ns:x}-{status.st_size:x}"
+    return _etag(status.st_mtime_ns, status.st_size)
+
+
+def _etag(time: int, size: int) -> str:
+    return f"{time:x}-{size:x}"
 
 
 class LocalObject:
@@ -143,15 +147,15 @@ class LocalFolder:
             folder, below = pending.pop()
             files, folders = self._scan(folder)
             prefix = uri_of(folder).rstrip("/") + "/"
-            for name, status in self._files(files, below):
-                rows.add(prefix, name, status)
-                if rows.full:
+            for start in range(0, len(files), LISTING_ROWS):
+                self._add(files[start : start + LISTING_ROWS], prefix, below, rows)
+                if len(rows) >= LISTING_ROWS:
                     yield rows.take()
             deeper: Folders = [(folder.rstrip(b"/") + b"/" + name, below + name + b"/") for name in folders]
             if self._pruned is not None:
                 deeper = [(path, key) for path, key in deeper if not self._pruned(os.fsdecode(key[:-1]))]
             pending.extend(reversed(deeper))
-        if rows.started:
+        if len(rows):
             yield rows.take()
 
     def open_all(self, objects: Sequence[ObjectRef], first_bytes: int) -> Iterator[OpenObject | ObjectError]:
@@ -204,12 +208,13 @@ class LocalFolder:
         folders.sort()
         return files, folders
 
-    def _files(self, entries: Entries, below: bytes) -> Iterator[tuple[bytes, os.stat_result]]:
-        """Name and status of each wanted regular file."""
+    def _add(self, entries: Entries, prefix: str, below: bytes, rows: _Rows) -> None:
+        """Adds the wanted regular files among entries of one folder."""
         wanted = self._wanted
+        if wanted is not None:
+            entries = [entry for entry in entries if wanted(os.fsdecode(below + entry.name))]
+        names: Names = []
         for entry in entries:
-            if wanted is not None and not wanted(os.fsdecode(below + entry.name)):
-                continue
             try:
                 status = entry.stat()
             except OSError as error:
@@ -217,7 +222,10 @@ class LocalFolder:
                     continue
                 raise self._unavailable(error, is_root=False) from None
             if stat.S_ISREG(status.st_mode):
-                yield entry.name, status
+                names.append(entry.name)
+                rows.times.append(status.st_mtime_ns)
+                rows.sizes.append(status.st_size)
+        rows.uris += [prefix + name for name in _encoded(names)]
 
     def _unavailable(self, error: OSError, *, is_root: bool) -> SourceUnavailable:
         """What happened and what to do, without a path below the root."""
@@ -238,37 +246,34 @@ class LocalFolder:
 
 
 class _Rows:
-    """Rows of a listing on their way into a record batch."""
+    """Rows of a listing on their way into a record batch. times: modification, in ns."""
 
-    __slots__ = ("etags", "sizes", "times", "uris")
+    __slots__ = ("sizes", "times", "uris")
 
     def __init__(self) -> None:
         self.uris: list[str] = []
-        self.etags: list[str] = []
         self.sizes: list[int] = []
         self.times: list[int] = []
 
-    @property
-    def full(self) -> bool:
-        return len(self.uris) >= LISTING_ROWS
-
-    @property
-    def started(self) -> bool:
-        return bool(self.uris)
-
-    def add(self, prefix: str, name: bytes, status: os.stat_result) -> None:
-        """One file; modification time is cut to microseconds, the table's unit."""
-        self.uris.append(prefix + (name.decode("ascii") if _PLAIN_NAME(name) else quote_from_bytes(name)))
-        self.etags.append(f"{status.st_mtime_ns:x}-{status.st_size:x}")
-        self.sizes.append(status.st_size)
-        self.times.append(status.st_mtime_ns // 1000)
+    def __len__(self) -> int:
+        return len(self.uris)
 
     def take(self) -> pa.RecordBatch:
         """The rows so far as one record batch; begins anew."""
-        columns = (self.uris, self.etags, self.sizes, self.times)
+        etags = [_etag(time, size) for time, size in zip(self.times, self.sizes, strict=True)]
+        micros = [time // 1000 for time in self.times]
+        columns = (self.uris, etags, self.sizes, micros)
         arrays = [pa.array(values, field.type) for values, field in zip(columns, LISTING, strict=True)]
-        self.uris, self.etags, self.sizes, self.times = [], [], [], []
+        self.uris, self.sizes, self.times = [], [], []
         return pa.RecordBatch.from_arrays(arrays, schema=LISTING)
+
+
+def _encoded(names: Names) -> list[str]:
+    """Each name percent-encoded; all at once where none needs it, which is nearly always."""
+    joined = b"/".join(names)
+    if _PLAIN_NAMES(joined):
+        return joined.decode("ascii").split("/") if names else []
+    return [quote_from_bytes(name) for name in names]
 
 
 def _changed() -> ObjectError:
