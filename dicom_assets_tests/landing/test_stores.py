@@ -1,0 +1,39 @@
+"""Which store serves which root."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from dicom_assets.landing.local import LocalFolder
+from dicom_assets.landing.stores import open_store
+from dicom_assets.settings import SettingsError, SourceSettings
+
+
+@pytest.mark.parametrize("root", ["/data/in", "file:///data/in"])
+def test_paths_and_file_uris_are_folders(root: str) -> None:
+    store = open_store(SourceSettings(name="ct", root=root))
+    assert isinstance(store, LocalFolder)
+    assert store.name == "ct"
+
+
+def test_a_file_uri_and_its_path_list_the_same(tmp_path: Path) -> None:
+    folder = tmp_path / "a b"
+    folder.mkdir()
+    (folder / "x").write_bytes(b"1")
+    by_path = list(open_store(SourceSettings(root=str(folder))).list())
+    by_uri = list(open_store(SourceSettings(root=folder.as_uri())).list())
+    assert by_path == by_uri
+    assert len(by_path) == 1
+
+
+@pytest.mark.parametrize("root", ["az://c/p", "abfss://c@a.dfs.core.windows.net/p", "s3://bucket", "file://host/share"])
+def test_a_root_that_no_store_serves_is_refused_with_the_source_and_a_way_out(root: str) -> None:
+    with pytest.raises(SettingsError, match=r"Source 'ct': .*folder"):
+        open_store(SourceSettings(name="ct", root=root))
+
+
+def test_a_wrong_pattern_is_refused_when_the_store_is_opened() -> None:
+    with pytest.raises(SettingsError, match="patterns"):
+        open_store(SourceSettings(root="/x", include=("[b-a]",)))
