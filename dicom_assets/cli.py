@@ -19,7 +19,7 @@ import typer
 
 from dicom_assets.lake.files import LakeError
 from dicom_assets.landing.store import SourceUnavailable
-from dicom_assets.settings import Settings, SettingsError, load
+from dicom_assets.settings import SettingsError, load
 
 app = typer.Typer(
     name="dicom-assets",

@@ -1,4 +1,7 @@
-"""The one place where the graph is put together: `build_defs` returns it fresh, `defs` is the one that Dagster loads."""
+"""The one place where the graph is put together.
+
+`build_defs` returns it fresh, for tests and for other settings; `defs` is the one that Dagster loads.
+"""
 
 from __future__ import annotations
 

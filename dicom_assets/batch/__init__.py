@@ -1,0 +1,1 @@
+"""What happens to a batch between its claim and its closed books: expand, read, judge, publish, check, close."""

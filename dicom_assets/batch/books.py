@@ -10,6 +10,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from enum import StrEnum
+from typing import Any
 
 import pyarrow as pa
 
@@ -18,6 +19,7 @@ from dicom_assets.lake.codes import CODES, Outcome
 from dicom_assets.lake.delta import Lake
 from dicom_assets.lake.query import arrow, connect, quoted
 from dicom_assets.lake.registry import BATCHES, INGESTION_ERRORS
+from dicom_assets.landing.claims import UnknownBatch
 
 
 class Status(StrEnum):
@@ -76,7 +78,7 @@ def open_batch(lake: Lake, batch_id: str, source: str, run_id: str, seen: int) -
 
 
 def counted(lake: Lake, batch_id: str) -> Mapping[str, int]:
-    """What the tables hold of a batch: objects by outcome, clinical records and rows. Nothing is taken from counters."""
+    """What the tables hold of a batch: objects by outcome, clinical records and rows. No counter is trusted."""
     batch = quoted(batch_id)
     outcomes = ", ".join(f"count(*) FILTER (outcome = '{o}') AS {o}" for o in Outcome)
     with connect(lake, ["raw_files", "validated_batch", "ingestion_errors", "clinical"]) as connection:
@@ -98,7 +100,7 @@ def counted(lake: Lake, batch_id: str) -> Mapping[str, int]:
 def close_batch(lake: Lake, staging: Staging, run_id: str) -> Books:
     """Counts a batch in the tables, removes its staging and enters it as closed."""
     known = _known(lake, staging.batch_id)
-    row = dict(counted(lake, staging.batch_id))
+    row: dict[str, Any] = dict(counted(lake, staging.batch_id))
     read = sum(len(table) for table in staging.tables(Part.CLINICAL, ["record"])) + row.pop("record_errors")
     if known.status == Status.CLOSED and not staging.left():
         read = known.clinical_records  # cleanup alone was run again: what was read is not staged any more
@@ -120,7 +122,7 @@ def stop_batch(lake: Lake, staging: Staging, status: Status, reason: str, run_id
     """Enters a batch as paused or failed, with its staged errors published; its rows stay staged."""
     known = books_of(lake, staging.batch_id) or Books(staging.batch_id, source, status)
     publish_errors(lake, staging, status, reason, run_id)
-    row = dict(counted(lake, staging.batch_id))
+    row: dict[str, Any] = dict(counted(lake, staging.batch_id))
     row.pop("record_errors")
     row["seen"] = max(row["seen"], known.seen)
     stopped = replace(known, **row, status=status, reason=reason, run_id=run_id, closed_at=None)
@@ -152,7 +154,7 @@ def publish_errors(lake: Lake, staging: Staging, status: Status | None, reason: 
 def _known(lake: Lake, batch_id: str) -> Books:
     known = books_of(lake, batch_id)
     if known is None:
-        raise LookupError(f"Batch {batch_id} was never opened: run the whole job ingest_batch for it.")
+        raise UnknownBatch(f"Batch {batch_id} was never opened: run the whole job ingest_batch for it.")
     return known
 
 

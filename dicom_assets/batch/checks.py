@@ -277,7 +277,7 @@ def schema_is_registered(table: Table, context: CheckContext) -> CheckResult:
 
 
 def books_are_closed(context: CheckContext) -> CheckResult:
-    """seen = ingested + quarantined + ignored + deleted, and the batch is closed."""
+    """Seen = ingested + quarantined + ignored + deleted, and the batch is closed."""
     books = books_of(context.lake, context.staging.batch_id)
     if books is None:
         return CheckResult(False, "closed", "no row in batches")

@@ -102,6 +102,11 @@ def publish_clinical(lake: Lake, staging: Staging) -> int:
                 f"CREATE TEMP TABLE versions AS SELECT * FROM staged UNION ALL BY NAME "
                 f"SELECT * FROM published WHERE batch_id IN ({listed})"
             )
-            rows = arrow(connection, f"SELECT * FROM versions SEMI JOIN ({_NEWEST_FILES}) USING (file_key, object_id) ORDER BY batch_id, record").select(CLINICAL.schema.names).cast(CLINICAL.schema)
+            newest = arrow(
+                connection,
+                f"SELECT * FROM versions SEMI JOIN ({_NEWEST_FILES}) USING (file_key, object_id) "
+                "ORDER BY batch_id, object_id, record",
+            )
+        rows = newest.select(CLINICAL.schema.names).cast(CLINICAL.schema)
         lake.replace(CLINICAL.name, replaced, rows)
     return sum(1 for batch in rows["batch_id"].to_pylist() if batch == staging.batch_id)

@@ -42,7 +42,7 @@ def _evaluate(
         result = rule.rule(CheckContext(batch.lake, batch.staging, limits))
         if rule.blocking and not result.passed:
             words = result.explanation or f"{rule.description}: expected {result.expected}, actual {result.actual}"
-            batch.stop(Status.PAUSED, f"{rule.table}.{rule.name}: {words}", context.run_id)
+            batch.stop(Status.PAUSED, f"{rule.table}.{rule.name}: {words}", context.run.run_id)
     return _result(rule, result)
 
 

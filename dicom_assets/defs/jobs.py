@@ -1,5 +1,8 @@
 """Jobs: `ingest_batch` runs one batch, `claim_new_files` claims by hand, `maintain_lake` keeps the tables quick."""
 
+from collections.abc import Sequence
+from typing import Any
+
 import dagster as dg
 
 from dicom_assets.batch.work import Work
@@ -57,5 +60,5 @@ def claim_new_files() -> None:
     claim()
 
 
-JOBS = [ingest_batch, maintain_lake, claim_new_files]
+JOBS: Sequence[Any] = [ingest_batch, maintain_lake, claim_new_files]
 """Every job."""

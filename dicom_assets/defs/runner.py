@@ -18,9 +18,9 @@ from dagster._core.storage.tags import PARTITION_NAME_TAG
 from dicom_assets.batch.books import Books, Status, books_of
 from dicom_assets.batch.read import Progress
 from dicom_assets.batch.work import BatchBusy, Work
+from dicom_assets.definitions import build_defs
 from dicom_assets.defs.jobs import claim_everywhere, register
 from dicom_assets.defs.sensors import mark
-from dicom_assets.definitions import build_defs
 from dicom_assets.lake.locks import LockBusy
 from dicom_assets.landing.claims import Claimed, seconds_until
 from dicom_assets.settings import Settings
@@ -52,8 +52,11 @@ class Ended:
 
 
 def dagster_home(settings: Settings) -> Path:
-    """Where Dagster's state lies: DAGSTER_HOME, else the project's folder when it is the current one, else beside
-    the lake, in `{lake}.dagster`, made when it is missing."""
+    """Where Dagster's state lies.
+
+    DAGSTER_HOME; else the project's folder when it is the current one; else beside the lake, in `{lake}.dagster`, made
+    when it is missing.
+    """
     named = os.environ.get("DAGSTER_HOME")
     if named:
         return Path(named)

@@ -8,6 +8,8 @@ from contextlib import contextmanager
 from typing import Any
 
 import dagster as dg
+import duckdb
+import pyarrow as pa
 
 from dicom_assets.batch.work import BatchBusy
 from dicom_assets.defs.partitions import BATCH
@@ -26,7 +28,7 @@ OWNERS = ["team:imaging-data"]
 # lasts longer needs a person.
 OUTSIDE = dg.RetryPolicy(max_retries=2, delay=1, backoff=dg.Backoff.EXPONENTIAL, jitter=dg.Jitter.PLUS_MINUS)
 
-FINAL = (ForeignTable, UnknownBatch, SettingsError, BatchBusy, LookupError)
+FINAL = (ForeignTable, UnknownBatch, SettingsError, BatchBusy)
 
 
 def table_schema(table: Table) -> dg.TableSchema:
@@ -65,7 +67,7 @@ def batch_asset(
     if table is not None:
         description = f"{table.description}\n\nOne row: {table.grain}."
         metadata = {"dagster/column_schema": table_schema(table), "dagster/column_lineage": column_lineage(table)}
-    return dg.asset(
+    decorator: Callable[[Callable[..., Any]], dg.AssetsDefinition] = dg.asset(
         name=name,
         deps=list(deps),
         partitions_def=BATCH,
@@ -77,6 +79,7 @@ def batch_asset(
         retry_policy=OUTSIDE,
         **options,
     )
+    return decorator
 
 
 def materialized(lake: Lake, name: str, rows: int, **counts: int | float | str) -> dg.MaterializeResult[Any]:
@@ -92,13 +95,18 @@ def materialized(lake: Lake, name: str, rows: int, **counts: int | float | str) 
 
 @contextmanager
 def clear_failures() -> Iterator[None]:
-    """Turns typed errors into failures of a step: retried where the reason may pass, final where only a person helps."""
+    """Turns typed errors into failures of a step: retried where the reason may pass, final where a person must help.
+
+    Errors of libraries may hold values of rows, so only their kind is passed on.
+    """
     try:
         yield
     except FINAL as error:
         raise dg.Failure(str(error), allow_retries=False) from None
     except (LakeError, SourceUnavailable) as error:
         raise dg.Failure(str(error)) from None
+    except (duckdb.Error, pa.ArrowException) as error:
+        raise dg.Failure(f"The rows of the batch cannot be processed: {type(error).__name__}.") from None
 
 
 def outcome_counts(outcomes: Mapping[str, int]) -> dict[str, int]:

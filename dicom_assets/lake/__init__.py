@@ -1,0 +1,1 @@
+"""What is kept: the registry of tables, the Delta store, the SQL of the hierarchy, queries."""

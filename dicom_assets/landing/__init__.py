@@ -1,0 +1,1 @@
+"""What arrives: stores, listing, claims, archives, events."""

@@ -13,6 +13,7 @@ import math
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
+from itertools import pairwise
 
 import numpy as np
 import numpy.typing as npt
@@ -146,7 +147,7 @@ def _folders(objects: pa.Table) -> Iterator[pa.Table]:
     folders = pc.replace_substring_regex(objects["uri"], r"[^/]*$", "").combine_chunks()
     changes = np.flatnonzero(np.asarray(pc.not_equal(folders[1:], folders[:-1]))) + 1
     edges = [0, *changes.tolist(), len(objects)]
-    for start, end in zip(edges, edges[1:], strict=False):
+    for start, end in pairwise(edges):
         yield objects.slice(start, end - start)
 
 
