@@ -4,9 +4,9 @@ Belongs here: the layout of a window file, reading it whole or in part, the norm
 instance. Does not belong here: asking a service for changes and writing the file (`service`), reading the metadata of
 an entry (`dicom`).
 
-A window file is newline-delimited JSON in zstd frames, so that `zstdcat`, DuckDB and pandas read it. The first frame
-is one line that describes the window; every further frame holds whole lines, one entry each, as the service sent it.
-The first line says how long each frame is, so that a part of a large window is read without the rest.
+A window file is newline-delimited JSON in zstd frames, so that `zstdcat`, DuckDB and pandas read it. The first two
+frames are one line that describes the window; every further frame holds whole lines, one entry each, as the service
+sent it. The first line says how long each frame is, so that a part of a large window is read without the rest.
 """
 
 from __future__ import annotations

@@ -16,7 +16,7 @@ import pyarrow as pa
 
 from dicom_assets.dicom.source import BytesSource
 from dicom_assets.lake.files import LakeError, LakeFiles
-from dicom_assets.landing.changes import Frame, PageHead, PageUnreadable, line_digest, read_head, read_page
+from dicom_assets.landing.changes import FIRST_WORDS, Frame, PageHead, PageUnreadable, line_digest, read_head, read_page
 from dicom_assets.service.feed import FeedPage, Window, iso
 from dicom_assets.settings import ServiceSettings
 
@@ -94,7 +94,11 @@ def page_bytes(service: str, protocol: str, window: Window | None, pages: Iterab
         frames=tuple(frames),
         digest=digest.hexdigest(),
     )
-    return b"".join([_compress(head.line()), *compressed]), head
+    first = head.line()
+    # The words that tell the file's kind have a frame of their own: they inflate from the first bytes, however long
+    # the first line is.
+    kind, rest = first[: len(FIRST_WORDS)], first[len(FIRST_WORDS) :]
+    return b"".join([_compress(kind), _compress(rest), *compressed]), head
 
 
 def _compress(data: bytes) -> bytes:

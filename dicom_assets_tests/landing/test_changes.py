@@ -130,6 +130,12 @@ def test_a_window_file_is_known_by_its_first_bytes():
     assert not looks_like_change_page(b"\x28\xb5\x2f\xfd" + b"\0" * 100)
 
 
+def test_a_window_file_is_known_by_its_first_bytes_however_long_its_first_line_is():
+    data, head = page(*[1] * 5_000)
+    assert len(head.line()) > 10_000
+    assert looks_like_change_page(data[:64])
+
+
 def test_the_first_line_describes_pages_and_frames():
     data, head = page(200, 200, 7)
     assert read_head(BytesSource(data)) == head

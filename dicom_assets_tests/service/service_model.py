@@ -15,8 +15,12 @@ import threading
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
+from pathlib import Path
 
 import orjson
+import pydicom
+import pydicom.data
+from pydicom.datadict import dictionary_VR, tag_for_keyword
 
 BULK = {"OB", "OD", "OF", "OL", "OV", "OW", "UN"}
 TICKS = 10_000_000
@@ -222,8 +226,6 @@ def text_of_ticks(ticks: int) -> str:
 
 def metadata(study: str, series: str, instance: str, **values: str) -> dict:
     """A small set of metadata; values by DICOM keyword are texts."""
-    from pydicom.datadict import dictionary_VR, tag_for_keyword
-
     found = {
         "00080018": {"vr": "UI", "Value": [instance]},
         "0020000D": {"vr": "UI", "Value": [study]},
@@ -240,11 +242,8 @@ def metadata(study: str, series: str, instance: str, **values: str) -> dict:
 
 def real_metadata(count: int = 200) -> Iterator[dict]:
     """DICOM JSON of the files that pydicom's wheel carries, those with a whole identity, each instance once."""
-    import pydicom
-    from pydicom.data import get_testdata_files
-
     seen: set[Key] = set()
-    for path in sorted(get_testdata_files("*.dcm")):
+    for path in sorted((Path(pydicom.data.__file__).parent / "test_files").glob("*.dcm")):
         if len(seen) >= count:
             return
         try:
