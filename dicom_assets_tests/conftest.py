@@ -1,0 +1,38 @@
+"""Fixtures of the spine: a landing folder, a lake's graph, and silence from Dagster."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import dagster as dg
+import pytest
+
+from dicom_assets_tests.support.lakes import Graph, quiet_dagster, settings_for
+from dicom_assets_tests.support.landings import LandingFolder
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _quiet() -> None:
+    quiet_dagster()
+
+
+@pytest.fixture
+def landing(tmp_path: Path) -> LandingFolder:
+    """An empty landing folder."""
+    root = tmp_path / "landing"
+    root.mkdir()
+    return LandingFolder(root)
+
+
+@pytest.fixture
+def instance() -> Iterator[dg.DagsterInstance]:
+    """A Dagster instance in memory."""
+    with dg.DagsterInstance.ephemeral() as one:
+        yield one
+
+
+@pytest.fixture
+def graph(tmp_path: Path, landing: LandingFolder, instance: dg.DagsterInstance) -> Graph:
+    """The graph over the landing folder and a new lake."""
+    return Graph(settings_for(tmp_path / "lake", landing.root), instance)

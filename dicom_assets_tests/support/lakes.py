@@ -1,0 +1,174 @@
+"""Lakes run in process: settings for a test's folders, claiming, the real job on an ephemeral instance, and the tables.
+
+Belongs here: what a test needs to run the graph and to look at what it did. Does not belong here: the command line
+(`commands`).
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import dagster as dg
+import pyarrow as pa
+
+from dicom_assets.batch import work as work_module
+from dicom_assets.batch.books import Books, books_of
+from dicom_assets.batch.engine import InlineEngine
+from dicom_assets.batch.work import Work
+from dicom_assets.defs.jobs import register
+from dicom_assets.definitions import build_defs
+from dicom_assets.lake.delta import Lake
+from dicom_assets.lake.query import arrow, connect
+from dicom_assets.lake.registry import TABLES
+from dicom_assets.landing.claims import claim_new
+from dicom_assets.settings import Settings
+
+QUIET = {"loggers": {"console": {"config": {"log_level": "CRITICAL"}}}}
+
+
+def settings_for(lake: Path, *landings: Path, **sections: Mapping[str, Any]) -> Settings:
+    """Settings of a test: sources `landing`, `landing2`, … and sections such as `gate={…}`."""
+    names = ["landing", *(f"landing{number}" for number in range(2, len(landings) + 1))]
+    return Settings.model_validate(
+        {
+            "lake": str(lake),
+            "sources": [{"name": name, "root": str(root)} for name, root in zip(names, landings, strict=True)],
+            "reading": {"workers": 1, **sections.pop("reading", {})},
+            **sections,
+        }
+    )
+
+
+class _InlineEngine(InlineEngine):
+    """The engine of tests: everything in this process."""
+
+    def __init__(self, *_: object) -> None:
+        pass
+
+    def __enter__(self) -> _InlineEngine:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        return
+
+
+@contextmanager
+def reading_inline() -> Iterator[None]:
+    """Reads in this process: a second faster for each batch. Processes have tests of their own."""
+    kept = work_module.ProcessEngine
+    work_module.ProcessEngine = _InlineEngine  # type: ignore[assignment,misc]
+    try:
+        yield
+    finally:
+        work_module.ProcessEngine = kept  # type: ignore[misc]
+
+
+@dataclass
+class Graph:
+    """The real graph over one lake, run in this process on an ephemeral instance."""
+
+    settings: Settings
+    instance: dg.DagsterInstance
+    results: dict[str, dg.ExecuteInProcessResult] = field(default_factory=dict)
+
+    @property
+    def lake(self) -> Lake:
+        """The lake as it is now."""
+        return Lake(self.settings.lake)
+
+    @contextmanager
+    def work(self) -> Iterator[Work]:
+        """A Work of its own, closed at the end."""
+        with Work(self.settings) as work:
+            yield work
+
+    def claim(self) -> list[str]:
+        """Claims what is new in every source and registers the batches; which."""
+        with self.work() as work:
+            claimed = [
+                claim.batch_id
+                for store in work.stores()
+                for claim in claim_new(store, work.log, self.settings.claiming).claims
+            ]
+            register(self.instance, claimed)
+            return claimed
+
+    def run(
+        self, batch_id: str, config: Mapping[str, Any] | None = None, select: Sequence[str] | None = None
+    ) -> dg.ExecuteInProcessResult:
+        """Runs job ingest_batch for one batch; a failure is in the result, not raised. config: run config of ops."""
+        job = build_defs(self.settings).resolve_job_def("ingest_batch")
+        with reading_inline():
+            result = job.execute_in_process(
+                partition_key=batch_id,
+                instance=self.instance,
+                raise_on_error=False,
+                run_config={**QUIET, "ops": dict(config or {})},
+                asset_selection=[dg.AssetKey(name) for name in select] if select else None,
+            )
+        self.results[batch_id] = result
+        return result
+
+    def ingest(self) -> list[str]:
+        """Claims and runs what is new; the batches, in their order."""
+        batches = self.claim()
+        for batch in batches:
+            self.run(batch)
+        return batches
+
+    def books(self, batch_id: str) -> Books:
+        """The books of one batch."""
+        found = books_of(self.lake, batch_id)
+        assert found is not None, "the batch never started"
+        return found
+
+    def rows(self, sql: str) -> list[dict[str, Any]]:
+        """Rows of a query over the lake's tables."""
+        with connect(self.lake) as connection:
+            return arrow(connection, sql).to_pylist()
+
+    def checks(self, batch_id: str) -> dict[str, dg.AssetCheckEvaluation]:
+        """What the checks of a batch's last run said, by `table.check`."""
+        return {
+            f"{one.asset_key.to_user_string()}.{one.check_name}": one
+            for one in self.results[batch_id].get_asset_check_evaluations()
+        }
+
+
+def quiet_dagster() -> None:
+    """Dagster's events are looked at as values; on the terminal they would hide a test's failure."""
+    logging.getLogger("dagster").setLevel(logging.CRITICAL)
+
+
+def table(lake: Lake, name: str, *, without: Sequence[str] = ()) -> pa.Table:
+    """All rows of a table, in the order of its key, without some columns."""
+    order = ", ".join(f'"{column}"' for column in TABLES[name].key)
+    with connect(lake, [name]) as connection:
+        found = arrow(connection, f"SELECT * FROM {name} ORDER BY {order}")
+    return found.drop_columns(list(without)) if without else found
+
+
+VARYING = {
+    "validated_batch": ["judged_at"],
+    "ingestion_errors": ["occurred_at", "run_id"],
+    "batches": ["started_at", "closed_at", "run_id"],
+}
+"""Columns that say when and by which run something happened: a rerun changes these and no other."""
+
+
+def contents(lake: Lake, names: Sequence[str] = tuple(TABLES)) -> dict[str, list[dict[str, Any]]]:
+    """Every row of every table but for the columns of VARYING, ready to be compared."""
+    return {name: table(lake, name, without=VARYING.get(name, ())).to_pylist() for name in names}
+
+
+def versions(lake: Lake) -> dict[str, int]:
+    """The Delta version of every table."""
+    return {name: lake.table(name).version() for name in TABLES}
+
+
+Tamper = Callable[[Graph, str], None]
