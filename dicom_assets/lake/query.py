@@ -26,6 +26,26 @@ _SQL_TYPES = {
 }
 
 
+VIEWS = {
+    "study_clinical": (
+        ("study", "clinical"),
+        """
+-- one row per study and clinical record of its patient; an empty PatientID joins nothing, issuers must agree
+SELECT
+    study.source, study.StudyInstanceUID, study.study_key, study.PatientID, study.IssuerOfPatientID,
+    study.StudyDate, study.StudyDescription, study.ModalitiesInStudy, study.series_count, study.instance_count,
+    clinical.record_type, clinical.record_key, clinical.record, clinical.record_values
+FROM study
+JOIN clinical
+    ON trim(clinical.PatientID) = trim(study.PatientID)
+    AND coalesce(trim(clinical.IssuerOfPatientID), '') = coalesce(trim(study.IssuerOfPatientID), '')
+WHERE trim(study.PatientID) <> ''
+""",
+    )
+}
+"""Views beside the tables: the tables that each needs, and its SQL."""
+
+
 class QueryError(Exception):
     """A query cannot be run; the message says why."""
 
@@ -65,8 +85,12 @@ def connect(lake: Lake, tables: Iterable[str] | None = None) -> duckdb.DuckDBPyC
     """A DuckDB connection in memory with tables of the lake as views, as they are now."""
     connection = duckdb.connect()
     connection.execute("SET TimeZone = 'UTC'")
-    for name in tables if tables is not None else TABLES:
+    wanted = list(tables if tables is not None else TABLES)
+    for name in wanted:
         connection.execute(f'CREATE VIEW "{name}" AS SELECT * FROM {scan(lake, name)}')
+    for name, (needed, sql) in VIEWS.items():
+        if set(needed) <= set(wanted):
+            connection.execute(f'CREATE VIEW "{name}" AS {sql}')
     return connection
 
 
