@@ -7,6 +7,7 @@ and are read where a connection is made).
 from __future__ import annotations
 
 import codecs
+import io
 import os
 import re
 import tomllib
@@ -114,7 +115,7 @@ class ClinicalSettings(_Section):
     @classmethod
     def _known(cls, encoding: str | None) -> str | None:
         try:
-            b"".decode(encoding or "utf-8")
+            io.TextIOWrapper(io.BytesIO(), encoding)
             return encoding and codecs.lookup(encoding).name
         except LookupError:
             raise ValueError("no codec of this name; try utf-8, cp1252 or utf-16") from None

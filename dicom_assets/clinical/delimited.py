@@ -19,6 +19,7 @@ import pandas as pd
 
 from dicom_assets.clinical.dialect import detect, errors_for
 from dicom_assets.clinical.source import UNREADABLE, Bytes, ClinicalUnreadable, SourceFile
+from dicom_assets.settings import ClinicalSettings
 
 HEAD_BYTES = 65_536
 CHUNK_RECORDS = 20_000
@@ -87,14 +88,14 @@ class _Lines:
         self._given_back.extendleft(reversed(self.current[1:]))
 
 
-def delimited_frames(source: Bytes, encoding: str | None) -> Iterator[Frame]:
+def delimited_frames(source: Bytes, settings: ClinicalSettings) -> Iterator[Frame]:
     """Frames of at most CHUNK_RECORDS records and about CHUNK_CHARACTERS characters.
 
-    encoding: a codec of Python, or None to detect it. Raises ClinicalUnreadable, also after some frames: then the file
-    as a whole is refused. Storage errors as they come.
+    Raises ClinicalUnreadable, also after some frames: then the file as a whole is refused. Storage errors as they come.
     """
     head = source.read(0, HEAD_BYTES)
-    dialect = detect(head, len(head) >= source.size, encoding)
+    whole = len(head) >= source.size
+    dialect = detect(head, whole, encoding=settings.encoding, known=settings.patient_id_columns, doubtful=True)
     if dialect is None:
         raise ClinicalUnreadable(
             UNREADABLE, "No header with names of columns, separated by comma, semicolon, tab or bar, was found."

@@ -35,10 +35,11 @@ _BOMS = (
 )
 _CONTROL = re.compile(r"[\x00-\x08\x0e-\x1f\x7f\ufffe\uffff]")
 _RULE = re.compile(r"[-=:+| ]*")
-_SENTENCE = re.compile(r"(?:\S+\s+){3,}\S*[.!?]|(?:\S+\s+){9,}")
+_SENTENCE = re.compile(r"(?:\S+\s+){2,}\S*[.!?]$|(?:\S+\s+){9,}")
 _VALUE = re.compile(r"[-+]?\d[\d.,:/T -]*")
 _MARKUP = ("{", "[", "<", "#!", "%PDF", "%!PS", "{\\rtf")
 _ALONE_LEAST = 8
+_IGNORED_IN_NAMES = str.maketrans("", "", " _-\t\r\n")
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,11 +90,19 @@ def decode_head(head: bytes, encoding: str) -> str | None:
     return None if _CONTROL.search(text) else text
 
 
-def detect(head: bytes, whole: bool, encoding: str | None = None) -> Dialect | None:
+def plain_name(name: str) -> str:
+    """A column's name as it is compared: without regard to case, space, `_` and `-`."""
+    return name.translate(_IGNORED_IN_NAMES).casefold()
+
+
+def detect(
+    head: bytes, whole: bool, *, encoding: str | None = None, known: Sequence[str] = (), doubtful: bool = False
+) -> Dialect | None:
     """How the table that begins with `head` is written, or None when it is no table of at least two columns.
 
-    whole: `head` is all there is; otherwise its last line may be cut and is left out. A table needs a record below its
-    header, unless the header alone fills `head`. encoding: taken as given instead of detected.
+    whole: `head` is all there is; otherwise its last line may be cut and is left out. encoding: taken as given instead
+    of detected. known: names of columns of which one makes any first line the header of a table. doubtful: take what
+    is likeliest, however many records have another number of fields than the header.
     """
     encoding = encoding or encoding_of(head)
     text = decode_head(head, encoding)
@@ -102,18 +111,34 @@ def detect(head: bytes, whole: bool, encoding: str | None = None) -> Dialect | N
     lines = list(io.StringIO(text, newline=""))
     if not whole and len(lines) > 1:
         lines.pop()
+    wanted = {plain_name(name) for name in known}
     best: tuple[float, int, str, list[str]] | None = None
     for delimiter in DELIMITERS:
         records = _records(lines, delimiter)
-        score = _score(records, delimiter, cut=not whole and len(lines) == 1)
-        if score and (best is None or (score, len(records[0])) > best[:2]):
-            best = (score, len(records[0]), delimiter, records[0])
+        if not records or len(records[0]) < 2:
+            continue
+        header = records[0]
+        is_known = any(plain_name(name) in wanted for name in header)
+        score = 1.0 + _share(records) if is_known else _score(records, cut=not whole and len(lines) == 1)
+        if doubtful and not is_known and _is_header(header):
+            score = _share(records)
+        if (score or doubtful) and (best is None or (score, len(header)) > best[:2]):
+            best = (score, len(header), delimiter, header)
     return Dialect(encoding, best[2], tuple(best[3])) if best else None
 
 
-def looks_like_table(head: bytes, whole: bool) -> bool:
-    """Whether an object that begins with `head` is a text table with a header; prose with commas is not."""
-    return detect(head, whole) is not None
+def looks_like_table(head: bytes, whole: bool, known: Sequence[str] = ()) -> bool:
+    """Whether an object that begins with `head` is a text table with a header and records; prose with commas is not.
+
+    Where the first line holds a known name it is a table; otherwise a header alone is one only when it fills `head`.
+    """
+    found = detect(head, whole, known=known)
+    return found is not None and (not whole or _has_records(head, found))
+
+
+def _has_records(head: bytes, dialect: Dialect) -> bool:
+    text = decode_head(head, dialect.encoding) or ""
+    return len(_records(list(io.StringIO(text, newline="")), dialect.delimiter)) > 1
 
 
 def _records(lines: Sequence[str], delimiter: str) -> list[list[str]]:
@@ -130,17 +155,22 @@ def _records(lines: Sequence[str], delimiter: str) -> list[list[str]]:
     return records
 
 
-def _score(records: Sequence[Sequence[str]], delimiter: str, cut: bool) -> float:
+def _share(records: Sequence[Sequence[str]]) -> float:
+    """Share of the records behind the header that have as many fields."""
+    width, body = len(records[0]), records[1:]
+    return sum(_fits(fields, width) for fields in body) / len(body) if body else 0.0
+
+
+def _score(records: Sequence[Sequence[str]], cut: bool) -> float:
     """Share of records with as many fields as the header, 0 when this is no table."""
-    if not records or not _is_header(records[0], delimiter):
+    if not _is_header(records[0]):
         return 0.0
-    width = len(records[0])
-    if len(records) == 1:
+    width, body = len(records[0]), records[1:]
+    if not body:
         return 0.5 if cut and width >= _ALONE_LEAST else 0.0
-    body = records[1:]
-    if all(_RULE.fullmatch("".join(fields)) for fields in body[:1]) and any(body[0]):
+    if _RULE.fullmatch("".join(body[0])) and any(body[0]):
         return 0.0
-    share = sum(_fits(fields, width) for fields in body) / len(body)
+    share = _share(records)
     # Two columns are a weak sign: a letter has one comma a line, too.
     least = 0.9 if width == 2 and len(body) > 4 else 0.6 if width > 2 else 0.75
     return share if share >= least else 0.0
@@ -150,7 +180,7 @@ def _fits(fields: Sequence[str], width: int) -> bool:
     return len(fields) == width or (len(fields) > width and not any(fields[width:]))
 
 
-def _is_header(fields: Sequence[str], delimiter: str) -> bool:
+def _is_header(fields: Sequence[str]) -> bool:
     """Whether these can be names of columns: at least two, short, most of them different, no sentences, no values."""
     names = [name.strip() for name in fields]
     filled = [name for name in names if name]

@@ -23,6 +23,7 @@ import orjson
 import pyarrow as pa
 
 from dicom_assets.clinical.delimited import Frame, RecordError, delimited_frames
+from dicom_assets.clinical.dialect import plain_name
 from dicom_assets.clinical.parquet import MAGIC, parquet_frames
 from dicom_assets.clinical.source import UNREADABLE, Bytes, ClinicalUnreadable
 from dicom_assets.lake.registry import CLINICAL
@@ -41,8 +42,6 @@ RECORDS = pa.schema(
 RECORD_TYPE = "table"
 """Record type of a table that no configured dataset names."""
 
-_IGNORED_IN_NAMES = str.maketrans("", "", " _-\t")
-
 
 @dataclass(frozen=True, slots=True)
 class ClinicalChunk:
@@ -58,17 +57,9 @@ def read_table(source: Bytes, settings: ClinicalSettings) -> Iterator[ClinicalCh
     Raises ClinicalUnreadable when the file as a whole is refused, which may show after some chunks: then those do not
     count either. Storage errors come as they are.
     """
-    if source.read(0, len(MAGIC)) == MAGIC:
-        frames = parquet_frames(source)
-    else:
-        frames = delimited_frames(source, settings.encoding)
-    for frame in frames:
+    is_parquet = source.read(0, len(MAGIC)) == MAGIC
+    for frame in parquet_frames(source) if is_parquet else delimited_frames(source, settings):
         yield _chunk(frame, settings)
-
-
-def plain_name(name: str) -> str:
-    """A column's name as it is compared: without regard to case, space, `_` and `-`."""
-    return name.translate(_IGNORED_IN_NAMES).casefold()
 
 
 def column_of(names: Sequence[str], wanted: Sequence[str]) -> str | None:

@@ -13,6 +13,7 @@ from enum import StrEnum
 from dicom_assets.clinical.dialect import looks_like_table
 from dicom_assets.dicom.sniff import looks_like_dicom
 from dicom_assets.lake.codes import Kind
+from dicom_assets.settings import ClinicalSettings
 
 
 class Form(StrEnum):
@@ -59,6 +60,9 @@ _PACKED = re.compile(
 _TAR = slice(257, 262)
 _PARQUET_LEAST = 12  # bytes: magic at both ends, length of the footer
 
+_KNOWN_COLUMNS = ClinicalSettings().patient_id_columns
+"""Usual names of the patient id column; a first line with one of them is that of a clinical table."""
+
 SYSTEM_PARTS = frozenset(("healthCheck", "__MACOSX", ".DS_Store", "Thumbs.db"))
 
 
@@ -77,7 +81,7 @@ def kind_of(head: bytes, size: int) -> Sniffed:
         return PACKED
     if head.startswith(b"PAR1") and size >= _PARQUET_LEAST:
         return PARQUET
-    if looks_like_table(head, whole=len(head) >= size):
+    if looks_like_table(head, len(head) >= size, _KNOWN_COLUMNS):
         return DELIMITED
     return UNKNOWN
 
