@@ -15,7 +15,6 @@ from dicom_assets.landing.claims import Claimed, claim_new
 ingest_batch = dg.define_asset_job(
     "ingest_batch",
     selection=dg.AssetSelection.assets(*BATCH_ASSETS),
-    partitions_def=BATCH,
     executor_def=dg.in_process_executor,
     description="One batch, from its manifest to closed books.",
     tags={"dagster/max_runtime": "21600"},

@@ -108,6 +108,7 @@ def plan(
             pc.greater(fresh["modified_at"], pa.scalar(quiet_before, OWN["modified_at"].type)),
             pc.less(fresh["modified_at"], pa.scalar(now + _FUTURE, OWN["modified_at"].type)),
         )
+        young = pc.fill_null(young, False)  # a storage that tells no time cannot make an object wait
         late = fresh.filter(young)
         if len(late):
             waiting += len(late)

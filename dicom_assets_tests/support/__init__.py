@@ -1,1 +1,1 @@
-"""What several tests build on: generated DICOM objects, landing folders, lakes run in process, commands run for real."""
+"""What several tests build on: generated objects, landing folders, lakes run in process, commands run for real."""

@@ -20,8 +20,8 @@ from dicom_assets.batch import work as work_module
 from dicom_assets.batch.books import Books, books_of
 from dicom_assets.batch.engine import InlineEngine
 from dicom_assets.batch.work import Work
-from dicom_assets.defs.jobs import register
 from dicom_assets.definitions import build_defs
+from dicom_assets.defs.jobs import register
 from dicom_assets.lake.delta import Lake
 from dicom_assets.lake.query import arrow, connect
 from dicom_assets.lake.registry import TABLES
