@@ -24,13 +24,11 @@ CODING_SYSTEMS = {
     "SCT": SNOMED,
     "LN": "http://loinc.org",
     "UCUM": "http://unitsofmeasure.org",
-    "RADLEX": "http://www.radlex.org",
     "I10": "http://hl7.org/fhir/sid/icd-10",
     "I9C": "http://hl7.org/fhir/sid/icd-9-cm",
     "C4": "http://www.ama-assn.org/go/cpt",
     "CPT4": "http://www.ama-assn.org/go/cpt",
     "RXNORM": "http://www.nlm.nih.gov/research/umls/rxnorm",
-    "UMLS": "http://www.nlm.nih.gov/research/umls",
 }
 """FHIR's name of a coding scheme by its designator (PS3.16 8, Table 8-1). A scheme that is not here has no system."""
 
@@ -85,15 +83,9 @@ def patient_identifier(identifiers: Sequence[Json], systems: Sequence[str] = ())
         for _, found in usable:
             if found.system == system:
                 return found
-    for rule in (
-        lambda i: has_type(i, "MR"),
-        lambda i: i.get("use") in ("usual", "official"),
-        lambda i: True,
-    ):
-        for identifier, found in usable:
-            if rule(identifier):
-                return found
-    return None
+    records = [found for identifier, found in usable if has_type(identifier, "MR")]
+    official = [found for identifier, found in usable if identifier.get("use") in ("usual", "official")]
+    return next(iter([*records, *official, *(found for _, found in usable)]), None)
 
 
 def relative_reference(reference: str | None) -> tuple[str, str] | None:
@@ -141,7 +133,7 @@ def system_of(issuer: str | None, issuer_systems: Mapping[str, str]) -> str | No
 
 
 def issuer_of(system: str | None, issuer_systems: Mapping[str, str]) -> str | None:
-    """IssuerOfPatientID for a FHIR system: as configured, otherwise the OID of a urn:oid, otherwise the system itself."""
+    """IssuerOfPatientID for a FHIR system: as configured, the OID of a urn:oid, otherwise the system itself."""
     for issuer, known in issuer_systems.items():
         if known == system:
             return issuer

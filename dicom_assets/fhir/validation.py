@@ -19,24 +19,29 @@ from typing import Any
 
 from pydantic import BaseModel, ValidationError
 
-R4_ONLY = frozenset(
+
+def _words(text: str) -> frozenset[str]:
+    return frozenset(text.split())
+
+
+R4_ONLY = _words(
     """EffectEvidenceSynthesis MedicinalProduct MedicinalProductAuthorization MedicinalProductContraindication
     MedicinalProductIndication MedicinalProductIngredient MedicinalProductInteraction MedicinalProductManufactured
     MedicinalProductPackaged MedicinalProductPharmaceutical MedicinalProductUndesirableEffect RiskEvidenceSynthesis
     SubstanceNucleicAcid SubstancePolymer SubstanceProtein SubstanceReferenceInformation SubstanceSourceMaterial
-    SubstanceSpecification""".split()
+    SubstanceSpecification"""
 )
 """Resource types of R4 (4.0.1) that R4B (4.3.0) does not have."""
 
 REQUIRED_CODES: dict[tuple[str, str], frozenset[str]] = {
-    ("DiagnosticReport", "status"): frozenset(
-        "registered partial preliminary final amended corrected appended cancelled entered-in-error unknown".split()
+    ("DiagnosticReport", "status"): _words(
+        "registered partial preliminary final amended corrected appended cancelled entered-in-error unknown"
     ),
-    ("Observation", "status"): frozenset(
-        "registered preliminary final amended corrected cancelled entered-in-error unknown".split()
+    ("Observation", "status"): _words(
+        "registered preliminary final amended corrected cancelled entered-in-error unknown"
     ),
-    ("Encounter", "status"): frozenset(
-        "planned arrived triaged in-progress onleave finished cancelled entered-in-error unknown".split()
+    ("Encounter", "status"): _words(
+        "planned arrived triaged in-progress onleave finished cancelled entered-in-error unknown"
     ),
 }
 """Required codes (FHIR R4B, bindings of strength `required`) of elements whose short form in the models ends in `+`."""

@@ -114,8 +114,9 @@ def _diagnostic_report(own: Own) -> Table:
             ("study_uids", TEXTS, "StudyInstanceUIDs that its identifiers name"),
             ("presented_form_type", TEXT, "Media type of the first presented form"),
             ("presented_form_size", INT, "Its size in bytes: as stated, otherwise counted from the data"),
-            ("study_key", TEXT, "The study that it is linked to"),
+            ("study_key", TEXT, "The study that it is linked to; the first one when it names several"),
             ("StudyInstanceUID", TEXT, "The same as a UID"),
+            ("study_keys", TEXTS, "All studies that it is linked to"),
             (
                 "linked_by",
                 TEXT,

@@ -1,0 +1,191 @@
+"""How much of the lake is mapped and linked: the rows of `mapping_coverage`, and how they are shown.
+
+Belongs here: what is counted, and the rule by which imaging and clinical patients are the same. Does not belong here:
+thresholds of the check, the commit.
+
+Counting reads narrow columns of the whole lake: the one cost of a batch, besides the look-up of ids, that grows with
+it.
+"""
+
+from __future__ import annotations
+
+import base64
+from collections.abc import Sequence
+from dataclasses import dataclass
+from html import escape
+
+import duckdb
+import pyarrow as pa
+
+from dicom_assets.lake.registry import MAPPING_COVERAGE
+
+TABLES = ("imaging_study", "diagnostic_report", "image_occurrence", "image_occurrence_origin", "clinical")
+"""Tables that the counting reads."""
+
+RANKED = 20
+"""How many values that are not mapped are kept for each measure."""
+
+SAME_PATIENT = """
+-- one row for each pair (imaging patient, clinical patient) that is one person
+WITH imaging AS (
+    SELECT DISTINCT trim(PatientID) AS id, nullif(trim(IssuerOfPatientID), '') AS issuer
+    FROM imaging_study
+    WHERE NOT is_deleted AND trim(PatientID) <> ''
+),
+recorded AS (
+    SELECT DISTINCT trim(PatientID) AS id, nullif(trim(IssuerOfPatientID), '') AS issuer
+    FROM clinical
+    WHERE trim(PatientID) <> ''
+),
+issuers AS (
+    SELECT id, count(DISTINCT issuer) AS issuers
+    FROM (SELECT * FROM imaging UNION ALL SELECT * FROM recorded)
+    GROUP BY id
+)
+SELECT imaging.id, imaging.issuer AS imaging_issuer, recorded.issuer AS clinical_issuer
+FROM imaging
+JOIN recorded USING (id)
+JOIN issuers USING (id)
+-- an identifier without an issuer fits another one only while nobody else has issued the same
+WHERE imaging.issuer = recorded.issuer
+   OR ((imaging.issuer IS NULL OR recorded.issuer IS NULL) AND issuers.issuers <= 1)
+"""
+
+_MEASURES = """
+-- one row for each measure
+SELECT 'series with mapped modality' AS measure, count(*) FILTER (modality_concept_id <> 0) AS mapped, count(*) AS total
+FROM image_occurrence
+UNION ALL
+SELECT 'series with mapped anatomic site', count(*) FILTER (anatomic_site_concept_id <> 0), count(*)
+FROM image_occurrence
+UNION ALL
+SELECT 'series with mapped person', count(*) FILTER (person_from = 'mapping'), count(*) FROM image_occurrence_origin
+UNION ALL
+SELECT 'series with mapped procedure', count(*) FILTER (procedure_from = 'mapping'), count(*)
+FROM image_occurrence_origin
+UNION ALL
+SELECT 'series with mapped visit', count(*) FILTER (visit_from = 'mapping'), count(*) FROM image_occurrence_origin
+UNION ALL
+SELECT 'series with a date', count(*) FILTER (date_from <> 'unknown'), count(*) FROM image_occurrence_origin
+UNION ALL
+SELECT 'studies with clinical records', count(*) FILTER (EXISTS (
+    SELECT 1 FROM same_patient AS p
+    WHERE p.id = trim(s.PatientID) AND p.imaging_issuer IS NOT DISTINCT FROM nullif(trim(s.IssuerOfPatientID), '')
+)), count(*)
+FROM imaging_study AS s WHERE NOT is_deleted
+UNION ALL
+SELECT 'studies with one known patient', count(*) FILTER (subject_state = 'identified'), count(*)
+FROM imaging_study WHERE NOT is_deleted
+UNION ALL
+SELECT 'studies with reports', count(*) FILTER (study_key IN (SELECT unnest(study_keys) FROM diagnostic_report)), count(*)
+FROM imaging_study WHERE NOT is_deleted
+UNION ALL
+SELECT 'reports linked to a study', count(*) FILTER (link_state = 'linked'), count(*) FROM diagnostic_report
+UNION ALL
+SELECT 'clinical records with a patient', count(*) FILTER (trim(PatientID) <> ''), count(*)
+FROM clinical WHERE patient_reference IS NOT NULL OR resource_id IS NULL
+UNION ALL
+SELECT 'clinical patients with studies', count(*) FILTER (EXISTS (
+    SELECT 1 FROM same_patient AS p WHERE p.id = c.id AND p.clinical_issuer IS NOT DISTINCT FROM c.issuer
+)), count(*)
+FROM (
+    SELECT DISTINCT trim(PatientID) AS id, nullif(trim(IssuerOfPatientID), '') AS issuer
+    FROM clinical WHERE trim(PatientID) <> ''
+) AS c
+"""
+
+_UNMAPPED = f"""
+-- one row for each value that is not mapped, the most frequent ones first
+WITH counted AS (
+    SELECT 'series with mapped modality' AS measure, coalesce(nullif(trim(modality), ''), '(none)') AS value, count(*) AS total
+    FROM image_occurrence JOIN image_occurrence_origin USING (image_occurrence_id)
+    WHERE modality_concept_id = 0 GROUP BY ALL
+    UNION ALL
+    SELECT 'series with mapped anatomic site', coalesce(nullif(trim(anatomic_site), ''), '(none)'), count(*)
+    FROM image_occurrence JOIN image_occurrence_origin USING (image_occurrence_id)
+    WHERE anatomic_site_concept_id = 0 GROUP BY ALL
+    UNION ALL
+    SELECT 'series with mapped person', person_from, count(*)
+    FROM image_occurrence_origin WHERE person_from <> 'mapping' GROUP BY ALL
+    UNION ALL
+    SELECT 'studies with one known patient', subject_state, count(*)
+    FROM imaging_study WHERE NOT is_deleted AND subject_state <> 'identified' GROUP BY ALL
+    UNION ALL
+    SELECT 'reports linked to a study', link_state, count(*)
+    FROM diagnostic_report WHERE link_state <> 'linked' GROUP BY ALL
+)
+SELECT measure, value, total FROM counted
+QUALIFY row_number() OVER (PARTITION BY measure ORDER BY total DESC, value) <= {RANKED}
+ORDER BY measure, total DESC, value
+"""
+
+
+@dataclass(frozen=True, slots=True)
+class Measure:
+    """One share. share: mapped / total, None of nothing."""
+
+    name: str
+    mapped: int
+    total: int
+
+    @property
+    def share(self) -> float | None:
+        """Mapped / total, None when there are none."""
+        return self.mapped / self.total if self.total else None
+
+
+def coverage(connection: duckdb.DuckDBPyConnection, batch_id: str) -> pa.Table:
+    """Rows of `mapping_coverage`. connection: holds TABLES as views."""
+    connection.execute(f"CREATE OR REPLACE TEMP TABLE same_patient AS {SAME_PATIENT}")
+    rows = []
+    for name, mapped, total in connection.execute(_MEASURES).fetchall():
+        share = mapped / total if total else None
+        rows.append({"measure": name, "value": "", "mapped": mapped, "total": total, "share": share})
+    for name, value, total in connection.execute(_UNMAPPED).fetchall():
+        rows.append({"measure": name, "value": value, "mapped": 0, "total": total, "share": 0.0})
+    return pa.Table.from_pylist([{**row, "batch_id": batch_id} for row in rows], schema=MAPPING_COVERAGE.schema)
+
+
+def measures(rows: pa.Table) -> list[Measure]:
+    """The shares among rows of `mapping_coverage`."""
+    return [Measure(row["measure"], row["mapped"], row["total"]) for row in rows.to_pylist() if row["value"] == ""]
+
+
+def _shown(value: str) -> str:
+    """A value that is not mapped, as far as it is a code: free text might say more than a code."""
+    is_code = len(value) <= 16 and all(c.isupper() or c.isdigit() or c in " _-" for c in value)
+    return value if is_code or (value.strip("()").replace("_", "").islower() and len(value) <= 16) else "(free text)"
+
+
+def markdown(rows: pa.Table) -> str:
+    """Two Markdown tables: the shares, and what is not mapped by volume. Values that are no codes are not shown."""
+    lines = ["| | mapped | of | share |", "|---|--:|--:|--:|"]
+    for one in measures(rows):
+        share = "—" if one.share is None else f"{one.share:.1%}"
+        lines.append(f"| {one.name} | {one.mapped:,} | {one.total:,} | {share} |")
+    values = [row for row in rows.to_pylist() if row["value"]]
+    if values:
+        lines += ["", "| not mapped | value | how many |", "|---|---|--:|"]
+        lines += [f"| {row['measure']} | {_shown(row['value'])} | {row['total']:,} |" for row in values]
+    return "\n".join(lines) + "\n"
+
+
+def chart(shares: Sequence[Measure]) -> str:
+    """The shares as bars: Markdown with an SVG image in it."""
+    height, label, width = 24, 230, 300
+    bars = []
+    for index, one in enumerate(shares):
+        y, share = index * height, one.share or 0.0
+        text = "none" if one.share is None else f"{one.share:.0%}"
+        bars.append(
+            f'<text x="{label - 8}" y="{y + 16}" text-anchor="end">{escape(one.name)}</text>'
+            f'<rect x="{label}" y="{y + 4}" width="{width}" height="16" fill="#e8e8e8"/>'
+            f'<rect x="{label}" y="{y + 4}" width="{share * width:.1f}" height="16" fill="#3b6ea8"/>'
+            f'<text x="{label + width + 8}" y="{y + 16}">{text}</text>'
+        )
+    total = label + width + 60
+    svg = (
+        f'<svg xmlns="http://www.w3.org/2000/svg" width="{total}" height="{len(shares) * height}" '
+        f'font-family="sans-serif" font-size="12">{"".join(bars)}</svg>'
+    )
+    return f"![Mapping coverage](data:image/svg+xml;base64,{base64.b64encode(svg.encode()).decode()})"
