@@ -5,6 +5,7 @@ Belongs here: how a Delta table is read by DuckDB. Does not belong here: SQL tha
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
@@ -44,6 +45,9 @@ WHERE trim(study.PatientID) <> ''
     )
 }
 """Views beside the tables: the tables that each needs, and its SQL."""
+
+
+_EXPLAIN = re.compile(r"^(\s|--[^\n]*\n|/\*.*?\*/)*explain\b(\s+analyze\b|\s*\([^)]*\))?", re.IGNORECASE | re.DOTALL)
 
 
 class QueryError(Exception):
@@ -123,10 +127,11 @@ def run_read_only(lake: Lake, sql: str) -> duckdb.DuckDBPyConnection:
         lock_down(connection, root)
     try:
         statements = connection.extract_statements(sql)
+        # EXPLAIN ANALYZE runs what it explains, so what stands behind it must be a SELECT as well.
+        explained = connection.extract_statements(_EXPLAIN.sub("", statements[0].query)) if statements else []
     except duckdb.Error as error:
         raise QueryError(str(error)) from None
-    reading = {duckdb.StatementType.SELECT, duckdb.StatementType.EXPLAIN}
-    if len(statements) != 1 or statements[0].type not in reading:
+    if len(statements) != 1 or [one.type for one in explained] != [duckdb.StatementType.SELECT]:
         raise QueryError("Only one SELECT, DESCRIBE, SHOW or EXPLAIN at a time: the lake is read-only here.")
     try:
         return connection.execute(statements[0])
