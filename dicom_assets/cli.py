@@ -57,10 +57,20 @@ def _told() -> Iterator[None]:
 
 
 @app.command()
-def ingest(landing: Landing = None, lake: LakeOption = None) -> None:
+def ingest(
+    landing: Landing = None,
+    lake: LakeOption = None,
+    quarantined_share: Annotated[
+        float | None,
+        typer.Option("--quarantined-share", min=0, max=1, help="Pause a batch above this share, for this time only."),
+    ] = None,
+) -> None:
     """Claim what is new and run every open batch now, until the books close."""
     with _told():
         settings = load(landing, lake)
+        if quarantined_share is not None:
+            gate = settings.gate.model_copy(update={"quarantined_share": quarantined_share})
+            settings = settings.model_copy(update={"gate": gate})
         from dicom_assets.defs.runner import ingest as run
         from dicom_assets.defs.runner import open_instance
         from dicom_assets.progress import Reporter
