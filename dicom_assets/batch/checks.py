@@ -154,13 +154,17 @@ def gate(context: CheckContext) -> CheckResult:
 
 
 def _lost_since(context: CheckContext) -> list[str]:
-    """Objects of this batch in flat_metadata whose bytes are gone or changed now, so that a rerun would drop them."""
+    """Objects of this batch in flat_metadata whose bytes are gone or changed now, so that a rerun would drop them.
+
+    Members whose container is gone or changed are not in the ledger at all.
+    """
     with connect(context.lake, ["flat_metadata"]) as connection:
         connection.register("ledger", context.staging.read(Part.LEDGER))
         return _ids(
             connection,
-            f"SELECT object_id FROM flat_metadata JOIN ledger USING (batch_id, object_id) "
-            f"WHERE batch_id = {context.batch} AND code IN ('OBJECT_GONE', 'CHANGED_DURING_READ')",
+            f"SELECT object_id FROM flat_metadata LEFT JOIN ledger USING (batch_id, object_id) "
+            f"WHERE batch_id = {context.batch} "
+            "AND (outcome IS NULL OR code IN ('OBJECT_GONE', 'CHANGED_DURING_READ'))",
         )
 
 

@@ -13,10 +13,12 @@ from typing import Any
 
 import pyarrow as pa
 
+from dicom_assets.batch.known import Known
 from dicom_assets.batch.staging import RAW_STAGED, Part, Staging
 from dicom_assets.lake.codes import Kind
 from dicom_assets.landing.archives import ArchiveError, Member, members
-from dicom_assets.landing.sniff import is_system_file, kind_of
+from dicom_assets.landing.changes import PageLine, PageUnreadable, read_head, read_page
+from dicom_assets.landing.sniff import Form, is_system_file, kind_of
 from dicom_assets.landing.store import LandingStore, ObjectError, ObjectRef, OpenObject, object_id
 from dicom_assets.settings import ArchiveLimits
 
@@ -55,10 +57,17 @@ class _Parts:
             self._rows = []
 
 
-def expand(manifest: pa.Table, store: LandingStore, limits: ArchiveLimits, staging: Staging) -> int:
+def _nothing_known(uri: str) -> frozenset[str]:
+    return frozenset()
+
+
+def expand(
+    manifest: pa.Table, store: LandingStore, limits: ArchiveLimits, staging: Staging, known: Known = _nothing_known
+) -> int:
     """Stages one row for each object of a manifest and each member of each archive in it; how many there are.
 
-    An object that cannot be opened keeps its row, with the code that it will end in.
+    An object that cannot be opened keeps its row, with the code that it will end in. known: entries of a window file
+    that earlier batches have accounted for; they are not claimed again.
     """
     staging.clear(Part.RAW)
     parts = _Parts(staging)
@@ -66,7 +75,7 @@ def expand(manifest: pa.Table, store: LandingStore, limits: ArchiveLimits, stagi
     shared = {"batch_id": staging.batch_id, "source": store.name, "claimed_at": manifest["claimed_at"][0].as_py()}
     opened = store.open_all([ObjectRef(o.uri, o.etag, o.size) for o in objects], HEAD_BYTES)
     for claimed, source in zip(objects, opened, strict=True):
-        for row in _rows(claimed, source, store, limits):
+        for row in _rows(claimed, source, store, limits, known):
             parts.add(shared | row)
         if not isinstance(source, ObjectError):
             source.close()
@@ -75,7 +84,7 @@ def expand(manifest: pa.Table, store: LandingStore, limits: ArchiveLimits, stagi
 
 
 def _rows(
-    claimed: _Claimed, source: OpenObject | ObjectError, store: LandingStore, limits: ArchiveLimits
+    claimed: _Claimed, source: OpenObject | ObjectError, store: LandingStore, limits: ArchiveLimits, known: Known
 ) -> Iterator[dict[str, Any]]:
     own = {
         "object_id": claimed.object_id,
@@ -104,17 +113,41 @@ def _rows(
         yield own | {"verdict": found.code}
         return
     # Members are listed before the archive's own row, because only then is it known whether it opens.
-    rows, failure = [], None
+    rows: list[dict[str, Any]] = []
     try:
-        for member in members(source, limits):
-            rows.append(_member_row(claimed, member, store.name))
-    except (ArchiveError, ObjectError) as error:
-        failure = error
-    if failure is None:
-        yield own | {"verdict": "ARCHIVE_EXPANDED"}
-        yield from rows
-    else:
-        yield own | {"verdict": failure.code, "detail": failure.detail}
+        if found.form is Form.CHANGES:
+            rows += _entry_rows(claimed, source, store.name, known)
+        else:
+            rows += (_member_row(claimed, member, store.name) for member in members(source, limits))
+    except (ArchiveError, ObjectError, PageUnreadable) as error:
+        yield own | {"verdict": error.code, "detail": error.detail}
+        return
+    yield own | {"verdict": "ARCHIVE_EXPANDED"}
+    yield from rows
+
+
+def _entry_rows(container: _Claimed, page: OpenObject, source: str, known: Known) -> Iterator[dict[str, Any]]:
+    accounted = known(container.uri) if read_head(page).revision else frozenset()
+    for line in read_page(page):
+        row = _entry_row(container, line, source)
+        if row["object_id"] not in accounted:
+            yield row
+
+
+def _entry_row(container: _Claimed, line: PageLine, source: str) -> dict[str, Any]:
+    """One entry. Its version is that of its line: an entry that reads the same again is the same object."""
+    return {
+        "object_id": object_id(source, container.uri, line.etag, line.member),
+        "uri": container.uri,
+        "member": line.member,
+        "etag": container.etag,
+        "size": len(line.data),
+        "modified_at": container.modified_at,
+        "container_id": container.object_id,
+        "kind": str(Kind.CHANGE),
+        "entry": [line.number],
+        "container_size": container.size,
+    }
 
 
 def _member_row(container: _Claimed, member: Member, source: str) -> dict[str, Any]:

@@ -16,6 +16,7 @@ from typing import Any
 
 import pyarrow as pa
 
+from dicom_assets.batch.changes import Version, open_entries, read_change
 from dicom_assets.batch.staging import SCHEMAS, Part
 from dicom_assets.clinical.tabular import ClinicalUnreadable, read_table
 from dicom_assets.dicom.header import Header, Memo, NotDicom, Unreadable, read_header
@@ -26,6 +27,7 @@ from dicom_assets.lake.codes import CODES, Kind, Outcome
 from dicom_assets.lake.files import parquet_bytes
 from dicom_assets.lake.registry import FLAT_METADATA
 from dicom_assets.landing.archives import open_members
+from dicom_assets.landing.changes import EntryInvalid, PageUnreadable
 from dicom_assets.landing.store import LandingStore, ObjectError, ObjectRef, OpenObject
 from dicom_assets.landing.stores import open_store
 from dicom_assets.settings import ArchiveLimits, ClinicalSettings, ReadingLimits, SourceSettings
@@ -86,6 +88,7 @@ class _Verdict:
     kind: str
     findings: list[tuple[str, str | None]] = field(default_factory=list)
     header: Header | None = None
+    version: Version | None = None
 
 
 @dataclass(slots=True)
@@ -94,7 +97,7 @@ class _Rows:
 
     ledger: list[dict[str, Any]] = field(default_factory=list)
     errors: list[dict[str, Any]] = field(default_factory=list)
-    accepted: list[tuple[ObjectTask, Header]] = field(default_factory=list)
+    accepted: list[tuple[ObjectTask, Header, Version | None]] = field(default_factory=list)
     clinical: list[pa.Table] = field(default_factory=list)
 
 
@@ -127,6 +130,8 @@ def _open_all(chunk: Chunk) -> Generator[tuple[ObjectTask, Opened]]:
         tasks = list(group)
         if container is None:
             yield from _open_files(store, tasks, chunk)
+        elif tasks[0].kind == Kind.CHANGE:
+            yield from _open_entries(store, tasks, chunk)
         else:
             yield from _open_archive(store, tasks, chunk)
 
@@ -174,6 +179,33 @@ def _open_archive(
         container.close()
 
 
+def _open_entries(
+    store: LandingStore, tasks: Sequence[ObjectTask], chunk: Chunk
+) -> Iterator[tuple[ObjectTask, Opened]]:
+    """Entries of one window file, read together: they are small, and the file is verified once for all of them."""
+    wanted = [task for task in tasks if not _is_settled(chunk, task)]
+    entries: Iterator[ByteSource] = iter(())
+    failure: ObjectError | None = None
+    if wanted:
+        first = wanted[0]
+        ref = ObjectRef(first.uri, first.etag, first.container_size or 0)
+        page = next(store.open_all([ref], chunk.reading.first_read_bytes))
+        if isinstance(page, ObjectError):
+            failure = page
+        else:
+            try:
+                entries = iter(list(open_entries(page, [task.entry[0] for task in wanted])))
+                failure = _verified(page)
+            except PageUnreadable as error:
+                failure = _verified(page) or ObjectError(error.code, error.detail)
+            except OSError as error:
+                failure = error if isinstance(error, ObjectError) else ObjectError("READ_FAILED", type(error).__name__)
+            finally:
+                page.close()
+    for task in tasks:
+        yield task, None if _is_settled(chunk, task) else failure or next(entries)
+
+
 def _verified(container: OpenObject) -> ObjectError | None:
     try:
         container.verify()
@@ -200,7 +232,7 @@ def _judge(chunk: Chunk, task: ObjectTask, opened: Opened, memo: Memo, rows: _Ro
         verify = getattr(opened, "verify", None)
         if verify is not None:
             verify()
-    except (Unreadable, ClinicalUnreadable, ObjectError) as error:
+    except (Unreadable, ClinicalUnreadable, EntryInvalid, ObjectError) as error:
         return _settled(task.kind, error.code, error.detail)
     except OSError as error:
         return _settled(task.kind, "READ_FAILED", type(error).__name__)
@@ -218,6 +250,8 @@ def _read(chunk: Chunk, task: ObjectTask, opened: ByteSource, memo: Memo, rows: 
         rows.clinical += tables
         rows.errors += errors
         return _Verdict(Outcome.INGESTED, Kind.CLINICAL)
+    if task.kind == Kind.CHANGE:
+        return _read_change(chunk, task, opened)
     try:
         header = read_header(opened, chunk.reading, memo)
     except NotDicom:
@@ -225,6 +259,15 @@ def _read(chunk: Chunk, task: ObjectTask, opened: ByteSource, memo: Memo, rows: 
     if header.media_directory:
         return _settled(Kind.DICOM, "DICOMDIR", None)
     return _Verdict(Outcome.INGESTED, Kind.DICOM, [(code, None) for code in header.issues], header)
+
+
+def _read_change(chunk: Chunk, task: ObjectTask, opened: ByteSource) -> _Verdict:
+    found = read_change(opened, task.source, chunk.reading)
+    if found is None:
+        return _settled(Kind.CHANGE, "CHANGE_SUPERSEDED", None)
+    header, version = found
+    outcome = Outcome.DELETED if version.operation == "delete" else Outcome.INGESTED
+    return _Verdict(outcome, Kind.CHANGE, [(code, None) for code in header.issues], header, version)
 
 
 def _settled(kind: str, code: str, detail: str | None) -> _Verdict:
@@ -247,7 +290,7 @@ def _record(chunk: Chunk, task: ObjectTask, verdict: _Verdict, rows: _Rows) -> N
     )
     rows.errors += [_error(chunk, task, "read", code, detail, 0) for code, detail in dict(verdict.findings).items()]
     if verdict.header is not None:
-        rows.accepted.append((task, verdict.header))
+        rows.accepted.append((task, verdict.header, verdict.version))
 
 
 def _error(chunk: Chunk, task: ObjectTask, stage: str, code: str, detail: str | None, record: int) -> dict[str, Any]:
@@ -275,33 +318,42 @@ def _tables(chunk: Chunk, rows: _Rows) -> dict[Part, pa.Table]:
     }
 
 
-def _flat_rows(chunk: Chunk, accepted: Sequence[tuple[ObjectTask, Header]]) -> pa.Table:
+def _flat_rows(chunk: Chunk, accepted: Sequence[tuple[ObjectTask, Header, Version | None]]) -> pa.Table:
     """Staged rows of flat_metadata: the object's own columns, then those of its header."""
-    tasks = [task for task, _ in accepted]
-    headers = [header for _, header in accepted]
-    size = len(tasks)
+    tasks = [task for task, _, _ in accepted]
+    headers = [header for _, header, _ in accepted]
+    versions = [version or _own_version(chunk, task) for task, _, version in accepted]
+    is_file = [version is None for _, _, version in accepted]
     dicom = dicom_columns(headers)
     own: dict[str, Any] = {
-        "batch_id": [chunk.batch_id] * size,
+        "batch_id": [chunk.batch_id] * len(tasks),
         "object_id": [t.object_id for t in tasks],
-        "source": [t.source for t in tasks],
-        "operation": ["upsert"] * size,
-        "version_at": [t.modified_at or chunk.claimed_at for t in tasks],
-        "sequence": [0] * size,
-        "uri": [t.uri for t in tasks],
+        "source": [v.source for v in versions],
+        "operation": [v.operation for v in versions],
+        "version_at": [v.version_at for v in versions],
+        "version_text": [v.version_text or None for v in versions],
+        "sequence": [v.sequence for v in versions],
+        "uri": [v.uri or t.uri for t, v in zip(tasks, versions, strict=True)],
         "member": [t.member for t in tasks],
-        "size": [t.size for t in tasks],
-        "study_key": [keys.study_key(t.source, h.columns["StudyInstanceUID"]) for t, h in accepted],
-        "content_digest": [keys.content_digest(h.json) for h in headers],
-        "header": [h.json.decode("utf-8") for h in headers],
+        "size": [t.size if file else None for t, file in zip(tasks, is_file, strict=True)],
+        "study_key": [
+            keys.study_key(v.source, h.columns["StudyInstanceUID"]) for v, h in zip(versions, headers, strict=True)
+        ],
+        "content_digest": [keys.content_digest(h.json) if h.json else None for h in headers],
+        "header": [h.json.decode("utf-8") if h.json else None for h in headers],
         "issues": [list(h.issues) for h in headers],
-        "ingested_at": [chunk.claimed_at] * size,
+        "ingested_at": [chunk.claimed_at] * len(tasks),
     }
     arrays = [
         pa.array(own[column.name], column.type) if column.name in own else dicom[column.name]
         for column in FLAT_METADATA.columns
     ]
     return pa.table(arrays, schema=FLAT_METADATA.schema)
+
+
+def _own_version(chunk: Chunk, task: ObjectTask) -> Version:
+    """A file's own version: the time of its last modification."""
+    return Version(task.source, "upsert", task.modified_at or chunk.claimed_at, "", 0, task.uri)
 
 
 def _clinical_rows(chunk: Chunk, task: ObjectTask, records: pa.Table) -> pa.Table:

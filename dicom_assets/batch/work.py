@@ -19,6 +19,7 @@ from dicom_assets.batch import books
 from dicom_assets.batch.books import Books, Status
 from dicom_assets.batch.engine import ProcessEngine
 from dicom_assets.batch.expand import expand
+from dicom_assets.batch.known import known_before
 from dicom_assets.batch.publish import publish_rows
 from dicom_assets.batch.read import Progress, read_batch
 from dicom_assets.batch.staging import Part, Staging
@@ -142,7 +143,8 @@ class BatchWork:
         """Opens the books, expands the manifest and publishes raw_files; how many objects and members there are."""
         books.open_batch(self.lake, self.batch_id, self.source.name, run_id, len(self.manifest))
         store = open_store(self.source)
-        seen = expand(self.manifest, store, self.work.settings.archives, self.staging)
+        known = known_before(self.lake, self.batch_id)
+        seen = expand(self.manifest, store, self.work.settings.archives, self.staging, known)
         publish_rows(self.lake, self.staging, Part.RAW)
         books.open_batch(self.lake, self.batch_id, self.source.name, run_id, seen)
         return seen

@@ -46,6 +46,7 @@ OWN = _own(
     judged_at=(TIMESTAMP, "When the object was read and judged"),
     operation=(pa.string(), "upsert or delete"),
     version_at=(TIMESTAMP, "Time of this version: modification time of the file, timestamp of the change"),
+    version_text=(pa.string(), "Timestamp of the change as the service wrote it, to its last digit; NULL for files"),
     sequence=(pa.int64(), "Sequence number of the change; 0 for files"),
     study_key=(pa.string(), "Hash of source and StudyInstanceUID; what tables are clustered and replaced by"),
     patient_family_name=(pa.string(), "Family name, alphabetic representation (PS3.5 6.2.1)"),
@@ -161,8 +162,8 @@ FLAT_METADATA = _table(
     "flat_metadata",
     "accepted DICOM object or change, every version",
     "batch_id object_id",
-    "batch_id object_id source operation version_at sequence uri member size study_key content_digest header issues "
-    "ingested_at",
+    "batch_id object_id source operation version_at version_text sequence uri member size study_key content_digest "
+    "header issues ingested_at",
     "Every accepted DICOM object with its typed attributes and its complete header; history, never merged.",
     dicom=Level,
     upstream=("validated_batch",),

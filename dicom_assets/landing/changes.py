@@ -40,11 +40,21 @@ class PageUnreadable(Exception):
 
     code = "CHANGE_PAGE_UNREADABLE"
 
+    @property
+    def detail(self) -> str:
+        """What is wrong, in words."""
+        return str(self)
+
 
 class EntryInvalid(ValueError):
     """An entry of a feed lacks what decides its place. The message names the field, never its value."""
 
     code = "CHANGE_INVALID"
+
+    @property
+    def detail(self) -> str:
+        """What is wrong, in words."""
+        return str(self)
 
 
 class Action(StrEnum):
@@ -186,7 +196,8 @@ class Frame:
 class PageHead:
     """The first line of a window file.
 
-    start, end: the window in ISO form, empty for a repair. pages: entries in each answer of the service. digest:
+    start, end: the window in ISO form, empty for a repair. revision: 0 for a window that is landed for the first time,
+    then one more for each time its file was replaced. pages: entries in each answer of the service. digest:
     BLAKE2b-128 of all entry lines; equal digests mean that nothing changed since the window was read before.
     """
 
@@ -194,6 +205,7 @@ class PageHead:
     protocol: str
     start: str
     end: str
+    revision: int
     pages: tuple[int, ...]
     frames: tuple[Frame, ...]
     digest: str
@@ -210,6 +222,7 @@ class PageHead:
             "protocol": self.protocol,
             "start": self.start,
             "end": self.end,
+            "revision": self.revision,
             "entries": self.entries,
             "pages": self.pages,
             "frames": [[frame.entries, frame.bytes, frame.inflated] for frame in self.frames],
@@ -303,6 +316,7 @@ def read_head(source: ByteSource) -> PageHead:
             protocol=str(values["protocol"]),
             start=str(values["start"]),
             end=str(values["end"]),
+            revision=int(values["revision"]),
             pages=tuple(int(count) for count in values["pages"]),
             frames=tuple(Frame(*map(int, frame)) for frame in values["frames"]),
             digest=str(values["digest"]),

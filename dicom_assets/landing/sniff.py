@@ -13,6 +13,7 @@ from enum import StrEnum
 from dicom_assets.clinical.dialect import looks_like_table
 from dicom_assets.dicom.sniff import looks_like_dicom
 from dicom_assets.lake.codes import Kind
+from dicom_assets.landing.changes import looks_like_change_page
 from dicom_assets.settings import ClinicalSettings
 
 
@@ -22,6 +23,7 @@ class Form(StrEnum):
     DICOM = "dicom"
     ZIP = "zip"
     PACKED = "packed"
+    CHANGES = "changes"
     PARQUET = "parquet"
     DELIMITED = "delimited"
     EMPTY = "empty"
@@ -40,6 +42,7 @@ class Sniffed:
 DICOM = Sniffed(Kind.DICOM, Form.DICOM)
 ZIP = Sniffed(Kind.ARCHIVE, Form.ZIP)
 PACKED = Sniffed(Kind.ARCHIVE, Form.PACKED, "CONTAINER_UNSUPPORTED")
+CHANGES = Sniffed(Kind.ARCHIVE, Form.CHANGES)
 PARQUET = Sniffed(Kind.CLINICAL, Form.PARQUET)
 DELIMITED = Sniffed(Kind.CLINICAL, Form.DELIMITED)
 EMPTY = Sniffed(Kind.OTHER, Form.EMPTY, "EMPTY_FILE")
@@ -77,6 +80,8 @@ def kind_of(head: bytes, size: int) -> Sniffed:
         return DICOM
     if head.startswith(_ZIP):
         return ZIP
+    if looks_like_change_page(head):
+        return CHANGES
     if _PACKED.match(head) or head[_TAR] == b"ustar":
         return PACKED
     if head.startswith(b"PAR1") and size >= _PARQUET_LEAST:

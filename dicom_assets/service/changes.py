@@ -56,10 +56,38 @@ def _stamp(moment: datetime) -> str:
     return f"{moment:%Y%m%dT%H%M%S}" + (f".{moment:%f}" if moment.microsecond else "") + "Z"
 
 
-def page_bytes(service: str, protocol: str, window: Window | None, pages: Iterable[FeedPage]) -> tuple[bytes, PageHead]:
-    """The bytes of a window file and its first line. Holds compressed entries only, one answer at a time besides."""
+@dataclass(frozen=True, slots=True)
+class Packed:
+    """The entries of a window, compressed. digest: of all their lines."""
+
+    pages: tuple[int, ...]
+    frames: tuple[Frame, ...]
+    data: tuple[bytes, ...]
+    digest: str
+
+    def file(self, service: str, protocol: str, window: Window | None, revision: int = 0) -> tuple[bytes, PageHead]:
+        """The bytes of the window's file, and its first line."""
+        head = PageHead(
+            service=service,
+            protocol=protocol,
+            start=iso(window.start) if window else "",
+            end=iso(window.end) if window else "",
+            revision=revision,
+            pages=self.pages,
+            frames=self.frames,
+            digest=self.digest,
+        )
+        first = head.line()
+        # The words that tell the file's kind have a frame of their own: they inflate from the first bytes, however
+        # long the first line is.
+        kind, rest = first[: len(FIRST_WORDS)], first[len(FIRST_WORDS) :]
+        return b"".join([_compress(kind), _compress(rest), *self.data]), head
+
+
+def pack(pages: Iterable[FeedPage]) -> Packed:
+    """Packs the entries of pages as they come: what is held is compressed, but for one frame and one page."""
     frames: list[Frame] = []
-    compressed: list[bytes] = []
+    data: list[bytes] = []
     counts: list[int] = []
     digest = line_digest()
     lines: list[bytes] = []
@@ -70,9 +98,8 @@ def page_bytes(service: str, protocol: str, window: Window | None, pages: Iterab
         if lines:
             text = b"\n".join(lines) + b"\n"
             digest.update(text)
-            data = _compress(text)
-            frames.append(Frame(len(lines), len(data), len(text)))
-            compressed.append(data)
+            data.append(_compress(text))
+            frames.append(Frame(len(lines), len(data[-1]), len(text)))
             lines.clear()
             held = 0
 
@@ -85,20 +112,7 @@ def page_bytes(service: str, protocol: str, window: Window | None, pages: Iterab
             if held >= FRAME_BYTES:
                 close_frame()
     close_frame()
-    head = PageHead(
-        service=service,
-        protocol=protocol,
-        start=iso(window.start) if window else "",
-        end=iso(window.end) if window else "",
-        pages=tuple(counts),
-        frames=tuple(frames),
-        digest=digest.hexdigest(),
-    )
-    first = head.line()
-    # The words that tell the file's kind have a frame of their own: they inflate from the first bytes, however long
-    # the first line is.
-    kind, rest = first[: len(FIRST_WORDS)], first[len(FIRST_WORDS) :]
-    return b"".join([_compress(kind), _compress(rest), *compressed]), head
+    return Packed(tuple(counts), tuple(frames), tuple(data), digest.hexdigest())
 
 
 def _compress(data: bytes) -> bytes:
@@ -115,10 +129,11 @@ def land(
     atomically: whoever reads it sees the old one or the new one. Raises what reading the pages raises (nothing is
     written then), and LandingUnwritable.
     """
-    data, head = page_bytes(service.name, protocol, window, pages)
+    packed = pack(pages)
     try:
         files = LakeFiles(service.landing)
         before = _head(files, path)
+        data, head = packed.file(service.name, protocol, window, before.revision + 1 if before is not None else 0)
         changed = head.digest != before.digest if before is not None else head.entries > 0
         if changed:
             files.put(path, data)

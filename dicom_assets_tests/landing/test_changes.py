@@ -22,7 +22,7 @@ from dicom_assets.landing.changes import (
     read_head,
     read_page,
 )
-from dicom_assets.service.changes import page_bytes
+from dicom_assets.service.changes import pack
 from dicom_assets.service.feed import FeedPage
 
 ENTRY = {
@@ -119,7 +119,7 @@ def test_the_same_instance_in_two_partitions_has_two_sources():
 def page(*sizes, service="pacs"):
     number = iter(range(1, 10**6))
     pages = [FeedPage([entry(sequence=next(number)) for _ in range(size)]) for size in sizes]
-    return page_bytes(service, "v2", None, pages)
+    return pack(pages).file(service, "v2", None)
 
 
 def test_a_window_file_is_known_by_its_first_bytes():
@@ -152,8 +152,8 @@ def test_every_entry_is_a_member_named_by_its_sequence():
 
 
 def test_an_entry_that_reads_the_same_keeps_its_version():
-    before, _ = page_bytes("pacs", "v2", None, [FeedPage([entry(sequence=1), entry(sequence=2)])])
-    after, _ = page_bytes("pacs", "v2", None, [FeedPage([entry(sequence=1), entry(sequence=2, state="Replaced")])])
+    before, _ = pack([FeedPage([entry(sequence=1), entry(sequence=2)])]).file("pacs", "v2", None)
+    after, _ = pack([FeedPage([entry(sequence=1), entry(sequence=2, state="Replaced")])]).file("pacs", "v2", None)
     old, new = ([line.etag for line in read_page(BytesSource(data))] for data in (before, after))
     assert old[0] == new[0]
     assert old[1] != new[1]
@@ -161,7 +161,7 @@ def test_an_entry_that_reads_the_same_keeps_its_version():
 
 def test_entries_without_a_sequence_are_named_by_their_place():
     broken = {"action": "Create"}
-    data, _ = page_bytes("pacs", "v2", None, [FeedPage([broken, entry(), entry(), broken])])
+    data, _ = pack([FeedPage([broken, entry(), entry(), broken])]).file("pacs", "v2", None)
     assert [line.member for line in read_page(BytesSource(data))] == [
         "line/000000",
         "change/040000",

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from dicom_assets.dicom.source import BytesSource
 from dicom_assets.landing.changes import Operation, parse_entry, read_page
-from dicom_assets.service.changes import page_bytes
+from dicom_assets.service.changes import pack
 from dicom_assets.service.feed import FeedPage, newest_by_instance
 from dicom_assets_tests.service.service_model import DEFAULT, ServiceModel, metadata, text_of_ticks
 
@@ -50,7 +50,7 @@ def play(model: ServiceModel, step, version: int) -> None:
 def read(model: ServiceModel, start: int, end: int) -> list[dict]:
     """A window through the feed, a landed file and back."""
     text = model.feed_v2(0, 200, text_of_ticks(start), text_of_ticks(end)) if end > start else b"[]"
-    data, _ = page_bytes("pacs", "v2", None, [FeedPage(orjson.loads(text))])
+    data, _ = pack([FeedPage(orjson.loads(text))]).file("pacs", "v2", None)
     return [line.value for line in read_page(BytesSource(data))]
 
 
