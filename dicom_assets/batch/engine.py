@@ -101,13 +101,6 @@ def _no_beat(index: int) -> None:
     return
 
 
-@contextlib.contextmanager
-def engine_for(limits: ReadingLimits) -> Iterator[ReadingEngine]:
-    """The engine that these limits ask for; its processes end with the context."""
-    with ProcessEngine(limits) as engine:
-        yield engine
-
-
 def worker_count(limits: ReadingLimits) -> int:
     """Number of reading processes: as set, or one for each core that this process may use."""
     if limits.workers:

@@ -15,6 +15,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
+import orjson
 from pydicom import config
 from pydicom.dataelem import DataElement, RawDataElement
 from pydicom.dataset import Dataset
@@ -26,9 +27,10 @@ from dicom_assets.dicom.charset import DEFAULT
 from dicom_assets.dicom.columns import fill
 from dicom_assets.dicom.errors import Unreadable
 from dicom_assets.dicom.flaws import DEPTH_CAPPED, HEADER_CAPPED, SOUND, VALUE_INVALID
+from dicom_assets.dicom.parsed import Parsed
 from dicom_assets.dicom.pixels import PIXELS
 from dicom_assets.dicom.source import ByteSource
-from dicom_assets.dicom.syntax import Preface, data_set
+from dicom_assets.dicom.syntax import Preface
 from dicom_assets.dicom.values import BULK, DECODERS, json_element
 from dicom_assets.settings import ReadingLimits
 
@@ -49,21 +51,6 @@ PYDICOM_ERRORS = (
 """What pydicom raises at bytes that it cannot read; it has no type of its own for that."""
 
 _LUT_DESCRIPTORS = frozenset({0x00281101, 0x00281102, 0x00281103, 0x00283002})
-
-
-class Parsed:
-    """What a tier found: the data set as DICOM JSON, columns, flaws, where pixel data starts, where reading ended."""
-
-    __slots__ = ("columns", "elements", "end", "flaws", "pixels", "truncated")
-
-    def __init__(self) -> None:
-        """Nothing found yet."""
-        self.elements: dict[str, Any] = {}
-        self.columns: dict[str, Any] = {}
-        self.flaws = SOUND
-        self.pixels: int | None = None
-        self.end = 0
-        self.truncated = False
 
 
 class _Bytes(io.RawIOBase):
@@ -120,10 +107,12 @@ def _before_pixels(tag: int, vr: str | None, length: int) -> bool:
     return tag in PIXELS
 
 
-def parse(source: ByteSource, preface: Preface, limits: ReadingLimits) -> Parsed:
-    """The data set as pydicom finds it. Raises Unreadable, or the storage's own OSError."""
-    body, _ = data_set(source, preface, limits.max_inflated_bytes)
-    raw = _Bytes(body)
+def parse(source: ByteSource, body: ByteSource, preface: Preface, limits: ReadingLimits) -> Parsed:
+    """The data set as pydicom finds it, in the whole object or in what was inflated from it (`body`).
+
+    Raises Unreadable, or the storage's own OSError.
+    """
+    raw = _Bytes(body if preface.deflated else source)
     file = io.BufferedReader(raw, 1 << 16)
     with _lenient():
         try:
@@ -147,7 +136,7 @@ def parse(source: ByteSource, preface: Preface, limits: ReadingLimits) -> Parsed
     if len(head) == 4:
         group, number = struct.unpack("<HH" if preface.little else ">HH", head)
         if group << 16 | number in PIXELS:
-            found.pixels = end
+            found.at_pixels = True
     return found
 
 
@@ -169,6 +158,7 @@ class _Walk:
 
     def run(self, ds: Dataset) -> Parsed:
         parsed = Parsed()
+        elements: dict[str, Any] = {}
         for tag, raw in list(ds._dict.items()):
             if tag < 0x00080000:
                 continue
@@ -176,8 +166,10 @@ class _Walk:
             if element is None:
                 parsed.flaws |= flaws
                 continue
-            parsed.elements[f"{tag:08X}"] = element
+            elements[f"{tag:08X}"] = element
             parsed.flaws |= flaws | fill(parsed.columns, int(tag), element, flaws)
+            parsed.last = max(parsed.last, int(tag))
+        parsed.json = orjson.dumps(elements)[1:-1]
         parsed.truncated = self._truncated
         return parsed
 
@@ -218,7 +210,7 @@ class _Walk:
         codecs = ds.original_character_set or DEFAULT
         named = (codecs,) if isinstance(codecs, str) else tuple(codecs)
         element, flaws = json_element(vr, value, raw.is_little_endian, DEFAULT if tag == 0x00080005 else named)
-        if tag in _LUT_DESCRIPTORS and len(element.get("Value", ())) > 1 and element["Value"][0] < 0:
+        if tag in _LUT_DESCRIPTORS and raw.VR == "SS" and len(element.get("Value", ())) > 1 and element["Value"][0] < 0:
             element["Value"][0] += 65536  # the number of entries is unsigned whatever the VR (PS3.3 C.7.6.3.1.5)
         return element, flaws
 

@@ -13,9 +13,11 @@ from typing import Any
 
 import orjson
 
-from dicom_assets.dicom import fallback, flaws
+from dicom_assets.dicom import elements, fallback, flaws
 from dicom_assets.dicom.charset import DEFAULT
 from dicom_assets.dicom.errors import NotDicom, Unreadable
+from dicom_assets.dicom.memo import Memo
+from dicom_assets.dicom.parsed import Parsed
 from dicom_assets.dicom.pixels import pixel_issues
 from dicom_assets.dicom.source import ByteSource
 from dicom_assets.dicom.syntax import MEDIA_DIRECTORY, Preface, data_set, read_preface
@@ -26,6 +28,7 @@ from dicom_assets.settings import ReadingLimits
 __all__ = ["Header", "Memo", "NotDicom", "Unreadable", "read_header"]
 
 IDENTITY = ("StudyInstanceUID", "SeriesInstanceUID", "SOPInstanceUID")
+_LAST_IDENTITY = 0x0020000E
 _ORDER = {code: place for place, code in enumerate(CODES)}
 
 
@@ -47,12 +50,6 @@ class Header:
     fallback: str | None = None
 
 
-class Memo:
-    """What a reader remembers from one object to the next of the same folder; forgets by itself."""
-
-    __slots__ = ()
-
-
 def read_header(source: ByteSource, limits: ReadingLimits, memo: Memo | None = None) -> Header:
     """Reads one object's header.
 
@@ -67,9 +64,16 @@ def read_header(source: ByteSource, limits: ReadingLimits, memo: Memo | None = N
     if size > limits.max_object_bytes:
         raise Unreadable("TOO_LARGE", "the object is larger than the bound")
     if preface.media_directory:
-        return Header(b"{}", {}, (), media_directory=True)
-    found = fallback.parse(source, preface, limits)
-    return _finish(source, preface, found, limits)
+        return Header(b"{}", {}, (), media_directory=True, tier=1)
+    body, start = data_set(source, preface, limits.max_inflated_bytes)
+    reason: str | None = None
+    try:
+        window, base = (body.read(0, limits.first_read_bytes), 0) if preface.deflated else (head, 0)
+        found = elements.parse(body, start, window, base, preface, limits, memo or Memo())
+    except elements.Unusual as unusual:
+        reason = unusual.reason
+        found = fallback.parse(source, body, preface, limits)
+    return _finish(body, preface, found, reason)
 
 
 def _preface(source: ByteSource, head: bytes) -> Preface:
@@ -80,12 +84,12 @@ def _preface(source: ByteSource, head: bytes) -> Preface:
             head = source.read(0, 4 * max(len(head), 4096))
 
 
-def _finish(source: ByteSource, preface: Preface, found: fallback.Parsed, limits: ReadingLimits) -> Header:
+def _finish(body: ByteSource, preface: Preface, found: Parsed, reason: str | None) -> Header:
     columns = found.columns
     if columns.get("SOPClassUID") == MEDIA_DIRECTORY:
-        return Header(b"{}", {}, (), media_directory=True)
+        return Header(b"{}", {}, (), media_directory=True, tier=1)
     if any(not columns.get(name) for name in IDENTITY):
-        if found.truncated:
+        if found.truncated or (not found.at_pixels and found.last < _LAST_IDENTITY):
             raise Unreadable("TRUNCATED_HEADER", "the object ends before its identity", found.end)
         raise Unreadable("MISSING_IDENTITY", "Study, Series or SOP Instance UID is missing")
     issues = set(flaws.codes(found.flaws))
@@ -97,18 +101,22 @@ def _finish(source: ByteSource, preface: Preface, found: fallback.Parsed, limits
         issues.add("PATIENT_ID_MISSING")
     if found.truncated:
         issues.add("TRUNCATED_DATA_SET")
-    elif found.pixels is not None:
-        body, _ = data_set(source, preface, limits.max_inflated_bytes)
-        issues |= pixel_issues(body, found.pixels, preface, columns)
+    elif found.at_pixels:
+        issues |= pixel_issues(body, found.end, preface, columns)
+    elif found.trailing:
+        issues.add("TRAILING_BYTES")
     columns["TransferSyntaxUID"] = preface.transfer_syntax
-    json = _meta_json(preface) | found.elements
-    return Header(orjson.dumps(json), columns, tuple(sorted(issues, key=_ORDER.__getitem__)))
+    json = b"{%b}" % b",".join(part for part in (_meta_json(preface), found.json) if part)
+    return Header(
+        json, columns, tuple(sorted(issues, key=_ORDER.__getitem__)), tier=2 if reason else 1, fallback=reason
+    )
 
 
-def _meta_json(preface: Preface) -> dict[str, Any]:
-    """File Meta Information as DICOM JSON."""
-    return {
+def _meta_json(preface: Preface) -> bytes:
+    """File Meta Information as members of a DICOM JSON object."""
+    found = {
         f"{tag:08X}": json_element(vr, raw, True, DEFAULT)[0]
         for tag, vr, raw in preface.meta
         if vr not in BULK and vr != "SQ"
     }
+    return orjson.dumps(found)[1:-1]

@@ -1,0 +1,135 @@
+"""What the reader remembers from one object to the next: raw elements that repeat, and the JSON they became.
+
+Belongs here: tables from raw bytes to JSON fragments, and their bounds. An entry never changes what is read: equal
+bytes in an equal context mean the same, and only elements without flaw are remembered. Does not belong here: the walk.
+
+Objects of a series differ in few elements. So the memo holds, besides single elements, runs: neighbouring elements
+that were equal in two objects; one comparison of bytes then stands for some dozens of elements.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any, NamedTuple
+
+from dicom_assets.dicom.vocabulary import Vocabulary
+
+MAX_VALUE = 1024
+"""Longer values are not remembered: they seldom repeat."""
+MAX_SEQUENCE = 1 << 16
+_MAX_HELD = 32 << 20  # bytes of raw elements and fragments
+_MAX_CONTEXTS = 64
+_MAX_CANDIDATES = 4
+_OVERHEAD = 300  # bytes that Python needs for an entry besides its texts
+
+
+class Entry(NamedTuple):
+    """What one raw element stands for.
+
+    fragment: its member of the JSON object, None where it is left out. columns: what columns take from it.
+    depends: tag of the element that decided how it is read (private creator, Pixel Representation), 0 for none.
+    notes: its value by its tag, where others depend on it.
+    """
+
+    fragment: bytes | None
+    columns: dict[str, Any] | None
+    depends: int
+    notes: dict[int, bytes] | None
+
+
+class Run(NamedTuple):
+    """Neighbouring elements with everything they stand for; `last` is the last one's tag."""
+
+    raw: bytes
+    fragment: bytes
+    columns: dict[str, Any]
+    notes: dict[int, bytes]
+    last: int
+
+
+class Context:
+    """Memory for one encoding and character set.
+
+    top: elements of the data set itself. nested: elements in items. sequences: whole sequences by what decides how
+    they are read. latest: the newest sequence without length, by tag. runs: by first tag, newest first.
+    """
+
+    __slots__ = ("codecs", "latest", "nested", "runs", "sequences", "top", "vocabulary")
+
+    def __init__(self, vocabulary: Vocabulary, codecs: tuple[str, ...]) -> None:
+        """Empty."""
+        self.vocabulary = vocabulary
+        self.codecs = codecs
+        self.top: dict[Any, Entry] = {}
+        self.nested: dict[Any, bytes] = {}
+        self.sequences: dict[tuple[int, bytes | None, bytes], bytes] = {}
+        self.latest: dict[tuple[int, int], tuple[bytes, bytes]] = {}
+        self.runs: dict[int, list[Run]] = {}
+
+    def forget(self) -> None:
+        """Empties all tables."""
+        for table in (self.top, self.nested, self.sequences, self.latest, self.runs):
+            table.clear()
+
+
+class Memo:
+    """The memory of one reader, for objects read one after the other in folder order; forgets before it grows."""
+
+    __slots__ = ("_contexts", "_held", "_vocabularies")
+
+    def __init__(self) -> None:
+        """Empty."""
+        self._contexts: dict[tuple[bool, bool, tuple[str, ...]], Context] = {}
+        self._vocabularies: dict[tuple[bool, bool], Vocabulary] = {}
+        self._held = 0
+
+    def context(self, explicit: bool, little: bool, codecs: tuple[str, ...]) -> Context:
+        """The memory for one encoding and character set."""
+        key = (explicit, little, codecs)
+        context = self._contexts.get(key)
+        if context is None:
+            if len(self._contexts) >= _MAX_CONTEXTS:
+                self.forget()
+                self._contexts.clear()
+            vocabulary = self._vocabularies.setdefault(key[:2], Vocabulary(explicit, little))
+            context = self._contexts[key] = Context(vocabulary, codecs)
+        return context
+
+    def hold(self, size: int) -> None:
+        """Counts what an entry of `size` bytes costs; forgets everything when it is too much."""
+        self._held += size + _OVERHEAD
+        if self._held > _MAX_HELD:
+            self.forget()
+
+    def forget(self) -> None:
+        """Empties all tables; what was read stays right."""
+        for context in self._contexts.values():
+            context.forget()
+        self._held = 0
+
+    def learn(self, context: Context, trail: Iterable[tuple[int, bytes, Entry] | None]) -> None:
+        """Makes runs of neighbours that were known already; `trail` has (tag, raw, entry), None for a gap."""
+        group: list[tuple[int, bytes, Entry]] = []
+        tags: set[int] = set()
+        for step in (*trail, None):
+            # What decides how an element is read must stand in the run itself.
+            if step is not None and (not step[2].depends or step[2].depends in tags):
+                group.append(step)
+                tags.add(step[0])
+                continue
+            if len(group) > 1:
+                self._keep(context, group)
+            group, tags = [], set()
+
+    def _keep(self, context: Context, group: list[tuple[int, bytes, Entry]]) -> None:
+        columns: dict[str, Any] = {}
+        notes: dict[int, bytes] = {}
+        for _, _, entry in group:
+            columns.update(entry.columns or {})
+            notes.update(entry.notes or {})
+        raw = b"".join(raw for _, raw, _ in group)
+        fragment = b",".join(entry.fragment for _, _, entry in group if entry.fragment is not None)
+        self.hold(len(raw) + len(fragment))
+        candidates = context.runs.setdefault(group[0][0], [])
+        candidates.insert(0, Run(raw, fragment, columns, notes, group[-1][0]))
+        del candidates[_MAX_CANDIDATES:]

@@ -1,0 +1,27 @@
+"""What a tier finds in a data set, before it is judged as a whole (`header`)."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+from dicom_assets.dicom.flaws import SOUND
+
+
+@dataclass(slots=True)
+class Parsed:
+    """One data set.
+
+    json: members of its DICOM JSON object, without braces. columns: values by column. flaws: bits of `flaws`.
+    end: where reading ended, in bytes of the data set's source. at_pixels: pixel data starts there. truncated: the
+    object ends inside an element. trailing: bytes are left that are no element. last: tag of the last element.
+    """
+
+    json: bytes = b""
+    columns: dict[str, Any] = field(default_factory=dict)
+    flaws: int = SOUND
+    end: int = 0
+    at_pixels: bool = False
+    truncated: bool = False
+    trailing: bool = False
+    last: int = 0
