@@ -21,7 +21,7 @@ EVERYTHING = ["raw_files", "validated_batch", "flat_metadata", "clinical", "inst
 def cleanup(context: dg.AssetExecutionContext, work: WorkParam) -> dg.MaterializeResult[Any]:
     """The last step of a batch."""
     with clear_failures():
-        books = work.batch(context.partition_key).close(context.run_id)
+        books = work.batch(context.partition_key).close(context.run.run_id)
         return dg.MaterializeResult(
             metadata={
                 "seen": books.seen,

@@ -13,5 +13,5 @@ def raw_files(context: dg.AssetExecutionContext, work: WorkParam) -> dg.Material
     """One row for each object of the batch's manifest and each member of each archive in it."""
     with clear_failures():
         batch = work.batch(context.partition_key)
-        seen = batch.begin(context.run_id)
+        seen = batch.begin(context.run.run_id)
         return materialized(work.lake, "raw_files", seen, seen=seen, claimed=len(batch.manifest))

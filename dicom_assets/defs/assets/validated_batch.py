@@ -12,5 +12,5 @@ from dicom_assets.defs.tables import batch_asset, clear_failures, materialized, 
 def validated_batch(context: dg.AssetExecutionContext, work: WorkParam) -> dg.MaterializeResult[Any]:
     """One row for each object, with its outcome; rows of metadata, records and errors are staged."""
     with clear_failures():
-        outcomes = outcome_counts(work.batch(context.partition_key).judge(context.run_id))
+        outcomes = outcome_counts(work.batch(context.partition_key).judge(context.run.run_id))
         return materialized(work.lake, "validated_batch", sum(outcomes.values()), **outcomes)
