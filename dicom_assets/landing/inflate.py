@@ -85,9 +85,10 @@ class _Deflate:
 class MemberBytes:
     """One member as a byte source. It is valid until the archive's next member is asked for.
 
-    size is what the directory declares; a member that turns out shorter or longer, or whose checksum is wrong, raises
-    when its end is reached. Reads go forward by inflating; backward within the first KEPT_BYTES from memory, and
-    beyond them from an anonymous temporary file, to which the whole member is then inflated.
+    size is what the directory declares; a compressed member that turns out shorter or longer, or whose checksum is
+    wrong, raises when its end is reached. A stored one is read in place, like a file, and its checksum not computed.
+    Reads go forward by inflating; backward within the first KEPT_BYTES from memory, and beyond them from an anonymous
+    temporary file, to which the whole member is then inflated.
     """
 
     def __init__(self, source: ByteSource, entry: Entry, limits: ArchiveLimits, budget: Budget) -> None:

@@ -7,6 +7,7 @@ belong here: reading (`dicom`, `clinical`), opening archives (`archives`).
 from __future__ import annotations
 
 import re
+import zlib
 from dataclasses import dataclass
 from enum import StrEnum
 
@@ -83,12 +84,21 @@ def kind_of(head: bytes, size: int) -> Sniffed:
     if looks_like_change_page(head):
         return CHANGES
     if _PACKED.match(head) or head[_TAR] == b"ustar":
-        return PACKED
+        return UNKNOWN if _is_packed_nifti(head) else PACKED
     if head.startswith(b"PAR1") and size >= _PARQUET_LEAST:
         return PARQUET
     if looks_like_table(head, len(head) >= size, _KNOWN_COLUMNS):
         return DELIMITED
     return UNKNOWN
+
+
+def _is_packed_nifti(head: bytes) -> bool:
+    """Whether these are the first bytes of a NIfTI image in gzip: one image, no container that could hold DICOM."""
+    try:
+        first = zlib.decompressobj(16 + zlib.MAX_WBITS).decompress(head, 348)
+    except zlib.error:
+        return False
+    return first[344:348] in (b"n+1\0", b"ni1\0") or first[4:8] in (b"n+2\0", b"ni2\0")
 
 
 def is_system_file(path_below_root: str) -> bool:

@@ -7,6 +7,7 @@ import os
 import stat
 import struct
 import zipfile
+import zlib
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -220,6 +221,7 @@ class TestUnfitMembers:
             Record(b"a", DICOM, crc=1),
             Record(b"a", DICOM, size=len(DICOM) + 1),
             Record(b"a", DICOM, size=len(DICOM) - 1),
+            Record(b"a", DICOM, size=len(DICOM) - 1, crc=zlib.crc32(DICOM[:-1])),
             Record(b"a", DICOM, packed=deflate(DICOM)[:-4]),
             Record(b"a", DICOM, packed=b"\xff" * 50),
             Record(b"a", DICOM, method=12, packed=b"BZh9" + b"\xff" * 50),

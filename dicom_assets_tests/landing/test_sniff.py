@@ -78,6 +78,12 @@ def test_other_archives_are_known_and_not_read(data: bytes) -> None:
     assert kind_of(data, len(data)).code == "CONTAINER_UNSUPPORTED"
 
 
+@pytest.mark.parametrize("header", [b"\0" * 344 + b"n+1\0", b"\x1c\x02\0\0n+2\0\r\n\x1a\n" + b"\0" * 400])
+def test_an_image_in_gzip_is_no_archive(header: bytes) -> None:
+    data = gzip.compress(header + bytes(100_000))
+    assert kind_of(data[:4_096], len(data)).code == "NOT_DICOM"
+
+
 def test_parquet_is_clinical() -> None:
     assert kind_of(parquet(), len(parquet())) == kind_of(parquet()[:4], 5_000)
     assert kind_of(parquet(), len(parquet())).kind is Kind.CLINICAL
@@ -127,6 +133,7 @@ def test_a_header_wider_than_the_first_bytes_is_one() -> None:
         "<html><body>\na, b\nc, d\n</body></html>",
         "import os, sys\n\n\ndef f(a, b):\n    x = 1\n    return a, b\n",
         "2020-01-01 10:00:00,123 INFO started\n2020-01-01 10:00:01,456 INFO done\n",
+        "Milk, two\nBread, one\nEggs, six\nFlour\nSugar, some\nSalt, little\nPepper, no\nTea\nOil, some\n",
         "| a | b |\n|---|---|\n| 1 | 2 |\n",
         "0 1000 1000\n0 0.5 0.5\n",
         "%PDF-1.4\n1,2\n3,4\n",
