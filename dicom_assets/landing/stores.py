@@ -5,15 +5,14 @@ Belongs here: which store serves which kind of root. Each store stands in a modu
 
 from __future__ import annotations
 
+from dicom_assets.lake.azure import SCHEMES, AddressError
 from dicom_assets.landing.local import LocalFolder
 from dicom_assets.landing.store import LandingStore
 from dicom_assets.settings import SettingsError, SourceSettings
 
-_AZURE = ("az", "azure", "abfs", "abfss", "adl")
-
 
 def open_store(settings: SourceSettings) -> LandingStore:
-    """The store of one source: a folder for paths and file:// URIs.
+    """The store of one source: a folder for paths and file:// URIs, a container for addresses of Azure Storage.
 
     Nothing is reached yet, so a folder that is missing shows when it is listed. SettingsError when no store serves
     such a root, or a pattern is wrong.
@@ -26,12 +25,19 @@ def open_store(settings: SourceSettings) -> LandingStore:
             raise SettingsError(
                 f"Source '{settings.name}': {error}. Correct its include or exclude patterns."
             ) from None
-    if scheme in _AZURE:
-        raise SettingsError(
-            f"Source '{settings.name}': landing zones on Azure ({scheme}://) cannot be read yet. "
-            "Mount the container as a folder and give that folder as root."
-        )
+    if scheme in SCHEMES:
+        # Imported here: the Azure SDK takes half a second, which reading a folder should not cost.
+        from dicom_assets.landing.azure import AzureContainer
+
+        try:
+            return AzureContainer(settings)
+        except AddressError as error:
+            raise SettingsError(f"Source '{settings.name}': {error}. Correct its root.") from None
+        except ValueError as error:
+            raise SettingsError(
+                f"Source '{settings.name}': {error}. Correct its include or exclude patterns."
+            ) from None
     raise SettingsError(
         f"Source '{settings.name}': roots that begin with {scheme}:// are not supported. "
-        "Give a folder, as a path or as file:///path."
+        "Give a folder, as a path or as file:///path, or az://account/container/path."
     )

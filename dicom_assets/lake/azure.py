@@ -1,0 +1,263 @@
+"""Azure Storage: addresses of containers and blobs, credentials from the environment, stores made of both.
+
+Belongs here: everything that the landing zone and the lake share about Azure. Does not belong here: what lies in a
+container. Credentials stay in the environment: they are read when a connection is made, and stand in no setting, no
+repr and no message.
+
+Addresses. `az://account/container/path`, `abfss://container@account.dfs.core.windows.net/path` and
+`https://account.blob.core.windows.net/container/path` name the same thing; the first form is the one that is kept.
+Paths in addresses are percent-encoded. The account `devstoreaccount1` is Azurite, the emulator, at
+AZURITE_BLOB_STORAGE_URL and AZURITE_QUEUE_STORAGE_URL.
+
+Credentials of an account, first found: AZURE_STORAGE_CONNECTION_STRING, AZURE_STORAGE_ACCOUNT_KEY,
+AZURE_STORAGE_SAS_TOKEN, each also with `_{ACCOUNT}` behind it where several accounts differ; without any of them
+azure-identity's DefaultAzureCredential (managed identity, workload identity, `az login`).
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import timedelta
+from functools import lru_cache
+from typing import TYPE_CHECKING, Any, Literal
+from urllib.parse import quote, unquote, urlsplit
+
+from obstore.store import AzureStore
+
+if TYPE_CHECKING:
+    from azure.core.credentials import TokenCredential
+    from azure.storage.blob import ContainerClient
+    from azure.storage.queue import QueueClient
+    from obstore.store import ClientConfig, RetryConfig
+
+SCHEMES = ("az", "azure", "abfs", "abfss", "https", "http")
+EMULATOR = "devstoreaccount1"
+# Published with the emulator, the same everywhere, and good for nothing but this machine.
+_EMULATOR_KEY = "Eby8vdM02xNOcqFlqUwJPLlmEtlCDXJ1OUzFT50uSRZ6IFsuFq2UVErCz4I6tq/K1SZFPTOtr/KBHBeksoGMGw=="
+_EMULATOR_BLOB = "http://127.0.0.1:10000"
+_EMULATOR_QUEUE = "http://127.0.0.1:10001"
+TOKEN_SCOPE = "https://storage.azure.com/.default"  # noqa: S105 - the name of a scope, no secret
+
+_ACCOUNT = re.compile(r"[a-z0-9]{3,24}")
+_CONTAINER = re.compile(r"\$?[a-z0-9](?:[a-z0-9-]{1,61}[a-z0-9])")
+_UNESCAPED = "/~!$'()*+,;=:@"
+
+CONNECT_SECONDS = 10
+REQUEST_SECONDS = 120
+RETRIES = 8
+RETRY_SECONDS = 120
+
+
+class AddressError(ValueError):
+    """An address names no container; the message says what one looks like and repeats nothing of it."""
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """A container, or a path in it. path: plain, without `/` at either end unless the blob's name has one."""
+
+    account: str
+    container: str
+    path: str = ""
+
+    @property
+    def url(self) -> str:
+        """`az://account/container/path`, the path percent-encoded."""
+        tail = "/" + quote(self.path, safe=_UNESCAPED) if self.path else ""
+        return f"az://{self.account}/{self.container}{tail}"
+
+    def below(self, path: str) -> Place:
+        """The place of a path below this one."""
+        return Place(self.account, self.container, f"{self.path}/{path}" if self.path else path)
+
+
+def parse(address: str) -> Place:
+    """The place that an address of any of the forms names. Raises AddressError."""
+    parts = urlsplit(address)
+    if parts.query or parts.fragment:
+        raise AddressError(
+            "an address takes no query: put a shared access signature into AZURE_STORAGE_SAS_TOKEN, and write # and ? "
+            "in a path as %23 and %3F"
+        )
+    host, path = parts.netloc, unquote(parts.path).lstrip("/")
+    if parts.scheme in ("abfs", "abfss"):
+        container, separator, domain = host.partition("@")
+        account = domain.split(".")[0]
+        if not separator:
+            account, (container, path) = host.split(".")[0], _first(path)
+    elif parts.scheme in ("http", "https"):
+        account, (container, path) = host.split(".")[0], _first(path)
+        if "." not in host or host.startswith("127.") or host.partition(":")[0] == "localhost":
+            account, (container, path) = container, _first(path)  # the emulator names the account in the path
+    elif parts.scheme in ("az", "azure"):
+        account, (container, path) = host, _first(path)
+    else:
+        raise AddressError("not an address of Azure Storage")
+    if not _ACCOUNT.fullmatch(account) or not _CONTAINER.fullmatch(container):
+        raise AddressError(
+            "expected az://account/container/path or abfss://container@account.dfs.core.windows.net/path"
+        )
+    return Place(account, container, path)
+
+
+def parse_folder(address: str) -> Place:
+    """As `parse`, for a folder: a `/` at the end means nothing."""
+    place = parse(address)
+    return Place(place.account, place.container, place.path.strip("/"))
+
+
+def _first(path: str) -> tuple[str, str]:
+    head, _, tail = path.partition("/")
+    return head, tail
+
+
+@dataclass(frozen=True, slots=True, repr=False)
+class Credential:
+    """How to sign requests to one account. secret: None where tokens of Entra ID are fetched."""
+
+    kind: Literal["key", "sas", "token"]
+    secret: str | None = None
+
+
+def credential(account: str, environment: Mapping[str, str] = os.environ) -> Credential:
+    """The credential of an account; see the module."""
+    if account == EMULATOR:
+        return Credential("key", _EMULATOR_KEY)
+    text = _variable("AZURE_STORAGE_CONNECTION_STRING", account, environment)
+    if text:
+        fields = {k.strip().lower(): v.strip() for k, _, v in (f.partition("=") for f in text.split(";"))}
+        if fields.get("accountname", account) == account:
+            if fields.get("accountkey"):
+                return Credential("key", fields["accountkey"])
+            if fields.get("sharedaccesssignature"):
+                return Credential("sas", fields["sharedaccesssignature"].lstrip("?"))
+    named = environment.get("AZURE_STORAGE_ACCOUNT_NAME", account) == account
+    for kind, name in (("key", "AZURE_STORAGE_ACCOUNT_KEY"), ("sas", "AZURE_STORAGE_SAS_TOKEN")):
+        secret = _variable(name, account, environment, plain=named)
+        if secret:
+            return Credential("key" if kind == "key" else "sas", secret.lstrip("?") if kind == "sas" else secret)
+    return Credential("token")
+
+
+def _variable(name: str, account: str, environment: Mapping[str, str], *, plain: bool = True) -> str | None:
+    """`{name}_{ACCOUNT}`, else `{name}` when that may be meant for this account."""
+    return environment.get(f"{name}_{account.upper()}") or (environment.get(name) if plain else None)
+
+
+@lru_cache(maxsize=1)
+def entra() -> TokenCredential:
+    """DefaultAzureCredential, one for the process, so that its tokens are fetched once."""
+    from azure.identity import DefaultAzureCredential
+
+    return DefaultAzureCredential()
+
+
+def endpoint(account: str, service: Literal["blob", "queue"]) -> str:
+    """URL of an account's blob or queue service. AZURE_STORAGE_ENDPOINT_SUFFIX: for sovereign clouds."""
+    if account == EMULATOR:
+        fallback = _EMULATOR_BLOB if service == "blob" else _EMULATOR_QUEUE
+        base = os.environ.get(f"AZURITE_{service.upper()}_STORAGE_URL", fallback)
+        return f"{base.rstrip('/')}/{EMULATOR}"
+    suffix = os.environ.get("AZURE_STORAGE_ENDPOINT_SUFFIX", "core.windows.net")
+    return f"https://{account}.{service}.{suffix}"
+
+
+def object_store(place: Place) -> AzureStore:
+    """An obstore store whose root is the place.
+
+    Throttling (429, 503) and broken connections are retried within RETRY_SECONDS, with growing, jittered pauses.
+    """
+    retry: RetryConfig = {
+        "max_retries": RETRIES,
+        "retry_timeout": timedelta(seconds=RETRY_SECONDS),
+        "backoff": {"init_backoff": timedelta(seconds=0.2), "max_backoff": timedelta(seconds=20), "base": 2},
+    }
+    client: ClientConfig = {
+        "connect_timeout": timedelta(seconds=CONNECT_SECONDS),
+        "timeout": timedelta(seconds=REQUEST_SECONDS),
+    }
+    config: dict[str, Any] = {"account_name": place.account}
+    provider = None
+    if place.account == EMULATOR:
+        config["use_emulator"] = True
+        client["allow_http"] = True
+    else:
+        config["endpoint"] = endpoint(place.account, "blob")
+        found = credential(place.account)
+        if found.kind == "key":
+            config |= {"account_key": found.secret, "credential_type": "access_key"}
+        elif found.kind == "sas":
+            config |= {"sas_key": found.secret, "credential_type": "sas_token"}
+        else:
+            from obstore.auth.azure import AzureCredentialProvider
+
+            provider = AzureCredentialProvider(entra())  # type: ignore[arg-type]
+    return AzureStore(
+        place.container,
+        prefix=place.path or None,
+        config=config,  # type: ignore[arg-type]
+        client_options=client,
+        retry_config=retry,
+        credential_provider=provider,
+    )
+
+
+def delta_location(place: Place) -> str:
+    """The place as delta-rs wants it: without the account, and not percent-encoded."""
+    return f"az://{place.container}/{place.path}"
+
+
+def delta_options(place: Place) -> dict[str, str]:
+    """What delta-rs is told about an account. A token is fetched anew with each call, so it is valid for a while."""
+    if place.account == EMULATOR:
+        # Account and endpoint instead of this make delta-rs fail: the emulator ignores where a listing is to start.
+        return {"azure_storage_use_emulator": "true"}
+    options = {"azure_storage_account_name": place.account, "azure_storage_endpoint": endpoint(place.account, "blob")}
+    found = credential(place.account)
+    if found.kind == "key":
+        options["azure_storage_account_key"] = found.secret or ""
+    elif found.kind == "sas":
+        options["azure_storage_sas_token"] = found.secret or ""
+    else:
+        options["azure_storage_token"] = entra().get_token(TOKEN_SCOPE).token
+    return options
+
+
+def container_client(place: Place) -> ContainerClient:
+    """The Azure SDK's client of a container, for what obstore cannot do: leases, conditional copies, odd names."""
+    from azure.storage.blob import ContainerClient
+
+    return ContainerClient(
+        endpoint(place.account, "blob"),
+        place.container,
+        credential=_sdk_credential(place.account),
+        connection_timeout=CONNECT_SECONDS,
+        read_timeout=REQUEST_SECONDS,
+    )
+
+
+def queue_client(account: str, queue: str, **options: Any) -> QueueClient:
+    """The Azure SDK's client of a queue."""
+    from azure.storage.queue import QueueClient
+
+    return QueueClient(
+        endpoint(account, "queue"),
+        queue,
+        credential=_sdk_credential(account),
+        connection_timeout=CONNECT_SECONDS,
+        **options,
+    )
+
+
+def _sdk_credential(account: str) -> Any:
+    from azure.core.credentials import AzureNamedKeyCredential, AzureSasCredential
+
+    found = credential(account)
+    if found.kind == "key":
+        return AzureNamedKeyCredential(account, found.secret or "")
+    if found.kind == "sas":
+        return AzureSasCredential(found.secret or "")
+    return entra()
