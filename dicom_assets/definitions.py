@@ -10,6 +10,7 @@ from typing import Any
 
 import dagster as dg
 
+from dicom_assets.batch.engine import ReadingEngine
 from dicom_assets.batch.read import Progress
 from dicom_assets.defs.assets import ASSETS
 from dicom_assets.defs.checks import CHECKS
@@ -24,11 +25,12 @@ def build_defs(
     settings: Settings | None = None,
     resource_overrides: Mapping[str, Any] | None = None,
     progress: Callable[[Progress], None] | None = None,
+    engine: ReadingEngine | None = None,
 ) -> dg.Definitions:
     """A fresh graph.
 
     settings: those of file and environment by default. resource_overrides: resources by key, for tests. progress:
-    called while a batch is read. Raises SettingsError.
+    called while a batch is read. engine: reads the objects of every run. Raises SettingsError.
     """
     settings = settings or load()
     return dg.Definitions(
@@ -37,7 +39,7 @@ def build_defs(
         jobs=JOBS,
         sensors=[new_files, failure_sensor(settings)],
         schedules=SCHEDULES,
-        resources={"work": work_resource(settings, progress), **(resource_overrides or {})},
+        resources={"work": work_resource(settings, progress, engine), **(resource_overrides or {})},
         executor=dg.in_process_executor,
     )
 

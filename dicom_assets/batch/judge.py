@@ -18,7 +18,7 @@ import pyarrow as pa
 
 from dicom_assets.batch.changes import Version, open_entries, read_change
 from dicom_assets.batch.staging import SCHEMAS, Part
-from dicom_assets.clinical.tabular import ClinicalUnreadable, read_table
+from dicom_assets.clinical.source import ClinicalUnreadable
 from dicom_assets.dicom.header import Header, Memo, NotDicom, Unreadable, read_header
 from dicom_assets.dicom.rows import dicom_columns
 from dicom_assets.dicom.source import ByteSource
@@ -243,13 +243,7 @@ def _judge(chunk: Chunk, task: ObjectTask, opened: Opened, memo: Memo, rows: _Ro
 
 def _read(chunk: Chunk, task: ObjectTask, opened: ByteSource, memo: Memo, rows: _Rows) -> _Verdict:
     if task.kind == Kind.CLINICAL:
-        tables, errors = [], []
-        for part in read_table(opened, chunk.clinical):
-            tables.append(_clinical_rows(chunk, task, part.records))
-            errors += [_error(chunk, task, "record", "RECORD_INVALID", e.detail, e.record) for e in part.errors]
-        rows.clinical += tables
-        rows.errors += errors
-        return _Verdict(Outcome.INGESTED, Kind.CLINICAL)
+        return _read_clinical(chunk, task, opened, rows)
     if task.kind == Kind.CHANGE:
         return _read_change(chunk, task, opened)
     try:
@@ -259,6 +253,18 @@ def _read(chunk: Chunk, task: ObjectTask, opened: ByteSource, memo: Memo, rows: 
     if header.media_directory:
         return _settled(Kind.DICOM, "DICOMDIR", None)
     return _Verdict(Outcome.INGESTED, Kind.DICOM, [(code, None) for code in header.issues], header)
+
+
+def _read_clinical(chunk: Chunk, task: ObjectTask, opened: ByteSource, rows: _Rows) -> _Verdict:
+    from dicom_assets.clinical.tabular import read_table  # pandas is slow to import, and few workers need it
+
+    tables, errors = [], []
+    for part in read_table(opened, chunk.clinical):
+        tables.append(_clinical_rows(chunk, task, part.records))
+        errors += [_error(chunk, task, "record", "RECORD_INVALID", e.detail, e.record) for e in part.errors]
+    rows.clinical += tables
+    rows.errors += errors
+    return _Verdict(Outcome.INGESTED, Kind.CLINICAL)
 
 
 def _read_change(chunk: Chunk, task: ObjectTask, opened: ByteSource) -> _Verdict:

@@ -17,7 +17,7 @@ import pyarrow as pa
 
 from dicom_assets.batch import books
 from dicom_assets.batch.books import Books, Status
-from dicom_assets.batch.engine import ProcessEngine
+from dicom_assets.batch.engine import ProcessEngine, ReadingEngine
 from dicom_assets.batch.expand import expand
 from dicom_assets.batch.known import known_before
 from dicom_assets.batch.publish import publish_rows
@@ -43,11 +43,12 @@ class BatchBusy(Exception):
 class Work:
     """A lake, its sources and the batches that this process holds; a context manager that lets go of them.
 
-    progress: called while a batch is read.
+    progress: called while a batch is read. shared_engine: reads instead of processes of its own, and outlives it.
     """
 
     settings: Settings
     progress: Callable[[Progress], None] = lambda _: None
+    shared_engine: ReadingEngine | None = None
     _held: ExitStack = field(default_factory=ExitStack, repr=False)
     _batches: dict[str, BatchWork] = field(default_factory=dict, repr=False)
 
@@ -66,6 +67,11 @@ class Work:
     def lake(self) -> Lake:
         """The lake; made when it is new. Raises LakeError."""
         return Lake(self.settings.lake)
+
+    @cached_property
+    def engine(self) -> ReadingEngine:
+        """What reads: the engine that was given, or processes of its own, which end with this object."""
+        return self.shared_engine or self._held.enter_context(ProcessEngine(self.settings.reading))
 
     @cached_property
     def log(self) -> ClaimLog:
@@ -151,8 +157,9 @@ class BatchWork:
 
     def judge(self, run_id: str) -> Mapping[str, int]:
         """Reads every object, stages what it says, publishes the ledger; objects by outcome."""
-        with ProcessEngine(self.work.settings.reading) as engine:
-            outcomes = read_batch(self.staging, self.work.settings, self.source, engine, run_id, self.work.progress)
+        outcomes = read_batch(
+            self.staging, self.work.settings, self.source, self.work.engine, run_id, self.work.progress
+        )
         publish_rows(self.lake, self.staging, Part.LEDGER)
         return outcomes
 

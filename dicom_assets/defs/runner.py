@@ -17,6 +17,7 @@ from dagster._core.storage.tags import PARTITION_NAME_TAG
 
 from dicom_assets.batch.books import Books, Status, books_of
 from dicom_assets.batch.read import Progress
+from dicom_assets.batch.readers import Readers
 from dicom_assets.batch.work import BatchBusy, Work
 from dicom_assets.definitions import build_defs
 from dicom_assets.defs.jobs import claim_everywhere, register
@@ -94,14 +95,15 @@ def ingest(
     """
     logging.getLogger("dagster").setLevel(logging.CRITICAL)
     done: dict[str, Books] = {}
-    with Work(settings) as work, _alone(work, say):
+    with Work(settings) as work, _alone(work, say), Readers(settings.reading) as readers:
         started = time.monotonic()
         while True:
             rounds = claim_everywhere(work)
             batches = [batch for batch in work.unclosed() if batch not in done]
             register(instance, batches)
             for batch in batches:
-                done[batch] = _run(work, instance, batch, say, progress)
+                readers.start()
+                done[batch] = _run(work, instance, batch, readers, say, progress)
             waiting = sum(one.waiting for one in rounds)
             if any(one.more for one in rounds):
                 continue
@@ -142,6 +144,7 @@ def _run(
     work: Work,
     instance: dg.DagsterInstance,
     batch: str,
+    readers: Readers,
     say: Callable[[str], None],
     progress: Callable[[str, Progress], None],
 ) -> Books:
@@ -159,7 +162,9 @@ def _run(
         return books
     _bury_dead_runs(instance, batch)
     say(f"Batch {batch}: running")
-    job = build_defs(work.settings, progress=lambda p: progress(batch, p)).resolve_job_def("ingest_batch")
+    job = build_defs(work.settings, progress=lambda p: progress(batch, p), engine=readers).resolve_job_def(
+        "ingest_batch"
+    )
     result = job.execute_in_process(partition_key=batch, instance=instance, raise_on_error=False, run_config=_QUIET)
     if not result.success:
         mark(work, batch, result.run_id, _reason(result))
