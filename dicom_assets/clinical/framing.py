@@ -15,9 +15,10 @@ import re
 from array import array
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Protocol
 
 import orjson
+
+from dicom_assets.clinical.source import Bytes
 
 CHUNK = 1 << 20
 LINE = 1 << 20
@@ -28,21 +29,8 @@ MAX_BUNDLES = 3
 """How deep a Bundle may lie in Bundles."""
 
 
-class Readable(Protocol):
-    """Random access to the bytes of one object."""
-
-    @property
-    def size(self) -> int:
-        """Length in bytes."""
-        ...
-
-    def read(self, offset: int, length: int) -> bytes:
-        """`length` bytes from `offset` on."""
-        ...
-
-
-class _Bytes:
-    """Bytes in memory as a Readable."""
+class _Memory:
+    """Bytes in memory, read like a file."""
 
     def __init__(self, data: bytes) -> None:
         self._data = data
@@ -77,7 +65,7 @@ def looks_like_fhir(head: bytes) -> bool:
     return text[:1] in (b"{", b"[") and b'"resourceType"' in text
 
 
-def frames(source: Readable) -> Iterator[Frame]:
+def frames(source: Bytes) -> Iterator[Frame]:
     """Every record of a file in its order; the entries of Bundles take the place of their Bundle.
 
     A line of NDJSON that is broken is one faulty frame, and the next line goes on. Raises NotFhir when the file is no
@@ -115,7 +103,7 @@ def _loads(data: bytes) -> object | None:
     return value
 
 
-def _lines(source: Readable, start: int) -> Iterator[Frame]:
+def _lines(source: Bytes, start: int) -> Iterator[Frame]:
     """Each line that is not blank; a line longer than LINE is scanned where it lies."""
     held, offset, position = b"", start, start
     while True:
@@ -135,7 +123,7 @@ def _lines(source: Readable, start: int) -> Iterator[Frame]:
             held, offset, position = b"", stop + 1, stop + 1
 
 
-def _line_end(source: Readable, position: int) -> int:
+def _line_end(source: Bytes, position: int) -> int:
     while chunk := source.read(position, CHUNK):
         found = chunk.find(b"\n")
         if found >= 0:
@@ -159,7 +147,7 @@ def _value(data: bytes, full_url: str | None, depth: int) -> Iterator[Frame]:
         if depth >= MAX_BUNDLES:
             yield Frame(b"", full_url, f"Bundles lie more than {MAX_BUNDLES} deep in each other")
         elif value.get("entry"):
-            yield from _document(_Bytes(data), 0, len(data), depth)
+            yield from _document(_Memory(data), 0, len(data), depth)
     else:
         yield Frame(data, full_url)
 
@@ -175,7 +163,7 @@ class _Top:
     is_whole: bool = False
 
 
-def _document(source: Readable, start: int, stop: int, depth: int) -> Iterator[Frame]:
+def _document(source: Bytes, start: int, stop: int, depth: int) -> Iterator[Frame]:
     """The values between two offsets: one after the other, or as elements of one array."""
     for top in _scan(source, start, stop):
         if top.resource_type == "Bundle" and depth >= MAX_BUNDLES:
@@ -192,14 +180,14 @@ def _document(source: Readable, start: int, stop: int, depth: int) -> Iterator[F
             yield from _spanned(source, top.start, top.stop, depth)
 
 
-def _spanned(source: Readable, start: int, stop: int, depth: int) -> Iterator[Frame]:
+def _spanned(source: Bytes, start: int, stop: int, depth: int) -> Iterator[Frame]:
     if stop - start > MAX_RESOURCE:
         yield Frame(b"", None, f"a resource of more than {MAX_RESOURCE} bytes")
     else:
         yield from _value(source.read(start, stop - start), None, depth)
 
 
-def _entry(source: Readable, start: int, stop: int, depth: int) -> Iterator[Frame]:
+def _entry(source: Bytes, start: int, stop: int, depth: int) -> Iterator[Frame]:
     """The resource of one entry of a Bundle."""
     if stop - start > MAX_RESOURCE:
         yield Frame(b"", None, f"an entry of more than {MAX_RESOURCE} bytes")
@@ -248,7 +236,7 @@ _EDGE = 4096
 """Tokens that begin in so many last bytes of a chunk wait for the next one; no key is as long."""
 
 
-def _scan(source: Readable, start: int, stop: int) -> Iterator[_Top]:
+def _scan(source: Bytes, start: int, stop: int) -> Iterator[_Top]:
     """Finds the objects at the top, or the elements of an array at the top, and the entries of Bundles among them.
 
     `outer` is the depth at which they stand: 0, or 1 inside an array. Whether a `}` closes a `[` is not looked at:

@@ -8,13 +8,15 @@ the file apart (`framing`), what is valid (`dicom_assets.fhir.validation`), whos
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
 from typing import Any
 
 import orjson
 import pyarrow as pa
 
-from dicom_assets.clinical.framing import Frame, NotFhir, Readable, frames
+from dicom_assets.clinical.delimited import RecordError
+from dicom_assets.clinical.framing import Frame, NotFhir, frames
+from dicom_assets.clinical.source import UNREADABLE, Bytes, ClinicalUnreadable
+from dicom_assets.clinical.tabular import ClinicalChunk
 from dicom_assets.fhir import values
 from dicom_assets.fhir.identifiers import (
     Identified,
@@ -59,45 +61,18 @@ RESOURCE_ROWS = pa.schema(
 """What a file of resources gives to `clinical`. natural_key: type and id, which name a resource within its source."""
 
 
-class FhirUnreadable(Exception):
-    """The file as a whole cannot be read; the object ends with this code. The message holds no value."""
+def read_resources(source: Bytes, settings: FhirSettings) -> Iterator[ClinicalChunk]:
+    """Reads a file of FHIR resources as a stream, PART_ROWS records (schema RESOURCE_ROWS) at a time.
 
-    code = "CLINICAL_UNREADABLE"
-
-    def __init__(self, detail: str) -> None:
-        """detail: what is wrong, without a value."""
-        super().__init__(detail)
-        self.detail = detail
-
-
-@dataclass(frozen=True, slots=True)
-class ResourceError:
-    """A record that is no valid resource. record: its number in the file, from 1. detail: path and rule, no value."""
-
-    record: int
-    detail: str
-
-
-@dataclass(frozen=True, slots=True)
-class ResourcePart:
-    """Some records of a file. records: schema RESOURCE_ROWS."""
-
-    records: pa.Table
-    errors: tuple[ResourceError, ...]
-
-
-def read_resources(source: Readable, settings: FhirSettings) -> Iterator[ResourcePart]:
-    """Reads a file of FHIR resources as a stream, PART_ROWS records at a time.
-
-    NDJSON, arrays, single resources and Bundles are told apart by content. Raises FhirUnreadable when the file is no
-    JSON, and whatever `source` raises.
+    NDJSON, arrays, single resources and Bundles are told apart by content. Raises ClinicalUnreadable when the file is
+    no JSON, and whatever `source` raises.
     """
     rows: list[dict[str, Any]] = []
-    errors: list[ResourceError] = []
+    errors: list[RecordError] = []
     try:
         for number, frame in enumerate(frames(source), start=1):
             row = _row(frame, number, settings)
-            if isinstance(row, ResourceError):
+            if isinstance(row, RecordError):
                 errors.append(row)
             else:
                 rows.append(row)
@@ -105,24 +80,24 @@ def read_resources(source: Readable, settings: FhirSettings) -> Iterator[Resourc
                 yield _part(rows, errors)
                 rows, errors = [], []
     except NotFhir as error:
-        raise FhirUnreadable(str(error)) from None
+        raise ClinicalUnreadable(UNREADABLE, str(error)) from None
     if rows or errors:
         yield _part(rows, errors)
 
 
-def _part(rows: list[dict[str, Any]], errors: list[ResourceError]) -> ResourcePart:
-    return ResourcePart(pa.Table.from_pylist(rows, schema=RESOURCE_ROWS), tuple(errors))
+def _part(rows: list[dict[str, Any]], errors: list[RecordError]) -> ClinicalChunk:
+    return ClinicalChunk(pa.Table.from_pylist(rows, schema=RESOURCE_ROWS), tuple(errors))
 
 
-def _row(frame: Frame, number: int, settings: FhirSettings) -> dict[str, Any] | ResourceError:
+def _row(frame: Frame, number: int, settings: FhirSettings) -> dict[str, Any] | RecordError:
     if frame.fault:
-        return ResourceError(number, frame.fault)
+        return RecordError(number, frame.fault)
     resource = orjson.loads(frame.data)
     fault = fault_of(resource)
     if fault is None and not (text_of(resource.get("id")) or frame.full_url):
         fault = Fault(f"{resource['resourceType']}.id", "missing, and the entry has no fullUrl either")
     if fault is not None:
-        return ResourceError(number, str(fault))
+        return RecordError(number, str(fault))
     patient = patient_of(resource, frame.full_url, settings)
     written = {"record": number, "record_values": frame.data.decode("utf-8")}
     return {**written, **patient, **columns_of(resource, frame.full_url)}

@@ -141,7 +141,7 @@ def _performers(series: Row, context: Context) -> list[dict[str, Any]] | None:
     parts = (values.text(series.get("Manufacturer")), values.text(series.get("ManufacturerModelName")))
     device = " ".join(part for part in parts if part)
     if device:
-        made.append(_performer("DEV", {"type": "Device", "display": device}))
+        made.append({"actor": {"type": "Device", "display": device}})
     return made or None
 
 
@@ -267,7 +267,7 @@ SERIES: Sequence[Element] = (
     Element(
         "performer",
         "PerformingPhysicianName; OperatorsName; Manufacturer, ManufacturerModelName",
-        "function PRF; SPRF; DEV of v3-ParticipationType; names as display",
+        "function PRF; SPRF of v3-ParticipationType; none for the device; names as display",
         _performers,
     ),
 )
@@ -304,7 +304,7 @@ def made(elements: Sequence[Element], row: Row, context: Context) -> dict[str, A
 
 
 def attributes_of(elements: Sequence[Element]) -> set[str]:
-    """Keywords that the elements name, to select columns by."""
+    """Keywords that the elements name."""
     words = " ".join(element.attributes for element in elements).replace(",", " ").replace(";", " ").split()
     return {word for word in words if word[:1].isupper()}
 

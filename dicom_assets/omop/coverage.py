@@ -77,7 +77,9 @@ UNION ALL
 SELECT 'studies with one known patient', count(*) FILTER (subject_state = 'identified'), count(*)
 FROM imaging_study WHERE NOT is_deleted
 UNION ALL
-SELECT 'studies with reports', count(*) FILTER (study_key IN (SELECT unnest(study_keys) FROM diagnostic_report)), count(*)
+SELECT 'studies with reports', count(*) FILTER (
+    study_key IN (SELECT unnest(study_keys) FROM diagnostic_report)
+), count(*)
 FROM imaging_study WHERE NOT is_deleted
 UNION ALL
 SELECT 'reports linked to a study', count(*) FILTER (link_state = 'linked'), count(*) FROM diagnostic_report
@@ -97,7 +99,10 @@ FROM (
 _UNMAPPED = f"""
 -- one row for each value that is not mapped, the most frequent ones first
 WITH counted AS (
-    SELECT 'series with mapped modality' AS measure, coalesce(nullif(trim(modality), ''), '(none)') AS value, count(*) AS total
+    SELECT
+        'series with mapped modality' AS measure,
+        coalesce(nullif(trim(modality), ''), '(none)') AS value,
+        count(*) AS total
     FROM image_occurrence JOIN image_occurrence_origin USING (image_occurrence_id)
     WHERE modality_concept_id = 0 GROUP BY ALL
     UNION ALL
@@ -151,10 +156,22 @@ def measures(rows: pa.Table) -> list[Measure]:
     return [Measure(row["measure"], row["mapped"], row["total"]) for row in rows.to_pylist() if row["value"] == ""]
 
 
+_OWN_WORDS = {
+    "(none)",
+    "surrogate",
+    "missing",
+    "conflict",
+    "unlinked",
+    "ambiguous",
+    "patient_conflict",
+    "patient_mismatch",
+}
+
+
 def _shown(value: str) -> str:
-    """A value that is not mapped, as far as it is a code: free text might say more than a code."""
-    is_code = len(value) <= 16 and all(c.isupper() or c.isdigit() or c in " _-" for c in value)
-    return value if is_code or (value.strip("()").replace("_", "").islower() and len(value) <= 16) else "(free text)"
+    """A value that is not mapped, as far as it is a code string (PS3.5 6.2): free text might say more than a code."""
+    is_code = len(value) <= 16 and all(c in " _" or c.isdigit() or "A" <= c <= "Z" for c in value)
+    return value if is_code or value in _OWN_WORDS else "(free text)"
 
 
 def markdown(rows: pa.Table) -> str:
