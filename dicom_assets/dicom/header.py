@@ -29,6 +29,7 @@ __all__ = ["Header", "Memo", "NotDicom", "Unreadable", "read_header"]
 
 IDENTITY = ("StudyInstanceUID", "SeriesInstanceUID", "SOPInstanceUID")
 _LAST_IDENTITY = 0x0020000E
+_MEDIA_SOP_INSTANCE = 0x00020003
 _ORDER = {code: place for place, code in enumerate(CODES)}
 
 
@@ -50,52 +51,82 @@ class Header:
     fallback: str | None = None
 
 
+_MEDIA_DIRECTORY = Header(b"{}", {}, (), media_directory=True, tier=1)
+
+
 def read_header(source: ByteSource, limits: ReadingLimits, memo: Memo | None = None) -> Header:
     """Reads one object's header.
 
     Raises NotDicom, Unreadable (EMPTY_FILE, TOO_LARGE, TRUNCATED_HEADER, UNPARSEABLE, MISSING_IDENTITY), or what the
     source raises when its storage fails.
     """
-    size = source.size
-    if size == 0:
+    if source.size == 0:
         raise Unreadable("EMPTY_FILE", "no bytes")
-    head = source.read(0, limits.first_read_bytes)
-    preface = _preface(source, head)
-    if size > limits.max_object_bytes:
+    memo = Memo() if memo is None else memo
+    ahead = _Ahead(source, limits.first_read_bytes)
+    preface = ahead.preface()
+    if source.size > limits.max_object_bytes:
         raise Unreadable("TOO_LARGE", "the object is larger than the bound")
     if preface.media_directory:
-        return Header(b"{}", {}, (), media_directory=True, tier=1)
-    body, start = data_set(source, preface, limits.max_inflated_bytes)
+        return _MEDIA_DIRECTORY
+    body, start = data_set(ahead, preface, limits.max_inflated_bytes)
+    window = body.read(0, limits.first_read_bytes) if preface.deflated else ahead.head
     reason: str | None = None
     try:
-        window, base = (body.read(0, limits.first_read_bytes), 0) if preface.deflated else (head, 0)
-        found = elements.parse(body, start, window, base, preface, limits, memo or Memo())
+        found = elements.parse(body, start, window, 0, preface, limits, memo)
     except elements.Unusual as unusual:
         reason = unusual.reason
-        found = fallback.parse(source, body, preface, limits)
-    return _finish(body, preface, found, reason)
-
-
-def _preface(source: ByteSource, head: bytes) -> Preface:
-    while True:
-        try:
-            return read_preface(head, source.size)
-        except IndexError:
-            head = source.read(0, 4 * max(len(head), 4096))
-
-
-def _finish(body: ByteSource, preface: Preface, found: Parsed, reason: str | None) -> Header:
+        found = fallback.parse(ahead, body, preface, limits)
     columns = found.columns
     if columns.get("SOPClassUID") == MEDIA_DIRECTORY:
-        return Header(b"{}", {}, (), media_directory=True, tier=1)
-    if any(not columns.get(name) for name in IDENTITY):
-        if found.truncated or (not found.at_pixels and found.last < _LAST_IDENTITY):
-            raise Unreadable("TRUNCATED_HEADER", "the object ends before its identity", found.end)
-        raise Unreadable("MISSING_IDENTITY", "Study, Series or SOP Instance UID is missing")
+        return _MEDIA_DIRECTORY
+    _require_identity(found)
+    issues = _issues(body, preface, found)
+    columns["TransferSyntaxUID"] = preface.transfer_syntax
+    meta = _meta_json(preface, memo)
+    json = b"{%b,%b}" % (meta, found.json) if meta else b"{%b}" % found.json
+    return Header(json, columns, issues, tier=2 if reason else 1, fallback=reason)
+
+
+class _Ahead:
+    """A source whose first bytes are there already: most objects need a single read."""
+
+    __slots__ = ("_source", "head", "size")
+
+    def __init__(self, source: ByteSource, length: int) -> None:
+        self._source = source
+        self.size = source.size
+        self.head = source.read(0, length)
+
+    def read(self, offset: int, length: int) -> bytes:
+        if offset + length <= len(self.head):
+            return self.head[offset : offset + length]
+        return self._source.read(offset, length)
+
+    def preface(self) -> Preface:
+        """Preamble and File Meta Information; reads more where they are longer than what is there."""
+        while True:
+            try:
+                return read_preface(self.head, self.size)
+            except IndexError:
+                self.head = self._source.read(0, 4 * max(len(self.head), 4096))
+
+
+def _require_identity(found: Parsed) -> None:
+    if all(map(found.columns.get, IDENTITY)):
+        return
+    if found.truncated or (not found.at_pixels and found.last < _LAST_IDENTITY):
+        raise Unreadable("TRUNCATED_HEADER", "the object ends before its identity", found.end)
+    raise Unreadable("MISSING_IDENTITY", "Study, Series or SOP Instance UID is missing")
+
+
+def _issues(body: ByteSource, preface: Preface, found: Parsed) -> tuple[str, ...]:
+    """Everything wrong that does not keep the object out, in the registry's order."""
+    columns = found.columns
     issues = set(flaws.codes(found.flaws))
     if not preface.complete:
         issues.add("META_MISSING")
-    if (named := preface.text(0x00020003)) and named != columns["SOPInstanceUID"]:
+    if (named := preface.text(_MEDIA_SOP_INSTANCE)) and named != columns["SOPInstanceUID"]:
         issues.add("SOP_INSTANCE_UID_MISMATCH")
     if not columns.get("PatientID"):
         issues.add("PATIENT_ID_MISSING")
@@ -105,18 +136,22 @@ def _finish(body: ByteSource, preface: Preface, found: Parsed, reason: str | Non
         issues |= pixel_issues(body, found.end, preface, columns)
     elif found.trailing:
         issues.add("TRAILING_BYTES")
-    columns["TransferSyntaxUID"] = preface.transfer_syntax
-    json = b"{%b}" % b",".join(part for part in (_meta_json(preface), found.json) if part)
-    return Header(
-        json, columns, tuple(sorted(issues, key=_ORDER.__getitem__)), tier=2 if reason else 1, fallback=reason
-    )
+    return tuple(sorted(issues, key=_ORDER.__getitem__)) if issues else ()
 
 
-def _meta_json(preface: Preface) -> bytes:
+def _meta_json(preface: Preface, memo: Memo) -> bytes:
     """File Meta Information as members of a DICOM JSON object."""
-    found = {
-        f"{tag:08X}": json_element(vr, raw, True, DEFAULT)[0]
-        for tag, vr, raw in preface.meta
-        if vr not in BULK and vr != "SQ"
-    }
-    return orjson.dumps(found)[1:-1]
+    parts = []
+    for element in preface.meta:
+        fragment = memo.meta.get(element)
+        if fragment is None:
+            tag, vr, raw = element
+            if vr in BULK or vr == "SQ":
+                fragment = b""
+            else:
+                fragment = orjson.dumps({f"{tag:08X}": json_element(vr, raw, True, DEFAULT)[0]})[1:-1]
+            memo.meta[element] = fragment
+            memo.hold(2 * len(raw))
+        if fragment:
+            parts.append(fragment)
+    return b",".join(parts)

@@ -75,13 +75,15 @@ class Context:
 class Memo:
     """The memory of one reader, for objects read one after the other in folder order; forgets before it grows."""
 
-    __slots__ = ("_contexts", "_held", "_vocabularies")
+    __slots__ = ("_contexts", "_held", "_vocabularies", "meta")
 
     def __init__(self) -> None:
         """Empty."""
         self._contexts: dict[tuple[bool, bool, tuple[str, ...]], Context] = {}
         self._vocabularies: dict[tuple[bool, bool], Vocabulary] = {}
         self._held = 0
+        self.meta: dict[tuple[int, str, bytes], bytes] = {}
+        """Elements of File Meta Information: fragments by tag, VR and raw value."""
 
     def context(self, explicit: bool, little: bool, codecs: tuple[str, ...]) -> Context:
         """The memory for one encoding and character set."""
@@ -105,6 +107,7 @@ class Memo:
         """Empties all tables; what was read stays right."""
         for context in self._contexts.values():
             context.forget()
+        self.meta.clear()
         self._held = 0
 
     def learn(self, context: Context, trail: Iterable[tuple[int, bytes, Entry] | None]) -> None:
@@ -129,7 +132,9 @@ class Memo:
             notes.update(entry.notes or {})
         raw = b"".join(raw for _, raw, _ in group)
         fragment = b",".join(entry.fragment for _, _, entry in group if entry.fragment is not None)
-        self.hold(len(raw) + len(fragment))
         candidates = context.runs.setdefault(group[0][0], [])
+        if any(run.raw == raw for run in candidates):
+            return
+        self.hold(len(raw) + len(fragment))
         candidates.insert(0, Run(raw, fragment, columns, notes, group[-1][0]))
         del candidates[_MAX_CANDIDATES:]

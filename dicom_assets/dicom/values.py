@@ -19,6 +19,7 @@ import base64
 import math
 import struct
 from collections.abc import Callable
+from contextlib import suppress
 from typing import Any
 
 from dicom_assets.dicom.charset import decode
@@ -101,6 +102,9 @@ def _names(raw: bytes, little: bool, codecs: tuple[str, ...]) -> tuple[Values, i
 
 
 def _decimals(raw: bytes, little: bool, codecs: tuple[str, ...]) -> tuple[Values, int]:
+    if not raw.translate(None, b"0123456789.-+ \\"):  # no exponent, so every number is finite
+        with suppress(ValueError):
+            return list(map(float, raw.split(b"\\"))), SOUND
     text = raw.decode("latin-1").strip().rstrip(" \x00")
     if not text:
         return None, SOUND
@@ -124,6 +128,9 @@ def _decimals(raw: bytes, little: bool, codecs: tuple[str, ...]) -> tuple[Values
 
 
 def _integers(raw: bytes, little: bool, codecs: tuple[str, ...]) -> tuple[Values, int]:
+    if len(raw) <= 18 and not raw.translate(None, b"0123456789-+ "):  # at most 18 digits: fits
+        with suppress(ValueError):
+            return [int(raw)], SOUND
     text = raw.decode("latin-1").rstrip(" \x00")
     if not text.strip():
         return None, SOUND
