@@ -210,8 +210,15 @@ class ServiceSettings(_Section):
             raise ValueError("a url must not hold a user or a password; name environment variables instead")
         return url.rstrip("/")
 
+    @property
+    def orthanc_url(self) -> str:
+        """Where Orthanc's own API starts: `changes_url`, or what stands before `/dicom-web`."""
+        return (self.changes_url or self.url.removesuffix("/dicom-web")).rstrip("/")
+
     @model_validator(mode="after")
     def _complete(self) -> ServiceSettings:
+        if _origin(self.orthanc_url) != _origin(self.url):
+            raise ValueError("changes_url must be on the same host as url: credentials are sent to both")
         if self.auth == "bearer" and not self.token_variable:
             raise ValueError("auth 'bearer' needs token_variable, the name of an environment variable")
         if self.auth == "basic" and not (self.user_variable and self.password_variable):
@@ -219,6 +226,10 @@ class ServiceSettings(_Section):
         if self.auth != "anonymous" and self.url.startswith("http://") and not _is_loopback(self.url):
             raise ValueError("credentials are sent over https only (http is accepted on loopback)")
         return self
+
+
+def _origin(url: str) -> list[str]:
+    return url.split("/")[:3]
 
 
 def _is_loopback(url: str) -> bool:
@@ -229,7 +240,8 @@ def _is_loopback(url: str) -> bool:
 class ChangesSettings(_Section):
     """The windows in which changes are read; one row of windows for all services.
 
-    start: beginning of the first window, with time zone. window_minutes: width of a window, a divisor of a day.
+    start: beginning of the first window, with time zone. window_minutes: width of a window, which divides an
+    hour or a day.
     delay_minutes: how long after its end a window is read; paging through a window is stable only once it has closed.
     audit_differing_studies: how many differing studies an audit looks into instance by instance.
     """
@@ -249,8 +261,8 @@ class ChangesSettings(_Section):
     @field_validator("window_minutes")
     @classmethod
     def _divides(cls, minutes: int) -> int:
-        if 1_440 % minutes:
-            raise ValueError("must divide a day into equal parts, such as 5, 15, 60 or 1440")
+        if 60 % minutes and (minutes % 60 or 1_440 % minutes):
+            raise ValueError("must divide an hour, or be whole hours that divide a day, such as 5, 15, 60, 360 or 1440")
         return minutes
 
 

@@ -13,6 +13,7 @@ import re
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from types import TracebackType
 from typing import Any, Self
 
@@ -112,6 +113,13 @@ class ServiceClient:
         """Closes the connections."""
         self._http.close()
 
+    def clock(self, reply: Reply) -> datetime:
+        """The server's time when it gave an answer (RFC 9110 6.6.1); ours where it does not tell."""
+        try:
+            return email.utils.parsedate_to_datetime(reply.headers.get("date", "")).astimezone(UTC)
+        except (ValueError, TypeError, OverflowError):
+            return datetime.now(UTC)
+
     def dicomweb(self, path: str, partition: str | None = None) -> str:
         """Path of a DICOMweb resource: below the version, and below the data partition where one is named."""
         if self.service.kind == "dicomweb":
@@ -143,11 +151,12 @@ class ServiceClient:
         content_type: str,
         *,
         what: str,
+        length: int,
         accept: str = "application/dicom+json",
         accepted: tuple[int, ...] = (200,),
     ) -> Reply:
-        """POST. body: makes the content anew for each try: bytes, or an iterator of them."""
-        headers = {"Accept": accept, "Content-Type": content_type}
+        """POST. body: makes the content, `length` bytes, anew for each try: bytes, or an iterator of them."""
+        headers = {"Accept": accept, "Content-Type": content_type, "Content-Length": str(length)}
         return self._send("POST", path, {}, body, headers, what, accepted, False)
 
     def _send(
