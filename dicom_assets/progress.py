@@ -55,8 +55,9 @@ class Reporter:
         """One sentence on a line of its own."""
         self._console.print(sentence, markup=False)
 
-    def show(self, batch: str, reading: Reading) -> None:
+    def show(self, reading: Reading) -> None:
         """How far the reading of a batch is."""
+        batch = reading.batch_id
         if self._bar is not None:
             if batch not in self._tasks:
                 self._tasks[batch] = self._bar.add_task(batch, total=reading.total, rate="")

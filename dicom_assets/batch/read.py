@@ -26,6 +26,7 @@ _TASK_COLUMNS = [name for name in RAW_STAGED.names if name in ObjectTask.__slots
 class Progress:
     """How far the reading of a batch is. rate: objects a second since it began."""
 
+    batch_id: str
     done: int
     total: int
     rate: float
@@ -101,5 +102,5 @@ def read_batch(
             staging.put_bytes(part, judged.number, parquet)
         outcomes.update(judged.outcomes)
         done += judged.objects
-        progress(Progress(done, total, done / max(time.monotonic() - started, 1e-6)))
+        progress(Progress(staging.batch_id, done, total, done / max(time.monotonic() - started, 1e-6)))
     return outcomes

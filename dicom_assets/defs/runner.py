@@ -5,11 +5,14 @@ Does not belong here: options and printing (`cli`).
 """
 
 import logging
+import math
 import os
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from functools import cached_property
 from pathlib import Path
 
 import dagster as dg
@@ -86,24 +89,24 @@ def ingest(
     settings: Settings,
     instance: dg.DagsterInstance,
     say: Callable[[str], None] = lambda _: None,
-    progress: Callable[[str, Progress], None] = lambda *_: None,
+    progress: Callable[[Progress], None] = lambda _: None,
 ) -> Ended:
     """Claims what is new and runs every batch whose books are open, until nothing is left.
 
-    say: called with a sentence about what happens. progress: called with a batch's id while it is read. Raises
-    SourceUnavailable, LakeError, SettingsError.
+    say: called with a sentence about what happens. progress: called while a batch is read. Raises SourceUnavailable,
+    LakeError, SettingsError.
     """
     logging.getLogger("dagster").setLevel(logging.CRITICAL)
     done: dict[str, Books] = {}
     with Work(settings) as work, _alone(work, say), Readers(settings.reading) as readers:
+        runs = _Runs(work, instance, readers, say, progress)
         started = time.monotonic()
         while True:
             rounds = claim_everywhere(work)
             batches = [batch for batch in work.unclosed() if batch not in done]
             register(instance, batches)
             for batch in batches:
-                readers.start()
-                done[batch] = _run(work, instance, batch, readers, say, progress)
+                done[batch] = runs.run(batch)
             waiting = sum(one.waiting for one in rounds)
             if any(one.more for one in rounds):
                 continue
@@ -115,23 +118,16 @@ def ingest(
             _wait(rounds, waiting, say)
 
 
-class _alone:
+@contextmanager
+def _alone(work: Work, say: Callable[[str], None]) -> Iterator[None]:
     """Holds the right to claim for as long as an ingest lasts; says so when it has to wait for another one."""
-
-    def __init__(self, work: Work, say: Callable[[str], None]) -> None:
-        self._work, self._say = work, say
-
-    def __enter__(self) -> None:
+    with ExitStack() as held:
         try:
-            self._context = self._work.claiming(wait_seconds=0.2)
-            self._context.__enter__()
+            held.enter_context(work.claiming(wait_seconds=0.2))
         except LockBusy:
-            self._say("Another ingest is at work on this lake; waiting until it has ended.")
-            self._context = self._work.claiming(wait_seconds=float("inf"))
-            self._context.__enter__()
-
-    def __exit__(self, *error: object) -> None:
-        self._context.__exit__(None, None, None)
+            say("Another ingest is at work on this lake; waiting until it has ended.")
+            held.enter_context(work.claiming(wait_seconds=math.inf))
+        yield
 
 
 def _wait(rounds: list[Claimed], waiting: int, say: Callable[[str], None]) -> None:
@@ -140,38 +136,58 @@ def _wait(rounds: list[Claimed], waiting: int, say: Callable[[str], None]) -> No
     time.sleep(seconds)
 
 
-def _run(
-    work: Work,
-    instance: dg.DagsterInstance,
-    batch: str,
-    readers: Readers,
-    say: Callable[[str], None],
-    progress: Callable[[str, Progress], None],
-) -> Books:
-    """Runs one batch to its end; its books afterwards."""
-    while True:
-        try:
-            with Work(work.settings) as other:
-                other.batch(batch, wait_seconds=0.5)
-            break
-        except BatchBusy:
-            say(f"Batch {batch} is being run by another process; waiting for it.")
-            time.sleep(2)
-    books = books_of(work.lake, batch)
-    if books is not None and books.status == Status.CLOSED:
+@dataclass
+class _Runs:
+    """Runs batches one after the other, with one job and one set of reading processes for all."""
+
+    work: Work
+    instance: dg.DagsterInstance
+    readers: Readers
+    say: Callable[[str], None]
+    progress: Callable[[Progress], None]
+
+    @cached_property
+    def job(self) -> dg.JobDefinition:
+        """The job, put together once."""
+        return build_defs(self.work.settings, progress=self.progress, engine=self.readers).resolve_job_def(
+            "ingest_batch"
+        )
+
+    def run(self, batch: str) -> Books:
+        """Runs one batch to its end; its books afterwards."""
+        self.readers.start()
+        self._wait_for_others(batch)
+        books = books_of(self.work.lake, batch)
+        if books is not None and books.status == Status.CLOSED:
+            return books
+        self._bury_dead_runs(batch)
+        self.say(f"Batch {batch}: running")
+        result = self.job.execute_in_process(
+            partition_key=batch, instance=self.instance, raise_on_error=False, run_config=_QUIET
+        )
+        if not result.success:
+            mark(self.work, batch, result.run_id, _reason(result))
+        books = books_of(self.work.lake, batch)
+        if books is None:
+            return Books(batch, "", Status.FAILED, reason=_reason(result), started_at=datetime.now(UTC))
         return books
-    _bury_dead_runs(instance, batch)
-    say(f"Batch {batch}: running")
-    job = build_defs(work.settings, progress=lambda p: progress(batch, p), engine=readers).resolve_job_def(
-        "ingest_batch"
-    )
-    result = job.execute_in_process(partition_key=batch, instance=instance, raise_on_error=False, run_config=_QUIET)
-    if not result.success:
-        mark(work, batch, result.run_id, _reason(result))
-    books = books_of(work.lake, batch)
-    if books is None:
-        return Books(batch, "", Status.FAILED, reason=_reason(result), started_at=datetime.now(UTC))
-    return books
+
+    def _wait_for_others(self, batch: str) -> None:
+        while True:
+            try:
+                with Work(self.work.settings) as other:
+                    other.batch(batch, wait_seconds=0.5)
+                return
+            except BatchBusy:
+                self.say(f"Batch {batch} is being run by another process; waiting for it.")
+                time.sleep(2)
+
+    def _bury_dead_runs(self, batch: str) -> None:
+        """Marks runs of a batch as failed that seem to run though nobody holds the batch: their process was killed."""
+        active = [dg.DagsterRunStatus.STARTED, dg.DagsterRunStatus.STARTING]
+        filters = dg.RunsFilter(job_name="ingest_batch", tags={PARTITION_NAME_TAG: batch}, statuses=active)
+        for run in self.instance.get_runs(filters):
+            self.instance.report_run_failed(run, "The process that ran it has ended.")
 
 
 def _reason(result: dg.ExecuteInProcessResult) -> str:
@@ -183,11 +199,3 @@ def _reason(result: dg.ExecuteInProcessResult) -> str:
                 return f"{event.step_key}: {data.user_failure_data.description}"
             return f"{event.step_key} broke off; see run {result.run_id} in Dagster."
     return f"See run {result.run_id} in Dagster."
-
-
-def _bury_dead_runs(instance: dg.DagsterInstance, batch: str) -> None:
-    """Marks runs of a batch as failed that seem to run though nobody holds the batch: their process was killed."""
-    active = [dg.DagsterRunStatus.STARTED, dg.DagsterRunStatus.STARTING]
-    filters = dg.RunsFilter(job_name="ingest_batch", tags={PARTITION_NAME_TAG: batch}, statuses=active)
-    for run in instance.get_runs(filters):
-        instance.report_run_failed(run, "The process that ran it has ended.")
