@@ -25,6 +25,15 @@ from functools import lru_cache
 from typing import TYPE_CHECKING, Any, Literal
 from urllib.parse import quote, unquote, urlsplit
 
+from azure.core.exceptions import AzureError
+from obstore.exceptions import (
+    AlreadyExistsError,
+    BaseError,
+    NotFoundError,
+    PermissionDeniedError,
+    PreconditionError,
+    UnauthenticatedError,
+)
 from obstore.store import AzureStore
 
 if TYPE_CHECKING:
@@ -44,6 +53,12 @@ TOKEN_SCOPE = "https://storage.azure.com/.default"  # noqa: S105 - the name of a
 _ACCOUNT = re.compile(r"[a-z0-9]{3,24}")
 _CONTAINER = re.compile(r"\$?[a-z0-9](?:[a-z0-9-]{1,61}[a-z0-9])")
 _UNESCAPED = "/~!$'()*+,;=:@"
+
+_STATUS = re.compile(r"status code: (\d{3})").search
+
+Failure = BaseError | AzureError | OSError
+FAILURES = (BaseError, AzureError, OSError)
+"""What obstore and the Azure SDK raise. Their messages hold names of blobs and signatures: neither goes further."""
 
 CONNECT_SECONDS = 10
 REQUEST_SECONDS = 120
@@ -261,3 +276,44 @@ def _sdk_credential(account: str) -> Any:
     if found.kind == "sas":
         return AzureSasCredential(found.secret or "")
     return entra()
+
+
+_BY_TYPE: tuple[tuple[type[BaseException], int], ...] = (
+    (NotFoundError, 404),
+    (FileNotFoundError, 404),
+    (PreconditionError, 412),
+    (AlreadyExistsError, 409),
+    (FileExistsError, 409),
+    (UnauthenticatedError, 401),
+    (PermissionDeniedError, 403),
+    (PermissionError, 403),
+)
+
+
+def status_of(error: BaseException) -> int | None:
+    """The HTTP status that a failure came with; None when there was no answer, or none that is known."""
+    status = getattr(error, "status_code", None)
+    if isinstance(status, int):
+        return status
+    for kind, meaning in _BY_TYPE:
+        if isinstance(error, kind):
+            return meaning
+    found = _STATUS(str(error))
+    return int(found[1]) if found else None
+
+
+def reason(error: Failure, role: str) -> str:
+    """Why storage fails and what to do, in words that name no blob. role: what is needed on the container."""
+    status = status_of(error)
+    text = str(error)
+    if status == 401 or "CredentialUnavailable" in text or type(error).__name__ == "ClientAuthenticationError":
+        return "not signed in; set credentials in the environment, or run az login"
+    if status == 403:
+        return f"permission denied; the role {role} on the container is needed"
+    if status in (429, 503):
+        return "the storage is throttling, and went on for as long as it was tried again"
+    if status is not None:
+        return f"it answers {status}"
+    if "error sending request" in text or "onnection" in type(error).__name__ + text or "timed out" in text:
+        return "it cannot be reached"
+    return type(error).__name__

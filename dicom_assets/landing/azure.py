@@ -23,17 +23,20 @@ import obstore
 import pyarrow as pa
 import pyarrow.compute as pc
 from azure.core import MatchConditions
-from azure.core.exceptions import AzureError, ResourceModifiedError, ResourceNotFoundError
-from obstore.exceptions import (
-    BaseError,
-    InvalidPathError,
-    NotFoundError,
-    PermissionDeniedError,
-    PreconditionError,
-    UnauthenticatedError,
-)
+from obstore.exceptions import InvalidPathError
 
-from dicom_assets.lake.azure import AddressError, Place, container_client, object_store, parse, parse_folder
+from dicom_assets.lake.azure import (
+    FAILURES,
+    AddressError,
+    Failure,
+    Place,
+    container_client,
+    object_store,
+    parse,
+    parse_folder,
+    reason,
+    status_of,
+)
 from dicom_assets.landing.globs import matcher
 from dicom_assets.landing.store import LISTING, ObjectError, ObjectRef, OpenObject, SourceUnavailable
 from dicom_assets.settings import SourceSettings
@@ -56,12 +59,11 @@ LISTING_ROWS = 10_000
 LEFT_ALONE = r"(?:^|/)healthCheck/"
 """Folders of a DICOM service's own probes, written and deleted every half minute: never listed, never opened."""
 
+READER = "Storage Blob Data Reader"
+
 _PLAIN = re.compile(r"[A-Za-z0-9._~/()=,@+-]*").fullmatch
 _ODD = re.compile(r"^/|//|/$|(?:^|/)\.\.?(?:/|$)").search
 """Names that obstore cannot say; the Azure SDK can."""
-
-Failure = BaseError | AzureError | OSError
-FAILURES = (BaseError, AzureError, OSError)
 
 
 class AzureContainer:
@@ -206,27 +208,33 @@ class AzureContainer:
         except ObjectError as error:
             return error
         except FAILURES as error:
-            return self.object_error(error)
+            return self.object_error(error, path)
         return opened
 
-    def object_error(self, error: Failure) -> ObjectError:
+    def object_error(self, error: Failure, path: str) -> ObjectError:
         """The outcome of a blob that cannot be read; what the library says stays behind, it names the blob."""
-        text = str(error)
-        if isinstance(error, PreconditionError | ResourceModifiedError):
+        status = status_of(error)
+        if status == 412:
+            # A blob that is gone may be answered like one that was replaced: it, too, is not of that etag.
+            try:
+                self.client.get_blob_client(path).get_blob_properties()
+            except FAILURES as failure:
+                return self.object_error(failure, path)
             return ObjectError("CHANGED_DURING_READ", "The blob's etag is not what was claimed.")
-        if isinstance(error, NotFoundError | FileNotFoundError | ResourceNotFoundError):
+        text = str(error)
+        if status == 404:
             if "ContainerNotFound" in text:
                 return ObjectError("READ_FAILED", f"The container of source '{self._name}' is not there.")
             return ObjectError("OBJECT_GONE", "The blob is not there any more.")
         if "BlobArchived" in text:
             return ObjectError("READ_FAILED", "The blob is in the archive tier: move it to hot, cool or cold.")
-        return ObjectError("READ_FAILED", _reason(error))
+        return ObjectError("READ_FAILED", reason(error, READER))
 
     def _unavailable(self, error: Failure) -> SourceUnavailable:
         where = f"container {self.place.container} of account {self.place.account}"
-        if isinstance(error, NotFoundError | FileNotFoundError | ResourceNotFoundError):
+        if status_of(error) == 404:
             return SourceUnavailable(f"Source '{self._name}': {where} is not there. Create it, or correct the root.")
-        return SourceUnavailable(f"Source '{self._name}': {where} cannot be listed ({_reason(error)}).")
+        return SourceUnavailable(f"Source '{self._name}': {where} cannot be listed ({reason(error, READER)}).")
 
 
 class AzureObject:
@@ -294,7 +302,7 @@ class AzureObject:
                 options: Any = {"range": (start, end), "if_match": self._claimed.etag}
                 data = bytes(obstore.get(self._container.store, self._path, options=options).bytes())
         except FAILURES as error:
-            raise self._container.object_error(error) from None
+            raise self._container.object_error(error, self._path) from None
         if len(data) != end - start:
             raise ObjectError("READ_FAILED", "The storage sent fewer bytes than it said.")
         self.fetched += len(data)
@@ -327,20 +335,6 @@ def uris(place: Place, paths: Iterable[str]) -> list[str]:
     """URIs of blobs in the container of `place`, from their full paths."""
     head = f"az://{place.account}/{place.container}/"
     return [head + path if _PLAIN(path) else Place(place.account, place.container, path).url for path in paths]
-
-
-def _reason(error: Failure) -> str:
-    """Why storage fails, in words that name no blob and hold no signature."""
-    text = str(error)
-    if isinstance(error, PermissionDeniedError) or "AuthorizationPermissionMismatch" in text:
-        return "permission denied; reading needs the role Storage Blob Data Reader on the container"
-    if isinstance(error, UnauthenticatedError) or "Authentication" in type(error).__name__ or "credential" in text:
-        return "not signed in; set credentials in the environment, or run az login"
-    if "429" in text or "503" in text:
-        return "the storage is throttling; it was tried again and again for a while"
-    if "error sending request" in text or "Connection" in type(error).__name__ or "connect" in text:
-        return "it cannot be reached"
-    return type(error).__name__
 
 
 __all__ = ["AddressError", "AzureContainer", "AzureObject", "uris"]

@@ -28,10 +28,22 @@ def test_a_file_uri_and_its_path_list_the_same(tmp_path: Path) -> None:
     assert len(by_path) == 1
 
 
-@pytest.mark.parametrize("root", ["az://c/p", "abfss://c@a.dfs.core.windows.net/p", "s3://bucket", "file://host/share"])
+@pytest.mark.parametrize("root", ["s3://bucket", "file://host/share"])
 def test_a_root_that_no_store_serves_is_refused_with_the_source_and_a_way_out(root: str) -> None:
     with pytest.raises(SettingsError, match=r"Source 'ct': .*folder"):
         open_store(SourceSettings(name="ct", root=root))
+
+
+@pytest.mark.parametrize("root", ["az://imaging/in", "abfss://in@imaging.dfs.core.windows.net/p"])
+def test_addresses_of_azure_storage_are_containers(root: str) -> None:
+    assert type(open_store(SourceSettings(name="ct", root=root))).__name__ == "AzureContainer"
+
+
+@pytest.mark.parametrize("root", ["az://imaging", "az://Imaging/in", "az://imaging/in?sv=1&sig=abc"])
+def test_an_address_without_a_container_or_with_a_signature_is_refused_without_repeating_it(root: str) -> None:
+    with pytest.raises(SettingsError, match=r"Source 'ct': .*Correct its root") as raised:
+        open_store(SourceSettings(name="ct", root=root))
+    assert "sig" not in str(raised.value).replace("signature", "")
 
 
 def test_a_wrong_pattern_is_refused_when_the_store_is_opened() -> None:

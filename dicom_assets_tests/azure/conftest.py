@@ -1,0 +1,43 @@
+"""Fixtures of the tests that talk to Azurite: one emulator for the session, a container for each test."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from azure.storage.queue import QueueClient
+
+from dicom_assets_tests.azure import azurite
+
+
+@pytest.fixture(scope="session")
+def emulator(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, str]]:
+    """Azurite, running; environment variables that point to it are set."""
+    if azurite.executable() is None:
+        pytest.skip(azurite.HOW)
+    folder: Path = tmp_path_factory.mktemp("azurite")
+    with azurite.azurite(folder) as environment, pytest.MonkeyPatch.context() as patch:
+        for name, value in environment.items():
+            patch.setenv(name, value)
+        yield environment
+
+
+@pytest.fixture
+def container(emulator: dict[str, str]) -> azurite.Container:
+    """An empty container."""
+    return azurite.new_container()
+
+
+@pytest.fixture
+def queue(emulator: dict[str, str]) -> QueueClient:
+    """An empty queue."""
+    return azurite.new_queue()
+
+
+@pytest.fixture
+def faults(emulator: dict[str, str], monkeypatch: pytest.MonkeyPatch) -> Iterator[azurite.Proxy]:
+    """A proxy before the blob service that refuses what the test says."""
+    with azurite.proxy(emulator["AZURITE_BLOB_STORAGE_URL"]) as proxy:
+        monkeypatch.setenv("AZURITE_BLOB_STORAGE_URL", proxy.url)
+        yield proxy
