@@ -221,6 +221,14 @@ BATCHES = _table(
     upstream=("raw_files", "validated_batch"),
     required="source status seen",
 )
+BATCH_STUDY = _table(
+    "batch_study",
+    "batch and study that it touched",
+    "batch_id study_key",
+    "batch_id study_key",
+    "Index of flat_metadata: which batches hold rows of a study, so that a study is found without a scan.",
+    upstream=("flat_metadata",),
+)
 _CLINICAL = _table(
     "clinical",
     "clinical record",
@@ -256,12 +264,32 @@ CLINICAL = Table(
     MAPPING_COVERAGE,
 ) = standard_tables(OWN)
 
+DICOM_SERVICE_AUDIT = Table(
+    "dicom_service_audit",
+    "study in which the lake differs from the service it is copied from",
+    ("source", "StudyInstanceUID"),
+    (
+        Column("service", pa.string(), "Name of the DICOM service", nullable=False),
+        Column("audit_id", pa.string(), "The audit that found it, named by its time", nullable=False),
+        Column("source", pa.string(), "The service, with the data partition where it has several", nullable=False),
+        Column("StudyInstanceUID", pa.string(), "Study Instance UID (0020,000D) UI", nullable=False),
+        Column("difference", pa.string(), "missing in the lake, extra in the lake, or differs", nullable=False),
+        Column("server_instances", pa.int64(), "Instances that the service counts", nullable=False),
+        Column("lake_instances", pa.int64(), "Instances that the lake counts", nullable=False),
+        Column("audited_at", TIMESTAMP, "The service's time when it was asked", nullable=False),
+    ),
+    "What the last audit of each DICOM service found; empty where lake and service agree.",
+    "service",
+    ("study",),
+)
+
 TABLES: dict[str, Table] = {
     table.name: table
     for table in (
         RAW_FILES,
         VALIDATED_BATCH,
         FLAT_METADATA,
+        BATCH_STUDY,
         CLINICAL,
         INSTANCE,
         SERIES,
@@ -274,6 +302,7 @@ TABLES: dict[str, Table] = {
         IMAGE_OCCURRENCE,
         IMAGE_OCCURRENCE_ORIGIN,
         MAPPING_COVERAGE,
+        DICOM_SERVICE_AUDIT,
     )
 }
 """Every table of the lake by name."""
