@@ -34,12 +34,12 @@ def test_a_root_that_no_store_serves_is_refused_with_the_source_and_a_way_out(ro
         open_store(SourceSettings(name="ct", root=root))
 
 
-@pytest.mark.parametrize("root", ["az://imaging/in", "abfss://in@imaging.dfs.core.windows.net/p"])
+@pytest.mark.parametrize("root", ["az://imaging/incoming", "abfss://incoming@imaging.dfs.core.windows.net/p"])
 def test_addresses_of_azure_storage_are_containers(root: str) -> None:
     assert type(open_store(SourceSettings(name="ct", root=root))).__name__ == "AzureContainer"
 
 
-@pytest.mark.parametrize("root", ["az://imaging", "az://Imaging/in", "az://imaging/in?sv=1&sig=abc"])
+@pytest.mark.parametrize("root", ["az://imaging", "az://Imaging/incoming", "az://imaging/incoming?sv=1&sig=abc"])
 def test_an_address_without_a_container_or_with_a_signature_is_refused_without_repeating_it(root: str) -> None:
     with pytest.raises(SettingsError, match=r"Source 'ct': .*Correct its root") as raised:
         open_store(SourceSettings(name="ct", root=root))
