@@ -108,7 +108,7 @@ WITH counted AS (
     UNION ALL
     SELECT 'series with mapped anatomic site', coalesce(nullif(trim(anatomic_site), ''), '(none)'), count(*)
     FROM image_occurrence JOIN image_occurrence_origin USING (image_occurrence_id)
-    WHERE anatomic_site_concept_id = 0 GROUP BY ALL
+    WHERE coalesce(anatomic_site_concept_id, 0) = 0 GROUP BY ALL
     UNION ALL
     SELECT 'series with mapped person', person_from, count(*)
     FROM image_occurrence_origin WHERE person_from <> 'mapping' GROUP BY ALL

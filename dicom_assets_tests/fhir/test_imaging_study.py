@@ -265,7 +265,7 @@ def test_files_hold_a_thousand_resources_each_and_carry_the_time():
     assert [data.count(b"\n") for _, data in files] == [1_000, 1_000, 345]
     assert [json.loads(line)["n"] for _, data in files for line in data.splitlines()] == list(range(2_345))
     assert list(ndjson_files([], "pacs", AT)) == []
-    assert list(ndjson_files(["{}"], "pacs", AT + timedelta(days=1)))[0][0].count("2026/11/21") == 1
+    assert "2026/11/21" in next(ndjson_files(["{}"], "pacs", AT + timedelta(days=1)))[0]
 
 
 def test_every_attribute_that_the_mapping_names_is_a_column_or_a_code_sequence():

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from dicom_assets.fhir.validation import R4_ONLY, fault_of
@@ -98,6 +98,7 @@ def test_nesting_without_end_is_a_fault_not_a_crash():
     assert fault_of({**PATIENT, "extension": [extension]}) is not None
 
 
+@settings(deadline=None)
 @given(
     st.dictionaries(
         st.sampled_from(["status", "gender", "name", "code", "subject", "id", "contained", "extension", "meta"]),

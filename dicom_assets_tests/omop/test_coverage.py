@@ -1,0 +1,138 @@
+"""What is mapped and linked is counted, and what is not is ranked and shown without free text."""
+
+from __future__ import annotations
+
+import base64
+import re
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import duckdb
+import pyarrow as pa
+
+from dicom_assets.lake.registry import TABLES
+from dicom_assets.omop import coverage
+from dicom_assets_tests.fhir.rows import AT
+
+Rows = Sequence[Mapping[str, Any]]
+
+
+def filled(name: str, rows: Rows) -> pa.Table:
+    """Rows of a table; columns that must not be NULL get something."""
+    table = TABLES[name]
+    anything = {"string": "x", "bool": False, "timestamp[us, tz=UTC]": AT, "int64": 0, "int32": 0}
+    default = {c.name: anything.get(str(c.type)) for c in table.columns if not c.nullable}
+    return pa.Table.from_pylist([{**default, **row} for row in rows], schema=table.schema)
+
+
+def lake(**tables: Rows) -> duckdb.DuckDBPyConnection:
+    connection = duckdb.connect()
+    for name in coverage.TABLES:
+        connection.register(name, filled(name, tables.get(name, ())))
+    return connection
+
+
+def shares(connection: duckdb.DuckDBPyConnection) -> dict[str, tuple[int, int]]:
+    rows = coverage.coverage(connection, "b")
+    return {one.name: (one.mapped, one.total) for one in coverage.measures(rows)}
+
+
+def study(key: str, patient: str | None, issuer: str | None = None, **columns: Any) -> dict[str, Any]:
+    state = "identified" if patient else "missing"
+    return {"study_key": key, "PatientID": patient, "IssuerOfPatientID": issuer, "subject_state": state, **columns}
+
+
+def record(patient: str | None, issuer: str | None = None) -> dict[str, Any]:
+    return {"PatientID": patient, "IssuerOfPatientID": issuer}
+
+
+def linked(*patients: tuple[dict[str, Any], dict[str, Any]]) -> tuple[int, int]:
+    """Studies with clinical records, and clinical patients with studies."""
+    found = shares(lake(imaging_study=[s for s, _ in patients], clinical=[c for _, c in patients]))
+    return found["studies with clinical records"][0], found["clinical patients with studies"][0]
+
+
+def test_an_empty_lake_has_shares_of_nothing():
+    rows = coverage.coverage(lake(), "b")
+    assert all(one.total == 0 and one.share is None for one in coverage.measures(rows))
+    assert "—" in coverage.markdown(rows)
+
+
+def test_series_are_counted_by_what_is_mapped():
+    def series(number: int, concept: int, site: int, modality: str, part: str, person: str) -> tuple[Any, Any]:
+        return (
+            {"image_occurrence_id": number, "modality_concept_id": concept, "anatomic_site_concept_id": site},
+            {"image_occurrence_id": number, "modality": modality, "anatomic_site": part, "person_from": person},
+        )
+
+    made = [
+        series(1, 7, 8, "CT", "CHEST", "mapping"),
+        series(2, 7, 0, "CT", "BIG TOE", "surrogate"),
+        series(3, 0, 0, "XX", "BIG TOE", "surrogate"),
+        series(4, 0, 0, "YY", "Mr Smith, left toe", "missing"),
+    ]
+    connection = lake(image_occurrence=[o for o, _ in made], image_occurrence_origin=[o for _, o in made])
+    found = shares(connection)
+    assert found["series with mapped modality"] == (2, 4)
+    assert found["series with mapped anatomic site"] == (1, 4)
+    assert found["series with mapped person"] == (1, 4)
+    rows = coverage.coverage(connection, "b").to_pylist()
+    sites = [(r["value"], r["total"]) for r in rows if r["value"] and r["measure"].endswith("site")]
+    assert sites == [("BIG TOE", 2), ("Mr Smith, left toe", 1)]
+    people = [(r["value"], r["total"]) for r in rows if r["value"] and r["measure"].endswith("person")]
+    assert people == [("surrogate", 2), ("missing", 1)]
+
+
+def test_patients_are_the_same_when_identifier_and_issuer_are():
+    assert linked((study("a", "1", "H"), record("1", "H"))) == (1, 1)
+    assert linked((study("a", "1", "H"), record("1", "C"))) == (0, 0)
+    assert linked((study("a", "01", "H"), record("1", "H"))) == (0, 0)
+    assert linked((study("a", " 1 ", "H"), record("1", "H"))) == (1, 1)
+
+
+def test_an_identifier_without_issuer_fits_while_it_is_not_ambiguous():
+    assert linked((study("a", "1"), record("1", "H"))) == (1, 1)
+    assert linked((study("a", "1", "H"), record("1"))) == (1, 1)
+    assert linked((study("a", "1"), record("1", "H")), (study("b", "1", "C"), record("9"))) == (0, 0)
+
+
+def test_empty_identifiers_join_nothing():
+    assert linked((study("a", None), record(None))) == (0, 0)
+    assert linked((study("a", ""), record(""))) == (0, 0)
+
+
+def test_studies_that_are_gone_do_not_count():
+    assert shares(lake(imaging_study=[study("a", "1", is_deleted=True)]))["studies with clinical records"] == (0, 0)
+
+
+def test_reports_and_studies_are_counted_from_both_sides():
+    reports = [
+        {"record_key": "1", "study_keys": ["a", "b"], "link_state": "linked"},
+        {"record_key": "2", "study_keys": [], "link_state": "unlinked"},
+    ]
+    studies = [study("a", "1"), study("b", "1"), study("c", "1")]
+    found = shares(lake(diagnostic_report=reports, imaging_study=studies))
+    assert found["reports linked to a study"] == (1, 2)
+    assert found["studies with reports"] == (2, 3)
+
+
+def test_what_is_shown_holds_codes_and_no_free_text():
+    origins = [
+        {"image_occurrence_id": n, "anatomic_site": site, "modality": "CT"}
+        for n, site in enumerate(["BIG TOE", "Mr Smith, left toe"])
+    ]
+    occurrences = [{"image_occurrence_id": n} for n in range(2)]
+    shown = coverage.markdown(
+        coverage.coverage(lake(image_occurrence=occurrences, image_occurrence_origin=origins), "b")
+    )
+    assert "BIG TOE" in shown
+    assert "Smith" not in shown and "(free text)" in shown
+
+
+def test_the_chart_has_a_bar_for_each_share():
+    shares_ = coverage.measures(coverage.coverage(lake(imaging_study=[study("a", "1")]), "b"))
+    image = re.search(r"base64,([A-Za-z0-9+/=]+)", coverage.chart(shares_))
+    assert image is not None
+    svg = base64.b64decode(image[1]).decode()
+    assert svg.count("<rect") == 2 * len(shares_)
+    assert all(one.name in svg for one in shares_)
