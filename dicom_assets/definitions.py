@@ -18,6 +18,7 @@ from dicom_assets.defs.jobs import JOBS
 from dicom_assets.defs.resources import work_resource
 from dicom_assets.defs.schedules import SCHEDULES
 from dicom_assets.defs.sensors import failure_sensor, new_files
+from dicom_assets.defs.services import service_graph
 from dicom_assets.settings import Settings, load
 
 
@@ -33,12 +34,13 @@ def build_defs(
     called while a batch is read. engine: reads the objects of every run. Raises SettingsError.
     """
     settings = settings or load()
+    services = service_graph(settings)
     return dg.Definitions(
-        assets=ASSETS,
+        assets=[*ASSETS, *services.assets],
         asset_checks=CHECKS,
-        jobs=JOBS,
+        jobs=[*JOBS, *services.jobs],
         sensors=[new_files, failure_sensor(settings)],
-        schedules=SCHEDULES,
+        schedules=[*SCHEDULES, *services.schedules],
         resources={"work": work_resource(settings, progress, engine), **(resource_overrides or {})},
         executor=dg.in_process_executor,
     )

@@ -1,0 +1,83 @@
+"""dicom_service_audit: studies in which the lake differs from the services that it is copied from."""
+
+from datetime import UTC, datetime, timedelta
+
+import dagster as dg
+
+from dicom_assets.defs.resources import WorkParam
+from dicom_assets.defs.tables import OWNERS, clear_failures, column_lineage, table_schema
+from dicom_assets.defs.windows import border
+from dicom_assets.lake.registry import DICOM_SERVICE_AUDIT as TABLE
+from dicom_assets.service.audit_lake import Audit, audit
+from dicom_assets.service.client import ServiceClient
+from dicom_assets.service.errors import ServiceError
+from dicom_assets.settings import ChangesSettings
+
+
+def last_due(changes: ChangesSettings, now: datetime) -> datetime:
+    """Start of the last window that is due: what changed since may not have been read yet."""
+    width = timedelta(minutes=changes.window_minutes)
+    return border(now - timedelta(minutes=changes.delay_minutes), changes.window_minutes) - width
+
+
+@dg.asset(
+    name=TABLE.name,
+    deps=["study"],
+    group_name="books",
+    kinds={"dicom", "deltalake"},
+    owners=OWNERS,
+    description=f"{TABLE.description}\n\nOne row: {TABLE.grain}.",
+    metadata={"dagster/column_schema": table_schema(TABLE), "dagster/column_lineage": column_lineage(TABLE)},
+    check_specs=[
+        dg.AssetCheckSpec(
+            TABLE.name,
+            asset=TABLE.name,
+            description="The lake holds the studies of every DICOM service, with as many instances in each.",
+        )
+    ],
+)
+def dicom_service_audit(work: WorkParam) -> dg.MaterializeResult:  # type: ignore[type-arg]  # Dagster looks for the bare class
+    """Compares every service with the lake; the check fails with numbers and says what repairs the difference."""
+    audits: list[Audit] = []
+    since = last_due(work.settings.changes, datetime.now(UTC))
+    with clear_failures():
+        for service in work.settings.services:
+            try:
+                with ServiceClient(service) as client:
+                    audits.append(audit(client, work.lake, since))
+            except ServiceError as error:
+                raise dg.Failure(str(error)) from None
+    rows = sum(len(one.findings) for one in audits)
+    return dg.MaterializeResult(
+        metadata={"dagster/row_count": rows, "studies": sum(one.studies for one in audits)},
+        check_results=[_check(audits)],
+    )
+
+
+def _check(audits: list[Audit]) -> dg.AssetCheckResult:
+    found = [one for one in audits if one.findings]
+    return dg.AssetCheckResult(
+        check_name=TABLE.name,
+        passed=not found,
+        description=(
+            f"{sum(len(one.findings) for one in found)} studies differ. To repair exactly these: "
+            + "; ".join(one.command for one in found)
+            if found
+            else "Lake and services agree."
+        ),
+        metadata={
+            "expected": 0,
+            "actual": sum(len(one.findings) for one in audits),
+            "services": dg.MetadataValue.json(
+                {
+                    one.service: {
+                        "studies": one.studies,
+                        "instances": one.instances,
+                        "left_out": one.left_out,
+                        **one.counts(),
+                    }
+                    for one in audits
+                }
+            ),
+        },
+    )

@@ -1,0 +1,96 @@
+"""Everything of the graph that is about DICOM services: assets, jobs, schedules, made for the settings at hand.
+
+Belongs here: when windows are asked for and audits run. Does not belong here: what either does (`assets`).
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Any
+
+import dagster as dg
+
+from dicom_assets.defs.assets.dicom_changes import dicom_changes_asset
+from dicom_assets.defs.assets.dicom_service_audit import dicom_service_audit
+from dicom_assets.defs.windows import CATCH_UP, due, tick_cron, wanted
+from dicom_assets.service.sync import prepare_landing
+from dicom_assets.settings import ChangesSettings, Settings
+
+SYNC_TAGS = {"dicom_assets/changes": "window"}
+"""Tag of the runs of `sync_dicom_changes`; `dagster.yaml` lets one of them run at a time."""
+_UNDER_WAY = [
+    dg.DagsterRunStatus.NOT_STARTED,
+    dg.DagsterRunStatus.QUEUED,
+    dg.DagsterRunStatus.STARTING,
+    dg.DagsterRunStatus.STARTED,
+    dg.DagsterRunStatus.CANCELING,
+]
+
+
+@dataclass(frozen=True)
+class ServiceGraph:
+    """The part of the graph that is about services."""
+
+    assets: Sequence[Any]
+    jobs: Sequence[Any]
+    schedules: Sequence[dg.ScheduleDefinition]
+
+
+def service_graph(settings: Settings) -> ServiceGraph:
+    """Assets, jobs and schedules; the schedules run by themselves where a service is configured.
+
+    Makes the landing folders of the services, so that the sensor finds something to list before the first window.
+    """
+    for service in settings.services:
+        prepare_landing(service)
+    changes = dicom_changes_asset(settings)
+    sync = dg.define_asset_job(
+        "sync_dicom_changes",
+        selection=dg.AssetSelection.assets(changes),
+        partitions_def=changes.partitions_def,
+        executor_def=dg.in_process_executor,
+        description="One window of changes of every DICOM service, from the server to the landing zone.",
+        tags=SYNC_TAGS,
+    )
+    audit = dg.define_asset_job(
+        "audit_dicom_services",
+        selection=dg.AssetSelection.assets(dicom_service_audit),
+        executor_def=dg.in_process_executor,
+        description="Compares every DICOM service with the lake.",
+    )
+    running = dg.DefaultScheduleStatus.RUNNING if settings.services else dg.DefaultScheduleStatus.STOPPED
+    nightly_audit = dg.ScheduleDefinition(
+        name="nightly_audit",
+        job=audit,
+        cron_schedule="0 4 * * *",
+        default_status=running,
+        description="Audits every DICOM service at 04:00 UTC.",
+    )
+    return ServiceGraph(
+        [changes, dicom_service_audit], [sync, audit], [_schedule(settings.changes, running), nightly_audit]
+    )
+
+
+def _schedule(changes: ChangesSettings, status: dg.DefaultScheduleStatus) -> dg.ScheduleDefinition:
+    """Asks for each window once it has been closed for the delay, and for those that failed before."""
+
+    @dg.schedule(
+        name="closed_windows",
+        job_name="sync_dicom_changes",
+        cron_schedule=tick_cron(changes.window_minutes, changes.delay_minutes),
+        execution_timezone="UTC",
+        default_status=status,
+        description=f"Reads each window of changes {changes.delay_minutes} minutes after it has closed.",
+    )
+    def closed_windows(context: dg.ScheduleEvaluationContext) -> list[dg.RunRequest] | dg.SkipReason:
+        at = context.scheduled_execution_time.astimezone(UTC)
+        keys = due(changes, max(at, datetime.now(UTC)), CATCH_UP)
+        landed = context.instance.get_materialized_partitions(dg.AssetKey("dicom_changes"))
+        active = context.instance.get_runs(dg.RunsFilter(job_name="sync_dicom_changes", statuses=_UNDER_WAY))
+        under_way = {run.tags.get("dagster/partition", "") for run in active}
+        asked = wanted(keys, landed, under_way)
+        if not asked:
+            return dg.SkipReason("Every window that is due has been read, or is being read.")
+        return [dg.RunRequest(partition_key=key) for key in asked]
+
+    return closed_windows
