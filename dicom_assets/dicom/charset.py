@@ -30,7 +30,10 @@ def codecs_of(declared: bytes) -> tuple[str, ...]:
     terms = declared.decode("latin-1").rstrip(" \x00").split("\\")
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        return tuple(convert_encodings(terms if len(terms) > 1 else terms[0]))
+        try:
+            return tuple(convert_encodings(terms if len(terms) > 1 else terms[0]))
+        except (ValueError, LookupError):
+            return DEFAULT
 
 
 def decode(raw: bytes, codecs: tuple[str, ...]) -> tuple[str, int]:

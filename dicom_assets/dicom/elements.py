@@ -19,7 +19,7 @@ from dicom_assets.dicom.columns import CODED, CONVERTERS, fill
 from dicom_assets.dicom.errors import Unreadable
 from dicom_assets.dicom.flaws import DEPTH_CAPPED, HEADER_CAPPED, SOUND, VALUE_INVALID
 from dicom_assets.dicom.memo import MAX_SEQUENCE, MAX_VALUE, Context, Entry, Memo, Run
-from dicom_assets.dicom.parsed import Parsed
+from dicom_assets.dicom.parsed import Parsed, exceeds
 from dicom_assets.dicom.source import ByteSource
 from dicom_assets.dicom.syntax import Preface
 from dicom_assets.dicom.values import BULK, DECODERS
@@ -96,7 +96,6 @@ class _Walk:
         self._flaws = SOUND
         self._notes: dict[int, bytes] = {}
         self._trail: list[tuple[int, bytes, Entry] | None] = []
-        self._written = 0
         self._base = 0
         self._resume = 0
         self._last = 0
@@ -328,9 +327,7 @@ class _Walk:
             columns = {}
             self._flaws |= fill(columns, tag, orjson.loads(b"{" + fragment + b"}")[f"{tag:08X}"], SOUND)
         entry = Entry(fragment, columns, depends, None)
-        self._written += len(fragment)
-        if self._written > self._limits.max_header_bytes:
-            self._written -= len(fragment)
+        if len(fragment) > MAX_VALUE and exceeds(self._parts, fragment, self._limits):
             self._trail.append(None)
             return self._capped(known, "SQ", start, stop - start)._replace(columns=columns), stop
         self._trail.append((tag, data[position:stop], entry) if seen else None)
@@ -379,7 +376,6 @@ class _Walk:
         except struct.error:
             text = base64.b64encode(value).decode("ascii")
             return _prefix(tag, "UN") + b',"InlineBinary":"' + text.encode("ascii") + b'"}', None, VALUE_INVALID
-        self._written += len(value)
         if values is None:
             return prefix + b"}", None, flaws
         return b'%b,"Value":%b}' % (prefix, orjson.dumps(values)), values, flaws

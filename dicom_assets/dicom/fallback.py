@@ -19,7 +19,8 @@ import orjson
 from pydicom import config
 from pydicom.dataelem import DataElement, RawDataElement
 from pydicom.dataset import Dataset
-from pydicom.filereader import read_dataset, read_partial
+from pydicom.errors import BytesLengthException
+from pydicom.filereader import read_dataset
 from pydicom.hooks import hooks
 
 from dicom_assets.dicom.capped import reference
@@ -27,7 +28,8 @@ from dicom_assets.dicom.charset import DEFAULT
 from dicom_assets.dicom.columns import fill
 from dicom_assets.dicom.errors import Unreadable
 from dicom_assets.dicom.flaws import DEPTH_CAPPED, HEADER_CAPPED, SOUND, VALUE_INVALID
-from dicom_assets.dicom.parsed import Parsed
+from dicom_assets.dicom.memo import MAX_VALUE
+from dicom_assets.dicom.parsed import Parsed, exceeds
 from dicom_assets.dicom.pixels import PIXELS
 from dicom_assets.dicom.source import ByteSource
 from dicom_assets.dicom.syntax import Preface
@@ -36,6 +38,7 @@ from dicom_assets.settings import ReadingLimits
 
 PYDICOM_ERRORS = (
     ArithmeticError,
+    BytesLengthException,
     AssertionError,
     AttributeError,
     EOFError,
@@ -59,7 +62,6 @@ class _Bytes(io.RawIOBase):
     def __init__(self, source: ByteSource) -> None:
         self._source = source
         self._position = 0
-        self.name = ""  # pydicom asks for it
         self.failure: OSError | None = None
 
     def readable(self) -> bool:
@@ -103,26 +105,38 @@ def _lenient() -> Iterator[None]:
             logger.disabled = disabled
 
 
+def _behind_commands(tag: int, vr: str | None, length: int) -> bool:
+    return tag >> 16 != 0
+
+
 def _before_pixels(tag: int, vr: str | None, length: int) -> bool:
     return tag in PIXELS
 
 
-def parse(source: ByteSource, body: ByteSource, preface: Preface, limits: ReadingLimits) -> Parsed:
-    """The data set as pydicom finds it, in the whole object or in what was inflated from it (`body`).
+def parse(body: ByteSource, start: int, preface: Preface, limits: ReadingLimits) -> Parsed:
+    """The data set of `body` from `start` on as pydicom finds it, with a command set in front of it (PS3.7 6.3) if any.
 
     Raises Unreadable, or the storage's own OSError.
     """
-    raw = _Bytes(body if preface.deflated else source)
+    raw = _Bytes(body)
     file = io.BufferedReader(raw, 1 << 16)
     with _lenient():
         try:
-            ds: Dataset
-            if preface.deflated:
-                ds = read_dataset(file, False, True, stop_when=_before_pixels, defer_size=limits.max_value_bytes)
-            else:
-                ds = read_partial(file, stop_when=_before_pixels, defer_size=limits.max_value_bytes, force=True)
+            file.seek(start)
+            sets = []
+            if body.read(start, 2) == b"\0\0":
+                sets.append(read_dataset(file, True, True, stop_when=_behind_commands))
+            sets.append(
+                read_dataset(
+                    file,
+                    not preface.explicit,
+                    preface.little,
+                    stop_when=_before_pixels,
+                    defer_size=limits.max_value_bytes,
+                )
+            )
             end = file.tell()
-            found = _Walk(body, limits).run(ds)
+            found = _Walk(body, limits).run(sets)
         except PYDICOM_ERRORS as error:
             if raw.failure is not None:
                 raise raw.failure from None
@@ -131,7 +145,7 @@ def parse(source: ByteSource, body: ByteSource, preface: Preface, limits: Readin
             code = "TRUNCATED_HEADER" if cut else "UNPARSEABLE"
             raise Unreadable(code, f"pydicom cannot read the data set ({kind})") from None
     found.end = end
-    found.truncated |= 0 < body.size - _last_end(ds) < 8
+    found.truncated |= 0 < body.size - _last_end(sets[-1]) < 8
     head = body.read(end, 4)
     if len(head) == 4:
         group, number = struct.unpack("<HH" if preface.little else ">HH", head)
@@ -156,22 +170,30 @@ class _Walk:
         self._limits = limits
         self._truncated = False
 
-    def run(self, ds: Dataset) -> Parsed:
+    def run(self, sets: list[Dataset]) -> Parsed:
         parsed = Parsed()
-        elements: dict[str, Any] = {}
-        for tag, raw in list(ds._dict.items()):
-            if tag < 0x00080000:
-                continue
-            element, flaws = self._element(ds, raw, 1)
-            if element is None:
+        parts: list[bytes] = []
+        for ds in sets:
+            for tag, raw in list(ds._dict.items()):  # before a look at one element converts another
+                element, flaws = self._element(ds, raw, 1)
+                parsed.last = max(parsed.last, int(tag))
+                if element is not None:
+                    flaws |= fill(parsed.columns, int(tag), element, flaws)
+                    fragment = orjson.dumps({f"{tag:08X}": element})[1:-1]
+                    if len(fragment) > MAX_VALUE and exceeds(parts, fragment, self._limits):
+                        flaws |= HEADER_CAPPED
+                        fragment = orjson.dumps({f"{tag:08X}": self._reference(raw, element["vr"])})[1:-1]
+                    parts.append(fragment)
                 parsed.flaws |= flaws
-                continue
-            elements[f"{tag:08X}"] = element
-            parsed.flaws |= flaws | fill(parsed.columns, int(tag), element, flaws)
-            parsed.last = max(parsed.last, int(tag))
-        parsed.json = orjson.dumps(elements)[1:-1]
+        parsed.json = b",".join(parts)
         parsed.truncated = self._truncated
         return parsed
+
+    def _reference(self, raw: DataElement | RawDataElement, vr: str) -> dict[str, Any]:
+        """What stands for a value above the bounds; nothing where pydicom does not say where it ends."""
+        if isinstance(raw, RawDataElement) and raw.length != 0xFFFFFFFF:
+            return reference(vr, self._source, raw.value_tell, raw.length)
+        return {"vr": vr}
 
     def _items(self, ds: Dataset, depth: int) -> tuple[dict[str, Any], int]:
         found: dict[str, Any] = {}
@@ -204,7 +226,10 @@ class _Walk:
         if raw.length != 0xFFFFFFFF and len(value) < raw.length:
             self._truncated = True
         if vr == "SQ":
-            return self._sequence(ds[tag], depth)
+            try:
+                return self._sequence(ds[tag], depth)
+            except PYDICOM_ERRORS:  # a fault inside one sequence costs that sequence alone
+                return self._reference(raw, vr), VALUE_INVALID
         if vr not in DECODERS:
             return None, VALUE_INVALID
         codecs = ds.original_character_set or DEFAULT

@@ -76,7 +76,7 @@ def read_header(source: ByteSource, limits: ReadingLimits, memo: Memo | None = N
         found = elements.parse(body, start, window, 0, preface, limits, memo)
     except elements.Unusual as unusual:
         reason = unusual.reason
-        found = fallback.parse(ahead, body, preface, limits)
+        found = fallback.parse(body, start, preface, limits)
     columns = found.columns
     if columns.get("SOPClassUID") == MEDIA_DIRECTORY:
         return _MEDIA_DIRECTORY

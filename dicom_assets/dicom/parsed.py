@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 from dicom_assets.dicom.flaws import SOUND
+from dicom_assets.settings import ReadingLimits
 
 
 @dataclass(slots=True)
@@ -25,3 +27,8 @@ class Parsed:
     truncated: bool = False
     trailing: bool = False
     last: int = 0
+
+
+def exceeds(parts: Sequence[bytes], fragment: bytes, limits: ReadingLimits) -> bool:
+    """Whether the DICOM JSON of an object would be too long with this fragment; the same however it was read."""
+    return sum(map(len, parts)) + len(parts) + len(fragment) > limits.max_header_bytes

@@ -10,6 +10,8 @@ import struct
 import zlib
 from dataclasses import dataclass
 
+from pydicom.datadict import dictionary_VR
+
 from dicom_assets.dicom.errors import NotDicom, Unreadable
 from dicom_assets.dicom.sniff import EXPLICIT_VRS, LONG_VRS, has_preamble, looks_like_dicom
 from dicom_assets.dicom.source import ByteSource, BytesSource
@@ -71,6 +73,7 @@ def read_preface(head: bytes, size: int) -> Preface:
         raise NotDicom
     start = 132 if prefixed else 0
     meta: list[tuple[int, str, bytes]] = []
+    implicit = head[start : start + 2] == b"\2\0" and head[start + 4 : start + 6] not in EXPLICIT_VRS
     while True:
         if len(head) - start < 12:
             if len(head) < size:
@@ -80,11 +83,16 @@ def read_preface(head: bytes, size: int) -> Preface:
         if group != 2:
             break
         value = start + 8
-        if vr in LONG_VRS:
+        if implicit:  # against PS3.10 7.1, but it happens
+            vr = _meta_vr(number)
+            (length,) = struct.unpack_from("<I", head, start + 4)
+        elif vr in LONG_VRS:
             (length,) = struct.unpack_from("<I", head, start + 8)
             value += 4
-        elif vr not in EXPLICIT_VRS:
-            raise Unreadable("UNPARSEABLE", "File Meta Information is not in explicit VR", start)
+        elif vr not in EXPLICIT_VRS:  # read as pydicom would: a VR of the future, or implicit after all
+            if not b"AA" <= vr <= b"ZZ":
+                (length,) = struct.unpack_from("<I", head, start + 4)
+            vr = b"UN"
         end = value + length
         if end > size:
             raise Unreadable("TRUNCATED_HEADER", "the object ends inside its File Meta Information", start)
@@ -109,6 +117,13 @@ def read_preface(head: bytes, size: int) -> Preface:
         little=little,
         deflated=found == DEFLATED or found in _JPIP_DEFLATED,
     )
+
+
+def _meta_vr(number: int) -> bytes:
+    try:
+        return dictionary_VR(0x00020000 | number).encode("ascii")
+    except KeyError:
+        return b"UN"
 
 
 def _look(head: bytes, start: int) -> tuple[bool, bool]:
