@@ -17,6 +17,7 @@ from typing import Annotated
 
 import typer
 
+from dicom_assets import cli_services
 from dicom_assets.lake.files import LakeError
 from dicom_assets.landing.store import SourceUnavailable
 from dicom_assets.settings import SettingsError, load
@@ -192,6 +193,9 @@ def _print(names: Sequence[str], rows: Sequence[Sequence[object]], form: Format)
         from dicom_assets.progress import print_table
 
         print_table(names, rows)
+
+
+cli_services.add_to(app)
 
 
 def main() -> None:

@@ -47,7 +47,6 @@ def service_graph(settings: Settings) -> ServiceGraph:
     sync = dg.define_asset_job(
         "sync_dicom_changes",
         selection=dg.AssetSelection.assets(changes),
-        partitions_def=changes.partitions_def,
         executor_def=dg.in_process_executor,
         description="One window of changes of every DICOM service, from the server to the landing zone.",
         tags=SYNC_TAGS,

@@ -1,0 +1,17 @@
+"""The cases of `orthanc_cases`, run against a real Orthanc where there is one."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from dicom_assets_tests.service.orthanc import run_cases, why_not
+
+
+def test_everything_that_is_said_of_dicomweb_servers_holds_for_a_real_orthanc():
+    reason = why_not()
+    if reason is not None:
+        pytest.skip(reason)
+    done = run_cases(Path(__file__).with_name("orthanc_cases.py"))
+    assert done.returncode == 0, done.stdout[-8_000:] + done.stderr[-2_000:]
