@@ -18,6 +18,7 @@ from dicom_assets.batch.publish import touched_studies
 from dicom_assets.batch.staging import SCHEMAS, Part, Staging
 from dicom_assets.lake.delta import Lake, schema_differences
 from dicom_assets.lake.query import connect, quoted
+from dicom_assets.lake.studies import study_scope
 from dicom_assets.lake.registry import TABLES, Table
 from dicom_assets.settings import GateSettings
 
@@ -158,7 +159,7 @@ def _lost_since(context: CheckContext) -> list[str]:
 
     Members whose container is gone or changed are not in the ledger at all.
     """
-    with connect(context.lake, ["flat_metadata"]) as connection:
+    with connect(context.lake, ["flat_metadata"], within=context.staging.scope("flat_metadata")) as connection:
         connection.register("ledger", context.staging.read(Part.LEDGER))
         return _ids(
             connection,
@@ -171,7 +172,7 @@ def _lost_since(context: CheckContext) -> list[str]:
 def rows_published(part: Part, context: CheckContext) -> CheckResult:
     """The table has exactly the staged rows of the batch."""
     name = str(part)
-    with connect(context.lake, [name]) as connection:
+    with connect(context.lake, [name], within=context.staging.scope(name)) as connection:
         connection.register("staged", context.staging.read(part, ["object_id"]))
         return _same_objects(
             connection,
@@ -182,7 +183,8 @@ def rows_published(part: Part, context: CheckContext) -> CheckResult:
 
 def metadata_equals_ledger(context: CheckContext) -> CheckResult:
     """Accepted DICOM objects = rows of flat_metadata, object by object."""
-    with connect(context.lake, ["flat_metadata", "validated_batch"]) as connection:
+    tables = ["flat_metadata", "validated_batch"]
+    with connect(context.lake, tables, within=context.staging.scope(*tables)) as connection:
         return _same_objects(
             connection,
             f"SELECT object_id FROM validated_batch WHERE batch_id = {context.batch} AND {_ACCEPTED}",
@@ -190,8 +192,16 @@ def metadata_equals_ledger(context: CheckContext) -> CheckResult:
         )
 
 
+def _clinical_version(row: str) -> str:
+    """The place of a row among the versions of its file, or of its record where that has a key of its own."""
+    return (
+        f"(coalesce({row}.last_updated, {row}.version_at), {row}.version_at, {row}.object_id, "
+        f"CASE WHEN {row}.file_key = {row}.record_key THEN {row}.record ELSE 0 END)"
+    )
+
+
 def clinical_records_accounted(context: CheckContext) -> CheckResult:
-    """Clinical records read = rows, plus rows that a newer version of their file has replaced, plus record errors."""
+    """Clinical records read = rows, plus rows that a newer version has replaced, plus record errors."""
     with connect(context.lake, ["clinical"]) as connection:
         connection.register("staged", context.staging.read(Part.CLINICAL))
         connection.register("errors", context.staging.read(Part.ERRORS))
@@ -200,19 +210,17 @@ def clinical_records_accounted(context: CheckContext) -> CheckResult:
             "SELECT (SELECT count(*) FROM staged) + (SELECT count(*) FROM errors WHERE code = 'RECORD_INVALID')",
         )
         there = _count(connection, f"SELECT count(*) FROM clinical WHERE batch_id = {context.batch}")
-        replaced = _count(
-            connection,
-            "SELECT count(*) FROM staged WHERE EXISTS (SELECT 1 FROM clinical c WHERE c.file_key = staged.file_key "
-            "AND (c.version_at, c.object_id) > (staged.version_at, staged.object_id))",
+        newer = (
+            "EXISTS (SELECT 1 FROM clinical c WHERE c.file_key = staged.file_key "
+            f"AND {_clinical_version('c')} > {_clinical_version('staged')})"
         )
+        replaced = _count(connection, f"SELECT count(*) FROM staged WHERE {newer}")
         errors = _count(connection, "SELECT count(*) FROM errors WHERE code = 'RECORD_INVALID'")
         differing = _ids(
             connection,
             "SELECT DISTINCT object_id FROM staged WHERE NOT EXISTS (SELECT 1 FROM clinical c "
             "WHERE c.source = staged.source AND c.record_key = staged.record_key "
-            "AND (c.version_at, c.object_id) >= (staged.version_at, staged.object_id)) "
-            "AND NOT EXISTS (SELECT 1 FROM clinical c WHERE c.file_key = staged.file_key "
-            "AND (c.version_at, c.object_id) > (staged.version_at, staged.object_id))",
+            f"AND {_clinical_version('c')} >= {_clinical_version('staged')}) AND NOT {newer}",
         )
     actual = there + replaced + errors
     return CheckResult(read == actual and not differing, read, actual, differing)
@@ -242,8 +250,10 @@ def hierarchy_equals_metadata(name: str, context: CheckContext) -> CheckResult:
     has its rows in the others.
     """
     grain = _GRAIN[name]
-    with connect(context.lake, ["batches", "flat_metadata", name]) as connection:
-        connection.register("touched", touched_studies(context.staging))
+    touched = touched_studies(context.staging)
+    scope = study_scope(context.lake, ["flat_metadata", name], touched["study_key"].to_pylist())
+    with connect(context.lake, ["batches", "flat_metadata", name], within=scope) as connection:
+        connection.register("touched", touched)
         connection.execute(
             f"""
             CREATE TEMP TABLE moving AS
@@ -318,7 +328,7 @@ def staging_is_empty(context: CheckContext) -> CheckResult:
 
 def few_warnings(context: CheckContext) -> CheckResult:
     """Not too many of the ingested objects carry a warning."""
-    with connect(context.lake, ["validated_batch"]) as connection:
+    with connect(context.lake, ["validated_batch"], within=context.staging.scope("validated_batch")) as connection:
         where = f"WHERE batch_id = {context.batch} AND outcome = 'ingested'"
         total = _count(connection, f"SELECT count(*) FROM validated_batch {where}")
         flawed = f"SELECT object_id FROM validated_batch {where} AND code IS NOT NULL"
@@ -331,8 +341,10 @@ def few_warnings(context: CheckContext) -> CheckResult:
 
 def one_patient_a_study(context: CheckContext) -> CheckResult:
     """No touched study has instances of two patients."""
-    with connect(context.lake, ["study"]) as connection:
-        connection.register("touched", touched_studies(context.staging))
+    touched = touched_studies(context.staging)
+    scope = study_scope(context.lake, ["study"], touched["study_key"].to_pylist())
+    with connect(context.lake, ["study"], within=scope) as connection:
+        connection.register("touched", touched)
         differing = _ids(
             connection, "SELECT study_key FROM study SEMI JOIN touched USING (study_key) WHERE patient_count > 1"
         )

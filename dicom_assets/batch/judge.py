@@ -30,7 +30,7 @@ from dicom_assets.landing.archives import open_members
 from dicom_assets.landing.changes import EntryInvalid, PageUnreadable
 from dicom_assets.landing.store import LandingStore, ObjectError, ObjectRef, OpenObject
 from dicom_assets.landing.stores import open_store
-from dicom_assets.settings import ArchiveLimits, ClinicalSettings, ReadingLimits, SourceSettings
+from dicom_assets.settings import ArchiveLimits, ClinicalSettings, FhirSettings, ReadingLimits, SourceSettings
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,6 +66,7 @@ class Chunk:
     reading: ReadingLimits
     archives: ArchiveLimits
     clinical: ClinicalSettings
+    fhir: FhirSettings
     objects: tuple[ObjectTask, ...]
     poison: dict[str, str] = field(default_factory=dict)
 
@@ -256,10 +257,10 @@ def _read(chunk: Chunk, task: ObjectTask, opened: ByteSource, memo: Memo, rows: 
 
 
 def _read_clinical(chunk: Chunk, task: ObjectTask, opened: ByteSource, rows: _Rows) -> _Verdict:
-    from dicom_assets.clinical.tabular import read_table  # pandas is slow to import, and few workers need it
+    from dicom_assets.clinical.records import read_records  # slow to import, and few workers need it
 
     tables, errors = [], []
-    for part in read_table(opened, chunk.clinical):
+    for part in read_records(opened, chunk.clinical, chunk.fhir):
         tables.append(_clinical_rows(chunk, task, part.records))
         errors += [_error(chunk, task, "record", "RECORD_INVALID", e.detail, e.record) for e in part.errors]
     rows.clinical += tables
@@ -363,15 +364,25 @@ def _own_version(chunk: Chunk, task: ObjectTask) -> Version:
 
 
 def _clinical_rows(chunk: Chunk, task: ObjectTask, records: pa.Table) -> pa.Table:
-    """Staged rows of clinical for some records of one file."""
+    """Staged rows of clinical for some records of one file.
+
+    A record with a key of its own replaces older versions of itself wherever they stood; any other one goes with its
+    file.
+    """
     size = len(records)
-    file = keys.file_key(task.source, task.uri, task.member)
+    if "natural_key" in records.column_names:
+        names = [keys.record_key(task.source, name) for name in records["natural_key"].to_pylist()]
+        files = names
+    else:
+        file = keys.file_key(task.source, task.uri, task.member)
+        names = [keys.record_key(file, str(number)) for number in records["record"].to_pylist()]
+        files = [file] * size
     own: dict[str, Any] = {
         "source": [task.source] * size,
-        "record_key": [keys.record_key(file, str(number)) for number in records["record"].to_pylist()],
+        "record_key": names,
         "batch_id": [chunk.batch_id] * size,
         "object_id": [task.object_id] * size,
-        "file_key": [file] * size,
+        "file_key": files,
         "version_at": [task.modified_at or chunk.claimed_at] * size,
     }
     schema = SCHEMAS[Part.CLINICAL]

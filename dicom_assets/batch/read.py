@@ -62,6 +62,7 @@ def chunks(staging: Staging, settings: Settings, source: SourceSettings, run_id:
             settings.reading,
             settings.archives,
             settings.clinical,
+            settings.fhir,
             tuple(held),
         )
 

@@ -18,7 +18,7 @@ from dataclasses import dataclass
 import pandas as pd
 
 from dicom_assets.clinical.dialect import detect, errors_for
-from dicom_assets.clinical.source import UNREADABLE, Bytes, ClinicalUnreadable, SourceFile
+from dicom_assets.clinical.source import UNREADABLE, Bytes, ClinicalUnreadable, RecordError, SourceFile
 from dicom_assets.settings import ClinicalSettings
 
 HEAD_BYTES = 65_536
@@ -28,14 +28,6 @@ LONGEST_LINE = 16 * 2**20
 """Characters; a longer line is no line of a table, and would have to be held in memory."""
 
 _BUFFER = 256 * 1024
-
-
-@dataclass(frozen=True, slots=True)
-class RecordError:
-    """What is wrong with one record, without its values. record: its number, from 1."""
-
-    record: int
-    detail: str
 
 
 @dataclass(frozen=True, slots=True)

@@ -13,10 +13,8 @@ from typing import Any
 import orjson
 import pyarrow as pa
 
-from dicom_assets.clinical.delimited import RecordError
 from dicom_assets.clinical.framing import Frame, NotFhir, frames
-from dicom_assets.clinical.source import UNREADABLE, Bytes, ClinicalUnreadable
-from dicom_assets.clinical.tabular import ClinicalChunk
+from dicom_assets.clinical.source import UNREADABLE, Bytes, ClinicalChunk, ClinicalUnreadable, RecordError
 from dicom_assets.fhir import values
 from dicom_assets.fhir.identifiers import (
     Identified,

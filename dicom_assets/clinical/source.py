@@ -1,4 +1,4 @@
-"""A clinical file's bytes, as the readers of tables want them, and the error that refuses a file.
+"""A clinical file's bytes, as its readers want them, what they give back, and the error that refuses a file.
 
 Belongs here: the bridge from ranged reads to a file object. Does not belong here: any format.
 """
@@ -6,7 +6,10 @@ Belongs here: the bridge from ranged reads to a file object. Does not belong her
 from __future__ import annotations
 
 import io
+from dataclasses import dataclass
 from typing import Protocol
+
+import pyarrow as pa
 
 UNREADABLE = "CLINICAL_UNREADABLE"
 
@@ -22,6 +25,22 @@ class Bytes(Protocol):
     def read(self, offset: int, length: int) -> bytes:
         """`length` bytes from `offset` on, fewer only at the end; OSError when the storage fails."""
         ...
+
+
+@dataclass(frozen=True, slots=True)
+class RecordError:
+    """What is wrong with one record, without its values. record: its number, from 1."""
+
+    record: int
+    detail: str
+
+
+@dataclass(frozen=True, slots=True)
+class ClinicalChunk:
+    """Some records of one file, in its order. records: rows as their reader says; errors: those that cannot be read."""
+
+    records: pa.Table
+    errors: tuple[RecordError, ...]
 
 
 class ClinicalUnreadable(ValueError):

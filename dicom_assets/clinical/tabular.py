@@ -17,15 +17,14 @@ unsure, so the file as a whole is refused.
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 
 import orjson
 import pyarrow as pa
 
-from dicom_assets.clinical.delimited import Frame, RecordError, delimited_frames
+from dicom_assets.clinical.delimited import Frame, delimited_frames
 from dicom_assets.clinical.dialect import plain_name
 from dicom_assets.clinical.parquet import MAGIC, parquet_frames
-from dicom_assets.clinical.source import UNREADABLE, Bytes, ClinicalUnreadable
+from dicom_assets.clinical.source import UNREADABLE, Bytes, ClinicalChunk, ClinicalUnreadable, RecordError
 from dicom_assets.lake.registry import CLINICAL
 from dicom_assets.settings import ClinicalSettings
 
@@ -43,16 +42,8 @@ RECORD_TYPE = "table"
 """Record type of a table that no configured dataset names."""
 
 
-@dataclass(frozen=True, slots=True)
-class ClinicalChunk:
-    """Some records of one file, in its order. records: schema RECORDS; errors: those that cannot be read."""
-
-    records: pa.Table
-    errors: tuple[RecordError, ...]
-
-
 def read_table(source: Bytes, settings: ClinicalSettings) -> Iterator[ClinicalChunk]:
-    """The records of a CSV or Parquet file, told apart by content, in chunks of at most 20,000.
+    """The records of a CSV or Parquet file, told apart by content, in chunks of at most 20,000 (schema RECORDS).
 
     Raises ClinicalUnreadable when the file as a whole is refused, which may show after some chunks: then those do not
     count either. Storage errors come as they are.

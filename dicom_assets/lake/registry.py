@@ -71,7 +71,7 @@ OWN = _own(
         pa.string(),
         "Names the record within its source: hash of file and record number, or key columns",
     ),
-    file_key=(pa.string(), "Hash of source, uri and member: the file that the record stands in, whatever its version"),
+    file_key=(pa.string(), "What newer versions replace as a whole: the file of the record, or its own record_key"),
     status=(pa.string(), "open, paused, closed or failed"),
     seen=(pa.int64(), "Objects and members claimed"),
     ingested=(pa.int64(), "Objects in the lake"),

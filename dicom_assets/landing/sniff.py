@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 
 from dicom_assets.clinical.dialect import looks_like_table
+from dicom_assets.clinical.framing import looks_like_fhir
 from dicom_assets.dicom.sniff import looks_like_dicom
 from dicom_assets.lake.codes import Kind
 from dicom_assets.landing.changes import looks_like_change_page
@@ -19,7 +20,7 @@ from dicom_assets.settings import ClinicalSettings
 
 
 class Form(StrEnum):
-    """The form of the bytes. FHIR in JSON and NDJSON takes its place beside PARQUET and DELIMITED when it is read."""
+    """The form of the bytes."""
 
     DICOM = "dicom"
     ZIP = "zip"
@@ -27,6 +28,7 @@ class Form(StrEnum):
     CHANGES = "changes"
     PARQUET = "parquet"
     DELIMITED = "delimited"
+    FHIR = "fhir"
     EMPTY = "empty"
     UNKNOWN = "unknown"
 
@@ -46,6 +48,7 @@ PACKED = Sniffed(Kind.ARCHIVE, Form.PACKED, "CONTAINER_UNSUPPORTED")
 CHANGES = Sniffed(Kind.ARCHIVE, Form.CHANGES)
 PARQUET = Sniffed(Kind.CLINICAL, Form.PARQUET)
 DELIMITED = Sniffed(Kind.CLINICAL, Form.DELIMITED)
+FHIR = Sniffed(Kind.CLINICAL, Form.FHIR)
 EMPTY = Sniffed(Kind.OTHER, Form.EMPTY, "EMPTY_FILE")
 UNKNOWN = Sniffed(Kind.OTHER, Form.UNKNOWN, "NOT_DICOM")
 
@@ -87,6 +90,8 @@ def kind_of(head: bytes, size: int) -> Sniffed:
         return UNKNOWN if _is_packed_nifti(head) else PACKED
     if head.startswith(b"PAR1") and size >= _PARQUET_LEAST:
         return PARQUET
+    if looks_like_fhir(head):
+        return FHIR
     if looks_like_table(head, len(head) >= size, _KNOWN_COLUMNS):
         return DELIMITED
     return UNKNOWN

@@ -128,7 +128,6 @@ def test_a_header_wider_than_the_first_bytes_is_one() -> None:
         "Image Type: ORIGINAL\\PRIMARY\nStudy Date: 20180918\nStudy Time: 114023\n",
         "PatientID,Age\n",
         "one column\n1\n2\n",
-        '{"resourceType":"Patient","id":"1","active":true}\n{"resourceType":"Patient","id":"2","active":true}\n',
         '{\n  "a": 1,\n  "b": 2,\n  "c": 3\n}\n',
         "<html><body>\na, b\nc, d\n</body></html>",
         "import os, sys\n\n\ndef f(a, b):\n    x = 1\n    return a, b\n",
@@ -163,3 +162,16 @@ def test_files_of_a_system(path: str) -> None:
 @pytest.mark.parametrize("path", ["a/b.dcm", "DS_Store", "thumbs.db", "a.b/c", "./a", "healthChecks/a"])
 def test_files_of_users(path: str) -> None:
     assert not is_system_file(path)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        '{"resourceType":"Patient","id":"1","active":true}\n{"resourceType":"Patient","id":"2","active":true}\n',
+        '[\n {\n  "id": "1",\n  "resourceType": "Patient"\n }\n]',
+        '\ufeff{"entry":[{"fullUrl":"urn:uuid:1","resource":{"resourceType":"Patient"}}],"resourceType":"Bundle"}',
+    ],
+)
+def test_json_that_names_a_resource_type_is_fhir(text: str):
+    data = text.encode()
+    assert kind_of(data, len(data)).form == Form.FHIR

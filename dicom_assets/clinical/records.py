@@ -1,0 +1,28 @@
+"""Records of any clinical file: FHIR resources, or rows of a table.
+
+Belongs here: which reader a file gets. Does not belong here: the readers (`resources`, `tabular`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from dicom_assets.clinical.framing import looks_like_fhir
+from dicom_assets.clinical.source import Bytes, ClinicalChunk
+from dicom_assets.settings import ClinicalSettings, FhirSettings
+
+HEAD_BYTES = 65_536
+
+
+def read_records(source: Bytes, clinical: ClinicalSettings, fhir: FhirSettings) -> Iterator[ClinicalChunk]:
+    """The records of a clinical file in its order, a bounded number at a time.
+
+    Raises ClinicalUnreadable when the file as a whole is refused, and whatever `source` raises.
+    """
+    if looks_like_fhir(source.read(0, HEAD_BYTES)):
+        from dicom_assets.clinical.resources import read_resources
+
+        return read_resources(source, fhir)
+    from dicom_assets.clinical.tabular import read_table
+
+    return read_table(source, clinical)
