@@ -81,11 +81,7 @@ class Work:
     @contextmanager
     def claiming(self, wait_seconds: float) -> Iterator[None]:
         """The right to claim and to start what was claimed. Raises LockBusy after wait_seconds."""
-        root = self.lake.files.local_root
-        if root is None:
-            yield
-            return
-        with locks.hold(root, INGEST_LOCK, wait_seconds):
+        with locks.held(self.lake.files, INGEST_LOCK, wait_seconds):
             yield
 
     def stores(self) -> list[LandingStore]:
@@ -100,14 +96,12 @@ class Work:
         """Holds a batch until this object ends. Raises UnknownBatch, BatchBusy."""
         if batch_id not in self._batches:
             manifest = self.log.manifest(batch_id)
-            root = self.lake.files.local_root
-            if root is not None:
-                try:
-                    self._held.enter_context(locks.hold(root, f"batch-{batch_id}", wait_seconds))
-                except locks.LockBusy:
-                    raise BatchBusy(
-                        f"Another process works on batch {batch_id}. Wait until it has ended, then run it again."
-                    ) from None
+            try:
+                self._held.enter_context(locks.held(self.lake.files, f"batch-{batch_id}", wait_seconds, once=True))
+            except locks.LockBusy:
+                raise BatchBusy(
+                    f"Another process works on batch {batch_id}. Wait until it has ended, then run it again."
+                ) from None
             self._batches[batch_id] = BatchWork(self, batch_id, manifest)
         return self._batches[batch_id]
 

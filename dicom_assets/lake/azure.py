@@ -302,7 +302,7 @@ def status_of(error: BaseException) -> int | None:
     return int(found[1]) if found else None
 
 
-def reason(error: Failure, role: str) -> str:
+def reason(error: BaseException, role: str) -> str:
     """Why storage fails and what to do, in words that name no blob. role: what is needed on the container."""
     status = status_of(error)
     text = str(error)

@@ -14,16 +14,25 @@ from functools import cached_property
 from typing import Any
 
 import pyarrow as pa
-from deltalake import CommitProperties, DeltaTable, WriterProperties, write_deltalake
+from deltalake import (
+    BloomFilterProperties,
+    ColumnProperties,
+    CommitProperties,
+    DeltaTable,
+    WriterProperties,
+    write_deltalake,
+)
 from deltalake.exceptions import CommitFailedError, DeltaError, TableNotFoundError
 
 from dicom_assets.lake import locks
-from dicom_assets.lake.files import LakeError, LakeFiles
+from dicom_assets.lake.azure import delta_location, delta_options, reason
+from dicom_assets.lake.files import CONTRIBUTOR, LakeError, LakeFiles
 from dicom_assets.lake.registry import TABLES, Table
+from dicom_assets.lake.remote import TableFiles
 
 COMMIT_TRIES = 8
 LOCK_SECONDS = 600.0
-_WRITER = WriterProperties(compression="ZSTD", compression_level=3, max_row_group_size=10_000)
+_BLOOM = ("SOPInstanceUID", "SeriesInstanceUID", "StudyInstanceUID")
 
 
 class ForeignTable(LakeError):
@@ -40,17 +49,23 @@ class Lake:
         """Opens the lake. Raises LakeError when it cannot be used, ForeignTable when it is not one of ours."""
         self.files = LakeFiles(uri)
         self.uri = self.files.uri
+        self._checks: dict[str, Callable[[], None]] = {}
         if make:
             self._make_tables()
 
-    @cached_property
+    @property
     def storage_options(self) -> dict[str, str] | None:
-        """What delta-rs is told about the storage."""
-        return None
+        """What delta-rs is told about the storage; asked for each time, since tokens age."""
+        return delta_options(self.files.place) if self.files.place else None
 
     def location(self, name: str) -> str:
-        """Where a table lies."""
-        return f"{self.uri}/{name}"
+        """Where a table lies, as delta-rs wants it."""
+        return delta_location(self.files.place.below(name)) if self.files.place else f"{self.uri}/{name}"
+
+    @cached_property
+    def table_files(self) -> TableFiles | None:
+        """The file system by which DuckDB reads the tables; None where it reads them itself."""
+        return TableFiles(self.files.store) if self.files.place else None
 
     def table(self, name: str, version: int | None = None) -> DeltaTable:
         """A table as it is now, or at a version. Raises LakeError."""
@@ -59,7 +74,7 @@ class Lake:
         except TableNotFoundError:
             raise LakeError(f"There is no table {name} in this lake. Run `dicom-assets ingest` first.") from None
         except (DeltaError, OSError) as error:
-            raise LakeError(f"Table {name} cannot be opened: {type(error).__name__}.") from None
+            raise LakeError(self._why(name, error, "opened")) from None
 
     def row_count(self, name: str) -> int:
         """Rows of a table, from the statistics in its log."""
@@ -69,31 +84,44 @@ class Lake:
     @contextmanager
     def committing(self, name: str) -> Iterator[None]:
         """Holds the right to commit to a table: what is read inside cannot be outdated by another publisher."""
-        root = self.files.local_root
-        if root is None:
-            yield
-            return
         try:
-            with locks.hold(root, name, LOCK_SECONDS):
-                yield
+            with locks.held(self.files, name, LOCK_SECONDS) as check:
+                self._checks[name] = check
+                try:
+                    yield
+                finally:
+                    del self._checks[name]
         except locks.LockBusy:
             raise LakeError(
                 f"Another process has been writing to table {name} for {LOCK_SECONDS:.0f} s. "
                 "Wait for it, or end it, then run the batch again."
             ) from None
 
+    def check_right(self, name: str) -> None:
+        """Raises LakeError when the right to commit to a table was taken by `committing` and is lost by now."""
+        check = self._checks.get(name)
+        if check is not None:
+            check()
+
     def replace(self, name: str, values: Sequence[str], rows: pa.Table | Callable[[], pa.RecordBatchReader]) -> None:
         """Replaces, in one commit, the rows whose `replaced_by` column has one of `values` by `rows`.
 
         rows: a table, or a function that begins a stream of batches anew for each try. Conflicting commits are retried
-        with growing, jittered pauses. Raises LakeError; the message holds no value.
+        with growing, jittered pauses. A table that is not replaced by batch has its files rewritten one by one, see
+        `rewrite`. Raises LakeError; the message holds no value.
         """
         if not values:
             return
         table = TABLES[name]
+        if table.replaced_by != "batch_id" and isinstance(rows, pa.Table):
+            from dicom_assets.lake.rewrite import replace_keys  # it builds on this module
+
+            replace_keys(self, name, values, rows)
+            return
         listed = ", ".join("'" + value.replace("'", "''") + "'" for value in values)
         predicate = f"{table.replaced_by} IN ({listed})" if len(values) > 1 else f"{table.replaced_by} = {listed}"
         for attempt in range(1, COMMIT_TRIES + 1):
+            self.check_right(name)
             try:
                 write_deltalake(
                     self.location(name),
@@ -101,7 +129,7 @@ class Lake:
                     mode="overwrite",
                     predicate=predicate,
                     storage_options=self.storage_options,
-                    writer_properties=_WRITER,
+                    writer_properties=writer_properties(table),
                     commit_properties=CommitProperties(max_commit_retries=0),
                 )
                 return
@@ -131,6 +159,7 @@ class Lake:
                 mode="ignore",
                 name=table.name,
                 description=table.description,
+                configuration={"delta.dataSkippingStatsColumns": ",".join(statistics_columns(table))},
                 storage_options=self.storage_options,
             )
         except (DeltaError, OSError) as error:
@@ -144,13 +173,39 @@ class Lake:
                 f"version made: {len(differing)} columns differ ({', '.join(differing[:5])}). Give an empty folder."
             )
 
-    def _why(self, name: str, error: BaseException) -> str:
+    def _why(self, name: str, error: BaseException, action: str = "written") -> str:
         text = str(error).lower()
+        place = self.files.place
+        if place is not None and "containernotfound" in text:
+            return f"Table {name}: container {place.container} of account {place.account} is not there."
+        if place is not None and isinstance(error, OSError):
+            return f"Table {name} cannot be {action}: {reason(error, CONTRIBUTOR)}."
         if "no space" in text or "os error 28" in text:
             return "The disk that holds the lake is full. Free some space, then run the batch again; nothing is lost."
         if "permission denied" in text or "read-only" in text:
             return "The lake folder is not writable. Give this user write access, or give another folder."
-        return f"Table {name} cannot be written: {type(error).__name__}."
+        return f"Table {name} cannot be {action}: {type(error).__name__}."
+
+
+def statistics_columns(table: Table) -> list[str]:
+    """Columns by which files are left unopened: the log holds smallest and largest value of these, and stays small."""
+    return [c for c in dict.fromkeys((table.replaced_by, "batch_id", "study_key")) if c in table]
+
+
+def bloom_columns(table: Table) -> list[str]:
+    """Columns by which single rows of large tables are looked up: their files carry Bloom filters for them."""
+    return [column for column in _BLOOM if column in table] if table.name in ("flat_metadata", "instance") else []
+
+
+def writer_properties(table: Table) -> WriterProperties:
+    """How delta-rs writes files of a table."""
+    bloom = ColumnProperties(bloom_filter_properties=BloomFilterProperties(True, fpp=0.01, ndv=10_000))
+    return WriterProperties(
+        compression="ZSTD",
+        compression_level=3,
+        max_row_group_size=10_000,
+        column_properties=dict.fromkeys(bloom_columns(table), bloom) or None,
+    )
 
 
 def schema_differences(table: Table, found: pa.Schema) -> list[str]:

@@ -17,10 +17,14 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from obstore.exceptions import AlreadyExistsError, BaseError, NotFoundError
 
+from dicom_assets.lake.azure import SCHEMES, AddressError, Place, object_store, parse_folder, reason, status_of
+
 if TYPE_CHECKING:
     from obstore.store import ObjectStore
 
 ROW_GROUP = 20_000
+CONTRIBUTOR = "Storage Blob Data Contributor"
+"""The role that whoever writes the lake needs on its container."""
 
 
 class LakeError(Exception):
@@ -35,8 +39,9 @@ class LakeFiles:
 
         uri: an absolute path, or a URL that an object store answers to. Raises LakeError.
         """
-        self.uri = uri.rstrip("/")
-        self._store = _store(self.uri)
+        self.place = _place(uri)
+        self.uri = self.place.url if self.place else uri.rstrip("/")
+        self.store = object_store(self.place) if self.place else _local_store(self.uri)
 
     @property
     def local_root(self) -> Path | None:
@@ -46,30 +51,30 @@ class LakeFiles:
     def put(self, path: str, data: bytes, *, create: bool = False) -> bool:
         """Writes a file whole or not at all. With create, False when it exists already. Raises LakeError."""
         try:
-            obstore.put(self._store, path, data, mode="create" if create else "overwrite")
+            obstore.put(self.store, path, data, mode="create" if create else "overwrite")
         except AlreadyExistsError:
             return False
         except (BaseError, OSError) as error:
-            raise LakeError(_sentence("write to", error)) from None
+            raise LakeError(_sentence("write to", error, self.place)) from None
         return True
 
     def get(self, path: str) -> bytes:
         """A file's bytes. Raises FileNotFoundError, LakeError."""
         try:
-            return bytes(obstore.get(self._store, path).bytes())
+            return bytes(obstore.get(self.store, path).bytes())
         except (NotFoundError, FileNotFoundError):
             raise FileNotFoundError(path) from None
         except (BaseError, OSError) as error:
-            raise LakeError(_sentence("read from", error)) from None
+            raise LakeError(_sentence("read from", error, self.place)) from None
 
     def names(self, prefix: str) -> list[str]:
         """Paths of the files below a folder, sorted."""
         try:
-            return sorted(meta["path"] for page in obstore.list(self._store, prefix=prefix) for meta in page)
+            return sorted(meta["path"] for page in obstore.list(self.store, prefix=prefix) for meta in page)
         except (NotFoundError, FileNotFoundError):
             return []
         except (BaseError, OSError) as error:
-            raise LakeError(_sentence("list", error)) from None
+            raise LakeError(_sentence("list", error, self.place)) from None
 
     def delete(self, prefix: str) -> int:
         """Deletes everything below a folder of the lake; how many files there were."""
@@ -78,11 +83,11 @@ class LakeFiles:
         names = self.names(prefix)
         try:
             if names:
-                obstore.delete(self._store, names)
+                obstore.delete(self.store, names)
         except (NotFoundError, FileNotFoundError):
             pass  # somebody else deleted the same files; gone is what was asked for
         except (BaseError, OSError) as error:
-            raise LakeError(_sentence("delete from", error)) from None
+            raise LakeError(_sentence("delete from", error, self.place)) from None
         root = self.local_root
         if root is not None:
             _remove_empty(root / prefix)
@@ -109,10 +114,20 @@ def parquet_bytes(table: pa.Table) -> bytes:
     return sink.getvalue()
 
 
-def _store(uri: str) -> ObjectStore:
-    scheme = urlsplit(uri).scheme if "://" in uri else ""
-    if scheme:
-        raise LakeError(f"Lakes on {scheme}:// are not supported. Give a folder.")
+def _place(uri: str) -> Place | None:
+    """Where a lake on Azure lies; None for a folder. Raises LakeError."""
+    if "://" not in uri:
+        return None
+    scheme = urlsplit(uri).scheme
+    if scheme not in SCHEMES:
+        raise LakeError(f"Lakes on {scheme}:// are not supported. Give a folder, or az://account/container/path.")
+    try:
+        return parse_folder(uri)
+    except AddressError as error:
+        raise LakeError(f"The lake's address is wrong: {error}.") from None
+
+
+def _local_store(uri: str) -> ObjectStore:
     root = Path(uri)
     try:
         root.mkdir(parents=True, exist_ok=True)
@@ -121,8 +136,12 @@ def _store(uri: str) -> ObjectStore:
     return obstore.store.LocalStore(str(root))
 
 
-def _sentence(action: str, error: BaseException) -> str:
+def _sentence(action: str, error: BaseException, place: Place | None) -> str:
     text = str(error).lower()
+    if place is not None:
+        if status_of(error) == 404:
+            return f"Cannot {action} the lake: container {place.container} of account {place.account} is not there."
+        return f"Cannot {action} the lake: {reason(error, CONTRIBUTOR)}."
     if "no space" in text or "os error 28" in text:
         return "The disk that holds the lake is full. Free some space, then run the batch again; nothing is lost."
     if "permission" in text or "read-only" in text:

@@ -1,6 +1,7 @@
 """Who may write: locks that the death of their holder releases.
 
-Belongs here: one lock at a time by name, on one machine through the operating system. Does not belong here: what is
+Belongs here: one lock at a time by name: of a lake in a folder through the operating system, which lets go when the
+process ends; of a lake on Azure through a lease, which ends a minute after its holder. Does not belong here: what is
 locked, and why.
 """
 
@@ -9,9 +10,12 @@ from __future__ import annotations
 import fcntl
 import os
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+
+from dicom_assets.lake.azure import container_client
+from dicom_assets.lake.files import LakeFiles
 
 FOLDER = "_locks"
 _POLL_SECONDS = 0.05
@@ -43,3 +47,31 @@ def hold(root: Path, name: str, wait_seconds: float) -> Iterator[None]:
         yield
     finally:
         os.close(descriptor)
+
+
+def _nothing() -> None:
+    """The check of a lock that cannot be lost."""
+
+
+@contextmanager
+def held(files: LakeFiles, name: str, wait_seconds: float, *, once: bool = False) -> Iterator[Callable[[], None]]:
+    """Holds the lock `name` of a lake; yields a check that raises LakeError when it was lost meanwhile.
+
+    once: nobody takes a lock of this name again after a while, so nothing of it is to stay behind. Raises LockBusy
+    after wait_seconds, and LakeError when the storage refuses.
+    """
+    if files.local_root is not None:
+        with hold(files.local_root, name, wait_seconds):
+            yield _nothing
+        return
+    # Imported here: a lake in a folder does not need the Azure SDK.
+    from dicom_assets.lake import leases
+
+    if files.place is None:
+        raise AssertionError("a lake is a folder or lies on Azure")
+    path = files.place.below(f"{FOLDER}/{name}.lock").path
+    try:
+        with leases.hold(container_client(files.place), path, wait_seconds, remove=once) as lease:
+            yield lease.check
+    except leases.LeaseBusy:
+        raise LockBusy(name) from None

@@ -6,15 +6,17 @@ Belongs here: how a Delta table is read by DuckDB. Does not belong here: SQL tha
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
 import duckdb
 import pyarrow as pa
 
 from dicom_assets.lake.delta import Lake
+from dicom_assets.lake.extents import Within, extents
 from dicom_assets.lake.files import LakeError
 from dicom_assets.lake.registry import TABLES
+from dicom_assets.lake.remote import PROTOCOL
 
 _SQL_TYPES = {
     "string": "VARCHAR",
@@ -73,29 +75,81 @@ def quoted(text: str) -> str:
     return "'" + text.replace("'", "''") + "'"
 
 
-def scan(lake: Lake, name: str, version: int | None = None) -> str:
+def scan(
+    lake: Lake,
+    name: str,
+    version: int | None = None,
+    *,
+    within: Within | None = None,
+    paths: Sequence[str] | None = None,
+    filename: bool = False,
+) -> str:
     """SQL that stands for a table, for a FROM clause.
 
-    Reads the Parquet files that the Delta log names: right because no table has deletion vectors or hive partitions.
+    Reads the Parquet files that the Delta log names: right because no table has deletion vectors or hive partitions,
+    and every file has the columns of the registry. within: only files that can hold such rows are opened; the caller
+    still filters the rows. paths: only these files of the table, as the log names them. filename: with a column that
+    tells the file.
     """
-    files = [file.removeprefix("file://") for file in lake.table(name, version).file_uris()]
+    if paths is None:
+        table = lake.table(name, version)
+        if within is None:
+            files = table.file_uris()
+        else:
+            known = extents(table)
+            paths = known.paths[known.within(within)].tolist()
+    if paths is not None:
+        files = [f"{lake.location(name)}/{path}" for path in paths]
     if files:
-        return f"read_parquet([{', '.join(map(quoted, files))}], union_by_name=true)"
+        if lake.table_files is not None:
+            files = [f"{PROTOCOL}://{name}/{file.rsplit('/', 1)[-1]}" for file in files]
+        listed = ", ".join(quoted(file.removeprefix("file://")) for file in files)
+        return f"read_parquet([{listed}]{', filename=true' if filename else ''})"
     nulls = ", ".join(f'NULL::{sql_type(c.type)} AS "{c.name}"' for c in TABLES[name].columns)
     return f"(SELECT {nulls} WHERE false)"
 
 
-def connect(lake: Lake, tables: Iterable[str] | None = None) -> duckdb.DuckDBPyConnection:
-    """A DuckDB connection in memory with tables of the lake as views, as they are now."""
+def connected(lake: Lake | None = None) -> duckdb.DuckDBPyConnection:
+    """A DuckDB connection in memory without tables, as every query of the project starts.
+
+    lake: whose files `scan` may name; needed where it lies on an object store.
+    """
     connection = duckdb.connect()
+    if lake is not None and lake.table_files is not None:
+        connection.register_filesystem(lake.table_files)
     connection.execute("SET TimeZone = 'UTC'")
+    return connection
+
+
+def connect(
+    lake: Lake,
+    tables: Iterable[str] | None = None,
+    *,
+    within: Mapping[str, Within] | None = None,
+    version: Mapping[str, int] | None = None,
+) -> duckdb.DuckDBPyConnection:
+    """A DuckDB connection in memory with tables of the lake as views.
+
+    within: by table, the values that its view is limited to, so that only files with such values are opened. version:
+    by table, instead of now.
+    """
+    connection = connected(lake)
     wanted = list(tables if tables is not None else TABLES)
     for name in wanted:
-        connection.execute(f'CREATE VIEW "{name}" AS SELECT * FROM {scan(lake, name)}')
+        scope = (within or {}).get(name)
+        source = scan(lake, name, (version or {}).get(name), within=scope)
+        connection.execute(f'CREATE VIEW "{name}" AS SELECT * FROM {source}{_where(scope)}')
     for name, (needed, sql) in VIEWS.items():
         if set(needed) <= set(wanted):
             connection.execute(f'CREATE VIEW "{name}" AS {sql}')
     return connection
+
+
+def _where(scope: Within | None) -> str:
+    if not scope:
+        return ""
+    listed = {column: ", ".join(map(quoted, sorted(set(values)))) or "NULL" for column, values in scope.items()}
+    return " WHERE " + " AND ".join(f'"{column}" IN ({values})' for column, values in listed.items())
 
 
 def arrow(connection: duckdb.DuckDBPyConnection, sql: str) -> pa.Table:
@@ -103,7 +157,7 @@ def arrow(connection: duckdb.DuckDBPyConnection, sql: str) -> pa.Table:
     return connection.sql(sql).to_arrow_table()
 
 
-def lock_down(connection: duckdb.DuckDBPyConnection, root: Path) -> None:
+def lock_down(connection: duckdb.DuckDBPyConnection, root: Path | str) -> None:
     """Leaves a connection no files but those below `root`, no extensions, and no way to change that."""
     connection.execute(f"SET allowed_directories = [{quoted(str(root))}]")
     for statement in (
@@ -122,21 +176,25 @@ def run_read_only(lake: Lake, sql: str) -> duckdb.DuckDBPyConnection:
     Raises QueryError for anything that is not one reading statement, and for what DuckDB refuses.
     """
     connection = connect(lake)
-    root = lake.files.local_root
-    if root is not None:
-        lock_down(connection, root)
+    lock_down(connection, lake.files.local_root or f"{PROTOCOL}://")
     try:
         statements = connection.extract_statements(sql)
         # EXPLAIN ANALYZE runs what it explains, so what stands behind it must be a SELECT as well.
         explained = connection.extract_statements(_EXPLAIN.sub("", statements[0].query)) if statements else []
     except duckdb.Error as error:
-        raise QueryError(str(error)) from None
+        raise QueryError(_words(error)) from None
     if len(statements) != 1 or [one.type for one in explained] != [duckdb.StatementType.SELECT]:
         raise QueryError("Only one SELECT, DESCRIBE, SHOW or EXPLAIN at a time: the lake is read-only here.")
     try:
         return connection.execute(statements[0])
     except duckdb.Error as error:
-        raise QueryError(str(error)) from None
+        raise QueryError(_words(error)) from None
+
+
+def _words(error: duckdb.Error) -> str:
+    """What DuckDB says; of what our own file system raised within it, the last line alone."""
+    text = str(error)
+    return text.strip().rsplit("\n", 1)[-1] if text.startswith("Traceback") else text
 
 
 def rows(connection: duckdb.DuckDBPyConnection) -> tuple[Sequence[str], list[tuple[object, ...]]]:
