@@ -1,0 +1,205 @@
+"""Every blocking rule holds for a sound batch, and fails when what it guards is broken: one way of breaking each."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from datetime import UTC, datetime
+from pathlib import Path
+
+import dagster as dg
+import pyarrow as pa
+import pyarrow.compute as pc
+import pytest
+from deltalake import DeltaTable, write_deltalake
+
+from dicom_assets.batch.books import Status, _write, books_of
+from dicom_assets.batch.checks import RULES, SHOWN, CheckContext, NamedRule
+from dicom_assets.batch.staging import SCHEMAS, Part, Staging
+from dicom_assets.defs.assets import BATCH_ASSETS
+from dicom_assets.lake.delta import Lake
+from dicom_assets_tests.support.dicoms import without_identity
+from dicom_assets_tests.support.lakes import Graph, settings_for
+from dicom_assets_tests.support.landings import LandingFolder, put_mixed
+
+ASSETS = [asset.key.to_user_string() for asset in BATCH_ASSETS]
+BLOCKING = [rule for rule in RULES if rule.blocking and rule.table in ASSETS]
+IDS = [f"{rule.table}.{rule.name}" for rule in BLOCKING]
+
+
+@pytest.fixture(scope="module")
+def sound(tmp_path_factory) -> Iterator[tuple[Path, str]]:
+    """A lake with one batch that is published but not cleaned up, so that its staging can be looked at."""
+    folder = tmp_path_factory.mktemp("sound")
+    (folder / "landing").mkdir()
+    landing = LandingFolder(folder / "landing")
+    put_mixed(landing)
+    for number in range(8):
+        landing.put(f"odd/{number}.dcm", without_identity(number))
+        landing.put(f"odd/{number}.txt", "nothing")
+    with dg.DagsterInstance.ephemeral() as instance:
+        graph = Graph(settings_for(folder / "lake", landing.root), instance)
+        (batch,) = graph.claim()
+        assert graph.run(batch, select=[name for name in ASSETS if name != "cleanup"]).success
+    yield folder / "lake", batch
+
+
+@pytest.fixture
+def context(sound, tmp_path) -> CheckContext:
+    """A copy of the sound lake that a test may break."""
+    lake = Lake(shutil.copytree(sound[0], tmp_path / "lake").as_posix())
+    return CheckContext(lake, Staging(lake.files, sound[1]))
+
+
+def cleaned(context: CheckContext) -> CheckContext:
+    """The books closed and the staging gone, as cleanup leaves them."""
+    books = books_of(context.lake, context.staging.batch_id)
+    counts = {"seen": 28, "ingested": 8, "quarantined": 9, "ignored": 11}
+    _write(context.lake, replace(books, **counts, status=Status.CLOSED, closed_at=datetime.now(UTC)))
+    context.staging.remove()
+    return context
+
+
+def _restage(context: CheckContext, part: Part, change: Callable[[pa.Table], pa.Table]) -> None:
+    rows = context.staging.read(part)
+    context.staging.clear(part)
+    context.staging.put(part, 0, change(rows))
+
+
+def without_first_staged(part: Part) -> Callable[[CheckContext], None]:
+    """Loses one staged row."""
+    return lambda context: _restage(context, part, lambda rows: rows.slice(1))
+
+
+def one_more_staged(part: Part) -> Callable[[CheckContext], None]:
+    """Stages one row twice."""
+    return lambda context: _restage(context, part, lambda rows: pa.concat_tables([rows, rows.slice(0, 1)]))
+
+
+def without_error_rows(context: CheckContext) -> None:
+    """Loses why something was quarantined."""
+    _restage(context, Part.ERRORS, lambda rows: rows.filter(pc.not_equal(rows["code"], "MISSING_IDENTITY")))
+
+
+def without_published(table: str) -> Callable[[CheckContext], None]:
+    """Loses one row of a table."""
+
+    def lose(context: CheckContext) -> None:
+        found = context.lake.table(table)
+        first = found.to_pyarrow_table(columns=["object_id"])["object_id"][0].as_py()
+        found.delete(f"object_id = '{first}'")
+
+    return lose
+
+
+def doubled(table: str) -> Callable[[CheckContext], None]:
+    """Publishes a table's rows a second time, as a broken replacement would."""
+
+    def double(context: CheckContext) -> None:
+        location = context.lake.location(table)
+        write_deltalake(location, DeltaTable(location).to_pyarrow_table(), mode="append")
+
+    return double
+
+
+def with_a_column_more(table: str) -> Callable[[CheckContext], None]:
+    """Gives a table a column that the registry does not know."""
+
+    def add(context: CheckContext) -> None:
+        location = context.lake.location(table)
+        rows = DeltaTable(location).to_pyarrow_table().slice(0, 0)
+        write_deltalake(
+            location, rows.append_column("foreign", pa.array([], pa.string())), mode="append", schema_mode="merge"
+        )
+
+    return add
+
+
+def too_much_quarantined(context: CheckContext) -> None:
+    """Quarantines everything."""
+
+    def quarantine(rows: pa.Table) -> pa.Table:
+        place = rows.schema.get_field_index("outcome")
+        return rows.set_column(place, rows.schema.field(place), pa.array(["quarantined"] * len(rows)))
+
+    _restage(context, Part.LEDGER, quarantine)
+
+
+def books_that_do_not_balance(context: CheckContext) -> None:
+    """Counts one object less than was seen."""
+    cleaned(context)
+    books = books_of(context.lake, context.staging.batch_id)
+    _write(context.lake, replace(books, ingested=books.ingested - 1))
+
+
+def staging_left_behind(context: CheckContext) -> None:
+    """Leaves a staged file after the books were closed."""
+    cleaned(context)
+    context.staging.put(Part.TOUCHED, 0, SCHEMAS[Part.TOUCHED].empty_table())
+
+
+BREAKS: dict[str, Callable[[CheckContext], None]] = {
+    "raw_files.rows_published": without_published("raw_files"),
+    "validated_batch.rows_published": without_published("validated_batch"),
+    "validated_batch.claimed_equals_judged": without_first_staged(Part.LEDGER),
+    "validated_batch.accepted_are_staged": one_more_staged(Part.FLAT),
+    "validated_batch.refused_have_errors": without_error_rows,
+    "validated_batch.gate": too_much_quarantined,
+    "flat_metadata.equals_ledger": without_published("flat_metadata"),
+    "clinical.records_accounted": without_published("clinical"),
+    "instance.equals_flat_metadata": without_published("instance"),
+    "series.equals_flat_metadata": without_published("series"),
+    "study.equals_flat_metadata": without_published("study"),
+    "ingestion_errors.rows_published": without_published("ingestion_errors"),
+    "cleanup.books_are_closed": books_that_do_not_balance,
+    "cleanup.staging_is_empty": staging_left_behind,
+    **{f"{rule.table}.keys_are_unique": doubled(rule.table) for rule in BLOCKING if rule.name == "keys_are_unique"},
+    **{
+        f"{rule.table}.schema_is_registered": with_a_column_more(rule.table)
+        for rule in BLOCKING
+        if rule.name == "schema_is_registered"
+    },
+}
+"""One way of breaking what each blocking rule guards. A rule without one fails the tests below: add it here."""
+
+
+@pytest.mark.parametrize("rule", BLOCKING, ids=IDS)
+def test_a_rule_holds_for_a_sound_batch(sound, context, rule: NamedRule):
+    if rule.table == "cleanup":
+        cleaned(context)
+    result = rule.rule(context)
+    assert result.passed, result
+    assert not result.differing
+
+
+@pytest.mark.parametrize("rule", BLOCKING, ids=IDS)
+def test_a_rule_fails_when_what_it_guards_is_broken(context, rule: NamedRule):
+    BREAKS[f"{rule.table}.{rule.name}"](context)
+    result = rule.rule(context)
+    assert not result.passed
+    assert result.expected != result.actual or rule.name == "staging_is_empty"
+    assert len(result.differing) <= SHOWN
+    if rule.table != "cleanup":
+        assert result.differing, "a failing rule names what differs"
+        assert all(name.isidentifier() or name.isalnum() for name in result.differing)
+
+
+def test_what_differs_is_named_by_object_id_and_bounded(context):
+    _restage(context, Part.LEDGER, lambda rows: rows.slice(0, 0))
+    (rule,) = [rule for rule in BLOCKING if rule.name == "claimed_equals_judged"]
+    result = rule.rule(context)
+    assert (result.expected, result.actual) == (28, 0)
+    assert len(result.differing) == SHOWN
+    assert set(result.differing) <= set(context.staging.read(Part.RAW)["object_id"].to_pylist())
+
+
+def test_an_object_judged_twice_is_found_though_the_numbers_agree(context):
+    def swap(rows: pa.Table) -> pa.Table:
+        return pa.concat_tables([rows.slice(1), rows.slice(1, 1)])
+
+    _restage(context, Part.LEDGER, swap)
+    (rule,) = [rule for rule in BLOCKING if rule.name == "claimed_equals_judged"]
+    result = rule.rule(context)
+    assert (result.passed, result.expected, result.actual) == (False, 28, 28)
+    assert len(result.differing) == 2

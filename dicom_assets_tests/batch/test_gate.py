@@ -1,0 +1,162 @@
+"""The gate and the pause: a batch that must not go on keeps its rows staged, says why, and resumes when it may."""
+
+from __future__ import annotations
+
+import pytest
+
+from dicom_assets_tests.support.dicoms import dicom, without_identity
+from dicom_assets_tests.support.lakes import Graph, settings_for, versions
+from dicom_assets_tests.support.landings import LandingFolder
+
+SHARED = ("flat_metadata", "clinical", "instance", "series", "study")
+
+
+def put_bad(landing: LandingFolder, bad: int, good: int) -> None:
+    for number in range(bad):
+        landing.put(f"in/bad{number:02d}.dcm", without_identity(number))
+    for number in range(good):
+        landing.put(f"in/good{number:02d}.dcm", dicom(instance=number + 1))
+
+
+def gate_config(**limits: float) -> dict:
+    return {"validated_batch_gate": {"config": limits}}
+
+
+class TestTooMuchIsQuarantined:
+    @pytest.fixture
+    def paused(self, graph: Graph, landing: LandingFolder) -> tuple[Graph, str]:
+        put_bad(landing, bad=12, good=3)
+        before = versions(graph.lake)
+        (batch,) = graph.ingest()
+        assert not graph.results[batch].success
+        after = versions(graph.lake)
+        assert {name: after[name] - before[name] for name in SHARED} == dict.fromkeys(SHARED, 0)
+        return graph, batch
+
+    def test_the_batch_pauses_says_why_keeps_its_rows_and_resumes_with_a_raised_threshold(self, paused):
+        graph, batch = paused
+        books = graph.books(batch)
+        assert books.status == "paused"
+        assert books.reason == (
+            "validated_batch.gate: 12 of 15 objects are quarantined (80%); the batch pauses above 30%"
+        )
+        assert (books.seen, books.quarantined, books.closed_at) == (15, 12, None)
+        assert graph.rows("SELECT code, stage, count(*) AS n FROM ingestion_errors GROUP BY ALL ORDER BY code") == [
+            {"code": "CHECK_FAILED", "stage": "check", "n": 1},
+            {"code": "MISSING_IDENTITY", "stage": "read", "n": 12},
+        ]
+        with graph.work() as work:
+            assert work.staging(batch).left() > 0
+
+        gate = graph.checks(batch)["validated_batch.gate"]
+        assert not gate.passed
+        assert gate.metadata["expected"].value == 0.3
+        assert gate.metadata["actual"].value == 0.8
+        quarantined = graph.rows("SELECT object_id FROM validated_batch WHERE outcome = 'quarantined'")
+        assert set(gate.metadata["differing"].value) == {row["object_id"] for row in quarantined}
+
+        assert graph.run(batch, gate_config(quarantined_share=0.9)).success
+        books = graph.books(batch)
+        assert (books.status, books.reason, books.balance) == ("closed", None, 0)
+        assert (books.ingested, books.quarantined) == (3, 12)
+        assert graph.rows("SELECT DISTINCT code FROM ingestion_errors") == [{"code": "MISSING_IDENTITY"}]
+        assert graph.rows("SELECT instance_count AS n FROM study") == [{"n": 3}]
+
+    def test_it_pauses_again_when_it_is_run_again_as_it_was_and_lets_other_batches_pass(self, paused, landing):
+        graph, batch = paused
+        landing.put("other/fine.dcm", dicom(2))
+        (other,) = graph.ingest()
+        assert graph.books(other).status == "closed"
+        assert not graph.run(batch).success
+        assert graph.books(batch).status == "paused"
+
+    def test_it_resumes_when_the_settings_say_so_or_a_minimum_is_not_reached(self, paused, tmp_path):
+        graph, batch = paused
+        lenient = settings_for(tmp_path / "lake", tmp_path / "landing", gate={"minimum": 13})
+        assert Graph(lenient, graph.instance).run(batch).success
+        assert graph.books(batch).status == "closed"
+
+
+def test_a_few_bad_files_do_not_pause(graph, landing):
+    put_bad(landing, bad=3, good=1)
+    (batch,) = graph.ingest()
+    assert (graph.books(batch).status, graph.books(batch).quarantined) == ("closed", 3)
+
+
+def test_archives_do_not_count_as_objects_of_the_share(tmp_path, landing, instance):
+    graph = Graph(
+        settings_for(tmp_path / "lake", landing.root, gate={"minimum": 1, "quarantined_share": 0.5}), instance
+    )
+    landing.put_zip("a.zip", {"bad.dcm": without_identity(), "good.dcm": dicom()})
+    (batch,) = graph.ingest()
+    assert graph.checks(batch)["validated_batch.gate"].metadata["actual"].value == 0.5
+    assert graph.books(batch).status == "closed"
+
+
+class TestTheSourceCannotBeReadWhole:
+    def test_the_batch_pauses_and_resumes_when_the_source_is_back(self, graph, landing):
+        landing.put_series(1, 1, 2)
+        (batch,) = graph.claim()
+        away = landing.root.with_name("unmounted")
+        landing.root.rename(away)
+        assert not graph.run(batch).success
+        books = graph.books(batch)
+        assert books.status == "paused"
+        assert "The storage refused objects (READ_FAILED): the source was not read whole." in books.reason
+        assert (
+            graph.rows("SELECT code, detail FROM ingestion_errors WHERE stage = 'read'")
+            == [{"code": "READ_FAILED", "detail": "The folder of source 'landing' is not there; is it mounted?"}] * 2
+        )
+        gate = graph.checks(batch)["validated_batch.gate"]
+        assert (gate.metadata["expected"].value, gate.metadata["actual"].value) == (0, 2)
+        assert len(gate.metadata["differing"].value) == 2
+
+        away.rename(landing.root)
+        assert graph.run(batch).success
+        assert (graph.books(batch).status, graph.books(batch).ingested) == ("closed", 2)
+
+    def test_a_raised_threshold_does_not_make_up_for_it(self, graph, landing):
+        landing.put("a.dcm", dicom())
+        (batch,) = graph.claim()
+        landing.root.rename(landing.root.with_name("unmounted"))
+        assert not graph.run(batch, gate_config(quarantined_share=1.0, minimum=1_000)).success
+        assert graph.books(batch).status == "paused"
+
+    def test_a_single_file_that_is_gone_is_quarantined_and_pauses_nothing(self, graph, landing):
+        landing.put("a.dcm", dicom())
+        landing.put("b.dcm", dicom(instance=2))
+        (batch,) = graph.claim()
+        (landing.root / "b.dcm").unlink()
+        assert graph.run(batch).success
+        assert graph.rows("SELECT code FROM validated_batch ORDER BY code") == [{"code": "OBJECT_GONE"}, {"code": None}]
+
+    def test_a_file_that_changed_since_its_claim_is_quarantined_and_its_new_version_claimed(self, graph, landing):
+        landing.put("a.dcm", dicom(SeriesDescription="old"))
+        (batch,) = graph.claim()
+        landing.put("a.dcm", dicom(SeriesDescription="new"), age_seconds=3_600)
+        assert graph.run(batch).success
+        assert graph.rows("SELECT code FROM validated_batch") == [{"code": "CHANGED_DURING_READ"}]
+        (second,) = graph.ingest()
+        assert graph.books(second).ingested == 1
+        assert graph.rows("SELECT SeriesDescription AS text FROM instance") == [{"text": "new"}]
+
+
+class TestWarnings:
+    def test_conflicting_patients_of_a_study_are_told_and_pause_nothing(self, graph, landing):
+        landing.put("a.dcm", dicom(1, 1, 1, PatientID="one"))
+        landing.put("b.dcm", dicom(1, 1, 2, PatientID="two"))
+        (batch,) = graph.ingest()
+        check = graph.checks(batch)["study.one_patient_a_study"]
+        assert (check.passed, check.severity.value, check.blocking) == (False, "WARN", False)
+        assert check.metadata["differing"].value == [
+            row["study_key"] for row in graph.rows("SELECT study_key FROM study")
+        ]
+        assert graph.books(batch).status == "closed"
+
+    def test_many_warnings_are_told_and_pause_nothing(self, graph, landing):
+        landing.put("a.dcm", dicom(PatientID=None))
+        (batch,) = graph.ingest()
+        check = graph.checks(batch)["validated_batch.few_warnings"]
+        assert (check.passed, check.severity.value, check.metadata["actual"].value) == (False, "WARN", 1.0)
+        assert graph.rows("SELECT code FROM ingestion_errors") == [{"code": "PATIENT_ID_MISSING"}]
+        assert (graph.books(batch).status, graph.books(batch).ingested) == ("closed", 1)
