@@ -1,19 +1,30 @@
-"""From a service over HTTP through the real graph to the tables: every change accounted for, the newest one current."""
+"""From a service over HTTP through the real graph to the tables: every change accounted for, the newest one current.
+
+Two histories are played once for all tests that look at them, because a batch takes seconds: `history`, whose windows
+arrive in the wrong order, and `again`, where a window is read a second time.
+"""
 
 from __future__ import annotations
 
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import dagster as dg
 import orjson
 import pytest
+from hypothesis import HealthCheck, Phase, given, settings
+from hypothesis import strategies as st
 
 from dicom_assets.service.changes import Landed, land, window_path
 from dicom_assets.service.client import ServiceClient
+from dicom_assets.service.errors import ServiceError
 from dicom_assets.service.feed import Window, read_window
 from dicom_assets.settings import Settings
-from dicom_assets_tests.service.feed_server import FeedServer, running
+from dicom_assets_tests.service.feed_server import Fault, FeedServer, running
 from dicom_assets_tests.service.service_model import DEFAULT, TICKS, metadata, ticks_of
 from dicom_assets_tests.support.lakes import Graph, quiet_dagster
 
@@ -31,7 +42,7 @@ class Synced:
     def __init__(self, server: FeedServer, folder: Path, instance: dg.DagsterInstance) -> None:
         self.server = server
         service = server.settings(landing=str(folder / "changes"))
-        settings = Settings.model_validate(
+        made = Settings.model_validate(
             {
                 "lake": str(folder / "lake"),
                 "services": [service.model_dump()],
@@ -40,7 +51,11 @@ class Synced:
             }
         )
         self.service = service
-        self.graph = Graph(settings, instance)
+        self.batches: list[str] = []
+        self.first: list[str] = []
+        self.unchanged: list[str] = []
+        self.second: list[str] = []
+        self.graph = Graph(made, instance)
 
     @property
     def model(self):
@@ -91,183 +106,229 @@ class Synced:
         assert (counted["s"], counted["e"]) == (len(studies), len(series))
 
 
-@pytest.fixture
-def synced(tmp_path):
-    quiet_dagster()
-    with running() as server, dg.DagsterInstance.ephemeral() as instance:
-        yield Synced(server, tmp_path, instance)
-
-
 def one(number: int, study: str = "1.1", **values: str) -> dict:
     return metadata(study, f"{study}.1", f"{study}.1.{number}", **values)
 
 
-def test_a_window_becomes_a_batch_whose_books_close(synced):
-    for number in range(30):
-        synced.model.store(one(number))
-    synced.clock(0.5)
-    synced.model.update((DEFAULT, "1.1", "1.1.1", "1.1.1.3"), one(3, StudyDescription="corrected"))
-    synced.model.delete((DEFAULT, "1.1", "1.1.1", "1.1.1.4"))
-    (batch,) = synced.sync(0)
-    books = synced.graph.books(batch)
-    # The container and the superseded Create are ignored; the update and the entries it supersedes are history.
-    assert (books.seen, books.ingested, books.deleted, books.ignored, books.quarantined) == (33, 30, 1, 2, 0)
-    assert all(check.passed for check in synced.graph.checks(batch).values())
-    synced.holds()
+@contextmanager
+def synced(folder: Path) -> Iterator[Synced]:
+    quiet_dagster()
+    with running() as server, dg.DagsterInstance.ephemeral() as instance:
+        yield Synced(server, folder, instance)
 
 
-def test_a_window_read_again_claims_only_what_changed(synced):
-    for number in range(20):
-        synced.model.store(one(number))
-    synced.sync(0)
-    assert synced.sync(0) == []
-    synced.clock(1.5)
-    synced.model.delete((DEFAULT, "1.1", "1.1.1", "1.1.1.7"))
-    (again,) = synced.sync(0)
-    books = synced.graph.books(again)
-    assert (books.seen, books.ignored) == (2, 2)  # the file and the one Create that reads Deleted now
-    assert len(synced.graph.rows("SELECT * FROM flat_metadata")) == 20
-    synced.sync(1)
-    synced.holds()
+@pytest.fixture(scope="module")
+def history(tmp_path_factory):
+    """Three hours of a service; the last is read first, then the other two together."""
+    with synced(tmp_path_factory.mktemp("history")) as service:
+        model = service.model
+        service.clock(-2)
+        model.store(one(1, "1.10"))  # before anything is read
+        service.clock(0.1)
+        for number in range(30):
+            model.store(one(number))
+        model.update((DEFAULT, "1.1", "1.1.1", "1.1.1.3"), one(3, StudyDescription="corrected"))
+        model.delete((DEFAULT, "1.1", "1.1.1", "1.1.1.4"))
+        last_of_its_study = model.store(one(1, "1.7"))
+        model.store(one(1, "1.8"))
+        back_again = model.store(one(1, "1.9", StudyDescription="old"))
+        model.store(one(1, "1.11"))
+        model.store(one(1, "1.11", StudyDescription="other"), "research")
+        model.store(one(1, "1.12"), file_path="AHDS/w/dicom/s/Microsoft.Default/abc_1.dcm")
+        model.ticks = ticks_of(START + HOUR / 2) + 1_234_566
+        model.store(one(1, "1.14"))
+        service.clock(1.1)
+        model.delete(last_of_its_study)
+        model.delete(back_again)
+        model.store(one(1, "1.9", StudyDescription="new"))
+        model.update((DEFAULT, "1.10", "1.10.1", "1.10.1.1"), one(1, "1.10", StudyDescription="corrected"))
+        model.sequence = 9_998
+        high = model.store(one(1, "1.13", StudyDescription="9999"))
+        model.sequence = 39_999
+        model.update(high, one(1, "1.13", StudyDescription="40000"))
+        model.rows[-1] = replace(model.rows[-1], ticks=model.rows[-2].ticks)  # the sequence number decides
+        service.clock(2.1)
+        for number in range(210):
+            model.delete(model.store(one(number, "1.15")))
+        model.store(one(999, "1.15"))
+        model.update(back_again, one(1, "1.9", StudyDescription="newest"))
+        service.batches = [*service.sync(2), *service.sync(0, 1)]
+        yield service
 
 
-def test_a_batch_whose_window_was_replaced_pauses_and_loses_nothing_when_it_is_run_again(synced):
-    for number in range(20):
-        synced.model.store(one(number))
-    (first,) = synced.sync(0)
-    synced.clock(1.5)
-    synced.model.delete((DEFAULT, "1.1", "1.1.1", "1.1.1.7"))
-    synced.sync(0, 1)
-    before = synced.graph.rows("SELECT * FROM flat_metadata ORDER BY ALL")
-    assert not synced.graph.run(first).success
-    assert synced.graph.rows("SELECT * FROM flat_metadata ORDER BY ALL") == before
+def test_the_lake_is_the_service_although_its_windows_came_in_the_wrong_order(history):
+    history.holds()
+    assert len(history.batches) == 2
 
 
-def test_a_batch_run_again_finds_the_entries_that_it_found_before(synced):
-    for number in range(20):
-        synced.model.store(one(number))
-    synced.sync(0)
-    synced.clock(1.5)
-    synced.model.delete((DEFAULT, "1.1", "1.1.1", "1.1.1.7"))
-    (second,) = synced.sync(0)
-    books = synced.graph.books(second)
-    assert synced.graph.run(second).success
-    assert synced.graph.books(second).seen == books.seen
+def test_every_entry_is_accounted_for(history):
+    last, first = (history.graph.books(batch) for batch in history.batches)
+    # Of 422 entries 210 are Creates of instances that are gone, and the window's file is an object itself.
+    assert (last.seen, last.ingested, last.deleted, last.ignored, last.quarantined) == (423, 2, 210, 211, 0)
+    # Two files and two superseded Creates; of the instance that came back every entry has metadata.
+    assert (first.seen, first.ingested, first.deleted, first.ignored, first.quarantined) == (47, 40, 3, 4, 0)
+    for batch in history.batches:
+        assert all(check.passed for check in history.graph.checks(batch).values())
 
 
-def test_windows_in_any_order_end_in_the_same_instances(synced):
-    key = synced.model.store(one(1, StudyDescription="old"))
-    synced.clock(1.2)
-    synced.model.delete(key)
-    synced.clock(1.4)
-    synced.model.store(one(1, StudyDescription="new"))
-    synced.clock(2.5)
-    synced.model.update(key, one(1, StudyDescription="newest"))
-    for number in (2, 0, 1):
-        synced.sync(number)
-    synced.holds()
-
-
-def test_an_instance_deleted_as_the_last_of_its_study_takes_series_and_study_with_it(synced):
-    key = synced.model.store(one(1, study="1.7"))
-    synced.model.store(one(2, study="1.8"))
-    synced.sync(0)
-    assert len(synced.graph.rows("SELECT * FROM study")) == 2
-    synced.clock(1.5)
-    synced.model.delete(key)
-    synced.sync(1)
-    assert [row["StudyInstanceUID"] for row in synced.graph.rows("SELECT * FROM study")] == ["1.8"]
-    assert [row["StudyInstanceUID"] for row in synced.graph.rows("SELECT * FROM series")] == ["1.8"]
-    synced.holds()
-
-
-def test_a_page_of_superseded_entries_only_does_not_end_the_window(synced):
-    for number in range(210):
-        synced.model.delete(synced.model.store(one(number)))
-    synced.model.store(one(999))
-    (batch,) = synced.sync(0)
-    books = synced.graph.books(batch)
-    assert (books.ingested, books.deleted, books.ignored) == (1, 210, 211)
-    codes = synced.graph.rows("SELECT code, count(*) AS n FROM validated_batch GROUP BY code ORDER BY n DESC")
-    assert {row["code"]: row["n"] for row in codes}["CHANGE_SUPERSEDED"] == 210
-    synced.holds()
-
-
-def test_an_update_before_the_first_sync_is_an_upsert(synced):
-    key = synced.model.store(one(1))
-    synced.clock(1.5)
-    synced.model.update(key, one(1, StudyDescription="corrected"))
-    synced.sync(1)
-    synced.holds()
-
-
-def test_entries_without_file_path_are_ingested_and_those_with_one_keep_it_as_uri(synced):
-    synced.model.store(one(1))
-    path = "AHDS/w/dicom/s/Microsoft.Default/abc_1.dcm"
-    synced.model.store(one(2), file_path=path)
-    synced.sync(0)
-    uris = {row["SOPInstanceUID"]: row["uri"] for row in synced.graph.rows("SELECT * FROM instance")}
-    assert uris["1.1.1.2"] == path
-    assert uris["1.1.1.1"].endswith(".ndjson.zst")
-    synced.holds()
-
-
-def test_forty_thousand_sequence_numbers_keep_their_order(synced):
-    synced.model.sequence = 9_999
-    key = synced.model.store(one(1, StudyDescription="9999"))
-    synced.model.skip(30_000)
-    synced.model.update(key, one(1, StudyDescription="40000"))
-    synced.model.rows[-1] = type(synced.model.rows[-1])(  # the same moment: the sequence number decides
-        synced.model.rows[-1].sequence, key, "Update", synced.model.rows[0].ticks, synced.model.rows[-1].watermark
+def test_a_page_of_superseded_entries_only_does_not_end_the_window(history):
+    codes = history.graph.rows(
+        "SELECT code, count(*) AS n FROM validated_batch "
+        f"WHERE batch_id = '{history.batches[0]}' AND code IS NOT NULL GROUP BY code"
     )
-    synced.sync(0)
-    assert [row["sequence"] for row in synced.graph.rows("SELECT sequence FROM instance")] == [40_001]
-    synced.holds()
+    assert {row["code"]: row["n"] for row in codes} == {"CHANGE_SUPERSEDED": 210, "ARCHIVE_EXPANDED": 1}
+    assert history.graph.rows("SELECT * FROM instance WHERE SOPInstanceUID = '1.15.1.999'")
 
 
-def test_the_same_uids_in_two_partitions_are_two_instances(synced):
-    synced.model.store(one(1))
-    synced.model.store(one(1, StudyDescription="other"), "research")
-    synced.sync(0)
-    sources = [row["source"] for row in synced.graph.rows("SELECT source FROM study ORDER BY source")]
-    assert sources == ["pacs", "pacs/research"]
-    synced.holds()
+def test_an_instance_deleted_as_the_last_of_its_study_takes_series_and_study_with_it(history):
+    for table in ("study", "series", "instance"):
+        kept = {row["StudyInstanceUID"] for row in history.graph.rows(f"SELECT StudyInstanceUID FROM {table}")}
+        assert "1.7" not in kept
+        assert "1.8" in kept
 
 
-def test_timestamps_keep_their_full_precision(synced):
-    synced.model.ticks = ticks_of(START) + 1_234_566
-    synced.model.store(one(1))
-    synced.sync(0)
-    (row,) = synced.graph.rows("SELECT version_at, version_text, sequence FROM flat_metadata")
-    assert row["version_text"] == "2026-03-01T08:00:00.1234567+00:00"
-    assert row["version_at"] == datetime(2026, 3, 1, 8, 0, 0, 123_456, tzinfo=UTC)
+def test_an_update_before_the_first_sync_is_an_upsert(history):
+    (row,) = history.graph.rows("SELECT * FROM study WHERE StudyInstanceUID = '1.10'")
+    assert row["StudyDescription"] == "corrected"
 
 
-def test_entries_that_cannot_be_understood_are_quarantined_with_their_reason(synced):
-    for number in range(30):
-        synced.model.store(one(number))
-    with ServiceClient(synced.service) as client:
-        pages = list(read_window(client, window(0)))
-    del pages[0].entries[3]["action"]
-    del pages[0].entries[4]["metadata"]
-    pages[0].entries[5]["timestamp"] = "soon"
-    land(synced.service, window_path(window(0)), window(0), pages, "v2")
-    (batch,) = synced.graph.ingest()
-    books = synced.graph.books(batch)
-    assert (books.ingested, books.quarantined, books.ignored) == (27, 3, 1)
-    codes = {row["code"] for row in synced.graph.rows("SELECT code FROM ingestion_errors WHERE severity = 'error'")}
-    assert codes == {"CHANGE_INVALID"}
+def test_delete_and_re_create_end_in_the_new_instance(history):
+    (row,) = history.graph.rows("SELECT * FROM study WHERE StudyInstanceUID = '1.9'")
+    assert (row["StudyDescription"], row["instance_count"]) == ("newest", 1)
 
 
-def test_a_window_file_that_is_cut_short_is_one_quarantined_object(synced):
-    synced.model.store(one(1))
-    synced.land(0)
-    path = Path(synced.service.landing) / window_path(window(0))
-    path.write_bytes(path.read_bytes()[:-5])
-    (batch,) = synced.graph.ingest()
-    assert (synced.graph.books(batch).seen, synced.graph.books(batch).quarantined) == (1, 1)
-    # Reading the window again mends it.
-    path.unlink()
-    synced.sync(0)
-    synced.holds_after_mending = synced.current() == synced.expected()
-    assert synced.holds_after_mending
+def test_entries_without_file_path_are_ingested_and_those_with_one_keep_it_as_uri(history):
+    uris = {row["SOPInstanceUID"]: row["uri"] for row in history.graph.rows("SELECT * FROM instance")}
+    assert uris["1.12.1.1"] == "AHDS/w/dicom/s/Microsoft.Default/abc_1.dcm"
+    assert uris["1.8.1.1"].endswith(".ndjson.zst")
+
+
+def test_forty_thousand_sequence_numbers_keep_their_order(history):
+    (row,) = history.graph.rows("SELECT * FROM instance WHERE StudyInstanceUID = '1.13'")
+    assert (row["sequence"], row["StudyDescription"]) == (40_000, "40000")
+
+
+def test_the_same_uids_in_two_partitions_are_two_instances(history):
+    rows = history.graph.rows("SELECT source FROM study WHERE StudyInstanceUID = '1.11' ORDER BY source")
+    assert [row["source"] for row in rows] == ["pacs", "pacs/research"]
+
+
+def test_timestamps_keep_their_full_precision(history):
+    (row,) = history.graph.rows("SELECT * FROM flat_metadata WHERE StudyInstanceUID = '1.14'")
+    assert row["version_text"] == "2026-03-01T08:30:00.1234567+00:00"
+    assert row["version_at"] == datetime(2026, 3, 1, 8, 30, 0, 123_456, tzinfo=UTC)
+
+
+@pytest.fixture(scope="module")
+def again(tmp_path_factory):
+    """A window that is read, read again unchanged, and read once more after one of its instances was deleted."""
+    with synced(tmp_path_factory.mktemp("again")) as service:
+        for number in range(20):
+            service.model.store(one(number))
+        service.first = service.sync(0)
+        service.unchanged = service.sync(0)
+        service.clock(1.5)
+        service.model.delete((DEFAULT, "1.1", "1.1.1", "1.1.1.7"))
+        service.second = service.sync(0)
+        yield service
+
+
+def test_a_window_that_reads_the_same_is_not_claimed_again(again):
+    assert len(again.first) == 1
+    assert again.unchanged == []
+
+
+def test_of_a_window_read_again_only_what_changed_is_claimed(again):
+    books = again.graph.books(again.second[0])
+    assert (books.seen, books.ignored) == (2, 2)  # the file, and the one Create that reads Deleted now
+    assert len(again.graph.rows("SELECT * FROM flat_metadata")) == 20
+
+
+def test_a_batch_run_again_finds_what_it_found_before(again):
+    (batch,) = again.second
+    seen = again.graph.books(batch).seen
+    assert again.graph.run(batch).success
+    assert again.graph.books(batch).seen == seen
+
+
+def test_a_batch_whose_window_was_replaced_pauses_when_it_is_run_again_and_loses_nothing(again):
+    before = again.graph.rows("SELECT * FROM flat_metadata ORDER BY ALL")
+    assert not again.graph.run(again.first[0]).success
+    assert again.graph.rows("SELECT * FROM flat_metadata ORDER BY ALL") == before
+    again.sync(1)
+    assert again.current() == again.expected()
+
+
+def test_entries_and_files_that_cannot_be_understood_are_quarantined_and_mended_by_reading_again(tmp_path):
+    with synced(tmp_path) as service:
+        for number in range(30):
+            service.model.store(one(number))
+        service.clock(1.5)
+        service.model.store(one(1, "1.2"))
+        with ServiceClient(service.service) as client:
+            pages = list(read_window(client, window(0)))
+        del pages[0].entries[3]["action"]
+        del pages[0].entries[4]["metadata"]
+        pages[0].entries[5]["timestamp"] = "soon"
+        land(service.service, window_path(window(0)), window(0), pages, "v2")
+        service.land(1)
+        cut = Path(service.service.landing) / window_path(window(1))
+        cut.write_bytes(cut.read_bytes()[:-5])
+        (batch,) = service.graph.ingest()
+        books = service.graph.books(batch)
+        assert (books.ingested, books.quarantined, books.ignored) == (27, 4, 1)
+        codes = service.graph.rows(
+            "SELECT code, count(*) AS n FROM ingestion_errors WHERE severity = 'error' GROUP BY 1"
+        )
+        assert {row["code"]: row["n"] for row in codes} == {"CHANGE_INVALID": 3, "CHANGE_PAGE_UNREADABLE": 1}
+        cut.unlink()
+        service.sync(0, 1)
+        assert service.current() == service.expected()
+
+
+STEPS = st.lists(
+    st.tuples(st.sampled_from(["store", "store", "update", "delete", "delete", "hour"]), st.integers(0, 5)),
+    min_size=15,
+    max_size=40,
+)
+
+
+@settings(max_examples=3, deadline=None, suppress_health_check=list(HealthCheck), phases=[Phase.generate])
+@given(STEPS, st.randoms())
+def test_any_history_with_kills_between_ends_in_the_services_instances(steps, random):
+    """Kills: of a landing before its file is there, of a batch after any of its assets."""
+    with tempfile.TemporaryDirectory() as folder, synced(Path(folder)) as service:
+        hour = 0
+        for version, (what, number) in enumerate(steps):
+            key = (DEFAULT, f"1.{number % 2}", f"1.{number % 2}.1", f"1.{number % 2}.1.{number}")
+            content = one(number, f"1.{number % 2}", StudyDescription=f"v{version}")
+            if what == "hour":
+                hour += 1
+                service.clock(hour)
+            elif what == "store" and key not in service.model.current:
+                service.model.store(content)
+            elif what == "update" and key in service.model.current:
+                service.model.update(key, content)
+            elif what == "delete" and key in service.model.current:
+                service.model.delete(key)
+        windows = list(range(hour + 1))
+        random.shuffle(windows)
+        for number in windows:
+            service.server.faults += [Fault(400)]  # the landing dies with the first request
+            with pytest.raises(ServiceError):
+                service.land(number)
+            service.land(number)
+        for batch in service.graph.claim():
+            service.graph.run(batch, select=random.choice(KILLED_AFTER))
+        with service.graph.work() as work:
+            unclosed = work.unclosed()
+        for batch in unclosed:
+            service.graph.run(batch)
+        service.holds()
+
+
+KILLED_AFTER = [
+    ["raw_files"],
+    ["raw_files", "validated_batch"],
+    ["raw_files", "validated_batch", "flat_metadata"],
+]
