@@ -65,8 +65,8 @@ def all_books(lake: Lake) -> list[Books]:
 
 def books_of(lake: Lake, batch_id: str) -> Books | None:
     """The books of one batch; None when it never started."""
-    with connect(lake, ["batches"]) as connection:
-        found = arrow(connection, f"SELECT * FROM batches WHERE batch_id = {quoted(batch_id)}").to_pylist()
+    with connect(lake, ["batches"], within={"batches": {"batch_id": [batch_id]}}) as connection:
+        found = arrow(connection, "SELECT * FROM batches").to_pylist()
     return Books(**found[0]) if found else None
 
 
@@ -81,7 +81,8 @@ def counted(lake: Lake, batch_id: str) -> Mapping[str, int]:
     """What the tables hold of a batch: objects by outcome, clinical records and rows. No counter is trusted."""
     batch = quoted(batch_id)
     outcomes = ", ".join(f"count(*) FILTER (outcome = '{o}') AS {o}" for o in Outcome)
-    with connect(lake, ["raw_files", "validated_batch", "ingestion_errors", "clinical"]) as connection:
+    tables = ["raw_files", "validated_batch", "ingestion_errors", "clinical"]
+    with connect(lake, tables, within={name: {"batch_id": [batch_id]} for name in tables}) as connection:
         row = arrow(
             connection,
             f"""

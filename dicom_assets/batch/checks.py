@@ -18,9 +18,9 @@ from dicom_assets.batch.publish import touched_studies
 from dicom_assets.batch.staging import SCHEMAS, Part, Staging
 from dicom_assets.lake.delta import Lake, schema_differences
 from dicom_assets.lake.query import connect, quoted
-from dicom_assets.lake.studies import study_scope
 from dicom_assets.lake.registry import TABLES, Table
-from dicom_assets.settings import GateSettings
+from dicom_assets.lake.studies import study_scope
+from dicom_assets.settings import GateSettings, OmopSettings
 
 SHOWN = 20
 """How many differing object_ids a result names."""
@@ -28,13 +28,17 @@ SHOWN = 20
 
 @dataclass(frozen=True, slots=True)
 class CheckResult:
-    """Outcome of one rule. differing: object_ids (or hashed keys), at most SHOWN, never patient data."""
+    """Outcome of one rule. differing: object_ids (or hashed keys), at most SHOWN, never patient data.
+
+    is_severe: a rule that does not block is an error when it does not hold, and not just a warning.
+    """
 
     passed: bool
     expected: int | float | str
     actual: int | float | str
     differing: Sequence[str] = ()
     explanation: str = ""
+    is_severe: bool = False
 
 
 @dataclass(frozen=True)
@@ -44,6 +48,7 @@ class CheckContext:
     lake: Lake
     staging: Staging
     gate: GateSettings = field(default_factory=GateSettings)
+    omop: OmopSettings = field(default_factory=OmopSettings)
 
     @property
     def batch(self) -> str:
@@ -226,6 +231,22 @@ def clinical_records_accounted(context: CheckContext) -> CheckResult:
     return CheckResult(read == actual and not differing, read, actual, differing)
 
 
+def studies_are_indexed(context: CheckContext) -> CheckResult:
+    """Every study of the batch's metadata stands in the index by which studies are found."""
+    tables = ["flat_metadata", "batch_study"]
+    with connect(context.lake, tables, within=context.staging.scope(*tables)) as connection:
+        differing = _ids(
+            connection,
+            "SELECT study_key FROM ((SELECT study_key FROM flat_metadata) EXCEPT (SELECT study_key FROM batch_study))",
+        )
+        return CheckResult(
+            not differing,
+            _count(connection, "SELECT count(DISTINCT study_key) FROM flat_metadata"),
+            _count(connection, "SELECT count(*) FROM batch_study"),
+            differing,
+        )
+
+
 # Counted from flat_metadata alone, in another way than the hierarchy is made: the newest version by comparison with
 # every other version instead of by a window.
 _LIVE = """
@@ -287,17 +308,24 @@ def keys_are_unique(table: Table, context: CheckContext) -> CheckResult:
     """No key stands twice among the rows that the batch published or rebuilt."""
     grain = ", ".join(f'"{column}"' for column in table.key)
     shown = "object_id" if "object_id" in table else table.replaced_by
-    with connect(context.lake, [table.name]) as connection:
-        rows = f"SELECT * FROM {table.name} WHERE batch_id = {context.batch}"
-        if "batch_id" in table and "batch_id" not in table.key:
-            rows = f"SELECT * FROM {table.name} SEMI JOIN (SELECT {grain} FROM ({rows})) USING ({grain})"
-        if table.replaced_by == "study_key":
-            connection.register("touched", touched_studies(context.staging))
-            rows = f"SELECT * FROM {table.name} SEMI JOIN touched USING (study_key)"
-        differing = _ids(
-            connection,
-            f"SELECT min({shown}) FROM ({rows}) GROUP BY {grain} HAVING count(*) > 1",
-        )
+    own = context.staging.scope(table.name)
+    if table.replaced_by == "study_key":
+        scope = study_scope(context.lake, [table.name], touched_studies(context.staging)["study_key"].to_pylist())
+    elif "batch_id" in table.key:
+        scope = own
+    else:
+        with connect(context.lake, [table.name], within=own) as connection:
+            if not _count(connection, f"SELECT count(*) FROM {table.name}"):
+                return CheckResult(True, 0, 0)
+        scope = {}
+    with connect(context.lake, [table.name], within=scope) as connection:
+        rows = table.name
+        if not scope:
+            rows = f"""(
+                SELECT * FROM {table.name}
+                SEMI JOIN (SELECT {grain} FROM {table.name} WHERE batch_id = {context.batch}) USING ({grain})
+            )"""
+        differing = _ids(connection, f"SELECT min({shown}) FROM {rows} GROUP BY {grain} HAVING count(*) > 1")
     return CheckResult(not differing, 0, len(differing), differing)
 
 
@@ -362,6 +390,7 @@ def _rules() -> tuple[NamedRule, ...]:
         NamedRule(ledger, "refused_have_errors", "Quarantined and ignored objects = error rows", refused_have_errors),
         NamedRule(ledger, "gate", "Source read whole; quarantined share below the threshold", gate),
         NamedRule(flat, "equals_ledger", "Accepted DICOM objects = rows of flat_metadata", metadata_equals_ledger),
+        NamedRule(flat, "studies_are_indexed", "Every study of the batch is in the index", studies_are_indexed),
         NamedRule("clinical", "records_accounted", "Clinical records read = rows + record errors",
                   clinical_records_accounted),
         *(
@@ -379,8 +408,8 @@ def _rules() -> tuple[NamedRule, ...]:
                   blocking=False),
     ]  # fmt: skip
     for table in TABLES.values():
-        if table.name == "batches":
-            continue  # guarded by books_are_closed
+        if table.name in ("batches", "batch_study") or not {"batch_id", "study_key"} & set(table.schema.names):
+            continue  # guarded by books_are_closed and studies_are_indexed, or not made by batches
         rules.append(NamedRule(table.name, "keys_are_unique", "No duplicate keys", partial(keys_are_unique, table)))
         rules.append(
             NamedRule(table.name, "schema_is_registered", "Columns and types as registered",

@@ -72,6 +72,10 @@ class Staging:
         """The batch's own prefix; nothing else is ever deleted."""
         return f"{FOLDER}/{self.batch_id}"
 
+    def scope(self, *tables: str) -> dict[str, dict[str, list[str]]]:
+        """What to open of some tables to see the batch's own rows; for `lake.query.connect`."""
+        return {name: {"batch_id": [self.batch_id]} for name in tables}
+
     def put(self, part: Part, number: int, table: pa.Table) -> None:
         """Stages rows as file `number` of a part, whole or not at all."""
         self.files.put_parquet(self._path(part, number), table)
