@@ -90,6 +90,7 @@ def _schedule(changes: ChangesSettings, status: dg.DefaultScheduleStatus) -> dg.
         asked = wanted(keys, landed, under_way)
         if not asked:
             return dg.SkipReason("Every window that is due has been read, or is being read.")
-        return [dg.RunRequest(partition_key=key) for key in asked]
+        # A key of its own for each tick: a window that failed is asked for again, a tick that is repeated is not.
+        return [dg.RunRequest(run_key=f"{key}@{at:%Y%m%dT%H%M}", partition_key=key) for key in asked]
 
     return closed_windows
