@@ -11,6 +11,7 @@ from dicom_assets.defs.partitions import BATCH, REGISTER_AT_ONCE
 from dicom_assets.defs.resources import WorkParam
 from dicom_assets.defs.tables import clear_failures
 from dicom_assets.landing.claims import Claimed, claim_new
+from dicom_assets.landing.store import SourceUnavailable
 
 ingest_batch = dg.define_asset_job(
     "ingest_batch",
@@ -29,8 +30,20 @@ maintain_lake = dg.define_asset_job(
 
 
 def claim_everywhere(work: Work) -> list[Claimed]:
-    """Claims what is new in every source. Raises SourceUnavailable, LakeError."""
-    return [claim_new(store, work.log, work.settings.claiming) for store in work.stores()]
+    """Claims what is new in every source. Raises SourceUnavailable, LakeError.
+
+    A source that cannot be listed keeps no other from being claimed: it is told when all have had their turn.
+    """
+    claimed: list[Claimed] = []
+    unavailable: list[str] = []
+    for store in work.stores():
+        try:
+            claimed.append(claim_new(store, work.log, work.settings.claiming))
+        except SourceUnavailable as error:
+            unavailable.append(str(error))
+    if unavailable:
+        raise SourceUnavailable(" ".join(unavailable))
+    return claimed
 
 
 def register(instance: dg.DagsterInstance, keys: list[str]) -> list[str]:

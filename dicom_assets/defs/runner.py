@@ -27,6 +27,7 @@ from dicom_assets.defs.jobs import claim_everywhere, register
 from dicom_assets.defs.sensors import mark
 from dicom_assets.lake.locks import LockBusy
 from dicom_assets.landing.claims import Claimed, seconds_until
+from dicom_assets.landing.store import SourceUnavailable
 from dicom_assets.settings import Settings
 
 CHANGING_SECONDS = 600.0
@@ -102,11 +103,13 @@ def ingest(
         runs = _Runs(work, instance, readers, say, progress)
         started = time.monotonic()
         while True:
-            rounds = claim_everywhere(work)
+            rounds, unavailable = _claim(work)
             batches = [batch for batch in work.unclosed() if batch not in done]
             register(instance, batches)
             for batch in batches:
                 done[batch] = runs.run(batch)
+            if unavailable is not None:
+                raise unavailable
             waiting = sum(one.waiting for one in rounds)
             if any(one.more for one in rounds):
                 continue
@@ -116,6 +119,14 @@ def ingest(
                 say(f"{waiting} objects still change after {CHANGING_SECONDS:.0f} s; they are left for the next time.")
                 return Ended(tuple(done.values()), waiting)
             _wait(rounds, waiting, say)
+
+
+def _claim(work: Work) -> tuple[list[Claimed], SourceUnavailable | None]:
+    """What was claimed, and the source that could not be listed: what the others brought is run all the same."""
+    try:
+        return claim_everywhere(work), None
+    except SourceUnavailable as error:
+        return [], error
 
 
 @contextmanager

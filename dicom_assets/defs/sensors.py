@@ -23,9 +23,10 @@ def wanted_runs(work: Work, known: set[str]) -> dg.SensorResult:
     Decided from the claim log alone: a tick that died after its claim is made good by the next one. run_key is the
     batch's id, fingerprint included, so a batch that is asked for twice runs once.
     """
-    unstarted = work.unstarted()
-    requests = [dg.RunRequest(run_key=batch, partition_key=batch) for batch in unstarted[:RUNS_PER_TICK]]
-    fresh = [claim.batch_id for claim in work.log.claims() if claim.batch_id not in known]
+    asked = work.unstarted()[:RUNS_PER_TICK]
+    requests = [dg.RunRequest(run_key=batch, partition_key=batch) for batch in asked]
+    every = dict.fromkeys([*asked, *(claim.batch_id for claim in work.log.claims())])
+    fresh = [batch for batch in every if batch not in known]
     return dg.SensorResult(
         run_requests=requests, dynamic_partitions_requests=[BATCH.build_add_request(fresh[:REGISTER_AT_ONCE])]
     )
@@ -39,19 +40,28 @@ def wanted_runs(work: Work, known: set[str]) -> dg.SensorResult:
     description="Claims what is new in the landing zone and runs each batch once.",
 )
 def new_files(context: dg.SensorEvaluationContext, work: WorkParam) -> dg.SensorResult | dg.SkipReason:
-    """One tick: list, claim, ask for runs."""
+    """One tick: list, claim, ask for runs. A source that is not there fails the ticks that bring nothing else."""
+    unavailable: SourceUnavailable | None = None
+    waiting = 0
     try:
         with work.claiming(wait_seconds=0):
-            rounds = claim_everywhere(work)
+            try:
+                waiting = sum(one.waiting for one in claim_everywhere(work))
+            except SourceUnavailable as error:
+                unavailable = error
             result = wanted_runs(work, set(context.instance.get_dynamic_partitions(BATCH.name or "")))
     except LockBusy:
         return dg.SkipReason(f"`dicom-assets {INGEST_LOCK}` is at work on this lake; what it leaves is claimed later.")
-    except (SourceUnavailable, LakeError) as error:
+    except LakeError as error:
         raise dg.Failure(str(error)) from None
-    if not result.run_requests:
-        waiting = sum(one.waiting for one in rounds)
-        return dg.SkipReason(f"Nothing new. {waiting} objects are younger than the quiet period and wait.")
-    return result
+    if result.run_requests:
+        return result
+    if unavailable is not None:
+        raise dg.Failure(str(unavailable)) from None
+    return dg.SensorResult(
+        skip_reason=f"Nothing new. {waiting} objects are younger than the quiet period and wait.",
+        dynamic_partitions_requests=result.dynamic_partitions_requests,
+    )
 
 
 def failure_sensor(settings: Settings) -> dg.SensorDefinition:

@@ -7,7 +7,7 @@ Belongs here: what a test needs to run the graph and to look at what it did. Doe
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -16,7 +16,6 @@ from typing import Any
 import dagster as dg
 import pyarrow as pa
 
-from dicom_assets.batch import work as work_module
 from dicom_assets.batch.books import Books, books_of
 from dicom_assets.batch.engine import InlineEngine
 from dicom_assets.batch.work import Work
@@ -42,30 +41,6 @@ def settings_for(lake: Path, *landings: Path, **sections: Mapping[str, Any]) -> 
             **sections,
         }
     )
-
-
-class _InlineEngine(InlineEngine):
-    """The engine of tests: everything in this process."""
-
-    def __init__(self, *_: object) -> None:
-        pass
-
-    def __enter__(self) -> _InlineEngine:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        return
-
-
-@contextmanager
-def reading_inline() -> Iterator[None]:
-    """Reads in this process: a second faster for each batch. Processes have tests of their own."""
-    kept = work_module.ProcessEngine
-    work_module.ProcessEngine = _InlineEngine  # type: ignore[assignment,misc]
-    try:
-        yield
-    finally:
-        work_module.ProcessEngine = kept  # type: ignore[misc]
 
 
 @dataclass
@@ -102,15 +77,14 @@ class Graph:
         self, batch_id: str, config: Mapping[str, Any] | None = None, select: Sequence[str] | None = None
     ) -> dg.ExecuteInProcessResult:
         """Runs job ingest_batch for one batch; a failure is in the result, not raised. config: run config of ops."""
-        job = build_defs(self.settings).resolve_job_def("ingest_batch")
-        with reading_inline():
-            result = job.execute_in_process(
-                partition_key=batch_id,
-                instance=self.instance,
-                raise_on_error=False,
-                run_config={**QUIET, "ops": dict(config or {})},
-                asset_selection=[dg.AssetKey(name) for name in select] if select else None,
-            )
+        job = build_defs(self.settings, engine=InlineEngine()).resolve_job_def("ingest_batch")
+        result = job.execute_in_process(
+            partition_key=batch_id,
+            instance=self.instance,
+            raise_on_error=False,
+            run_config={**QUIET, "ops": dict(config or {})},
+            asset_selection=[dg.AssetKey(name) for name in select] if select else None,
+        )
         self.results[batch_id] = result
         return result
 
@@ -169,6 +143,3 @@ def contents(lake: Lake, names: Sequence[str] = tuple(TABLES)) -> dict[str, list
 def versions(lake: Lake) -> dict[str, int]:
     """The Delta version of every table."""
     return {name: lake.table(name).version() for name in TABLES}
-
-
-Tamper = Callable[[Graph, str], None]
