@@ -93,6 +93,12 @@ def without_published(table: str) -> Callable[[CheckContext], None]:
     return lose
 
 
+def without_an_index_entry(context: CheckContext) -> None:
+    """Loses one study of the index of studies."""
+    found = context.lake.table("batch_study")
+    found.delete(f"study_key = '{found.to_pyarrow_table()['study_key'][0].as_py()}'")
+
+
 def doubled(table: str) -> Callable[[CheckContext], None]:
     """Publishes a table's rows a second time, as a broken replacement would."""
 
@@ -147,6 +153,7 @@ BREAKS: dict[str, Callable[[CheckContext], None]] = {
     "validated_batch.refused_have_errors": without_error_rows,
     "validated_batch.gate": too_much_quarantined,
     "flat_metadata.equals_ledger": without_published("flat_metadata"),
+    "flat_metadata.studies_are_indexed": without_an_index_entry,
     "clinical.records_accounted": without_published("clinical"),
     "instance.equals_flat_metadata": without_published("instance"),
     "series.equals_flat_metadata": without_published("series"),
