@@ -1,0 +1,98 @@
+"""Files stored at a service, each with its own report."""
+
+from __future__ import annotations
+
+import csv
+import shutil
+from pathlib import Path
+
+import pydicom.data
+import pytest
+from typer.testing import CliRunner
+
+from dicom_assets.cli import app
+from dicom_assets.service.client import ServiceClient
+from dicom_assets.service.errors import ServiceRefused
+from dicom_assets.service.push import Outcome, _report, push, write_report
+from dicom_assets_tests.service.feed_server import Fault, running
+
+FILES = Path(pydicom.data.__file__).parent / "test_files"
+
+
+@pytest.fixture
+def server():
+    with running() as server:
+        yield server
+
+
+@pytest.fixture
+def folder(tmp_path) -> Path:
+    folder = tmp_path / "files"
+    (folder / "deep").mkdir(parents=True)
+    shutil.copy(FILES / "CT_small.dcm", folder / "a.dcm")
+    shutil.copy(FILES / "MR_small.dcm", folder / "deep" / "b")
+    shutil.copy(FILES / "CT_small.dcm", folder / "z_again.dcm")
+    (folder / "notes.txt").write_text("not DICOM")
+    (folder / "m_cut.dcm").write_bytes((FILES / "CT_small.dcm").read_bytes()[:300])
+    return folder
+
+
+def pushed(server, folder) -> dict[str, tuple[str, int | None]]:
+    with ServiceClient(server.settings(), sleep=lambda _: None) as client:
+        reports = list(push(client, folder))
+    return {Path(one.path).name: (str(one.outcome), one.reason) for one in reports}
+
+
+def test_each_file_is_stored_present_failed_or_skipped(server, folder):
+    found = pushed(server, folder)
+    assert sorted(found) == ["a.dcm", "b", "m_cut.dcm", "notes.txt", "z_again.dcm"]
+    # Which of two copies comes first is the threads' matter.
+    assert sorted([found["a.dcm"], found["z_again.dcm"]], key=str) == [("present", 45070), ("stored", None)]
+    assert found["b"] == ("stored", None)
+    assert found["m_cut.dcm"] == ("failed", 43264)
+    assert found["notes.txt"] == ("skipped", None)
+    assert len(server.model.current) == 2
+
+
+def test_a_server_that_is_busy_is_waited_for(server, folder):
+    server.faults += [Fault(503, {"retry-after": "0"}), Fault(429)]
+    assert pushed(server, folder)["b"] == ("stored", None)
+
+
+def test_credentials_that_are_not_accepted_end_the_push(server, folder):
+    server.before = lambda _: server.faults.append(Fault(403))
+    with pytest.raises(ServiceRefused):
+        pushed(server, folder)
+
+
+def test_warnings_and_reasons_are_said_in_words():
+    item = {"00081199": {"vr": "SQ", "Value": [{"00081196": {"vr": "US", "Value": [45063]}}]}}
+    warned = _report("x", 202, item)
+    assert (warned.outcome, warned.reason) == (Outcome.WARNING, 45063)
+    assert "SOP class" in warned.words
+    assert _report("x", 415, {}).words == "the server answered 415 Unsupported Media Type"
+
+
+def test_the_report_has_a_line_for_each_file(server, folder, tmp_path):
+    with ServiceClient(server.settings(), sleep=lambda _: None) as client:
+        reports = list(push(client, folder))
+    write_report(tmp_path / "report.csv", reports)
+    with (tmp_path / "report.csv").open(newline="") as file:
+        rows = list(csv.DictReader(file))
+    assert [row["path"] for row in rows] == [one.path for one in reports]
+
+
+def test_the_command_prints_counts_and_no_name_of_a_file(server, folder, tmp_path, monkeypatch):
+    config = tmp_path / "dicom-assets.toml"
+    config.write_text(f'[[services]]\nname = "pacs"\nurl = "{server.url}"\n')
+    monkeypatch.setenv("DICOM_ASSETS_CONFIG", str(config))
+    monkeypatch.chdir(tmp_path)
+    done = CliRunner().invoke(app, ["push", str(folder), "--to", "pacs"])
+    assert done.exit_code == 1
+    assert "2 stored" in done.output
+    assert "1 present: the server has the instance already" in done.output
+    assert "a.dcm" not in done.output and str(folder) not in done.output
+    assert (tmp_path / "push-report.csv").is_file()
+    unknown = CliRunner().invoke(app, ["push", str(folder), "--to", "nobody"])
+    assert unknown.exit_code == 2
+    assert "not configured" in unknown.output
