@@ -13,7 +13,7 @@ import re
 import warnings
 from functools import lru_cache
 
-from pydicom.charset import CODES_TO_ENCODINGS, convert_encodings, default_encoding, handled_encodings
+from pydicom.charset import CODES_TO_ENCODINGS, convert_encodings, default_encoding, handled_encodings, python_encoding
 from pydicom.valuerep import TEXT_VR_DELIMS
 
 from dicom_assets.dicom.flaws import CHARSET_GUESSED, CHARSET_LOST, SOUND
@@ -21,6 +21,7 @@ from dicom_assets.dicom.flaws import CHARSET_GUESSED, CHARSET_LOST, SOUND
 DEFAULT: tuple[str, ...] = (default_encoding,)
 """Codecs of an object that declares no character set."""
 
+_DICOM_CODECS = frozenset(python_encoding.values())
 _FRAGMENT = re.compile(rb"^[^\x1b]+|\x1b[^\x1b]*")
 
 
@@ -49,6 +50,8 @@ def decode(raw: bytes, codecs: tuple[str, ...]) -> tuple[str, int]:
         return raw.decode("latin-1"), CHARSET_GUESSED
     if first == default_encoding and not text.isascii():
         return text, CHARSET_GUESSED
+    if first not in _DICOM_CODECS and any("\ud800" <= c <= "\udfff" for c in text):
+        return _escaped(raw, "ascii"), CHARSET_LOST  # some codecs of Python make surrogates, which JSON cannot hold
     return text, SOUND
 
 

@@ -63,6 +63,18 @@ class Unusual(Exception):
         self.reason = reason
 
 
+BROKEN = frozenset(
+    {
+        "delimiter",
+        "item beyond its sequence",
+        "no item in a sequence",
+        "sequence beyond its item",
+        "value beyond its item",
+    }
+)
+"""Reasons that are faults of the object itself: its header carries VALUE_INVALID, whatever pydicom makes of it."""
+
+
 class _Short(Exception):
     """The window ends inside an element."""
 

@@ -13,7 +13,7 @@ import warnings
 import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, BinaryIO
 
 import orjson
 from pydicom import config
@@ -53,14 +53,19 @@ PYDICOM_ERRORS = (
 )
 """What pydicom raises at bytes that it cannot read; it has no type of its own for that."""
 
+_HEAD = 8
+_CUT_HEADS = (0, 8, 9, 10, 11)
+"""Bytes left out at the end: pydicom fails at an object that ends inside the head of an element."""
+
 _LUT_DESCRIPTORS = frozenset({0x00281101, 0x00281102, 0x00281103, 0x00283002})
 
 
 class _Bytes(io.RawIOBase):
     """A ByteSource as a file. Keeps the storage's own error, which pydicom would mistake for a fault of the bytes."""
 
-    def __init__(self, source: ByteSource) -> None:
+    def __init__(self, source: ByteSource, size: int) -> None:
         self._source = source
+        self._size = size
         self._position = 0
         self.failure: OSError | None = None
 
@@ -72,7 +77,7 @@ class _Bytes(io.RawIOBase):
 
     def readinto(self, buffer: Any) -> int:
         try:
-            block = self._source.read(self._position, len(buffer))
+            block = self._source.read(self._position, max(0, min(len(buffer), self._size - self._position)))
         except OSError as error:
             self.failure = error
             raise
@@ -81,7 +86,7 @@ class _Bytes(io.RawIOBase):
         return len(block)
 
     def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
-        base = {io.SEEK_SET: 0, io.SEEK_CUR: self._position, io.SEEK_END: self._source.size}[whence]
+        base = {io.SEEK_SET: 0, io.SEEK_CUR: self._position, io.SEEK_END: self._size}[whence]
         self._position = max(0, base + offset)
         return self._position
 
@@ -118,40 +123,44 @@ def parse(body: ByteSource, start: int, preface: Preface, limits: ReadingLimits)
 
     Raises Unreadable, or the storage's own OSError.
     """
-    raw = _Bytes(body)
-    file = io.BufferedReader(raw, 1 << 16)
     with _lenient():
-        try:
-            file.seek(start)
-            sets = []
-            if body.read(start, 2) == b"\0\0":
-                sets.append(read_dataset(file, True, True, stop_when=_behind_commands))
-            sets.append(
-                read_dataset(
-                    file,
-                    not preface.explicit,
-                    preface.little,
-                    stop_when=_before_pixels,
-                    defer_size=limits.max_value_bytes,
-                )
-            )
-            end = file.tell()
-            found = _Walk(body, limits).run(sets)
-        except PYDICOM_ERRORS as error:
-            if raw.failure is not None:
-                raise raw.failure from None
-            kind = type(error).__name__
-            cut = isinstance(error, EOFError) or (isinstance(error, OSError) and file.tell() >= body.size)
-            code = "TRUNCATED_HEADER" if cut else "UNPARSEABLE"
-            raise Unreadable(code, f"pydicom cannot read the data set ({kind})") from None
-    found.end = end
-    found.truncated |= 0 < body.size - _last_end(sets[-1]) < 8
-    head = body.read(end, 4)
-    if len(head) == 4:
-        group, number = struct.unpack("<HH" if preface.little else ">HH", head)
-        if group << 16 | number in PIXELS:
-            found.at_pixels = True
-    return found
+        for missing in _CUT_HEADS:
+            raw = _Bytes(body, body.size - missing)
+            file: BinaryIO = io.BufferedReader(raw, 1 << 16)
+            try:
+                sets = _read(file, body, start, preface, limits)
+                end = file.tell()
+                found = _Walk(body, limits).run(sets)
+            except struct.error:
+                continue
+            except PYDICOM_ERRORS as error:
+                if raw.failure is not None:
+                    raise raw.failure from None
+                cut = isinstance(error, EOFError) or (isinstance(error, OSError) and file.tell() >= body.size)
+                code = "TRUNCATED_HEADER" if cut else "UNPARSEABLE"
+                detail = f"pydicom cannot read the data set ({type(error).__name__})"
+                raise Unreadable(code, detail) from None
+            found.end = end
+            found.truncated |= missing > 0 or 0 < body.size - _last_end(sets[-1]) < _HEAD
+            head = body.read(end, 4)
+            if len(head) == 4:
+                group, number = struct.unpack("<HH" if preface.little else ">HH", head)
+                found.at_pixels = group << 16 | number in PIXELS
+            return found
+    raise Unreadable("UNPARSEABLE", "pydicom cannot read the data set")
+
+
+def _read(
+    file: BinaryIO, body: ByteSource, start: int, preface: Preface, limits: ReadingLimits
+) -> list[Dataset]:
+    """Command set, if any, and data set."""
+    file.seek(start)
+    sets = []
+    if body.read(start, 2) == b"\0\0":
+        sets.append(read_dataset(file, True, True, stop_when=_behind_commands))
+    bound = limits.max_value_bytes
+    sets.append(read_dataset(file, not preface.explicit, preface.little, stop_when=_before_pixels, defer_size=bound))
+    return sets
 
 
 def _last_end(ds: Dataset) -> int:
@@ -213,6 +222,8 @@ class _Walk:
             return (None if raw.VR in BULK else raw.to_json_dict(None, 0)), SOUND
         tag = int(raw.tag)
         vr = self._vr(ds, raw)
+        if depth == 1 and raw.length != 0xFFFFFFFF and raw.value_tell + raw.length > self._source.size:
+            self._truncated = True
         if vr in BULK:
             return None, SOUND
         value = raw.value

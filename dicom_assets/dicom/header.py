@@ -77,6 +77,7 @@ def read_header(source: ByteSource, limits: ReadingLimits, memo: Memo | None = N
     except elements.Unusual as unusual:
         reason = unusual.reason
         found = fallback.parse(body, start, preface, limits)
+        found.flaws |= flaws.VALUE_INVALID if reason in elements.BROKEN else flaws.SOUND
     columns = found.columns
     if columns.get("SOPClassUID") == MEDIA_DIRECTORY:
         return _MEDIA_DIRECTORY

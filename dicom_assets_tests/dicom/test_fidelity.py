@@ -1,0 +1,101 @@
+"""Headers equal pydicom's DICOM JSON, whoever read them and whatever was read before."""
+
+from collections import Counter
+
+import pytest
+
+from dicom_assets.dicom.header import Header, Memo
+from dicom_assets_tests.dicom.referee import DIFFERS, by_pydicom_tier, differences, outcome, pydicom_says, read
+from dicom_assets_tests.dicom.samples import generated, pydicom_files, shared, test_file
+
+
+@pytest.fixture(scope="module")
+def headers():
+    """(name, bytes, header) of every file of pydicom's that has one, read one after the other with one memory."""
+    memo = Memo()
+    found = []
+    for path in pydicom_files():
+        data = path.read_bytes()
+        header = outcome(data, memo)
+        if isinstance(header, Header) and not header.media_directory:
+            found.append((path.name, data, header))
+    return found
+
+
+def test_on_every_file_of_pydicom_the_header_is_pydicoms(headers):
+    assert len(headers) >= 160
+    wrong = {name: tags for name, data, header in headers if (tags := differences(data, header))}
+    assert not wrong
+
+
+def test_at_most_a_tenth_of_pydicoms_odd_files_is_left_to_pydicom(headers):
+    left = Counter(header.fallback for _, _, header in headers if header.tier == 2)
+    assert left.total() <= len(headers) // 10
+    assert set(left) <= {"VR", "truncated", "undefined length", "delimiter", "order of elements"}
+
+
+def test_both_tiers_say_the_same_to_the_byte(headers, monkeypatch):
+    wrong = []
+    for name, data, header in headers:
+        if header.tier == 1:
+            other = by_pydicom_tier(data, monkeypatch)
+            if (header.json, header.columns, header.issues) != (other.json, other.columns, other.issues):
+                wrong.append(name)
+    assert not wrong
+
+
+def test_no_generated_file_is_left_to_pydicom_and_each_says_what_pydicom_says(monkeypatch):
+    memo = Memo()
+    for kind, data in generated():
+        header = read(data, memo)
+        assert (header.tier, header.issues) == (1, ()), kind
+        if kind not in ("rtstruct", "xa 50 MB"):  # pydicom needs too long for each of them here
+            assert not differences(data, header), kind
+
+
+def test_memory_changes_nothing():
+    files = [data for _, data in generated(6)] * 2
+    memo = Memo()
+    for data in files:
+        assert read(data, memo) == read(data)
+
+
+def test_the_shared_corpus_where_it_is_there():
+    folder = shared()
+    if folder is None or not (folder / "corpus").is_dir():
+        pytest.skip("no shared corpus")
+    memo, wrong, left, total = Memo(), {}, 0, 0
+    for path in sorted((folder / "corpus" / "fo-dicom").rglob("*")):
+        if not path.is_file() or path.stat().st_size > 4_000_000:
+            continue
+        data = path.read_bytes()
+        header = outcome(data, memo)
+        if not isinstance(header, Header) or header.media_directory:
+            continue
+        total, left = total + 1, left + (header.tier == 2)
+        if (tags := differences(data, header)) and not DIFFERS & set(header.issues):
+            wrong[str(path.relative_to(folder))] = tags
+    assert not wrong
+    assert left <= total // 5
+
+
+@pytest.mark.parametrize(
+    ("name", "oddity"),
+    [
+        ("badVR.dcm", "has numbers that are none"),
+        ("nested_priv_SQ.dcm", "nests private sequences"),
+        ("UN_sequence.dcm", "writes a known sequence as UN"),
+        ("ExplVR_BigEnd.dcm", "is in big endian"),
+        ("image_dfl.dcm", "is deflated"),
+        ("empty_charset_LEI.dcm", "declares no character set at all"),
+        ("priv_SQ.dcm", "has private sequences without length"),
+        ("SC_rgb_jpeg.dcm", "switches to implicit VR"),
+    ],
+)
+def test_named_oddities_of_pydicoms_files(name, oddity):
+    data = test_file(name)
+    header = outcome(data)
+    if isinstance(header, Header):
+        assert pydicom_says(data) is None or not differences(data, header)
+    else:
+        assert header in ("MISSING_IDENTITY", "TRUNCATED_HEADER"), oddity
