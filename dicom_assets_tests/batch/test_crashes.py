@@ -1,0 +1,152 @@
+"""A batch that is cut off at any write ends, when it is run again, in the same tables as one that never was.
+
+The assets are called here one after the other, so that every write of each can be cut off; what a kill of the whole
+process leaves behind is tested with the command itself (`dicom_assets_tests.test_kills`).
+"""
+
+from __future__ import annotations
+
+import logging
+import shutil
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from dicom_assets.batch.engine import InlineEngine
+from dicom_assets.batch.work import Work
+from dicom_assets.defs.assets import BATCH_ASSETS
+from dicom_assets.lake.delta import Lake
+from dicom_assets.lake.files import LakeFiles
+from dicom_assets.landing.claims import claim_new
+from dicom_assets.settings import Settings
+from dicom_assets_tests.support.dicoms import dicom
+from dicom_assets_tests.support.lakes import contents, settings_for
+from dicom_assets_tests.support.landings import LandingFolder, put_mixed
+
+NAMES = [asset.key.to_user_string() for asset in BATCH_ASSETS]
+
+
+class Killed(BaseException):
+    """Stands for SIGKILL: nothing in the project catches it."""
+
+
+@dataclass(frozen=True)
+class Case:
+    """A batch that is claimed and not started, in a lake that holds its studies already; and what it must end as."""
+
+    folder: Path
+    batch: str
+    expected: dict[str, list[dict[str, Any]]]
+
+    def settings(self, lake: Path) -> Settings:
+        return settings_for(lake, self.folder / "landing")
+
+
+def run(settings: Settings, batch: str, names: Sequence[str] = NAMES) -> None:
+    """Some assets of a batch, in the order of the flow, without Dagster's run around them."""
+    context = SimpleNamespace(partition_key=batch, run=SimpleNamespace(run_id="run"), log=logging.getLogger("test"))
+    with Work(settings, shared_engine=InlineEngine()) as work:
+        for asset, name in zip(BATCH_ASSETS, NAMES, strict=True):
+            if name in names:
+                asset.op.compute_fn.decorated_fn(context, work)
+
+
+def claim(settings: Settings) -> str:
+    """Claims the one batch that there is."""
+    with Work(settings) as work:
+        ((made,),) = [claim_new(store, work.log, settings.claiming).claims for store in work.stores()]
+        return made.batch_id
+
+
+@pytest.fixture(scope="module")
+def case(tmp_path_factory) -> Case:
+    folder = tmp_path_factory.mktemp("crashes")
+    (folder / "landing").mkdir()
+    landing = LandingFolder(folder / "landing")
+    settings = settings_for(folder / "lake", landing.root)
+    put_mixed(landing)
+    run(settings, claim(settings))
+    landing.put("study1/series1/0001.dcm", dicom(1, 1, 1, SeriesDescription="newer"), age_seconds=3_600)
+    landing.put("study1/series1/0009.dcm", dicom(1, 1, 9), age_seconds=3_600)
+    landing.put("clinical/diagnoses.csv", "PatientID;x\nP0001;y\n", age_seconds=3_600)
+    landing.put("odd/new.txt", "nothing", age_seconds=3_600)
+    batch = claim(settings)
+    whole = Path(shutil.copytree(folder / "lake", folder / "whole"))
+    run(settings_for(whole, landing.root), batch)
+    expected = contents(Lake(str(whole)))
+    assert {row["status"] for row in expected["batches"]} == {"closed"}
+    return Case(folder, batch, expected)
+
+
+@contextmanager
+def cut_off(at: int, *, before: bool) -> Iterator[list[str]]:
+    """Cuts off before or after write number `at` (0 never); yields the names of the writes that were begun."""
+    begun: list[str] = []
+    kept = [(owner, name, getattr(owner, name)) for owner, name in ((Lake, "replace"), (LakeFiles, "put"),
+                                                                    (LakeFiles, "delete"))]  # fmt: skip
+
+    def cutting(method: Any, name: str) -> Any:
+        def cut(self: Any, *arguments: Any, **options: Any) -> Any:
+            begun.append(name)
+            number = len(begun)
+            if before and number == at:
+                raise Killed
+            result = method(self, *arguments, **options)
+            if not before and number == at:
+                raise Killed
+            return result
+
+        return cut
+
+    try:
+        for owner, name, method in kept:
+            setattr(owner, name, cutting(method, name))
+        yield begun
+    finally:
+        for owner, name, method in kept:
+            setattr(owner, name, method)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_batch_that_is_cut_off_at_a_write_ends_in_the_same_tables_when_it_is_run_again(case, tmp_path, name):
+    """After each of its commits, before its first staged file, and after the deletion of its staging."""
+    before = Path(shutil.copytree(case.folder / "lake", tmp_path / "before"))
+    run(case.settings(before), case.batch, NAMES[: NAMES.index(name)])
+    probe = Path(shutil.copytree(before, tmp_path / "probe"))
+    with cut_off(0, before=False) as writes:
+        run(case.settings(probe), case.batch, [name])
+    points = [(number, False) for number, write in enumerate(writes, 1) if write == "replace"]
+    if "put" in writes:
+        points.append((writes.index("put") + 1, True))
+    if name == "cleanup":
+        points.append((writes.index("delete") + 1, False))
+    assert points, "an asset writes"
+    for number, early in points:
+        lake = Path(shutil.copytree(before, tmp_path / f"lake{number}"))
+        with cut_off(number, before=early), pytest.raises(Killed):
+            run(case.settings(lake), case.batch, [name])
+        run(case.settings(lake), case.batch)
+        found = contents(Lake(str(lake)))
+        for table, rows in case.expected.items():
+            assert found[table] == rows, (table, writes[number - 1], number)
+        assert [path for path in (lake / "_staging").rglob("*") if path.is_file()] == []
+
+
+def test_a_batch_that_was_cut_off_and_is_finished_after_another_of_its_studies_loses_nothing(case, tmp_path):
+    lake = Path(shutil.copytree(case.folder / "lake", tmp_path / "lake"))
+    landing = LandingFolder(Path(shutil.copytree(case.folder / "landing", tmp_path / "landing")))
+    first = case.settings(lake)
+    run(first, case.batch, NAMES[: NAMES.index("flat_metadata") + 1])
+    other = LandingFolder(tmp_path / "other")
+    other.put("0010.dcm", dicom(1, 1, 10))
+    second = first.model_copy(update={"sources": (first.sources[0].model_copy(update={"root": str(other.root)}),)})
+    run(second, claim(second))
+    run(first, case.batch)
+    counts = sorted(row["instance_count"] for row in contents(Lake(str(lake)), ["study"])["study"])
+    assert counts == [1, 2, 6]
+    assert landing.root.is_dir()
