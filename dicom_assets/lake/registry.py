@@ -129,7 +129,8 @@ def _table(
     keys = key.split()
     names = own.split()
     picked = _required({n: OWN[n] for n in names}, *[n for n in keys if n in OWN], *required.split())
-    first = upstream[0] if upstream else None
+    # DICOM columns come from a table that has them; the ledger has none, there they come from the object itself.
+    first = next((one for one in upstream if one != "validated_batch"), None)
     levels = set(dicom)
     dicom_columns = _dicom(levels, first) if levels else []
     unnullable = set(keys)

@@ -1,0 +1,137 @@
+"""The layers hold: who may import whom, which codes there are, and that the registry describes everything."""
+
+from __future__ import annotations
+
+import ast
+import re
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+import dicom_assets
+from dicom_assets.lake.codes import CODES
+from dicom_assets.lake.registry import TABLES
+
+ROOT = Path(dicom_assets.__file__).parent
+MODULES = sorted(path for path in ROOT.rglob("*.py"))
+ORDER = ("service", "batch", "landing", "dicom", "clinical", "fhir", "omop", "lake")
+"""Each package may import those behind it, and settings."""
+DAGSTER_SIDE = ("defs", "definitions.py", "cli.py")
+LONGEST = 500
+
+
+def part(path: Path) -> str:
+    """The package that a module belongs to, or its own file name."""
+    return path.relative_to(ROOT).parts[0]
+
+
+def imported(path: Path) -> Iterator[str]:
+    """Every module that a file imports, wherever in it."""
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Import):
+            yield from (name.name for name in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"{path}: relative import"
+            yield node.module or ""
+            if node.module == "dicom_assets":
+                yield from (f"dicom_assets.{name.name}" for name in node.names)
+
+
+def named(path: Path) -> str:
+    return path.relative_to(ROOT).as_posix()
+
+
+@pytest.mark.parametrize("path", MODULES, ids=named)
+def test_a_module_imports_only_what_stands_behind_it(path: Path):
+    mine = part(path)
+    allowed = {mine, "settings"}
+    if mine in ORDER:
+        allowed |= set(ORDER[ORDER.index(mine) :])
+    elif mine == "settings.py":
+        allowed = set()
+    else:
+        return
+    own = {name.split(".")[1] for name in imported(path) if name.startswith("dicom_assets.")}
+    assert own <= allowed, f"{named(path)} imports {sorted(own - allowed)}"
+
+
+@pytest.mark.parametrize("path", [path for path in MODULES if part(path) not in DAGSTER_SIDE], ids=named)
+def test_only_the_graph_and_the_command_import_dagster(path: Path):
+    assert [name for name in imported(path) if name.split(".")[0].startswith("dagster")] == []
+
+
+@pytest.mark.parametrize("path", MODULES, ids=named)
+def test_a_module_says_what_belongs_there_and_stays_short(path: Path):
+    text = path.read_text(encoding="utf-8")
+    if text.strip():
+        assert ast.get_docstring(ast.parse(text)), "a module opens with a docstring"
+    assert len(text.splitlines()) <= LONGEST
+
+
+def test_nothing_of_the_graph_has_hints_that_dagster_cannot_read():
+    late = "from __future__ import annotations"
+    assert [named(path) for path in MODULES if part(path) == "defs" and late in path.read_text(encoding="utf-8")] == []
+
+
+def _constants() -> Iterator[tuple[str, str]]:
+    """Every string in the code but docstrings, with its module."""
+    for path in MODULES:
+        if named(path) == "lake/codes.py":
+            continue
+        tree = ast.parse(path.read_text(encoding="utf-8"))
+        told = {
+            id(node.body[0].value)
+            for node in ast.walk(tree)
+            if isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef)
+            and node.body
+            and isinstance(node.body[0], ast.Expr)
+        }
+        for node in ast.walk(tree):
+            if isinstance(node, ast.Constant) and isinstance(node.value, str) and id(node) not in told:
+                yield named(path), node.value
+
+
+_CODE = re.compile(r"[A-Z]{2,}(?:_[A-Z]{2,})+")
+_NO_CODES = re.compile(r"(DICOM_ASSETS|DAGSTER|AZURE|PG|ORTHANC)_[A-Z_]+")
+"""Names of environment variables look the same."""
+
+
+def test_every_reason_code_is_used_somewhere():
+    spoken = "\n".join(text for _, text in _constants())
+    words = set(re.findall(r"\w+", spoken))
+    assert sorted(set(CODES) - words) == []
+
+
+def test_every_code_that_is_raised_or_settled_is_registered():
+    """A code is the first string that an error with a code, or a verdict, is made from."""
+    found: dict[str, set[str]] = {}
+    for path in MODULES:
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            if not isinstance(node, ast.Call) or named(path) == "lake/codes.py":
+                continue
+            for argument in node.args[:2]:
+                if isinstance(argument, ast.Constant) and isinstance(argument.value, str):
+                    text = argument.value
+                    if _CODE.fullmatch(text) and not _NO_CODES.fullmatch(text):
+                        found.setdefault(text, set()).add(named(path))
+    assert {text: places for text, places in found.items() if text not in CODES} == {}
+    assert len(found) > 10
+
+
+@pytest.mark.parametrize("table", TABLES.values(), ids=lambda table: table.name)
+def test_every_table_and_column_is_described(table):
+    assert table.grain
+    assert table.description.endswith(".")
+    assert [column.name for column in table.columns if not column.description] == []
+    for name in table.upstream:
+        assert name in TABLES
+    for column in table.columns:
+        for source, field in column.sources:
+            assert field in TABLES[source], f"{table.name}.{column.name} comes from nowhere"
+
+
+@pytest.mark.parametrize("code", CODES.values(), ids=lambda code: code.name)
+def test_every_reason_code_says_what_it_means_and_what_to_do(code):
+    assert code.meaning.endswith(".")
+    assert code.remedy.endswith(".")
