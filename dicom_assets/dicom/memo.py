@@ -4,7 +4,7 @@ Belongs here: tables from raw bytes to JSON fragments, and their bounds. An entr
 bytes in an equal context mean the same, and only elements without flaw are remembered. Does not belong here: the walk.
 
 Objects of a series differ in few elements. So the memo holds, besides single elements, runs: neighbouring elements
-that were equal in two objects; one comparison of bytes then stands for some dozens of elements.
+that were equal in neighbouring objects; one comparison of bytes then stands for some dozens of elements.
 """
 
 from __future__ import annotations
@@ -52,9 +52,10 @@ class Context:
 
     top: elements of the data set itself. nested: elements in items. sequences: whole sequences by what decides how
     they are read. latest: the newest sequence without length, by tag. runs: by first tag, newest first.
+    previous: the element that a tag last had, outside of runs.
     """
 
-    __slots__ = ("codecs", "latest", "nested", "runs", "sequences", "top", "vocabulary")
+    __slots__ = ("codecs", "latest", "nested", "previous", "runs", "sequences", "top", "vocabulary")
 
     def __init__(self, vocabulary: Vocabulary, codecs: tuple[str, ...]) -> None:
         """Empty."""
@@ -65,10 +66,11 @@ class Context:
         self.sequences: dict[tuple[int, bytes | None, bytes], bytes] = {}
         self.latest: dict[tuple[int, int], tuple[bytes, bytes]] = {}
         self.runs: dict[int, list[Run]] = {}
+        self.previous: dict[int, bytes] = {}
 
     def forget(self) -> None:
         """Empties all tables."""
-        for table in (self.top, self.nested, self.sequences, self.latest, self.runs):
+        for table in (self.top, self.nested, self.sequences, self.latest, self.runs, self.previous):
             table.clear()
 
 
@@ -111,15 +113,24 @@ class Memo:
         self._held = 0
 
     def learn(self, context: Context, trail: Iterable[tuple[int, bytes, Entry] | None]) -> None:
-        """Makes runs of neighbours that were known already; `trail` has (tag, raw, entry), None for a gap."""
+        """Makes runs of neighbours that stay from object to object; `trail` has (tag, raw, entry), None for a gap.
+
+        An element that was equal in some object long ago (an instance number, a position) is no reason for a run: it
+        must be what it was when its tag was last here.
+        """
         group: list[tuple[int, bytes, Entry]] = []
         tags: set[int] = set()
+        previous = context.previous
         for step in (*trail, None):
-            # What decides how an element is read must stand in the run itself.
-            if step is not None and (not step[2].depends or step[2].depends in tags):
-                group.append(step)
-                tags.add(step[0])
-                continue
+            if step is not None:
+                tag, raw, entry = step
+                stays = previous.get(tag) == raw
+                previous[tag] = raw
+                # What decides how an element is read must stand in the run itself.
+                if stays and (not entry.depends or entry.depends in tags):
+                    group.append(step)
+                    tags.add(tag)
+                    continue
             if len(group) > 1:
                 self._keep(context, group)
             group, tags = [], set()
