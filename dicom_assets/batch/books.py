@@ -17,6 +17,7 @@ import pyarrow as pa
 from dicom_assets.batch.staging import Part, Staging
 from dicom_assets.lake.codes import CODES, Outcome
 from dicom_assets.lake.delta import Lake
+from dicom_assets.lake.maintenance import tidy_all
 from dicom_assets.lake.query import arrow, connect, quoted
 from dicom_assets.lake.registry import BATCHES, INGESTION_ERRORS
 from dicom_assets.landing.claims import UnknownBatch
@@ -99,7 +100,7 @@ def counted(lake: Lake, batch_id: str) -> Mapping[str, int]:
 
 
 def close_batch(lake: Lake, staging: Staging, run_id: str) -> Books:
-    """Counts a batch in the tables, removes its staging and enters it as closed."""
+    """Counts a batch in the tables, removes its staging, enters it as closed, and merges files that have piled up."""
     known = _known(lake, staging.batch_id)
     row: dict[str, Any] = dict(counted(lake, staging.batch_id))
     read = sum(len(table) for table in staging.tables(Part.CLINICAL, ["record"])) + row.pop("record_errors")
@@ -116,6 +117,7 @@ def close_batch(lake: Lake, staging: Staging, run_id: str) -> Books:
     )
     staging.remove()
     _write(lake, closed)
+    tidy_all(lake)
     return closed
 
 

@@ -15,8 +15,8 @@ import random
 import time
 import uuid
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
 
-import duckdb
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
@@ -59,17 +59,24 @@ def replace_keys(lake: Lake, name: str, keys: Sequence[str], rows: pa.Table) -> 
         holding = np.array(sorted({index for _, index in found}), dtype=np.int64)
         adds: list[AddAction] = []
         placed = pa.array([homes.get(key, -1) for key in rows[column].to_pylist()], pa.int64())
-        with connected(lake) as connection:
-            connection.register("gone", pa.table({column: pa.array(keys, pa.string())}))
-            for index in holding:
-                own = rows.filter(pc.equal(placed, int(index)))
-                merged = _merged(connection, scan(lake, name, paths=[str(now.paths[index])]), own, column)
-                adds += [put_file(lake, TABLES[name], part) for part in split(merged, column, STUDY_FILE_ROWS)]
+        for index in holding:
+            own = rows.filter(pc.equal(placed, int(index)))
+            kept = _without(get_file(lake, TABLES[name], str(now.paths[index])), column, keys)
+            merged = _spliced(kept, own, column)
+            adds += [put_file(lake, TABLES[name], part) for part in split(merged, column, STUDY_FILE_ROWS)]
         fresh = rows.filter(pc.equal(placed, -1))
         adds += [put_file(lake, TABLES[name], part) for part in split(fresh, column, STUDY_FILE_ROWS)]
         return holding, adds
 
     swap(lake, name, change, data_change=True)
+
+
+@dataclass(frozen=True)
+class Merge:
+    """Files to merge (indexes), and the values at which new files begin."""
+
+    files: npt.NDArray[np.int64]
+    edges: Sequence[str] = ()
 
 
 Change = Callable[[DeltaTable, Extents], tuple[npt.NDArray[np.int64], list[AddAction]]]
@@ -114,7 +121,7 @@ def put_file(lake: Lake, table: Table, rows: pa.Table | Iterable[pa.RecordBatch]
     high: dict[str, str] = {}
     count = 0
     looked_up = {column: {"ndv": ROW_GROUP, "fpp": 0.01} for column in bloom_columns(table)}
-    batches = rows.to_batches(ROW_GROUP) if isinstance(rows, pa.Table) else rows
+    batches = rows.combine_chunks().to_batches(ROW_GROUP) if isinstance(rows, pa.Table) else rows
     # A footer names every column of every row group, and a query opens them all: statistics of columns that nothing is
     # sorted by would only make it longer.
     with pq.ParquetWriter(
@@ -157,14 +164,6 @@ def split(rows: pa.Table, column: str, bound: int) -> Iterator[pa.Table]:
             start = end
 
 
-def read_files(lake: Lake, name: str, paths: Iterable[str], order: str = "") -> pa.RecordBatchReader:
-    """Rows of some files of a table, in order of the files unless told otherwise, as bounded batches."""
-    columns = ", ".join(f'"{column.name}"' for column in TABLES[name].columns)
-    connection = connected(lake)
-    source = scan(lake, name, paths=list(paths))
-    return connection.sql(f"SELECT {columns} FROM {source} {order}").to_arrow_reader(ROW_GROUP)
-
-
 def _holding(
     lake: Lake, name: str, now: Extents, candidates: npt.NDArray[np.int64], keys: Sequence[str]
 ) -> list[tuple[str, int]]:
@@ -185,12 +184,95 @@ def _by_file_name(now: Extents, indexes: npt.NDArray[np.int64]) -> dict[str, int
     return {str(now.paths[i]).rsplit("/", 1)[-1]: int(i) for i in indexes}
 
 
-def _merged(connection: duckdb.DuckDBPyConnection, source: str, own: pa.Table, column: str) -> pa.Table:
-    """The rows of a file without those that are in the table `gone`, and `own` ones, sorted by a column."""
-    columns = ", ".join(f'"{name}"' for name in own.schema.names)
-    connection.register("own", own)
-    found = connection.sql(
-        f"SELECT * FROM (SELECT {columns} FROM {source} ANTI JOIN gone USING ({column}) UNION ALL SELECT * FROM own) "
-        f"ORDER BY {column}"
-    )
-    return found.to_arrow_table().cast(own.schema)
+def get_file(lake: Lake, table: Table, path: str) -> pa.Table:
+    """The rows of one Parquet file of a table."""
+    return lake.files.get_parquet(f"{table.name}/{path}", table.schema.names).cast(table.schema)
+
+
+def merge_studies(lake: Lake, name: str, merges: Callable[[Extents], Merge | None]) -> bool:
+    """Merges some files of a table that is replaced by study; whether there was anything to merge.
+
+    merges: takes the extents and names the files, and the values below which the new files are to end.
+    """
+    column, table, done = TABLES[name].replaced_by, TABLES[name], False
+
+    def change(_: DeltaTable, now: Extents) -> tuple[npt.NDArray[np.int64], list[AddAction]]:
+        nonlocal done
+        merge = merges(now)
+        done = merge is not None
+        if merge is None:
+            return np.empty(0, np.int64), []
+        rows = pa.concat_tables([get_file(lake, table, str(now.paths[i])) for i in merge.files]).sort_by(column)
+        edges = np.searchsorted(np.asarray(rows[column].to_pylist(), dtype=object), list(merge.edges)).tolist()
+        adds = [
+            put_file(lake, table, part)
+            for start, end in zip([0, *edges], [*edges, len(rows)], strict=True)
+            for part in split(rows.slice(start, end - start), column, STUDY_FILE_ROWS)
+        ]
+        return merge.files, adds
+
+    swap(lake, name, change, data_change=False)
+    return done
+
+
+def merge_batches(lake: Lake, name: str, merges: Callable[[Extents], Sequence[npt.NDArray[np.int64]]]) -> bool:
+    """Merges some files of a table that is replaced by batch, in their order; whether there was anything to merge.
+
+    merges: takes the extents and names the files of each new file. One file and one row group are in memory at a time.
+    """
+    done = False
+
+    def change(_: DeltaTable, now: Extents) -> tuple[npt.NDArray[np.int64], list[AddAction]]:
+        nonlocal done
+        groups = [group for group in merges(now) if len(group) > 1]
+        done = bool(groups)
+        adds = [
+            put_file(lake, TABLES[name], _stream(lake, TABLES[name], now.paths[group].tolist())) for group in groups
+        ]
+        return np.concatenate(groups) if groups else np.empty(0, np.int64), adds
+
+    swap(lake, name, change, data_change=False)
+    return done
+
+
+def _stream(lake: Lake, table: Table, paths: Iterable[str]) -> Iterator[pa.RecordBatch]:
+    """Rows of some files one after the other, cut into full row groups."""
+    held: list[pa.RecordBatch] = []
+    for path in paths:
+        file = pq.ParquetFile(io.BytesIO(lake.files.get(f"{table.name}/{path}")))
+        for batch in file.iter_batches(ROW_GROUP, columns=table.schema.names):
+            held.append(batch)
+            while sum(map(len, held)) >= ROW_GROUP:
+                whole = pa.Table.from_batches(held).combine_chunks()
+                yield from whole.slice(0, ROW_GROUP).combine_chunks().to_batches()
+                held = whole.slice(ROW_GROUP).to_batches()
+    if held:
+        yield from pa.Table.from_batches(held).combine_chunks().to_batches()
+
+
+def _without(rows: pa.Table, column: str, keys: Sequence[str]) -> pa.Table:
+    return rows.filter(pc.invert(pc.is_in(rows[column], pa.array(keys, pa.string()))))
+
+
+def _spliced(rows: pa.Table, more: pa.Table, column: str) -> pa.Table:
+    """Rows of a file and more, which are sorted by a column, as one sorted table, without moving single rows."""
+    held = np.asarray(rows[column].to_pylist(), dtype=object)
+    if (held[1:] < held[:-1]).any():  # a file that another writer made
+        return pa.concat_tables([rows, more]).sort_by(column)
+    values = more[column].to_pylist()
+    places = np.searchsorted(held, values)
+    parts: list[pa.Table] = []
+    taken = 0
+    for start, end in _runs(values):
+        parts += [rows.slice(taken, int(places[start]) - taken), more.slice(start, end - start)]
+        taken = int(places[start])
+    return pa.concat_tables([*parts, rows.slice(taken)]).combine_chunks()
+
+
+def _runs(values: Sequence[str]) -> Iterator[tuple[int, int]]:
+    """Start and end of each run of equal values."""
+    start = 0
+    for end in range(1, len(values) + 1):
+        if end == len(values) or values[end] != values[start]:
+            yield start, end
+            start = end

@@ -1,13 +1,16 @@
 """table_maintenance: small files into larger ones, old versions away. Unpartitioned, on a schedule of its own."""
 
+from collections.abc import Iterable
 from typing import Any
 
 import dagster as dg
 
 from dicom_assets.defs.resources import WorkParam
 from dicom_assets.defs.tables import OWNERS, clear_failures
-from dicom_assets.lake.maintenance import maintain
+from dicom_assets.lake.maintenance import Maintained, maintain
 from dicom_assets.lake.registry import TABLES
+
+_COLUMNS = ("table", "files before", "files after", "bytes before", "bytes after", "files deleted", "readable back to")
 
 
 @dg.asset(
@@ -25,15 +28,18 @@ def table_maintenance(work: WorkParam) -> dg.MaterializeResult[Any]:
         metadata={
             "files_before": sum(one.files_before for one in done),
             "files_after": sum(one.files_after for one in done),
+            "bytes_before": sum(one.bytes_before for one in done),
+            "bytes_after": sum(one.bytes_after for one in done),
             "files_deleted": sum(one.files_deleted for one in done),
-            "tables": dg.MetadataValue.md(
-                "\n".join(
-                    [
-                        "| table | files before | files after | files deleted |",
-                        "|---|---|---|---|",
-                        *(f"| {d.table} | {d.files_before} | {d.files_after} | {d.files_deleted} |" for d in done),
-                    ]
-                )
-            ),
+            "oldest_version_kept": max(one.oldest for one in done).isoformat(timespec="seconds"),
+            "tables": dg.MetadataValue.md("\n".join(_lines(done))),
         }
     )
+
+
+def _lines(done: Iterable[Maintained]) -> Iterable[str]:
+    yield f"| {' | '.join(_COLUMNS)} |"
+    yield "|---" * len(_COLUMNS) + "|"
+    for one in done:
+        sizes = f"{one.files_before} | {one.files_after} | {one.bytes_before} | {one.bytes_after}"
+        yield f"| {one.table} | {sizes} | {one.files_deleted} | {one.oldest:%Y-%m-%d %H:%M} |"
