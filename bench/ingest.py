@@ -1,0 +1,175 @@
+"""The whole ingest, from a folder to closed books, against the obvious script on the same number of processes.
+
+Belongs here: the baseline (pydicom, pandas, write_deltalake over a process pool), the split by asset, peak memory.
+Does not belong here: the corpus, the reader alone.
+
+    python -m bench.ingest [--files N] [--repeat K] [--workers W] [--memory] [--json FILE]
+
+Both sides run as commands of their own, one after the other and again, so that imports and starts count for both.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import shutil
+import statistics
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from pathlib import Path
+
+import psutil
+
+from bench.corpus import generate
+
+NAIVE = '''
+import sys, warnings
+from concurrent.futures import ProcessPoolExecutor
+from pathlib import Path
+import pandas as pd
+import pydicom
+from deltalake import write_deltalake
+from dicom_assets.lake.attributes import ATTRIBUTES
+
+KEYWORDS = [a.keyword for a in ATTRIBUTES]
+
+def read(path):
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        ds = pydicom.dcmread(path, stop_before_pixels=True)
+        row = {k: None if (v := ds.get(k)) is None else str(v) for k in KEYWORDS}
+        row["path"], row["header"] = str(path), ds.to_json()
+    return row
+
+if __name__ == "__main__":
+    landing, lake, workers = sys.argv[1], sys.argv[2], int(sys.argv[3])
+    paths = sorted(p for p in Path(landing).rglob("*") if p.is_file())
+    with ProcessPoolExecutor(workers) as pool:
+        rows = list(pool.map(read, paths, chunksize=50))
+    write_deltalake(lake, pd.DataFrame(rows).astype("string"), mode="append")
+'''
+
+
+def timed(command: list[str], environment: dict[str, str], folder: Path) -> tuple[float, float]:
+    """Seconds that a command takes, and the peak of resident bytes of it and its children together."""
+    peak, ended = 0, threading.Event()
+    started = time.monotonic()
+    process = subprocess.Popen(command, env=environment, cwd=folder, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
+
+    def watch() -> None:
+        nonlocal peak
+        root = psutil.Process(process.pid)
+        while not ended.wait(0.1):
+            total = 0
+            try:
+                for one in [root, *root.children(recursive=True)]:
+                    total += one.memory_full_info().uss
+            except (psutil.NoSuchProcess, psutil.AccessDenied):
+                continue  # it ended while it was looked at
+            peak = max(peak, total)
+
+    watcher = threading.Thread(target=watch)
+    watcher.start()
+    _, errors = process.communicate()
+    seconds = time.monotonic() - started
+    ended.set()
+    watcher.join()
+    if process.returncode:
+        raise SystemExit(f"{command[0]} failed: {errors.decode()[-2000:]}")
+    return seconds, peak
+
+
+def ingest(landing: Path, work: Path, workers: int) -> tuple[float, float, dict[str, float]]:
+    """One `dicom-assets ingest` into a new lake: seconds, peak bytes, seconds by step."""
+    for name in ("lake", "lake.dagster"):
+        shutil.rmtree(work / name, ignore_errors=True)
+    config = work / "dicom-assets.toml"
+    config.write_text(f"[claiming]\nquiet_seconds = 0\n[reading]\nworkers = {workers}\n", encoding="utf-8")
+    environment = {k: v for k, v in os.environ.items() if k != "DAGSTER_HOME"} | {"DICOM_ASSETS_CONFIG": str(config)}
+    command = [sys.executable, "-c", "from dicom_assets.cli import main; main()", "ingest"]
+    command += ["--landing", str(landing), "--lake", str(work / "lake")]
+    seconds, peak = timed(command, environment, work)  # from there, Dagster's state is new too
+    return seconds, peak, steps(work / "lake.dagster")
+
+
+def steps(home: Path) -> dict[str, float]:
+    """Seconds by step of the runs in a Dagster home, longest first."""
+    import dagster as dg
+
+    os.environ["DAGSTER_HOME"] = str(home)
+    taken: dict[str, float] = {}
+    with dg.DagsterInstance.get() as instance:
+        for run in instance.get_runs():
+            for step in instance.get_run_step_stats(run.run_id):
+                if step.start_time and step.end_time:
+                    taken[step.step_key] = taken.get(step.step_key, 0.0) + step.end_time - step.start_time
+    return dict(sorted(taken.items(), key=lambda item: -item[1]))
+
+
+def naive(landing: Path, work: Path, workers: int) -> tuple[float, float]:
+    """One run of the baseline: seconds and peak bytes."""
+    shutil.rmtree(work / "naive", ignore_errors=True)
+    script = work / "naive.py"
+    script.write_text(NAIVE, encoding="utf-8")
+    return timed([sys.executable, str(script), str(landing), str(work / "naive"), str(workers)], dict(os.environ), work)
+
+
+def main() -> None:
+    """Measures and prints."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--files", type=int, default=5_000)
+    parser.add_argument("--repeat", type=int, default=3)
+    parser.add_argument("--workers", type=int, default=2)
+    parser.add_argument("--memory", action="store_true", help="also ten times the files, ours only, for peak memory")
+    parser.add_argument("--json", type=Path)
+    args = parser.parse_args()
+    with tempfile.TemporaryDirectory() as folder:
+        work = Path(folder)
+        generate(work / "landing", args.files)
+        ours, theirs, split, peaks = [], [], {}, []
+        for _ in range(args.repeat):
+            seconds, peak, split = ingest(work / "landing", work, args.workers)
+            ours.append(seconds)
+            peaks.append(peak)
+            theirs.append(naive(work / "landing", work, args.workers)[0])
+        report = {
+            "files": args.files,
+            "workers": args.workers,
+            "ours_seconds": statistics.median(ours),
+            "naive_seconds": statistics.median(theirs),
+            "ratio": statistics.median(theirs) / statistics.median(ours),
+            "peak_bytes": max(peaks),
+            "steps_seconds": {name: round(seconds, 3) for name, seconds in split.items()},
+        }
+        if args.memory:
+            shutil.rmtree(work / "landing")
+            generate(work / "landing", 10 * args.files)
+            _, peak, _ = ingest(work / "landing", work, args.workers)
+            report["peak_bytes_10x"] = peak
+            report["memory_growth"] = peak / max(peaks) - 1
+    print(f"whole ingest, {args.files} mixed files, {args.workers} processes, commands from start to end")
+    print(f"  naive pydicom + pandas + write_deltalake  {report['naive_seconds']:8.1f} s")
+    print(f"  dicom-assets ingest                       {report['ours_seconds']:8.1f} s   × {report['ratio']:.1f}")
+    print(f"  peak memory, all processes                {report['peak_bytes'] / 2**20:8.0f} MiB")
+    if args.memory:
+        print(f"  the same with {10 * args.files} files                 {report['peak_bytes_10x'] / 2**20:8.0f} MiB"
+              f"   {report['memory_growth']:+.0%}")  # fmt: skip
+    assets = {name: seconds for name, seconds in report["steps_seconds"].items() if name in _ASSETS}
+    checks = sum(s for name, s in report["steps_seconds"].items() if name not in _ASSETS)
+    print("  seconds by asset: " + ", ".join(f"{name} {seconds:.2f}" for name, seconds in assets.items()))
+    print(f"  seconds in checks: {checks:.2f}")
+    if args.json:
+        args.json.write_text(json.dumps(report, indent=2), encoding="utf-8")
+
+
+_ASSETS = {
+    "raw_files", "validated_batch", "flat_metadata", "clinical", "instance", "series", "study", "ingestion_errors",
+    "cleanup", "diagnostic_report", "imaging_study", "image_occurrence", "mapping_coverage",
+}  # fmt: skip
+
+if __name__ == "__main__":
+    main()
