@@ -1,0 +1,1 @@
+"""Long runs against hostile input; the short ones stand in the test suite."""
