@@ -307,12 +307,16 @@ def hierarchy_equals_metadata(name: str, context: CheckContext) -> CheckResult:
 def keys_are_unique(table: Table, context: CheckContext) -> CheckResult:
     """No key stands twice among the rows that the batch published or rebuilt."""
     grain = ", ".join(f'"{column}"' for column in table.key)
-    shown = "object_id" if "object_id" in table else table.replaced_by
+    shown = next(c for c in ("object_id", "study_key", "batch_id", table.key[0]) if c in table)
     own = context.staging.scope(table.name)
     if table.replaced_by == "study_key":
         scope = study_scope(context.lake, [table.name], touched_studies(context.staging)["study_key"].to_pylist())
     elif "batch_id" in table.key:
         scope = own
+    elif "batch_id" not in table:
+        with connect(context.lake, [table.name]) as connection:
+            twice = _ids(connection, f"SELECT {shown} FROM {table.name} GROUP BY {grain} HAVING count(*) > 1")
+        return CheckResult(not twice, 0, len(twice), twice)
     else:
         with connect(context.lake, [table.name], within=own) as connection:
             if not _count(connection, f"SELECT count(*) FROM {table.name}"):

@@ -10,6 +10,7 @@ import dagster as dg
 
 from dicom_assets.batch.books import Status
 from dicom_assets.batch.checks import RULES, CheckContext, CheckResult, NamedRule
+from dicom_assets.batch.standard_checks import STANDARD_RULES
 from dicom_assets.batch.work import Work
 from dicom_assets.defs.partitions import BATCH
 from dicom_assets.defs.resources import WorkParam
@@ -28,7 +29,8 @@ def _result(rule: NamedRule, result: CheckResult) -> dg.AssetCheckResult:
     metadata: dict[str, Any] = {"expected": result.expected, "actual": result.actual}
     if result.differing:
         metadata["differing"] = dg.MetadataValue.json(list(result.differing))
-    severity = dg.AssetCheckSeverity.ERROR if rule.blocking else dg.AssetCheckSeverity.WARN
+    is_error = rule.blocking or result.is_severe
+    severity = dg.AssetCheckSeverity.ERROR if is_error else dg.AssetCheckSeverity.WARN
     return dg.AssetCheckResult(
         passed=result.passed, severity=severity, metadata=metadata, description=result.explanation or rule.description
     )
@@ -39,7 +41,7 @@ def _evaluate(
 ) -> dg.AssetCheckResult:
     with clear_failures():
         batch = work.batch(context.partition_key)
-        result = rule.rule(CheckContext(batch.lake, batch.staging, limits))
+        result = rule.rule(CheckContext(batch.lake, batch.staging, limits, work.settings.omop))
         if rule.blocking and not result.passed:
             words = result.explanation or f"{rule.description}: expected {result.expected}, actual {result.actual}"
             batch.stop(Status.PAUSED, f"{rule.table}.{rule.name}: {words}", context.run.run_id)
@@ -73,5 +75,5 @@ def _check(rule: NamedRule) -> dg.AssetChecksDefinition:
 # Partitions on checks are marked as a preview in 1.13; that they keep their history per batch is what we need.
 warnings.filterwarnings("ignore", category=dg.PreviewWarning)
 
-CHECKS = [_check(rule) for rule in RULES]
+CHECKS = [_check(rule) for rule in (*RULES, *STANDARD_RULES)]
 """Every check."""

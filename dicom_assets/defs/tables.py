@@ -20,6 +20,8 @@ from dicom_assets.lake.query import sql_type
 from dicom_assets.lake.registry import TABLES, Table
 from dicom_assets.landing.claims import UnknownBatch
 from dicom_assets.landing.store import SourceUnavailable
+from dicom_assets.omop.concepts import MappingError
+from dicom_assets.omop.identifiers import IdentifiersExhausted
 from dicom_assets.settings import SettingsError
 
 OWNERS = ["team:imaging-data"]
@@ -28,7 +30,7 @@ OWNERS = ["team:imaging-data"]
 # lasts longer needs a person.
 OUTSIDE = dg.RetryPolicy(max_retries=2, delay=1, backoff=dg.Backoff.EXPONENTIAL, jitter=dg.Jitter.PLUS_MINUS)
 
-FINAL = (ForeignTable, UnknownBatch, SettingsError, BatchBusy)
+FINAL = (ForeignTable, UnknownBatch, SettingsError, BatchBusy, MappingError, IdentifiersExhausted)
 
 
 def table_schema(table: Table) -> dg.TableSchema:
@@ -82,7 +84,9 @@ def batch_asset(
     return decorator
 
 
-def materialized(lake: Lake, name: str, rows: int, **counts: int | float | str) -> dg.MaterializeResult[Any]:
+def materialized(
+    lake: Lake, name: str, rows: int, **counts: int | float | str | dg.MetadataValue[Any]
+) -> dg.MaterializeResult[Any]:
     """The result of an asset that is a table: rows of the batch, rows of the table, further counts."""
     return dg.MaterializeResult(
         metadata={

@@ -173,12 +173,27 @@ def _differs(report: Row, study: Study, is_unique: bool) -> bool:
     return bool(report["PatientID"] != study.patient)
 
 
-def rows(records: pa.Table, studies: Studies) -> pa.Table:
-    """Rows of `diagnostic_report` from rows of `clinical` whose record_type is DiagnosticReport."""
+def read(records: pa.Table) -> list[dict[str, Any]]:
+    """Reports from rows of `clinical` whose record_type is DiagnosticReport; not linked yet."""
     made = []
     for record in records.to_pylist():
         own = columns_of(orjson.loads(record["record_values"]))
         own["code_display"] = record["code_display"] or own["code_display"]
-        row = {**{k: v for k, v in record.items() if k in DIAGNOSTIC_REPORT}, **own, "id": record["resource_id"]}
-        made.append({**row, **link(row, studies)})
+        made.append({**{k: v for k, v in record.items() if k in DIAGNOSTIC_REPORT}, **own, "id": record["resource_id"]})
+    return made
+
+
+def names(found: Iterable[Row]) -> set[str]:
+    """Everything that reports call studies: ids of resources, UIDs, accession numbers."""
+    called: set[str] = set()
+    for report in found:
+        literals = [relative_reference(reference) for reference in report["imaging_studies"]]
+        called.update(literal[1] for literal in literals if literal)
+        called.update(report["study_uids"], report["accession_numbers"])
+    return called
+
+
+def linked(found: Iterable[Row], studies: Studies) -> pa.Table:
+    """Rows of `diagnostic_report`. studies: those that `names` asks for."""
+    made = [{**report, **link(report, studies)} for report in found]
     return pa.Table.from_pylist(made, schema=DIAGNOSTIC_REPORT.schema)

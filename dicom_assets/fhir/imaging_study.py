@@ -79,9 +79,7 @@ def _series(row: Row, context: Context) -> dict[str, Any]:
     return result
 
 
-def rows(
-    studies: pa.Table, series: pa.Table, instances: pa.Table, *, base: str | None, batch_id: str, context: Context
-) -> pa.Table:
+def rows(studies: pa.Table, series: pa.Table, instances: pa.Table, *, base: str | None, context: Context) -> pa.Table:
     """Rows of `imaging_study`, one for each row of `studies`, in its order.
 
     studies: columns of `study` with `source_file`; those without series become entered-in-error. series: columns of
@@ -98,11 +96,11 @@ def rows(
         key = study["study_key"], study["StudyInstanceUID"]
         own_base = study["source"] if base is None else base
         made_resource = resource(study, series_of[key], instances_of[key], own_base, context)
-        found.append(_row(study, made_resource, batch_id))
+        found.append(_row(study, made_resource))
     return pa.Table.from_pylist(found, schema=IMAGING_STUDY.schema)
 
 
-def _row(study: Row, built: dict[str, Any], batch_id: str) -> dict[str, Any]:
+def _row(study: Row, built: dict[str, Any]) -> dict[str, Any]:
     state = patient_state(study)
     is_known = state == "identified"
     return {
@@ -127,7 +125,6 @@ def _row(study: Row, built: dict[str, Any], batch_id: str) -> dict[str, Any]:
         "modified_at": study["updated_at"],
         "source_file": study.get("source_file"),
         "mapping_version": MAPPING_VERSION,
-        "batch_id": batch_id,
     }
 
 

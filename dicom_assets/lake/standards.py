@@ -79,7 +79,6 @@ def _imaging_study(own: Own) -> Table:
             ("modified_at", TIMESTAMP, "When the newest object of the study was claimed; meta.lastUpdated"),
             ("source_file", TEXT, "Where the object that gives its newest attributes lies"),
             ("mapping_version", TEXT, "Version of the code tables that made it"),
-            ("batch_id", TEXT, "The batch that rebuilt it last"),
         ],
         replaced_by="study_key",
         upstream=("study", "series", "instance"),
@@ -207,7 +206,6 @@ def _image_occurrence_origin(own: Own) -> Table:
             ("laterality", TEXT, "Laterality as written"),
             ("laterality_concept_id", OMOP_INT, "Standard concept of the side; 0 when there is none"),
             ("mapping_version", TEXT, "Version of the concept tables"),
-            "batch_id",
         ],
         replaced_by="study_key",
         upstream=("series", "omop_identifier"),
@@ -229,11 +227,10 @@ def _mapping_coverage(own: Own) -> Table:
             ("mapped", INT, "How many are mapped or linked"),
             ("total", INT, "Of how many"),
             ("share", pa.float64(), "mapped / total; NULL when there are none"),
-            ("batch_id", TEXT, "The batch that counted"),
         ],
         replaced_by="measure",
         upstream=("image_occurrence_origin", "imaging_study", "diagnostic_report", "clinical"),
-        required="mapped total batch_id",
+        required="mapped total",
     )
 
 

@@ -139,7 +139,7 @@ class Measure:
         return self.mapped / self.total if self.total else None
 
 
-def coverage(connection: duckdb.DuckDBPyConnection, batch_id: str) -> pa.Table:
+def coverage(connection: duckdb.DuckDBPyConnection) -> pa.Table:
     """Rows of `mapping_coverage`. connection: holds TABLES as views."""
     connection.execute(f"CREATE OR REPLACE TEMP TABLE same_patient AS {SAME_PATIENT}")
     rows = []
@@ -148,7 +148,7 @@ def coverage(connection: duckdb.DuckDBPyConnection, batch_id: str) -> pa.Table:
         rows.append({"measure": name, "value": "", "mapped": mapped, "total": total, "share": share})
     for name, value, total in connection.execute(_UNMAPPED).fetchall():
         rows.append({"measure": name, "value": value, "mapped": 0, "total": total, "share": 0.0})
-    return pa.Table.from_pylist([{**row, "batch_id": batch_id} for row in rows], schema=MAPPING_COVERAGE.schema)
+    return pa.Table.from_pylist(rows, schema=MAPPING_COVERAGE.schema)
 
 
 def measures(rows: pa.Table) -> list[Measure]:

@@ -129,9 +129,7 @@ def _surrogates(keys: Keys) -> dict[Domain, str]:
     return {Domain.PERSON: keys.person, Domain.VISIT: keys.order, Domain.PROCEDURE: keys.order}
 
 
-def rows(
-    series: Sequence[Row], ids: Mapping[Wanted, int], batch_id: str, context: Context
-) -> tuple[pa.Table, pa.Table]:
+def rows(series: Sequence[Row], ids: Mapping[Wanted, int], context: Context) -> tuple[pa.Table, pa.Table]:
     """Rows of `image_occurrence` and of `image_occurrence_origin`, one each for every series, in its order.
 
     series: rows of `series` with patient_count of their study, `uris` of their instances, AcquisitionDate and
@@ -141,7 +139,7 @@ def rows(
     for row in series:
         occurrence, origin = _rows(row, ids, context)
         occurrences.append(occurrence)
-        origins.append({**origin, "batch_id": batch_id})
+        origins.append(origin)
     return (
         pa.Table.from_pylist(occurrences, schema=IMAGE_OCCURRENCE.schema),
         pa.Table.from_pylist(origins, schema=IMAGE_OCCURRENCE_ORIGIN.schema),

@@ -9,7 +9,7 @@ from typing import Any
 import pyarrow as pa
 import pytest
 
-from dicom_assets.fhir.diagnostic_report import Studies, Study, columns_of, rows
+from dicom_assets.fhir.diagnostic_report import Studies, Study, columns_of, linked, read
 from dicom_assets.fhir.identifiers import IDENTIFIER_TYPE
 from dicom_assets.lake.registry import CLINICAL
 from dicom_assets_tests.fhir.rows import AT
@@ -41,7 +41,7 @@ def report(studies: Studies = STUDIES, patient: tuple[str | None, str | None] = 
         "PatientID": patient[0],
         "IssuerOfPatientID": patient[1],
     }
-    return rows(pa.Table.from_pylist([record], schema=CLINICAL.schema), studies).to_pylist()[0]
+    return linked(read(pa.Table.from_pylist([record], schema=CLINICAL.schema)), studies).to_pylist()[0]
 
 
 def accession(number: str) -> dict[str, Any]:

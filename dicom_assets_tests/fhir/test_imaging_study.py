@@ -30,7 +30,6 @@ def build(
         series_table([series()] if series_rows is None else series_rows),
         instances([instance()] if instance_rows is None else instance_rows),
         base=None,
-        batch_id="b",
         context=CONTEXT,
     ).to_pylist()
     assert len(made) == 1
@@ -152,7 +151,6 @@ def test_two_patients_in_one_study_leave_no_patient_in_the_table():
         series_table([series()]),
         instances([instance()]),
         base=None,
-        batch_id="b",
         context=CONTEXT,
     ).to_pylist()[0]
     assert (made["subject_state"], made["PatientID"], made["IssuerOfPatientID"]) == ("conflict", None, None)

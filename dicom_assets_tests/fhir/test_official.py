@@ -61,7 +61,6 @@ def built() -> list[dict[str, Any]]:
             ]
         ),
         base=None,
-        batch_id="b",
         context=Context(concepts.load()),
     )
     return [json.loads(text) for text in table["resource"].to_pylist()]

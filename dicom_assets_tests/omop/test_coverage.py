@@ -33,7 +33,7 @@ def lake(**tables: Rows) -> duckdb.DuckDBPyConnection:
 
 
 def shares(connection: duckdb.DuckDBPyConnection) -> dict[str, tuple[int, int]]:
-    rows = coverage.coverage(connection, "b")
+    rows = coverage.coverage(connection)
     return {one.name: (one.mapped, one.total) for one in coverage.measures(rows)}
 
 
@@ -53,7 +53,7 @@ def linked(*patients: tuple[dict[str, Any], dict[str, Any]]) -> tuple[int, int]:
 
 
 def test_an_empty_lake_has_shares_of_nothing():
-    rows = coverage.coverage(lake(), "b")
+    rows = coverage.coverage(lake())
     assert all(one.total == 0 and one.share is None for one in coverage.measures(rows))
     assert "—" in coverage.markdown(rows)
 
@@ -76,7 +76,7 @@ def test_series_are_counted_by_what_is_mapped():
     assert found["series with mapped modality"] == (2, 4)
     assert found["series with mapped anatomic site"] == (1, 4)
     assert found["series with mapped person"] == (1, 4)
-    rows = coverage.coverage(connection, "b").to_pylist()
+    rows = coverage.coverage(connection).to_pylist()
     sites = [(r["value"], r["total"]) for r in rows if r["value"] and r["measure"].endswith("site")]
     assert sites == [("BIG TOE", 2), ("Mr Smith, left toe", 1)]
     people = [(r["value"], r["total"]) for r in rows if r["value"] and r["measure"].endswith("person")]
@@ -122,15 +122,13 @@ def test_what_is_shown_holds_codes_and_no_free_text():
         for n, site in enumerate(["BIG TOE", "Mr Smith, left toe"])
     ]
     occurrences = [{"image_occurrence_id": n} for n in range(2)]
-    shown = coverage.markdown(
-        coverage.coverage(lake(image_occurrence=occurrences, image_occurrence_origin=origins), "b")
-    )
+    shown = coverage.markdown(coverage.coverage(lake(image_occurrence=occurrences, image_occurrence_origin=origins)))
     assert "BIG TOE" in shown
     assert "Smith" not in shown and "(free text)" in shown
 
 
 def test_the_chart_has_a_bar_for_each_share():
-    shares_ = coverage.measures(coverage.coverage(lake(imaging_study=[study("a", "1")]), "b"))
+    shares_ = coverage.measures(coverage.coverage(lake(imaging_study=[study("a", "1")])))
     image = re.search(r"base64,([A-Za-z0-9+/=]+)", coverage.chart(shares_))
     assert image is not None
     svg = base64.b64decode(image[1]).decode()

@@ -35,7 +35,7 @@ def occurrences() -> pa.Table:
     given = allocate(image_occurrence.wanted(rows, IdMaps()), {}, {}, "b").to_pylist()
     ids = {(one["domain"], one["natural_key"]): one["id"] for one in given}
     context = Context(concepts.load(), IdMaps(), "https://pacs.example/dicom-web")
-    return image_occurrence.rows(rows, ids, "b", context)[0]
+    return image_occurrence.rows(rows, ids, context)[0]
 
 
 def load(conninfo: str, table: pa.Table) -> list[tuple[Any, ...]]:

@@ -39,7 +39,7 @@ def make(*rows: dict[str, Any], maps: IdMaps | None = None, base: str | None = N
     context = Context(concepts.load(), maps or IdMaps(), base)
     given = allocate(image_occurrence.wanted(rows, context.maps), {}, {}, "b").to_pylist()
     ids = {(one["domain"], one["natural_key"]): one["id"] for one in given}
-    occurrences, origins = image_occurrence.rows(rows, ids, "b", context)
+    occurrences, origins = image_occurrence.rows(rows, ids, context)
     assert occurrences.schema == IMAGE_OCCURRENCE.schema
     return list(zip(occurrences.to_pylist(), origins.to_pylist(), strict=True))
 

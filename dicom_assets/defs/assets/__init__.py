@@ -2,10 +2,14 @@
 
 from dicom_assets.defs.assets.cleanup import cleanup
 from dicom_assets.defs.assets.clinical import clinical
+from dicom_assets.defs.assets.diagnostic_report import diagnostic_report
 from dicom_assets.defs.assets.flat_metadata import flat_metadata
 from dicom_assets.defs.assets.hierarchy import instance, series, study
+from dicom_assets.defs.assets.image_occurrence import image_occurrence, image_occurrence_origin, omop_identifier
+from dicom_assets.defs.assets.imaging_study import imaging_study
 from dicom_assets.defs.assets.ingestion_errors import ingestion_errors
 from dicom_assets.defs.assets.maintenance import table_maintenance
+from dicom_assets.defs.assets.mapping_coverage import mapping_coverage
 from dicom_assets.defs.assets.raw_files import raw_files
 from dicom_assets.defs.assets.validated_batch import validated_batch
 
@@ -17,6 +21,12 @@ BATCH_ASSETS = [
     instance,
     series,
     study,
+    imaging_study,
+    diagnostic_report,
+    omop_identifier,
+    image_occurrence,
+    image_occurrence_origin,
+    mapping_coverage,
     ingestion_errors,
     cleanup,
 ]

@@ -8,7 +8,8 @@ from dicom_assets.defs.resources import WorkParam
 from dicom_assets.defs.tables import batch_asset, clear_failures
 
 EVERYTHING = ["raw_files", "validated_batch", "flat_metadata", "clinical", "instance", "series", "study",
-              "ingestion_errors"]  # fmt: skip
+              "imaging_study", "diagnostic_report", "omop_identifier", "image_occurrence", "image_occurrence_origin",
+              "mapping_coverage", "ingestion_errors"]  # fmt: skip
 
 
 @batch_asset(

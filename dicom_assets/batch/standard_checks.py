@@ -1,0 +1,178 @@
+"""The rules of the tables of FHIR and OMOP: parity with the hierarchy, and how much must be mapped.
+
+Belongs here: each rule's SQL, written independently of the code that makes the rows. Does not belong here: what a rule
+is and what happens when it does not hold (`batch.checks`).
+
+A study that another open batch touches too may change between two reads; such studies are compared by the batch that
+closes last.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import duckdb
+
+from dicom_assets.batch.checks import CheckContext, CheckResult, NamedRule
+from dicom_assets.batch.publish import touched_studies
+from dicom_assets.lake.query import connect
+from dicom_assets.lake.studies import study_scope
+
+SHOWN = 20
+
+
+@contextmanager
+def _settled(context: CheckContext, *tables: str) -> Iterator[duckdb.DuckDBPyConnection]:
+    """A connection with tables, and `settled`: the touched studies that no other open batch touches."""
+    touched = touched_studies(context.staging)
+    names = ["batches", "batch_study", *tables]
+    scope = study_scope(context.lake, tables, touched["study_key"].to_pylist())
+    with connect(context.lake, names, within=scope) as connection:
+        connection.register("touched", touched)
+        connection.execute(
+            f"""
+            CREATE TEMP TABLE settled AS
+            SELECT study_key FROM touched
+            ANTI JOIN (
+                SELECT study_key FROM batch_study
+                ANTI JOIN (SELECT batch_id FROM batches WHERE status = 'closed') AS closed USING (batch_id)
+                WHERE batch_id <> {context.batch}
+            ) AS moving USING (study_key)
+            """
+        )
+        yield connection
+
+
+def _same(connection: duckdb.DuckDBPyConnection, expected: str, actual: str, shown: str) -> CheckResult:
+    """Holds when two queries give the same rows, each as often; `shown` names what differs, and is no patient data."""
+    wanted = connection.execute(f"SELECT count(*) FROM ({expected})").fetchall()[0][0]
+    got = connection.execute(f"SELECT count(*) FROM ({actual})").fetchall()[0][0]
+    differing = connection.execute(
+        f"SELECT DISTINCT {shown} FROM (({expected} EXCEPT ALL {actual}) UNION ALL ({actual} EXCEPT ALL {expected})) "
+        f"LIMIT {SHOWN}"
+    ).fetchall()
+    return CheckResult(not differing, wanted, got, [str(one) for (one,) in differing])
+
+
+def imaging_studies_equal_studies(context: CheckContext) -> CheckResult:
+    """Resources that are not entered-in-error = studies."""
+    with _settled(context, "study", "imaging_study") as connection:
+        grain = "study_key, source, StudyInstanceUID"
+        return _same(
+            connection,
+            f"SELECT {grain} FROM study SEMI JOIN settled USING (study_key)",
+            f"SELECT {grain} FROM imaging_study SEMI JOIN settled USING (study_key) WHERE NOT is_deleted",
+            "study_key",
+        )
+
+
+def fhir_instances_equal_instances(context: CheckContext) -> CheckResult:
+    """Instances counted in the resources themselves = rows of instance, study by study."""
+    with _settled(context, "instance", "imaging_study") as connection:
+        listed = "from_json(resource -> 'series', '[\"json\"]')"
+        counted = f"list_sum(list_transform({listed}, lambda one: json_array_length(one, '$.instance')))"
+        return _same(
+            connection,
+            "SELECT study_key, count(*)::BIGINT AS instances FROM instance SEMI JOIN settled USING (study_key) "
+            "GROUP BY study_key",
+            f"SELECT study_key, sum({counted})::BIGINT AS instances FROM imaging_study "
+            "SEMI JOIN settled USING (study_key) WHERE NOT is_deleted GROUP BY study_key",
+            "study_key",
+        )
+
+
+def reports_equal_records(context: CheckContext) -> CheckResult:
+    """DiagnosticReports of the batch in clinical = rows of diagnostic_report."""
+    with connect(context.lake, ["clinical", "diagnostic_report"]) as connection:
+        return _same(
+            connection,
+            f"SELECT source, record_key FROM clinical WHERE record_type = 'DiagnosticReport' "
+            f"AND batch_id = {context.batch}",
+            f"SELECT source, record_key FROM diagnostic_report WHERE batch_id = {context.batch}",
+            "record_key",
+        )
+
+
+def identifiers_are_unique(context: CheckContext) -> CheckResult:
+    """No integer that the batch gave out stands for two things."""
+    with connect(context.lake, ["omop_identifier"]) as connection:
+        rows = connection.execute(
+            f"""
+            SELECT domain || ' ' || id FROM omop_identifier
+            SEMI JOIN (FROM omop_identifier WHERE batch_id = {context.batch}) AS own USING (domain, id)
+            GROUP BY domain, id HAVING count(*) > 1 LIMIT {SHOWN}
+            """
+        ).fetchall()
+    return CheckResult(not rows, 0, len(rows), [str(one) for (one,) in rows])
+
+
+def occurrences_equal_series(context: CheckContext) -> CheckResult:
+    """Rows of image_occurrence = series, those of the other sources of a study among them."""
+    with _settled(context, "series", "image_occurrence_origin", "image_occurrence") as connection:
+        grain = "study_key, source, StudyInstanceUID, SeriesInstanceUID"
+        return _same(
+            connection,
+            f"SELECT {grain} FROM series SEMI JOIN settled USING (study_key)",
+            f"SELECT {grain} FROM image_occurrence_origin SEMI JOIN settled USING (study_key) "
+            "SEMI JOIN image_occurrence USING (image_occurrence_id)",
+            "study_key",
+        )
+
+
+_WRITTEN = """
+-- one row: series that say something, and how many of them are mapped
+SELECT
+    count(*) FILTER (trim(modality) <> ''), count(*) FILTER (trim(modality) <> '' AND modality_concept_id <> 0),
+    count(*) FILTER (trim(anatomic_site) <> ''),
+    count(*) FILTER (trim(anatomic_site) <> '' AND anatomic_site_concept_id <> 0),
+    count(*), count(*) FILTER (person_from = 'mapping')
+FROM image_occurrence JOIN image_occurrence_origin USING (image_occurrence_id)
+"""
+
+
+def coverage_is_high(context: CheckContext) -> CheckResult:
+    """Most modalities and anatomic sites that are written are mapped, and most persons when there is a mapping.
+
+    What a series does not say is counted in the table, and is nobody's fault here.
+    """
+    limits = context.omop
+    with connect(context.lake, ["image_occurrence", "image_occurrence_origin"]) as connection:
+        counts = connection.execute(_WRITTEN).fetchall()[0]
+    names = ["modality", "anatomic site", *(["person"] if limits.person_map else [])]
+    pairs = zip(names, counts[0::2], counts[1::2], strict=False)
+    shares = sorted((mapped / total, name) for name, total, mapped in pairs if total)
+    if not shares:
+        return CheckResult(True, limits.mapped_share_warning, "nothing to map")
+    worst = shares[0][0]
+    return CheckResult(
+        worst >= limits.mapped_share_warning,
+        limits.mapped_share_warning,
+        round(worst, 4),
+        explanation="; ".join(f"{name} {share:.1%}" for share, name in shares),
+        is_severe=worst < limits.mapped_share_error,
+    )
+
+
+STANDARD_RULES: tuple[NamedRule, ...] = (
+    NamedRule("imaging_study", "equals_studies", "Imaging studies = studies", imaging_studies_equal_studies),
+    NamedRule(
+        "imaging_study",
+        "instances_add_up",
+        "Instances summed through FHIR = instances in the lake",
+        fhir_instances_equal_instances,
+    ),
+    NamedRule(
+        "diagnostic_report", "equals_clinical", "Reports read = rows of diagnostic_report", reports_equal_records
+    ),
+    NamedRule("omop_identifier", "ids_are_unique", "No id stands for two things", identifiers_are_unique),
+    NamedRule("image_occurrence_origin", "equals_series", "Image occurrences = series", occurrences_equal_series),
+    NamedRule(
+        "mapping_coverage",
+        "coverage_is_high",
+        "Most modalities, anatomic sites and persons that are written are mapped",
+        coverage_is_high,
+        blocking=False,
+    ),
+)
+"""Every rule of these tables; those that hold for any table are in `batch.checks`."""

@@ -1,0 +1,31 @@
+"""omop_identifier, image_occurrence, image_occurrence_origin: the touched series for OMOP, and how they were made."""
+
+from typing import Any
+
+import dagster as dg
+
+from dicom_assets.batch.standards import publish_identifiers, publish_occurrences
+from dicom_assets.defs.resources import WorkParam
+from dicom_assets.defs.tables import batch_asset, clear_failures, materialized
+
+
+@batch_asset("omop_identifier", deps=["series", "study"], group="standards", kinds={"python", "deltalake"})
+def omop_identifier(context: dg.AssetExecutionContext, work: WorkParam) -> dg.MaterializeResult[Any]:
+    """An id for each series that has none yet, and surrogates for persons, visits and procedures nobody mapped."""
+    with clear_failures():
+        rows = publish_identifiers(work.lake, work.batch(context.partition_key).staging, work.settings)
+        return materialized(work.lake, "omop_identifier", rows)
+
+
+def _occurrences(name: str) -> dg.AssetsDefinition:
+    @batch_asset(name, deps=["series", "omop_identifier"], group="standards", kinds={"python", "deltalake"})
+    def table(context: dg.AssetExecutionContext, work: WorkParam) -> dg.MaterializeResult[Any]:
+        with clear_failures():
+            rows = publish_occurrences(work.lake, work.batch(context.partition_key).staging, work.settings, name)
+            return materialized(work.lake, name, rows)
+
+    return table
+
+
+image_occurrence = _occurrences("image_occurrence")
+image_occurrence_origin = _occurrences("image_occurrence_origin")
