@@ -10,18 +10,20 @@ from __future__ import annotations
 
 import hashlib
 import math
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from itertools import pairwise
 
 import numpy as np
-import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
 from dicom_assets.lake.files import LakeFiles
 from dicom_assets.lake.registry import OWN
+from dicom_assets.landing.claimed import Claim as Claim
+from dicom_assets.landing.claimed import ClaimedIds as ClaimedIds
+from dicom_assets.landing.claimed import Summary, summarise
 from dicom_assets.landing.store import LandingStore, object_id
 from dicom_assets.settings import ClaimingSettings
 
@@ -34,8 +36,10 @@ MANIFEST = pa.schema(
 )
 """Columns of a batch's manifest: the objects as they were listed when they were claimed."""
 
+SUMMARISE_AFTER = 100
+"""Claims after which their summary is made anew."""
+
 _FUTURE = timedelta(minutes=1)
-_ID_BYTES = 20
 
 
 class UnknownBatch(LookupError):
@@ -54,31 +58,6 @@ class Plan:
     waiting: int
     quiet_at: datetime | None
     more: bool
-
-
-class ClaimedIds:
-    """The object_ids that are claimed, kept as sorted bytes: 20 a claimed object."""
-
-    def __init__(self, ids: Iterable[pa.Array | pa.ChunkedArray] = ()) -> None:
-        """Takes arrays of object_ids."""
-        parts = [_as_bytes(part) for part in ids]
-        merged = np.concatenate(parts) if parts else np.empty(0, dtype=f"S{_ID_BYTES}")
-        self._sorted: npt.NDArray[np.bytes_] = np.sort(merged)
-
-    def __len__(self) -> int:
-        return len(self._sorted)
-
-    def missing(self, ids: pa.Array) -> npt.NDArray[np.bool_]:
-        """For each id, whether it is not claimed."""
-        wanted = _as_bytes(ids)
-        if not len(self._sorted):
-            return np.ones(len(wanted), dtype=bool)
-        at = np.minimum(np.searchsorted(self._sorted, wanted), len(self._sorted) - 1)
-        return np.asarray(self._sorted[at] != wanted)
-
-
-def _as_bytes(ids: pa.Array | pa.ChunkedArray) -> npt.NDArray[np.bytes_]:
-    return np.asarray(ids.to_numpy(zero_copy_only=False) if len(ids) else [], dtype=f"S{_ID_BYTES}")
 
 
 def plan(
@@ -172,39 +151,54 @@ def batch_id(manifest: pa.Table) -> str:
     return f"{claimed_at:%Y%m%dT%H%M%SZ}-{digest.hexdigest()}"
 
 
-@dataclass(frozen=True, slots=True)
-class Claim:
-    """One batch as the log has it."""
-
-    batch_id: str
-    source: str
-    objects: int
-    claimed_at: datetime
-    path: str
-
-
 class ClaimLog:
     """The claims of one lake: `_claims/000000000001.parquet` and on, one batch each."""
 
     def __init__(self, files: LakeFiles) -> None:
         """A log among the lake's files."""
         self._files = files
+        self._summary: Summary | None = None
         self._known: dict[str, Claim] = {}
         self._ids: dict[str, pa.ChunkedArray] = {}
 
     def _paths(self) -> list[str]:
         return [name for name in self._files.names(FOLDER) if name.endswith(".parquet")]
 
+    def _summarised(self) -> Summary:
+        """The newest summary when this log was first read; its claims are known without being read."""
+        if self._summary is None:
+            self._summary = Summary(self._files)
+            self._known = {claim.path: claim for claim in self._summary.claims} | self._known
+        return self._summary
+
     def claims(self) -> list[Claim]:
         """Every claim, oldest first."""
+        self._summarised()
         for path in self._paths():
             if path not in self._known:
                 self._remember(path, self._files.get_parquet(path, ["batch_id", "object_id", "source", "claimed_at"]))
-        return list(self._known.values())
+        return sorted(self._known.values(), key=lambda claim: claim.path)
 
     def claimed_ids(self, source: str) -> ClaimedIds:
         """The object_ids claimed from one source."""
-        return ClaimedIds(self._ids[claim.path] for claim in self.claims() if claim.source == source)
+        try:
+            return self._claimed(source)
+        except FileNotFoundError:  # a newer summary has replaced the one that this log began with
+            self._summary, self._known, self._ids = None, {}, {}
+            return self._claimed(source)
+
+    def _claimed(self, source: str) -> ClaimedIds:
+        claims = self.claims()
+        newer = (self._ids[claim.path] for claim in claims if claim.source == source and claim.path in self._ids)
+        return ClaimedIds(newer, [self._summarised().ids(source)])
+
+    def summarise(self) -> None:
+        """Writes a summary when enough claims have come since the last one, for whoever opens the log next."""
+        newest = len(self)
+        if newest - self._summarised().number >= SUMMARISE_AFTER:
+            claims = self.claims()[:newest]
+            sources = {claim.source for claim in claims}
+            summarise(self._files, len(claims), claims, {source: self.claimed_ids(source) for source in sources})
 
     def _remember(self, path: str, table: pa.Table) -> Claim:
         first = table.slice(0, 1).to_pylist()[0]
@@ -247,14 +241,26 @@ class Claimed:
 
 
 def claim_new(store: LandingStore, log: ClaimLog, settings: ClaimingSettings, now: datetime | None = None) -> Claimed:
-    """Lists a source and claims what is new in it, batch by batch, each claim durable before the next.
+    """Lists a source and claims what is new in it; see `claim_listed`."""
+    return claim_listed(store.name, store.list, log, settings, now)
 
-    Raises SourceUnavailable before anything is claimed when the source cannot be listed whole, and LakeError.
+
+def claim_listed(
+    source: str,
+    listing: Callable[[], Iterable[pa.RecordBatch]],
+    log: ClaimLog,
+    settings: ClaimingSettings,
+    now: datetime | None = None,
+) -> Claimed:
+    """Claims what is new in a listing of a source, batch by batch, each claim durable before the next.
+
+    listing: begins anew whenever another claimer was quicker. Raises SourceUnavailable before anything is claimed when
+    it does not come to its end, and LakeError.
     """
     while True:
         newest = len(log)
-        claimed_ids = log.claimed_ids(store.name)
-        planned = plan(store.name, store.list(), claimed_ids, now or datetime.now(UTC), settings)
+        claimed_ids = log.claimed_ids(source)
+        planned = plan(source, listing(), claimed_ids, now or datetime.now(UTC), settings)
         done: list[Claim] = []
         for manifest in planned.batches:
             claim = log.append(manifest, newest)
@@ -263,6 +269,7 @@ def claim_new(store: LandingStore, log: ClaimLog, settings: ClaimingSettings, no
             done.append(claim)
             newest += 1
         else:
+            log.summarise()
             return Claimed(tuple(done), planned.waiting, planned.quiet_at, planned.more)
         if done:
             return Claimed(tuple(done), planned.waiting, planned.quiet_at, True)

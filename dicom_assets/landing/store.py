@@ -87,8 +87,5 @@ def object_id(source: str, uri: str, etag: str, member: str | None) -> str:
 
     80 bits keep a collision among 10 thousand million objects below one in ten thousand.
     """
-    digest = hashlib.blake2b(digest_size=10)
-    for part in (source, uri, etag, member or ""):
-        digest.update(part.encode("utf-8", "surrogateescape"))
-        digest.update(b"\0")
-    return digest.hexdigest()
+    named = f"{source}\0{uri}\0{etag}\0{member or ''}\0"
+    return hashlib.blake2b(named.encode("utf-8", "surrogateescape"), digest_size=10).hexdigest()
