@@ -13,6 +13,7 @@ import dagster as dg
 from dicom_assets.batch.engine import ReadingEngine
 from dicom_assets.batch.read import Progress
 from dicom_assets.defs.assets import ASSETS
+from dicom_assets.defs.blob_events import event_sensors
 from dicom_assets.defs.checks import CHECKS
 from dicom_assets.defs.jobs import JOBS
 from dicom_assets.defs.resources import work_resource
@@ -39,7 +40,7 @@ def build_defs(
         assets=[*ASSETS, *services.assets],
         asset_checks=CHECKS,
         jobs=[*JOBS, *services.jobs],
-        sensors=[new_files, failure_sensor(settings)],
+        sensors=[new_files, *event_sensors(settings), failure_sensor(settings)],
         schedules=[*SCHEDULES, *services.schedules],
         resources={"work": work_resource(settings, progress, engine), **(resource_overrides or {})},
         executor=dg.in_process_executor,

@@ -41,17 +41,35 @@ class SourceSettings(_Section):
 
     name: appears in tables and logs, so it must not hold patient data. root: folder or URL. include, exclude: glob
     patterns over the path below the root; `**` crosses folders. Everything is included by default.
+
+    mode: `in_place` reads and never writes there; `organize` moves what was ingested to `Process/` below the root, and
+    what failed to `Failed/`. compress: each organized DICOM object becomes a zip of its own. queue: storage queue that
+    announces new blobs, its name (in the root's account) or its URL; the source is then listed only now and then.
+    inventory: where reports of Blob Inventory lie; the newest one is the listing.
     """
 
     name: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,62}$")] = "landing"
     root: str
     include: tuple[str, ...] = ("**",)
     exclude: tuple[str, ...] = ()
+    mode: Literal["in_place", "organize"] = "in_place"
+    compress: bool = False
+    queue: Annotated[str, Field(pattern=r"^(https?://[^\s?#]+/)?[a-z0-9](-?[a-z0-9]){2,62}$")] | None = None
+    inventory: str | None = None
 
     @field_validator("root")
     @classmethod
     def _absolute(cls, root: str) -> str:
         return root if "://" in root else str(Path(root).expanduser().absolute())
+
+    @model_validator(mode="after")
+    def _fitting(self) -> SourceSettings:
+        remote = "://" in self.root and not self.root.startswith("file://")
+        if (self.queue or self.inventory) and not remote:
+            raise ValueError("queue and inventory are for roots on Azure Storage")
+        if self.compress and self.mode != "organize":
+            raise ValueError("compress is for mode 'organize'")
+        return self
 
 
 class ClaimingSettings(_Section):
@@ -60,6 +78,20 @@ class ClaimingSettings(_Section):
     batch_objects: Annotated[int, Field(ge=1, le=100_000)] = 5_000
     batches_per_tick: Annotated[int, Field(ge=1, le=100)] = 20
     quiet_seconds: Annotated[float, Field(ge=0)] = 10.0
+
+
+class EventSettings(_Section):
+    """How storage queues are read.
+
+    messages_per_tick: bound on what one tick takes. visible_again_seconds: when a message is delivered again whose
+    claim did not become durable. tries: deliveries after which an unreadable message goes to `{queue}-poison`.
+    reconcile_minutes: how often sources with a queue are listed all the same, for what events missed.
+    """
+
+    messages_per_tick: Annotated[int, Field(ge=1, le=20_000)] = 4_000
+    visible_again_seconds: Annotated[int, Field(ge=1, le=86_400)] = 300
+    tries: Annotated[int, Field(ge=1, le=100)] = 5
+    reconcile_minutes: Annotated[int, Field(ge=1)] = 360
 
 
 class ArchiveLimits(_Section):
@@ -274,6 +306,7 @@ class Settings(_Section):
     services: tuple[ServiceSettings, ...] = ()
     changes: ChangesSettings = ChangesSettings()
     claiming: ClaimingSettings = ClaimingSettings()
+    events: EventSettings = EventSettings()
     archives: ArchiveLimits = ArchiveLimits()
     reading: ReadingLimits = ReadingLimits()
     gate: GateSettings = GateSettings()

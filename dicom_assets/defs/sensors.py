@@ -3,18 +3,21 @@
 import dagster as dg
 
 from dicom_assets.batch.books import Status, books_of
+from dicom_assets.batch.claiming import claim_by_listing
 from dicom_assets.batch.work import INGEST_LOCK, Work
-from dicom_assets.defs.jobs import claim_everywhere, ingest_batch
+from dicom_assets.defs.jobs import ingest_batch
 from dicom_assets.defs.partitions import BATCH, REGISTER_AT_ONCE
 from dicom_assets.defs.resources import WorkParam
 from dicom_assets.lake.files import LakeError
 from dicom_assets.lake.locks import LockBusy
 from dicom_assets.landing.claims import UnknownBatch
-from dicom_assets.landing.store import SourceUnavailable
+from dicom_assets.landing.stores import open_store
 from dicom_assets.settings import Settings
 
 INTERVAL_SECONDS = 15
 RUNS_PER_TICK = 20
+LISTING_SECONDS = 40.0
+"""Of a tick's 60 s; a listing that takes longer goes on with the next tick."""
 
 
 def wanted_runs(work: Work, known: set[str]) -> dg.SensorResult:
@@ -40,15 +43,16 @@ def wanted_runs(work: Work, known: set[str]) -> dg.SensorResult:
     description="Claims what is new in the landing zone and runs each batch once.",
 )
 def new_files(context: dg.SensorEvaluationContext, work: WorkParam) -> dg.SensorResult | dg.SkipReason:
-    """One tick: list, claim, ask for runs. A source that is not there fails the ticks that bring nothing else."""
-    unavailable: SourceUnavailable | None = None
-    waiting = 0
+    """One tick: list, claim, ask for runs. A source that is not there fails the ticks that bring nothing else.
+
+    Sources with a queue are left to `blob_events`. The cursor is where listings that ran out of time have come to.
+    """
     try:
         with work.claiming(wait_seconds=0):
-            try:
-                waiting = sum(one.waiting for one in claim_everywhere(work))
-            except SourceUnavailable as error:
-                unavailable = error
+            stores = [open_store(source) for source in work.settings.sources if not source.queue]
+            claimed, cursor, unavailable = claim_by_listing(work, stores, context.cursor, LISTING_SECONDS)
+            waiting = sum(one.waiting for one in claimed)
+            context.update_cursor(cursor)
             result = wanted_runs(work, set(context.instance.get_dynamic_partitions(BATCH.name or "")))
     except LockBusy:
         return dg.SkipReason(f"`dicom-assets {INGEST_LOCK}` is at work on this lake; what it leaves is claimed later.")

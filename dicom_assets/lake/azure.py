@@ -243,27 +243,29 @@ def delta_options(place: Place) -> dict[str, str]:
 
 def container_client(place: Place) -> ContainerClient:
     """The Azure SDK's client of a container, for what obstore cannot do: leases, conditional copies, odd names."""
-    from azure.storage.blob import ContainerClient
+    from azure.storage.blob import ContainerClient, ExponentialRetry
 
     return ContainerClient(
         endpoint(place.account, "blob"),
         place.container,
         credential=_sdk_credential(place.account),
+        # The SDK's own pauses begin with 15 s, which is a quarter of a sensor's tick.
+        retry_policy=ExponentialRetry(initial_backoff=0, increment_base=2, retry_total=5),
         connection_timeout=CONNECT_SECONDS,
         read_timeout=REQUEST_SECONDS,
     )
 
 
-def queue_client(account: str, queue: str, **options: Any) -> QueueClient:
+def queue_client(account: str, queue: str) -> QueueClient:
     """The Azure SDK's client of a queue."""
-    from azure.storage.queue import QueueClient
+    from azure.storage.queue import ExponentialRetry, QueueClient
 
     return QueueClient(
         endpoint(account, "queue"),
         queue,
         credential=_sdk_credential(account),
+        retry_policy=ExponentialRetry(initial_backoff=0, increment_base=2, retry_total=3),
         connection_timeout=CONNECT_SECONDS,
-        **options,
     )
 
 

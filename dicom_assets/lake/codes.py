@@ -210,6 +210,11 @@ _RECORD = [
         "See detail; remove the cause, then run the batch again.",
     ),
     ("RUN_FAILED", "A run of the batch broke off.", "See detail and the run's log; run the batch again."),
+    (
+        "EVENT_UNREADABLE",
+        "A message in a storage queue is no event of Event Grid; it was moved to the poison queue.",
+        "See detail and the message in {queue}-poison; see who else writes to the queue.",
+    ),
 ]
 
 CODES: dict[str, ReasonCode] = {

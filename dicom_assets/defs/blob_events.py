@@ -1,0 +1,101 @@
+"""Sensors of sources on Azure Storage: `blob_events` claims what queues announce, `missed_events` lists now and then.
+
+Belongs here: ticks. Does not belong here: what is done with a message (`batch.claiming`).
+"""
+
+import time
+
+import dagster as dg
+
+from dicom_assets.batch.claiming import claim_by_listing, claim_from_queue, queues
+from dicom_assets.batch.work import INGEST_LOCK
+from dicom_assets.defs.jobs import ingest_batch
+from dicom_assets.defs.partitions import BATCH
+from dicom_assets.defs.resources import WorkParam
+from dicom_assets.defs.sensors import wanted_runs
+from dicom_assets.lake.files import LakeError
+from dicom_assets.lake.locks import LockBusy
+from dicom_assets.landing.store import SourceUnavailable
+from dicom_assets.landing.stores import open_store
+from dicom_assets.settings import Settings
+
+INTERVAL_SECONDS = 15
+LISTING_SECONDS = 40.0
+"""Of a tick's 60 s."""
+MISSED_INTERVAL_SECONDS = 60
+
+
+def _busy() -> dg.SkipReason:
+    return dg.SkipReason(f"`dicom-assets {INGEST_LOCK}` is at work on this lake; what it leaves is claimed later.")
+
+
+def event_sensors(settings: Settings) -> list[dg.SensorDefinition]:
+    """The sensors; they run by themselves where a source has a queue."""
+    any_queue = any(source.queue for source in settings.sources)
+    status = dg.DefaultSensorStatus.RUNNING if any_queue else dg.DefaultSensorStatus.STOPPED
+    pause = settings.events.reconcile_minutes * 60
+
+    @dg.sensor(
+        name="blob_events",
+        job=ingest_batch,
+        minimum_interval_seconds=INTERVAL_SECONDS,
+        default_status=status,
+        description="Reads storage queues for new blobs, claims them and runs each batch once.",
+    )
+    def blob_events(context: dg.SensorEvaluationContext, work: WorkParam) -> dg.SensorResult | dg.SkipReason:
+        """One tick: take messages, claim, delete messages, ask for runs. One queue's fault holds up no other."""
+        unavailable: list[str] = []
+        try:
+            with work.claiming(wait_seconds=0):
+                for (_, name), sources in queues(work).items():
+                    try:
+                        taken = claim_from_queue(work, sources)
+                    except SourceUnavailable as error:
+                        unavailable.append(str(error))
+                        continue
+                    if taken.messages:
+                        counts = ", ".join(f"{count} {kind}" for kind, count in vars(taken).items() if count)
+                        context.log.info("Queue %s: %s", name, counts)
+                result = wanted_runs(work, set(context.instance.get_dynamic_partitions(BATCH.name or "")))
+        except LockBusy:
+            return _busy()
+        except LakeError as error:
+            raise dg.Failure(str(error)) from None
+        if result.run_requests:
+            return result
+        if unavailable:
+            raise dg.Failure(" ".join(unavailable)) from None
+        return dg.SkipReason("No event that announces anything new.")
+
+    @dg.sensor(
+        name="missed_events",
+        job=ingest_batch,
+        minimum_interval_seconds=min(MISSED_INTERVAL_SECONDS, pause),
+        default_status=status,
+        description="Lists sources that have a queue now and then, for what their events missed.",
+    )
+    def missed_events(context: dg.SensorEvaluationContext, work: WorkParam) -> dg.SensorResult | dg.SkipReason:
+        """One tick: go on with the listing that is under way, or begin one when the last is old enough.
+
+        The cursor is the time of the next listing, or where the one under way has come to.
+        """
+        now = time.time()
+        cursor = context.cursor or ""
+        if cursor.startswith("at ") and now < float(cursor[3:]):
+            return dg.SkipReason("Everything was listed not long ago.")
+        stores = [open_store(source) for source in settings.sources if source.queue]
+        try:
+            with work.claiming(wait_seconds=0):
+                going_on = None if cursor.startswith("at ") else cursor
+                _, places, unavailable = claim_by_listing(work, stores, going_on, LISTING_SECONDS)
+                result = wanted_runs(work, set(context.instance.get_dynamic_partitions(BATCH.name or "")))
+        except LockBusy:
+            return _busy()
+        except LakeError as error:
+            raise dg.Failure(str(error)) from None
+        if unavailable is not None and not result.run_requests:
+            raise dg.Failure(str(unavailable)) from None
+        context.update_cursor(places or f"at {now + pause}")
+        return result
+
+    return [blob_events, missed_events]

@@ -1,0 +1,351 @@
+"""Sensor `blob_events` over real queues: messages in any order, again, twice, broken; blobs replaced and deleted."""
+
+from __future__ import annotations
+
+import base64
+import json
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import dagster as dg
+import pytest
+from azure.storage.queue import QueueClient
+
+from dicom_assets.batch.books import Status, all_books
+from dicom_assets.batch.claiming import claim_by_listing, claim_from_queue
+from dicom_assets.batch.work import Work
+from dicom_assets.defs.blob_events import event_sensors
+from dicom_assets.defs.sensors import new_files
+from dicom_assets.lake.azure import EMULATOR, queue_client
+from dicom_assets.lake.delta import Lake
+from dicom_assets.lake.files import LakeError, LakeFiles
+from dicom_assets.lake.query import existing
+from dicom_assets.landing.store import SourceUnavailable
+from dicom_assets.landing.stores import open_store
+from dicom_assets.settings import Settings
+from dicom_assets_tests.azure import azurite
+from dicom_assets_tests.azure.azurite import Container
+from dicom_assets_tests.support.dicoms import dicom
+from dicom_assets_tests.support.lakes import Graph
+
+
+class Account:
+    """A container, its queue, and a graph whose source is both; blobs are announced as Event Grid would."""
+
+    def __init__(self, container: Container, queue: QueueClient, lake: Path, instance: dg.DagsterInstance) -> None:
+        self.container, self.queue = container, queue
+        self.settings = Settings.model_validate(
+            {
+                "lake": str(lake),
+                "sources": [
+                    {"name": "pacs", "root": f"{container.url}/in", "exclude": ["old/**"], "queue": queue.queue_name}
+                ],
+                "events": {"visible_again_seconds": 1},
+                "reading": {"workers": 1},
+            }
+        )
+        self.graph = Graph(self.settings, instance)
+        self._sequence = 0
+
+    def put(self, name: str, data: bytes, **changes: Any) -> dict[str, Any]:
+        """Writes a blob and announces it; the event."""
+        event = self.event(name, self.container.put(name, data), len(data), **changes)
+        self.send(event)
+        return event
+
+    def event(self, name: str, etag: str, size: int, **changes: Any) -> dict[str, Any]:
+        """An event about a blob."""
+        self._sequence += 1
+        data = {"api": "PutBlob", "eTag": etag, "contentLength": size, "blobType": "BlockBlob",
+                "url": f"https://{EMULATOR}.blob.core.windows.net/{self.container.client.container_name}/{name}",
+                "sequencer": f"{self._sequence:032x}"}  # fmt: skip
+        return {"topic": "t", "subject": "s", "eventType": "Microsoft.Storage.BlobCreated", "id": str(self._sequence),
+                "eventTime": f"2026-11-20T08:00:00.{self._sequence:06}Z", "data": data | changes}  # fmt: skip
+
+    def send(self, event: Any) -> None:
+        """Puts a message on the queue."""
+        text = event if isinstance(event, str) else json.dumps(event)
+        self.queue.send_message(base64.b64encode(text.encode()).decode() if not isinstance(event, str) else text)
+
+    def left(self) -> int:
+        """Messages in the queue, about."""
+        return self.queue.get_queue_properties().approximate_message_count or 0
+
+    def tick(self) -> Any:
+        """One tick of blob_events; its result."""
+        (sensor,) = (one for one in event_sensors(self.settings) if one.name == "blob_events")
+        return self.evaluate(sensor)
+
+    def evaluate(self, sensor: dg.SensorDefinition, cursor: str | None = None) -> Any:
+        """One tick of a sensor."""
+        with Work(self.settings) as work:
+            context = dg.build_sensor_context(self.graph.instance, cursor=cursor, resources={"work": work})
+            result = sensor(context)
+            if isinstance(result, dg.SensorResult):
+                for request in result.dynamic_partitions_requests or ():
+                    self.graph.instance.add_dynamic_partitions("batch", list(request.partition_keys))
+            self.cursor = context.cursor
+            return result
+
+    def batches(self, result: Any) -> list[str]:
+        """Batches that a tick asked runs for."""
+        return [request.partition_key for request in result.run_requests] if isinstance(result, dg.SensorResult) else []
+
+    def objects(self) -> list[str]:
+        """Paths of everything claimed."""
+        store = open_store(self.settings.sources[0])
+        with self.graph.work() as work:
+            return sorted(
+                store.below_root(uri)
+                for claim in work.log.claims()
+                for uri in work.log.manifest(claim.batch_id)["uri"].to_pylist()
+            )
+
+
+@pytest.fixture
+def account(container: Container, queue: QueueClient, tmp_path: Path, instance: dg.DagsterInstance) -> Account:
+    return Account(container, queue, tmp_path / "lake", instance)
+
+
+def taken(account: Account) -> Any:
+    with account.graph.work() as work:
+        return claim_from_queue(work, account.settings.sources)
+
+
+class TestTicks:
+    def test_announced_blobs_become_a_batch_that_runs(self, account: Account) -> None:
+        for number in range(1, 4):
+            account.put(f"in/{number}.dcm", dicom(1, 1, number))
+        result = account.tick()
+        (batch,) = account.batches(result)
+        assert account.left() == 0
+        assert account.graph.run(batch).success
+        assert account.graph.books(batch).ingested == 3
+        assert isinstance(account.tick(), dg.SkipReason)
+
+    def test_only_what_the_source_wants_is_claimed_and_the_rest_is_deleted(self, account: Account) -> None:
+        for name in ("in/a.dcm", "out/b.dcm", "in/old/c.dcm", "in/healthCheck/health1.txt"):
+            account.put(name, b"x")
+        account.put("in/d.dcm", b"x", api="CreateFile")
+        found = taken(account)
+        assert (found.messages, found.filtered) == (5, 4)
+        assert account.objects() == ["a.dcm"]
+        assert account.left() == 0
+
+    def test_redelivered_duplicated_and_reordered_messages_claim_once(self, account: Account) -> None:
+        events = [account.put(f"in/{number}.dcm", dicom(1, 1, number)) for number in range(1, 4)]
+        for event in reversed(events):
+            account.send(event)
+        assert len(account.batches(account.tick())) == 1
+        for event in events:
+            event["data"]["eTag"] = f'"{event["data"]["eTag"]}"'
+            account.send(event)
+        found = taken(account)
+        assert (found.messages, found.claimed) == (3, 0)
+        assert account.objects() == ["1.dcm", "2.dcm", "3.dcm"]
+        assert account.left() == 0
+
+    def test_a_listing_and_events_claim_the_same_object_once(self, account: Account) -> None:
+        account.put("in/a.dcm", dicom())
+        with account.graph.work() as work:
+            assert len(claim_by_listing(work, [open_store(account.settings.sources[0])], None, 60)[0][0].claims) == 0
+        account.settings = account.settings.model_copy(
+            update={"claiming": account.settings.claiming.model_copy(update={"quiet_seconds": 0.0})}
+        )
+        with Work(account.settings) as work:
+            assert len(claim_by_listing(work, [open_store(account.settings.sources[0])], None, 60)[0][0].claims) == 1
+        assert taken(account).claimed == 0
+        assert account.left() == 0
+
+    def test_a_message_is_deleted_only_when_its_claim_is_durable(
+        self, account: Account, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        account.put("in/a.dcm", dicom())
+        Lake(account.settings.lake)
+
+        def full(*_: Any, **__: Any) -> bool:
+            raise LakeError("The disk that holds the lake is full.")
+
+        with monkeypatch.context() as patch:
+            patch.setattr(LakeFiles, "put_parquet", full)
+            with pytest.raises(dg.Failure):
+                account.tick()
+        assert account.left() == 1
+        time.sleep(1.2)
+        assert len(account.batches(account.tick())) == 1
+        assert account.left() == 0
+
+    def test_a_full_round_leaves_messages_for_the_next(self, account: Account) -> None:
+        account.settings = account.settings.model_copy(
+            update={
+                "claiming": account.settings.claiming.model_copy(update={"batch_objects": 2, "batches_per_tick": 1})
+            }
+        )
+        account.graph = Graph(account.settings, account.graph.instance)
+        for number in range(5):
+            account.put(f"in/{number}.dcm", b"x")
+        found = taken(account)
+        assert (found.claimed, found.waiting, account.left()) == (1, 3, 3)
+        for _ in range(2):
+            time.sleep(1.2)
+            taken(account)
+        assert (account.objects(), account.left()) == ([f"{n}.dcm" for n in range(5)], 0)
+
+    def test_a_queue_that_is_not_reached_fails_the_tick_and_nothing_is_lost(
+        self, account: Account, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        account.put("in/a.dcm", dicom())
+        with monkeypatch.context() as patch:
+            patch.setenv("AZURITE_QUEUE_STORAGE_URL", f"http://127.0.0.1:{azurite.free_ports(1)[0]}")
+            with pytest.raises(dg.Failure, match="cannot be reached"):
+                account.tick()
+        assert len(account.batches(account.tick())) == 1
+
+    def test_new_files_leaves_the_source_to_its_events_and_missed_events_lists_it(self, account: Account) -> None:
+        account.container.put("in/unannounced.dcm", dicom())
+        time.sleep(1)
+        account.settings = account.settings.model_copy(
+            update={"claiming": account.settings.claiming.model_copy(update={"quiet_seconds": 0.0})}
+        )
+        assert account.batches(account.evaluate(new_files)) == []
+        (missed,) = (one for one in event_sensors(account.settings) if one.name == "missed_events")
+        assert len(account.batches(account.evaluate(missed))) == 1
+        assert isinstance(account.evaluate(missed, cursor=account.cursor), dg.SkipReason)
+
+
+class TestBlobsThatChange:
+    def test_of_a_blob_written_twice_before_the_tick_only_the_last_version_is_claimed(self, account: Account) -> None:
+        account.put("in/a.dcm", dicom(SeriesDescription="old"))
+        account.put("in/a.dcm", dicom(SeriesDescription="new"))
+        (batch,) = account.batches(account.tick())
+        account.graph.run(batch)
+        assert account.graph.books(batch).ingested == 1
+        assert account.graph.rows("SELECT SeriesDescription FROM instance") == [{"SeriesDescription": "new"}]
+        assert account.left() == 0
+
+    def test_replaced_between_claim_and_reading_both_versions_are_accounted_for(self, account: Account) -> None:
+        account.put("in/a.dcm", dicom(SeriesDescription="old"))
+        (first,) = account.batches(account.tick())
+        account.put("in/a.dcm", dicom(SeriesDescription="new"))
+        account.graph.run(first)
+        (second,) = account.batches(account.tick())
+        account.graph.run(second)
+        codes = account.graph.rows("SELECT code FROM validated_batch ORDER BY batch_id, code")
+        assert {row["code"] for row in codes} == {"CHANGED_DURING_READ", None}
+        assert account.graph.rows("SELECT SeriesDescription FROM instance") == [{"SeriesDescription": "new"}]
+        assert {account.graph.books(batch).balance for batch in (first, second)} == {0}
+
+    def test_deleted_between_event_and_reading_is_gone(self, account: Account) -> None:
+        account.put("in/a.dcm", dicom())
+        account.container.client.delete_blob("in/a.dcm")
+        (batch,) = account.batches(account.tick())
+        account.graph.run(batch)
+        assert account.graph.rows("SELECT outcome, code FROM validated_batch") == [
+            {"outcome": "quarantined", "code": "OBJECT_GONE"}
+        ]
+        assert account.graph.books(batch).status == Status.CLOSED
+
+
+class TestMessagesThatAreNoEvents:
+    @pytest.fixture(autouse=True)
+    def _again_at_once(self, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+        monkeypatch.setattr("dicom_assets.landing.events.RETRY_SECONDS", 0)
+        yield
+
+    def test_after_five_tries_they_go_unchanged_to_the_poison_queue_and_into_the_errors(self, account: Account) -> None:
+        account.settings = account.settings.model_copy(
+            update={"events": account.settings.events.model_copy(update={"messages_per_tick": 2})}
+        )
+        account.graph = Graph(account.settings, account.graph.instance)
+        account.send("no event of DOE^JANE")
+        account.put("in/a.dcm", dicom())
+        outcomes = []
+        for _ in range(8):
+            found = taken(account)
+            outcomes.append((found.unreadable, found.poisoned))
+        assert sum(poisoned for _, poisoned in outcomes) == 1
+        assert sum(unreadable for unreadable, _ in outcomes) == 4
+        assert (account.left(), account.objects()) == (0, ["a.dcm"])
+        poison = queue_client(EMULATOR, f"{account.queue.queue_name}-poison")
+        assert [message.content for message in poison.receive_messages()] == ["no event of DOE^JANE"]
+        (row,) = account.graph.rows("SELECT stage, code, detail, severity FROM ingestion_errors")
+        assert (row["stage"], row["code"], row["severity"]) == ("event", "EVENT_UNREADABLE", "error")
+        assert "5 times" in row["detail"]
+        assert "DOE" not in row["detail"]
+
+
+def test_listings_that_run_out_of_time_go_on_where_they_ended(account: Account, monkeypatch: Any) -> None:
+    monkeypatch.setattr("dicom_assets.landing.azure.LISTING_ROWS", 2)
+    for number in range(7):
+        account.container.put(f"in/{number}.dcm", b"x")
+    claiming = account.settings.claiming.model_copy(update={"quiet_seconds": 0.0})
+    with Work(account.settings.model_copy(update={"claiming": claiming})) as work:
+        store = open_store(account.settings.sources[0])
+        cursor: str | None = None
+        rounds = 0
+        while rounds == 0 or cursor:
+            _, cursor, failed = claim_by_listing(work, [store], cursor, seconds=0.0)
+            assert failed is None
+            rounds += 1
+        assert rounds > 2
+    assert account.objects() == [f"{n}.dcm" for n in range(7)]
+
+
+def test_one_source_that_is_not_there_holds_up_no_other(account: Account) -> None:
+    account.container.put("in/a.dcm", b"x")
+    claiming = account.settings.claiming.model_copy(update={"quiet_seconds": 0.0})
+    with Work(account.settings.model_copy(update={"claiming": claiming})) as work:
+        missing = account.settings.sources[0].model_copy(update={"name": "x", "root": "az://devstoreaccount1/nothing"})
+        stores = [open_store(missing), open_store(account.settings.sources[0])]
+        claimed, _, failed = claim_by_listing(work, stores, None, 60)
+        assert len(claimed[0].claims) == 1
+        assert isinstance(failed, SourceUnavailable)
+
+
+DAGSTER_YAML = """\
+telemetry: {enabled: false}
+nux: {enabled: false}
+run_monitoring: {enabled: false}
+"""
+
+
+def test_under_a_running_daemon_announced_blobs_end_in_the_lake(account: Account, tmp_path: Path) -> None:
+    home = tmp_path / "home"
+    home.mkdir()
+    (home / "dagster.yaml").write_text(DAGSTER_YAML)
+    config = tmp_path / "dicom-assets.toml"
+    lake = str(tmp_path / "lake-of-daemon")
+    config.write_text(
+        f'lake = "{lake}"\n[reading]\nworkers = 1\n[[sources]]\nname = "pacs"\nroot = "{account.container.url}/in"\n'
+        f'queue = "{account.queue.queue_name}"\n'
+    )
+    for number in range(1, 4):
+        account.put(f"in/{number}.dcm", dicom(1, 1, number))
+    environment = {**os.environ, "DAGSTER_HOME": str(home), "DICOM_ASSETS_CONFIG": str(config)}
+    for name in ("DICOM_ASSETS_LANDING", "DICOM_ASSETS_LAKE"):
+        environment.pop(name, None)
+    daemon = subprocess.Popen(
+        [str(Path(sys.executable).with_name("dagster-daemon")), "run", "-m", "dicom_assets.definitions"],
+        env=environment, cwd=tmp_path, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
+    )  # fmt: skip
+    try:
+        deadline = time.monotonic() + 240
+        closed = False
+        while not closed and time.monotonic() < deadline:
+            time.sleep(2)
+            try:
+                closed = any(books.status == Status.CLOSED for books in all_books(existing(lake)))
+            except LakeError:
+                continue
+        assert closed
+    finally:
+        daemon.terminate()
+        daemon.wait(60)
+    (books,) = all_books(existing(lake))
+    assert (books.source, books.ingested) == ("pacs", 3)
+    assert account.left() == 0
