@@ -1,0 +1,215 @@
+"""The command `dicom-assets` for real: what it prints where, how it ends, and that `sql` only reads the lake."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from subprocess import CompletedProcess
+
+import pytest
+from typer.testing import CliRunner
+
+from dicom_assets.cli import app
+from dicom_assets_tests.support.commands import command
+from dicom_assets_tests.support.dicoms import dicom, uid
+from dicom_assets_tests.support.landings import LandingFolder, put_mixed
+
+SECRETS = ("P0001", "Test^Patient", "Study 1", "0001.dcm", "diagnoses", "other-site", uid(1), "no-identity")
+
+
+@dataclass(frozen=True)
+class Done:
+    """A lake that the command made, and what it printed."""
+
+    folder: Path
+    first: CompletedProcess[str]
+
+    def run(self, *arguments: str, stdin: str | None = None) -> CompletedProcess[str]:
+        """Runs the command on this lake, from a folder that has nothing to do with it."""
+        return command("dicom-assets", *arguments, "--lake", self.folder / "lake", cwd=Path("/"), stdin=stdin)
+
+    def invoke(self, *arguments: str):
+        """The same without a process of its own, for what needs none."""
+        return CliRunner().invoke(app, [*arguments, "--lake", str(self.folder / "lake")])
+
+
+@pytest.fixture(scope="module")
+def done(tmp_path_factory) -> Done:
+    folder = tmp_path_factory.mktemp("cli")
+    put_mixed(LandingFolder(folder / "landing"))
+    elsewhere = tmp_path_factory.mktemp("elsewhere")
+    first = command("dicom-assets", "ingest", "--landing", folder / "landing", "--lake", folder / "lake", cwd=elsewhere)
+    assert list(elsewhere.iterdir()) == []
+    return Done(folder, first)
+
+
+class TestIngest:
+    def test_closes_the_books_prints_them_and_says_on_stderr_how_far_it_is(self, done):
+        assert done.first.returncode == 0, done.first.stderr
+        header, books = (line.split() for line in done.first.stdout.splitlines())
+        assert header == ["batch", "source", "status", "seen", "ingested", "quarantined", "ignored", "deleted"]
+        assert books[1:] == ["landing", "closed", "12", "8", "1", "3", "0"]
+        assert f"Batch {books[0]}: running" in done.first.stderr
+        assert f"Batch {books[0]}: 12 of 12 objects, " in done.first.stderr
+
+    def test_says_nothing_about_patients(self, done):
+        printed = done.first.stdout + done.first.stderr
+        assert [secret for secret in SECRETS if secret in printed] == []
+        state = b"".join(path.read_bytes() for path in (done.folder / "lake.dagster").rglob("*") if path.is_file())
+        assert [secret for secret in SECRETS if secret.encode() in state] == []
+
+    def test_keeps_dagsters_state_beside_the_lake(self, done):
+        assert (done.folder / "lake.dagster" / "dagster.yaml").is_file()
+
+    def test_again_has_nothing_to_do(self, done):
+        again = done.run("ingest", "--landing", str(done.folder / "landing"))
+        assert (again.returncode, again.stdout) == (
+            0,
+            "Nothing new: every object of the landing zone is accounted for.\n",
+        )
+
+    def test_takes_folders_from_the_environment_relative_to_where_it_is_run(self, done):
+        env = {"DICOM_ASSETS_LANDING": "landing", "DICOM_ASSETS_LAKE": "lake"}
+        assert command("dicom-assets", "status", cwd=done.folder, environment=env).stdout.count("closed") == 1
+
+
+class TestStatusAndErrors:
+    def test_status_as_a_table_csv_and_json(self, done):
+        assert done.run("status").stdout == done.first.stdout
+        (row,) = csv.DictReader(io.StringIO(done.invoke("status", "-f", "csv").stdout))
+        (same,) = json.loads(done.invoke("status", "--format", "json").stdout)
+        assert row == {name: str(value) for name, value in same.items()}
+        assert (same["status"], same["seen"], same["quarantined"]) == ("closed", 12, 1)
+
+    def test_errors_are_grouped_by_reason_and_say_what_to_do(self, done):
+        found = done.run("errors", "-f", "json")
+        rows = json.loads(found.stdout)
+        assert [(row["severity"], row["code"], row["objects"]) for row in rows] == [
+            ("error", "MISSING_IDENTITY", 1),
+            ("info", "NOT_DICOM", 2),
+            ("info", "ARCHIVE_EXPANDED", 1),
+        ]
+        assert rows[0]["what to do"].startswith("Supply the UIDs at the source")
+
+    def test_errors_of_one_batch(self, done):
+        assert done.invoke("errors", "--batch", "nope").stdout == "No errors.\n"
+
+    def test_a_lake_that_is_not_there_is_named_and_not_made(self, done):
+        for arguments in (["status"], ["errors"], ["sql", "SELECT 1"]):
+            found = CliRunner().invoke(app, [*arguments, "--lake", str(done.folder / "nowhere")])
+            assert found.exit_code == 2
+            assert "There is no lake at" in found.stderr
+            assert "dicom-assets ingest" in found.stderr
+        assert not (done.folder / "nowhere").exists()
+
+
+class TestSql:
+    def test_prints_a_table_csv_or_json(self, done):
+        query = "SELECT PatientID, count(*) AS n FROM instance GROUP BY 1 ORDER BY 1"
+        assert done.run("sql", query).stdout.splitlines()[1].split() == ["P0001", "4"]
+        assert done.invoke("sql", query, "-f", "csv").stdout == "PatientID,n\nP0001,4\nP0002,1\nP0003,2\n"
+        assert json.loads(done.invoke("sql", query, "-f", "json").stdout)[1] == {"PatientID": "P0002", "n": 1}
+
+    def test_reads_a_query_from_stdin(self, done):
+        assert done.run("sql", "-", "-f", "csv", stdin="SELECT count(*) AS n FROM study;\n").stdout == "n\n3\n"
+
+    @pytest.mark.parametrize("query", ["DESCRIBE study", "SHOW TABLES", "EXPLAIN SELECT * FROM study", "FROM study"])
+    def test_describes_and_explains(self, done, query):
+        assert done.invoke("sql", query).exit_code == 0
+
+    def test_a_mistake_in_a_query_is_told_and_ends_with_2(self, done):
+        found = done.run("sql", "SELECT nope FROM study")
+        assert found.returncode == 2
+        assert found.stderr.startswith("dicom-assets: ")
+        assert "nope" in found.stderr
+        assert "Traceback" not in found.stderr
+
+    @pytest.mark.parametrize(
+        "query",
+        [
+            "COPY study TO '{folder}/stolen.csv'",
+            "COPY (SELECT 1) TO '{folder}/lake/stolen.csv'",
+            "ATTACH '{folder}/lake/x.duckdb'",
+            "INSTALL httpfs",
+            "LOAD httpfs",
+            "SET enable_external_access = true",
+            "RESET lock_configuration",
+            "PRAGMA enable_profiling",
+            "CREATE TABLE t AS SELECT 1",
+            "CREATE VIEW v AS SELECT 1",
+            "DELETE FROM study",
+            "DROP VIEW study",
+            "INSERT INTO study SELECT * FROM study",
+            "UPDATE study SET PatientID = 'x'",
+            "CALL pragma_version()",
+            "EXPORT DATABASE '{folder}/lake/x'",
+            "SELECT 1; SELECT 2",
+            "SELECT 1; SET threads = 1",
+            "EXPLAIN ANALYZE COPY (SELECT 1) TO '{folder}/lake/stolen.csv'",
+            "explain (analyze) DELETE FROM study",
+            "/* x */ EXPLAIN /* y */ ANALYZE CREATE TABLE t AS SELECT 1",
+            "SELECT * FROM read_text('/etc/passwd')",
+            "SELECT * FROM read_text('{folder}/lake/../secret.txt')",
+            "SELECT * FROM '{folder}/other/x.parquet'",
+            "SELECT * FROM read_parquet('{folder}/other/x.parquet')",
+            "SELECT * FROM glob('/etc/*')",
+            "SELECT * FROM read_csv('https://example.org/x.csv')",
+            "SELECT getenv('HOME')",
+            "SELECT nextval('x')",
+            "",
+            ";",
+        ],
+    )
+    def test_refuses_whatever_does_not_just_read_the_lake(self, done, query):
+        import duckdb
+
+        (done.folder / "other").mkdir(exist_ok=True)
+        duckdb.sql("SELECT 1 AS secret").write_parquet(str(done.folder / "other" / "x.parquet"))
+        (done.folder / "secret.txt").write_text("secret")
+        before = sorted((done.folder / "lake").rglob("*"))
+        found = done.invoke("sql", query.format(folder=done.folder))
+        assert found.exit_code == 2, found.stdout
+        assert found.stderr.startswith("dicom-assets: ")
+        assert not found.stdout
+        assert not (done.folder / "stolen.csv").exists()
+        assert sorted((done.folder / "lake").rglob("*")) == before
+
+
+class TestDemo:
+    def test_writes_sample_input_once_and_leaves_what_is_there(self, tmp_path):
+        first = command("dicom-assets", "demo", "landing", cwd=tmp_path)
+        assert first.returncode == 0
+        count = int(first.stdout.split()[0])
+        assert count == sum(path.is_file() for path in (tmp_path / "landing").rglob("*")) > 100
+        (tmp_path / "landing" / "clinical" / "diagnoses.csv").write_text("mine")
+        assert command("dicom-assets", "demo", "landing", cwd=tmp_path).stdout == first.stdout
+        assert (tmp_path / "landing" / "clinical" / "diagnoses.csv").read_text() == "mine"
+
+    def test_a_folder_that_cannot_be_written_is_told(self, tmp_path):
+        (tmp_path / "file").write_text("")
+        found = CliRunner().invoke(app, ["demo", str(tmp_path / "file" / "landing")])
+        assert found.exit_code == 2
+        assert "cannot write sample input to" in found.stderr
+
+
+class TestHelp:
+    def test_every_command_explains_itself(self):
+        for name in ("ingest", "status", "errors", "sql", "demo"):
+            found = CliRunner().invoke(app, [name, "--help"])
+            assert found.exit_code == 0
+            assert "Usage" in found.stdout
+
+    def test_a_paused_batch_ends_with_1_and_says_why_and_resumes_for_one_time(self, tmp_path):
+        landing = LandingFolder(tmp_path / "landing")
+        for number in range(11):
+            landing.put(f"{number}.dcm", dicom(instance=number + 1, StudyInstanceUID=None))
+        arguments = ("dicom-assets", "ingest", "--landing", landing.root, "--lake", tmp_path / "lake")
+        found = command(*arguments, cwd=tmp_path)
+        assert found.returncode == 1
+        assert "paused" in found.stdout
+        assert "validated_batch.gate: 11 of 11 objects are quarantined (100%)" in found.stderr
+        again = command(*arguments, "--quarantined-share", "1", cwd=tmp_path)
+        assert (again.returncode, again.stdout.split()[10]) == (0, "closed")
