@@ -156,14 +156,15 @@ def sql(
     query: Annotated[str, typer.Argument(help="One SELECT over the lake's tables, in DuckDB's SQL; - reads stdin.")],
     lake: LakeOption = None,
     form: FormatOption = Format.TABLE,
+    at: Annotated[str | None, typer.Option("--at", help="The tables as they were at a time, or in a version.")] = None,
 ) -> None:
     """Run read-only SQL over the lake's tables."""
     with _told():
         settings = load(None, lake)
-        from dicom_assets.lake.query import existing, rows, run_read_only
+        from dicom_assets.lake.query import existing, moment, rows, run_read_only
 
         text = sys.stdin.read() if query == "-" else query
-        names, found = rows(run_read_only(existing(settings.lake), text))
+        names, found = rows(run_read_only(existing(settings.lake), text, moment(at) if at else None))
         _print(names, found, form)
 
 

@@ -10,6 +10,7 @@ import random
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from datetime import datetime
 from functools import cached_property
 from typing import Any
 
@@ -37,6 +38,10 @@ _BLOOM = ("SOPInstanceUID", "SeriesInstanceUID", "StudyInstanceUID")
 
 class ForeignTable(LakeError):
     """A Delta table at the place of one of ours has another schema."""
+
+
+class NoSuchVersion(LakeError):
+    """The lake does not have a table, or not in this version."""
 
 
 class Lake:
@@ -67,12 +72,17 @@ class Lake:
         """The file system by which DuckDB reads the tables; None where it reads them itself."""
         return TableFiles(self.files.store) if self.files.place else None
 
-    def table(self, name: str, version: int | None = None) -> DeltaTable:
-        """A table as it is now, or at a version. Raises LakeError."""
+    def table(self, name: str, at: int | datetime | None = None) -> DeltaTable:
+        """A table as it is now, or at a version or time. Raises LakeError; NoSuchVersion when it has none of these."""
         try:
-            return DeltaTable(self.location(name), version=version, storage_options=self.storage_options)
+            table = DeltaTable(self.location(name), storage_options=self.storage_options)
+            if isinstance(at, int) and at > table.version():
+                raise NoSuchVersion(f"Table {name} has no version {at}; the newest is {table.version()}.")
+            if at is not None:
+                table.load_as_version(at)
+            return table
         except TableNotFoundError:
-            raise LakeError(f"There is no table {name} in this lake. Run `dicom-assets ingest` first.") from None
+            raise NoSuchVersion(f"There is no table {name} in this lake. Run `dicom-assets ingest` first.") from None
         except (DeltaError, OSError) as error:
             raise LakeError(self._why(name, error, "opened")) from None
 

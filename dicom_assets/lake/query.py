@@ -7,12 +7,13 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Mapping, Sequence
+from datetime import UTC, datetime
 from pathlib import Path
 
 import duckdb
 import pyarrow as pa
 
-from dicom_assets.lake.delta import Lake
+from dicom_assets.lake.delta import Lake, NoSuchVersion
 from dicom_assets.lake.extents import Within, extents
 from dicom_assets.lake.files import LakeError
 from dicom_assets.lake.registry import TABLES
@@ -78,7 +79,7 @@ def quoted(text: str) -> str:
 def scan(
     lake: Lake,
     name: str,
-    version: int | None = None,
+    at: int | datetime | None = None,
     *,
     within: Within | None = None,
     paths: Sequence[str] | None = None,
@@ -92,7 +93,7 @@ def scan(
     tells the file.
     """
     if paths is None:
-        table = lake.table(name, version)
+        table = lake.table(name, at)
         if within is None:
             files = table.file_uris()
         else:
@@ -126,18 +127,25 @@ def connect(
     tables: Iterable[str] | None = None,
     *,
     within: Mapping[str, Within] | None = None,
-    version: Mapping[str, int] | None = None,
+    at: int | datetime | None = None,
 ) -> duckdb.DuckDBPyConnection:
     """A DuckDB connection in memory with tables of the lake as views.
 
-    within: by table, the values that its view is limited to, so that only files with such values are opened. version:
-    by table, instead of now.
+    within: by table, the values that its view is limited to, so that only files with such values are opened. at: the
+    tables as they were at a time, or those that have a version of this number in that version, instead of as they are.
+    Without `tables`, those of the registry that the lake has.
     """
     connection = connected(lake)
     wanted = list(tables if tables is not None else TABLES)
-    for name in wanted:
+    for name in list(wanted):
         scope = (within or {}).get(name)
-        source = scan(lake, name, (version or {}).get(name), within=scope)
+        try:
+            source = scan(lake, name, at, within=scope)
+        except NoSuchVersion:
+            if tables is not None:
+                raise
+            wanted.remove(name)
+            continue
         connection.execute(f'CREATE VIEW "{name}" AS SELECT * FROM {source}{_where(scope)}')
     for name, (needed, sql) in VIEWS.items():
         if set(needed) <= set(wanted):
@@ -170,12 +178,23 @@ def lock_down(connection: duckdb.DuckDBPyConnection, root: Path | str) -> None:
         connection.execute(statement)
 
 
-def run_read_only(lake: Lake, sql: str) -> duckdb.DuckDBPyConnection:
+def moment(text: str) -> int | datetime:
+    """A version's number or an ISO 8601 time, in UTC where it names no zone. Raises QueryError."""
+    if text.isascii() and text.isdigit():
+        return int(text)
+    try:
+        time = datetime.fromisoformat(text)
+    except ValueError:
+        raise QueryError("Give a time such as 2026-11-20T08:00Z, or the number of a version.") from None
+    return time if time.tzinfo else time.replace(tzinfo=UTC)
+
+
+def run_read_only(lake: Lake, sql: str, at: int | datetime | None = None) -> duckdb.DuckDBPyConnection:
     """Runs one SELECT (or DESCRIBE, SHOW, EXPLAIN) of a user; the connection then holds the result.
 
-    Raises QueryError for anything that is not one reading statement, and for what DuckDB refuses.
+    at: see `connect`. Raises QueryError for anything that is not one reading statement, and for what DuckDB refuses.
     """
-    connection = connect(lake)
+    connection = connect(lake, at=at)
     lock_down(connection, lake.files.local_root or f"{PROTOCOL}://")
     try:
         statements = connection.extract_statements(sql)
@@ -194,6 +213,8 @@ def run_read_only(lake: Lake, sql: str) -> duckdb.DuckDBPyConnection:
 def _words(error: duckdb.Error) -> str:
     """What DuckDB says; of what our own file system raised within it, the last line alone."""
     text = str(error)
+    if isinstance(error, duckdb.IOException) and "No files found" in text:
+        return "A file of that version is gone: it is older than the retention that maintenance keeps."
     return text.strip().rsplit("\n", 1)[-1] if text.startswith("Traceback") else text
 
 
