@@ -18,7 +18,7 @@ import orjson
 from pydicom.datadict import dictionary_VR
 
 from dicom_assets.dicom import flaws
-from dicom_assets.dicom.columns import fill
+from dicom_assets.dicom.columns import CODED, CONVERTERS, fill
 from dicom_assets.dicom.errors import Unreadable
 from dicom_assets.dicom.flaws import DEPTH_CAPPED, HEADER_CAPPED, SOUND, VALUE_INVALID
 from dicom_assets.dicom.header import IDENTITY, Header
@@ -30,9 +30,14 @@ _ORDER = {code: place for place, code in enumerate(CODES)}
 _IDENTITY_TAGS = ("0020000D", "0020000E", "00080018")
 _TRANSFER_SYNTAXES = ("00020010", "00083002")
 """Transfer Syntax UID of File Meta Information; Available Transfer Syntax UID, which services give instead."""
+_COLUMN_TAGS = {f"{tag:08X}": tag for tag in (*CONVERTERS, *CODED) if tag >= 0x00080000}
 _MEDIA_STORAGE_UID = "00020003"
 _PADDED_ONCE = frozenset({"AS", "CS", "DA", "DT", "TM"})
 """VRs of which only the last value loses its padding; the others keep what was written between backslashes."""
+_CODED_TEXT = frozenset({"AE", "AS", "AT", "CS", "DA", "DT", "TM", "UI", "UR"})
+_FREE_TEXT = frozenset({"LO", "LT", "SH", "ST", "UC", "UT"})
+_WHOLE = frozenset({"IS", "SL", "SS", "SV", "UL", "US", "UV"})
+_REAL = frozenset({"DS", "FD", "FL"})
 _INT64 = range(-(2**63), 2**63)
 _HEX = frozenset("0123456789ABCDEF")
 
@@ -55,8 +60,8 @@ def header_from_json(
         found |= flaw
         if element is not None:
             elements[key] = element
-            tag = int(key, 16)
-            if tag >= 0x00080000:
+            tag = _COLUMN_TAGS.get(key)
+            if tag is not None:
                 found |= fill(columns, tag, element, flaw)
     issues = set(flaws.codes(found))
     _place(elements, columns, identity, issues)
@@ -121,20 +126,26 @@ class _Walk:
         """Each element as (key, element or None where it is left out, flaws)."""
         found: list[tuple[str, dict[str, Any] | None, int]] = []
         for written, element in items.items():
-            key = written if written.isupper() or written.isdigit() else written.upper()
-            if len(key) != 8 or not _HEX.issuperset(key) or not isinstance(element, dict):
-                found.append((key, None, VALUE_INVALID))
+            key = _KEYS.get(written) or _key(written)
+            if key is None or not isinstance(element, dict):
+                found.append((written, None, VALUE_INVALID))
+                continue
+            values = element.get("Value")
+            if type(values) is list and len(values) == 1 and _is_plain(element.get("vr"), values[0]):
+                found.append((key, {"vr": element["vr"], "Value": values}, SOUND))
             else:
                 found.append((key, *self._element(key, element, depth)))
         return found
 
     def _element(self, key: str, element: dict[str, Any], depth: int) -> tuple[dict[str, Any] | None, int]:
-        vr = element.get("vr") or _vr_of(key)
+        vr = element.get("vr")
+        if not isinstance(vr, str):
+            vr = _vr_of(key)
         if vr in BULK:
             return None, SOUND
         if vr == "SQ":
             return self._sequence(element.get("Value"), depth)
-        convert = _CONVERT.get(vr) if isinstance(vr, str) else None
+        convert = _CONVERT.get(vr)
         if convert is None:
             return None, VALUE_INVALID
         values = element.get("Value")
@@ -176,6 +187,34 @@ class _Walk:
                 flaw |= VALUE_INVALID
             kept.append(inner)
         return {"vr": "SQ", "Value": kept}, flaw
+
+
+_KEYS: dict[str, str] = {}
+"""Keys that were met, as they are written in a header; bounded by the tags there are in what services send."""
+_MOST_KEYS = 50_000
+
+
+def _key(written: str) -> str | None:
+    """A key in upper case; None where it is no tag."""
+    key = written.upper()
+    if len(key) != 8 or not _HEX.issuperset(key):
+        return None
+    if len(_KEYS) < _MOST_KEYS:
+        _KEYS[written] = key
+    return key
+
+
+def _is_plain(vr: Any, value: Any) -> bool:
+    """Whether an only value is as it is kept already: most are, and need no further look."""
+    kind = type(value)
+    if type(vr) is not str:
+        return False
+    if kind is str:
+        sound = vr in _FREE_TEXT or (vr in _CODED_TEXT and value.isascii())
+        return sound and 0 < len(value) < 1_024 and value[-1] not in " \0" and value[0] != " "
+    if kind is int:
+        return vr in _WHOLE
+    return kind is float and vr in _REAL and abs(value) < 1e308
 
 
 def _vr_of(key: str) -> str:

@@ -30,6 +30,7 @@ ZSTD_MAGIC = b"\x28\xb5\x2f\xfd"
 FIRST_WORDS = b'{"dicom_changes":1,'
 """What the first line of a window file begins with: name and version of the layout."""
 
+_SEQUENCE = re.compile(rb'"sequence":(\d+)[,}]', re.IGNORECASE)
 _MAX_FIRST_LINE = 64 * 2**20
 _MAX_FRAME = 512 * 2**20
 _TIMESTAMP = re.compile(r"(\d{4}-\d\d-\d\d)[Tt ](\d\d:\d\d:\d\d)(?:\.(\d{1,12}))?\s?([Zz]|[+-]\d\d:?\d\d)?")
@@ -233,16 +234,17 @@ class PageHead:
 
 @dataclass(frozen=True, slots=True)
 class PageLine:
-    """One entry of a window file: its place (from 0), the member's name, its version, its bytes, its JSON object.
-
-    value is None when the line is no JSON object.
-    """
+    """One entry of a window file: its place (from 0), the member's name, its version, its bytes."""
 
     number: int
     member: str
     etag: str
     data: bytes
-    value: dict[str, Any] | None
+
+    @property
+    def value(self) -> dict[str, Any] | None:
+        """The entry's JSON object; None when the line is none."""
+        return _object(self.data)
 
 
 def line_digest() -> hashlib.blake2b:
@@ -372,15 +374,31 @@ def _inflate(source: ByteSource, offset: int, frame: Frame) -> list[bytes]:
 def _named(lines: list[bytes], number: int) -> Iterator[PageLine]:
     seen: set[int] = set()
     for place, line in enumerate(lines, start=number):
-        try:
-            value = orjson.loads(line)
-        except orjson.JSONDecodeError:
-            value = None
-        value = value if isinstance(value, dict) else None
-        sequence = None if value is None else sequence_of(value)
+        sequence = _sequence_in(line)
         if sequence is None or sequence in seen:
             member = f"line/{place:06d}"
         else:
             seen.add(sequence)
             member = f"change/{sequence:06d}"
-        yield PageLine(place, member, hashlib.blake2b(line, digest_size=8).hexdigest(), line, value)
+        yield PageLine(place, member, hashlib.blake2b(line, digest_size=8).hexdigest(), line)
+
+
+def _object(line: bytes) -> dict[str, Any] | None:
+    try:
+        value = orjson.loads(line)
+    except orjson.JSONDecodeError:
+        return None
+    return value if isinstance(value, dict) else None
+
+
+def _sequence_in(line: bytes) -> int | None:
+    """Sequence number of an entry's line.
+
+    Metadata has no such key (its keys are tags, `vr`, `Value` and names of representations), and in a string its
+    quotes would be escaped: where the key stands once, it is the entry's, and the line need not be parsed.
+    """
+    found = _SEQUENCE.findall(line)
+    if len(found) == 1 and len(found[0]) <= 18:
+        return int(found[0])
+    value = _object(line)
+    return None if value is None else sequence_of(value)

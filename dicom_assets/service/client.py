@@ -20,6 +20,7 @@ from typing import Any, Self
 import httpx
 import orjson
 
+from dicom_assets.collector import held_back
 from dicom_assets.service.errors import (
     AnswerInvalid,
     AnswerTooLarge,
@@ -58,7 +59,8 @@ class Reply:
         if not self.body:
             return None
         try:
-            return orjson.loads(self.body)
+            with held_back():
+                return orjson.loads(self.body)
         except orjson.JSONDecodeError:
             raise AnswerInvalid(self.service, self.what, "The body is not JSON.", self.status) from None
 

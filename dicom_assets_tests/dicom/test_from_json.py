@@ -152,7 +152,7 @@ JSON_VALUES = st.recursive(
     max_leaves=8,
 )
 KEYS = st.sampled_from(["00080020", "00100010", "00280030", "00081140", "00081032", "00080005", "0020000D", "x"])
-VRS = st.sampled_from([*DECODERS, "SQ", "X", 7])
+VRS = st.just([]) | st.sampled_from([*DECODERS, "SQ", "X", 7, None])
 ELEMENTS = st.fixed_dictionaries({}, optional={"vr": VRS, "Value": JSON_VALUES, "BulkDataURI": JSON_VALUES})
 
 
