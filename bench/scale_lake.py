@@ -18,7 +18,7 @@ import pyarrow as pa
 from dicom_assets.lake.delta import Lake
 from dicom_assets.lake.keys import study_key
 from dicom_assets.lake.registry import TABLES
-from dicom_assets.lake.rewrite import STUDY_FILE_ROWS, put_file, split, swap
+from dicom_assets.lake.rewrite import file_rows, put_file, split, swap
 from dicom_assets.landing.claims import FOLDER as CLAIMS
 from dicom_assets.landing.claims import MANIFEST
 
@@ -176,7 +176,7 @@ def _levels(lake: Lake, start: int, end: int) -> None:
     studies = study_keys(start // PER_STUDY, -(-end // PER_STUDY))
     for name, step in _STEP.items():
         found = rows(name, numbers(start, end, step), studies, "study_key, i")
-        _append(lake, name, split(found, "study_key", STUDY_FILE_ROWS))
+        _append(lake, name, split(found, "study_key", file_rows(name)))
 
 
 def _clustered(lake: Lake, end: int) -> None:
@@ -191,7 +191,7 @@ def _clustered(lake: Lake, end: int) -> None:
             of_each = np.arange(0, PER_STUDY, step)
             all_of_them = (some["study"].to_numpy()[:, None] * PER_STUDY + of_each[None, :]).ravel()
             found = rows(name, pa.table({"i": all_of_them[all_of_them < end]}), some, "study_key, i")
-            _append(lake, name, split(found, "study_key", STUDY_FILE_ROWS))
+            _append(lake, name, split(found, "study_key", file_rows(name)))
 
 
 def _books_and_claims(lake: Lake, batches: int) -> None:

@@ -6,7 +6,7 @@ are swapped (`rewrite`), and when maintenance happens.
 Two layouts. A table that is replaced by batch keeps its files in the order of the batches: neighbours are merged as
 they pile up, so each file holds a narrow range of batch_id. A table that is replaced by study is a tree over the hash
 study_key with eight branches a node: files fall in at the root, where they span all studies, and are handed down a
-level when a node is full, until files of STUDY_FILE_ROWS rows hold a narrow range of studies each. A merge never takes
+level when a node is full, until files of `file_rows` rows hold a narrow range of studies each. A merge never takes
 more than a few hundred thousand rows, whatever the size of the table, and a row is rewritten once a level.
 """
 
@@ -17,6 +17,7 @@ from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
+from functools import partial
 
 import numpy as np
 import numpy.typing as npt
@@ -27,7 +28,7 @@ from dicom_assets.lake.delta import Lake
 from dicom_assets.lake.extents import Extents, extents
 from dicom_assets.lake.files import LakeError
 from dicom_assets.lake.registry import TABLES
-from dicom_assets.lake.rewrite import STUDY_FILE_ROWS, Merge, merge_batches, merge_studies
+from dicom_assets.lake.rewrite import Merge, file_rows, merge_batches, merge_studies
 
 BATCH_FILE_ROWS = 262_144
 BATCH_FILE_BYTES = 96 * 2**20
@@ -39,8 +40,8 @@ NEIGHBOURS = 16
 STRAYS = 64
 """Small files anywhere that are worth a merge."""
 
-FULL_NODE = 4 * STUDY_FILE_ROWS
-"""Rows of a node of the tree at which they are handed down a level."""
+FULL_NODE = 4
+"""Files' worth of rows of a node of the tree at which they are handed down a level."""
 
 CROWDED_NODE = 24
 """Files of a node at which they are merged, however small."""
@@ -80,14 +81,16 @@ def tidy(lake: Lake, name: str, at_most: int = 1) -> int:
             if table.replaced_by == "batch_id":
                 merged = merge_batches(lake, name, neighbours)
             else:
-                merged = merge_studies(lake, name, tree_merge)
+                merged = merge_studies(lake, name, partial(tree_merge, rows_of_file=file_rows(name)))
         if not merged:
             return done
     return at_most
 
 
 def _worth_while(name: str, now: Extents) -> bool:
-    return bool(neighbours(now)) if TABLES[name].replaced_by == "batch_id" else tree_merge(now) is not None
+    if TABLES[name].replaced_by == "batch_id":
+        return bool(neighbours(now))
+    return tree_merge(now, file_rows(name)) is not None
 
 
 def neighbours(now: Extents) -> list[npt.NDArray[np.int64]]:
@@ -132,7 +135,7 @@ def _filled(run: npt.NDArray[np.int64], share: npt.NDArray[np.float64]) -> list[
     return [group for group in groups if len(group) > 1]
 
 
-def tree_merge(now: Extents) -> Merge | None:
+def tree_merge(now: Extents, rows_of_file: int) -> Merge | None:
     """The next merge of a table that is replaced by study; None when no node is full.
 
     The tree is as deep as its rows need: a leaf has room for eight files. Rows of an inner node are handed down to its
@@ -142,7 +145,7 @@ def tree_merge(now: Extents) -> Merge | None:
     if column is None or len(now) < 2:
         return None
     depth_of_leaves = 0
-    while now.rows.sum() > STUDY_FILE_ROWS * 8 ** (depth_of_leaves + 1):
+    while now.rows.sum() > rows_of_file * 8 ** (depth_of_leaves + 1):
         depth_of_leaves += 1
     nodes: dict[tuple[int, int], list[int]] = defaultdict(list)
     for index, (low, high) in enumerate(zip(now.low[column], now.high[column], strict=True)):
@@ -150,12 +153,12 @@ def tree_merge(now: Extents) -> Merge | None:
     for (depth, prefix), files in sorted(nodes.items()):
         rows = int(now.rows[files].sum())
         if depth < depth_of_leaves:
-            full = len(files) > 1 and (rows >= FULL_NODE or len(files) > CROWDED_NODE)
-            if full and rows >= STUDY_FILE_ROWS:
+            full = len(files) > 1 and (rows >= FULL_NODE * rows_of_file or len(files) > CROWDED_NODE)
+            if full and rows >= rows_of_file:
                 return Merge(np.array(files), _branches(depth, prefix))
             if full:
                 return Merge(np.array(files))
-        elif len(files) > 2 * -(-rows // STUDY_FILE_ROWS) + 8:
+        elif len(files) > 2 * -(-rows // rows_of_file) + 8:
             return Merge(np.array(files))
     return None
 

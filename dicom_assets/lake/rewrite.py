@@ -33,11 +33,20 @@ from dicom_assets.lake.files import LakeError
 from dicom_assets.lake.query import connected, scan
 from dicom_assets.lake.registry import TABLES, Table
 
-STUDY_FILE_ROWS = 8_192
-"""Rows of a file of a table that is replaced by study: what one touched study makes a publication rewrite."""
+_FILE_ROWS = {"instance": 8_192, "series": 2_048, "study": 1_024, "imaging_study": 1_024}
+_OTHER_FILE_ROWS = 2_048
 
 ROW_GROUP = 10_000
 """Rows of a row group: a header of 10 KB in each keeps it at 100 MB in memory."""
+
+
+def file_rows(name: str) -> int:
+    """Rows of a file of a table that is replaced by study.
+
+    It is what one touched study makes a publication rewrite, and the table has one file for so many rows to be opened
+    by a query over all of it: less of the one is more of the other.
+    """
+    return _FILE_ROWS.get(name, _OTHER_FILE_ROWS)
 
 
 def replace_keys(lake: Lake, name: str, keys: Sequence[str], rows: pa.Table) -> None:
@@ -63,9 +72,9 @@ def replace_keys(lake: Lake, name: str, keys: Sequence[str], rows: pa.Table) -> 
             own = rows.filter(pc.equal(placed, int(index)))
             kept = _without(get_file(lake, TABLES[name], str(now.paths[index])), column, keys)
             merged = _spliced(kept, own, column)
-            adds += [put_file(lake, TABLES[name], part) for part in split(merged, column, STUDY_FILE_ROWS)]
+            adds += [put_file(lake, TABLES[name], part) for part in split(merged, column, file_rows(name))]
         fresh = rows.filter(pc.equal(placed, -1))
-        adds += [put_file(lake, TABLES[name], part) for part in split(fresh, column, STUDY_FILE_ROWS)]
+        adds += [put_file(lake, TABLES[name], part) for part in split(fresh, column, file_rows(name))]
         return holding, adds
 
     swap(lake, name, change, data_change=True)
@@ -207,7 +216,7 @@ def merge_studies(lake: Lake, name: str, merges: Callable[[Extents], Merge | Non
         adds = [
             put_file(lake, table, part)
             for start, end in zip([0, *edges], [*edges, len(rows)], strict=True)
-            for part in split(rows.slice(start, end - start), column, STUDY_FILE_ROWS)
+            for part in split(rows.slice(start, end - start), column, file_rows(name))
         ]
         return merge.files, adds
 
