@@ -16,7 +16,6 @@ import mmap
 import os
 import pickle
 import queue
-import resource
 import selectors
 import subprocess
 import sys
@@ -30,7 +29,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Protocol, Self, TypeVar
 
-from dicom_assets.batch.worker import IDLE, LENGTH
+from dicom_assets.batch.worker import BASE, IDLE, LENGTH, PROGRESS, resident
 from dicom_assets.settings import ReadingLimits
 
 Result = TypeVar("Result")
@@ -135,7 +134,7 @@ class _Process:
     incoming: bytearray = field(default_factory=bytearray)
     seen: int = IDLE
     since: float = 0.0
-    base_memory: int = 0
+    first_memory: int = 0
 
     def close(self) -> None:
         """Ends the process at once and reaps it."""
@@ -292,7 +291,7 @@ class _Supervisor:
             job = self._waiting.popleft()
             body = pickle.dumps((job.function, job.chunk), protocol=5)
             process.job, process.seen, process.since = job, IDLE, time.monotonic()
-            process.shared[0] = IDLE
+            process.shared[PROGRESS], process.shared[BASE] = IDLE, 0
             process.outgoing = memoryview(LENGTH.pack(len(body)) + body)
             self._write(process)
 
@@ -358,10 +357,16 @@ class _Supervisor:
                 assert job is not None
                 answer = pickle.loads(memoryview(process.incoming)[LENGTH.size :])
                 process.incoming, process.job = bytearray(), None
-                process.base_memory = 0
                 job.answer = answer
                 self._outbox.put(job)
+                self._renew(process)
                 return
+
+    def _renew(self, process: _Process) -> None:
+        """Ends a process that has kept much of what it read, between two chunks and without blame."""
+        process.first_memory = process.first_memory or process.shared[BASE]
+        if resident(process.popen.pid) - process.first_memory > self._limits.worker_memory_bytes // 2:
+            self._forget(process)
 
     def _watch(self) -> None:
         """Ends a process whose object takes too long or too much memory."""
@@ -369,27 +374,27 @@ class _Supervisor:
         for process in list(self._processes):
             if process.job is None:
                 continue
-            index = process.shared[0]
+            index, base = process.shared[PROGRESS], process.shared[BASE]
             if index != process.seen:
                 process.seen, process.since = index, now
             allowed = self._limits.object_seconds + (_START_SECONDS if index == IDLE else 0.0)
             if now - process.since > allowed:
                 self._lost(process, "PARSER_TIMEOUT")
-                continue
-            memory = _resident(process.popen.pid)
-            if index == IDLE or not process.base_memory:
-                process.base_memory = memory
-            elif memory - process.base_memory > self._limits.worker_memory_bytes:
+            elif base and resident(process.popen.pid) - base > self._limits.worker_memory_bytes:
                 self._lost(process, "PARSER_CRASH")
 
-    def _lost(self, process: _Process, code: str) -> None:
-        """Replaces a process. Its chunk is read again without the object that was being read."""
-        index, job = process.shared[0], process.job
+    def _forget(self, process: _Process) -> None:
+        """Ends a process and everything that waits for it."""
         with contextlib.suppress(KeyError):
             self._selector.unregister(process.requests)
         self._selector.unregister(process.results)
         self._processes.remove(process)
         process.close()
+
+    def _lost(self, process: _Process, code: str) -> None:
+        """Replaces a process. Its chunk is read again without the object that was being read."""
+        index, job = process.shared[PROGRESS], process.job
+        self._forget(process)
         if job is None:
             return
         name = job.chunk.objects[index].object_id if 0 <= index < len(job.chunk.objects) else None
@@ -402,11 +407,3 @@ class _Supervisor:
                 self._outbox.put(job)
                 return
         self._waiting.appendleft(job)
-
-
-def _resident(pid: int) -> int:
-    """Bytes of memory that a process holds; 0 where the system does not tell."""
-    try:
-        return int(Path(f"/proc/{pid}/statm").read_text(encoding="ascii").split()[1]) * resource.getpagesize()
-    except (OSError, IndexError):
-        return 0

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from itertools import groupby
 from typing import Any
@@ -49,6 +49,15 @@ class ObjectTask:
     container_size: int | None
     verdict: str | None
     detail: str | None
+    at: Mapping[str, Any] | None = None
+
+    @property
+    def located(self) -> ObjectTask:
+        """The task as it must be opened: at the place where the object lies now."""
+        if self.at is None:
+            return self
+        place = {name: self.at[name] for name in ("uri", "etag", "member", "container_size")}
+        return replace(self, **place, entry=tuple(self.at["entry"] or ()), at=None)
 
 
 @dataclass(frozen=True)
@@ -113,9 +122,11 @@ def judge_chunk(chunk: Chunk, beat: Callable[[int], None]) -> JudgedChunk:
     opening = _open_all(chunk)
     for position in range(len(chunk.objects)):
         beat(position)  # before opening: a nested archive may hang there already
-        task, opened = next(opening)
+        _, opened = next(opening)
+        task = chunk.objects[position]
         _record(chunk, task, _judge(chunk, task, opened, memo, rows), rows)
     opening.close()
+    beat(len(chunk.objects))  # what goes wrong from here on is no object's fault
     parts = {part: parquet_bytes(table) for part, table in _tables(chunk, rows).items() if len(table)}
     outcomes = Counter(row["outcome"] for row in rows.ledger)
     return JudgedChunk(chunk.number, parts, dict(outcomes), len(chunk.objects))
@@ -127,7 +138,8 @@ Opened = OpenObject | ByteSource | ObjectError | None
 def _open_all(chunk: Chunk) -> Generator[tuple[ObjectTask, Opened]]:
     """Each object with its open bytes, or with why there are none; files of their own first fetched side by side."""
     store = open_store(chunk.settings)
-    for container, group in groupby(chunk.objects, key=lambda task: task.uri if task.member is not None else None):
+    located = (task.located for task in chunk.objects)
+    for container, group in groupby(located, key=lambda task: task.uri if task.member is not None else None):
         tasks = list(group)
         if container is None:
             yield from _open_files(store, tasks, chunk)
@@ -237,6 +249,8 @@ def _judge(chunk: Chunk, task: ObjectTask, opened: Opened, memo: Memo, rows: _Ro
         return _settled(task.kind, error.code, error.detail)
     except OSError as error:
         return _settled(task.kind, "READ_FAILED", type(error).__name__)
+    except MemoryError:
+        raise  # this process has grown too far for the next object too; the engine replaces it
     except Exception as error:  # noqa: BLE001 - an object must end in an outcome, whatever its bytes make a parser do
         return _settled(task.kind, "UNPARSEABLE", type(error).__name__)
     return verdict

@@ -25,10 +25,16 @@ import traceback
 from typing import Any
 
 LENGTH = struct.Struct("<Q")
+PROGRESS, BASE = 0, 1
+"""Places in the shared memory: the object that is being read, and the memory in use when the chunk began."""
+
 IDLE = -1
 """Progress between chunks; during one it is the index of the object that is being read."""
 
 CRASH_STATUS = 70
+_RESERVED = 4 << 30  # bytes; an allocator takes a gigabyte at its first use
+_COLLECT_EVERY = 50_000
+"""Containers made between two looks for cycles among the young: seldom enough not to be felt."""
 _PR_SET_PDEATHSIG = 1
 
 
@@ -72,15 +78,27 @@ def _end_with_parent(parent: int, lifeline: int) -> None:
     threading.Thread(target=watch, daemon=True).start()
 
 
-def _limit_memory(growth: int) -> None:
-    """Lets this process grow by `growth` bytes of address space; beyond that MemoryError ends it."""
+def resident(pid: int | str = "self") -> int:
+    """Bytes of memory that a process holds; 0 where the system does not tell."""
     try:
-        with open("/proc/self/statm", encoding="ascii") as file:  # noqa: PTH123 - pathlib is not needed for one number
+        with open(f"/proc/{pid}/statm", encoding="ascii") as file:  # noqa: PTH123 - pathlib costs an import
+            return int(file.read().split()[1]) * resource.getpagesize()
+    except (OSError, IndexError):
+        return 0
+
+
+def _limit_memory(growth: int) -> None:
+    """Bounds the address space, so that one giant allocation fails at once; memory in use is the engine's to watch.
+
+    Threads and allocators reserve address space that they never use, hence the allowance beside `growth` bytes.
+    """
+    try:
+        with open("/proc/self/statm", encoding="ascii") as file:  # noqa: PTH123 - pathlib costs an import
             now = int(file.read().split()[0]) * resource.getpagesize()
     except OSError:
         return
     with contextlib.suppress(ValueError, OSError):
-        resource.setrlimit(resource.RLIMIT_AS, (now + growth, resource.getrlimit(resource.RLIMIT_AS)[1]))
+        resource.setrlimit(resource.RLIMIT_AS, (now + growth + _RESERVED, resource.getrlimit(resource.RLIMIT_AS)[1]))
 
 
 def _where(error: BaseException) -> str:
@@ -97,7 +115,7 @@ def main(requests: int, results: int, progress: int, lifeline: int, parent: int,
     limited = False
 
     def beat(index: int) -> None:
-        shared[0] = index
+        shared[PROGRESS] = index
 
     while True:
         try:
@@ -107,8 +125,9 @@ def main(requests: int, results: int, progress: int, lifeline: int, parent: int,
         if not limited:  # the function's modules are there now; what follows is the objects' own growth
             _limit_memory(memory)
             gc.freeze()
-            gc.disable()
+            gc.set_threshold(_COLLECT_EVERY, 20, 100)
             limited = True
+        shared[BASE] = resident()
         beat(0)
         try:
             answer = (True, function(chunk, beat))

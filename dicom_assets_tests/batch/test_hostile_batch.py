@@ -1,0 +1,120 @@
+"""A landing folder of hostile objects through the real flow: each ends in its code, every good object is ingested."""
+
+import ctypes
+import io
+import logging
+import zipfile
+from types import SimpleNamespace
+
+import pytest
+
+from dicom_assets.batch import judge
+from dicom_assets.batch.engine import ProcessEngine
+from dicom_assets.batch.work import Work
+from dicom_assets.defs.assets import BATCH_ASSETS
+from dicom_assets.lake.query import arrow, connect
+from dicom_assets.landing.claims import claim_new
+from dicom_assets_tests.dicom import raw
+from dicom_assets_tests.dicom.test_hostile import HOSTILE
+from dicom_assets_tests.support.dicoms import dicom
+from dicom_assets_tests.support.lakes import settings_for
+from dicom_assets_tests.support.landings import LandingFolder
+
+CRASHES, HANGS, GROWS = "makes the reader crash", "makes the reader hang", "makes the reader grow"
+GOOD = 30
+
+
+def judge_harmed(chunk, beat):
+    """The real judgement, with a reader that some objects crash, hang or fill up."""
+    read_header = judge.read_header
+
+    def harmed(source, *arguments):
+        content = source.read(0, 4_096)
+        if CRASHES.encode() in content:
+            ctypes.string_at(0)
+        while HANGS.encode() in content:
+            pass
+        held = []
+        while GROWS.encode() in content:
+            held.append(bytearray(16 << 20))
+        return read_header(source, *arguments)
+
+    judge.read_header = harmed
+    try:
+        return judge.judge_chunk(chunk, beat)
+    finally:
+        judge.read_header = read_header
+
+
+class Harmed:
+    """The reading processes, each with the reader above."""
+
+    def __init__(self, engine):
+        self._engine = engine
+
+    def run(self, function, chunks):
+        assert function is judge.judge_chunk
+        return self._engine.run(judge_harmed, chunks)
+
+
+def zip_bomb():
+    buffer = io.BytesIO()
+    with zipfile.ZipFile(buffer, "w", zipfile.ZIP_DEFLATED) as archive:
+        blob = raw.element(0x00291010, "OB", bytes(64 << 20))
+        behind = raw.element(0x00324000, "LT", "only inflating the whole member leads here")
+        archive.writestr("bomb.dcm", raw.dicom(raw.element(0x00290010, "LO", "ACME"), blob, behind))
+    return buffer.getvalue()
+
+
+@pytest.fixture(scope="module")
+def ledger(tmp_path_factory):
+    """(outcome, code) by file name, after one batch with everything in it."""
+    folder = tmp_path_factory.mktemp("hostile")
+    landing = LandingFolder(folder / "landing")
+    for number in range(GOOD):
+        landing.put(f"good/{number:04d}.dcm", dicom(1, 1, number + 1))
+    for number, what in enumerate((CRASHES, HANGS, GROWS)):
+        landing.put(f"good/{number * 9:04d}-bad.dcm", dicom(2, 1, number + 1, SeriesDescription=what))
+    for number, (make, _) in enumerate(HOSTILE.values()):
+        landing.put(f"hostile/{number:02d}.dcm", make())
+    landing.put("hostile/bomb.zip", zip_bomb())
+    limits = {"object_seconds": 2, "worker_memory_bytes": 2**28, "max_inflated_bytes": 32 << 20, "chunk_objects": 16}
+    settings = settings_for(
+        folder / "lake",
+        landing.root,
+        reading={**limits, "workers": 2},
+        archives={"max_inflated_bytes": 8 << 20},
+        gate={"quarantined_share": 1},
+    )
+    with ProcessEngine(settings.reading) as engine, Work(settings, shared_engine=Harmed(engine)) as work:
+        ((made,),) = [claim_new(store, work.log, settings.claiming).claims for store in work.stores()]
+        context = SimpleNamespace(
+            partition_key=made.batch_id, run=SimpleNamespace(run_id="run"), log=logging.getLogger("test")
+        )
+        for asset in BATCH_ASSETS:
+            asset.op.compute_fn.decorated_fn(context, work)
+        sql = "select uri, member, outcome, code from raw_files join validated_batch using (object_id)"
+        rows = arrow(connect(work.lake), sql).to_pylist()
+    return {(row["member"] or row["uri"]).rsplit("/", 1)[-1]: (row["outcome"], row["code"]) for row in rows}
+
+
+def test_every_good_object_is_ingested(ledger):
+    assert [ledger[f"{number:04d}.dcm"] for number in range(GOOD)] == [("ingested", None)] * GOOD
+
+
+def test_each_object_that_ends_a_process_has_its_own_code(ledger):
+    assert ledger["0000-bad.dcm"] == ("quarantined", "PARSER_CRASH")
+    assert ledger["0009-bad.dcm"] == ("quarantined", "PARSER_TIMEOUT")
+    assert ledger["0018-bad.dcm"] == ("quarantined", "PARSER_CRASH")
+
+
+def test_each_hostile_object_ends_in_one_of_its_codes(ledger):
+    for number, (name, (_, expected)) in enumerate(HOSTILE.items()):
+        outcome, code = ledger[f"{number:02d}.dcm"]
+        assert outcome in ("ingested", "quarantined"), name
+        assert expected is None or (code or "sound") in expected, name
+
+
+def test_a_zip_bomb_ends_at_its_limit(ledger):
+    codes = {code for name, (_, code) in ledger.items() if name.startswith("bomb")}
+    assert "ARCHIVE_LIMIT" in codes
