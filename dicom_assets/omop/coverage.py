@@ -85,7 +85,7 @@ UNION ALL
 SELECT 'reports linked to a study', count(*) FILTER (link_state = 'linked'), count(*) FROM diagnostic_report
 UNION ALL
 SELECT 'clinical records with a patient', count(*) FILTER (trim(PatientID) <> ''), count(*)
-FROM clinical WHERE patient_reference IS NOT NULL OR resource_id IS NULL
+FROM clinical WHERE patient_reference IS NOT NULL OR PatientID IS NOT NULL OR resource_id IS NULL
 UNION ALL
 SELECT 'clinical patients with studies', count(*) FILTER (EXISTS (
     SELECT 1 FROM same_patient AS p WHERE p.id = c.id AND p.clinical_issuer IS NOT DISTINCT FROM c.issuer
