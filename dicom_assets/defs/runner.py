@@ -21,6 +21,7 @@ import dagster as dg
 import sqlalchemy
 from dagster._core.storage.tags import PARTITION_NAME_TAG
 
+from dicom_assets.batch import dask_engine
 from dicom_assets.batch.books import Books, Status, books_of
 from dicom_assets.batch.read import Progress
 from dicom_assets.batch.readers import Readers
@@ -180,7 +181,8 @@ class _Runs:
 
     def run(self, batch: str) -> Books:
         """Runs one batch to its end; its books afterwards."""
-        self.readers.start()
+        if dask_engine.address() is None:
+            self.readers.start()
         self._wait_for_others(batch)
         books = books_of(self.work.lake, batch)
         if books is not None and books.status == Status.CLOSED:

@@ -11,6 +11,7 @@ import dagster as dg
 import duckdb
 import pyarrow as pa
 
+from dicom_assets.batch.engine import EngineFailed
 from dicom_assets.batch.work import BatchBusy
 from dicom_assets.defs.partitions import BATCH
 from dicom_assets.lake.codes import Outcome
@@ -107,7 +108,7 @@ def clear_failures() -> Iterator[None]:
         yield
     except FINAL as error:
         raise dg.Failure(str(error), allow_retries=False) from None
-    except (LakeError, SourceUnavailable) as error:
+    except (LakeError, SourceUnavailable, EngineFailed) as error:
         raise dg.Failure(str(error)) from None
     except (duckdb.Error, pa.ArrowException) as error:
         raise dg.Failure(f"The rows of the batch cannot be processed: {type(error).__name__}.") from None
