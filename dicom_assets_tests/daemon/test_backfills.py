@@ -1,0 +1,94 @@
+"""Dagster's own command line on a project folder: backfills drained by a running daemon, single assets by hand."""
+
+from __future__ import annotations
+
+import dagster as dg
+import pytest
+
+from dicom_assets_tests.support.commands import wait_for
+from dicom_assets_tests.support.projects import Project
+
+
+@pytest.fixture(scope="module")
+def project(tmp_path_factory) -> Project:
+    """A project with three closed batches of one series each, known to its own Dagster."""
+    project = Project.make(tmp_path_factory.mktemp("project") / "clone")
+    (project.folder / "dicom-assets.toml").write_text("[claiming]\nbatch_objects = 2\n[reading]\nworkers = 1\n")
+    for study in (1, 2, 3):
+        project.landing.put_series(study, 1, 2)
+    done = project.run("dicom-assets", "ingest")
+    assert done.returncode == 0, done.stderr
+    assert len(project.closed()) == 3
+    return project
+
+
+def runs(project: Project) -> list[dg.DagsterRun]:
+    with dg.DagsterInstance.from_config(str(project.folder)) as instance:
+        return instance.get_runs(dg.RunsFilter(job_name="ingest_batch"))
+
+
+def batches(project: Project) -> list[str]:
+    """The batches in the order in which Dagster knows them."""
+    with dg.DagsterInstance.from_config(str(project.folder)) as instance:
+        return list(instance.get_dynamic_partitions("batch"))
+
+
+def test_the_ingest_of_a_project_folder_is_seen_by_its_dagster(project):
+    assert [run.status for run in runs(project)] == [dg.DagsterRunStatus.SUCCESS] * 3
+    assert set(batches(project)) == project.closed()
+
+
+def test_backfills_of_all_of_some_and_of_a_range_are_drained_by_the_daemon(project):
+    keys = batches(project)
+    wanted = {
+        ("--all",): keys,
+        ("--partitions", f"{keys[0]},{keys[2]}"): [keys[0], keys[2]],
+        ("--from", keys[1], "--to", keys[2]): keys[1:],
+    }
+    with project.daemon() as log:
+        for arguments, expected in wanted.items():
+            before = {run.run_id for run in runs(project)}
+            asked = project.run("dagster", "job", "backfill", "-j", "ingest_batch", *arguments, "--noprompt")
+            assert asked.returncode == 0, asked.stderr
+            made: list[dg.DagsterRun] = []
+
+            def drained(before=before, made=made) -> bool:
+                made[:] = [run for run in runs(project) if run.run_id not in before]
+                return bool(made) and all(run.is_finished for run in made)
+
+            wait_for(f"a backfill {arguments[0]}", drained, log=log)
+            assert sorted(run.tags["dagster/partition"] for run in made) == sorted(expected)
+            assert {run.status for run in made} == {dg.DagsterRunStatus.SUCCESS}
+            assert all("dagster/backfill" in run.tags for run in made)
+            ended = {one.run_id for one in project.books()}
+            assert {run.run_id for run in made} <= ended
+    assert project.closed() == set(keys)
+
+
+class TestASingleAssetByHand:
+    def test_is_materialized_for_one_batch(self, project):
+        done = project.run(
+            "dagster", "asset", "materialize", "--select", "raw_files", "--partition", batches(project)[0],
+            "-m", "dicom_assets.definitions",
+        )  # fmt: skip
+        assert done.returncode == 0, done.stderr
+
+    def test_of_a_partition_that_does_not_exist_says_so(self, project):
+        done = project.run(
+            "dagster", "asset", "materialize", "--select", "raw_files", "--partition", "nope",
+            "-m", "dicom_assets.definitions",
+        )  # fmt: skip
+        assert done.returncode != 0
+        assert "Could not find a partition with key `nope`" in done.stderr + done.stdout
+
+    def test_of_a_partition_that_names_no_batch_says_which_there_are(self, project):
+        with dg.DagsterInstance.from_config(str(project.folder)) as instance:
+            instance.add_dynamic_partitions("batch", ["made-up"])
+        done = project.run(
+            "dagster", "asset", "materialize", "--select", "raw_files", "--partition", "made-up",
+            "-m", "dicom_assets.definitions",
+        )  # fmt: skip
+        assert done.returncode != 0
+        assert "No batch 'made-up' is claimed in this lake. `dicom-assets status` lists the batches" in (
+            done.stderr + done.stdout
+        )
