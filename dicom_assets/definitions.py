@@ -16,6 +16,7 @@ from dicom_assets.defs.assets import ASSETS
 from dicom_assets.defs.blob_events import event_sensors
 from dicom_assets.defs.checks import CHECKS
 from dicom_assets.defs.jobs import JOBS
+from dicom_assets.defs.organize import organize_left, organize_sensor
 from dicom_assets.defs.resources import work_resource
 from dicom_assets.defs.schedules import SCHEDULES
 from dicom_assets.defs.sensors import failure_sensor, new_files
@@ -39,8 +40,8 @@ def build_defs(
     return dg.Definitions(
         assets=[*ASSETS, *services.assets],
         asset_checks=CHECKS,
-        jobs=[*JOBS, *services.jobs],
-        sensors=[new_files, *event_sensors(settings), failure_sensor(settings)],
+        jobs=[*JOBS, organize_left, *services.jobs],
+        sensors=[new_files, *event_sensors(settings), organize_sensor(settings), failure_sensor(settings)],
         schedules=[*SCHEDULES, *services.schedules],
         resources={"work": work_resource(settings, progress, engine), **(resource_overrides or {})},
         executor=dg.in_process_executor,

@@ -19,7 +19,7 @@ from dicom_assets.lake.codes import Kind
 from dicom_assets.landing.archives import ArchiveError, Member, members
 from dicom_assets.landing.changes import PageLine, PageUnreadable, read_head, read_page
 from dicom_assets.landing.sniff import Form, is_system_file, kind_of
-from dicom_assets.landing.store import LandingStore, ObjectError, ObjectRef, OpenObject, object_id
+from dicom_assets.landing.store import LandingStore, ObjectError, ObjectRef, OpenObject, object_id, source_of
 from dicom_assets.settings import ArchiveLimits
 
 HEAD_BYTES = 4_096
@@ -75,8 +75,9 @@ def expand(
     shared = {"batch_id": staging.batch_id, "source": store.name, "claimed_at": manifest["claimed_at"][0].as_py()}
     opened = store.open_all([ObjectRef(o.uri, o.etag, o.size) for o in objects], HEAD_BYTES)
     for claimed, source in zip(objects, opened, strict=True):
+        own = shared | {"source": source_of(store.name, claimed.uri)}
         for row in _rows(claimed, source, store, limits, known):
-            parts.add(shared | row)
+            parts.add(own | row)
         if not isinstance(source, ObjectError):
             source.close()
     parts.flush()

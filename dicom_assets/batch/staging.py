@@ -35,6 +35,18 @@ class Part(StrEnum):
     TOUCHED = "touched_studies"
 
 
+LOCATION = pa.struct(
+    [
+        pa.field("uri", pa.string()),
+        pa.field("etag", pa.string()),
+        pa.field("size", pa.int64()),
+        pa.field("member", pa.string()),
+        pa.field("entry", pa.list_(pa.int64())),
+        pa.field("container_size", pa.int64()),
+    ]
+)
+"""Where an object lies; member, entry and container_size where that is in an archive."""
+
 RAW_STAGED = pa.schema(
     [
         *RAW_FILES.schema,
@@ -42,9 +54,14 @@ RAW_STAGED = pa.schema(
         pa.field("container_size", pa.int64()),
         pa.field("verdict", pa.string()),
         pa.field("detail", pa.string()),
+        pa.field("at", LOCATION),
     ]
 )
-"""raw_files with what reading needs besides: place and size of the container, and a code that is settled already."""
+"""raw_files with what reading needs besides.
+
+entry, container_size: place in the container, and its size. verdict: a code that is settled already. at: where the
+object lies now, if it was moved since it was claimed.
+"""
 
 SCHEMAS: dict[Part, pa.Schema] = {
     Part.RAW: RAW_STAGED,

@@ -15,11 +15,12 @@ from typing import Self
 
 import pyarrow as pa
 
-from dicom_assets.batch import books
+from dicom_assets.batch import books, dask_engine
 from dicom_assets.batch.books import Books, Status
 from dicom_assets.batch.engine import ProcessEngine, ReadingEngine
 from dicom_assets.batch.expand import expand
 from dicom_assets.batch.known import known_before
+from dicom_assets.batch.organize import Organizing, unfinished
 from dicom_assets.batch.publish import publish_rows
 from dicom_assets.batch.read import Progress, read_batch
 from dicom_assets.batch.staging import Part, Staging
@@ -70,7 +71,10 @@ class Work:
 
     @cached_property
     def engine(self) -> ReadingEngine:
-        """What reads: the engine that was given, or processes of its own, which end with this object."""
+        """What reads: the Dask cluster that is named, else the engine that was given, else processes of its own."""
+        where = dask_engine.address()
+        if where is not None:
+            return self._held.enter_context(dask_engine.DaskEngine(where, self.settings.reading))
         return self.shared_engine or self._held.enter_context(ProcessEngine(self.settings.reading))
 
     @cached_property
@@ -104,6 +108,21 @@ class Work:
                 ) from None
             self._batches[batch_id] = BatchWork(self, batch_id, manifest)
         return self._batches[batch_id]
+
+    def organize_left(self) -> list[str]:
+        """Finishes the moving of closed batches that was broken off; which. Raises LakeError, SourceUnavailable."""
+        done: list[str] = []
+        closed = {row.batch_id for row in books.all_books(self.lake) if row.status == Status.CLOSED}
+        for batch_id in unfinished(self.lake.files):
+            if batch_id in closed:
+                with Work(self.settings) as other:
+                    try:
+                        batch = other.batch(batch_id, wait_seconds=0)
+                    except BatchBusy:
+                        continue  # whoever holds it finishes it
+                    batch.organizing.finish()
+                done.append(batch_id)
+        return done
 
     def unstarted(self) -> list[str]:
         """Batches that were claimed and never started, oldest first."""
@@ -141,10 +160,15 @@ class BatchWork:
 
     def begin(self, run_id: str) -> int:
         """Opens the books, expands the manifest and publishes raw_files; how many objects and members there are."""
+        organizing = self.organizing
+        known = books.books_of(self.lake, self.batch_id)
+        organizing.begin_again(closed=known is not None and known.status == Status.CLOSED)
         books.open_batch(self.lake, self.batch_id, self.source.name, run_id, len(self.manifest))
-        store = open_store(self.source)
-        known = known_before(self.lake, self.batch_id)
-        seen = expand(self.manifest, store, self.work.settings.archives, self.staging, known)
+        if organizing.is_placed:
+            seen = organizing.stage(self.staging)
+        else:
+            before = known_before(self.lake, self.batch_id)
+            seen = expand(self.manifest, organizing.store, self.work.settings.archives, self.staging, before)
         publish_rows(self.lake, self.staging, Part.RAW)
         books.open_batch(self.lake, self.batch_id, self.source.name, run_id, seen)
         return seen
@@ -157,9 +181,20 @@ class BatchWork:
         publish_rows(self.lake, self.staging, Part.LEDGER)
         return outcomes
 
+    @property
+    def organizing(self) -> Organizing:
+        """The moving of the batch's objects, for sources in mode `organize`."""
+        return Organizing(self.lake, open_store(self.source), self.batch_id, self.work.settings)
+
     def close(self, run_id: str) -> Books:
-        """Closes the books."""
-        return books.close_batch(self.lake, self.staging, run_id)
+        """Closes the books; in mode `organize` then moves what was ingested. Raises LakeError, SourceUnavailable."""
+        organizing = self.organizing
+        if organizing.is_placed or (self.source.mode == "organize" and self.staging.left()):
+            organizing.prepare(self.staging, compress=self.source.compress)
+        closed = books.close_batch(self.lake, self.staging, run_id)
+        if organizing.is_planned:
+            organizing.finish()
+        return closed
 
     def stop(self, status: Status, reason: str, run_id: str) -> Books:
         """Pauses the batch, or marks it failed."""

@@ -117,6 +117,8 @@ def ingest(
     with Work(settings) as work, _alone(work, say), Readers(settings.reading) as readers:
         runs = _Runs(work, instance, readers, say, progress)
         started = time.monotonic()
+        for batch in work.organize_left():
+            say(f"Batch {batch}: the moving of its objects was broken off and is finished now.")
         while True:
             rounds, unavailable = _claim(work)
             batches = [batch for batch in work.unclosed() if batch not in done]

@@ -130,6 +130,11 @@ class LocalFolder:
         """The source's name."""
         return self._name
 
+    @property
+    def root(self) -> Path:
+        """The folder."""
+        return Path(os.fsdecode(self._root))
+
     def below_root(self, uri: str) -> str:
         """The path of an object below the source's root."""
         return path_of(uri).removeprefix(os.fsdecode(self._root).rstrip("/") + "/")

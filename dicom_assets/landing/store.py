@@ -7,9 +7,11 @@ what they are (sniffing), what is in them (archives).
 from __future__ import annotations
 
 import hashlib
+import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Protocol
+from urllib.parse import unquote
 
 import pyarrow as pa
 
@@ -18,6 +20,22 @@ from dicom_assets.lake.registry import OWN
 
 LISTING = pa.schema([OWN[name].field for name in ("uri", "etag", "size", "modified_at")])
 """Columns of a listing; `uri` is absolute, `etag` changes whenever the bytes may have changed."""
+
+ORGANIZED = ("Process", "Failed", "External", "Inventory")
+"""Folders below the root of an organized source that are never listed; objects arrive anywhere else in it."""
+
+_PARTITION = re.compile(r"(?:^|/)AHDS/[^/]+/dicom/[^/]+/([^/]+)/[^/]+$").search
+DEFAULT_PARTITION = "microsoft.default"
+
+
+def source_of(source: str, uri: str) -> str:
+    """The source of an object, with the data partition of a DICOM service behind it.
+
+    Below `AHDS/{workspace}/dicom/{service}/{partition}/` two partitions may hold the same UIDs. The default one adds
+    nothing.
+    """
+    found = _PARTITION(uri)
+    return source if found is None or found[1].lower() == DEFAULT_PARTITION else f"{source}/{unquote(found[1])}"
 
 
 class SourceUnavailable(Exception):

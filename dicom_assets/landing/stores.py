@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from dicom_assets.lake.azure import SCHEMES, AddressError
 from dicom_assets.landing.local import LocalFolder
-from dicom_assets.landing.store import LandingStore
+from dicom_assets.landing.store import ORGANIZED, LandingStore
 from dicom_assets.settings import SettingsError, SourceSettings
 
 
@@ -17,6 +17,8 @@ def open_store(settings: SourceSettings) -> LandingStore:
     Nothing is reached yet, so a folder that is missing shows when it is listed. SettingsError when no store serves
     such a root, or a pattern is wrong.
     """
+    if settings.mode == "organize":
+        settings = settings.model_copy(update={"exclude": (*settings.exclude, *(f"{name}/**" for name in ORGANIZED))})
     scheme, separator, rest = settings.root.partition("://")
     if not separator or (scheme == "file" and rest.startswith("/")):
         try:

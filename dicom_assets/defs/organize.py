@@ -1,0 +1,52 @@
+"""What a kill left of moving objects in sources of mode `organize`: a sensor that looks, a job that finishes it.
+
+Belongs here: when it happens. As a rule the asset `cleanup` moves. Does not belong here: the moving (`batch.organize`).
+"""
+
+import dagster as dg
+
+from dicom_assets.batch.organize import unfinished
+from dicom_assets.defs.resources import WorkParam
+from dicom_assets.defs.tables import clear_failures
+from dicom_assets.lake.files import LakeError
+from dicom_assets.settings import Settings
+
+INTERVAL_SECONDS = 300
+
+
+@dg.op(description="Finishes the moving of closed batches that was broken off.")
+def organize(context: dg.OpExecutionContext, work: WorkParam) -> None:
+    """Goes on with every plan that is not finished and that nobody is at."""
+    with clear_failures():
+        done = work.organize_left()
+    context.log.info("%d batches organized", len(done))
+
+
+@dg.job(executor_def=dg.in_process_executor, description="Finishes the moving of closed batches that was broken off.")
+def organize_left() -> None:
+    """Finishes what was left."""
+    organize()
+
+
+def organize_sensor(settings: Settings) -> dg.SensorDefinition:
+    """The sensor; it runs by itself where a source is organized."""
+    any_organized = any(source.mode == "organize" for source in settings.sources)
+
+    @dg.sensor(
+        name="left_unorganized",
+        job=organize_left,
+        minimum_interval_seconds=INTERVAL_SECONDS,
+        default_status=dg.DefaultSensorStatus.RUNNING if any_organized else dg.DefaultSensorStatus.STOPPED,
+        description="Looks for batches whose objects were not moved to the end.",
+    )
+    def left_unorganized(context: dg.SensorEvaluationContext, work: WorkParam) -> dg.RunRequest | dg.SkipReason:
+        """One tick: a run when the last tick has seen the same batch already, so that one under way is left alone."""
+        try:
+            left = unfinished(work.lake.files)
+        except LakeError as error:
+            raise dg.Failure(str(error)) from None
+        still = set(left) & set((context.cursor or "").split())
+        context.update_cursor(" ".join(left))
+        return dg.RunRequest() if still else dg.SkipReason("Nothing was left.")
+
+    return left_unorganized
