@@ -150,9 +150,7 @@ def parse(body: ByteSource, start: int, preface: Preface, limits: ReadingLimits)
     raise Unreadable("UNPARSEABLE", "pydicom cannot read the data set")
 
 
-def _read(
-    file: BinaryIO, body: ByteSource, start: int, preface: Preface, limits: ReadingLimits
-) -> list[Dataset]:
+def _read(file: BinaryIO, body: ByteSource, start: int, preface: Preface, limits: ReadingLimits) -> list[Dataset]:
     """Command set, if any, and data set."""
     file.seek(start)
     sets = []

@@ -16,6 +16,7 @@ import orjson
 from dicom_assets.dicom import elements, fallback, flaws
 from dicom_assets.dicom.charset import DEFAULT
 from dicom_assets.dicom.errors import NotDicom, Unreadable
+from dicom_assets.dicom.items import BROKEN, Unusual
 from dicom_assets.dicom.memo import Memo
 from dicom_assets.dicom.parsed import Parsed
 from dicom_assets.dicom.pixels import pixel_issues
@@ -74,10 +75,10 @@ def read_header(source: ByteSource, limits: ReadingLimits, memo: Memo | None = N
     reason: str | None = None
     try:
         found = elements.parse(body, start, window, 0, preface, limits, memo)
-    except elements.Unusual as unusual:
+    except Unusual as unusual:
         reason = unusual.reason
         found = fallback.parse(body, start, preface, limits)
-        found.flaws |= flaws.VALUE_INVALID if reason in elements.BROKEN else flaws.SOUND
+        found.flaws |= flaws.VALUE_INVALID if reason in BROKEN else flaws.SOUND
     columns = found.columns
     if columns.get("SOPClassUID") == MEDIA_DIRECTORY:
         return _MEDIA_DIRECTORY

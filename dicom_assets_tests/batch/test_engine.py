@@ -147,7 +147,7 @@ def test_results_larger_than_a_pipe_arrive_whole(engine):
 
 
 def test_reading_processes_hold_neither_dagster_nor_a_table_engine(engine):
-    assert [result for result in engine.run(modules, [chunk(0)])] == [[]]
+    assert list(engine.run(modules, [chunk(0)])) == [[]]
 
 
 def test_no_more_chunks_are_taken_than_may_be_on_the_way(engine):

@@ -10,6 +10,7 @@ from pydicom import config
 
 from dicom_assets.dicom import elements
 from dicom_assets.dicom.header import Memo, NotDicom, Unreadable, read_header
+from dicom_assets.dicom.items import Unusual
 from dicom_assets.dicom.source import BytesSource
 from dicom_assets.dicom.values import BULK
 from dicom_assets.settings import ReadingLimits
@@ -38,7 +39,7 @@ def by_pydicom_tier(data, monkeypatch, limits=LIMITS):
     """The same as `outcome` with tier 1 out of the way."""
 
     def unusual(*_):
-        raise elements.Unusual("test")
+        raise Unusual("test")
 
     with monkeypatch.context() as patch:
         patch.setattr(elements, "parse", unusual)
