@@ -160,7 +160,7 @@ class Organizing:
 
     def prepare(self, staging: Staging, *, compress: bool) -> None:
         """Writes the plan from what is staged, unless there is one, and marks it as unfinished. Raises LakeError."""
-        self._files.put(self._mark, b"")
+        self._files.put(f"{self._mark}/yes", b"")
         if self.is_planned:
             return
         rows = staging.read(Part.RAW).to_pylist()
@@ -400,7 +400,7 @@ class Organizing:
 
 def unfinished(files: LakeFiles) -> list[str]:
     """Batches whose plan is not finished, oldest first."""
-    return [name.rsplit("/", 1)[-1] for name in files.names(f"{FOLDER}/unfinished")]
+    return [name.split("/")[-2] for name in files.names(f"{FOLDER}/unfinished")]
 
 
 def _by_container(rows: Iterable[dict[str, Any]]) -> dict[str, list[dict[str, Any]]]:

@@ -234,7 +234,6 @@ class ContainerMover:
                     f"{old.url}?{found.secret}" if found.kind == "sas" else old.url,
                     source_etag=f'"{claimed.etag}"',
                     source_match_condition=MatchConditions.IfNotModified,
-                    etag="*",
                     match_condition=MatchConditions.IfMissing,
                 )
             except FAILURES as error:
