@@ -81,13 +81,14 @@ def versions() -> dict[str, str]:
 
 
 def can_open(chunk: Any) -> bool:
-    """Whether the first object of a chunk can be opened from here."""
-    if not chunk.objects:
+    """Whether the first object of a chunk can be opened from here; True for one that comes from no source."""
+    settings = getattr(chunk, "settings", None)
+    if settings is None or not chunk.objects:
         return True
     first = chunk.objects[0]
-    first = first.located() if hasattr(first, "located") else first
+    first = getattr(first, "located", first)
     try:
-        store = open_store(chunk.settings)
+        store = open_store(settings)
         (opened,) = store.open_all([ObjectRef(first.uri, first.etag, 0)], 1)
     except (SourceUnavailable, SettingsError, OSError, ValueError):
         return False
@@ -209,7 +210,7 @@ class DaskEngine:
         if differing:
             shown = "; ".join(differing[:_SHOWN])
             raise EngineFailed(f"Versions differ between Dask workers and this run: {shown}. Install the same ones.")
-        blind = sorted(worker for worker, reaches in reached.items() if not reaches)
+        blind = sorted(worker for worker in theirs if not reached.get(worker))
         if blind and can_open(chunk):
             raise EngineFailed(
                 f"{len(blind)} Dask workers cannot open objects of the landing zone that this run can open "
