@@ -186,13 +186,13 @@ class DaskEngine:
         """That workers are there, run the same versions, and reach the landing zone. Raises EngineFailed."""
         try:
             self._client.wait_for_workers(1, timeout=_WORKER_SECONDS)
-            theirs: Mapping[str, dict[str, str]] = self._client.run(versions, on_error="ignore")
-            reached: Mapping[str, bool] = self._client.run(can_open, chunk, on_error="ignore")
+            theirs = self._everywhere(versions)
+            reached = self._everywhere(can_open, chunk)
         except TimeoutError:
             raise EngineFailed(f"The Dask cluster has no worker after {_WORKER_SECONDS} s. Start some.") from None
         except OSError as error:
             raise EngineFailed(f"The Dask scheduler is gone ({type(error).__name__}). Run the batch again.") from None
-        without = sorted(set(self._client.nthreads()) - set(theirs))
+        without = sorted(worker for worker, answer in theirs.items() if not isinstance(answer, dict))
         if without:
             raise EngineFailed(
                 f"{len(without)} Dask workers do not have dicom_assets ({', '.join(without[:_SHOWN])}). "
@@ -210,12 +210,17 @@ class DaskEngine:
         if differing:
             shown = "; ".join(differing[:_SHOWN])
             raise EngineFailed(f"Versions differ between Dask workers and this run: {shown}. Install the same ones.")
-        blind = sorted(worker for worker in theirs if not reached.get(worker))
+        blind = sorted(worker for worker, answer in reached.items() if answer is not True)
         if blind and can_open(chunk):
             raise EngineFailed(
                 f"{len(blind)} Dask workers cannot open objects of the landing zone that this run can open "
                 f"({', '.join(blind[:_SHOWN])}). Mount the folder there, or give the workers the same credentials."
             )
+
+    def _everywhere(self, function: Callable[..., Any], *arguments: Any) -> dict[str, Any]:
+        """What a function returns or raises on each worker; workers that are lost meanwhile are left out."""
+        answers: Mapping[str, Any] = self._client.run(function, *arguments, on_error="return")
+        return {worker: answer for worker, answer in answers.items() if not isinstance(answer, OSError)}
 
 
 def address(environment: Mapping[str, str] = os.environ) -> str | None:
