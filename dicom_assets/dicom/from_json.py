@@ -55,14 +55,7 @@ def header_from_json(
     walk = _Walk(limits)
     elements: dict[str, Any] = {}
     columns: dict[str, Any] = {}
-    found = SOUND
-    for key, element, flaw in walk.elements(metadata, 1):
-        found |= flaw
-        if element is not None:
-            elements[key] = element
-            tag = _COLUMN_TAGS.get(key)
-            if tag is not None:
-                found |= fill(columns, tag, element, flaw)
+    found = walk.run(metadata, 1, elements, columns)
     issues = set(flaws.codes(found))
     _place(elements, columns, identity, issues)
     for key in _TRANSFER_SYNTAXES:
@@ -122,20 +115,28 @@ class _Walk:
         self._depth = limits.max_depth
         self._bytes = limits.max_value_bytes
 
-    def elements(self, items: Mapping[str, Any], depth: int) -> list[tuple[str, dict[str, Any] | None, int]]:
-        """Each element as (key, element or None where it is left out, flaws)."""
-        found: list[tuple[str, dict[str, Any] | None, int]] = []
+    def run(
+        self, items: Mapping[str, Any], depth: int, kept: dict[str, Any], columns: dict[str, Any] | None = None
+    ) -> int:
+        """Puts each element into `kept`, and what columns take of it into `columns`; returns the flaws."""
+        flaws = SOUND
         for written, element in items.items():
             key = _KEYS.get(written) or _key(written)
-            if key is None or not isinstance(element, dict):
-                found.append((written, None, VALUE_INVALID))
+            if key is None or type(element) is not dict:
+                flaws |= VALUE_INVALID
                 continue
-            values = element.get("Value")
-            if type(values) is list and len(values) == 1 and _is_plain(element.get("vr"), values[0]):
-                found.append((key, {"vr": element["vr"], "Value": values}, SOUND))
+            vr, values = element.get("vr"), element.get("Value")
+            if type(values) is list and len(values) == 1 and type(vr) is str and _PLAIN[type(values[0])](vr, values[0]):
+                found: dict[str, Any] | None = {"vr": vr, "Value": values}
+                flaw = SOUND
             else:
-                found.append((key, *self._element(key, element, depth)))
-        return found
+                found, flaw = self._element(key, element, depth)
+            flaws |= flaw
+            if found is not None:
+                kept[key] = found
+                if columns is not None and (tag := _COLUMN_TAGS.get(key)) is not None:
+                    flaws |= fill(columns, tag, found, flaw)
+        return flaws
 
     def _element(self, key: str, element: dict[str, Any], depth: int) -> tuple[dict[str, Any] | None, int]:
         vr = element.get("vr")
@@ -179,10 +180,7 @@ class _Walk:
         for item in items:
             inner: dict[str, Any] = {}
             if isinstance(item, dict):
-                for key, element, wrong in self.elements(item, depth + 1):
-                    flaw |= wrong
-                    if element is not None:
-                        inner[key] = element
+                flaw |= self.run(item, depth + 1, inner)
             elif item is not None:
                 flaw |= VALUE_INVALID
             kept.append(inner)
@@ -204,17 +202,25 @@ def _key(written: str) -> str | None:
     return key
 
 
-def _is_plain(vr: Any, value: Any) -> bool:
-    """Whether an only value is as it is kept already: most are, and need no further look."""
-    kind = type(value)
-    if type(vr) is not str:
-        return False
-    if kind is str:
-        sound = vr in _FREE_TEXT or (vr in _CODED_TEXT and value.isascii())
-        return sound and 0 < len(value) < 1_024 and value[-1] not in " \0" and value[0] != " "
-    if kind is int:
-        return vr in _WHOLE
-    return kind is float and vr in _REAL and abs(value) < 1e308
+def _plain_text(vr: str, value: str) -> bool:
+    sound = vr in _FREE_TEXT or (vr in _CODED_TEXT and value.isascii())
+    return sound and 0 < len(value) < 1_024 and value[-1] not in " \0" and value[0] != " "
+
+
+class _Plain(dict[type, Callable[[str, Any], bool]]):
+    """By type of an only value: whether it is as it is kept already. Most are, and need no further look."""
+
+    def __missing__(self, kind: type) -> Callable[[str, Any], bool]:
+        return lambda vr, value: False
+
+
+_PLAIN = _Plain(
+    {
+        str: _plain_text,
+        int: lambda vr, value: vr in _WHOLE,
+        float: lambda vr, value: vr in _REAL and abs(value) < 1e308,
+    }
+)
 
 
 def _vr_of(key: str) -> str:
