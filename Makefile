@@ -41,7 +41,12 @@ docs: $(VENV)/installed
 	$(BIN)/python -m dicom_assets.docs
 
 bench: $(VENV)/installed
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[bench]' -c constraints.txt
 	$(BIN)/python -m bench
+
+fuzz: $(VENV)/installed
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[fuzz]' -c constraints.txt
+	$(BIN)/python -m fuzz.reader --seconds $(or $(SECONDS),600)
 
 # Servers and checkers that some tests talk to: Azurite, and the official FHIR definitions.
 node: node_modules/.bin/azurite

@@ -11,6 +11,8 @@ from dataclasses import dataclass, field
 from types import TracebackType
 from typing import Any, Self
 
+import pyarrow as pa
+
 from dicom_assets.batch import judge
 from dicom_assets.batch.engine import Beat, ProcessEngine, Result, worker_count
 from dicom_assets.settings import ReadingLimits
@@ -26,7 +28,7 @@ class _Nothing:
 
 def imported(chunk: _Nothing, beat: Beat) -> int:
     """What a process does to be ready: this function's module has imported the reader."""
-    return len(chunk.objects)
+    return len(pa.array(chunk.objects, pa.null()))  # pyarrow imports pandas at the first array
 
 
 class Readers:
