@@ -131,17 +131,44 @@ class GateSettings(_Section):
     warning_share: Annotated[float, Field(ge=0, le=1)] = 0.50
 
 
+class DatasetSettings(_Section):
+    """One set of clinical tables, delivered as CSV or Parquet again and again.
+
+    name: record type of its records and, after `clinical_`, a view of typed columns. files: patterns over the path
+    below the root, or over a member's path. key_columns: a record with the same values replaces the older one, whatever
+    file it stands in; without them a newer version of a file replaces the whole file. date_column: becomes
+    effective_at.
+    """
+
+    name: Annotated[str, Field(pattern=r"^[a-z][a-z0-9_]{0,40}$")]
+    files: Annotated[tuple[str, ...], Field(min_length=1)]
+    patient_id_column: str
+    issuer_column: str | None = None
+    issuer: str | None = None
+    date_column: str | None = None
+    key_columns: tuple[str, ...] = ()
+
+
 class ClinicalSettings(_Section):
     """How clinical tables are recognised. Column names are compared without regard to case, space, `_` and `-`.
 
     encoding: codec of CSV files, such as cp1250 or shift_jis; without one it is detected (UTF-8, UTF-16, Windows-1252).
+    datasets: tables with columns of their own; the first one whose patterns match a file counts. A table that none of
+    them matches is read by the columns above, each record under its place in its file.
     """
 
     patient_id_columns: tuple[str, ...] = ("PatientID", "patient_id", "MRN", "person_source_value")
     issuer_columns: tuple[str, ...] = ("IssuerOfPatientID", "issuer")
     issuer: str | None = None
-    key_columns: tuple[str, ...] = ()
     encoding: str | None = None
+    datasets: tuple[DatasetSettings, ...] = ()
+
+    @field_validator("datasets")
+    @classmethod
+    def _distinct(cls, datasets: tuple[DatasetSettings, ...]) -> tuple[DatasetSettings, ...]:
+        if len({dataset.name for dataset in datasets}) != len(datasets):
+            raise ValueError("two datasets have the same name")
+        return datasets
 
     @field_validator("encoding")
     @classmethod
@@ -186,9 +213,14 @@ class OmopSettings(_Section):
 
 
 class MaintenanceSettings(_Section):
-    """How long replaced versions of the tables stay readable."""
+    """How long replaced versions of the tables stay readable, and closed batches stay partitions of Dagster.
+
+    partition_days: a batch that closed before is taken off Dagster's list, which is kept for some ten thousand keys;
+    its books and its rows stay. 0 keeps all.
+    """
 
     retention_hours: Annotated[int, Field(ge=0)] = 720
+    partition_days: Annotated[int, Field(ge=0)] = 365
 
 
 class ServiceSettings(_Section):

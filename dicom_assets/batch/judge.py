@@ -7,6 +7,7 @@ Parquet. Does not belong here: how a header is read (`dicom`), how processes are
 
 from __future__ import annotations
 
+import re
 from collections import Counter
 from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -28,9 +29,17 @@ from dicom_assets.lake.files import parquet_bytes
 from dicom_assets.lake.registry import FLAT_METADATA
 from dicom_assets.landing.archives import open_members
 from dicom_assets.landing.changes import EntryInvalid, PageUnreadable
+from dicom_assets.landing.globs import pattern_regex
 from dicom_assets.landing.store import LandingStore, ObjectError, ObjectRef, OpenObject
 from dicom_assets.landing.stores import open_store
-from dicom_assets.settings import ArchiveLimits, ClinicalSettings, FhirSettings, ReadingLimits, SourceSettings
+from dicom_assets.settings import (
+    ArchiveLimits,
+    ClinicalSettings,
+    DatasetSettings,
+    FhirSettings,
+    ReadingLimits,
+    SourceSettings,
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -274,7 +283,7 @@ def _read_clinical(chunk: Chunk, task: ObjectTask, opened: ByteSource, rows: _Ro
     from dicom_assets.clinical.records import read_records  # slow to import, and few workers need it
 
     tables, errors = [], []
-    for part in read_records(opened, chunk.clinical, chunk.fhir):
+    for part in read_records(opened, chunk.clinical, chunk.fhir, _dataset(chunk, task)):
         tables.append(_clinical_rows(chunk, task, part.records))
         errors += [_error(chunk, task, "record", "RECORD_INVALID", e.detail, e.record) for e in part.errors]
     rows.clinical += tables
@@ -375,6 +384,19 @@ def _flat_rows(chunk: Chunk, accepted: Sequence[tuple[ObjectTask, Header, Versio
 def _own_version(chunk: Chunk, task: ObjectTask) -> Version:
     """A file's own version: the time of its last modification."""
     return Version(task.source, "upsert", task.modified_at or chunk.claimed_at, "", 0, task.uri)
+
+
+def _dataset(chunk: Chunk, task: ObjectTask) -> DatasetSettings | None:
+    """The configured dataset that a file belongs to, by its path below the root or in its archive."""
+    if not chunk.clinical.datasets:
+        return None
+    path = open_store(chunk.settings).below_root(task.uri)
+    for dataset in chunk.clinical.datasets:
+        for pattern in dataset.files:
+            regex = pattern_regex(pattern)
+            if any(name is not None and re.fullmatch(regex, name) for name in (path, task.member)):
+                return dataset
+    return None
 
 
 def _clinical_rows(chunk: Chunk, task: ObjectTask, records: pa.Table) -> pa.Table:

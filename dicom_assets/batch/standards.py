@@ -90,6 +90,8 @@ def publish_imaging_study(lake: Lake, staging: Staging, settings: Settings) -> t
     """
     touched = touched_studies(staging)
     wanted = touched["study_key"].to_pylist()
+    if not wanted:
+        return 0, 0
     names = ["study", "series", "instance", "flat_metadata"]
     with lake.committing(IMAGING_STUDY.name):
         with connect(lake, names, within=study_scope(lake, names, wanted)) as connection:
@@ -268,6 +270,8 @@ def occurrences(lake: Lake, staging: Staging, settings: Settings) -> Occurrences
     Raises MappingError.
     """
     touched = touched_studies(staging)
+    if not len(touched):
+        return Occurrences((), (), IdMaps())
     scope = study_scope(lake, ["flat_metadata"], touched["study_key"].to_pylist())
     with connect(lake, ["flat_metadata"], within=scope) as connection:
         connection.register("touched", touched)
@@ -314,6 +318,8 @@ def publish_identifiers(lake: Lake, staging: Staging, settings: Settings) -> int
     """
     found = occurrences(lake, staging, settings)
     wanted = image_occurrence.wanted(found.series, found.maps)
+    if not wanted:
+        return 0
     with lake.committing(OMOP_IDENTIFIER.name):
         known, last = _known(lake, wanted)
         fresh = allocate(wanted, known, last, staging.batch_id)
@@ -331,6 +337,8 @@ def publish_occurrences(lake: Lake, staging: Staging, settings: Settings, name: 
     tables = concepts.load(settings.omop.modality_concepts, settings.omop.anatomic_site_concepts)
     with lake.committing(name):
         found = occurrences(lake, staging, settings)
+        if not found.uids:
+            return 0
         ids, _ = _known(lake, image_occurrence.wanted(found.series, found.maps))
         context = image_occurrence.Context(tables, found.maps, settings.omop.wadors_base)
         made = image_occurrence.rows(found.series, ids, context)

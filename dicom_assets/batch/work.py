@@ -15,7 +15,7 @@ from typing import Self
 
 import pyarrow as pa
 
-from dicom_assets.batch import books, dask_engine
+from dicom_assets.batch import books, dask_engine, datasets
 from dicom_assets.batch.books import Books, Status
 from dicom_assets.batch.engine import ProcessEngine, ReadingEngine
 from dicom_assets.batch.expand import expand
@@ -178,6 +178,7 @@ class BatchWork:
         outcomes = read_batch(
             self.staging, self.work.settings, self.source, self.work.engine, run_id, self.work.progress
         )
+        datasets.fit(self.lake, self.staging, self.work.settings.clinical, run_id)
         publish_rows(self.lake, self.staging, Part.LEDGER)
         return outcomes
 

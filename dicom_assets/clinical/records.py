@@ -9,15 +9,18 @@ from collections.abc import Iterator
 
 from dicom_assets.clinical.framing import looks_like_fhir
 from dicom_assets.clinical.source import Bytes, ClinicalChunk
-from dicom_assets.settings import ClinicalSettings, FhirSettings
+from dicom_assets.settings import ClinicalSettings, DatasetSettings, FhirSettings
 
 HEAD_BYTES = 65_536
 
 
-def read_records(source: Bytes, clinical: ClinicalSettings, fhir: FhirSettings) -> Iterator[ClinicalChunk]:
+def read_records(
+    source: Bytes, clinical: ClinicalSettings, fhir: FhirSettings, dataset: DatasetSettings | None = None
+) -> Iterator[ClinicalChunk]:
     """The records of a clinical file in its order, a bounded number at a time.
 
-    Raises ClinicalUnreadable when the file as a whole is refused, and whatever `source` raises.
+    dataset: the configured one that the file belongs to, if any; FHIR belongs to none. Raises ClinicalUnreadable when
+    the file as a whole is refused, and whatever `source` raises.
     """
     if looks_like_fhir(source.read(0, HEAD_BYTES)):
         from dicom_assets.clinical.resources import read_resources
@@ -25,4 +28,4 @@ def read_records(source: Bytes, clinical: ClinicalSettings, fhir: FhirSettings) 
         return read_resources(source, fhir)
     from dicom_assets.clinical.tabular import read_table
 
-    return read_table(source, clinical)
+    return read_table(source, clinical, dataset)

@@ -221,14 +221,7 @@ def _times(resource: Json) -> tuple[Any, Any]:
     for element in _TIMES:
         value: Any = resource.get(element)
         if isinstance(value, str):
-            return _at(value), None
+            return values.moment_or_day(value), None
         if isinstance(value, dict) and (value.get("start") or value.get("end")):
-            return _at(value.get("start")), _at(value.get("end"))
+            return values.moment_or_day(value.get("start")), values.moment_or_day(value.get("end"))
     return None, None
-
-
-def _at(value: Any) -> Any:
-    """A point in time; a date counts as its beginning in UTC, so that days can be compared."""
-    if isinstance(value, str) and len(value) == 10:
-        value = f"{value}T00:00:00Z"
-    return values.moment(value)

@@ -25,8 +25,9 @@ from dicom_assets.clinical.delimited import Frame, delimited_frames
 from dicom_assets.clinical.dialect import plain_name
 from dicom_assets.clinical.parquet import MAGIC, parquet_frames
 from dicom_assets.clinical.source import UNREADABLE, Bytes, ClinicalChunk, ClinicalUnreadable, RecordError
+from dicom_assets.fhir.values import moment_or_day
 from dicom_assets.lake.registry import CLINICAL
-from dicom_assets.settings import ClinicalSettings
+from dicom_assets.settings import ClinicalSettings, DatasetSettings
 
 __all__ = ["RECORDS", "ClinicalChunk", "ClinicalUnreadable", "RecordError", "read_table"]
 
@@ -42,15 +43,18 @@ RECORD_TYPE = "table"
 """Record type of a table that no configured dataset names."""
 
 
-def read_table(source: Bytes, settings: ClinicalSettings) -> Iterator[ClinicalChunk]:
-    """The records of a CSV or Parquet file, told apart by content, in chunks of at most 20,000 (schema RECORDS).
+def read_table(
+    source: Bytes, settings: ClinicalSettings, dataset: DatasetSettings | None = None
+) -> Iterator[ClinicalChunk]:
+    """The records of a CSV or Parquet file, told apart by content, in chunks of at most 20,000.
 
+    Schema RECORDS; with `effective_at` for a dataset that has a date column, and `natural_key` for one with a key.
     Raises ClinicalUnreadable when the file as a whole is refused, which may show after some chunks: then those do not
     count either. Storage errors come as they are.
     """
     is_parquet = source.read(0, len(MAGIC)) == MAGIC
     for frame in parquet_frames(source) if is_parquet else delimited_frames(source, settings):
-        yield _chunk(frame, settings)
+        yield _chunk(frame, settings) if dataset is None else _dataset_chunk(frame, settings, dataset)
 
 
 def column_of(names: Sequence[str], wanted: Sequence[str]) -> str | None:
@@ -81,6 +85,45 @@ def _chunk(frame: Frame, settings: ClinicalSettings) -> ClinicalChunk:
         pa.array([_json(names, row) for row in zip(*columns, strict=True)], pa.string()),
     ]
     return ClinicalChunk(pa.table(arrays, schema=RECORDS), frame.errors)
+
+
+def _dataset_chunk(frame: Frame, settings: ClinicalSettings, dataset: DatasetSettings) -> ClinicalChunk:
+    """Records of a configured dataset: its columns instead of the usual ones, its date, its key."""
+    own = {
+        "patient_id_columns": (dataset.patient_id_column,),
+        "issuer_columns": (dataset.issuer_column,) if dataset.issuer_column else (),
+        "issuer": dataset.issuer or settings.issuer,
+    }
+    names: list[str] = list(frame.values.columns)
+    _require(names, [*dataset.key_columns, *([dataset.date_column] if dataset.date_column else [])], dataset)
+    chunk = _chunk(frame, settings.model_copy(update=own))
+    size = len(frame.values)
+    records = chunk.records.set_column(3, RECORDS.field("record_type"), pa.array([dataset.name] * size, pa.string()))
+    if dataset.date_column:
+        written = frame.values[column_of(names, (dataset.date_column,)) or ""].tolist()
+        at = pa.array([moment_or_day(value) for value in written], CLINICAL.column("effective_at").type)
+        records = records.append_column("effective_at", at)
+    if not dataset.key_columns:
+        return ClinicalChunk(records, chunk.errors)
+    columns = [frame.values[column_of(names, (name,)) or ""].tolist() for name in dataset.key_columns]
+    keys = [[(value or "").strip() for value in row] for row in zip(*columns, strict=True)]
+    kept = pa.array([all(key) for key in keys], pa.bool_())
+    faults = [
+        RecordError(number, f"Its key is not whole: {', '.join(dataset.key_columns)}.")
+        for number, key in zip(frame.values.index, keys, strict=True)
+        if not all(key)
+    ]
+    written_keys = pa.array([orjson.dumps([dataset.name, *key]).decode() for key in keys], pa.string())
+    return ClinicalChunk(
+        records.append_column("natural_key", written_keys).filter(kept),
+        tuple(sorted((*chunk.errors, *faults), key=lambda fault: fault.record)),
+    )
+
+
+def _require(names: Sequence[str], wanted: Sequence[str], dataset: DatasetSettings) -> None:
+    missing = [name for name in wanted if column_of(names, (name,)) is None]
+    if missing:
+        raise ClinicalUnreadable(UNREADABLE, f"Dataset {dataset.name} lacks the column {', '.join(missing)}.")
 
 
 def _identifier(value: str | None) -> str | None:

@@ -71,6 +71,13 @@ def instant(value: datetime) -> str:
     return value.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%S.") + f"{value.microsecond // 1000:03d}Z"
 
 
+def moment_or_day(value: object) -> datetime | None:
+    """The point in time that a text names; a date alone is its beginning in UTC, so that days can be compared."""
+    if isinstance(value, str) and len(value.strip()) == 10:
+        value = f"{value.strip()}T00:00:00Z"
+    return moment(value)
+
+
 def moment(value: object) -> datetime | None:
     """The point in time that a FHIR instant or dateTime names; None for a date alone, or for what is none of these."""
     match = _INSTANT.match(value.strip()) if isinstance(value, str) else None

@@ -13,6 +13,7 @@ from pathlib import Path
 import duckdb
 import pyarrow as pa
 
+from dicom_assets.lake import datasets
 from dicom_assets.lake.delta import Lake, NoSuchVersion
 from dicom_assets.lake.extents import Within, extents
 from dicom_assets.lake.files import LakeError
@@ -149,6 +150,9 @@ def connect(
         connection.execute(f'CREATE VIEW "{name}" AS SELECT * FROM {source}{_where(scope)}')
     for name, (needed, sql) in VIEWS.items():
         if set(needed) <= set(wanted):
+            connection.execute(f'CREATE VIEW "{name}" AS {sql}')
+    if tables is None and "clinical" in wanted:
+        for name, sql in datasets.views(lake.files).items():
             connection.execute(f'CREATE VIEW "{name}" AS {sql}')
     return connection
 
