@@ -90,6 +90,7 @@ class LakeFiles:
             raise LakeError(_sentence("delete from", error, self.place)) from None
         root = self.local_root
         if root is not None:
+            _remove_torn(root / prefix)
             _remove_empty(root / prefix)
         return len(names)
 
@@ -147,6 +148,13 @@ def _sentence(action: str, error: BaseException, place: Place | None) -> str:
     if "permission" in text or "read-only" in text:
         return f"Cannot {action} the lake: permission denied. Give this user write access to the lake folder."
     return f"Cannot {action} the lake: {type(error).__name__}. See that its storage is there and can be reached."
+
+
+def _remove_torn(folder: Path) -> None:
+    """Removes what writers that were killed left: the storage writes `name#1` first, and never lists it."""
+    for path in folder.rglob("*#*"):
+        if path.name.rpartition("#")[2].isdigit():
+            path.unlink(missing_ok=True)
 
 
 def _remove_empty(folder: Path) -> None:

@@ -7,6 +7,7 @@ locked, and why.
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import os
 import time
@@ -15,7 +16,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from dicom_assets.lake.azure import container_client
-from dicom_assets.lake.files import LakeFiles
+from dicom_assets.lake.files import LakeError, LakeFiles
 
 FOLDER = "_locks"
 _POLL_SECONDS = 0.05
@@ -29,11 +30,21 @@ class LockBusy(Exception):
 def hold(root: Path, name: str, wait_seconds: float) -> Iterator[None]:
     """Holds the lock `name` below the folder `root`.
 
-    The operating system lets go when the process ends, however it ends. Raises LockBusy after wait_seconds.
+    The operating system lets go when the process ends, however it ends. Raises LockBusy after wait_seconds, and
+    LakeError when the folder cannot be written.
     """
     folder = root / FOLDER
-    folder.mkdir(parents=True, exist_ok=True)
-    descriptor = os.open(folder / f"{name}.lock", os.O_RDWR | os.O_CREAT, 0o644)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        descriptor = os.open(folder / f"{name}.lock", os.O_RDWR | os.O_CREAT, 0o644)
+    except OSError as error:
+        if error.errno == errno.ENOSPC:
+            raise LakeError(
+                "The disk that holds the lake is full. Free some space, then run the batch again; nothing is lost."
+            ) from None
+        raise LakeError(
+            f"The lake folder is not writable ({error.strerror}). Give this user write access, or give another folder."
+        ) from None
     try:
         deadline = time.monotonic() + wait_seconds
         while True:

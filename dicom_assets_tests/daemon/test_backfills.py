@@ -23,13 +23,13 @@ def project(tmp_path_factory) -> Project:
 
 
 def runs(project: Project) -> list[dg.DagsterRun]:
-    with dg.DagsterInstance.from_config(str(project.folder)) as instance:
+    with project.instance() as instance:
         return instance.get_runs(dg.RunsFilter(job_name="ingest_batch"))
 
 
 def batches(project: Project) -> list[str]:
     """The batches in the order in which Dagster knows them."""
-    with dg.DagsterInstance.from_config(str(project.folder)) as instance:
+    with project.instance() as instance:
         return list(instance.get_dynamic_partitions("batch"))
 
 
@@ -82,7 +82,7 @@ class TestASingleAssetByHand:
         assert "Could not find a partition with key `nope`" in done.stderr + done.stdout
 
     def test_of_a_partition_that_names_no_batch_says_which_there_are(self, project):
-        with dg.DagsterInstance.from_config(str(project.folder)) as instance:
+        with project.instance() as instance:
             instance.add_dynamic_partitions("batch", ["made-up"])
         done = project.run(
             "dagster", "asset", "materialize", "--select", "raw_files", "--partition", "made-up",

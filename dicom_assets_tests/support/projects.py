@@ -5,6 +5,7 @@ Belongs here: making the folder and running Dagster in it. Does not belong here:
 
 from __future__ import annotations
 
+import contextlib
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -52,12 +53,11 @@ class Project:
         """Runs a program in the folder, as a user does."""
         return command(*arguments, cwd=self.folder, environment=self.environment)
 
-    def claim(self) -> list[str]:
-        """Claims by hand: the batches, in the order of their ids, none of them run."""
-        done = self.run("dagster", "job", "execute", "-m", "dicom_assets.definitions", "-j", "claim_new_files")
-        assert done.returncode == 0, done.stderr
-        with dg.DagsterInstance.from_config(str(self.folder)) as instance:
-            return sorted(instance.get_dynamic_partitions("batch"))
+    @contextmanager
+    def instance(self) -> Iterator[dg.DagsterInstance]:
+        """The project's Dagster. Its paths are relative, so this process goes there meanwhile."""
+        with contextlib.chdir(self.folder), dg.DagsterInstance.from_config(str(self.folder)) as instance:
+            yield instance
 
     def books(self) -> list[Books]:
         """The books of every batch that started."""

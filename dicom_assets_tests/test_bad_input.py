@@ -1,0 +1,167 @@
+"""What goes wrong at a user's place: each ends with a sentence that says what and what to do, and no trace of code."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from subprocess import CompletedProcess
+
+import pyarrow as pa
+import pytest
+from deltalake import write_deltalake
+
+from dicom_assets.batch.books import all_books
+from dicom_assets.batch.work import Work
+from dicom_assets.lake.delta import Lake
+from dicom_assets_tests.support.commands import command, running, wait_for
+from dicom_assets_tests.support.dicoms import dicom
+from dicom_assets_tests.support.lakes import settings_for
+from dicom_assets_tests.support.landings import LandingFolder
+
+ROOT_ONLY = pytest.mark.skipif(
+    sys.platform != "linux" or os.geteuid() != 0, reason="mounting a file system needs root on Linux"
+)
+
+
+def ingest(folder: Path, landing: str = "landing", lake: str = "lake") -> CompletedProcess[str]:
+    """Runs `dicom-assets ingest` on folders below `folder`."""
+    done = command("dicom-assets", "ingest", "--landing", folder / landing, "--lake", folder / lake, cwd=folder)
+    assert "Traceback" not in done.stderr + done.stdout
+    return done
+
+
+@contextmanager
+def mounted(folder: Path, *options: str) -> Iterator[None]:
+    """A file system mounted on a folder; skips where mounting is not allowed."""
+    folder.mkdir(exist_ok=True)
+    made = subprocess.run(["mount", *options, str(folder)], capture_output=True, text=True, check=False)
+    if made.returncode:
+        pytest.skip(f"cannot mount here: {made.stderr.strip()}")
+    try:
+        yield
+    finally:
+        subprocess.run(["umount", "--lazy", str(folder)], check=True)
+
+
+class TestTheLandingFolder:
+    def test_that_is_missing(self, tmp_path):
+        done = ingest(tmp_path, "nowhere")
+        assert done.returncode == 2
+        assert done.stderr.startswith(
+            f"dicom-assets: Source 'landing': {tmp_path}/nowhere is not a folder that exists."
+        )
+        assert "Create or mount it, or correct the source's root." in done.stderr
+
+    def test_that_is_missing_beside_one_that_is_there(self, tmp_path):
+        LandingFolder(tmp_path / "there").put("a.dcm", dicom())
+        (tmp_path / "dicom-assets.toml").write_text(
+            'lake = "lake"\n[[sources]]\nname = "gone"\nroot = "gone"\n[[sources]]\nname = "there"\nroot = "there"\n'
+        )
+        done = command("dicom-assets", "ingest", cwd=tmp_path)
+        assert done.returncode == 2
+        assert "Source 'gone':" in done.stderr
+        assert [(one.source, one.status) for one in all_books(Lake(str(tmp_path / "lake")))] == [("there", "closed")]
+
+
+class TestTheLakeFolder:
+    def test_that_is_a_file(self, tmp_path):
+        LandingFolder(tmp_path / "landing").put("a.dcm", dicom())
+        (tmp_path / "lake").write_text("not a folder")
+        done = ingest(tmp_path)
+        assert done.returncode == 2
+        assert done.stderr == "dicom-assets: The lake folder cannot be made: File exists. Give another folder.\n"
+
+    @ROOT_ONLY
+    def test_that_is_not_writable_new_or_old(self, tmp_path):
+        landing = LandingFolder(tmp_path / "landing")
+        landing.put("a.dcm", dicom())
+        (tmp_path / "new").mkdir()
+        Lake(str(tmp_path / "old"))
+        for name in ("new", "old"):
+            with mounted(tmp_path / name, "--bind", str(tmp_path / name)):
+                subprocess.run(["mount", "-o", "remount,ro,bind", str(tmp_path / name)], check=True)
+                done = ingest(tmp_path, lake=name)
+                assert done.returncode == 2, done.stderr
+                assert "Give this user write access" in done.stderr
+
+    def test_that_holds_a_foreign_delta_table(self, tmp_path):
+        LandingFolder(tmp_path / "landing").put("a.dcm", dicom())
+        write_deltalake(str(tmp_path / "lake" / "study"), pa.table({"id": [1]}))
+        done = ingest(tmp_path)
+        assert done.returncode == 2
+        assert "The lake already holds a Delta table 'study' that this project did not make" in done.stderr
+        assert "Give an empty folder." in done.stderr
+
+
+class TestAClinicalFile:
+    def test_without_a_patient_column_is_quarantined_and_the_remedy_names_the_setting(self, tmp_path):
+        landing = LandingFolder(tmp_path / "landing")
+        landing.put("c.csv", "subject;diagnosis\nsecret-4711;R91.8\nsecret-4712;M54.5\n")
+        done = ingest(tmp_path)
+        assert done.returncode == 0, done.stderr
+        told = command("dicom-assets", "errors", "--lake", tmp_path / "lake", "-f", "csv", cwd=tmp_path).stdout
+        assert "CLINICAL_UNREADABLE" in told
+        assert "clinical.patient_id_columns" in told
+        assert "secret" not in told + done.stdout + done.stderr
+
+
+class TestTwoIngestsAtOnce:
+    def test_the_second_says_that_it_waits_and_ends_well(self, tmp_path):
+        landing = LandingFolder(tmp_path / "landing")
+        landing.put_series(1, 1, 3)
+        log = tmp_path / "log"
+        arguments = ("ingest", "--landing", landing.root, "--lake", tmp_path / "lake")
+        with (
+            Work(settings_for(tmp_path / "lake", landing.root)) as work,
+            running("dicom-assets", *arguments, cwd=tmp_path, log=log) as second,
+        ):
+            with work.claiming(wait_seconds=60):
+                wait_for("the sentence about the other ingest", lambda: "Another ingest is at work" in log.read_text())
+                assert "on this lake; waiting until it has ended." in log.read_text()
+            assert second.wait(240) == 0, log.read_text()
+        assert [books.status for books in all_books(Lake(str(tmp_path / "lake")))] == ["closed"]
+
+    def test_that_start_together_run_every_batch_once(self, tmp_path):
+        landing = LandingFolder(tmp_path / "landing")
+        landing.put_series(1, 1, 3)
+        arguments = ("ingest", "--landing", landing.root, "--lake", tmp_path / "lake")
+        logs = tmp_path / "one.log", tmp_path / "other.log"
+        with (
+            running("dicom-assets", *arguments, cwd=tmp_path, log=logs[0]) as one,
+            running("dicom-assets", *arguments, cwd=tmp_path, log=logs[1]) as other,
+        ):
+            codes = one.wait(240), other.wait(240)
+        printed = logs[0].read_text() + logs[1].read_text()
+        assert codes == (0, 0), printed
+        assert "Traceback" not in printed
+        assert printed.count(": running") == 1
+        assert [(books.status, books.seen) for books in all_books(Lake(str(tmp_path / "lake")))] == [("closed", 3)]
+
+
+@ROOT_ONLY
+class TestTheDiskFillsUp:
+    def test_in_the_middle_of_a_batch_and_the_rerun_completes(self, tmp_path):
+        landing = LandingFolder(tmp_path / "landing")
+        for number in range(60):
+            landing.put(f"a/{number}.dcm", dicom(instance=number + 1, ImageComments=os.urandom(4_000).hex()))
+        with mounted(tmp_path / "lake", "-t", "tmpfs", "-o", "size=4m", "tmpfs"):
+            Lake(str(tmp_path / "lake"))
+            free = os.statvfs(tmp_path / "lake")
+            filler = tmp_path / "lake" / "filler"
+            filler.write_bytes(bytes(free.f_bavail * free.f_frsize - 400_000))
+            done = ingest(tmp_path)
+            assert done.returncode in (1, 2), done.stderr
+            assert (
+                "The disk that holds the lake is full. Free some space, then run the batch again; nothing is lost."
+                in done.stderr
+            )
+            assert [path for path in (tmp_path / "lake" / "_staging").rglob("*") if path.is_file()]
+            filler.unlink()
+            again = ingest(tmp_path)
+            assert again.returncode == 0, again.stderr
+            (books,) = all_books(Lake(str(tmp_path / "lake")))
+            assert (books.status, books.ingested, books.balance) == ("closed", 60, 0)

@@ -1,0 +1,41 @@
+"""`dicom-assets ingest` killed for real, and run again: nothing is lost, nothing runs twice, nothing is left over."""
+
+from __future__ import annotations
+
+import dagster as dg
+import pytest
+
+from dicom_assets.batch.books import all_books
+from dicom_assets.lake.delta import Lake
+from dicom_assets.landing.claims import ClaimLog
+from dicom_assets_tests.support.commands import command
+from dicom_assets_tests.support.crashing import STATUS
+from dicom_assets_tests.support.lakes import table
+from dicom_assets_tests.support.landings import LandingFolder, put_mixed
+from dicom_assets_tests.support.projects import REPOSITORY
+
+
+@pytest.mark.parametrize(
+    ("place", "method", "call"),
+    [("landing.claims:ClaimLog", "append", 1), ("lake.delta:Lake", "replace", 5)],
+    ids=["when the claim is durable and nothing is registered", "in the middle of publishing"],
+)
+def test_an_ingest_that_was_killed_is_finished_by_the_next_one(tmp_path, place, method, call):
+    put_mixed(LandingFolder(tmp_path / "landing"))
+    ingest = ("ingest", "--landing", str(tmp_path / "landing"), "--lake", str(tmp_path / "lake"))
+    killed = command(
+        "python", "-m", "dicom_assets_tests.support.crashing", place, method, str(call), *ingest,
+        cwd=tmp_path, environment={"PYTHONPATH": str(REPOSITORY)},
+    )  # fmt: skip
+    assert killed.returncode == STATUS, killed.stderr
+
+    again = command("dicom-assets", *ingest, cwd=tmp_path)
+    assert again.returncode == 0, again.stderr
+    lake = Lake(str(tmp_path / "lake"))
+    (claim,) = ClaimLog(lake.files).claims()
+    (books,) = all_books(lake)
+    assert (books.batch_id, books.status, books.balance, books.seen) == (claim.batch_id, "closed", 0, 12)
+    assert [len(table(lake, name)) for name in ("raw_files", "flat_metadata", "instance", "study")] == [12, 7, 7, 3]
+    assert [path for path in (tmp_path / "lake" / "_staging").rglob("*") if path.is_file()] == []
+    with dg.DagsterInstance.from_config(str(tmp_path / "lake.dagster")) as instance:
+        assert all(run.is_finished for run in instance.get_runs())
