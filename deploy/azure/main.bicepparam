@@ -1,0 +1,4 @@
+using './main.bicep'
+
+param accountName = 'imaginglake'
+param principalId = readEnvironmentVariable('DICOM_ASSETS_PRINCIPAL_ID')
