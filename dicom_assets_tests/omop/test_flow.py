@@ -1,0 +1,117 @@
+"""OMOP through the steps of a batch: ids that stay, sources that share a study, mappings, and the database."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import dagster as dg
+import pytest
+
+from dicom_assets.omop.ddl import copy_csv, image_occurrence_ddl, parent_ids, parents_ddl
+from dicom_assets_tests.support.dicoms import dicom, uid
+from dicom_assets_tests.support.lakes import Graph, settings_for, table
+from dicom_assets_tests.support.landings import LandingFolder
+from dicom_assets_tests.support.postgres import postgres
+from dicom_assets_tests.support.steps import step_through
+
+JOINED = "image_occurrence JOIN image_occurrence_origin USING (image_occurrence_id)"
+
+
+@pytest.fixture
+def two_sources(tmp_path: Path, instance: dg.DagsterInstance) -> Iterator[tuple[Graph, LandingFolder, LandingFolder]]:
+    folders = [LandingFolder(tmp_path / name) for name in ("one", "two")]
+    for folder in folders:
+        folder.root.mkdir()
+    yield Graph(settings_for(tmp_path / "lake", *(f.root for f in folders)), instance), folders[0], folders[1]
+
+
+def ids(graph: Graph) -> dict[tuple[str, str], int]:
+    rows = graph.rows("SELECT source, SeriesInstanceUID AS uid, image_occurrence_id AS id FROM image_occurrence_origin")
+    return {(row["source"], row["uid"]): row["id"] for row in rows}
+
+
+def test_ids_stay_whatever_is_added_and_each_series_has_its_own(graph: Graph, landing: LandingFolder):
+    landing.put_series(1, 1, 2)
+    landing.put_series(2, 1, 1)
+    step_through(graph)
+    before = ids(graph)
+    landing.put("more.dcm", dicom(1, 2, 1))
+    landing.put("other.dcm", dicom(3, 1, 1))
+    step_through(graph)
+    after = ids(graph)
+    assert {key: after[key] for key in before} == before
+    assert sorted(after.values()) == [1, 2, 3, 4]
+
+
+def test_a_study_that_two_sources_hold_keeps_the_series_of_both(
+    two_sources: tuple[Graph, LandingFolder, LandingFolder],
+):
+    graph, one, two = two_sources
+    one.put("a.dcm", dicom(1, 1, 1))
+    step_through(graph)
+    two.put("b.dcm", dicom(1, 1, 1))
+    step_through(graph)
+    one.put("c.dcm", dicom(1, 2, 1))
+    step_through(graph)
+    rows = graph.rows(f"SELECT source, image_series_UID AS uid FROM {JOINED} ORDER BY ALL")
+    assert [tuple(row.values()) for row in rows] == [
+        ("landing", uid(1, 1)),
+        ("landing", uid(1, 2)),
+        ("landing2", uid(1, 1)),
+    ]
+
+
+def test_issuers_are_respected_and_empty_identifiers_join_nothing(graph: Graph, landing: LandingFolder):
+    landing.put("a.dcm", dicom(1, PatientID="007", IssuerOfPatientID="H"))
+    landing.put("b.dcm", dicom(2, PatientID="007", IssuerOfPatientID="C"))
+    landing.put("c.dcm", dicom(3, PatientID="7", IssuerOfPatientID="H"))
+    landing.put("d.dcm", dicom(4, PatientID=""))
+    landing.put("e.dcm", dicom(5, PatientID=None))
+    landing.put("f.dcm", dicom(6, PatientID=" 007 ", IssuerOfPatientID="H"))
+    step_through(graph)
+    rows = graph.rows("SELECT image_study_UID AS uid, person_id AS person FROM image_occurrence")
+    person = {row["uid"]: row["person"] for row in rows}
+    assert person[uid(1)] == person[uid(6)]
+    assert len(set(person.values())) == 5
+
+
+def test_mappings_that_are_supplied_later_reach_what_is_run_again(
+    tmp_path: Path, landing: LandingFolder, instance: dg.DagsterInstance
+):
+    landing.put("a.dcm", dicom(1, AccessionNumber="A1"))
+    first = Graph(settings_for(tmp_path / "lake", landing.root), instance)
+    step_through(first)
+    assert first.rows("SELECT person_id < 0 AS surrogate FROM image_occurrence") == [{"surrogate": True}]
+    persons, orders = tmp_path / "persons.csv", tmp_path / "orders.csv"
+    persons.write_text("PatientID,person_id\nP0001,501\n")
+    orders.write_text("AccessionNumber,procedure_occurrence_id,visit_occurrence_id\nA1,601,701\n")
+    omop = {"person_map": str(persons), "procedure_map": str(orders), "visit_map": str(orders)}
+    mapped = Graph(settings_for(tmp_path / "lake", landing.root, omop=omop), instance)
+    landing.put("b.dcm", dicom(1, 2, 1, AccessionNumber="A1"))
+    step_through(mapped)
+    found = mapped.rows("SELECT DISTINCT person_id AS p, procedure_occurrence_id AS o, visit_occurrence_id AS v "
+                        "FROM image_occurrence")  # fmt: skip
+    assert found == [{"p": 501, "o": 601, "v": 701}]
+    assert mapped.rows("SELECT DISTINCT person_from AS f FROM image_occurrence_origin") == [{"f": "mapping"}]
+
+
+def test_the_table_of_a_lake_loads_into_postgresql(graph: Graph, landing: LandingFolder):
+    landing.put("a.dcm", dicom(1, BodyPartExamined="CHEST"))
+    landing.put("b.dcm", dicom(2, Modality="ZZ", StudyDate=None, PatientID=None))
+    landing.put_zip("c.zip", {"x/1.dcm": dicom(3, 1, 1), "x/2.dcm": dicom(3, 2, 1)})
+    step_through(graph)
+    rows = table(graph.lake, "image_occurrence")
+    with postgres() as conninfo:
+        import psycopg
+
+        with psycopg.connect(conninfo) as connection, connection.cursor() as cursor:
+            cursor.execute(parents_ddl() + image_occurrence_ddl())
+            for parent, wanted in parent_ids(rows).items():
+                cursor.executemany(f"INSERT INTO {parent} VALUES (%s)", [(one,) for one in wanted])
+            with cursor.copy("COPY image_occurrence FROM STDIN (FORMAT csv, HEADER)") as copy:
+                copy.write(copy_csv(rows))
+            found: list[Any] = cursor.execute("SELECT * FROM image_occurrence ORDER BY 1").fetchall()
+    assert found == [tuple(row.values()) for row in rows.to_pylist()]
+    assert len(found) == 4
