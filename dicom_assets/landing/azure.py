@@ -38,6 +38,7 @@ from dicom_assets.lake.azure import (
     status_of,
 )
 from dicom_assets.landing.globs import matcher
+from dicom_assets.landing.inventory import Inventory
 from dicom_assets.landing.store import LISTING, ObjectError, ObjectRef, OpenObject, SourceUnavailable
 from dicom_assets.settings import SourceSettings
 
@@ -74,6 +75,7 @@ class AzureContainer:
         self._name = settings.name
         self.place = parse_folder(settings.root)
         self._wanted = matcher(settings.include, settings.exclude)
+        self._inventory = settings.inventory
 
     @property
     def name(self) -> str:
@@ -110,9 +112,13 @@ class AzureContainer:
     def list(self, after: str | None = None) -> Iterator[pa.RecordBatch]:
         """Everything that is there now, by name (schema LISTING); only what comes behind the URI `after`, if given.
 
-        Raises SourceUnavailable when any page of it cannot be had.
+        With an inventory, its newest report stands for the listing. Raises SourceUnavailable when any page of it cannot
+        be had.
         """
         last = parse(after).path if after else None
+        if self._inventory is not None:
+            yield from self._list_inventory(last)
+            return
         try:
             for page in self._pages(last):
                 batch = self._rows(page)
@@ -123,6 +129,16 @@ class AzureContainer:
             yield from self._list_odd(last)
         except FAILURES as error:
             raise self._unavailable(error) from None
+
+    def _list_inventory(self, after: str | None) -> Iterator[pa.RecordBatch]:
+        prefix = f"{self.place.path}/" if self.place.path else ""
+        for page in Inventory(self._name, self._inventory or "").pages(self.place.container):
+            rows = page.filter(pc.starts_with(page.column("path"), prefix))
+            if after is not None:
+                rows = rows.filter(pc.greater(rows.column("path"), after))
+            batch = self._rows(rows)
+            if len(batch):
+                yield batch
 
     def _pages(self, after: str | None) -> Iterator[pa.RecordBatch]:
         pages = obstore.list(

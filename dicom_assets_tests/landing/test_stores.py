@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from dicom_assets.landing.local import LocalFolder
+from dicom_assets.landing.store import source_of
 from dicom_assets.landing.stores import open_store
 from dicom_assets.settings import SettingsError, SourceSettings
 
@@ -49,3 +50,26 @@ def test_an_address_without_a_container_or_with_a_signature_is_refused_without_r
 def test_a_wrong_pattern_is_refused_when_the_store_is_opened() -> None:
     with pytest.raises(SettingsError, match="patterns"):
         open_store(SourceSettings(root="/x", include=("[b-a]",)))
+
+
+@pytest.mark.parametrize(
+    ("uri", "source"),
+    [
+        ("az://acc/ahds/AHDS/ws/dicom/svc/Microsoft.Default/abc_1.dcm", "s"),
+        ("az://acc/ahds/AHDS/ws/dicom/svc/site-a/abc_1.dcm", "s/site-a"),
+        ("file:///mnt/AHDS/ws/dicom/svc/site-a/abc_1.dcm", "s/site-a"),
+        ("az://acc/in/study/1.dcm", "s"),
+        ("az://acc/in/AHDS/1.dcm", "s"),
+    ],
+)
+def test_partitions_of_a_dicom_service_become_part_of_the_source(uri: str, source: str) -> None:
+    assert source_of("s", uri) == source
+
+
+def test_an_organized_source_does_not_list_what_it_has_moved(tmp_path: Path) -> None:
+    for name in ("Ingest/a", "Process/b", "Failed/c", "d"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_bytes(b"1")
+    store = open_store(SourceSettings(root=str(tmp_path), mode="organize"))
+    listed = [store.below_root(uri) for batch in store.list() for uri in batch.column("uri").to_pylist()]
+    assert sorted(listed) == ["Ingest/a", "d"]
