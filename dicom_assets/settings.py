@@ -9,7 +9,6 @@ from __future__ import annotations
 import codecs
 import io
 import os
-import re
 import tomllib
 from collections.abc import Mapping
 from datetime import UTC, datetime
@@ -49,7 +48,7 @@ class SourceSettings(_Section):
     """
 
     name: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,62}$")] = "landing"
-    root: str
+    root: Annotated[str, Field(min_length=1)]
     include: tuple[str, ...] = ("**",)
     exclude: tuple[str, ...] = ()
     mode: Literal["in_place", "organize"] = "in_place"
@@ -353,10 +352,15 @@ class Settings(_Section):
         """The windows of a service are a landing source of its name, found by the same sensor as any other."""
         if not isinstance(values, dict) or not values.get("services"):
             return values
-        sources = list(values.get("sources") or ())
-        known = {s.get("name") if isinstance(s, dict) else s.name for s in sources}
-        for service in values["services"]:
+        services, sources = values["services"], values.get("sources") or ()
+        if not isinstance(services, list | tuple) or not isinstance(sources, list | tuple):
+            return values  # of a wrong type, which the fields themselves will say
+        sources = list(sources)
+        known = {s.get("name") if isinstance(s, dict) else getattr(s, "name", None) for s in sources}
+        for service in services:
             given = service.model_dump() if isinstance(service, ServiceSettings) else service
+            if not isinstance(given, dict):
+                continue
             name = given.get("name")
             if isinstance(name, str) and name not in known:
                 root = given.get("landing") or f"{DEFAULT_CHANGES}/{name}"
@@ -382,6 +386,19 @@ class Settings(_Section):
         if len(set(names)) != len(names):
             raise ValueError("two sources have the same name")
         return sources
+
+    @model_validator(mode="after")
+    def _lake_outside(self) -> Settings:
+        if "://" not in self.lake:
+            lake = os.path.realpath(self.lake)
+            for source in self.sources:
+                root = source.root.removeprefix("file://")
+                if "://" not in root and Path(lake).is_relative_to(os.path.realpath(root)):
+                    raise ValueError(
+                        f"the lake lies inside the folder of source '{source.name}', so that what is written to it "
+                        "would be ingested again and again; give a lake outside of it"
+                    )
+        return self
 
     def service(self, name: str) -> ServiceSettings:
         """The DICOM service of this name; SettingsError when none is configured."""
@@ -418,6 +435,8 @@ def load(landing: str | None = None, lake: str | None = None, environment: Mappi
             values = tomllib.loads(path.read_text(encoding="utf-8"))
         except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
             raise SettingsError(f"{path} is not valid TOML: {error}") from None
+        except OSError as error:
+            raise SettingsError(f"{path} cannot be read: {error.strerror}.") from None
     elif named:
         raise SettingsError(f"DICOM_ASSETS_CONFIG names a file that is not there: {named}")
     landing = landing or environment.get("DICOM_ASSETS_LANDING")
@@ -430,7 +449,8 @@ def load(landing: str | None = None, lake: str | None = None, environment: Mappi
     try:
         return Settings.model_validate(values)
     except ValidationError as error:
-        faults = "; ".join(f"{'.'.join(map(str, e['loc']))}: {e['msg']}" for e in error.errors())
-        raise SettingsError(
-            f"{path if path.is_file() else 'Settings'}: {re.sub(r'^Value error, ', '', faults)}"
-        ) from None
+        faults = "; ".join(
+            ": ".join(filter(None, (".".join(map(str, e["loc"])), e["msg"].removeprefix("Value error, "))))
+            for e in error.errors()
+        )
+        raise SettingsError(f"{path if path.is_file() else 'Settings'}: {faults}") from None
