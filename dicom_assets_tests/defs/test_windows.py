@@ -9,13 +9,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from dicom_assets.batch.engine import InlineEngine
 from dicom_assets.batch.work import Work
 from dicom_assets.definitions import build_defs
 from dicom_assets.defs.windows import CATCH_UP, RUNS_PER_TICK, border, due, partitions, tick_cron, wanted, window_of
 from dicom_assets.settings import ChangesSettings, Settings, SettingsError, load
 from dicom_assets_tests.service.feed_server import Fault, running
 from dicom_assets_tests.service.service_model import ServiceModel, metadata
-from dicom_assets_tests.support.lakes import QUIET, Graph, quiet_dagster, reading_inline
+from dicom_assets_tests.support.lakes import QUIET, Graph, quiet_dagster
 
 START = datetime(2026, 3, 1, 8, 0, tzinfo=UTC)
 SILENT = {"telemetry": {"enabled": False}, "nux": {"enabled": False}}
@@ -99,11 +100,8 @@ def with_service(tmp_path, server, **values) -> Settings:
 def run(
     settings: Settings, job: str, instance: dg.DagsterInstance, key: str | None = None
 ) -> dg.ExecuteInProcessResult:
-    with reading_inline():
-        definition = build_defs(settings).resolve_job_def(job)
-        return definition.execute_in_process(
-            partition_key=key, instance=instance, raise_on_error=False, run_config=QUIET
-        )
+    definition = build_defs(settings, engine=InlineEngine()).resolve_job_def(job)
+    return definition.execute_in_process(partition_key=key, instance=instance, raise_on_error=False, run_config=QUIET)
 
 
 def test_a_run_lands_its_window_and_the_sensor_finds_it(tmp_path):
