@@ -32,6 +32,7 @@ def publish_flat(lake: Lake, staging: Staging) -> int:
     The studies that the batch touches, by its new rows and by those it had, are staged first: a kill between the two
     leaves no study behind that would have to be rebuilt.
     """
+    studies.build(lake)
     with lake.committing("flat_metadata"):
         touched = _touched(lake, staging)
         staging.put(Part.TOUCHED, 0, touched)

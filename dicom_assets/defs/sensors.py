@@ -1,12 +1,14 @@
 """Sensors: `new_files` claims what has arrived and asks for its runs; `mark_failed` enters broken runs in the books."""
 
+from datetime import UTC, datetime
+
 import dagster as dg
 
-from dicom_assets.batch.books import Status, books_of
+from dicom_assets.batch.books import Status, all_books, books_of
 from dicom_assets.batch.claiming import claim_by_listing
 from dicom_assets.batch.work import INGEST_LOCK, Work
 from dicom_assets.defs.jobs import ingest_batch
-from dicom_assets.defs.partitions import BATCH, REGISTER_AT_ONCE
+from dicom_assets.defs.partitions import BATCH, REGISTER_AT_ONCE, retired
 from dicom_assets.defs.resources import WorkParam
 from dicom_assets.lake.files import LakeError
 from dicom_assets.lake.locks import LockBusy
@@ -27,6 +29,7 @@ def wanted_runs(work: Work, known: set[str]) -> dg.SensorResult:
     batch's id, fingerprint included, so a batch that is asked for twice runs once.
     """
     asked = work.unstarted()[:RUNS_PER_TICK]
+    known = known | retired(all_books(work.lake), work.settings.maintenance.partition_days, datetime.now(UTC))
     requests = [dg.RunRequest(run_key=batch, partition_key=batch) for batch in asked]
     every = dict.fromkeys([*asked, *(claim.batch_id for claim in work.log.claims())])
     fresh = [batch for batch in every if batch not in known]

@@ -50,6 +50,8 @@ def study_scope(lake: Lake, tables: Iterable[str], keys: Iterable[str]) -> Mappi
 
 def build(lake: Lake) -> None:
     """Makes the index of a lake that has none yet though it holds metadata."""
+    if len(extents(lake.table(BATCH_STUDY.name))):
+        return
     with lake.committing("flat_metadata"), lake.committing(BATCH_STUDY.name):
         if not len(extents(lake.table("flat_metadata"))) or len(extents(lake.table(BATCH_STUDY.name))):
             return

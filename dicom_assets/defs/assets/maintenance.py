@@ -1,10 +1,13 @@
 """table_maintenance: small files into larger ones, old versions away. Unpartitioned, on a schedule of its own."""
 
 from collections.abc import Iterable
+from datetime import UTC, datetime
 from typing import Any
 
 import dagster as dg
 
+from dicom_assets.batch.books import all_books
+from dicom_assets.defs.partitions import retire, retired
 from dicom_assets.defs.resources import WorkParam
 from dicom_assets.defs.tables import OWNERS, clear_failures
 from dicom_assets.lake.maintenance import Maintained, maintain
@@ -20,9 +23,11 @@ _COLUMNS = ("table", "files before", "files after", "bytes before", "bytes after
     owners=OWNERS,
     description="Compacts and vacuums every table of the lake; old versions stay readable within the retention.",
 )
-def table_maintenance(work: WorkParam) -> dg.MaterializeResult[Any]:
-    """Compaction and vacuum of every table, with their effect as metadata."""
+def table_maintenance(context: dg.AssetExecutionContext, work: WorkParam) -> dg.MaterializeResult[Any]:
+    """Compaction and vacuum of every table, and partitions of old batches retired, with their effect as metadata."""
     with clear_failures():
+        old = retired(all_books(work.lake), work.settings.maintenance.partition_days, datetime.now(UTC))
+        keys = retire(context.instance, old)
         done = [maintain(work.lake, name, work.settings.maintenance.retention_hours) for name in TABLES]
     return dg.MaterializeResult(
         metadata={
@@ -30,6 +35,7 @@ def table_maintenance(work: WorkParam) -> dg.MaterializeResult[Any]:
             "files_after": sum(one.files_after for one in done),
             "bytes_before": sum(one.bytes_before for one in done),
             "bytes_after": sum(one.bytes_after for one in done),
+            "partitions_retired": keys,
             "files_deleted": sum(one.files_deleted for one in done),
             "oldest_version_kept": max(one.oldest for one in done).isoformat(timespec="seconds"),
             "tables": dg.MetadataValue.md("\n".join(_lines(done))),

@@ -1,0 +1,252 @@
+"""What keeps a batch's cost apart from the lake's size: pruning by the log, files rewritten in place, merges."""
+
+from __future__ import annotations
+
+from collections import Counter
+from datetime import UTC, datetime, timedelta
+
+import numpy as np
+import pyarrow as pa
+import pytest
+from hypothesis import given
+from hypothesis import settings as hypothesis_settings
+from hypothesis import strategies as st
+
+from dicom_assets.lake import maintenance, rewrite
+from dicom_assets.lake.delta import Lake
+from dicom_assets.lake.extents import Extents, extents
+from dicom_assets.lake.maintenance import CROWDED_NODE, NEIGHBOURS, STRAYS, maintain, neighbours, tidy, tree_merge
+from dicom_assets.lake.query import connect, scan
+from dicom_assets.lake.registry import TABLES
+from dicom_assets.lake.rewrite import split
+from dicom_assets.lake.studies import enter
+
+NOW = datetime(2026, 11, 20, 8, tzinfo=UTC)
+
+
+def key(number: int) -> str:
+    """A study_key, spread over the whole range."""
+    return f"{(number * 0x9E3779B97F4A7C15) % 2**64:016x}"
+
+
+def studies(*numbers: int, source: str = "landing", updated: int = 0, batch: str = "b") -> pa.Table:
+    """Rows of `study`, one a number."""
+    rows = [
+        {
+            "source": source,
+            "study_key": key(number),
+            "object_id": f"{number:020d}",
+            "version_at": NOW,
+            "series_count": 1,
+            "instance_count": updated,
+            "patient_count": 1,
+            "first_seen_at": NOW,
+            "updated_at": NOW,
+            "StudyInstanceUID": f"1.2.{number}",
+        }
+        for number in numbers
+    ]
+    return pa.Table.from_pylist(rows, schema=TABLES["study"].schema)
+
+
+def counted(lake: Lake) -> dict[str, int]:
+    """instance_count by StudyInstanceUID; fails when a study stands twice."""
+    with connect(lake, ["study"]) as connection:
+        found = connection.execute("SELECT StudyInstanceUID, instance_count FROM study").fetchall()
+    assert max(Counter(uid for uid, _ in found).values(), default=1) == 1
+    return dict(found)
+
+
+@pytest.fixture
+def lake(tmp_path, monkeypatch) -> Lake:
+    """An empty lake whose tables by study have files of 20 rows."""
+    monkeypatch.setattr(rewrite, "_FILE_ROWS", {"study": 20})
+    return Lake(str(tmp_path / "lake"))
+
+
+class TestReplacingStudies:
+    def test_new_rows_take_the_place_of_old_ones_and_the_others_stay(self, lake):
+        lake.replace("study", [key(n) for n in range(50)], studies(*range(50), updated=1))
+        lake.replace("study", [key(n) for n in (3, 7, 99)], studies(3, 99, updated=2))
+        expected = {f"1.2.{n}": 1 for n in range(50) if n != 7} | {"1.2.3": 2, "1.2.99": 2}
+        assert counted(lake) == expected
+
+    def test_only_files_that_hold_a_touched_study_are_rewritten(self, lake):
+        numbers = range(200)
+        lake.replace("study", [key(n) for n in numbers], studies(*numbers, updated=1))
+        before = set(extents(lake.table("study")).paths)
+        lake.replace("study", [key(3), key(1_000)], studies(3, 1_000, updated=2))
+        after = set(extents(lake.table("study")).paths)
+        assert len(before) == 10
+        assert len(before - after) == 1
+        assert len(after - before) == 2
+
+    def test_studies_that_are_all_new_rewrite_nothing(self, lake):
+        lake.replace("study", [key(n) for n in range(30)], studies(*range(30)))
+        before = set(extents(lake.table("study")).paths)
+        lake.replace("study", [key(n) for n in range(30, 60)], studies(*range(30, 60)))
+        assert before < set(extents(lake.table("study")).paths)
+
+    def test_a_repeated_publication_changes_nothing(self, lake):
+        for _ in range(2):
+            lake.replace("study", [key(n) for n in range(50)], studies(*range(50), updated=1))
+        assert counted(lake) == {f"1.2.{n}": 1 for n in range(50)}
+
+    def test_a_study_of_which_nothing_is_left_goes(self, lake):
+        lake.replace("study", [key(1)], studies(1))
+        lake.replace("study", [key(1)], studies())
+        assert counted(lake) == {}
+        assert len(extents(lake.table("study"))) == 0
+
+    def test_somebody_elses_commit_in_between_is_worked_in(self, lake, monkeypatch):
+        lake.replace("study", [key(n) for n in range(10)], studies(*range(10), updated=1))
+        put, once = rewrite.put_file, []
+
+        def overtaken(*arguments):
+            if not once:
+                once.append(True)
+                Lake(lake.uri).replace("study", [key(2)], studies(2, updated=5))
+            return put(*arguments)
+
+        monkeypatch.setattr(rewrite, "put_file", overtaken)
+        lake.replace("study", [key(1)], studies(1, updated=7))
+        assert counted(lake) == {f"1.2.{n}": 1 for n in range(10)} | {"1.2.1": 7, "1.2.2": 5}
+
+    def test_a_file_that_another_writer_left_unsorted_is_read_all_the_same(self, lake):
+        from deltalake import write_deltalake
+
+        write_deltalake(lake.location("study"), studies(5, 1, 4, 2, 3, updated=1), mode="append")
+        lake.replace("study", [key(2), key(4)], studies(2, 4, updated=2))
+        assert counted(lake) == {"1.2.1": 1, "1.2.2": 2, "1.2.3": 1, "1.2.4": 2, "1.2.5": 1}
+
+    @hypothesis_settings(max_examples=50, deadline=None)
+    @given(st.lists(st.integers(0, 30), max_size=80), st.integers(1, 25))
+    def test_cutting_keeps_every_row_and_a_study_in_one_part(self, numbers, bound):
+        rows = studies(*numbers).sort_by("study_key")
+        parts = list(split(rows, "study_key", bound))
+        assert pa.concat_tables([rows.slice(0, 0), *parts]).equals(rows)
+        held = [set(part["study_key"].to_pylist()) for part in parts]
+        assert sum(map(len, held)) == len(set().union(*held))
+
+
+class TestPruning:
+    def test_a_scan_opens_only_files_that_can_hold_what_is_asked_for(self, lake):
+        for batch in ("b1", "b2", "b3"):
+            enter(lake, batch, [key(1)])
+        assert scan(lake, "batch_study").count(".parquet") == 3
+        assert scan(lake, "batch_study", within={"batch_id": ["b2", "b9"]}).count(".parquet") == 1
+        assert "WHERE false" in scan(lake, "batch_study", within={"batch_id": []})
+        with connect(lake, ["batch_study"], within={"batch_study": {"batch_id": ["b2"]}}) as connection:
+            assert connection.execute("SELECT batch_id FROM batch_study").fetchall() == [("b2",)]
+
+    @hypothesis_settings(max_examples=200, deadline=None)
+    @given(
+        st.lists(st.tuples(st.integers(0, 60), st.integers(0, 60)), max_size=12),
+        st.lists(st.integers(0, 60), max_size=6),
+    )
+    def test_no_file_that_holds_a_value_is_left_out(self, ranges, wanted):
+        ranges = [(min(pair), max(pair)) for pair in ranges]
+        known = files([(f"{low:03d}", f"{high:03d}", 1) for low, high in ranges], "batch_id")
+        found = known.may_hold("batch_id", [f"{value:03d}" for value in wanted]).tolist()
+        assert found == [any(low <= value <= high for value in wanted) for low, high in ranges]
+
+    def test_a_file_without_statistics_is_opened(self):
+        known = files([("a", "b", 1), (None, None, 1)], "batch_id")
+        assert known.may_hold("batch_id", ["z"]).tolist() == [False, True]
+
+
+def files(ranges: list[tuple[str | None, str | None, int]], column: str) -> Extents:
+    """Extents of files with these ranges and rows."""
+    return Extents(
+        np.array([str(number) for number in range(len(ranges))], dtype=object),
+        np.array([rows for *_, rows in ranges], dtype=np.int64),
+        np.array([rows * 100 for *_, rows in ranges], dtype=np.int64),
+        {column: np.array([low for low, _, _ in ranges], dtype=object)},
+        {column: np.array([high for _, high, _ in ranges], dtype=object)},
+    )
+
+
+class TestMergesOfBatches:
+    def test_few_files_are_left_alone(self):
+        assert neighbours(files([(f"b{n:03d}", f"b{n:03d}", 100) for n in range(NEIGHBOURS - 1)], "batch_id")) == []
+
+    def test_many_small_neighbours_become_one_file_in_their_order(self):
+        known = files([(f"b{n:03d}", f"b{n:03d}", 100) for n in reversed(range(NEIGHBOURS))], "batch_id")
+        (group,) = neighbours(known)
+        assert group.tolist() == list(reversed(range(NEIGHBOURS)))
+
+    def test_no_file_becomes_larger_than_a_rerun_should_rewrite(self):
+        known = files([(f"b{n:04d}", f"b{n:04d}", 30_000) for n in range(40)], "batch_id")
+        groups = neighbours(known)
+        assert groups
+        assert all(known.rows[group].sum() <= maintenance.BATCH_FILE_ROWS for group in groups)
+
+    def test_small_files_between_large_ones_are_gathered_in_the_end(self):
+        mixed = [(f"b{n:04d}", f"b{n:04d}", 100 if n % 2 else 200_000) for n in range(2 * STRAYS)]
+        (group,) = neighbours(files(mixed, "batch_id"))
+        assert len(group) == STRAYS
+
+
+class TestMergesOfStudies:
+    def test_the_tree_stays_shallow_and_its_files_narrow_however_many_batches_come(self, lake):
+        expected = {}
+        for batch in range(60):
+            old = [batch // 2] if batch else []
+            numbers = [*range(1_000 + batch * 8, 1_008 + batch * 8), *old]
+            lake.replace("study", [key(n) for n in numbers], studies(*numbers, updated=batch))
+            expected |= {f"1.2.{n}": batch for n in numbers}
+            tidy(lake, "study")
+        assert counted(lake) == expected
+        known = extents(lake.table("study"))
+        covering = [known.may_hold("study_key", [key(n)]).sum() for n in range(1_000, 1_480, 16)]
+        assert max(covering) <= CROWDED_NODE
+        assert np.mean(covering) < len(known) / 2
+
+    def test_a_merge_takes_bounded_rows_and_keeps_them(self, lake):
+        for first in range(0, 320, 10):
+            lake.replace("study", [key(n) for n in range(first, first + 10)], studies(*range(first, first + 10)))
+        merge = tree_merge(extents(lake.table("study")), 20)
+        assert merge is not None
+        assert len(merge.edges) == 7
+        before = lake.table("study").version()
+        assert tidy(lake, "study", at_most=100) >= 1
+        assert lake.table("study").version() > before
+        assert len(counted(lake)) == 320
+        assert tidy(lake, "study") == 0
+
+    def test_files_of_single_studies_do_not_pile_up(self, lake):
+        for number in range(40):
+            lake.replace("study", [key(number)], studies(number))
+            tidy(lake, "study")
+        assert len(extents(lake.table("study"))) <= CROWDED_NODE
+        assert len(counted(lake)) == 40
+
+
+class TestMaintenance:
+    def test_merges_and_deletes_and_tells_what_it_did(self, lake):
+        for number in range(STRAYS):
+            enter(lake, f"b{number:03d}", [key(number)])
+        done = maintain(lake, "batch_study", retention_hours=0)
+        assert (done.files_before, done.files_after) == (STRAYS, 1)
+        assert done.files_deleted >= STRAYS
+        assert done.bytes_after < done.bytes_before
+        assert datetime.now(UTC) - done.oldest < timedelta(minutes=1)
+        with connect(lake, ["batch_study"]) as connection:
+            assert connection.execute("SELECT count(DISTINCT batch_id) FROM batch_study").fetchone() == (STRAYS,)
+
+    def test_what_is_younger_than_the_retention_stays_readable(self, lake):
+        lake.replace("study", [key(1)], studies(1, updated=1))
+        version = lake.table("study").version()
+        lake.replace("study", [key(1)], studies(1, updated=2))
+        assert maintain(lake, "study", retention_hours=1).files_deleted == 0
+        with connect(lake, ["study"], at=version) as connection:
+            assert connection.execute("SELECT instance_count FROM study").fetchall() == [(1,)]
+
+    def test_a_batch_is_replaced_in_a_merged_file_as_in_its_own(self, lake):
+        for number in range(NEIGHBOURS):
+            enter(lake, f"b{number:03d}", [key(number)])
+        assert tidy(lake, "batch_study") == 1
+        enter(lake, "b005", [key(99)])
+        with connect(lake, ["batch_study"]) as connection:
+            found = dict(connection.execute("SELECT batch_id, study_key FROM batch_study").fetchall())
+        assert found == {f"b{n:03d}": key(n) for n in range(NEIGHBOURS)} | {"b005": key(99)}
