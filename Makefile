@@ -6,7 +6,7 @@ DEMO_LANDING := data/landing
 DEMO_LAKE := data/lake
 export DAGSTER_HOME := $(CURDIR)
 
-.PHONY: demo test lint types ui bench fuzz docs node azurite clean
+.PHONY: demo reference test lint types ui bench fuzz docs node azurite clean
 
 $(VENV)/installed: pyproject.toml constraints.txt
 	$(PYTHON) -c 'import sys; sys.exit("Python 3.11 or newer is needed; set PYTHON=…" if sys.version_info < (3, 11) else 0)'
@@ -23,6 +23,15 @@ demo: $(VENV)/installed
 	@$(BIN)/dicom-assets errors --lake $(DEMO_LAKE)
 	@echo; echo "A question a researcher would ask: which studies have images, of what, and what do clinical records say?"
 	@$(BIN)/dicom-assets sql --lake $(DEMO_LAKE) - < data/queries/studies_with_diagnoses.sql
+	@echo; echo "And what do the reports that came as FHIR say of them?"
+	@$(BIN)/dicom-assets sql --lake $(DEMO_LAKE) - < data/queries/reports_of_studies.sql
+
+# 96 files, 9 studies, 24 series, 6 reports: a set whose results are known, through the real graph.
+reference: $(VENV)/installed
+	rm -rf build/reference
+	$(BIN)/python -m dicom_assets.reference write build/reference/landing
+	DAGSTER_HOME= $(BIN)/dicom-assets ingest --landing build/reference/landing --lake build/reference/lake
+	$(BIN)/python -m dicom_assets.reference check build/reference/lake
 
 test: $(VENV)/installed
 	DICOM_ASSETS_NODE_MODULES=$${DICOM_ASSETS_NODE_MODULES:-$(CURDIR)/node_modules} $(BIN)/python -m pytest

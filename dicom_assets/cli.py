@@ -169,6 +169,25 @@ def sql(
 
 
 @app.command()
+def omop(folder: Annotated[Path, typer.Argument(help="Where the files are written.")], lake: LakeOption = None) -> None:
+    """Write image_occurrence for an OMOP database: its DDL, the parents it refers to, and CSV for COPY."""
+    with _told():
+        settings = load(None, lake)
+        from dicom_assets.lake.query import arrow, connect, existing
+        from dicom_assets.lake.registry import IMAGE_OCCURRENCE
+        from dicom_assets.omop.ddl import export
+
+        with connect(existing(settings.lake), [IMAGE_OCCURRENCE.name]) as connection:
+            rows = arrow(connection, "SELECT * FROM image_occurrence ORDER BY image_occurrence_id")
+    try:
+        written = export(rows.cast(IMAGE_OCCURRENCE.schema), folder)
+    except OSError as error:
+        typer.echo(f"dicom-assets: cannot write to {folder}: {error.strerror}", err=True)
+        raise typer.Exit(2) from None
+    typer.echo(f"{len(rows)} rows in {', '.join(str(path) for path in written)}")
+
+
+@app.command()
 def demo(folder: Annotated[Path, typer.Argument(help="Where the sample input is written.")]) -> None:
     """Write sample input: the DICOM files that pydicom carries, a zip of some, and a small clinical table."""
     from dicom_assets.demo import write_demo

@@ -5,11 +5,13 @@ Belongs here: a landing folder worth looking at. Does not belong here: anything 
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 import time
 import zipfile
 from pathlib import Path
+from typing import Any
 
 import pydicom
 
@@ -23,6 +25,46 @@ PatientID,record_date,diagnosis_code,diagnosis,smoker
 021234567,2004-03-01,Z00.0,General examination,
 no-images,2020-02-02,J18.9,Pneumonia,yes
 """
+_ACSN = {"coding": [{"system": "http://terminology.hl7.org/CodeSystem/v2-0203", "code": "ACSN"}]}
+REPORTS: list[dict[str, Any]] = [
+    {"resourceType": "Patient", "id": "demo-1", "identifier": [{"type": {"text": "MRN"}, "value": "98890234"}]},
+    {"resourceType": "Patient", "id": "demo-2", "identifier": [{"type": {"text": "MRN"}, "value": "4MR1"}]},
+    {
+        "resourceType": "Condition",
+        "id": "demo-condition",
+        "subject": {"reference": "Patient/demo-1"},
+        "code": {"coding": [{"system": "http://snomed.info/sct", "code": "37796009", "display": "Migraine"}]},
+        "onsetDateTime": "2003-04-28",
+    },
+    {
+        "resourceType": "DiagnosticReport",
+        "id": "demo-mr-head",
+        "status": "final",
+        "code": {"coding": [{"system": "http://loinc.org", "code": "24590-2", "display": "MR Brain"}]},
+        "subject": {"reference": "Patient/demo-1"},
+        "identifier": [{"type": _ACSN, "value": "428"}],
+        "effectiveDateTime": "2003-05-05",
+        "conclusion": "No focal lesion.",
+    },
+    {
+        "resourceType": "DiagnosticReport",
+        "id": "demo-mr-spine",
+        "status": "final",
+        "code": {"coding": [{"system": "http://loinc.org", "code": "24968-0", "display": "MR Lumbar spine"}]},
+        "subject": {"reference": "Patient/demo-2"},
+        "imagingStudy": [
+            {
+                "identifier": {
+                    "system": "urn:dicom:uid",
+                    "value": "urn:oid:1.3.6.1.4.1.5962.1.2.4.20040826185059.5457",
+                }
+            }
+        ],
+        "effectiveDateTime": "2004-08-26",
+        "conclusion": "Degeneration of a disc.",
+    },
+]
+"""FHIR that belongs to some of the images: invented, like the table above."""
 _ZIPPED = "98892003"
 _AGE_SECONDS = 3_600
 
@@ -49,6 +91,11 @@ def write_demo(folder: Path) -> int:
         clinical.parent.mkdir(parents=True, exist_ok=True)
         clinical.write_text(CLINICAL_CSV, encoding="utf-8")
         _settle(clinical)
+    reports = folder / "clinical" / "reports.json"
+    if not reports.exists():
+        bundle = {"resourceType": "Bundle", "type": "collection", "entry": [{"resource": one} for one in REPORTS]}
+        reports.write_text(json.dumps(bundle, indent=2), encoding="utf-8")
+        _settle(reports)
     return sum(1 for path in folder.rglob("*") if path.is_file())
 
 

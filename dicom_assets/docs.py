@@ -1,4 +1,4 @@
-"""Pages of `docs/` that are made from registries: tables and reason codes. `python -m dicom_assets.docs` writes them.
+"""Pages of `docs/` that are made from registries and mappings. `python -m dicom_assets.docs` writes them.
 
 Belongs here: Markdown from what the code says already. Does not belong here: anything that would be written twice.
 """
@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from pathlib import Path
 
+from dicom_assets import docs_standards
 from dicom_assets.lake.codes import CODES
 from dicom_assets.lake.query import sql_type
 from dicom_assets.lake.registry import TABLES, Table
@@ -68,7 +69,12 @@ only when it has no usable identity or its bytes are unsafe. `dicom-assets error
 """
 
 
-PAGES: dict[str, Callable[[], str]] = {"tables.md": tables_page, "reason-codes.md": codes_page}
+PAGES: dict[str, Callable[[], str]] = {
+    "tables.md": tables_page,
+    "reason-codes.md": codes_page,
+    "fhir.md": docs_standards.fhir_page,
+    "omop.md": docs_standards.omop_page,
+}
 """Every generated page by file name."""
 
 

@@ -7,5 +7,6 @@ SELECT
     instance_count AS instances,
     list(record_values ->> 'diagnosis' ORDER BY record) AS diagnoses
 FROM study_clinical
+WHERE record_type = 'table'
 GROUP BY study_key, PatientID, StudyDate, modalities, series, instances
 ORDER BY PatientID, StudyDate

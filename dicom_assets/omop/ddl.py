@@ -7,6 +7,7 @@ and the rows in a form that COPY takes. Does not belong here: the rows themselve
 from __future__ import annotations
 
 import io
+from pathlib import Path
 
 import pyarrow as pa
 import pyarrow.csv as pc
@@ -60,3 +61,24 @@ def copy_csv(rows: pa.Table) -> bytes:
     sink = io.BytesIO()
     pc.write_csv(rows.select(IMAGE_OCCURRENCE.schema.names), sink, pc.WriteOptions(quoting_style="needed"))
     return sink.getvalue()
+
+
+def export(rows: pa.Table, folder: Path) -> list[Path]:
+    """Writes parents.sql, image_occurrence.sql and image_occurrence.csv into a folder. Raises OSError.
+
+    parents.sql makes the smallest parents with the ids that the rows refer to, for a database that has none.
+    """
+    inserts = "".join(
+        f"INSERT INTO {table} VALUES {', '.join(f'({one})' for one in ids)};\n"
+        for table, ids in parent_ids(rows).items()
+        if ids
+    )
+    written = {
+        "parents.sql": (parents_ddl() + inserts).encode(),
+        "image_occurrence.sql": image_occurrence_ddl().encode(),
+        "image_occurrence.csv": copy_csv(rows),
+    }
+    folder.mkdir(parents=True, exist_ok=True)
+    for name, data in written.items():
+        (folder / name).write_bytes(data)
+    return [folder / name for name in written]
