@@ -30,7 +30,7 @@ demo: $(VENV)/installed
 reference: $(VENV)/installed
 	rm -rf build/reference
 	$(BIN)/python -m dicom_assets.reference write build/reference/landing
-	DAGSTER_HOME= $(BIN)/dicom-assets ingest --landing build/reference/landing --lake build/reference/lake
+	cd build/reference && env -u DAGSTER_HOME $(CURDIR)/$(BIN)/dicom-assets ingest --landing landing --lake lake
 	$(BIN)/python -m dicom_assets.reference check build/reference/lake
 
 test: $(VENV)/installed
