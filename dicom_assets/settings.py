@@ -306,13 +306,11 @@ class ChangesSettings(_Section):
     start: beginning of the first window, with time zone. window_minutes: width of a window, which divides an
     hour or a day.
     delay_minutes: how long after its end a window is read; paging through a window is stable only once it has closed.
-    audit_differing_studies: how many differing studies an audit looks into instance by instance.
     """
 
     start: datetime = datetime(2026, 1, 1, tzinfo=UTC)
     window_minutes: Annotated[int, Field(ge=5, le=1_440)] = 60
     delay_minutes: Annotated[int, Field(ge=0, le=1_440)] = 15
-    audit_differing_studies: Annotated[int, Field(ge=0)] = 1_000
 
     @field_validator("start")
     @classmethod
