@@ -45,23 +45,22 @@ def test_backfills_of_all_of_some_and_of_a_range_are_drained_by_the_daemon(proje
         ("--partitions", f"{keys[0]},{keys[2]}"): [keys[0], keys[2]],
         ("--from", keys[1], "--to", keys[2]): keys[1:],
     }
+    before = {run.run_id for run in runs(project)}
+    asked: list[str] = []
+    for arguments, expected in wanted.items():
+        made = project.run("dagster", "job", "backfill", "-j", "ingest_batch", *arguments, "--noprompt")
+        assert made.returncode == 0, made.stderr
+        asked += expected
+
+    def done() -> list[dg.DagsterRun]:
+        return [run for run in runs(project) if run.run_id not in before and run.is_finished]
+
     with project.daemon() as log:
-        for arguments, expected in wanted.items():
-            before = {run.run_id for run in runs(project)}
-            asked = project.run("dagster", "job", "backfill", "-j", "ingest_batch", *arguments, "--noprompt")
-            assert asked.returncode == 0, asked.stderr
-            made: list[dg.DagsterRun] = []
-
-            def drained(before=before, made=made) -> bool:
-                made[:] = [run for run in runs(project) if run.run_id not in before]
-                return bool(made) and all(run.is_finished for run in made)
-
-            wait_for(f"a backfill {arguments[0]}", drained, log=log)
-            assert sorted(run.tags["dagster/partition"] for run in made) == sorted(expected)
-            assert {run.status for run in made} == {dg.DagsterRunStatus.SUCCESS}
-            assert all("dagster/backfill" in run.tags for run in made)
-            ended = {one.run_id for one in project.books()}
-            assert {run.run_id for run in made} <= ended
+        wait_for("the backfills", lambda: len(done()) == len(asked), seconds=280, log=log)
+    assert {run.status for run in done()} == {dg.DagsterRunStatus.SUCCESS}
+    assert sorted(run.tags["dagster/partition"] for run in done()) == sorted(asked)
+    assert len({run.tags["dagster/backfill"] for run in done()}) == len(wanted)
+    assert {one.run_id for one in project.books()} <= {run.run_id for run in done()}
     assert project.closed() == set(keys)
 
 
