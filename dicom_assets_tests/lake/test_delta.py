@@ -1,0 +1,105 @@
+"""The Delta tables of a lake: one rule of replacing rows for all, safe beside other writers, and no foreign tables."""
+
+from __future__ import annotations
+
+from concurrent.futures import ThreadPoolExecutor
+from datetime import UTC, datetime
+
+import pyarrow as pa
+import pytest
+from deltalake import write_deltalake
+
+from dicom_assets.lake.delta import ForeignTable, Lake, schema_differences
+from dicom_assets.lake.files import LakeError
+from dicom_assets.lake.query import connect
+from dicom_assets.lake.registry import TABLES
+from dicom_assets_tests.support.lakes import table
+
+AT = datetime(2026, 11, 20, tzinfo=UTC)
+
+
+@pytest.fixture
+def lake(tmp_path) -> Lake:
+    return Lake(str(tmp_path / "lake"))
+
+
+def judged(batch: str, *objects: str) -> pa.Table:
+    """Rows of the ledger."""
+    return pa.Table.from_pylist(
+        [
+            {"batch_id": batch, "object_id": one, "outcome": "ingested", "kind": "dicom", "judged_at": AT}
+            for one in objects
+        ],
+        schema=TABLES["validated_batch"].schema,
+    )
+
+
+def ledger(lake: Lake) -> list[tuple[str, str]]:
+    return [(row["batch_id"], row["object_id"]) for row in table(lake, "validated_batch").to_pylist()]
+
+
+class TestReplacing:
+    def test_takes_the_place_of_the_rows_of_one_batch_and_of_no_other(self, lake):
+        lake.replace("validated_batch", ["b1"], judged("b1", "x", "y"))
+        lake.replace("validated_batch", ["b2"], judged("b2", "z"))
+        lake.replace("validated_batch", ["b1"], judged("b1", "w"))
+        assert ledger(lake) == [("b1", "w"), ("b2", "z")]
+        assert lake.row_count("validated_batch") == 2
+
+    def test_with_nothing_removes_them(self, lake):
+        lake.replace("validated_batch", ["b1"], judged("b1", "x"))
+        lake.replace("validated_batch", ["b1"], judged("b1"))
+        assert ledger(lake) == []
+
+    def test_of_no_values_is_no_commit(self, lake):
+        before = lake.table("validated_batch").version()
+        lake.replace("validated_batch", [], judged("b1"))
+        assert lake.table("validated_batch").version() == before
+
+    def test_takes_values_that_hold_quotes(self, lake):
+        lake.replace("validated_batch", ["it's"], judged("it's", "x"))
+        lake.replace("validated_batch", ["it's", "b"], judged("it's", "y"))
+        assert ledger(lake) == [("it's", "y")]
+
+    def test_begins_a_stream_anew_for_each_try(self, lake):
+        begun = []
+
+        def rows() -> pa.RecordBatchReader:
+            begun.append(1)
+            return judged("b1", "x").to_reader()
+
+        lake.replace("validated_batch", ["b1"], rows)
+        lake.replace("validated_batch", ["b1"], rows)
+        assert ledger(lake) == [("b1", "x")]
+        assert len(begun) == 2
+
+    def test_by_several_writers_at_once_loses_no_row(self, lake):
+        def write(number: int) -> None:
+            mine = Lake(lake.uri, make=False)
+            with mine.committing("validated_batch"):
+                mine.replace("validated_batch", [f"b{number}"], judged(f"b{number}", "x"))
+
+        with ThreadPoolExecutor(4) as pool:
+            list(pool.map(write, range(8)))
+        assert ledger(lake) == [(f"b{number}", "x") for number in range(8)]
+
+
+class TestTables:
+    def test_are_made_with_the_columns_of_the_registry(self, lake):
+        for name, one in TABLES.items():
+            assert schema_differences(one, pa.schema(lake.table(name).schema().to_arrow())) == []
+            assert lake.row_count(name) == 0
+
+    def test_that_are_empty_can_be_queried(self, lake):
+        with connect(lake) as connection:
+            for name in TABLES:
+                assert connection.execute(f"SELECT count(*) FROM {name}").fetchall() == [(0,)]
+
+    def test_of_another_make_are_refused_with_what_differs(self, tmp_path):
+        write_deltalake(str(tmp_path / "lake" / "series"), pa.table({"SeriesInstanceUID": [1]}))
+        with pytest.raises(ForeignTable, match=r"already holds a Delta table 'series' .* columns differ"):
+            Lake(str(tmp_path / "lake"))
+
+    def test_that_are_missing_are_named_with_what_to_do(self, tmp_path):
+        with pytest.raises(LakeError, match=r"There is no table study in this lake\. Run `dicom-assets ingest` first"):
+            Lake(str(tmp_path / "lake"), make=False).table("study")
