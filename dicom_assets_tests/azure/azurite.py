@@ -1,7 +1,7 @@
 """Azurite, Microsoft's emulator of Blob and Queue storage, started for the tests; and a proxy that makes it fail.
 
 Belongs here: finding, starting and ending the emulator, containers and queues of a test. The emulator is an npm
-package: `make azurite` installs it into node_modules of the repository.
+package: `make node` installs it into node_modules of the repository.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from azure.storage.queue import QueueClient
 from dicom_assets.lake.azure import EMULATOR, Place, container_client, queue_client
 
 REPOSITORY = Path(__file__).parents[2]
-HOW = "Azurite is not installed: run `make azurite` (needs Node), or name its executable in DICOM_ASSETS_AZURITE"
+HOW = "Azurite is not installed: run `make node` (needs npm), or name its executable in DICOM_ASSETS_AZURITE"
 
 
 def executable() -> str | None:
