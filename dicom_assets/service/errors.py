@@ -9,9 +9,9 @@ import json
 import re
 from http import HTTPStatus
 
-_LONG_NUMBER = re.compile(r"[^\s,;:]*\d[\d.\-:TZ+/]{5,}[^\s,;]*")
-_NAME = re.compile(r"\S*\^\S*")
 _QUOTED = re.compile(r"\"[^\"]*\"|'[^']*'|\([^)]*\)")
+_PLAIN_WORD = re.compile(r"[(\[]?(?:[a-z]+(?:[-'/][a-z]+)*|[A-Z]|\d{1,4})[)\].,:;!?]*")
+_FIRST_WORD = re.compile(r"[A-Z][a-z]*")
 _REASON_LENGTH = 160
 
 
@@ -67,8 +67,8 @@ def phrase(status: int) -> str:
 def clean_reason(body: bytes, content_type: str) -> str:
     """What a server said in an error's body, without anything that might be a value.
 
-    Quoted and bracketed text, numbers that could be a UID, an id or a date, and person names are replaced by an
-    ellipsis; markup is left out altogether.
+    Words of small letters and short numbers stay, and the first word; whatever else there is (quoted and bracketed
+    text, names, UIDs, ids, dates) is replaced by an ellipsis. Markup is left out altogether.
     """
     if "html" in content_type or "xml" in content_type:
         return ""
@@ -78,9 +78,15 @@ def clean_reason(body: bytes, content_type: str) -> str:
     except ValueError:
         if "json" in content_type:
             return ""
-    for pattern in (_QUOTED, _NAME, _LONG_NUMBER):
-        text = pattern.sub("…", text)
-    text = " ".join("".join(c if c.isprintable() else " " for c in text).split())
+    words = _QUOTED.sub(" … ", "".join(c if c.isprintable() else " " for c in text)).split()
+    kept: list[str] = []
+    for place, word in enumerate(words):
+        plain = _PLAIN_WORD.fullmatch(word) or (place == 0 and _FIRST_WORD.fullmatch(word))
+        if plain:
+            kept.append(word)
+        elif kept[-1:] != ["…"]:
+            kept.append("…")
+    text = " ".join(kept)
     return text if len(text) <= _REASON_LENGTH else text[:_REASON_LENGTH] + "…"
 
 

@@ -118,7 +118,8 @@ def test_what_is_repeated_is_cleaned():
     cleaned = clean_reason(said.encode(), "text/plain")
     for value in (UID, "DOE", "1234567", "19700101", "2026-03-01"):
         assert value not in cleaned
-    assert cleaned.endswith("is not valid.")
+    assert cleaned == "Study … of … born … at … is not valid."
+    assert clean_reason(b"Instance of Jane Doe, MRN ABC12, was refused", "") == "Instance of … was refused"
     assert clean_reason(b"<html>Error</html>", "text/html") == ""
     assert clean_reason(b'{"error": {"code": 3, "message": "Too many requests"}}', "application/json") == (
         "Too many requests"
