@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -47,5 +48,8 @@ def build_defs(
         executor=dg.in_process_executor,
     )
 
+
+# Dagster 1.13 warns about its own copying of sensors; a user of the command can do nothing about it.
+warnings.filterwarnings("ignore", message="Parameter `owners` of initializer", category=dg.BetaWarning)
 
 defs = build_defs()

@@ -55,6 +55,10 @@ class TestIngest:
         assert f"Batch {books[0]}: running" in done.first.stderr
         assert f"Batch {books[0]}: 12 of 12 objects, " in done.first.stderr
 
+    def test_says_nothing_that_is_meant_for_programmers(self, done):
+        assert "Warning" not in done.first.stderr
+        assert "Traceback" not in done.first.stderr
+
     def test_says_nothing_about_patients(self, done):
         printed = done.first.stdout + done.first.stderr
         assert [secret for secret in SECRETS if secret in printed] == []

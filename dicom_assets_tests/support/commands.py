@@ -23,7 +23,7 @@ SECONDS = 240.0
 def clean_environment(**more: str) -> dict[str, str]:
     """The environment without anything that would lead a command to another state than the test's."""
     kept = {name: value for name, value in os.environ.items() if not name.startswith(("DAGSTER_", "DICOM_ASSETS_"))}
-    return {**kept, "PATH": f"{BIN}{os.pathsep}{kept.get('PATH', '')}", "PYTHONWARNINGS": "ignore", **more}
+    return {**kept, "PATH": f"{BIN}{os.pathsep}{kept.get('PATH', '')}", **more}
 
 
 def command(
