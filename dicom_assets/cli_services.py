@@ -54,6 +54,9 @@ def push(
     report: Annotated[
         Path | None, typer.Option("--report", help="CSV with one line per file. Default: push-report.csv, here.")
     ] = None,
+    partition: Annotated[
+        str | None, typer.Option("--partition", help="Data partition, where the service has several.")
+    ] = None,
 ) -> None:
     """Store DICOM files at a service (STOW-RS), with a report on each file."""
     from dicom_assets.service.client import ServiceClient
@@ -66,7 +69,7 @@ def push(
         service = _target(load(), to)
         try:
             with ServiceClient(service) as client:
-                for one in push_all(client, folder):
+                for one in push_all(client, folder, partition):
                     done.append(one)
                     if len(done) % 100 == 0:
                         typer.echo(f"{len(done)} files", err=True)

@@ -75,9 +75,21 @@ def compare(
     return findings
 
 
-def partitions_of(service: ServiceSettings) -> tuple[str | None, ...]:
-    """The data partitions to look into; None for a service that has none."""
-    return service.partitions or (None,)
+def partitions_of(client: ServiceClient) -> tuple[str | None, ...]:
+    """The data partitions to look into: those of the settings, else those that the service names; None for none.
+
+    A service whose data partitions are off answers this question with an error, and its resources have no partition
+    in their paths.
+    """
+    service = client.service
+    if service.partitions or service.kind == "dicomweb":
+        return service.partitions or (None,)
+    reply = client.get(
+        f"{service.api}/partitions", what="the data partitions", accepted=(200, 204, 400, 404, 405), quote=True
+    )
+    found = reply.objects() if reply.status == 200 else []
+    names = [value for one in found for name, value in one.items() if name.lower() == "partitionname"]
+    return tuple(str(name) for name in names) or (None,)
 
 
 def source_of(service: ServiceSettings, partition: str | None) -> str:
@@ -87,25 +99,35 @@ def source_of(service: ServiceSettings, partition: str | None) -> str:
     return f"{service.name}/{partition}"
 
 
-def server_counts(client: ServiceClient) -> tuple[dict[StudyKey, int], datetime]:
-    """Instances by study as the server counts them, and its time before it was asked.
+@dataclass(frozen=True, slots=True)
+class ServerCounts:
+    """What a server holds: instances by study, the sources that were looked into, its time before it was asked."""
+
+    studies: dict[StudyKey, int]
+    sources: tuple[str, ...]
+    at: datetime
+
+
+def server_counts(client: ServiceClient) -> ServerCounts:
+    """Instances by study as the server counts them.
 
     A study whose number the server does not give, or gives as none, is counted by its instances.
     """
-    at = server_time(client)
+    partitions = partitions_of(client)
+    at = server_time(client, partitions[0])
     counts: dict[StudyKey, int] = {}
-    for partition in partitions_of(client.service):
+    for partition in partitions:
         source = source_of(client.service, partition)
         for found in count_studies(client, partition):
             number = found.instances or len(instances_of(client, found.study, partition))
             if number:
                 counts[source, found.study] = number
-    return counts, at
+    return ServerCounts(counts, tuple(source_of(client.service, one) for one in partitions), at)
 
 
-def server_time(client: ServiceClient) -> datetime:
+def server_time(client: ServiceClient, partition: str | None) -> datetime:
     """The server's own clock, so that what a repair says is ordered among the server's changes."""
-    path = client.dicomweb("studies", partitions_of(client.service)[0])
+    path = client.dicomweb("studies", partition)
     reply = client.get(path, {"limit": 1}, what="the server's time", accept="application/dicom+json")
     return client.clock(reply)
 
@@ -133,14 +155,14 @@ def repair_pages(
     and the lake has not is an Update with its metadata, what it has no longer is a Delete. Their time is the server's
     before it was asked, or just after the version that they delete, so that any later change of the feed wins.
     """
-    by_source = {source_of(client.service, partition): partition for partition in partitions_of(client.service)}
+    by_source = {source_of(client.service, partition): partition for partition in partitions_of(client)}
     sequence = 0
     entries = []
     for finding in findings:
         if finding.source not in by_source:
             continue
         partition = by_source[finding.source]
-        at = server_time(client)
+        at = server_time(client, partition)
         there = instances_of(client, finding.study, partition)
         here = {one.key: one for one in lake.get((finding.source, finding.study), ())}
         for metadata in instance_metadata(client, there - here.keys(), partition):

@@ -28,10 +28,10 @@ from dicom_assets.service.changes import Landed, land, repair_path
 from dicom_assets.service.client import ServiceClient
 
 _COUNTS = """
--- one row per study of a service, its data partitions included
+-- one row per study of some sources: a service, or its data partitions
 SELECT source, StudyInstanceUID, instance_count
 FROM study
-WHERE source = $1 OR starts_with(source, $1 || '/')
+WHERE list_contains($1, source)
 """
 
 _INSTANCES = """
@@ -71,10 +71,11 @@ class Audit:
         return f"dicom-assets repair {self.service}"
 
 
-def lake_counts(lake: Lake, service: str) -> dict[StudyKey, int]:
+def lake_counts(lake: Lake, sources: Sequence[str]) -> dict[StudyKey, int]:
     """Instances by study as the lake counts them."""
     with connect(lake, ["study"]) as connection:
-        return {(source, study): count for source, study, count in connection.execute(_COUNTS, [service]).fetchall()}
+        rows = connection.execute(_COUNTS, [list(sources)]).fetchall()
+    return {(source, study): count for source, study, count in rows}
 
 
 def audit(client: ServiceClient, lake: Lake, due: datetime) -> Audit:
@@ -83,14 +84,15 @@ def audit(client: ServiceClient, lake: Lake, due: datetime) -> Audit:
     due: start of the last window that is due; studies that changed since are left out. Raises ServiceError and its
     kinds, LakeError.
     """
-    server, at = server_counts(client)
+    server = server_counts(client)
+    at = server.at
     moving = under_way(client, due, at)
-    findings = compare(server, lake_counts(lake, client.name), moving)
+    findings = compare(server.studies, lake_counts(lake, server.sources), moving)
     found = Audit(
         service=client.name,
         audit_id=f"{at.astimezone(UTC):%Y%m%dT%H%M%SZ}",
-        studies=len(server),
-        instances=sum(server.values()),
+        studies=len(server.studies),
+        instances=sum(server.studies.values()),
         left_out=len(moving),
         findings=tuple(findings),
     )

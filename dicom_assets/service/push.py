@@ -68,14 +68,14 @@ class Pushed:
     words: str
 
 
-def push(client: ServiceClient, folder: Path) -> Iterator[Pushed]:
+def push(client: ServiceClient, folder: Path, partition: str | None = None) -> Iterator[Pushed]:
     """Stores every DICOM file below a folder, in the order of their paths; one report each, also for other files.
 
     Raises ServiceRefused at once when the credentials are not accepted: no other file would fare better.
     """
     files = [path for path in sorted(folder.rglob("*")) if path.is_file()]
     with ThreadPoolExecutor(AT_ONCE, thread_name_prefix="push") as pool:
-        waiting = [pool.submit(push_file, client, path) for path in files]
+        waiting = [pool.submit(push_file, client, path, partition) for path in files]
         try:
             for one in waiting:
                 yield one.result()
@@ -84,8 +84,8 @@ def push(client: ServiceClient, folder: Path) -> Iterator[Pushed]:
                 one.cancel()
 
 
-def push_file(client: ServiceClient, path: Path) -> Pushed:
-    """Stores one file. Raises ServiceRefused."""
+def push_file(client: ServiceClient, path: Path, partition: str | None = None) -> Pushed:
+    """Stores one file, in a data partition where one is named. Raises ServiceRefused."""
     try:
         with path.open("rb") as file:
             head = file.read(_HEAD)
@@ -108,7 +108,7 @@ def push_file(client: ServiceClient, path: Path) -> Pushed:
     content_type = f'multipart/related; type="application/dicom"; boundary={boundary}'
     try:
         reply = client.post(
-            client.dicomweb("studies"),
+            client.dicomweb("studies", partition),
             body,
             content_type,
             length=len(before) + size + len(after),

@@ -48,6 +48,7 @@ class FeedServer:
 
     casing: "camel" as the serializer writes, "documented" as the public pages show. faults: used up one a request.
     tokens: token to the moment it ends; None for an anonymous server. before: called before each request.
+    partitions: data partitions; None where the feature is off.
     """
 
     model: ServiceModel
@@ -58,6 +59,7 @@ class FeedServer:
     before: Callable[[str], None] = lambda path: None
     has_v2: bool = True
     ignores_offset: bool = False
+    partitions: list[str] | None = None
     requests: Counter = field(default_factory=Counter)
     asked: list[str] = field(default_factory=list)
 
@@ -130,6 +132,12 @@ def build(server: FeedServer) -> FastAPI:
             return Response(status_code=404)
         found = model.latest(flag(request), server.casing)
         return Response(found or b"", 200 if found else 204, media_type=JSON)
+
+    @app.get("/{version}/partitions")
+    def partitions(version: str):
+        if server.partitions is None:
+            return Response(status_code=400)
+        return Response(orjson.dumps([{"partitionName": name} for name in server.partitions]), media_type=JSON)
 
     def qido(found: list[dict], request: Request) -> Response:
         try:

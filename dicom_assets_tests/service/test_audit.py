@@ -14,6 +14,7 @@ from dicom_assets.service.audit import (
     Finding,
     LakeInstance,
     compare,
+    partitions_of,
     repair_pages,
     server_counts,
     under_way,
@@ -68,11 +69,23 @@ def test_the_server_is_counted_page_by_page_in_every_partition(server):
         store(server, f"1.{number}", 1 + number % 3)
     store(server, "1.1", 4, "research")
     with client(server, page_size=10, partitions=["Microsoft.Default", "research"]) as connection:
-        counts, at = server_counts(connection)
+        found = server_counts(connection)
+    counts = found.studies
     assert len(counts) == 26
+    assert found.sources == ("pacs", "pacs/research")
     assert counts["pacs", "1.1"] == 2
     assert counts["pacs/research", "1.1"] == 4
-    assert abs(at - datetime.now(UTC)) < timedelta(minutes=1)
+    assert abs(found.at - datetime.now(UTC)) < timedelta(minutes=1)
+
+
+def test_a_service_tells_its_partitions_itself_where_it_has_any(server):
+    store(server, "1.1", 1)
+    store(server, "1.1", 2, "research")
+    with client(server) as connection:
+        assert partitions_of(connection) == (None,)
+        server.partitions = ["Microsoft.Default", "research"]
+        assert partitions_of(connection) == ("Microsoft.Default", "research")
+        assert server_counts(connection).studies == {("pacs", "1.1"): 1, ("pacs/research", "1.1"): 2}
 
 
 def test_what_changed_since_the_last_window_that_is_due_is_left_out(server):
