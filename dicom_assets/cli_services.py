@@ -87,7 +87,7 @@ def changes(
     since: Annotated[datetime, typer.Option("--from", formats=["%Y-%m-%dT%H:%M:%SZ"], help="Start, in UTC.")],
     until: Annotated[datetime, typer.Option("--to", formats=["%Y-%m-%dT%H:%M:%SZ"], help="End, in UTC.")],
 ) -> None:
-    """Land the changes of any span of time by hand, as one window; `ingest` takes them from there."""
+    """Land the changes of any span of time by hand, a file for each day; `ingest` takes them from there."""
     from dicom_assets.service.client import ServiceClient
     from dicom_assets.service.feed import Window
     from dicom_assets.service.sync import sync_window
@@ -96,12 +96,16 @@ def changes(
         settings = load()
         service = settings.service(name)
         try:
-            window = Window(since.replace(tzinfo=UTC), until.replace(tzinfo=UTC))
+            span = Window(since.replace(tzinfo=UTC), until.replace(tzinfo=UTC))
         except ValueError as error:
             raise SettingsError(f"--from and --to: {error}.") from None
+        entries = files = 0
         with ServiceClient(service) as client:
-            synced = sync_window(client, window, timedelta(minutes=settings.changes.delay_minutes))
-    typer.echo(f"{synced.entries} entries in {synced.pages} pages; {synced.files} files written")
+            for window in span.by_day():
+                synced = sync_window(client, window, timedelta(minutes=settings.changes.delay_minutes))
+                entries, files = entries + synced.entries, files + synced.files
+                typer.echo(f"{window}: {synced.entries} entries", err=True)
+    typer.echo(f"{entries} entries; {files} files written")
 
 
 def audit(name: ServiceArgument, lake: LakeOption = None) -> None:

@@ -85,7 +85,7 @@ def partitions_of(client: ServiceClient) -> tuple[str | None, ...]:
     if service.partitions or service.kind == "dicomweb":
         return service.partitions or (None,)
     reply = client.get(
-        f"{service.api}/partitions", what="the data partitions", accepted=(200, 204, 400, 404, 405), quote=True
+        f"{service.api}/partitions", what="the data partitions", accepted=(200, 204, 400, 403, 404, 405), quote=True
     )
     found = reply.objects() if reply.status == 200 else []
     names = [value for one in found for name, value in one.items() if name.lower() == "partitionname"]

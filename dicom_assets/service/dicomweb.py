@@ -12,7 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
 from typing import Any
 
 import orjson
@@ -320,7 +320,5 @@ def _main(client: ServiceClient, found: Mapping[str, Any], name: str) -> str:
 
 def days(window: Window) -> Iterator[datetime]:
     """The days that a window touches."""
-    day = window.start.astimezone(UTC).replace(hour=0, minute=0, second=0, microsecond=0)
-    while day < window.end:
-        yield day
-        day += timedelta(days=1)
+    for part in window.by_day():
+        yield part.start.replace(hour=0, minute=0, second=0, microsecond=0)

@@ -45,6 +45,14 @@ class Window:
     def __str__(self) -> str:
         return f"{iso(self.start)}/{iso(self.end)}"
 
+    def by_day(self) -> Iterator[Window]:
+        """The window in parts that end with the days of UTC."""
+        start = self.start.astimezone(UTC)
+        while start < self.end:
+            midnight = start.replace(hour=0, minute=0, second=0, microsecond=0) + timedelta(days=1)
+            yield Window(start, min(midnight, self.end.astimezone(UTC)))
+            start = midnight
+
     def closed_by(self, now: datetime, delay: timedelta) -> bool:
         """Whether it ended long enough ago."""
         return self.end + delay <= now

@@ -15,6 +15,7 @@ from dicom_assets.service.client import ServiceClient
 from dicom_assets.service.errors import ServiceRefused
 from dicom_assets.service.push import Outcome, _report, push, write_report
 from dicom_assets_tests.service.feed_server import Fault, running
+from dicom_assets_tests.service.service_model import metadata
 
 FILES = Path(pydicom.data.__file__).parent / "test_files"
 
@@ -96,3 +97,22 @@ def test_the_command_prints_counts_and_no_name_of_a_file(server, folder, tmp_pat
     unknown = CliRunner().invoke(app, ["push", str(folder), "--to", "nobody"])
     assert unknown.exit_code == 2
     assert "not configured" in unknown.output
+
+
+def test_a_span_of_time_is_landed_by_hand_day_by_day(server, tmp_path, monkeypatch):
+    for _ in range(3):
+        server.model.store(metadata("1.1", "1.1.1", f"1.1.1.{server.model.sequence}"))
+        server.model.advance(86_400)
+    config = tmp_path / "dicom-assets.toml"
+    config.write_text(
+        f'[[services]]\nname = "pacs"\nurl = "{server.url}"\nlanding = "{tmp_path / "changes"}"\n'
+        "[changes]\nstart = 2026-03-01T00:00:00Z\n"
+    )
+    monkeypatch.setenv("DICOM_ASSETS_CONFIG", str(config))
+    span = ["--from", "2026-03-01T00:00:00Z", "--to", "2026-03-03T12:00:00Z"]
+    done = CliRunner().invoke(app, ["changes", "pacs", *span])
+    assert done.exit_code == 0, done.output
+    assert "3 entries; 3 files written" in done.output
+    wrong = CliRunner().invoke(app, ["changes", "pacs", "--from", span[3], "--to", span[1]])
+    assert wrong.exit_code == 2
+    assert "ends after it starts" in wrong.output
