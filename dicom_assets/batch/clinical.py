@@ -10,13 +10,18 @@ one that brings the Patient, in one commit.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 import duckdb
 import pyarrow as pa
 
 from dicom_assets.batch.staging import Part, Staging
 from dicom_assets.lake.delta import Lake
-from dicom_assets.lake.query import arrow, connect, quoted, scan
+from dicom_assets.lake.query import connect, quoted, scan
 from dicom_assets.lake.registry import CLINICAL
+
+ROWS_AT_ONCE = 2_000
+"""Rows of a batch of the stream that is written: some megabytes."""
 
 VERSION = "(coalesce(last_updated, version_at), version_at, object_id)"
 """What orders the versions of a record or file: meta.lastUpdated where the resource tells it, then the file's time."""
@@ -55,9 +60,9 @@ END = 1
 _PATIENTS = f"""
 -- one row per name of a Patient within its source: its identifier
 WITH known AS (
-    SELECT * FROM current_rows WHERE record_type = 'Patient'
-    UNION ALL BY NAME
-    SELECT * FROM published
+    SELECT {{names}} FROM current_rows WHERE record_type = 'Patient'
+    UNION ALL
+    SELECT {{names}} FROM published
     WHERE record_type = 'Patient' AND record_key NOT IN (SELECT record_key FROM versions WHERE record_type = 'Patient')
 ),
 named AS (
@@ -67,25 +72,28 @@ named AS (
 )
 SELECT
     source, name,
-    arg_max({{PatientID: PatientID, issuer: IssuerOfPatientID, system: patient_system}}, {VERSION}) AS patient
+    arg_max({{{{PatientID: PatientID, issuer: IssuerOfPatientID, system: patient_system}}}}, {VERSION}) AS patient
 FROM named
 WHERE name IS NOT NULL
 GROUP BY ALL
 """
 
 _RESOLVED = f"""
--- one row per current record, with the identifier of the Patient that it refers to
-SELECT current_rows.* REPLACE (
+-- one row per chosen record of {{rows}}, with the identifier of the Patient that it refers to
+SELECT written.* REPLACE (
     CASE WHEN patient IS NULL THEN PatientID ELSE patient.PatientID END AS PatientID,
     CASE WHEN patient IS NULL THEN IssuerOfPatientID ELSE patient.issuer END AS IssuerOfPatientID,
     CASE WHEN patient IS NULL THEN patient_system ELSE patient.system END AS patient_system
 )
-FROM current_rows
+FROM {{rows}} AS written
+SEMI JOIN chosen USING (batch_id, object_id, record)
 LEFT JOIN patients
-    ON patients.source = current_rows.source AND current_rows.record_type <> 'Patient'
-    AND patients.name = {_PATIENT.format("current_rows.patient_reference")}
-ORDER BY batch_id, object_id, record
+    ON patients.source = written.source AND written.record_type <> 'Patient'
+    AND patients.name = {_PATIENT.format("written.patient_reference")}
 """
+
+_DECIDING = [name for name in CLINICAL.schema.names if name != "record_values"]
+"""What the decisions look at: everything but the records themselves, which may be large."""
 
 
 def publish_clinical(lake: Lake, staging: Staging) -> int:
@@ -94,27 +102,42 @@ def publish_clinical(lake: Lake, staging: Staging) -> int:
     Of the versions of one file, or of one record with a key of its own, only the newest stays. The rows of other
     batches that this changes are rewritten together with the batch's own, in one commit.
     """
-    with lake.committing(CLINICAL.name):
-        staged = staging.read(Part.CLINICAL)
-        with connect(lake, []) as connection:
-            connection.register("staged", staged)
-            connection.execute(f"CREATE VIEW published AS SELECT * FROM {scan(lake, CLINICAL.name)}")
-            affected = [batch for (batch,) in connection.execute(_AFFECTED, [staging.batch_id]).fetchall()]
-            rows = _current_rows(connection, affected)
-        lake.replace(CLINICAL.name, [*affected, staging.batch_id], rows)
-    return sum(1 for batch in rows["batch_id"].to_pylist() if batch == staging.batch_id)
+    with lake.committing(CLINICAL.name), connect(lake, []) as connection:
+        connection.register("staged", staging.read(Part.CLINICAL, _DECIDING))
+        connection.execute(f"CREATE VIEW published AS SELECT * FROM {scan(lake, CLINICAL.name)}")
+        affected = [batch for (batch,) in connection.execute(_AFFECTED, [staging.batch_id]).fetchall()]
+        listed = ", ".join(map(quoted, affected)) or "NULL"
+        connection.execute(f"CREATE VIEW affected AS SELECT * FROM published WHERE batch_id IN ({listed})")
+        _choose(connection)
+        lake.replace(CLINICAL.name, [*affected, staging.batch_id], lambda: _current_rows(connection, staging))
+        own = connection.execute("SELECT count(*) FROM chosen WHERE batch_id = $1", [staging.batch_id]).fetchall()
+    return int(own[0][0])
 
 
-def _current_rows(connection: duckdb.DuckDBPyConnection, affected: list[str]) -> pa.Table:
-    """Rows of `clinical` for the staged batch and the affected ones."""
-    listed = ", ".join(map(quoted, affected)) or "NULL"
+def _choose(connection: duckdb.DuckDBPyConnection) -> None:
+    """Decides which records stay and whose they are."""
+    names = ", ".join(f'"{name}"' for name in _DECIDING)
+    connection.execute(f"CREATE VIEW versions AS SELECT {names} FROM staged UNION ALL SELECT {names} FROM affected")
+    connection.execute(f"CREATE TEMP TABLE chosen AS {_CURRENT}")
     connection.execute(
-        "CREATE TEMP TABLE versions AS SELECT * FROM staged UNION ALL BY NAME "
-        f"SELECT * FROM published WHERE batch_id IN ({listed})"
+        "CREATE VIEW current_rows AS SELECT * FROM versions SEMI JOIN chosen USING (batch_id, object_id, record)"
     )
-    connection.execute(
-        f"CREATE TEMP TABLE current_rows AS SELECT * FROM versions SEMI JOIN ({_CURRENT}) "
-        "USING (batch_id, object_id, record)"
-    )
-    connection.execute(f"CREATE TEMP TABLE patients AS {_PATIENTS}")
-    return arrow(connection, _RESOLVED).select(CLINICAL.schema.names).cast(CLINICAL.schema)
+    connection.execute(f"CREATE TEMP TABLE patients AS {_PATIENTS.format(names=names)}")
+
+
+def _current_rows(connection: duckdb.DuckDBPyConnection, staging: Staging) -> pa.RecordBatchReader:
+    """Rows of `clinical` for the staged batch and the affected ones: one staged file in memory at a time."""
+    schema = CLINICAL.schema
+
+    def batches() -> Iterator[pa.RecordBatch]:
+        for table in staging.tables(Part.CLINICAL):
+            connection.register("part", table)
+            yield from resolved("part")
+        yield from resolved("affected")
+
+    def resolved(rows: str) -> Iterator[pa.RecordBatch]:
+        for batch in connection.sql(_RESOLVED.format(rows=rows)).to_arrow_reader(ROWS_AT_ONCE):
+            arrays = [batch[name].cast(schema.field(name).type) for name in schema.names]
+            yield pa.RecordBatch.from_arrays(arrays, schema=schema)
+
+    return pa.RecordBatchReader.from_batches(schema, batches())
