@@ -6,7 +6,7 @@ DEMO_LANDING := data/landing
 DEMO_LAKE := data/lake
 export DAGSTER_HOME := $(CURDIR)
 
-.PHONY: demo reference test lint types ui bench fuzz docs node azurite clean
+.PHONY: demo reference test lint types ui bench bench-scale soak fuzz docs node azurite clean
 
 $(VENV)/installed: pyproject.toml constraints.txt
 	$(PYTHON) -c 'import sys; sys.exit("Python 3.11 or newer is needed; set PYTHON=…" if sys.version_info < (3, 11) else 0)'
@@ -48,6 +48,12 @@ ui: $(VENV)/installed
 
 docs: $(VENV)/installed
 	$(BIN)/python -m dicom_assets.docs
+
+bench-scale: $(VENV)/installed
+	$(BIN)/python -m bench.scale
+
+soak: $(VENV)/installed
+	$(BIN)/python -m bench.soak --batches 125
 
 bench: $(VENV)/installed
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[bench]' -c constraints.txt

@@ -17,10 +17,12 @@ import pyarrow as pa
 
 from dicom_assets.lake.delta import Lake
 from dicom_assets.lake.keys import study_key
+from dicom_assets.lake.maintenance import tidy
 from dicom_assets.lake.registry import TABLES
 from dicom_assets.lake.rewrite import file_rows, put_file, split, swap
 from dicom_assets.landing.claims import FOLDER as CLAIMS
-from dicom_assets.landing.claims import MANIFEST
+from dicom_assets.landing.claims import MANIFEST, ClaimLog
+from dicom_assets.landing.store import LISTING, object_id
 
 SOURCE = "landing"
 PER_STUDY, PER_SERIES, PER_BATCH = 100, 25, 5_000
@@ -147,7 +149,10 @@ def _append(lake: Lake, name: str, parts: Iterator[pa.Table]) -> None:
 
 
 def make(uri: str, instances: int, tail: int = 20) -> Lake:
-    """Makes a lake of so many instances. tail: newest batches that maintenance has not merged yet."""
+    """Makes a lake of so many instances.
+
+    tail: newest batches, written one by one and merged as the clean-up of batches does it.
+    """
     lake = Lake(uri)
     batches = instances // PER_BATCH
     merged = max(0, batches - tail) * PER_BATCH
@@ -158,6 +163,8 @@ def make(uri: str, instances: int, tail: int = 20) -> Lake:
         _unit(lake, start, start + PER_BATCH)
         _levels(lake, start, start + PER_BATCH)
     _books_and_claims(lake, batches)
+    for name in TABLES:
+        tidy(lake, name, at_most=1_000)
     return lake
 
 
@@ -209,16 +216,33 @@ def _books_and_claims(lake: Lake, batches: int) -> None:
     )  # fmt: skip
     _append(lake, "batches", iter([made]))
     for number in range(batches):
-        with duckdb.connect() as connection:
-            connection.register("numbers", numbers(number * PER_BATCH, (number + 1) * PER_BATCH))
-            table = connection.sql(_CLAIM.format(batch=batch_name(number))).to_arrow_table()
-        lake.files.put_parquet(f"{CLAIMS}/{number + 1:012d}.parquet", table.cast(MANIFEST))
+        part = listing(number * PER_BATCH, (number + 1) * PER_BATCH)
+        ids = [
+            object_id(SOURCE, uri, etag, None)
+            for uri, etag in zip(part["uri"].to_pylist(), part["etag"].to_pylist(), strict=True)
+        ]
+        size = len(part)
+        columns = {
+            "batch_id": pa.array([batch_name(number)] * size),
+            "object_id": pa.array(ids),
+            "source": pa.array([SOURCE] * size),
+            "claimed_at": pa.array([FIRST] * size, MANIFEST.field("claimed_at").type),
+            **{name: part[name] for name in LISTING.names},
+        }
+        claim = pa.table([columns[name] for name in MANIFEST.names], schema=MANIFEST)
+        lake.files.put_parquet(f"{CLAIMS}/{number + 1:012d}.parquet", claim)
+    ClaimLog(lake.files).summarise()
 
 
-_CLAIM = f"""
-SELECT
-    '{{batch}}' AS batch_id, substr(md5('o' || i), 1, 20) AS object_id, '{SOURCE}' AS source,
-    {_VALUES["uri"].replace("study", f"(i // {PER_STUDY})")} AS uri, 'e' || i AS etag, 520000 AS size,
-    TIMESTAMPTZ '{FIRST.isoformat()}' AS modified_at, TIMESTAMPTZ '{FIRST.isoformat()}' AS claimed_at
-FROM numbers
-"""
+def listing(start: int, end: int) -> pa.RecordBatch:
+    """What a listing of the landing zone says of some generated objects."""
+    count = end - start
+    return pa.record_batch(
+        [
+            pa.array([f"/landing/{i // PER_STUDY}/{i // PER_SERIES}/{i}.dcm" for i in range(start, end)]),
+            pa.array([f"e{i}" for i in range(start, end)]),
+            pa.array([520_000] * count, pa.int64()),
+            pa.array([FIRST] * count, LISTING.field("modified_at").type),
+        ],
+        schema=LISTING,
+    )
