@@ -17,7 +17,7 @@ from dicom_assets.batch.books import books_of
 from dicom_assets.batch.publish import touched_studies
 from dicom_assets.batch.staging import SCHEMAS, Part, Staging
 from dicom_assets.lake.delta import Lake, schema_differences
-from dicom_assets.lake.query import connect, quoted
+from dicom_assets.lake.query import connect, quoted, scan
 from dicom_assets.lake.registry import TABLES, Table
 from dicom_assets.lake.studies import study_scope
 from dicom_assets.settings import GateSettings, OmopSettings
@@ -270,13 +270,16 @@ def hierarchy_equals_metadata(name: str, context: CheckContext) -> CheckResult:
     """The touched studies of instance, series or study are those that flat_metadata gives.
 
     Another batch may have published metadata of such a study just now and not have rebuilt it yet; what such a batch
-    brings is compared by its own check. Tables are opened in this order so that a batch that is closed in the first
-    has its rows in the others.
+    brings is compared by its own check. Metadata is opened last, so that a batch whose rebuild is seen, or which is
+    seen as closed, has its metadata seen as well.
     """
     grain = _GRAIN[name]
     touched = touched_studies(context.staging)
-    scope = study_scope(context.lake, ["flat_metadata", name], touched["study_key"].to_pylist())
-    with connect(context.lake, ["batches", "flat_metadata", name], within=scope) as connection:
+    studies = touched["study_key"].to_pylist()
+    with connect(context.lake, ["batches", name], within=study_scope(context.lake, [name], studies)) as connection:
+        scope = study_scope(context.lake, ["flat_metadata"], studies)["flat_metadata"]
+        metadata = scan(context.lake, "flat_metadata", within=scope)
+        connection.execute(f"CREATE VIEW flat_metadata AS SELECT * FROM {metadata}")
         connection.register("touched", touched)
         connection.execute(
             f"""
