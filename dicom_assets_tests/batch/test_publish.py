@@ -11,6 +11,7 @@ import pytest
 from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 
+from dicom_assets.batch import checks
 from dicom_assets.batch.checks import CheckContext, hierarchy_equals_metadata
 from dicom_assets.batch.publish import publish_flat, publish_hierarchy
 from dicom_assets.batch.staging import StagingMissing
@@ -169,3 +170,20 @@ class TestTwoBatchesAtOnce:
         assert Counter(row["SOPInstanceUID"] for row in contents(lake, ["instance"])["instance"]) == Counter(
             [uid(1, 1, 1), uid(1, 1, 2)]
         )
+
+    @pytest.mark.parametrize("moment", ["study_scope", "connect"])
+    def test_a_batch_that_publishes_everything_while_another_is_checked_does_not_disturb_it(
+        self, lake, monkeypatch, moment
+    ):
+        mine = publish(lake, [version(1, number=1)])
+        kept, done = getattr(checks, moment), []
+
+        def meanwhile(*arguments, **options):
+            result = kept(*arguments, **options)
+            if not done:
+                done.append(publish(lake, [version(2, number=2, batch=1)]))
+            return result
+
+        monkeypatch.setattr(checks, moment, meanwhile)
+        assert hierarchy_equals_metadata("instance", CheckContext(lake, mine)).passed
+        assert done
