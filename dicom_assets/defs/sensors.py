@@ -22,13 +22,16 @@ LISTING_SECONDS = 40.0
 """Of a tick's 60 s; a listing that takes longer goes on with the next tick."""
 
 
-def wanted_runs(work: Work, known: set[str]) -> dg.SensorResult:
+def wanted_runs(work: Work, known: set[str], *, announced: bool) -> dg.SensorResult:
     """Runs for batches that were claimed and never started, and partitions for those that Dagster does not know.
 
-    Decided from the claim log alone: a tick that died after its claim is made good by the next one. run_key is the
-    batch's id, fingerprint included, so a batch that is asked for twice runs once.
+    announced: those of sources with a queue, otherwise all others; a run_key counts for one sensor alone, so each batch
+    must have one that asks for it. Decided from the claim log alone: a tick that died after its claim is made good by
+    the next one. run_key is the batch's id, fingerprint included, so a batch that is asked for twice runs once.
     """
-    asked = work.unstarted()[:RUNS_PER_TICK]
+    queued = {source.name for source in work.settings.sources if source.queue}
+    mine = {claim.batch_id for claim in work.log.claims() if (claim.source in queued) == announced}
+    asked = [batch for batch in work.unstarted() if batch in mine][:RUNS_PER_TICK]
     known = known | retired(all_books(work.lake), work.settings.maintenance.partition_days, datetime.now(UTC))
     requests = [dg.RunRequest(run_key=batch, partition_key=batch) for batch in asked]
     every = dict.fromkeys([*asked, *(claim.batch_id for claim in work.log.claims())])
@@ -56,7 +59,7 @@ def new_files(context: dg.SensorEvaluationContext, work: WorkParam) -> dg.Sensor
             claimed, cursor, unavailable = claim_by_listing(work, stores, context.cursor, LISTING_SECONDS)
             waiting = sum(one.waiting for one in claimed)
             context.update_cursor(cursor)
-            result = wanted_runs(work, set(context.instance.get_dynamic_partitions(BATCH.name or "")))
+            result = wanted_runs(work, set(context.instance.get_dynamic_partitions(BATCH.name or "")), announced=False)
     except LockBusy:
         return dg.SkipReason(f"`dicom-assets {INGEST_LOCK}` is at work on this lake; what it leaves is claimed later.")
     except LakeError as error:

@@ -24,7 +24,7 @@ from dicom_assets.defs.sensors import new_files
 from dicom_assets.lake.azure import EMULATOR, queue_client
 from dicom_assets.lake.delta import Lake
 from dicom_assets.lake.files import LakeError, LakeFiles
-from dicom_assets.lake.query import existing
+from dicom_assets.lake.query import existing, rows, run_read_only
 from dicom_assets.landing.store import SourceUnavailable
 from dicom_assets.landing.stores import open_store
 from dicom_assets.settings import Settings
@@ -214,8 +214,11 @@ class TestTicks:
         )
         assert account.batches(account.evaluate(new_files)) == []
         (missed,) = (one for one in event_sensors(account.settings) if one.name == "missed_events")
-        assert len(account.batches(account.evaluate(missed))) == 1
-        assert isinstance(account.evaluate(missed, cursor=account.cursor), dg.SkipReason)
+        assert account.batches(account.evaluate(missed)) == []
+        assert account.objects() == ["unannounced.dcm"]
+        assert "not long ago" in account.evaluate(missed, cursor=account.cursor).skip_message
+        assert account.batches(account.evaluate(new_files)) == [], "one sensor alone asks for a run"
+        assert len(account.batches(account.tick())) == 1
 
 
 class TestBlobsThatChange:
@@ -347,5 +350,8 @@ def test_under_a_running_daemon_announced_blobs_end_in_the_lake(account: Account
         daemon.terminate()
         daemon.wait(60)
     (books,) = all_books(existing(lake))
-    assert (books.source, books.ingested) == ("pacs", 3)
+    codes = rows(run_read_only(existing(lake), "SELECT code, detail FROM ingestion_errors"))[1]
+    assert (books.source, books.ingested, codes) == ("pacs", 3, [])
+    with dg.DagsterInstance.from_config(str(home)) as instance:
+        assert len(instance.get_runs()) == 1
     assert account.left() == 0
