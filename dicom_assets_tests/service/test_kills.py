@@ -1,0 +1,53 @@
+"""Landing and ingest killed for real, between any two writes: the next ones end in what the service holds."""
+
+from __future__ import annotations
+
+from dicom_assets.batch.books import all_books
+from dicom_assets.lake.delta import Lake
+from dicom_assets.lake.query import connect
+from dicom_assets_tests.service.feed_server import running
+from dicom_assets_tests.service.service_model import DEFAULT, metadata
+from dicom_assets_tests.support.commands import command
+from dicom_assets_tests.support.crashing import STATUS
+from dicom_assets_tests.support.projects import REPOSITORY
+
+SPAN = ("--from", "2026-03-01T08:00:00Z", "--to", "2026-03-01T12:00:00Z")
+
+
+def test_a_landing_and_an_ingest_that_were_killed_are_finished_by_the_next_ones(tmp_path):
+    with running() as server:
+        for number in range(20):
+            server.model.store(metadata(f"1.{number % 2}", f"1.{number % 2}.1", f"1.{number % 2}.1.{number}"))
+        for number in (4, 5):
+            server.model.delete((DEFAULT, f"1.{number % 2}", f"1.{number % 2}.1", f"1.{number % 2}.1.{number}"))
+        config = tmp_path / "dicom-assets.toml"
+        config.write_text(
+            f'lake = "{tmp_path / "lake"}"\n[claiming]\nquiet_seconds = 0\n[reading]\nworkers = 1\n'
+            f'[[services]]\nname = "pacs"\nurl = "{server.url}"\nlanding = "{tmp_path / "changes"}"\n'
+        )
+
+        def run(*arguments: str, kill: tuple[str, str, int] | None = None) -> int:
+            program = ["dicom-assets"]
+            if kill is not None:
+                program = ["python", "-m", "dicom_assets_tests.support.crashing", *map(str, kill)]
+            environment = {"PYTHONPATH": str(REPOSITORY), "DICOM_ASSETS_CONFIG": str(config)}
+            done = command(*program, *arguments, cwd=tmp_path, environment=environment)
+            assert kill is not None or done.returncode == 0, done.stderr
+            return done.returncode
+
+        assert run("changes", "pacs", *SPAN, kill=("service.client:ServiceClient", "get", 1)) == STATUS
+        assert not list((tmp_path / "changes").rglob("*.zst"))
+        assert run("changes", "pacs", *SPAN, kill=("lake.files:LakeFiles", "put", 1)) == STATUS
+        run("changes", "pacs", *SPAN)
+        assert run("ingest", kill=("lake.delta:Lake", "replace", 6)) == STATUS
+        # Another change while the batch lies half done: its window is read again before the batch is finished.
+        server.model.delete(next(iter(server.model.current)))
+        run("changes", "pacs", *SPAN)
+        first = command("dicom-assets", "ingest", cwd=tmp_path, environment={"DICOM_ASSETS_CONFIG": str(config)})
+        assert first.returncode in (0, 1), first.stderr
+        lake = Lake(str(tmp_path / "lake"))
+        with connect(lake, ["instance"]) as connection:
+            held = connection.execute("SELECT SOPInstanceUID FROM instance").fetchall()
+        assert {uid for (uid,) in held} == {key[3] for key in server.model.current}
+        assert all(books.balance == 0 for books in all_books(lake) if books.status == "closed")
+        assert any(books.status == "closed" for books in all_books(lake))
