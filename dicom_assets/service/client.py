@@ -40,6 +40,8 @@ _FIRST_WAIT = 0.5
 _LONGEST_WAIT = 60.0
 _MOST_REDIRECTS = 3
 _ERROR_BODY = 16_384
+_WHOLE_ANSWER = 10
+"""A whole answer may take so many times `read_seconds`, which bounds the silence between two parts of it."""
 
 logging.getLogger("httpx").setLevel(logging.WARNING)  # its INFO lines hold URLs, and URLs of DICOMweb hold UIDs
 
@@ -214,6 +216,7 @@ class ServiceClient:
         accepted: tuple[int, ...],
     ) -> tuple[int, dict[str, str], bytes]:
         """One exchange; reads at most the bound, counted after decompression."""
+        deadline = time.monotonic() + _WHOLE_ANSWER * self.service.read_seconds
         authorization = self._credentials.header()
         if authorization is not None:
             headers = {**headers, "Authorization": authorization}
@@ -223,6 +226,8 @@ class ServiceClient:
             content = bytearray()
             for part in response.iter_bytes():
                 content += part
+                if time.monotonic() > deadline:
+                    raise httpx.ReadTimeout("the answer drips")
                 if not good and len(content) > _ERROR_BODY:
                     break
                 if len(content) > self.service.page_bytes:

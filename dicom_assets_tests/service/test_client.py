@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import email.utils
+import gzip
 import logging
 import time
 from datetime import UTC, datetime, timedelta
@@ -142,10 +143,35 @@ def test_a_redirect_on_the_same_host_is_followed_a_few_times():
         Script(answer(307, location="/other")).client().get("x", what="x")
 
 
-def test_an_answer_is_broken_off_at_its_bound_also_when_it_is_compressed():
+def test_an_answer_is_broken_off_at_its_bound():
     script = Script(answer(200, b"x" * 70_000))
     with pytest.raises(AnswerTooLarge, match="page_bytes"):
         script.client(page_bytes=65_536).get("v2/changefeed", what="changes")
+
+
+def streaming(stream: httpx.SyncByteStream, headers=None, **values) -> ServiceClient:
+    transport = httpx.MockTransport(lambda _: httpx.Response(200, headers=headers, stream=stream))
+    return ServiceClient(service(**values), transport=transport, sleep=lambda _: None)
+
+
+def test_the_bound_counts_what_comes_out_of_compression():
+    packed = gzip.compress(b"x" * 1_000_000)
+    assert len(packed) < 65_536
+    client = streaming(httpx.ByteStream(packed), {"content-encoding": "gzip"}, page_bytes=65_536)
+    with pytest.raises(AnswerTooLarge):
+        client.get("v2/changefeed", what="changes")
+
+
+def test_an_answer_that_drips_is_given_up():
+    class Drip(httpx.SyncByteStream):
+        def __iter__(self):
+            for _ in range(100):
+                time.sleep(0.01)
+                yield b" "
+
+    client = streaming(Drip(), read_seconds=0.01, retries=1)
+    with pytest.raises(ServiceUnavailable, match="ReadTimeout"):
+        client.get("v2/changefeed", what="changes")
 
 
 def test_an_answer_that_is_no_json_is_invalid():
