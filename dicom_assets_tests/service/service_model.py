@@ -240,8 +240,8 @@ def metadata(study: str, series: str, instance: str, **values: str) -> dict:
     return found
 
 
-def real_metadata(count: int = 200) -> Iterator[dict]:
-    """DICOM JSON of the files that pydicom's wheel carries, those with a whole identity, each instance once."""
+def real_metadata(count: int = 90) -> Iterator[tuple[Path, dict]]:
+    """The files that pydicom's wheel carries, each instance with a whole identity once, with their DICOM JSON."""
     seen: set[Key] = set()
     for path in sorted((Path(pydicom.data.__file__).parent / "test_files").glob("*.dcm")):
         if len(seen) >= count:
@@ -257,4 +257,4 @@ def real_metadata(count: int = 200) -> Iterator[dict]:
             continue
         if key not in seen and all(key):
             seen.add(key)
-            yield found
+            yield path, found
