@@ -10,8 +10,8 @@ Paths in addresses are percent-encoded. The account `devstoreaccount1` is Azurit
 AZURITE_BLOB_STORAGE_URL and AZURITE_QUEUE_STORAGE_URL.
 
 Credentials of an account, first found: AZURE_STORAGE_CONNECTION_STRING, AZURE_STORAGE_ACCOUNT_KEY,
-AZURE_STORAGE_SAS_TOKEN, each also with `_{ACCOUNT}` behind it where several accounts differ; without any of them
-azure-identity's DefaultAzureCredential (managed identity, workload identity, `az login`).
+AZURE_STORAGE_SAS_TOKEN, with `_{ACCOUNT}` behind them and then without; without any of them azure-identity's
+DefaultAzureCredential (managed identity, workload identity, `az login`).
 """
 
 from __future__ import annotations
@@ -141,25 +141,35 @@ def credential(account: str, environment: Mapping[str, str] = os.environ) -> Cre
     """The credential of an account; see the module."""
     if account == EMULATOR:
         return Credential("key", _EMULATOR_KEY)
-    text = _variable("AZURE_STORAGE_CONNECTION_STRING", account, environment)
-    if text:
-        fields = {k.strip().lower(): v.strip() for k, _, v in (f.partition("=") for f in text.split(";"))}
-        if fields.get("accountname", account) == account:
-            if fields.get("accountkey"):
-                return Credential("key", fields["accountkey"])
-            if fields.get("sharedaccesssignature"):
-                return Credential("sas", fields["sharedaccesssignature"].lstrip("?"))
     named = environment.get("AZURE_STORAGE_ACCOUNT_NAME", account) == account
-    for kind, name in (("key", "AZURE_STORAGE_ACCOUNT_KEY"), ("sas", "AZURE_STORAGE_SAS_TOKEN")):
-        secret = _variable(name, account, environment, plain=named)
-        if secret:
-            return Credential("key" if kind == "key" else "sas", secret.lstrip("?") if kind == "sas" else secret)
-    return Credential("token")
+    for suffix in (f"_{account.upper()}", "") if named else (f"_{account.upper()}",):
+        found = _from_variables(account, suffix, environment)
+        if found is not None:
+            return found
+    text = environment.get("AZURE_STORAGE_CONNECTION_STRING", "")
+    return _from_connection_string(text, account) or Credential("token")
 
 
-def _variable(name: str, account: str, environment: Mapping[str, str], *, plain: bool = True) -> str | None:
-    """`{name}_{ACCOUNT}`, else `{name}` when that may be meant for this account."""
-    return environment.get(f"{name}_{account.upper()}") or (environment.get(name) if plain else None)
+def _from_variables(account: str, suffix: str, environment: Mapping[str, str]) -> Credential | None:
+    found = _from_connection_string(environment.get(f"AZURE_STORAGE_CONNECTION_STRING{suffix}", ""), account)
+    if found is not None:
+        return found
+    key = environment.get(f"AZURE_STORAGE_ACCOUNT_KEY{suffix}")
+    if key:
+        return Credential("key", key)
+    signature = environment.get(f"AZURE_STORAGE_SAS_TOKEN{suffix}")
+    return Credential("sas", signature.lstrip("?")) if signature else None
+
+
+def _from_connection_string(text: str, account: str) -> Credential | None:
+    """The credential of a connection string; None when it is for another account, or holds none."""
+    fields = {name.strip().lower(): value.strip() for name, _, value in (f.partition("=") for f in text.split(";"))}
+    if fields.get("accountname", account) != account:
+        return None
+    if fields.get("accountkey"):
+        return Credential("key", fields["accountkey"])
+    signature = fields.get("sharedaccesssignature")
+    return Credential("sas", signature.lstrip("?")) if signature else None
 
 
 @lru_cache(maxsize=1)
