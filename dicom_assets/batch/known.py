@@ -27,7 +27,8 @@ def known_before(lake: Lake, batch_id: str) -> Known:
     """Entries that batches before this one have accounted for; asked only for a window that was read again.
 
     Batches whose books are closed count, because what they hold stays in the lake; later batches do not, so that a
-    batch that is run again finds the entries that it found before.
+    batch that is run again finds the entries that it found before. This is the one question about a window whose cost
+    grows with the lake: it looks through the uris of raw_files.
     """
 
     def known(uri: str) -> frozenset[str]:

@@ -4,6 +4,7 @@ Belongs here: when windows are asked for and audits run. Does not belong here: w
 """
 
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
@@ -42,7 +43,8 @@ def service_graph(settings: Settings) -> ServiceGraph:
     Makes the landing folders of the services, so that the sensor finds something to list before the first window.
     """
     for service in settings.services:
-        prepare_landing(service)
+        with suppress(OSError):  # the run that lands there says what is wrong
+            prepare_landing(service)
     changes = dicom_changes_asset(settings)
     sync = dg.define_asset_job(
         "sync_dicom_changes",
