@@ -131,6 +131,7 @@ def ingest(
             if any(one.more for one in rounds):
                 continue
             if not waiting:
+                work.organize_left()  # what a batch could not move although its books closed is told here
                 return Ended(tuple(done.values()), 0)
             if time.monotonic() - started > CHANGING_SECONDS:
                 say(f"{waiting} objects still change after {CHANGING_SECONDS:.0f} s; they are left for the next time.")

@@ -18,8 +18,10 @@ import pytest
 from dicom_assets.batch.books import Status
 from dicom_assets.batch.organize import Judged, Organizing, fit_name, plan, unfinished
 from dicom_assets.batch.work import Work
+from dicom_assets.defs.runner import ingest
 from dicom_assets.landing.local import path_of
 from dicom_assets.landing.organize import FolderMover, target
+from dicom_assets.landing.store import SourceUnavailable
 from dicom_assets.settings import Settings
 from dicom_assets_tests.support.dicoms import dicom, without_identity
 from dicom_assets_tests.support.lakes import Graph, contents
@@ -305,3 +307,21 @@ def test_compressed_objects_are_zips_of_their_own_that_are_read_again(tmp_path: 
         after = contents(graph.lake)
         assert graph.run(batch).success
         assert contents(graph.lake) == after
+
+
+def test_a_source_that_cannot_be_written_is_told_and_nothing_is_lost(
+    tmp_path: Path, landing: LandingFolder, instance: dg.DagsterInstance, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    landing.put("1.dcm", dicom(1, 1, 1))
+    settings = settings_of(tmp_path, landing.root)
+
+    def refuse(*_: Any, **__: Any) -> None:
+        raise PermissionError(13, "no")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(FolderMover, "_make_folder", refuse)
+        with pytest.raises(SourceUnavailable, match=r"cannot be organized .*write there"):
+            ingest(settings, instance)
+        assert below(landing.root) == ["1.dcm"]
+    assert ingest(settings, instance).closed
+    assert [path.split("/")[0] for path in below(landing.root)] == ["Process"]
