@@ -12,6 +12,7 @@ PARTS = {
     "fhir": [],
     "service": [],
     "blob": [],
+    "dask": [],
 }
 """Benchmarks by module, with their arguments."""
 
