@@ -80,6 +80,13 @@ def wanted(due_keys: list[str], landed: Collection[str], under_way: Collection[s
     """
     if not due_keys:
         return []
-    since = min(landed) if landed else due_keys[-1]
-    holes = [key for key in due_keys if key not in landed and key not in under_way and key >= since]
-    return holes[:RUNS_PER_TICK]
+    holes = never_read(due_keys, landed) if landed else due_keys[-1:]
+    return [key for key in holes if key not in under_way][:RUNS_PER_TICK]
+
+
+def never_read(due_keys: list[str], landed: Collection[str]) -> list[str]:
+    """Windows that are due and were never read, since the first one that was; none before anything was read."""
+    if not landed:
+        return []
+    first = min(landed)
+    return [key for key in due_keys if key >= first and key not in landed]

@@ -12,7 +12,17 @@ from hypothesis import strategies as st
 from dicom_assets.batch.engine import InlineEngine
 from dicom_assets.batch.work import Work
 from dicom_assets.definitions import build_defs
-from dicom_assets.defs.windows import CATCH_UP, RUNS_PER_TICK, border, due, partitions, tick_cron, wanted, window_of
+from dicom_assets.defs.windows import (
+    CATCH_UP,
+    RUNS_PER_TICK,
+    border,
+    due,
+    never_read,
+    partitions,
+    tick_cron,
+    wanted,
+    window_of,
+)
 from dicom_assets.settings import ChangesSettings, Settings, SettingsError, load
 from dicom_assets_tests.service.feed_server import Fault, running
 from dicom_assets_tests.service.service_model import ServiceModel, metadata
@@ -85,6 +95,11 @@ def test_windows_that_failed_are_asked_for_again_and_those_under_way_are_not():
     assert len(wanted([f"{n:03d}" for n in range(100)], {"000"}, set())) == RUNS_PER_TICK
 
 
+def test_windows_that_were_never_read_are_known_since_the_first_that_was():
+    assert never_read(["a", "b", "c", "d"], {"b", "d"}) == ["c"]
+    assert never_read(["a", "b"], set()) == []
+
+
 def with_service(tmp_path, server, **values) -> Settings:
     return Settings.model_validate(
         {
@@ -120,12 +135,15 @@ def test_a_run_lands_its_window_and_the_sensor_finds_it(tmp_path):
         assert graph.books(batch).status == "closed"
         # The audit agrees, then finds what the lake lacks.
         agreed = run(settings, "audit_dicom_services", instance)
-        (check,) = agreed.get_asset_check_evaluations()
-        assert check.passed
+        checks = {one.check_name: one for one in agreed.get_asset_check_evaluations()}
+        assert checks["dicom_service_audit"].passed
+        missing = checks["no_window_missing"]  # one window was read, of all that are due since then
+        assert not missing.passed and missing.severity is dg.AssetCheckSeverity.WARN
+        assert "--partitions 2026-03-01-09:00,2026-03-01-10:00," in (missing.description or "")
         server.model.advance(-3_600)
         server.model.store(metadata("1.2", "1.2.1", "1.2.1.1"))
         differs = run(settings, "audit_dicom_services", instance)
-        (check,) = differs.get_asset_check_evaluations()
+        check = next(one for one in differs.get_asset_check_evaluations() if one.check_name == "dicom_service_audit")
         assert not check.passed
         assert (check.metadata["expected"].value, check.metadata["actual"].value) == (0, 1)
         assert "dicom-assets repair pacs" in (check.description or "")

@@ -8,7 +8,7 @@ from datetime import UTC, datetime, timedelta
 import pytest
 
 from dicom_assets.landing.changes import Operation, parse_entry, read_head
-from dicom_assets.service.changes import Landed, land, landed_entries, window_path
+from dicom_assets.service.changes import Landed, LandingUnwritable, land, landed_entries, window_path
 from dicom_assets.service.client import ServiceClient
 from dicom_assets.service.errors import AnswerInvalid, ServiceError, ServiceUnavailable, WindowOpen
 from dicom_assets.service.feed import Window, latest, read_window, require_closed
@@ -267,3 +267,10 @@ def test_a_landed_file_holds_the_entries_as_they_came(server, tmp_path):
     head = read_head(BytesSource((tmp_path / "changes" / window_path(HOUR)).read_bytes()))
     assert (head.start, head.end) == ("2026-03-01T08:00:00Z", "2026-03-01T09:00:00Z")
     assert head.service == "pacs"
+
+
+def test_a_landing_zone_that_cannot_be_written_says_of_which_service(server, tmp_path):
+    fill(server, 1)
+    (tmp_path / "changes").write_text("a file, not a folder")
+    with pytest.raises(LandingUnwritable, match="service pacs"):
+        landing(server, tmp_path)

@@ -6,12 +6,15 @@ import dagster as dg
 
 from dicom_assets.defs.resources import WorkParam
 from dicom_assets.defs.tables import OWNERS, clear_failures, column_lineage, table_schema
-from dicom_assets.defs.windows import border
+from dicom_assets.defs.windows import border, due, never_read
 from dicom_assets.lake.registry import DICOM_SERVICE_AUDIT as TABLE
 from dicom_assets.service.audit_lake import Audit, audit
 from dicom_assets.service.client import ServiceClient
 from dicom_assets.service.errors import ServiceError
 from dicom_assets.settings import ChangesSettings
+
+NO_WINDOW_MISSING = "no_window_missing"
+_SHOWN = 20
 
 
 def last_due(changes: ChangesSettings, now: datetime) -> datetime:
@@ -33,13 +36,21 @@ def last_due(changes: ChangesSettings, now: datetime) -> datetime:
             TABLE.name,
             asset=TABLE.name,
             description="The lake holds the studies of every DICOM service, with as many instances in each.",
-        )
+        ),
+        dg.AssetCheckSpec(
+            NO_WINDOW_MISSING,
+            asset=TABLE.name,
+            description="Every window of changes that is due has been read, since the first one that was.",
+        ),
     ],
 )
-def dicom_service_audit(work: WorkParam) -> dg.MaterializeResult:  # type: ignore[type-arg]  # Dagster looks for the bare class
+def dicom_service_audit(context: dg.AssetExecutionContext, work: WorkParam) -> dg.MaterializeResult:  # type: ignore[type-arg]  # Dagster looks for the bare class
     """Compares every service with the lake; the check fails with numbers and says what repairs the difference."""
     audits: list[Audit] = []
-    since = last_due(work.settings.changes, datetime.now(UTC))
+    now = datetime.now(UTC)
+    since = last_due(work.settings.changes, now)
+    landed = context.instance.get_materialized_partitions(dg.AssetKey("dicom_changes"))
+    missing = never_read(due(work.settings.changes, now, timedelta(days=36_500)), landed)
     with clear_failures():
         for service in work.settings.services:
             try:
@@ -50,7 +61,7 @@ def dicom_service_audit(work: WorkParam) -> dg.MaterializeResult:  # type: ignor
     rows = sum(len(one.findings) for one in audits)
     return dg.MaterializeResult(
         metadata={"dagster/row_count": rows, "studies": sum(one.studies for one in audits)},
-        check_results=[_check(audits)],
+        check_results=[_check(audits), _windows(missing)],
     )
 
 
@@ -80,4 +91,18 @@ def _check(audits: list[Audit]) -> dg.AssetCheckResult:
                 }
             ),
         },
+    )
+
+
+def _windows(missing: list[str]) -> dg.AssetCheckResult:
+    shown = ",".join(missing[:_SHOWN])
+    command = f"dagster job backfill -j sync_dicom_changes --partitions {shown} --noprompt"
+    return dg.AssetCheckResult(
+        check_name=NO_WINDOW_MISSING,
+        passed=not missing,
+        severity=dg.AssetCheckSeverity.WARN,
+        description=f"{len(missing)} windows were never read. To read them: {command}"
+        if missing
+        else "None is missing.",
+        metadata={"expected": 0, "actual": len(missing)},
     )
