@@ -41,3 +41,9 @@ def faults(emulator: dict[str, str], monkeypatch: pytest.MonkeyPatch) -> Iterato
     with azurite.proxy(emulator["AZURITE_BLOB_STORAGE_URL"]) as proxy:
         monkeypatch.setenv("AZURITE_BLOB_STORAGE_URL", proxy.url)
         yield proxy
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    """Says in one line what the skipped tests want."""
+    if azurite.executable() is None:
+        terminalreporter.write_line(f"Tests of Azure were skipped. {azurite.HOW}.")
