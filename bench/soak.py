@@ -110,6 +110,10 @@ def prepare(folder: Path, batches: int, chance: random.Random) -> int:
         target.parent.mkdir(exist_ok=True)
         file.rename(target)
     shutil.rmtree(folder / "whole")
+    (folder / "landing" / "notes.txt").write_text(
+        "No DICOM, so that there is an error to account for.", encoding="utf-8"
+    )
+    os.utime(folder / "landing" / "notes.txt", (0, 0))
     return len(files)
 
 
