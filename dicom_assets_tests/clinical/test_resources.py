@@ -122,7 +122,8 @@ def test_a_file_that_is_no_json_is_refused_without_a_value():
 
 
 _MEASURED = """
-import resource, sys
+import sys
+from pathlib import Path
 from dicom_assets.clinical.resources import read_resources
 from dicom_assets.settings import FhirSettings
 
@@ -135,10 +136,13 @@ class File:
         return self.file.read(length)
 
 rows = sum(len(part.records) for part in read_resources(File(sys.argv[1]), FhirSettings()))
-print(rows, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024)
+# The kernel's mark of this program alone: getrusage would also count the process that started it.
+(peak,) = [line.split()[1] for line in Path("/proc/self/status").read_text().splitlines() if line.startswith("VmHWM")]
+print(rows, int(peak) // 1024)
 """
 
 
+@pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="the peak of memory is read from /proc")
 def test_a_bundle_of_fifty_thousand_entries_is_read_as_a_stream(tmp_path: Path):
     """The type stands behind the entries, as the worst case; the bound is 500 MB for the whole process."""
     path = tmp_path / "bundle.json"

@@ -9,6 +9,8 @@ from typing import Any
 import dagster as dg
 import pytest
 
+from dicom_assets.batch.checks import CheckContext
+from dicom_assets.batch.standard_checks import STANDARD_RULES, coverage_is_high
 from dicom_assets.omop.ddl import copy_csv, image_occurrence_ddl, parent_ids, parents_ddl
 from dicom_assets_tests.support.dicoms import dicom, uid
 from dicom_assets_tests.support.lakes import Graph, settings_for, table
@@ -115,3 +117,17 @@ def test_the_table_of_a_lake_loads_into_postgresql(graph: Graph, landing: Landin
             found: list[Any] = cursor.execute("SELECT * FROM image_occurrence ORDER BY 1").fetchall()
     assert found == [tuple(row.values()) for row in rows.to_pylist()]
     assert len(found) == 4
+
+
+@pytest.mark.parametrize(("unmapped", "passes", "severe"), [(0, True, False), (1, False, False), (3, False, True)])
+def test_coverage_warns_and_fails_by_threshold_and_never_blocks(
+    graph: Graph, landing: LandingFolder, unmapped: int, passes: bool, severe: bool
+):
+    for number in range(1, 5):
+        landing.put(f"{number}.dcm", dicom(number, Modality="ZZ" if number <= unmapped else "CT"))
+    (batch,) = step_through(graph)
+    with graph.work() as work:
+        result = coverage_is_high(CheckContext(graph.lake, work.staging(batch)))
+    assert (result.passed, result.is_severe) == (passes, severe)
+    (rule,) = [rule for rule in STANDARD_RULES if rule.name == "coverage_is_high"]
+    assert not rule.blocking
