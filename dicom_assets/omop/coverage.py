@@ -9,10 +9,8 @@ it.
 
 from __future__ import annotations
 
-import base64
 from collections.abc import Sequence
 from dataclasses import dataclass
-from html import escape
 
 import duckdb
 import pyarrow as pa
@@ -187,22 +185,15 @@ def markdown(rows: pa.Table) -> str:
     return "\n".join(lines) + "\n"
 
 
+_BAR = 30
+
+
 def chart(shares: Sequence[Measure]) -> str:
-    """The shares as bars: Markdown with an SVG image in it."""
-    height, label, width = 24, 230, 300
-    bars = []
-    for index, one in enumerate(shares):
-        y, share = index * height, one.share or 0.0
-        text = "none" if one.share is None else f"{one.share:.0%}"
-        bars.append(
-            f'<text x="{label - 8}" y="{y + 16}" text-anchor="end">{escape(one.name)}</text>'
-            f'<rect x="{label}" y="{y + 4}" width="{width}" height="16" fill="#e8e8e8"/>'
-            f'<rect x="{label}" y="{y + 4}" width="{share * width:.1f}" height="16" fill="#3b6ea8"/>'
-            f'<text x="{label + width + 8}" y="{y + 16}">{text}</text>'
-        )
-    total = label + width + 60
-    svg = (
-        f'<svg xmlns="http://www.w3.org/2000/svg" width="{total}" height="{len(shares) * height}" '
-        f'font-family="sans-serif" font-size="12">{"".join(bars)}</svg>'
-    )
-    return f"![Mapping coverage](data:image/svg+xml;base64,{base64.b64encode(svg.encode()).decode()})"
+    """The shares as bars, in Markdown that needs no image: viewers that clean Markdown often leave images out."""
+    width = max((len(one.name) for one in shares), default=0)
+    lines = []
+    for one in shares:
+        filled = round((one.share or 0.0) * _BAR)
+        text = "nothing there" if one.share is None else f"{one.share:.0%}"
+        lines.append(f"{one.name:{width}}  {'█' * filled}{'░' * (_BAR - filled)}  {text}")
+    return "\n".join(["```text", *lines, "```", ""])
