@@ -25,6 +25,6 @@ def connect(lake: str, at: str | int | datetime | None = None) -> DuckDBPyConnec
     from dicom_assets.lake.query import connect as connected
     from dicom_assets.lake.query import existing, moment
 
-    connection = connected(existing(lake), at=moment(at) if isinstance(at, str) else at)
+    connection = connected(existing(lake), at=moment(at) if isinstance(at, str) else at, alone=True)
     connection.execute("SET parquet_metadata_cache = true")  # footers are read once for all queries to come
     return connection

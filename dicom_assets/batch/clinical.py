@@ -104,10 +104,10 @@ def publish_clinical(lake: Lake, staging: Staging) -> int:
     """
     with lake.committing(CLINICAL.name), connect(lake, []) as connection:
         connection.register("staged", staging.read(Part.CLINICAL, _DECIDING))
-        connection.execute(f"CREATE VIEW published AS SELECT * FROM {scan(lake, CLINICAL.name)}")
+        connection.execute(f"CREATE TEMP VIEW published AS SELECT * FROM {scan(lake, CLINICAL.name)}")
         affected = [batch for (batch,) in connection.execute(_AFFECTED, [staging.batch_id]).fetchall()]
         listed = ", ".join(map(quoted, affected)) or "NULL"
-        connection.execute(f"CREATE VIEW affected AS SELECT * FROM published WHERE batch_id IN ({listed})")
+        connection.execute(f"CREATE TEMP VIEW affected AS SELECT * FROM published WHERE batch_id IN ({listed})")
         _choose(connection)
         lake.replace(CLINICAL.name, [*affected, staging.batch_id], lambda: _current_rows(connection, staging))
         own = connection.execute("SELECT count(*) FROM chosen WHERE batch_id = $1", [staging.batch_id]).fetchall()
@@ -117,10 +117,11 @@ def publish_clinical(lake: Lake, staging: Staging) -> int:
 def _choose(connection: duckdb.DuckDBPyConnection) -> None:
     """Decides which records stay and whose they are."""
     names = ", ".join(f'"{name}"' for name in _DECIDING)
-    connection.execute(f"CREATE VIEW versions AS SELECT {names} FROM staged UNION ALL SELECT {names} FROM affected")
+    union = f"SELECT {names} FROM staged UNION ALL SELECT {names} FROM affected"
+    connection.execute(f"CREATE TEMP VIEW versions AS {union}")
     connection.execute(f"CREATE TEMP TABLE chosen AS {_CURRENT}")
     connection.execute(
-        "CREATE VIEW current_rows AS SELECT * FROM versions SEMI JOIN chosen USING (batch_id, object_id, record)"
+        "CREATE TEMP VIEW current_rows AS SELECT * FROM versions SEMI JOIN chosen USING (batch_id, object_id, record)"
     )
     connection.execute(f"CREATE TEMP TABLE patients AS {_PATIENTS.format(names=names)}")
 

@@ -19,6 +19,7 @@ from typing import Any
 
 import dagster as dg
 import sqlalchemy
+from dagster._core.storage.event_log.sqlite import sqlite_event_log
 from dagster._core.storage.tags import PARTITION_NAME_TAG
 
 from dicom_assets.batch import dask_engine
@@ -44,6 +45,7 @@ telemetry:
 nux:
   enabled: false
 """
+_ENGINES = 8  # files of the event log whose engines are kept: the index, and those of the newest runs
 _QUIET = {"loggers": {"console": {"config": {"log_level": "CRITICAL"}}}}
 
 
@@ -87,6 +89,7 @@ def dagster_home(settings: Settings) -> Path:
 def open_instance(settings: Settings) -> dg.DagsterInstance:
     """Dagster's state for this lake."""
     sqlalchemy.event.listen(sqlalchemy.Engine, "connect", _commit_without_waiting)
+    _keep_engines()
     os.environ["DAGSTER_HOME"] = str(dagster_home(settings))
     return dg.DagsterInstance.get()
 
@@ -99,6 +102,33 @@ def _commit_without_waiting(connection: Any, _: object) -> None:
     """
     if isinstance(connection, sqlite3.Connection):
         connection.execute("PRAGMA synchronous = NORMAL")
+
+
+def _keep_engines() -> None:
+    """Lets Dagster's SQLite event log use one SQLAlchemy engine a file instead of a new one for each statement.
+
+    A new engine compiles every statement anew, which is most of what an event costs, and a batch has 250 of them.
+    Connections are opened and closed as before (NullPool). Where a later Dagster does otherwise, nothing is changed.
+    """
+    make = getattr(sqlite_event_log, "create_engine", None)
+    if make is None or getattr(make, "keeps_engines", False):
+        return
+    kept: dict[str, tuple[sqlalchemy.Engine, sqlalchemy.Connection]] = {}
+
+    def engine(url: str, **options: Any) -> sqlalchemy.Engine:
+        if url not in kept:
+            made = make(url, **options)
+            held = made.connect()  # while one is open, closing another does not write the log back into the file
+            held.exec_driver_sql("PRAGMA journal_mode = WAL")
+            held.exec_driver_sql("SELECT count(*) FROM sqlite_master")
+            held.rollback()
+            kept[url] = (made, held)
+            if len(kept) > _ENGINES:
+                kept.pop(next(iter(kept)))[1].close()
+        return kept[url][0]
+
+    engine.keeps_engines = True  # type: ignore[attr-defined, assignment]
+    sqlite_event_log.create_engine = engine  # type: ignore[attr-defined, assignment]
 
 
 def ingest(

@@ -8,6 +8,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import UTC, datetime
+from functools import cache
 from pathlib import Path
 
 import duckdb
@@ -111,11 +112,23 @@ def scan(
     return f"(SELECT {nulls} WHERE false)"
 
 
-def connected(lake: Lake | None = None) -> duckdb.DuckDBPyConnection:
+@cache
+def _shared() -> duckdb.DuckDBPyConnection:
+    """The process's one database in memory: a cursor on it costs a hundredth of a database of its own."""
+    connection = duckdb.connect()
+    connection.execute("SET GLOBAL TimeZone = 'UTC'")
+    return connection
+
+
+def connected(lake: Lake | None = None, *, alone: bool = False) -> duckdb.DuckDBPyConnection:
     """A DuckDB connection in memory without tables, as every query of the project starts.
 
-    lake: whose files `scan` may name; needed where it lies on an object store.
+    What is made in it must be TEMP, so that no other connection sees it. lake: whose files `scan` may name; needed
+    where it lies on an object store. alone: with a database of its own, for a user to set and lock down.
     """
+    remote = lake is not None and lake.table_files is not None
+    if not (alone or remote):
+        return _shared().cursor()
     connection = duckdb.connect()
     if lake is not None and lake.table_files is not None:
         connection.register_filesystem(lake.table_files)
@@ -129,14 +142,15 @@ def connect(
     *,
     within: Mapping[str, Within] | None = None,
     at: int | datetime | None = None,
+    alone: bool = False,
 ) -> duckdb.DuckDBPyConnection:
     """A DuckDB connection in memory with tables of the lake as views.
 
     within: by table, the values that its view is limited to, so that only files with such values are opened. at: the
     tables as they were at a time, or those that have a version of this number in that version, instead of as they are.
-    Without `tables`, those of the registry that the lake has.
+    Without `tables`, those of the registry that the lake has. alone: see `connected`.
     """
-    connection = connected(lake)
+    connection = connected(lake, alone=alone)
     wanted = list(tables if tables is not None else TABLES)
     for name in list(wanted):
         scope = (within or {}).get(name)
@@ -147,13 +161,13 @@ def connect(
                 raise
             wanted.remove(name)
             continue
-        connection.execute(f'CREATE VIEW "{name}" AS SELECT * FROM {source}{_where(scope)}')
+        connection.execute(f'CREATE TEMP VIEW "{name}" AS SELECT * FROM {source}{_where(scope)}')
     for name, (needed, sql) in VIEWS.items():
         if set(needed) <= set(wanted):
-            connection.execute(f'CREATE VIEW "{name}" AS {sql}')
+            connection.execute(f'CREATE TEMP VIEW "{name}" AS {sql}')
     if tables is None and "clinical" in wanted:
         for name, sql in datasets.views(lake.files).items():
-            connection.execute(f'CREATE VIEW "{name}" AS {sql}')
+            connection.execute(f'CREATE TEMP VIEW "{name}" AS {sql}')
     return connection
 
 
@@ -198,7 +212,7 @@ def run_read_only(lake: Lake, sql: str, at: int | datetime | None = None) -> duc
 
     at: see `connect`. Raises QueryError for anything that is not one reading statement, and for what DuckDB refuses.
     """
-    connection = connect(lake, at=at)
+    connection = connect(lake, at=at, alone=True)
     lock_down(connection, lake.files.local_root or f"{PROTOCOL}://")
     try:
         statements = connection.extract_statements(sql)

@@ -38,7 +38,8 @@ class TestTooMuchIsQuarantined:
         books = graph.books(batch)
         assert books.status == "paused"
         assert books.reason == (
-            "validated_batch.gate: 12 of 15 objects are quarantined (80%); the batch pauses above 30%"
+            "validated_batch.gate: 12 of 15 objects are quarantined (80%); the batch pauses above 30%. "
+            "Remove the cause and run it again, or raise quarantined_share for that run"
         )
         assert (books.seen, books.quarantined, books.closed_at) == (15, 12, None)
         assert graph.rows("SELECT code, stage, count(*) AS n FROM ingestion_errors GROUP BY ALL ORDER BY code") == [
