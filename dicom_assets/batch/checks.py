@@ -70,11 +70,15 @@ class NamedRule:
     blocking: bool = True
 
 
+_JUDGED_BY = {"object_id", "outcome", "kind", "code", "stage", "severity"}
+"""The staged columns that the rules look at."""
+
+
 def _staged(context: CheckContext, *parts: Part) -> duckdb.DuckDBPyConnection:
-    """A DuckDB connection with staged parts as tables `staged_{part}`, headers left out."""
+    """A DuckDB connection with staged parts as tables `staged_{part}`, of the columns that rules look at."""
     connection = connected()
     for part in parts:
-        columns = [name for name in SCHEMAS[part].names if name != "header"]
+        columns = [name for name in SCHEMAS[part].names if name in _JUDGED_BY]
         connection.register(f"staged_{part}", context.staging.read(part, columns))
     return connection
 

@@ -105,29 +105,28 @@ def _commit_without_waiting(connection: Any, _: object) -> None:
 
 
 def _keep_engines() -> None:
-    """Lets Dagster's SQLite event log use one SQLAlchemy engine a file instead of a new one for each statement.
+    """Lets Dagster's SQLite event log keep its connections instead of opening one for each statement.
 
-    A new engine compiles every statement anew, which is most of what an event costs, and a batch has 250 of them.
-    Connections are opened and closed as before (NullPool). Where a later Dagster does otherwise, nothing is changed.
+    Dagster makes an engine a statement, which compiles the statement anew, opens the file and, closing it, writes the
+    log back: most of what an event costs, and a batch has 250 of them. Where a later Dagster does otherwise, nothing
+    is changed.
     """
     make = getattr(sqlite_event_log, "create_engine", None)
     if make is None or getattr(make, "keeps_engines", False):
         return
-    kept: dict[str, tuple[sqlalchemy.Engine, sqlalchemy.Connection]] = {}
+    kept: dict[str, tuple[sqlalchemy.Engine, Callable[[], None]]] = {}
 
     def engine(url: str, **options: Any) -> sqlalchemy.Engine:
         if url not in kept:
-            made = make(url, **options)
-            held = made.connect()  # while one is open, closing another does not write the log back into the file
-            held.exec_driver_sql("PRAGMA journal_mode = WAL")
-            held.exec_driver_sql("SELECT count(*) FROM sqlite_master")
-            held.rollback()
-            kept[url] = (made, held)
+            options.pop("poolclass", None)  # SQLAlchemy's own choice for SQLite files keeps connections
+            made = sqlalchemy.create_engine(url, **options)
+            kept[url] = (made, made.dispose)
+            made.dispose = lambda close=True: None  # type: ignore[method-assign]
             if len(kept) > _ENGINES:
-                kept.pop(next(iter(kept)))[1].close()
+                kept.pop(next(iter(kept)))[1]()
         return kept[url][0]
 
-    engine.keeps_engines = True  # type: ignore[attr-defined, assignment]
+    engine.keeps_engines = True  # type: ignore[attr-defined]
     sqlite_event_log.create_engine = engine  # type: ignore[attr-defined, assignment]
 
 
