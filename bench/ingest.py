@@ -26,7 +26,7 @@ import psutil
 
 from bench.corpus import generate
 
-NAIVE = '''
+NAIVE = """
 import sys, warnings
 from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
@@ -51,7 +51,7 @@ if __name__ == "__main__":
     with ProcessPoolExecutor(workers) as pool:
         rows = list(pool.map(read, paths, chunksize=50))
     write_deltalake(lake, pd.DataFrame(rows).astype("string"), mode="append")
-'''
+"""
 
 
 def timed(command: list[str], environment: dict[str, str], folder: Path) -> tuple[float, float]:

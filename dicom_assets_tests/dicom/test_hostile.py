@@ -97,9 +97,7 @@ HOSTILE = {
     "nothing but 0xFF behind the prefix": (lambda: bytes(128) + b"DICM" + b"\xff" * 5_000, None),
     "nothing but zeros behind the prefix": (lambda: bytes(128) + b"DICM" + bytes(100_000), None),
     "every length undefined": (
-        lambda: (
-            dicom() + b"".join(struct.pack("<HH", 41, i) + b"UN\0\0" + b"\xff" * 4 for i in range(4096, 8192))
-        ),
+        lambda: dicom() + b"".join(struct.pack("<HH", 41, i) + b"UN\0\0" + b"\xff" * 4 for i in range(4096, 8192)),
         None,
     ),
 }
