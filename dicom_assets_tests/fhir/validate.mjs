@@ -5,6 +5,7 @@ import { readFileSync, readdirSync } from "node:fs";
 import { join } from "node:path";
 
 const modules = process.argv[2];
+globalThis.WebSocket ??= class WebSocket {}; // the package's client names it; Node has it from version 22 on
 const require = createRequire(join(modules, "index.js"));
 const { indexStructureDefinitionBundle, validateResource } = require("@medplum/core");
 const folder = join(modules, "hl7.fhir.r4b.core");
