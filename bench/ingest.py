@@ -55,7 +55,7 @@ if __name__ == "__main__":
 
 
 def timed(command: list[str], environment: dict[str, str], folder: Path) -> tuple[float, float]:
-    """Seconds that a command takes, and the peak of resident bytes of it and its children together."""
+    """Seconds that a command takes, and the peak of resident bytes of it and its children, shared pages counted in each."""
     peak, ended = 0, threading.Event()
     started = time.monotonic()
     process = subprocess.Popen(command, env=environment, cwd=folder, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
@@ -63,11 +63,11 @@ def timed(command: list[str], environment: dict[str, str], folder: Path) -> tupl
     def watch() -> None:
         nonlocal peak
         root = psutil.Process(process.pid)
-        while not ended.wait(0.1):
+        while not ended.wait(0.2):
             total = 0
             try:
                 for one in [root, *root.children(recursive=True)]:
-                    total += one.memory_full_info().uss
+                    total += one.memory_info().rss
             except (psutil.NoSuchProcess, psutil.AccessDenied):
                 continue  # it ended while it was looked at
             peak = max(peak, total)

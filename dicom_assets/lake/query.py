@@ -5,6 +5,7 @@ Belongs here: how a Delta table is read by DuckDB. Does not belong here: SQL tha
 
 from __future__ import annotations
 
+import atexit
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import UTC, datetime
@@ -117,6 +118,7 @@ def _shared() -> duckdb.DuckDBPyConnection:
     """The process's one database in memory: a cursor on it costs a hundredth of a database of its own."""
     connection = duckdb.connect()
     connection.execute("SET GLOBAL TimeZone = 'UTC'")
+    atexit.register(_shared.cache_clear)  # DuckDB complains on stderr of what is left when the interpreter ends
     return connection
 
 
