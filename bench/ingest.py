@@ -55,7 +55,7 @@ if __name__ == "__main__":
 
 
 def timed(command: list[str], environment: dict[str, str], folder: Path) -> tuple[float, float]:
-    """Seconds that a command takes, and the peak of resident bytes of it and its children, shared pages counted in each."""
+    """Seconds that a command takes, and the peak of resident bytes of it and its children (shared pages in each)."""
     peak, ended = 0, threading.Event()
     started = time.monotonic()
     process = subprocess.Popen(command, env=environment, cwd=folder, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
