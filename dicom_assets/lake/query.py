@@ -115,7 +115,7 @@ def scan(
 
 @cache
 def _shared() -> duckdb.DuckDBPyConnection:
-    """The process's one database in memory: a cursor on it costs a hundredth of a database of its own."""
+    """The process's one database in memory: a cursor on it costs far less than a database of its own."""
     connection = duckdb.connect()
     connection.execute("SET GLOBAL TimeZone = 'UTC'")
     atexit.register(_shared.cache_clear)  # DuckDB complains on stderr of what is left when the interpreter ends
