@@ -9,18 +9,20 @@ import csv
 import io
 import json
 import sys
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from enum import StrEnum
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from dicom_assets import cli_services
-from dicom_assets.lake.files import LakeError
-from dicom_assets.landing.store import SourceUnavailable
-from dicom_assets.settings import SettingsError, load
+from dicom_assets.cli_services import told
+from dicom_assets.settings import Settings, load
+from dicom_assets.startup import arrow_without_pandas, keep_what_is_there, leave, without_collecting
+
+if TYPE_CHECKING:
+    from dicom_assets.defs.runner import Ended
 
 app = typer.Typer(
     name="dicom-assets",
@@ -45,18 +47,6 @@ class Format(StrEnum):
 FormatOption = Annotated[Format, typer.Option("--format", "-f", help="How rows are printed.")]
 
 
-@contextmanager
-def _told() -> Iterator[None]:
-    """Prints the errors that a user can do something about, and ends with 2."""
-    from dicom_assets.lake.query import QueryError
-
-    try:
-        yield
-    except (SettingsError, SourceUnavailable, LakeError, QueryError) as error:
-        typer.echo(f"dicom-assets: {error}", err=True)
-        raise typer.Exit(2) from None
-
-
 @app.command()
 def ingest(
     landing: Landing = None,
@@ -67,17 +57,12 @@ def ingest(
     ] = None,
 ) -> None:
     """Claim what is new and run every open batch now, until the books close."""
-    with _told():
+    with told():
         settings = load(landing, lake)
         if quarantined_share is not None:
             gate = settings.gate.model_copy(update={"quarantined_share": quarantined_share})
             settings = settings.model_copy(update={"gate": gate})
-        from dicom_assets.defs.runner import ingest as run
-        from dicom_assets.defs.runner import open_instance
-        from dicom_assets.progress import Reporter
-
-        with Reporter() as reporter:
-            ended = run(settings, open_instance(settings), reporter.say, reporter.show)
+        ended = _ingested(settings)
     _print_books([(b.batch_id, b.source, b.status, b.seen, b.ingested, b.quarantined, b.ignored, b.deleted)
                   for b in ended.books])  # fmt: skip
     for books in ended.books:
@@ -86,6 +71,23 @@ def ingest(
     if ended.waiting:
         typer.echo(f"{ended.waiting} objects still change and were left.", err=True)
     raise typer.Exit(0 if ended.closed else 1)
+
+
+def _ingested(settings: Settings) -> Ended:
+    """Runs an ingest. What takes time to import is imported while something else is at work already."""
+    from dicom_assets.batch.readers import Readers
+
+    with Readers(settings.reading) as readers, without_collecting():
+        arrow_without_pandas()
+        from dicom_assets.batch.beginning import Beginning
+        from dicom_assets.progress import Reporter
+
+        with Reporter() as reporter, Beginning(settings, readers, reporter.say, reporter.show) as beginning:
+            from dicom_assets.defs.runner import go_on, opened_instance
+
+            keep_what_is_there()
+            with opened_instance(settings) as instance:
+                return go_on(beginning, instance)
 
 
 _BOOKS = ("batch", "source", "status", "seen", "ingested", "quarantined", "ignored", "deleted")
@@ -101,7 +103,7 @@ def _print_books(rows: Sequence[tuple[object, ...]], form: Format = Format.TABLE
 @app.command()
 def status(lake: LakeOption = None, form: FormatOption = Format.TABLE) -> None:
     """Show the batches and their books."""
-    with _told():
+    with told():
         settings = load(None, lake)
         from dicom_assets.batch.books import all_books
         from dicom_assets.lake.query import existing
@@ -132,7 +134,7 @@ def errors(
     form: FormatOption = Format.TABLE,
 ) -> None:
     """Show what was found wrong or left out, grouped by reason, and what to do about it."""
-    with _told():
+    with told():
         settings = load(None, lake)
         from dicom_assets.lake.codes import CODES
         from dicom_assets.lake.query import connect, existing
@@ -159,7 +161,7 @@ def sql(
     at: Annotated[str | None, typer.Option("--at", help="The tables as they were at a time, or in a version.")] = None,
 ) -> None:
     """Run read-only SQL over the lake's tables."""
-    with _told():
+    with told():
         settings = load(None, lake)
         from dicom_assets.lake.query import existing, moment, rows, run_read_only
 
@@ -171,7 +173,7 @@ def sql(
 @app.command()
 def omop(folder: Annotated[Path, typer.Argument(help="Where the files are written.")], lake: LakeOption = None) -> None:
     """Write image_occurrence for an OMOP database: its DDL, the parents it refers to, and CSV for COPY."""
-    with _told():
+    with told():
         settings = load(None, lake)
         from dicom_assets.lake.query import arrow, connect, existing
         from dicom_assets.lake.registry import IMAGE_OCCURRENCE
@@ -220,4 +222,9 @@ cli_services.add_to(app)
 
 def main() -> None:
     """Entry point."""
-    app()
+    try:
+        app()
+    except SystemExit as ended:
+        if not isinstance(ended.code, int | None):
+            raise
+        leave(ended.code or 0)

@@ -15,22 +15,18 @@ from typing import Annotated
 
 import typer
 
-from dicom_assets.lake.files import LakeError
-from dicom_assets.settings import ServiceSettings, Settings, SettingsError, load
+from dicom_assets.settings import ServiceSettings, Settings, SettingsError, UserError, load
 
 LakeOption = Annotated[str | None, typer.Option("--lake", help="Folder or URL of the lake.")]
 ServiceArgument = Annotated[str, typer.Argument(help="Name of a configured DICOM service.")]
 
 
 @contextmanager
-def _told() -> Iterator[None]:
+def told() -> Iterator[None]:
     """Prints the errors that a user can do something about, and ends with 2."""
-    from dicom_assets.service.changes import LandingUnwritable
-    from dicom_assets.service.errors import ServiceError
-
     try:
         yield
-    except (SettingsError, LakeError, ServiceError, LandingUnwritable) as error:
+    except UserError as error:
         typer.echo(f"dicom-assets: {error}", err=True)
         raise typer.Exit(2) from None
 
@@ -65,7 +61,7 @@ def push(
 
     target = report or Path("push-report.csv")
     done: list[Pushed] = []
-    with _told():
+    with told():
         service = _target(load(), to)
         try:
             with ServiceClient(service) as client:
@@ -92,7 +88,7 @@ def changes(
     from dicom_assets.service.feed import Window
     from dicom_assets.service.sync import sync_window
 
-    with _told():
+    with told():
         settings = load()
         service = settings.service(name)
         try:
@@ -114,7 +110,7 @@ def audit(name: ServiceArgument, lake: LakeOption = None) -> None:
     from dicom_assets.service.audit_lake import audit as compare
     from dicom_assets.service.client import ServiceClient
 
-    with _told():
+    with told():
         settings = load(None, lake)
         service = settings.service(name)
         due = datetime.now(UTC) - timedelta(
@@ -137,7 +133,7 @@ def repair(name: ServiceArgument, lake: LakeOption = None) -> None:
     from dicom_assets.service.audit_lake import repair as mend
     from dicom_assets.service.client import ServiceClient
 
-    with _told():
+    with told():
         settings = load(None, lake)
         service = settings.service(name)
         found = existing(settings.lake)

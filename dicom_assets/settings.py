@@ -27,7 +27,11 @@ DICOM_SERVICE_SCOPE = "https://dicom.healthcareapis.azure.com/.default"
 """Scope of the tokens that Azure Health Data Services asks for."""
 
 
-class SettingsError(ValueError):
+class UserError(Exception):
+    """What a user can do something about; the message says what is wrong, where, and what to do."""
+
+
+class SettingsError(UserError, ValueError):
     """A setting is wrong; the message says which, where and what is expected."""
 
 

@@ -12,7 +12,7 @@ from typing import Any
 
 import dagster as dg
 
-from dicom_assets.definitions import build_defs
+from dicom_assets.defs.graph import build_defs
 from dicom_assets.settings import Settings
 
 SNAPSHOT = Path(__file__).with_name("graph_snapshot.json")

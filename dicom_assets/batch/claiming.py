@@ -21,7 +21,7 @@ from dicom_assets.batch.work import Work
 from dicom_assets.lake.codes import CODES
 from dicom_assets.lake.registry import INGESTION_ERRORS
 from dicom_assets.landing.azure import AzureContainer
-from dicom_assets.landing.claims import Claimed, claim_listed
+from dicom_assets.landing.claims import Claimed, claim_listed, claim_new
 from dicom_assets.landing.events import BlobEvent, EventQueue, Message, listing, newest
 from dicom_assets.landing.store import LandingStore, SourceUnavailable, object_id
 from dicom_assets.landing.stores import open_store
@@ -52,6 +52,23 @@ class _Round:
     kept: list[tuple[Message, list[tuple[str, str]]]] = field(default_factory=list)
     events: dict[str, list[BlobEvent]] = field(default_factory=lambda: defaultdict(list))
     done: list[Message] = field(default_factory=list)
+
+
+def claim_everywhere(work: Work) -> list[Claimed]:
+    """Claims what is new in every source. Raises SourceUnavailable, LakeError.
+
+    A source that cannot be listed keeps no other from being claimed: it is told when all have had their turn.
+    """
+    claimed: list[Claimed] = []
+    unavailable: list[str] = []
+    for store in work.stores():
+        try:
+            claimed.append(claim_new(store, work.log, work.settings.claiming))
+        except SourceUnavailable as error:
+            unavailable.append(str(error))
+    if unavailable:
+        raise SourceUnavailable(" ".join(unavailable))
+    return claimed
 
 
 def queues(work: Work) -> dict[tuple[str, str], list[SourceSettings]]:

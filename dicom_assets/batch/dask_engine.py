@@ -14,24 +14,22 @@ from __future__ import annotations
 
 import contextlib
 import importlib
-import os
 import platform
 import threading
 import uuid
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Generator, Iterable, Mapping
 from dataclasses import dataclass
 from importlib import metadata
 from itertools import chain
 from types import TracebackType
 from typing import Any, Self
 
-from dicom_assets.batch.engine import IN_FLIGHT, Beat, EngineFailed, ProcessEngine, Result
+from dicom_assets.batch.engine import ADDRESS_VARIABLE, IN_FLIGHT, Beat, EngineFailed, ProcessEngine, Result
 from dicom_assets.landing.store import ObjectError, ObjectRef, SourceUnavailable
 from dicom_assets.landing.stores import open_store
 from dicom_assets.settings import ReadingLimits, SettingsError
 
-ADDRESS_VARIABLE = "DICOM_ASSETS_DASK"
 _CONNECT_SECONDS = 30
 _WORKER_SECONDS = 120
 _SHOWN = 3
@@ -133,7 +131,7 @@ class DaskEngine:
         """Disconnects; chunks on the way are dropped."""
         self._client.close()
 
-    def run(self, function: Callable[[Any, Beat], Result], chunks: Iterable[Any]) -> Iterator[Result]:
+    def run(self, function: Callable[[Any, Beat], Result], chunks: Iterable[Any]) -> Generator[Result]:
         """What the function returns for each chunk, in order; see ReadingEngine.
 
         At most three chunks for each thread of the cluster are on the way. Raises EngineFailed.
@@ -221,8 +219,3 @@ class DaskEngine:
         """What a function returns or raises on each worker; workers that are lost meanwhile are left out."""
         answers: Mapping[str, Any] = self._client.run(function, *arguments, on_error="return")
         return {worker: answer for worker, answer in answers.items() if not isinstance(answer, OSError)}
-
-
-def address(environment: Mapping[str, str] = os.environ) -> str | None:
-    """Where the Dask scheduler is that reads, if one is named."""
-    return environment.get(ADDRESS_VARIABLE) or None

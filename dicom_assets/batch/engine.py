@@ -23,7 +23,7 @@ import tempfile
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from types import TracebackType
@@ -33,6 +33,9 @@ from dicom_assets.batch.worker import BASE, IDLE, LENGTH, PROGRESS, resident
 from dicom_assets.settings import ReadingLimits
 
 Result = TypeVar("Result")
+
+ADDRESS_VARIABLE = "DICOM_ASSETS_DASK"
+"""Names the Dask scheduler that reads instead of processes of this machine; see `dask_engine`."""
 
 Beat = Callable[[int], None]
 """What the function calls with the index of the object that it begins to read."""
@@ -79,10 +82,11 @@ class EngineFailed(RuntimeError):
 class ReadingEngine(Protocol):
     """Runs a function on chunks: in processes, in this process, or on a cluster."""
 
-    def run(self, function: Callable[[Any, Beat], Result], chunks: Iterable[Any]) -> Iterator[Result]:
+    def run(self, function: Callable[[Any, Beat], Result], chunks: Iterable[Any]) -> Generator[Result]:
         """What the function returns for each chunk, in order of the chunks.
 
-        `function(chunk, beat)` is importable by name and calls `beat(i)` before it reads object i. Raises EngineFailed.
+        `function(chunk, beat)` is importable by name and calls `beat(i)` before it reads object i. Whoever breaks off
+        closes the generator. Raises EngineFailed.
         """
         ...
 
@@ -90,7 +94,7 @@ class ReadingEngine(Protocol):
 class InlineEngine:
     """Runs everything in this process, without limits on time or memory: for tests and trusted input."""
 
-    def run(self, function: Callable[[Any, Beat], Result], chunks: Iterable[Any]) -> Iterator[Result]:
+    def run(self, function: Callable[[Any, Beat], Result], chunks: Iterable[Any]) -> Generator[Result]:
         """What the function returns for each chunk, in order."""
         for chunk in chunks:
             yield function(chunk, _no_beat)
@@ -98,6 +102,11 @@ class InlineEngine:
 
 def _no_beat(index: int) -> None:
     return
+
+
+def cluster_address(environment: Mapping[str, str] = os.environ) -> str | None:
+    """Where the Dask scheduler is that reads, if one is named."""
+    return environment.get(ADDRESS_VARIABLE) or None
 
 
 def worker_count(limits: ReadingLimits) -> int:
@@ -175,7 +184,7 @@ class ProcessEngine:
             self._thread = None
             self._inbox, self._outbox = queue.SimpleQueue(), queue.SimpleQueue()
 
-    def run(self, function: Callable[[Any, Beat], Result], chunks: Iterable[Any]) -> Iterator[Result]:
+    def run(self, function: Callable[[Any, Beat], Result], chunks: Iterable[Any]) -> Generator[Result]:
         """What the function returns for each chunk, in order; see ReadingEngine. One run at a time."""
         if self._thread is None:
             self._thread = threading.Thread(target=self._serve, name="reading-engine", daemon=True)

@@ -9,10 +9,11 @@ from __future__ import annotations
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import closing
 from dataclasses import dataclass
 
 from dicom_assets.batch.engine import ReadingEngine
-from dicom_assets.batch.judge import Chunk, JudgedChunk, ObjectTask, judge_chunk
+from dicom_assets.batch.judge import Chunk, ObjectTask, judge_chunk
 from dicom_assets.batch.staging import RAW_STAGED, Part, Staging
 from dicom_assets.settings import Settings, SourceSettings
 
@@ -97,11 +98,11 @@ def read_batch(
     total = sum(len(table) for table in staging.tables(Part.RAW, ["object_id"]))
     outcomes: Counter[str] = Counter()
     done, started = 0, time.monotonic()
-    judged: JudgedChunk
-    for judged in engine.run(judge_chunk, chunks(staging, settings, source, run_id)):
-        for part, parquet in judged.parts.items():
-            staging.put_bytes(part, judged.number, parquet)
-        outcomes.update(judged.outcomes)
-        done += judged.objects
-        progress(Progress(staging.batch_id, done, total, done / max(time.monotonic() - started, 1e-6)))
+    with closing(engine.run(judge_chunk, chunks(staging, settings, source, run_id))) as results:
+        for judged in results:
+            for part, parquet in judged.parts.items():
+                staging.put_bytes(part, judged.number, parquet)
+            outcomes.update(judged.outcomes)
+            done += judged.objects
+            progress(Progress(staging.batch_id, done, total, done / max(time.monotonic() - started, 1e-6)))
     return outcomes

@@ -1,34 +1,22 @@
-"""Reading processes that several batches share, started while the first batch is still being prepared.
+"""Reading processes that several batches share, started before the first of them is known.
 
-Belongs here: when processes start. Does not belong here: how they are kept (`engine`), what they do (`judge`).
+Belongs here: when processes start. It imports no reader itself, so that a command can start them before anything else.
+Does not belong here: how they are kept (`engine`), what they do (`judge`).
 """
 
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass, field
+from collections.abc import Callable, Generator, Iterable
 from types import TracebackType
 from typing import Any, Self
 
-import pyarrow as pa
-
-from dicom_assets.batch import judge
-from dicom_assets.batch.engine import Beat, ProcessEngine, Result, worker_count
+from dicom_assets.batch.engine import Beat, ProcessEngine, Result, cluster_address, worker_count
+from dicom_assets.batch.worker import Preparing, prepare
 from dicom_assets.settings import ReadingLimits
 
-
-@dataclass(frozen=True)
-class _Nothing:
-    """A chunk without objects: reading it makes a process import what it needs."""
-
-    objects: tuple[judge.ObjectTask, ...] = ()
-    poison: dict[str, str] = field(default_factory=dict)
-
-
-def imported(chunk: _Nothing, beat: Beat) -> int:
-    """What a process does to be ready: this function's module has imported the reader."""
-    return len(pa.array(chunk.objects, pa.null()))  # pyarrow imports pandas at the first array
+READER = "dicom_assets.batch.judge"
+"""What a process imports while there is nothing to read yet."""
 
 
 class Readers:
@@ -39,25 +27,28 @@ class Readers:
         self._engine = ProcessEngine(limits)
         self._count = worker_count(limits)
         self._starting: threading.Thread | None = None
+        self._one_at_a_time = threading.Lock()
 
     def start(self) -> None:
-        """Starts the processes without waiting for them; once."""
-        if self._starting is None:
+        """Starts the processes without waiting for them, unless a cluster reads."""
+        if cluster_address() is None:
             self._starting = threading.Thread(target=self._start, name="starting-readers", daemon=True)
             self._starting.start()
 
     def _start(self) -> None:
-        for _ in self._engine.run(imported, [_Nothing()] * self._count):
+        for _ in self._engine.run(prepare, [Preparing(READER)] * self._count):
             pass
 
-    def run(self, function: Callable[[Any, Beat], Result], chunks: Iterable[Any]) -> Iterator[Result]:
-        """See ReadingEngine."""
+    def run(self, function: Callable[[Any, Beat], Result], chunks: Iterable[Any]) -> Generator[Result]:
+        """See ReadingEngine. Whoever comes while another run lasts waits for its end."""
         if self._starting is not None:
             self._starting.join()
-        return self._engine.run(function, chunks)
+        with self._one_at_a_time:
+            yield from self._engine.run(function, chunks)
 
     def __enter__(self) -> Self:
-        """Begins."""
+        """Starts the processes."""
+        self.start()
         return self
 
     def __exit__(

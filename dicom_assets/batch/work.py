@@ -7,6 +7,7 @@ not belong here: Dagster (it hands this object to assets as a resource), and wha
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
+from concurrent.futures import wait
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -15,9 +16,10 @@ from typing import Self
 
 import pyarrow as pa
 
-from dicom_assets.batch import books, dask_engine, datasets
+from dicom_assets.batch import books, datasets
+from dicom_assets.batch.ahead import Ahead, ReadingAhead
 from dicom_assets.batch.books import Books, Status
-from dicom_assets.batch.engine import ProcessEngine, ReadingEngine
+from dicom_assets.batch.engine import ProcessEngine, ReadingEngine, cluster_address
 from dicom_assets.batch.expand import expand
 from dicom_assets.batch.known import known_before
 from dicom_assets.batch.organize import Organizing, unfinished
@@ -51,7 +53,8 @@ class Work:
     progress: Callable[[Progress], None] = lambda _: None
     shared_engine: ReadingEngine | None = None
     _held: ExitStack = field(default_factory=ExitStack, repr=False)
-    _batches: dict[str, BatchWork] = field(default_factory=dict, repr=False)
+    _batches: dict[str, tuple[BatchWork, ExitStack]] = field(default_factory=dict, repr=False)
+    _ahead: dict[str, Ahead] = field(default_factory=dict, repr=False)
 
     def __enter__(self) -> Self:
         """Begins."""
@@ -61,7 +64,10 @@ class Work:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         """Lets go of every batch."""
-        self._batches.clear()
+        if "reading_ahead" in self.__dict__:
+            self.reading_ahead.stop()
+        for batch_id in list(self._batches):
+            self.release(batch_id)
         self._held.close()
 
     @cached_property
@@ -72,9 +78,11 @@ class Work:
     @cached_property
     def engine(self) -> ReadingEngine:
         """What reads: the Dask cluster that is named, else the engine that was given, else processes of its own."""
-        where = dask_engine.address()
+        where = cluster_address()
         if where is not None:
-            return self._held.enter_context(dask_engine.DaskEngine(where, self.settings.reading))
+            from dicom_assets.batch.dask_engine import DaskEngine  # an extra
+
+            return self._held.enter_context(DaskEngine(where, self.settings.reading))
         return self.shared_engine or self._held.enter_context(ProcessEngine(self.settings.reading))
 
     @cached_property
@@ -100,14 +108,49 @@ class Work:
         """Holds a batch until this object ends. Raises UnknownBatch, BatchBusy."""
         if batch_id not in self._batches:
             manifest = self.log.manifest(batch_id)
+            lock = ExitStack()
             try:
-                self._held.enter_context(locks.held(self.lake.files, f"batch-{batch_id}", wait_seconds, once=True))
+                lock.enter_context(locks.held(self.lake.files, f"batch-{batch_id}", wait_seconds, once=True))
             except locks.LockBusy:
                 raise BatchBusy(
                     f"Another process works on batch {batch_id}. Wait until it has ended, then run it again."
                 ) from None
-            self._batches[batch_id] = BatchWork(self, batch_id, manifest)
-        return self._batches[batch_id]
+            self._batches[batch_id] = BatchWork(self, batch_id, manifest), lock
+        return self._batches[batch_id][0]
+
+    def release(self, batch_id: str) -> None:
+        """Lets go of a batch, when nothing is written into its staging any more."""
+        ahead = self._ahead.pop(batch_id, None)
+        if ahead is not None and not ahead.outcomes.cancel():
+            wait([ahead.outcomes])
+        _, lock = self._batches.pop(batch_id)
+        lock.close()
+
+    @cached_property
+    def reading_ahead(self) -> ReadingAhead:
+        """The thread that reads batches ahead."""
+        return ReadingAhead()
+
+    def read_ahead(self, batch_id: str, run_id: str) -> None:
+        """Begins to expand and read a batch for a run that comes later. Raises UnknownBatch, BatchBusy, SettingsError.
+
+        What a source in mode `organize` holds is moved by its run, so it is not touched before.
+        """
+        batch = self.batch(batch_id, wait_seconds=0)
+        if batch.source.mode == "organize" or batch_id in self._ahead:
+            return
+        self._ahead[batch_id] = self.reading_ahead.begin(
+            run_id, batch.expand, lambda tell: batch.read(run_id, tell), self.progress
+        )
+
+    def ahead(self, batch_id: str, run_id: str) -> Ahead | None:
+        """What was read ahead of a batch for this run."""
+        found = self._ahead.get(batch_id)
+        return found if found is not None and found.run_id == run_id else None
+
+    def forget_ahead(self, batch_id: str) -> None:
+        """Lets a batch be read anew when its run asks again."""
+        self._ahead.pop(batch_id, None)
 
     def organize_left(self) -> list[str]:
         """Finishes the moving of closed batches that was broken off; which. Raises LakeError, SourceUnavailable."""
@@ -164,23 +207,49 @@ class BatchWork:
         known = books.books_of(self.lake, self.batch_id)
         organizing.begin_again(closed=known is not None and known.status == Status.CLOSED)
         books.open_batch(self.lake, self.batch_id, self.source.name, run_id, len(self.manifest))
+        ahead = self.work.ahead(self.batch_id, run_id)
         if organizing.is_placed:
             seen = organizing.stage(self.staging)
+        elif ahead is None:
+            seen = self.expand()
         else:
-            before = known_before(self.lake, self.batch_id)
-            seen = expand(self.manifest, organizing.store, self.work.settings.archives, self.staging, before)
+            with self._once():
+                seen = ahead.seen.result()
         publish_rows(self.lake, self.staging, Part.RAW)
         books.open_batch(self.lake, self.batch_id, self.source.name, run_id, seen)
         return seen
 
     def judge(self, run_id: str) -> Mapping[str, int]:
         """Reads every object, stages what it says, publishes the ledger; objects by outcome."""
-        outcomes = read_batch(
-            self.staging, self.work.settings, self.source, self.work.engine, run_id, self.work.progress
-        )
+        ahead = self.work.ahead(self.batch_id, run_id)
+        if ahead is None:
+            outcomes = self.read(run_id, self.work.progress)
+        else:
+            with self._once():
+                outcomes = ahead.outcomes.result()
+        self.work.forget_ahead(self.batch_id)
         datasets.fit(self.lake, self.staging, self.work.settings.clinical, run_id)
         publish_rows(self.lake, self.staging, Part.LEDGER)
         return outcomes
+
+    def expand(self) -> int:
+        """Stages one row for each object of the manifest and each member in it; how many. Raises SourceUnavailable."""
+        store = open_store(self.source)
+        before = known_before(self.lake, self.batch_id)
+        return expand(self.manifest, store, self.work.settings.archives, self.staging, before)
+
+    def read(self, run_id: str, progress: Callable[[Progress], None]) -> Mapping[str, int]:
+        """Reads every object of what was expanded and stages what it says; objects by outcome."""
+        return read_batch(self.staging, self.work.settings, self.source, self.work.engine, run_id, progress)
+
+    @contextmanager
+    def _once(self) -> Iterator[None]:
+        """What was read ahead is taken once: when it failed, a retry of the step does it anew."""
+        try:
+            yield
+        except BaseException:
+            self.work.forget_ahead(self.batch_id)
+            raise
 
     @property
     def organizing(self) -> Organizing:

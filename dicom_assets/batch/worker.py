@@ -13,6 +13,7 @@ from __future__ import annotations
 import contextlib
 import ctypes
 import gc
+import importlib
 import mmap
 import os
 import pickle
@@ -22,7 +23,11 @@ import struct
 import sys
 import threading
 import traceback
+from collections.abc import Callable
+from dataclasses import dataclass, field
 from typing import Any
+
+from dicom_assets import startup
 
 LENGTH = struct.Struct("<Q")
 PROGRESS, BASE = 0, 1
@@ -33,9 +38,21 @@ IDLE = -1
 
 CRASH_STATUS = 70
 _RESERVED = 4 << 30  # bytes; an allocator takes a gigabyte at its first use
-_COLLECT_EVERY = 50_000
-"""Containers made between two looks for cycles among the young: seldom enough not to be felt."""
 _PR_SET_PDEATHSIG = 1
+
+
+@dataclass(frozen=True)
+class Preparing:
+    """A chunk without objects; module: what the process is going to need."""
+
+    module: str
+    objects: tuple[Any, ...] = ()
+    poison: dict[str, str] = field(default_factory=dict)
+
+
+def prepare(chunk: Preparing, beat: Callable[[int], None]) -> None:
+    """What a process does to be ready before there is anything to read: see `readers`."""
+    importlib.import_module(chunk.module)
 
 
 def send(descriptor: int, message: object) -> None:
@@ -113,6 +130,7 @@ def main(requests: int, results: int, progress: int, lifeline: int, parent: int,
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the whole group; the parent decides
     shared = memoryview(mmap.mmap(progress, mmap.PAGESIZE)).cast("q")
     limited = False
+    gc.disable()
 
     def beat(index: int) -> None:
         shared[PROGRESS] = index
@@ -122,10 +140,12 @@ def main(requests: int, results: int, progress: int, lifeline: int, parent: int,
             function, chunk = receive(requests)
         except EOFError:
             return
-        if not limited:  # the function's modules are there now; what follows is the objects' own growth
+        if not limited and not isinstance(chunk, Preparing):
+            # The function's modules are there now; what follows is the objects' own growth.
+            if "pyarrow" in sys.modules:
+                startup.arrow_without_pandas()
             _limit_memory(memory)
-            gc.freeze()
-            gc.set_threshold(_COLLECT_EVERY, 20, 100)
+            startup.keep_what_is_there()
             limited = True
         shared[BASE] = resident()
         beat(0)
@@ -139,4 +159,5 @@ def main(requests: int, results: int, progress: int, lifeline: int, parent: int,
         send(results, answer)
         del answer, chunk
         beat(IDLE)
-        gc.collect()
+        if limited:
+            gc.collect()

@@ -80,7 +80,7 @@ def _chunk(frame: Frame, settings: ClinicalSettings) -> ClinicalChunk:
     arrays = [
         pa.array([_identifier(value) for value in by_name[patient]], pa.string()),
         pa.array(issuers, pa.string()),
-        pa.array(frame.values.index, pa.int64()),
+        pa.array(frame.values.index.to_list(), pa.int64()),
         pa.array([RECORD_TYPE] * size, pa.string()),
         pa.array([_json(names, row) for row in zip(*columns, strict=True)], pa.string()),
     ]

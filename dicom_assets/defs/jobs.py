@@ -5,13 +5,11 @@ from typing import Any
 
 import dagster as dg
 
-from dicom_assets.batch.work import Work
+from dicom_assets.batch.claiming import claim_everywhere
 from dicom_assets.defs.assets import BATCH_ASSETS
 from dicom_assets.defs.partitions import BATCH, REGISTER_AT_ONCE
 from dicom_assets.defs.resources import WorkParam
 from dicom_assets.defs.tables import clear_failures
-from dicom_assets.landing.claims import Claimed, claim_new
-from dicom_assets.landing.store import SourceUnavailable
 
 ingest_batch = dg.define_asset_job(
     "ingest_batch",
@@ -27,23 +25,6 @@ maintain_lake = dg.define_asset_job(
     executor_def=dg.in_process_executor,
     description="Compacts and vacuums the tables.",
 )
-
-
-def claim_everywhere(work: Work) -> list[Claimed]:
-    """Claims what is new in every source. Raises SourceUnavailable, LakeError.
-
-    A source that cannot be listed keeps no other from being claimed: it is told when all have had their turn.
-    """
-    claimed: list[Claimed] = []
-    unavailable: list[str] = []
-    for store in work.stores():
-        try:
-            claimed.append(claim_new(store, work.log, work.settings.claiming))
-        except SourceUnavailable as error:
-            unavailable.append(str(error))
-    if unavailable:
-        raise SourceUnavailable(" ".join(unavailable))
-    return claimed
 
 
 def register(instance: dg.DagsterInstance, keys: list[str]) -> list[str]:

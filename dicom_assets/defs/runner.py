@@ -4,16 +4,17 @@ Belongs here: Dagster's home, claiming until nothing is new, running every open 
 Does not belong here: options and printing (`cli`).
 """
 
+import fcntl
 import logging
-import math
 import os
 import sqlite3
 import time
-from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import cached_property
+from itertools import zip_longest
 from pathlib import Path
 from typing import Any
 
@@ -22,17 +23,15 @@ import sqlalchemy
 from dagster._core.storage.event_log.sqlite import sqlite_event_log
 from dagster._core.storage.tags import PARTITION_NAME_TAG
 
-from dicom_assets.batch import dask_engine
+from dicom_assets.batch.beginning import Beginning
 from dicom_assets.batch.books import Books, Status, books_of
 from dicom_assets.batch.read import Progress
 from dicom_assets.batch.readers import Readers
-from dicom_assets.batch.work import BatchBusy, Work
-from dicom_assets.definitions import build_defs
-from dicom_assets.defs.jobs import claim_everywhere, register
+from dicom_assets.batch.work import BatchBusy
+from dicom_assets.defs.graph import build_defs
+from dicom_assets.defs.jobs import register
 from dicom_assets.defs.sensors import mark
-from dicom_assets.lake.locks import LockBusy
 from dicom_assets.landing.claims import Claimed, seconds_until
-from dicom_assets.landing.store import SourceUnavailable
 from dicom_assets.settings import Settings
 
 CHANGING_SECONDS = 600.0
@@ -46,6 +45,7 @@ nux:
   enabled: false
 """
 _ENGINES = 8  # files of the event log whose engines are kept: the index, and those of the newest runs
+_engines: dict[str, tuple[sqlalchemy.Engine, Callable[[], None]]] = {}
 _QUIET = {"loggers": {"console": {"config": {"log_level": "CRITICAL"}}}}
 
 
@@ -86,12 +86,35 @@ def dagster_home(settings: Settings) -> Path:
     return home
 
 
+@contextmanager
+def opened_instance(settings: Settings) -> Iterator[dg.DagsterInstance]:
+    """Dagster's state for this lake; closed at the end, so that the process may be left at once."""
+    with open_instance(settings) as instance:
+        yield instance
+    for _, dispose in _engines.values():
+        dispose()
+    _engines.clear()
+
+
 def open_instance(settings: Settings) -> dg.DagsterInstance:
     """Dagster's state for this lake."""
     sqlalchemy.event.listen(sqlalchemy.Engine, "connect", _commit_without_waiting)
     _keep_engines()
-    os.environ["DAGSTER_HOME"] = str(dagster_home(settings))
-    return dg.DagsterInstance.get()
+    home = dagster_home(settings)
+    os.environ["DAGSTER_HOME"] = str(home)
+    with _one_at_a_time(home):
+        return dg.DagsterInstance.get()
+
+
+@contextmanager
+def _one_at_a_time(folder: Path) -> Iterator[None]:
+    """Keeps two processes from making Dagster's tables at the same time, which fails in one of them."""
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(descriptor)
 
 
 def _commit_without_waiting(connection: Any, _: object) -> None:
@@ -114,17 +137,16 @@ def _keep_engines() -> None:
     make = getattr(sqlite_event_log, "create_engine", None)
     if make is None or getattr(make, "keeps_engines", False):
         return
-    kept: dict[str, tuple[sqlalchemy.Engine, Callable[[], None]]] = {}
 
     def engine(url: str, **options: Any) -> sqlalchemy.Engine:
-        if url not in kept:
+        if url not in _engines:
             options.pop("poolclass", None)  # SQLAlchemy's own choice for SQLite files keeps connections
             made = sqlalchemy.create_engine(url, **options)
-            kept[url] = (made, made.dispose)
+            _engines[url] = (made, made.dispose)
             made.dispose = lambda close=True: None  # type: ignore[method-assign]
-            if len(kept) > _ENGINES:
-                kept.pop(next(iter(kept)))[1]()
-        return kept[url][0]
+            if len(_engines) > _ENGINES:
+                _engines.pop(next(iter(_engines)))[1]()
+        return _engines[url][0]
 
     engine.keeps_engines = True  # type: ignore[attr-defined]
     sqlite_event_log.create_engine = engine  # type: ignore[attr-defined, assignment]
@@ -141,54 +163,38 @@ def ingest(
     say: called with a sentence about what happens. progress: called while a batch is read. Raises SourceUnavailable,
     LakeError, SettingsError.
     """
+    with Readers(settings.reading) as readers, Beginning(settings, readers, say, progress) as beginning:
+        return go_on(beginning, instance)
+
+
+def go_on(beginning: Beginning, instance: dg.DagsterInstance) -> Ended:
+    """Takes an ingest that has begun to its end; see `ingest`."""
     logging.getLogger("dagster").setLevel(logging.CRITICAL)
     done: dict[str, Books] = {}
-    with Work(settings) as work, _alone(work, say), Readers(settings.reading) as readers:
-        runs = _Runs(work, instance, readers, say, progress)
-        started = time.monotonic()
-        for batch in work.organize_left():
-            say(f"Batch {batch}: the moving of its objects was broken off and is finished now.")
-        while True:
-            rounds, unavailable = _claim(work)
-            batches = [batch for batch in work.unclosed() if batch not in done]
-            register(instance, batches)
-            for batch in batches:
-                done[batch] = runs.run(batch)
-            if unavailable is not None:
-                raise unavailable
-            waiting = sum(one.waiting for one in rounds)
-            if any(one.more for one in rounds):
-                continue
-            if not waiting:
-                work.organize_left()  # what a batch could not move although its books closed is told here
-                return Ended(tuple(done.values()), 0)
-            if time.monotonic() - started > CHANGING_SECONDS:
-                say(f"{waiting} objects still change after {CHANGING_SECONDS:.0f} s; they are left for the next time.")
-                return Ended(tuple(done.values()), waiting)
-            _wait(rounds, waiting, say)
+    runs = _Runs(beginning, instance)
+    started = time.monotonic()
+    while True:
+        found = beginning.next_round(tuple(done))
+        register(instance, list(found.batches))
+        for batch, following in zip_longest(found.batches, found.batches[1:]):
+            done[batch] = runs.run(batch, following)
+        if found.unavailable is not None:
+            raise found.unavailable
+        waiting = sum(one.waiting for one in found.claimed)
+        if any(one.more for one in found.claimed):
+            continue
+        if not waiting:
+            beginning.work.organize_left()  # what a batch could not move although its books closed is told here
+            return Ended(tuple(done.values()), 0)
+        if time.monotonic() - started > CHANGING_SECONDS:
+            beginning.say(
+                f"{waiting} objects still change after {CHANGING_SECONDS:.0f} s; they are left for the next time."
+            )
+            return Ended(tuple(done.values()), waiting)
+        _wait(found.claimed, waiting, beginning.say)
 
 
-def _claim(work: Work) -> tuple[list[Claimed], SourceUnavailable | None]:
-    """What was claimed, and the source that could not be listed: what the others brought is run all the same."""
-    try:
-        return claim_everywhere(work), None
-    except SourceUnavailable as error:
-        return [], error
-
-
-@contextmanager
-def _alone(work: Work, say: Callable[[str], None]) -> Iterator[None]:
-    """Holds the right to claim for as long as an ingest lasts; says so when it has to wait for another one."""
-    with ExitStack() as held:
-        try:
-            held.enter_context(work.claiming(wait_seconds=0.2))
-        except LockBusy:
-            say("Another ingest is at work on this lake; waiting until it has ended.")
-            held.enter_context(work.claiming(wait_seconds=math.inf))
-        yield
-
-
-def _wait(rounds: list[Claimed], waiting: int, say: Callable[[str], None]) -> None:
+def _wait(rounds: Sequence[Claimed], waiting: int, say: Callable[[str], None]) -> None:
     seconds = max(1, max(seconds_until(one.quiet_at) for one in rounds))
     say(f"{waiting} objects were written just now; waiting {seconds} s until they are complete.")
     time.sleep(seconds)
@@ -196,49 +202,52 @@ def _wait(rounds: list[Claimed], waiting: int, say: Callable[[str], None]) -> No
 
 @dataclass
 class _Runs:
-    """Runs batches one after the other, with one job and one set of reading processes for all."""
+    """Runs batches one after the other, with one job, one lake and one set of reading processes for all."""
 
-    work: Work
+    beginning: Beginning
     instance: dg.DagsterInstance
-    readers: Readers
-    say: Callable[[str], None]
-    progress: Callable[[Progress], None]
 
     @cached_property
     def job(self) -> dg.JobDefinition:
         """The job, put together once."""
-        return build_defs(self.work.settings, progress=self.progress, engine=self.readers).resolve_job_def(
-            "ingest_batch"
-        )
+        work = self.beginning.work
+        return build_defs(work.settings, work=work).resolve_job_def("ingest_batch")
 
-    def run(self, batch: str) -> Books:
-        """Runs one batch to its end; its books afterwards."""
-        if dask_engine.address() is None:
-            self.readers.start()
-        self._wait_for_others(batch)
-        books = books_of(self.work.lake, batch)
-        if books is not None and books.status == Status.CLOSED:
+    def run(self, batch: str, following: str | None) -> Books:
+        """Runs one batch to its end, and reads the following one meanwhile; its books afterwards."""
+        work = self.beginning.work
+        self._hold(batch)
+        try:
+            books = books_of(work.lake, batch)
+            if books is not None and books.status == Status.CLOSED:
+                return books
+            self._bury_dead_runs(batch)
+            if following is not None:
+                self.beginning.read_ahead(following)
+            self.beginning.say(f"Batch {batch}: running")
+            result = self.job.execute_in_process(
+                partition_key=batch,
+                instance=self.instance,
+                raise_on_error=False,
+                run_config=_QUIET,
+                run_id=self.beginning.run_id(batch),
+            )
+            if not result.success:
+                mark(work, batch, result.run_id, _reason(result))
+            books = books_of(work.lake, batch)
+            if books is None:
+                return Books(batch, "", Status.FAILED, reason=_reason(result), started_at=datetime.now(UTC))
             return books
-        self._bury_dead_runs(batch)
-        self.say(f"Batch {batch}: running")
-        result = self.job.execute_in_process(
-            partition_key=batch, instance=self.instance, raise_on_error=False, run_config=_QUIET
-        )
-        if not result.success:
-            mark(self.work, batch, result.run_id, _reason(result))
-        books = books_of(self.work.lake, batch)
-        if books is None:
-            return Books(batch, "", Status.FAILED, reason=_reason(result), started_at=datetime.now(UTC))
-        return books
+        finally:
+            work.release(batch)
 
-    def _wait_for_others(self, batch: str) -> None:
+    def _hold(self, batch: str) -> None:
         while True:
             try:
-                with Work(self.work.settings) as other:
-                    other.batch(batch, wait_seconds=0.5)
+                self.beginning.work.batch(batch, wait_seconds=0.5)
                 return
             except BatchBusy:
-                self.say(f"Batch {batch} is being run by another process; waiting for it.")
+                self.beginning.say(f"Batch {batch} is being run by another process; waiting for it.")
                 time.sleep(2)
 
     def _bury_dead_runs(self, batch: str) -> None:

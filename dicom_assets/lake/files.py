@@ -18,6 +18,7 @@ import pyarrow.parquet as pq
 from obstore.exceptions import AlreadyExistsError, BaseError, NotFoundError
 
 from dicom_assets.lake.azure import SCHEMES, AddressError, Place, object_store, parse_folder, reason, status_of
+from dicom_assets.settings import UserError
 
 if TYPE_CHECKING:
     from obstore.store import ObjectStore
@@ -27,7 +28,7 @@ CONTRIBUTOR = "Storage Blob Data Contributor"
 """The role that whoever writes the lake needs on its container."""
 
 
-class LakeError(Exception):
+class LakeError(UserError):
     """The lake cannot be read or written. The message says what to do and holds no row's values."""
 
 

@@ -21,6 +21,7 @@ from dicom_assets.lake.extents import Within, extents
 from dicom_assets.lake.files import LakeError
 from dicom_assets.lake.registry import TABLES
 from dicom_assets.lake.remote import PROTOCOL
+from dicom_assets.settings import UserError
 
 _SQL_TYPES = {
     "string": "VARCHAR",
@@ -56,7 +57,7 @@ WHERE trim(study.PatientID) <> ''
 _EXPLAIN = re.compile(r"^(\s|--[^\n]*\n|/\*.*?\*/)*explain\b(\s+analyze\b|\s*\([^)]*\))?", re.IGNORECASE | re.DOTALL)
 
 
-class QueryError(Exception):
+class QueryError(UserError):
     """A query cannot be run; the message says why."""
 
 

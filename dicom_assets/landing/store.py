@@ -17,6 +17,7 @@ import pyarrow as pa
 
 from dicom_assets.dicom.source import ByteSource
 from dicom_assets.lake.registry import OWN
+from dicom_assets.settings import UserError
 
 LISTING = pa.schema([OWN[name].field for name in ("uri", "etag", "size", "modified_at")])
 """Columns of a listing; `uri` is absolute, `etag` changes whenever the bytes may have changed."""
@@ -38,7 +39,7 @@ def source_of(source: str, uri: str) -> str:
     return source if found is None or found[1].lower() == DEFAULT_PARTITION else f"{source}/{unquote(found[1])}"
 
 
-class SourceUnavailable(Exception):
+class SourceUnavailable(UserError):
     """A source cannot be listed or reached. The message names the source, never an object."""
 
 

@@ -18,14 +18,14 @@ from dicom_assets.dicom.source import BytesSource
 from dicom_assets.lake.files import LakeError, LakeFiles
 from dicom_assets.landing.changes import FIRST_WORDS, Frame, PageHead, PageUnreadable, line_digest, read_head, read_page
 from dicom_assets.service.feed import FeedPage, Window, iso
-from dicom_assets.settings import ServiceSettings
+from dicom_assets.settings import ServiceSettings, UserError
 
 FRAME_BYTES = 4 * 2**20
 """A frame ends with the entry that reaches this many bytes: few enough to read a part of a window for little."""
 _LEVEL = 3
 
 
-class LandingUnwritable(Exception):
+class LandingUnwritable(UserError):
     """The landing zone of a service cannot be written."""
 
 

@@ -9,13 +9,15 @@ import json
 import re
 from http import HTTPStatus
 
+from dicom_assets.settings import UserError
+
 _QUOTED = re.compile(r"\"[^\"]*\"|'[^']*'|\([^)]*\)")
 _PLAIN_WORD = re.compile(r"[(\[]?(?:[a-z]+(?:[-'/][a-z]+)*|[A-Z]|\d{1,4})[)\].,:;!?]*")
 _FIRST_WORD = re.compile(r"[A-Z][a-z]*")
 _REASON_LENGTH = 160
 
 
-class ServiceError(Exception):
+class ServiceError(UserError):
     """A request to a service failed.
 
     what: the request in words, with its window. status: the HTTP status, None when there was no answer.

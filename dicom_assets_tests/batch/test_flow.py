@@ -9,7 +9,7 @@ import dagster as dg
 import pytest
 
 from dicom_assets.batch.read import chunks
-from dicom_assets.definitions import build_defs
+from dicom_assets.defs.graph import build_defs
 from dicom_assets_tests.support.dicoms import dicom, uid
 from dicom_assets_tests.support.lakes import QUIET, Graph, contents, settings_for, versions
 from dicom_assets_tests.support.landings import LandingFolder, put_mixed

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dagster as dg
 
-from dicom_assets.definitions import build_defs
+from dicom_assets.defs.graph import build_defs
 from dicom_assets_tests.support.dicoms import dicom
 from dicom_assets_tests.support.lakes import QUIET, contents
 

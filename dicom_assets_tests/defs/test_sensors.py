@@ -181,7 +181,7 @@ class TestARunThatBrokeOff:
 
 
 def test_claiming_by_hand_claims_and_registers_and_runs_nothing(graph, landing):
-    from dicom_assets.definitions import build_defs
+    from dicom_assets.defs.graph import build_defs
 
     landing.put("a.dcm", dicom())
     job = build_defs(graph.settings).resolve_job_def("claim_new_files")

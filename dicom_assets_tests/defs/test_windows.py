@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from dicom_assets.batch.engine import InlineEngine
 from dicom_assets.batch.work import Work
-from dicom_assets.definitions import build_defs
+from dicom_assets.defs.graph import build_defs
 from dicom_assets.defs.windows import (
     CATCH_UP,
     RUNS_PER_TICK,

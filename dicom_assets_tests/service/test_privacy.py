@@ -11,8 +11,8 @@ import pytest
 from typer.testing import CliRunner
 
 from dicom_assets.cli import app
-from dicom_assets.definitions import build_defs
 from dicom_assets.defs.assets import dicom_changes as module
+from dicom_assets.defs.graph import build_defs
 from dicom_assets.settings import Settings
 from dicom_assets_tests.service.feed_server import Fault, running
 from dicom_assets_tests.service.service_model import ServiceModel, metadata

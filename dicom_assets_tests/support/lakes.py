@@ -19,7 +19,7 @@ import pyarrow as pa
 from dicom_assets.batch.books import Books, books_of
 from dicom_assets.batch.engine import InlineEngine
 from dicom_assets.batch.work import Work
-from dicom_assets.definitions import build_defs
+from dicom_assets.defs.graph import build_defs
 from dicom_assets.defs.jobs import register
 from dicom_assets.lake.delta import Lake
 from dicom_assets.lake.query import arrow, connect
