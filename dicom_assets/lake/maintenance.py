@@ -25,8 +25,9 @@ from deltalake import DeltaTable
 from deltalake.exceptions import CommitFailedError, DeltaError
 
 from dicom_assets.lake.delta import Lake
-from dicom_assets.lake.extents import Extents, extents
+from dicom_assets.lake.extents import Extents
 from dicom_assets.lake.files import LakeError
+from dicom_assets.lake.positions import POSITION, STUDY_KEY, placed
 from dicom_assets.lake.registry import TABLES
 from dicom_assets.lake.rewrite import Merge, file_rows, merge_batches, merge_studies
 
@@ -75,7 +76,7 @@ def tidy(lake: Lake, name: str, at_most: int = 1) -> int:
     """
     table = TABLES[name]
     for done in range(at_most):
-        if not _worth_while(name, extents(lake.table(name))):
+        if not _worth_while(name, lake.extents(name)):
             return done
         with lake.committing(name):
             if table.replaced_by == "batch_id":
@@ -90,7 +91,7 @@ def tidy(lake: Lake, name: str, at_most: int = 1) -> int:
 def _worth_while(name: str, now: Extents) -> bool:
     if TABLES[name].replaced_by == "batch_id":
         return bool(neighbours(now))
-    return tree_merge(now, file_rows(name)) is not None
+    return tree_merge(placed(name, now), file_rows(name)) is not None
 
 
 def neighbours(now: Extents) -> list[npt.NDArray[np.int64]]:
@@ -141,7 +142,7 @@ def tree_merge(now: Extents, rows_of_file: int) -> Merge | None:
     The tree is as deep as its rows need: a leaf has room for eight files. Rows of an inner node are handed down to its
     branches; those of a leaf are sorted anew.
     """
-    column = next((name for name in ("study_key", *now.low) if name in now.low), None)
+    column = next((name for name in (POSITION, STUDY_KEY) if name in now.low), None)
     if column is None or len(now) < 2:
         return None
     depth_of_leaves = 0
@@ -192,7 +193,7 @@ def maintain(lake: Lake, name: str, retention_hours: int) -> Maintained:
 
     A batch that reads an older version while files are deleted is safe as long as it is younger than the retention.
     """
-    before = extents(lake.table(name))
+    before = lake.extents(name)
     tidy(lake, name, at_most=10_000)
     with lake.committing(name):
         table = lake.table(name)
@@ -202,7 +203,7 @@ def maintain(lake: Lake, name: str, retention_hours: int) -> Maintained:
             table.cleanup_metadata()
         except (CommitFailedError, DeltaError, OSError) as error:
             raise LakeError(f"Table {name} cannot be maintained: {type(error).__name__}. Try again later.") from None
-    after = extents(lake.table(name))
+    after = lake.extents(name)
     return Maintained(
         name,
         len(before),

@@ -96,11 +96,10 @@ def scan(
     tells the file.
     """
     if paths is None:
-        table = lake.table(name, at)
         if within is None:
-            files = table.file_uris()
+            files = lake.table(name, at).file_uris()
         else:
-            known = extents(table)
+            known = lake.extents(name) if at is None else extents(lake.table(name, at))
             paths = known.paths[known.within(within)].tolist()
     if paths is not None:
         files = [f"{lake.location(name)}/{path}" for path in paths]
