@@ -76,6 +76,7 @@ def write_instance(target: Path, study: int, instance: int, per_series: int = PE
     dataset.Modality, dataset.StudyDate, dataset.StudyDescription = "CT", "20240131", "CT CHEST"
     dataset.BodyPartExamined, dataset.Manufacturer, dataset.InstanceNumber = "CHEST", "ACME", instance
     dataset.Rows = dataset.Columns = 512
+    dataset.AccessionNumber = f"A{study}"
     dcmwrite(target, dataset, enforce_file_format=True)
     os.utime(target, (FIRST.timestamp(), FIRST.timestamp()))
 

@@ -70,6 +70,7 @@ def prepare(folder: Path, batches: int, chance: random.Random) -> int:
     shutil.rmtree(folder, ignore_errors=True)
     for name in ("tmp", "dagster"):
         (folder / name).mkdir(parents=True)
+    (folder / "dagster" / "dagster.yaml").write_text("telemetry:\n  enabled: false\n", encoding="utf-8")
     arriving: list[list[tuple[int, int]]] = [[] for _ in range(batches)]
     for batch in range(batches):
         for study in range(batch * NEW_STUDIES, (batch + 1) * NEW_STUDIES):

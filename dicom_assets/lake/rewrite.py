@@ -15,6 +15,7 @@ import random
 import time
 import uuid
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
 import numpy as np
@@ -27,15 +28,24 @@ from deltalake._internal import RemoveAction
 from deltalake.exceptions import CommitFailedError, DeltaError
 from deltalake.transaction import AddAction
 
+from dicom_assets.lake import members
 from dicom_assets.lake.delta import COMMIT_TRIES, Lake, bloom_columns, statistics_columns
 from dicom_assets.lake.extents import Extents
 from dicom_assets.lake.files import LakeError
 from dicom_assets.lake.positions import order_of, ordered, placed, positions, range_in_name
-from dicom_assets.lake.query import connected, scan
 from dicom_assets.lake.registry import TABLES, Table
 
-_FILE_ROWS = {"instance": 8_192, "series": 2_048, "study": 1_024, "imaging_study": 1_024}
+_FILE_ROWS = {
+    "instance": 16_384,
+    "series": 4_096,
+    "study": 2_048,
+    "imaging_study": 256,  # a resource names every instance of its study
+    "image_occurrence": 8_192,
+    "image_occurrence_origin": 8_192,
+}
 _OTHER_FILE_ROWS = 2_048
+_AT_ONCE = 4
+"""Files that are rewritten side by side."""
 
 ROW_GROUP = 10_000
 """Rows of a row group: a header of 10 KB in each keeps it at 100 MB in memory."""
@@ -64,19 +74,26 @@ def replace_keys(lake: Lake, name: str, keys: Sequence[str], rows: pa.Table) -> 
 
     def change(table: DeltaTable, now: Extents) -> tuple[npt.NDArray[np.int64], list[AddAction]]:
         candidates = np.flatnonzero(placed(name, now).may_hold(order, positions(name, keys)))
-        found = _holding(lake, name, now, candidates, keys)
-        homes = dict(reversed(found))  # a study that stands in several files goes into the first of them
-        holding = np.array(sorted({index for _, index in found}), dtype=np.int64)
-        adds: list[AddAction] = []
+        held = members.holders(lake, name, now.paths[candidates].tolist(), keys)
+        # A study that stands in several files goes into the first of them.
+        homes = {
+            keys[at]: int(index)
+            for index, own in reversed(list(zip(candidates, held, strict=True)))
+            for at in np.flatnonzero(own).tolist()
+        }
+        holding = np.array([i for i, own in zip(candidates, held, strict=True) if own.any()], dtype=np.int64)
         homed = pa.array([homes.get(key, -1) for key in rows[column].to_pylist()], pa.int64())
-        for index in holding:
-            own = rows.filter(pc.equal(homed, int(index)))
+
+        def rewritten(index: int) -> list[AddAction]:
+            own = rows.filter(pc.equal(homed, index))
             kept = _without(get_file(lake, TABLES[name], str(now.paths[index])), column, keys)
             if order != column:
                 kept = ordered(name, kept)
-            adds += put_files(lake, name, _spliced(kept, own, order))
-        adds += put_files(lake, name, rows.filter(pc.equal(homed, -1)))
-        return holding, adds
+            return put_files(lake, name, _spliced(kept, own, order))
+
+        with ThreadPoolExecutor(_AT_ONCE) as pool:
+            adds = [add for some in pool.map(rewritten, holding.tolist()) for add in some]
+        return holding, adds + put_files(lake, name, rows.filter(pc.equal(homed, -1)))
 
     swap(lake, name, change, data_change=True)
 
@@ -124,7 +141,11 @@ def swap(lake: Lake, name: str, change: Change, *, data_change: bool) -> None:
 
 def put_files(lake: Lake, name: str, rows: pa.Table) -> list[AddAction]:
     """Writes rows that `positions.ordered` has put in order as files of about `file_rows` rows each."""
-    return [put_file(lake, TABLES[name], part) for part in split(rows, order_of(name), file_rows(name))]
+    adds: list[AddAction] = []
+    for part in split(rows, order_of(name), file_rows(name)):
+        adds.append(put_file(lake, TABLES[name], part))
+        members.tell(adds[-1].path, part[order_of(name)].unique().to_pylist())
+    return adds
 
 
 def put_file(lake: Lake, table: Table, rows: pa.Table | Iterable[pa.RecordBatch]) -> AddAction:
@@ -180,26 +201,6 @@ def split(rows: pa.Table, column: str, bound: int) -> Iterator[pa.Table]:
         if end > start:
             yield rows.slice(start, end - start)
             start = end
-
-
-def _holding(
-    lake: Lake, name: str, now: Extents, candidates: npt.NDArray[np.int64], keys: Sequence[str]
-) -> list[tuple[str, int]]:
-    """The studies that the table holds, each with the index of a file that it stands in, in order of the files."""
-    if not len(candidates):
-        return []
-    index, column = _by_file_name(now, candidates), TABLES[name].replaced_by
-    source = scan(lake, name, paths=now.paths[candidates].tolist(), filename=True)
-    with connected(lake) as connection:
-        connection.register("wanted", pa.table({column: pa.array(keys, pa.string())}))
-        found = connection.execute(
-            f"SELECT DISTINCT {column}, parse_filename(filename) FROM {source} SEMI JOIN wanted USING ({column})"
-        ).fetchall()
-    return sorted(((key, index[file]) for key, file in found), key=lambda pair: (pair[1], pair[0]))
-
-
-def _by_file_name(now: Extents, indexes: npt.NDArray[np.int64]) -> dict[str, int]:
-    return {str(now.paths[i]).rsplit("/", 1)[-1]: int(i) for i in indexes}
 
 
 def get_file(lake: Lake, table: Table, path: str) -> pa.Table:
