@@ -57,34 +57,41 @@ def timed(work: Callable[[], object]) -> dict[str, float]:
     return {"wall": time.perf_counter() - wall, "cpu": cpu_seconds() - cpu}
 
 
-def write_delivery(folder: Path, size: int, number: int) -> None:
-    """Writes the files of one batch: 40 studies that a lake of this size does not have, 10 that it has."""
+def write_instance(target: Path, study: int, instance: int, per_series: int = PER_SERIES) -> None:
+    """Writes the DICOM file of one generated instance, without pixels, as old as the generated lakes."""
     from pydicom.dataset import Dataset, FileMetaDataset
     from pydicom.filewriter import dcmwrite
     from pydicom.uid import CTImageStorage, ExplicitVRLittleEndian
 
+    series = instance // per_series
+    dataset = Dataset()
+    dataset.file_meta = FileMetaDataset()
+    dataset.file_meta.TransferSyntaxUID = ExplicitVRLittleEndian
+    dataset.file_meta.MediaStorageSOPClassUID = dataset.SOPClassUID = CTImageStorage
+    uid = f"{study_uid(study)}.{series}.{instance}"
+    dataset.file_meta.MediaStorageSOPInstanceUID = dataset.SOPInstanceUID = uid
+    dataset.StudyInstanceUID = study_uid(study)
+    dataset.SeriesInstanceUID = f"{study_uid(study)}.{series}"
+    dataset.PatientID, dataset.PatientName = f"P{study // 3:08d}", f"FAMILY{study}^GIVEN"
+    dataset.Modality, dataset.StudyDate, dataset.StudyDescription = "CT", "20240131", "CT CHEST"
+    dataset.BodyPartExamined, dataset.Manufacturer, dataset.InstanceNumber = "CHEST", "ACME", instance
+    dataset.Rows = dataset.Columns = 512
+    dataset.AccessionNumber = f"A{study}"
+    dcmwrite(target, dataset, enforce_file_format=True)
+    os.utime(target, (FIRST.timestamp(), FIRST.timestamp()))
+
+
+def write_delivery(folder: Path, size: int, number: int) -> None:
+    """Writes the files of one batch: 40 studies that a lake of this size does not have, 10 that it has."""
     have = size // PER_STUDY
     chance = random.Random(number)
     studies = [have + 1_000 + number * NEW_STUDIES + n for n in range(NEW_STUDIES)]
     studies += chance.sample(range(have), OLD_STUDIES)
     for study in studies:
-        for i in range(study * PER_STUDY, (study + 1) * PER_STUDY):
-            dataset = Dataset()
-            dataset.file_meta = FileMetaDataset()
-            dataset.file_meta.TransferSyntaxUID = ExplicitVRLittleEndian
-            dataset.file_meta.MediaStorageSOPClassUID = dataset.SOPClassUID = CTImageStorage
-            uid = f"{study_uid(study)}.{i // PER_SERIES}.{i}"
-            dataset.file_meta.MediaStorageSOPInstanceUID = dataset.SOPInstanceUID = uid
-            dataset.StudyInstanceUID = study_uid(study)
-            dataset.SeriesInstanceUID = f"{study_uid(study)}.{i // PER_SERIES}"
-            dataset.PatientID, dataset.PatientName = f"P{study // 3:08d}", f"FAMILY{study}^GIVEN"
-            dataset.Modality, dataset.StudyDate, dataset.StudyDescription = "CT", "20240131", "CT CHEST"
-            dataset.BodyPartExamined, dataset.Manufacturer, dataset.InstanceNumber = "CHEST", "ACME", i
-            dataset.Rows = dataset.Columns = 512
-            target = folder / str(number) / str(study) / f"{i}.dcm"
-            target.parent.mkdir(parents=True, exist_ok=True)
-            dcmwrite(target, dataset, enforce_file_format=True)
-            os.utime(target, (FIRST.timestamp(), FIRST.timestamp()))
+        target = folder / str(number) / str(study)
+        target.mkdir(parents=True, exist_ok=True)
+        for instance in range(study * PER_STUDY, (study + 1) * PER_STUDY):
+            write_instance(target / f"{instance}.dcm", study, instance)
 
 
 def questions(size: int) -> dict[str, str]:

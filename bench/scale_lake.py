@@ -1,28 +1,37 @@
 """Lakes of any size for the benchmark of scale, made without reading a single DICOM file.
 
-An honest shortcut: rows come from a SELECT instead of headers, and each file is written and committed once, in the
-layout that maintenance leaves behind, instead of by thousands of batches. What lies on the disk afterwards (tables,
-columns, file sizes, statistics, claims) is what a lake of that size has; headers are shorter (about 0.9 KB instead of
-10 KB), which only `flat_metadata` notices.
+An honest shortcut: rows come from a SELECT instead of headers, and each file is written and committed once, where
+thousands of batches and their merges would have left it: tables by batch in files of merged neighbours, tables by
+study as trees whose leaves and inner nodes hold as many pieces as chance has it, the newest batches one by one. What
+lies on the disk afterwards (tables, columns, file sizes, statistics, claims) is what a lake of that size has; headers
+are shorter (about 0.9 KB instead of 10 KB), which only `flat_metadata` notices, resources of FHIR are about as long as
+real ones. One patient in three has a clinical record, one study in twenty a report.
 """
 
 from __future__ import annotations
 
+import random
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
+from itertools import pairwise
 
 import duckdb
 import numpy as np
+import numpy.typing as npt
 import pyarrow as pa
 
 from dicom_assets.lake.delta import Lake
-from dicom_assets.lake.keys import study_key
-from dicom_assets.lake.maintenance import tidy
+from dicom_assets.lake.keys import record_key, study_key
+from dicom_assets.lake.maintenance import FULL_NODE, LEAF_LEVELS, OVERLAPPING, tidy
+from dicom_assets.lake.positions import order_of, ordered, positions
+from dicom_assets.lake.query import connect
 from dicom_assets.lake.registry import TABLES
-from dicom_assets.lake.rewrite import file_rows, put_file, split, swap
+from dicom_assets.lake.rewrite import file_rows, put_file, put_files, swap
 from dicom_assets.landing.claims import FOLDER as CLAIMS
 from dicom_assets.landing.claims import MANIFEST, ClaimLog
 from dicom_assets.landing.store import LISTING, object_id
+from dicom_assets.omop.coverage import coverage
+from dicom_assets.omop.identifiers import Domain, natural_key, order_key, person_key, series_key
 
 SOURCE = "landing"
 PER_STUDY, PER_SERIES, PER_BATCH = 100, 25, 5_000
@@ -62,7 +71,6 @@ _VALUES = {
     "SeriesInstanceUID": f"'{STUDY_ROOT}.' || study || '.' || (i // 25)",
     "SOPInstanceUID": f"'{STUDY_ROOT}.' || study || '.' || (i // 25) || '.' || i",
     "PatientID": "'P' || lpad((study // 3)::VARCHAR, 8, '0')",
-    "IssuerOfPatientID": "'HOSPITAL'",
     "PatientName": "'FAMILY' || (study // 3 % 5000) || '^GIVEN' || (study % 700)",
     "PatientSex": "['M', 'F', 'O'][1 + (study // 3) % 3]",
     "PatientBirthDate": "DATE '1930-01-01' + ((study // 3) % 30000)::INTEGER",
@@ -106,7 +114,59 @@ _VALUES = {
     "claimed_at": "claimed_at",
     "outcome": "'ingested'",
     "judged_at": "claimed_at",
+    "is_deleted": "false",
+    "subject_state": "'identified'",
+    "created_at": "claimed_at",
+    "mapping_version": "'generated'",
+    "image_occurrence_id": "1 + i // 25",
+    "person_id": "-1 - study // 3",
+    "procedure_occurrence_id": "-1 - study",
+    "visit_occurrence_id": "-1 - study",
+    "anatomic_site_concept_id": "4000000",
+    "local_path": "'/landing/' || study || '/' || (i // 25)",
+    "image_occurrence_date": "DATE '2010-01-01' + (hash(study) % 5500)::INTEGER",
+    "image_study_UID": f"'{STUDY_ROOT}.' || study",
+    "image_series_UID": f"'{STUDY_ROOT}.' || study || '.' || (i // 25)",
+    "modality_concept_id": "2128009190",
+    "person_from": "'surrogate'",
+    "visit_from": "'surrogate'",
+    "procedure_from": "'surrogate'",
+    "date_from": "'SeriesDate'",
+    "laterality_concept_id": "0",
 }
+
+_INSTANCE_OF = (
+    f"""'{{"uid":"{STUDY_ROOT}.' || study || '.' || (study * 4 + s) || '.' || (study * 100 + s * 25 + n) || """
+    """'","sopClass":{"system":"urn:ietf:rfc:3986","code":"urn:oid:1.2.840.10008.5.1.4.1.1.2"},"number":' || n || '}'"""
+)
+_SERIES_OF = (
+    f"""'{{"uid":"{STUDY_ROOT}.' || study || '.' || (study * 4 + s) || '","modality":{{"system":"""
+    """"http://dicom.nema.org/resources/ontology/DCM","code":"CT"},"numberOfInstances":25,"instance":[' || """
+    f"array_to_string(list_transform(range(25), lambda n: {_INSTANCE_OF}), ',') || ']}}'"
+)
+_RESOURCE = (
+    """'{"resourceType":"ImagingStudy","id":"' || sha256(study::VARCHAR) || '","identifier":[{"system":"""
+    '"urn:dicom:uid",'
+    f""""value":"urn:oid:{STUDY_ROOT}.' || study || '"}}],"status":"available","numberOfSeries":4,"series":[' || """
+    f"array_to_string(list_transform(range(4), lambda s: {_SERIES_OF}), ',') || ']}}'"
+)
+_VALUES_OF = {
+    "imaging_study": {
+        "id": "sha256(study::VARCHAR)",
+        "status": "'available'",
+        "started": "'2016-01-01'",
+        "started_date": "DATE '2010-01-01' + (hash(study) % 5500)::INTEGER",
+        "modality": "['CT']",
+        "description": "'CT CHEST'",
+        "instance_count": "100",
+        "modified_at": "claimed_at",
+        "source_file": "'/landing/' || study || '/' || (i // 25) || '/' || i || '.dcm'",
+    },
+    "image_occurrence_origin": {"modality": "'CT'", "anatomic_site": "'CHEST'"},
+    "series": {},
+    "study": {"instance_count": "100"},
+}
+"""Values of columns whose names mean something else in these tables."""
 
 
 def _connection(studies: pa.Table | None) -> duckdb.DuckDBPyConnection:
@@ -126,7 +186,8 @@ def study_keys(start: int, end: int) -> pa.Table:
 def rows(name: str, numbers: pa.Table, studies: pa.Table, order: str = "i") -> pa.Table:
     """Rows of a table for the instances whose numbers `i` are given; see the module."""
     table = TABLES[name]
-    columns = ", ".join(f'{_VALUES.get(c.name, "NULL")} AS "{c.name}"' for c in table.columns)
+    values = {**_VALUES, "resource": _RESOURCE, **_VALUES_OF.get(name, {})}
+    columns = ", ".join(f'{values.get(c.name, "NULL")} AS "{c.name}"' for c in table.columns)
     stamp = f"TIMESTAMPTZ '{FIRST.isoformat()}' + to_minutes(i // {PER_BATCH})"
     name_of = f"strftime({stamp}, '%Y%m%dT%H%M%SZ') || '-' || printf('%08x', i // {PER_BATCH})"
     with _connection(studies) as connection:
@@ -143,8 +204,14 @@ def numbers(start: int, end: int, step: int = 1) -> pa.Table:
     return pa.table({"i": np.arange(start, end, step)})
 
 
-def _append(lake: Lake, name: str, parts: Iterator[pa.Table]) -> None:
-    adds = [put_file(lake, TABLES[name], part) for part in parts]
+def _append(lake: Lake, name: str, *parts: pa.Table) -> None:
+    """Adds files in one commit: one for each part of a table by batch, those that fit its rows of one by study."""
+    by_study = name in _STEP
+    adds = [
+        add
+        for part in parts
+        for add in (put_files(lake, name, part) if by_study else [put_file(lake, TABLES[name], part)])
+    ]
     swap(lake, name, lambda *_: (np.empty(0, np.int64), adds), data_change=True)
 
 
@@ -158,47 +225,179 @@ def make(uri: str, instances: int, tail: int = 20) -> Lake:
     merged = max(0, batches - tail) * PER_BATCH
     for start in range(0, merged, UNIT):
         _unit(lake, start, min(start + UNIT, merged))
-    _clustered(lake, merged)
+    for name in _STEP:
+        _tree(lake, name, merged)
     for start in range(merged, instances, PER_BATCH):
         _unit(lake, start, start + PER_BATCH)
         _levels(lake, start, start + PER_BATCH)
+        for name in TABLES:
+            tidy(lake, name)
+    _reports(lake, instances)
     _books_and_claims(lake, batches)
+    with connect(lake) as connection:
+        counted = coverage(connection)
+    lake.replace("mapping_coverage", counted["measure"].unique().to_pylist(), counted)
     for name in TABLES:
         tidy(lake, name, at_most=1_000)
+        lake.table(name).create_checkpoint()
     return lake
 
 
 def _unit(lake: Lake, start: int, end: int) -> None:
+    """Tables by batch, for some batches at once."""
     studies = study_keys(start // PER_STUDY, -(-end // PER_STUDY))
     for name in ("raw_files", "validated_batch", "flat_metadata"):
-        _append(lake, name, iter([rows(name, numbers(start, end), studies, "batch_id, study_key, i")]))
+        _append(lake, name, rows(name, numbers(start, end), studies, "batch_id, study_key, i"))
     firsts = numbers(start, end, PER_STUDY)
-    _append(lake, "batch_study", iter([rows("batch_study", firsts, studies, "study_key")]))
+    _append(lake, "batch_study", rows("batch_study", firsts, studies, "study_key"))
+    _append(lake, "omop_identifier", _identifiers(start // PER_STUDY, -(-end // PER_STUDY)))
+    _append(lake, "clinical", _clinical(start // PER_STUDY, -(-end // PER_STUDY)))
 
 
-_STEP = {"instance": 1, "series": PER_SERIES, "study": PER_STUDY}
+def _identifiers(start: int, end: int) -> pa.Table:
+    """The ids that the series of some studies have, under the keys by which they are found again."""
+    found: list[tuple[str, str, int, str]] = []
+    for study in range(start, end):
+        batch, uid = batch_name(study * PER_STUDY // PER_BATCH), study_uid(study)
+        person = person_key(SOURCE, f"P{study // 3:08d}", None, "", False)
+        for series in range(study * 4, study * 4 + 4):
+            found.append((Domain.IMAGE, series_key(SOURCE, uid, f"{uid}.{series}"), series + 1, batch))
+        if study % 3 == 0:
+            found.append((Domain.PERSON, person, -1 - study // 3, batch))
+        order = order_key(person, f"A{study}", "")
+        found += [(domain, order, -1 - study, batch) for domain in (Domain.VISIT, Domain.PROCEDURE)]
+    schema = TABLES["omop_identifier"].schema
+    return pa.table(
+        [pa.array(values, f.type) for values, f in zip(zip(*found, strict=True), schema, strict=True)], schema
+    )
+
+
+def _clinical(start: int, end: int) -> pa.Table:
+    """A laboratory result of every patient with three studies, in the batch of the first; and the reports."""
+    found = []
+    for study in range(start, end):
+        stamp = FIRST + timedelta(minutes=study * PER_STUDY // PER_BATCH)
+        row = {
+            "source": SOURCE, "batch_id": batch_name(study * PER_STUDY // PER_BATCH), "record": 1, "version_at": stamp,
+            "PatientID": f"P{study // 3:08d}",
+        }  # fmt: skip
+        if study % 9 == 0:
+            key, values = record_key("result", str(study)), f'{{"PatientID":"P{study // 3:08d}","Result":"positive"}}'
+            own = {"record_type": "laboratory", "record_key": key, "file_key": key, "record_values": values}
+            found.append({**row, **own, "object_id": natural_key("result", str(study))[:20]})
+        if study % 20 == 0:
+            found.append({**row, **_report(study), "object_id": natural_key("report", str(study))[:20]})
+    return pa.Table.from_pylist(found, schema=TABLES["clinical"].schema)
+
+
+def _report(study: int) -> dict[str, str]:
+    key = record_key("report", str(study))
+    accession = (
+        '{"type":{"coding":[{"system":"http://terminology.hl7.org/CodeSystem/v2-0203","code":"ACSN"}]},'
+        f'"value":"A{study}"}}'
+    )
+    return {
+        "record_type": "DiagnosticReport",
+        "record_key": key,
+        "file_key": key,
+        "resource_id": f"report-{study}",
+        "status": "final",
+        "record_values": f'{{"resourceType":"DiagnosticReport","id":"report-{study}","status":"final",'
+        f'"identifier":[{accession}],"conclusion":"No finding."}}',
+    }
+
+
+def _reports(lake: Lake, instances: int) -> None:
+    """The table of reports, each linked to its study."""
+    made = []
+    for study in range(0, instances // PER_STUDY, 20):
+        uid = study_uid(study)
+        made.append(
+            {
+                "source": SOURCE, "record_key": record_key("report", str(study)), "id": f"report-{study}",
+                "PatientID": f"P{study // 3:08d}", "status": "final", "conclusion": "No finding.",
+                "accession_numbers": [f"A{study}"], "based_on": [], "imaging_studies": [], "study_uids": [],
+                "study_key": study_key(SOURCE, uid), "StudyInstanceUID": uid, "study_keys": [study_key(SOURCE, uid)],
+                "linked_by": "accession_number", "link_state": "linked", "version_at": FIRST,
+                "batch_id": batch_name(study * PER_STUDY // PER_BATCH),
+                "object_id": natural_key("report", str(study))[:20],
+            }
+        )  # fmt: skip
+    lake.replace(
+        "diagnostic_report",
+        [row["record_key"] for row in made],
+        pa.Table.from_pylist(made, schema=TABLES["diagnostic_report"].schema),
+    )
+
+
+_STEP = {
+    "instance": 1, "series": PER_SERIES, "study": PER_STUDY,
+    "imaging_study": PER_STUDY, "image_occurrence": PER_SERIES, "image_occurrence_origin": PER_SERIES,
+}  # fmt: skip
+"""Tables by study, with how many instances a row of them has."""
 
 
 def _levels(lake: Lake, start: int, end: int) -> None:
+    """Tables by study, as a batch of new studies leaves them."""
     studies = study_keys(start // PER_STUDY, -(-end // PER_STUDY))
     for name, step in _STEP.items():
-        found = rows(name, numbers(start, end, step), studies, "study_key, i")
-        _append(lake, name, split(found, "study_key", file_rows(name)))
+        _append(lake, name, ordered(name, rows(name, numbers(start, end, step), studies)))
 
 
-def _clustered(lake: Lake, end: int) -> None:
-    """The hierarchy in narrow ranges of study_key, some ranges at a time."""
+def _tree(lake: Lake, name: str, end: int) -> None:
+    """A table by study as merges leave it: sorted leaves, to which pieces came later, and inner nodes of pieces."""
     if not end:
         return
-    studies = study_keys(0, -(-end // PER_STUDY)).sort_by("study_key")
-    for name, step in _STEP.items():
-        at_once = max(1, UNIT * step // PER_STUDY)
-        for first in range(0, len(studies), at_once):
-            some = studies.slice(first, at_once)
-            of_each = np.arange(0, PER_STUDY, step)
-            all_of_them = (some["study"].to_numpy()[:, None] * PER_STUDY + of_each[None, :]).ravel()
-            found = rows(name, pa.table({"i": all_of_them[all_of_them < end]}), some, "study_key, i")
-            _append(lake, name, split(found, "study_key", file_rows(name)))
+    studies = study_keys(0, -(-end // PER_STUDY))
+    uids = [study_uid(n) for n in range(len(studies))]
+    places = positions(name, studies["study_key"].to_pylist() if order_of(name) == "study_key" else uids)
+    studies = studies.append_column("place", pa.array(places)).sort_by("place")
+    place = np.array([int(one, 16) for one in studies["place"].to_pylist()], dtype=np.uint64)
+    bound, of_study = file_rows(name), PER_STUDY // _STEP[name]
+    depth, chance = 0, random.Random(name)
+    while len(studies) * of_study > bound * 8 ** (depth + LEAF_LEVELS):
+        depth += 1
+    taken = np.zeros(len(studies), dtype=bool)
+    for level in range(1, depth + 1):
+        edges = _edges(place, level)
+        for low, high in pairwise(edges):
+            sorted_files = (high - low) * of_study // bound
+            most = 7 if level < depth else sorted_files // 2 + OVERLAPPING
+            for _ in range(chance.randint(0, most)):
+                wanted = min(FULL_NODE * bound // 8 // of_study, (high - low) // 8)
+                piece = np.array(sorted(chance.sample(range(low, high), wanted)), dtype=np.int64)
+                piece = piece[~taken[piece]]
+                taken[piece] = True
+                if len(piece):
+                    _append(lake, name, _rows_of(name, studies.take(piece)))
+    group: list[pa.Table] = []
+    for low, high in pairwise(_edges(place, depth)):
+        leaf = np.arange(low, high)[~taken[low:high]]
+        group.append(studies.take(leaf))
+        if sum(map(len, group)) * of_study >= UNIT or high == len(studies):
+            _append(lake, name, *_cut(_rows_of(name, pa.concat_tables(group)), [len(one) * of_study for one in group]))
+            group = []
+
+
+def _edges(place: npt.NDArray[np.uint64], level: int) -> list[int]:
+    """Where the nodes of a level begin and end among places in order."""
+    nodes = np.arange(1, 8**level, dtype=np.uint64) << np.uint64(64 - 3 * level)
+    return [0, *np.searchsorted(place, nodes).tolist(), len(place)]
+
+
+def _rows_of(name: str, studies: pa.Table) -> pa.Table:
+    """The ordered rows of some studies."""
+    of_each = np.arange(0, PER_STUDY, _STEP[name])
+    all_of_them = (studies["study"].to_numpy()[:, None] * PER_STUDY + of_each[None, :]).ravel()
+    found = rows(name, pa.table({"i": all_of_them}), studies.select(["study", "study_key"]))
+    return ordered(name, found.sort_by(TABLES[name].replaced_by))
+
+
+def _cut(found: pa.Table, lengths: list[int]) -> Iterator[pa.Table]:
+    start = 0
+    for length in lengths:
+        yield found.slice(start, length)
+        start += length
 
 
 def _books_and_claims(lake: Lake, batches: int) -> None:
@@ -214,7 +413,7 @@ def _books_and_claims(lake: Lake, batches: int) -> None:
         ],
         schema=TABLES["batches"].schema,
     )  # fmt: skip
-    _append(lake, "batches", iter([made]))
+    _append(lake, "batches", made)
     for number in range(batches):
         part = listing(number * PER_BATCH, (number + 1) * PER_BATCH)
         ids = [

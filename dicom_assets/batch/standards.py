@@ -310,6 +310,20 @@ def _known(lake: Lake, wanted: Sequence[Wanted]) -> tuple[dict[Wanted, int], dic
     return {(domain, key): number for domain, key, number in known}, dict(last)
 
 
+def _identified(lake: Lake, batch_id: str, wanted: Sequence[Wanted]) -> tuple[dict[Wanted, int], int]:
+    """The ids of these keys, and how many had to be given out for it. Raises IdentifiersExhausted."""
+    with lake.committing(OMOP_IDENTIFIER.name):
+        known, last = _known(lake, wanted)
+        fresh = allocate(wanted, known, last, batch_id)
+        if len(fresh):
+            scope = {OMOP_IDENTIFIER.name: {"batch_id": [batch_id]}}
+            with connect(lake, [OMOP_IDENTIFIER.name], within=scope) as connection:
+                own = arrow(connection, "SELECT * FROM omop_identifier").cast(OMOP_IDENTIFIER.schema)
+            lake.replace(OMOP_IDENTIFIER.name, [batch_id], pa.concat_tables([own, fresh]))
+    known |= {(row["domain"], row["natural_key"]): row["id"] for row in fresh.to_pylist()}
+    return known, len(fresh)
+
+
 def publish_identifiers(lake: Lake, staging: Staging, settings: Settings) -> int:
     """Gives out the ids that the touched studies need and do not have; how many.
 
@@ -318,28 +332,23 @@ def publish_identifiers(lake: Lake, staging: Staging, settings: Settings) -> int
     """
     found = occurrences(lake, staging, settings)
     wanted = image_occurrence.wanted(found.series, found.maps)
-    if not wanted:
-        return 0
-    with lake.committing(OMOP_IDENTIFIER.name):
-        known, last = _known(lake, wanted)
-        fresh = allocate(wanted, known, last, staging.batch_id)
-        if len(fresh):
-            with connect(lake, [OMOP_IDENTIFIER.name]) as connection:
-                own = arrow(
-                    connection, f"SELECT * FROM omop_identifier WHERE batch_id = {quoted(staging.batch_id)}"
-                ).cast(OMOP_IDENTIFIER.schema)
-            lake.replace(OMOP_IDENTIFIER.name, [staging.batch_id], pa.concat_tables([own, fresh]))
-    return len(fresh)
+    return _identified(lake, staging.batch_id, wanted)[1] if wanted else 0
 
 
 def publish_occurrences(lake: Lake, staging: Staging, settings: Settings, name: str) -> int:
-    """Rebuilds the touched studies of image_occurrence or image_occurrence_origin; how many rows they now have."""
+    """Rebuilds the touched studies of image_occurrence or image_occurrence_origin; how many rows they now have.
+
+    Another batch may have added series to such a study since the ids were given out; these get theirs here.
+    """
     tables = concepts.load(settings.omop.modality_concepts, settings.omop.anatomic_site_concepts)
     with lake.committing(name):
         found = occurrences(lake, staging, settings)
         if not found.uids:
             return 0
-        ids, _ = _known(lake, image_occurrence.wanted(found.series, found.maps))
+        wanted = image_occurrence.wanted(found.series, found.maps)
+        ids, _ = _known(lake, wanted)
+        if not ids.keys() >= set(wanted):
+            ids, _ = _identified(lake, staging.batch_id, wanted)
         context = image_occurrence.Context(tables, found.maps, settings.omop.wadors_base)
         made = image_occurrence.rows(found.series, ids, context)
         if name == IMAGE_OCCURRENCE.name:

@@ -27,12 +27,15 @@ from deltalake.exceptions import CommitFailedError, DeltaError, TableNotFoundErr
 
 from dicom_assets.lake import locks
 from dicom_assets.lake.azure import delta_location, delta_options, reason
+from dicom_assets.lake.extents import Extents, extents
 from dicom_assets.lake.files import CONTRIBUTOR, LakeError, LakeFiles
 from dicom_assets.lake.registry import TABLES, Table
 from dicom_assets.lake.remote import TableFiles
 
 COMMIT_TRIES = 8
 LOCK_SECONDS = 600.0
+KEPT_SECONDS = 300.0
+"""How long a table on an object store stays open: the token that it was opened with ages."""
 _BLOOM = ("SOPInstanceUID", "SeriesInstanceUID", "StudyInstanceUID")
 
 
@@ -55,6 +58,8 @@ class Lake:
         self.files = LakeFiles(uri)
         self.uri = self.files.uri
         self._checks: dict[str, Callable[[], None]] = {}
+        self._open: dict[str, tuple[DeltaTable, float]] = {}
+        self._extents: dict[str, tuple[int, Extents]] = {}
         if make:
             self._make_tables()
 
@@ -73,23 +78,53 @@ class Lake:
         return TableFiles(self.files.store) if self.files.place else None
 
     def table(self, name: str, at: int | datetime | None = None) -> DeltaTable:
-        """A table as it is now, or at a version or time. Raises LakeError; NoSuchVersion when it has none of these."""
+        """A table as it is now, or at a version or time. Raises LakeError; NoSuchVersion when it has none of these.
+
+        As it is now, it is opened once and then read on from where its log was left; so the next call brings the table
+        that this one has returned up to date as well.
+        """
         try:
-            table = DeltaTable(self.location(name), storage_options=self.storage_options)
+            if at is None:
+                return self._current(name)
+            table = self._opened(name)
             if isinstance(at, int) and at > table.version():
                 raise NoSuchVersion(f"Table {name} has no version {at}; the newest is {table.version()}.")
-            if at is not None:
-                table.load_as_version(at)
+            table.load_as_version(at)
             return table
         except TableNotFoundError:
             raise NoSuchVersion(f"There is no table {name} in this lake. Run `dicom-assets ingest` first.") from None
         except (DeltaError, OSError) as error:
             raise LakeError(self._why(name, error, "opened")) from None
 
+    def _opened(self, name: str) -> DeltaTable:
+        return DeltaTable(self.location(name), storage_options=self.storage_options)
+
+    def _current(self, name: str) -> DeltaTable:
+        known, since = self._open.pop(name, (None, 0.0))
+        if known is not None and (self.files.place is None or time.monotonic() - since < KEPT_SECONDS):
+            try:
+                known.update_incremental()
+            except (DeltaError, OSError):
+                known = None  # its log was written anew, or its token has expired
+        else:
+            known = None
+        if known is None:
+            known, since = self._opened(name), time.monotonic()
+        self._open[name] = known, since
+        return known
+
+    def extents(self, name: str, table: DeltaTable | None = None) -> Extents:
+        """The extents of a table's files, as they are now or as `table` has them already. Raises LakeError."""
+        table = table or self.table(name)
+        version, known = self._extents.get(name, (-1, None))
+        if known is None or version != table.version():
+            known = extents(table)
+            self._extents[name] = table.version(), known
+        return known
+
     def row_count(self, name: str) -> int:
         """Rows of a table, from the statistics in its log."""
-        counts = pa.table(self.table(name).get_add_actions(flatten=True))["num_records"].to_pylist()
-        return sum(counts)
+        return int(self.extents(name).rows.sum())
 
     @contextmanager
     def committing(self, name: str) -> Iterator[None]:
@@ -134,11 +169,10 @@ class Lake:
             self.check_right(name)
             try:
                 write_deltalake(
-                    self.location(name),
+                    self.table(name),
                     rows() if callable(rows) else rows,
                     mode="overwrite",
                     predicate=predicate,
-                    storage_options=self.storage_options,
                     writer_properties=writer_properties(table),
                     commit_properties=CommitProperties(max_commit_retries=0),
                 )
@@ -153,7 +187,7 @@ class Lake:
     def _make_tables(self) -> None:
         for table in TABLES.values():
             try:
-                found = DeltaTable(self.location(table.name), storage_options=self.storage_options)
+                found = self._current(table.name)
             except TableNotFoundError:
                 self._make(table)
             except (DeltaError, OSError) as error:

@@ -21,6 +21,11 @@ def study_key(source: str, study_uid: str) -> str:
     return _digest(8, source, study_uid)
 
 
+def position(key: str) -> str:
+    """Place of a key in a table that is ordered by hash: BLAKE2b-64 of it, 16 hexadecimal characters."""
+    return _digest(8, key)
+
+
 def file_key(source: str, uri: str, member: str | None) -> str:
     """Key of a file whatever its version: BLAKE2b-80 of source, uri and member."""
     return _digest(10, source, uri, member or "")

@@ -27,16 +27,37 @@ class LockBusy(Exception):
 
 
 @contextmanager
-def hold(root: Path, name: str, wait_seconds: float) -> Iterator[None]:
+def hold(root: Path, name: str, wait_seconds: float, *, once: bool = False) -> Iterator[None]:
     """Holds the lock `name` below the folder `root`.
 
-    The operating system lets go when the process ends, however it ends. Raises LockBusy after wait_seconds, and
-    LakeError when the folder cannot be written.
+    The operating system lets go when the process ends, however it ends. once: its file is deleted afterwards. Raises
+    LockBusy after wait_seconds, and LakeError when the folder cannot be written.
     """
-    folder = root / FOLDER
+    path = root / FOLDER / f"{name}.lock"
+    deadline = time.monotonic() + wait_seconds
+    descriptor = _open(path)
     try:
-        folder.mkdir(parents=True, exist_ok=True)
-        descriptor = os.open(folder / f"{name}.lock", os.O_RDWR | os.O_CREAT, 0o644)
+        while not _taken(descriptor, path):
+            if time.monotonic() >= deadline:
+                raise LockBusy(name)
+            time.sleep(_POLL_SECONDS)
+            if not _is_still(descriptor, path):
+                os.close(descriptor)
+                descriptor = _open(path)
+        try:
+            yield
+        finally:
+            if once:
+                path.unlink(missing_ok=True)  # while it is held: whoever waits for this file finds that it is gone
+    finally:
+        os.close(descriptor)
+
+
+def _open(path: Path) -> int:
+    """The lock's file, made when it is missing. Raises LakeError."""
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        return os.open(path, os.O_RDWR | os.O_CREAT, 0o644)
     except OSError as error:
         if error.errno == errno.ENOSPC:
             raise LakeError(
@@ -45,19 +66,22 @@ def hold(root: Path, name: str, wait_seconds: float) -> Iterator[None]:
         raise LakeError(
             f"The lake folder is not writable ({error.strerror}). Give this user write access, or give another folder."
         ) from None
+
+
+def _taken(descriptor: int, path: Path) -> bool:
+    """Whether the lock could be taken, and is one of the file that others will find."""
     try:
-        deadline = time.monotonic() + wait_seconds
-        while True:
-            try:
-                fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                break
-            except BlockingIOError:
-                if time.monotonic() >= deadline:
-                    raise LockBusy(name) from None
-                time.sleep(_POLL_SECONDS)
-        yield
-    finally:
-        os.close(descriptor)
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    return _is_still(descriptor, path)
+
+
+def _is_still(descriptor: int, path: Path) -> bool:
+    try:
+        return os.path.samestat(os.fstat(descriptor), path.stat())
+    except FileNotFoundError:
+        return False
 
 
 def _nothing() -> None:
@@ -72,7 +96,7 @@ def held(files: LakeFiles, name: str, wait_seconds: float, *, once: bool = False
     after wait_seconds, and LakeError when the storage refuses.
     """
     if files.local_root is not None:
-        with hold(files.local_root, name, wait_seconds):
+        with hold(files.local_root, name, wait_seconds, once=once):
             yield _nothing
         return
     # Imported here: a lake in a folder does not need the Azure SDK.

@@ -6,8 +6,8 @@ are swapped (`rewrite`), and when maintenance happens.
 Two layouts. A table that is replaced by batch keeps its files in the order of the batches: neighbours are merged as
 they pile up, so each file holds a narrow range of batch_id. A table that is replaced by study is a tree over the hash
 study_key with eight branches a node: files fall in at the root, where they span all studies, and are handed down a
-level when a node is full, until files of `file_rows` rows hold a narrow range of studies each. A merge never takes
-more than a few hundred thousand rows, whatever the size of the table, and a row is rewritten once a level.
+level when a node is full, until they reach a leaf, whose rows are sorted anew when too many files overlap there. A leaf
+has room for 64 files: rows move down few levels, and most files hold a range of studies that no other file holds.
 """
 
 from __future__ import annotations
@@ -25,8 +25,9 @@ from deltalake import DeltaTable
 from deltalake.exceptions import CommitFailedError, DeltaError
 
 from dicom_assets.lake.delta import Lake
-from dicom_assets.lake.extents import Extents, extents
+from dicom_assets.lake.extents import Extents
 from dicom_assets.lake.files import LakeError
+from dicom_assets.lake.positions import POSITION, STUDY_KEY, placed
 from dicom_assets.lake.registry import TABLES
 from dicom_assets.lake.rewrite import Merge, file_rows, merge_batches, merge_studies
 
@@ -45,6 +46,12 @@ FULL_NODE = 4
 
 CROWDED_NODE = 24
 """Files of a node at which they are merged, however small."""
+
+LEAF_LEVELS = 2
+"""A leaf has room for 8 ** LEAF_LEVELS files: larger leaves make for fewer files and larger merges."""
+
+OVERLAPPING = 8
+"""Files that a leaf may have, beyond half as many again as its rows need, before it is sorted anew."""
 
 ORPHAN_HOURS = 24
 """Age from which a file that no version names is taken for the remains of a killed writer."""
@@ -75,7 +82,7 @@ def tidy(lake: Lake, name: str, at_most: int = 1) -> int:
     """
     table = TABLES[name]
     for done in range(at_most):
-        if not _worth_while(name, extents(lake.table(name))):
+        if not _worth_while(name, lake.extents(name)):
             return done
         with lake.committing(name):
             if table.replaced_by == "batch_id":
@@ -90,7 +97,7 @@ def tidy(lake: Lake, name: str, at_most: int = 1) -> int:
 def _worth_while(name: str, now: Extents) -> bool:
     if TABLES[name].replaced_by == "batch_id":
         return bool(neighbours(now))
-    return tree_merge(now, file_rows(name)) is not None
+    return tree_merge(placed(name, now), file_rows(name)) is not None
 
 
 def neighbours(now: Extents) -> list[npt.NDArray[np.int64]]:
@@ -138,14 +145,14 @@ def _filled(run: npt.NDArray[np.int64], share: npt.NDArray[np.float64]) -> list[
 def tree_merge(now: Extents, rows_of_file: int) -> Merge | None:
     """The next merge of a table that is replaced by study; None when no node is full.
 
-    The tree is as deep as its rows need: a leaf has room for eight files. Rows of an inner node are handed down to its
-    branches; those of a leaf are sorted anew.
+    The tree is as deep as its rows need. Rows of an inner node are handed down to its branches; those of a leaf are
+    sorted anew.
     """
-    column = next((name for name in ("study_key", *now.low) if name in now.low), None)
+    column = next((name for name in (POSITION, STUDY_KEY) if name in now.low), None)
     if column is None or len(now) < 2:
         return None
     depth_of_leaves = 0
-    while now.rows.sum() > rows_of_file * 8 ** (depth_of_leaves + 1):
+    while now.rows.sum() > rows_of_file * 8 ** (depth_of_leaves + LEAF_LEVELS):
         depth_of_leaves += 1
     nodes: dict[tuple[int, int], list[int]] = defaultdict(list)
     for index, (low, high) in enumerate(zip(now.low[column], now.high[column], strict=True)):
@@ -158,7 +165,7 @@ def tree_merge(now: Extents, rows_of_file: int) -> Merge | None:
                 return Merge(np.array(files), _branches(depth, prefix))
             if full:
                 return Merge(np.array(files))
-        elif len(files) > 2 * -(-rows // rows_of_file) + 8:
+        elif len(files) > 1.5 * -(-rows // rows_of_file) + OVERLAPPING:
             return Merge(np.array(files))
     return None
 
@@ -192,7 +199,7 @@ def maintain(lake: Lake, name: str, retention_hours: int) -> Maintained:
 
     A batch that reads an older version while files are deleted is safe as long as it is younger than the retention.
     """
-    before = extents(lake.table(name))
+    before = lake.extents(name)
     tidy(lake, name, at_most=10_000)
     with lake.committing(name):
         table = lake.table(name)
@@ -202,7 +209,7 @@ def maintain(lake: Lake, name: str, retention_hours: int) -> Maintained:
             table.cleanup_metadata()
         except (CommitFailedError, DeltaError, OSError) as error:
             raise LakeError(f"Table {name} cannot be maintained: {type(error).__name__}. Try again later.") from None
-    after = extents(lake.table(name))
+    after = lake.extents(name)
     return Maintained(
         name,
         len(before),

@@ -15,7 +15,7 @@ from pathlib import Path
 import duckdb
 import pyarrow as pa
 
-from dicom_assets.lake import datasets
+from dicom_assets.lake import datasets, members
 from dicom_assets.lake.delta import Lake, NoSuchVersion
 from dicom_assets.lake.extents import Within, extents
 from dicom_assets.lake.files import LakeError
@@ -97,12 +97,14 @@ def scan(
     tells the file.
     """
     if paths is None:
-        table = lake.table(name, at)
         if within is None:
-            files = table.file_uris()
+            files = lake.table(name, at).file_uris()
         else:
-            known = extents(table)
+            known = lake.extents(name) if at is None else extents(lake.table(name, at))
             paths = known.paths[known.within(within)].tolist()
+            if "study_key" in within and TABLES[name].replaced_by == "study_key":
+                held = members.holders(lake, name, paths, within["study_key"])
+                paths = [path for path, keys in zip(paths, held, strict=True) if keys.any()]
     if paths is not None:
         files = [f"{lake.location(name)}/{path}" for path in paths]
     if files:

@@ -15,6 +15,7 @@ import random
 import time
 import uuid
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
 import numpy as np
@@ -27,14 +28,24 @@ from deltalake._internal import RemoveAction
 from deltalake.exceptions import CommitFailedError, DeltaError
 from deltalake.transaction import AddAction
 
+from dicom_assets.lake import members
 from dicom_assets.lake.delta import COMMIT_TRIES, Lake, bloom_columns, statistics_columns
-from dicom_assets.lake.extents import Extents, extents
+from dicom_assets.lake.extents import Extents
 from dicom_assets.lake.files import LakeError
-from dicom_assets.lake.query import connected, scan
+from dicom_assets.lake.positions import order_of, ordered, placed, positions, range_in_name
 from dicom_assets.lake.registry import TABLES, Table
 
-_FILE_ROWS = {"instance": 8_192, "series": 2_048, "study": 1_024, "imaging_study": 1_024}
+_FILE_ROWS = {
+    "instance": 16_384,
+    "series": 4_096,
+    "study": 2_048,
+    "imaging_study": 256,  # a resource names every instance of its study
+    "image_occurrence": 8_192,
+    "image_occurrence_origin": 8_192,
+}
 _OTHER_FILE_ROWS = 2_048
+_AT_ONCE = 4
+"""Files that are rewritten side by side."""
 
 ROW_GROUP = 10_000
 """Rows of a row group: a header of 10 KB in each keeps it at 100 MB in memory."""
@@ -58,24 +69,31 @@ def replace_keys(lake: Lake, name: str, keys: Sequence[str], rows: pa.Table) -> 
     """
     if not keys:
         return
-    column = TABLES[name].replaced_by
-    rows = rows.sort_by(column)
+    column, order = TABLES[name].replaced_by, order_of(name)
+    rows = ordered(name, rows)
 
     def change(table: DeltaTable, now: Extents) -> tuple[npt.NDArray[np.int64], list[AddAction]]:
-        candidates = np.flatnonzero(now.may_hold(column, keys))
-        found = _holding(lake, name, now, candidates, keys)
-        homes = dict(reversed(found))  # a study that stands in several files goes into the first of them
-        holding = np.array(sorted({index for _, index in found}), dtype=np.int64)
-        adds: list[AddAction] = []
-        placed = pa.array([homes.get(key, -1) for key in rows[column].to_pylist()], pa.int64())
-        for index in holding:
-            own = rows.filter(pc.equal(placed, int(index)))
+        candidates = np.flatnonzero(placed(name, now).may_hold(order, positions(name, keys)))
+        held = members.holders(lake, name, now.paths[candidates].tolist(), keys)
+        # A study that stands in several files goes into the first of them.
+        homes = {
+            keys[at]: int(index)
+            for index, own in reversed(list(zip(candidates, held, strict=True)))
+            for at in np.flatnonzero(own).tolist()
+        }
+        holding = np.array([i for i, own in zip(candidates, held, strict=True) if own.any()], dtype=np.int64)
+        homed = pa.array([homes.get(key, -1) for key in rows[column].to_pylist()], pa.int64())
+
+        def rewritten(index: int) -> list[AddAction]:
+            own = rows.filter(pc.equal(homed, index))
             kept = _without(get_file(lake, TABLES[name], str(now.paths[index])), column, keys)
-            merged = _spliced(kept, own, column)
-            adds += [put_file(lake, TABLES[name], part) for part in split(merged, column, file_rows(name))]
-        fresh = rows.filter(pc.equal(placed, -1))
-        adds += [put_file(lake, TABLES[name], part) for part in split(fresh, column, file_rows(name))]
-        return holding, adds
+            if order != column:
+                kept = ordered(name, kept)
+            return put_files(lake, name, _spliced(kept, own, order))
+
+        with ThreadPoolExecutor(_AT_ONCE) as pool:
+            adds = [add for some in pool.map(rewritten, holding.tolist()) for add in some]
+        return holding, adds + put_files(lake, name, rows.filter(pc.equal(homed, -1)))
 
     swap(lake, name, change, data_change=True)
 
@@ -96,7 +114,7 @@ def swap(lake: Lake, name: str, change: Change, *, data_change: bool) -> None:
     """Commits a change of files; works it out anew when somebody else committed. data_change: False when rows stay."""
     for attempt in range(1, COMMIT_TRIES + 1):
         table = lake.table(name)
-        now = extents(table)
+        now = lake.extents(name, table)
         gone, adds = change(table, now)
         if not len(gone) and not adds:
             return
@@ -121,8 +139,18 @@ def swap(lake: Lake, name: str, change: Change, *, data_change: bool) -> None:
             raise LakeError(f"Table {name} cannot be written: {type(error).__name__}.") from None
 
 
+def put_files(lake: Lake, name: str, rows: pa.Table) -> list[AddAction]:
+    """Writes rows that `positions.ordered` has put in order as files of about `file_rows` rows each."""
+    adds: list[AddAction] = []
+    for part in split(rows, order_of(name), file_rows(name)):
+        adds.append(put_file(lake, TABLES[name], part))
+        members.tell(adds[-1].path, part[order_of(name)].unique().to_pylist())
+    return adds
+
+
 def put_file(lake: Lake, table: Table, rows: pa.Table | Iterable[pa.RecordBatch]) -> AddAction:
     """Writes one Parquet file of a table, row group by row group, and says what it holds."""
+    told = range_in_name(rows) if isinstance(rows, pa.Table) else ""
     sink = io.BytesIO()
     schema = table.schema
     keys = statistics_columns(table)
@@ -130,6 +158,8 @@ def put_file(lake: Lake, table: Table, rows: pa.Table | Iterable[pa.RecordBatch]
     high: dict[str, str] = {}
     count = 0
     looked_up = {column: {"ndv": ROW_GROUP, "fpp": 0.01} for column in bloom_columns(table)}
+    if isinstance(rows, pa.Table):
+        rows = rows.select(schema.names)
     batches = rows.combine_chunks().to_batches(ROW_GROUP) if isinstance(rows, pa.Table) else rows
     # A footer names every column of every row group, and a query opens them all: statistics of columns that nothing is
     # sorted by would only make it longer.
@@ -151,7 +181,7 @@ def put_file(lake: Lake, table: Table, rows: pa.Table | Iterable[pa.RecordBatch]
                     high[column] = max(high.get(column, ends["max"]), ends["max"])
             writer.write_batch(batch.cast(schema) if batch.schema != schema else batch, ROW_GROUP)
     data = sink.getvalue()
-    path = f"part-{uuid.uuid4()}.zstd.parquet"
+    path = f"part-{uuid.uuid4()}{told}.zstd.parquet"
     lake.files.put(f"{table.name}/{path}", data)
     stats = {"numRecords": count, "minValues": low, "maxValues": high, "nullCount": dict.fromkeys(low, 0)}
     return AddAction(path, len(data), {}, int(time.time() * 1000), True, json.dumps(stats))
@@ -173,26 +203,6 @@ def split(rows: pa.Table, column: str, bound: int) -> Iterator[pa.Table]:
             start = end
 
 
-def _holding(
-    lake: Lake, name: str, now: Extents, candidates: npt.NDArray[np.int64], keys: Sequence[str]
-) -> list[tuple[str, int]]:
-    """The studies that the table holds, each with the index of a file that it stands in, in order of the files."""
-    if not len(candidates):
-        return []
-    index, column = _by_file_name(now, candidates), TABLES[name].replaced_by
-    source = scan(lake, name, paths=now.paths[candidates].tolist(), filename=True)
-    with connected(lake) as connection:
-        connection.register("wanted", pa.table({column: pa.array(keys, pa.string())}))
-        found = connection.execute(
-            f"SELECT DISTINCT {column}, parse_filename(filename) FROM {source} SEMI JOIN wanted USING ({column})"
-        ).fetchall()
-    return sorted(((key, index[file]) for key, file in found), key=lambda pair: (pair[1], pair[0]))
-
-
-def _by_file_name(now: Extents, indexes: npt.NDArray[np.int64]) -> dict[str, int]:
-    return {str(now.paths[i]).rsplit("/", 1)[-1]: int(i) for i in indexes}
-
-
 def get_file(lake: Lake, table: Table, path: str) -> pa.Table:
     """The rows of one Parquet file of a table."""
     return lake.files.get_parquet(f"{table.name}/{path}", table.schema.names).cast(table.schema)
@@ -203,20 +213,20 @@ def merge_studies(lake: Lake, name: str, merges: Callable[[Extents], Merge | Non
 
     merges: takes the extents and names the files, and the values below which the new files are to end.
     """
-    column, table, done = TABLES[name].replaced_by, TABLES[name], False
+    order, table, done = order_of(name), TABLES[name], False
 
     def change(_: DeltaTable, now: Extents) -> tuple[npt.NDArray[np.int64], list[AddAction]]:
         nonlocal done
-        merge = merges(now)
+        merge = merges(placed(name, now))
         done = merge is not None
         if merge is None:
             return np.empty(0, np.int64), []
-        rows = pa.concat_tables([get_file(lake, table, str(now.paths[i])) for i in merge.files]).sort_by(column)
-        edges = np.searchsorted(np.asarray(rows[column].to_pylist(), dtype=object), list(merge.edges)).tolist()
+        rows = ordered(name, pa.concat_tables([get_file(lake, table, str(now.paths[i])) for i in merge.files]))
+        edges = np.searchsorted(np.asarray(rows[order].to_pylist(), dtype=object), list(merge.edges)).tolist()
         adds = [
-            put_file(lake, table, part)
+            add
             for start, end in zip([0, *edges], [*edges, len(rows)], strict=True)
-            for part in split(rows.slice(start, end - start), column, file_rows(name))
+            for add in put_files(lake, name, rows.slice(start, end - start))
         ]
         return merge.files, adds
 

@@ -14,7 +14,7 @@ from collections.abc import Iterable, Mapping, Sequence
 import pyarrow as pa
 
 from dicom_assets.lake.delta import Lake
-from dicom_assets.lake.extents import Within, extents
+from dicom_assets.lake.extents import Within
 from dicom_assets.lake.query import connect
 from dicom_assets.lake.registry import BATCH_STUDY, TABLES
 
@@ -50,10 +50,10 @@ def study_scope(lake: Lake, tables: Iterable[str], keys: Iterable[str]) -> Mappi
 
 def build(lake: Lake) -> None:
     """Makes the index of a lake that has none yet though it holds metadata."""
-    if len(extents(lake.table(BATCH_STUDY.name))):
+    if len(lake.extents(BATCH_STUDY.name)):
         return
     with lake.committing("flat_metadata"), lake.committing(BATCH_STUDY.name):
-        if not len(extents(lake.table("flat_metadata"))) or len(extents(lake.table(BATCH_STUDY.name))):
+        if not len(lake.extents("flat_metadata")) or len(lake.extents(BATCH_STUDY.name)):
             return
         with connect(lake, ["flat_metadata"]) as connection:
             found = connection.sql(

@@ -10,7 +10,12 @@ import dagster as dg
 import pytest
 
 from dicom_assets.batch.checks import CheckContext
+from dicom_assets.batch.engine import InlineEngine
+from dicom_assets.batch.publish import publish_flat, publish_hierarchy
 from dicom_assets.batch.standard_checks import STANDARD_RULES, coverage_is_high
+from dicom_assets.batch.standards import publish_identifiers, publish_occurrences
+from dicom_assets.batch.work import Work
+from dicom_assets.lake.hierarchy import REBUILDS
 from dicom_assets.omop.ddl import copy_csv, image_occurrence_ddl, parent_ids, parents_ddl
 from dicom_assets_tests.support.dicoms import dicom, uid
 from dicom_assets_tests.support.lakes import Graph, settings_for, table
@@ -45,6 +50,30 @@ def test_ids_stay_whatever_is_added_and_each_series_has_its_own(graph: Graph, la
     after = ids(graph)
     assert {key: after[key] for key in before} == before
     assert sorted(after.values()) == [1, 2, 3, 4]
+
+
+def test_series_that_another_batch_adds_meanwhile_get_their_ids_too(graph: Graph, landing: LandingFolder):
+    landing.put("a.dcm", dicom(1, 1, 1))
+    (first,) = graph.claim()
+    landing.put("b.dcm", dicom(1, 2, 1))
+    (second,) = graph.claim()
+    with (
+        Work(graph.settings, shared_engine=InlineEngine()) as one,
+        Work(graph.settings, shared_engine=InlineEngine()) as two,
+    ):
+        for batch in (one.batch(first), two.batch(second)):
+            batch.begin("run")
+            batch.judge("run")
+            publish_flat(batch.lake, batch.staging)
+            for name in REBUILDS:
+                publish_hierarchy(batch.lake, batch.staging, name)
+            if batch.batch_id == first:
+                publish_identifiers(batch.lake, batch.staging, graph.settings)
+        staging = one.batch(first).staging
+        for name in ("image_occurrence", "image_occurrence_origin"):
+            publish_occurrences(one.lake, staging, graph.settings, name)
+        assert publish_identifiers(two.lake, two.batch(second).staging, graph.settings) == 0
+    assert sorted(ids(graph).values()) == [1, 2]
 
 
 def test_a_study_that_two_sources_hold_keeps_the_series_of_both(

@@ -17,8 +17,8 @@ def omop_identifier(context: dg.AssetExecutionContext, work: WorkParam) -> dg.Ma
         return materialized(work.lake, "omop_identifier", rows)
 
 
-def _occurrences(name: str) -> dg.AssetsDefinition:
-    @batch_asset(name, deps=["series", "omop_identifier"], group="standards", kinds={"python", "deltalake"})
+def _occurrences(name: str, *after: str) -> dg.AssetsDefinition:
+    @batch_asset(name, deps=["series", "omop_identifier", *after], group="standards", kinds={"python", "deltalake"})
     def table(context: dg.AssetExecutionContext, work: WorkParam) -> dg.MaterializeResult[Any]:
         with clear_failures():
             rows = publish_occurrences(work.lake, work.batch(context.partition_key).staging, work.settings, name)
@@ -28,4 +28,5 @@ def _occurrences(name: str) -> dg.AssetsDefinition:
 
 
 image_occurrence = _occurrences("image_occurrence")
-image_occurrence_origin = _occurrences("image_occurrence_origin")
+# Its check compares the two: when the first one is tried again, this one has to wait for it.
+image_occurrence_origin = _occurrences("image_occurrence_origin", "image_occurrence")
