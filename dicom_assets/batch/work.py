@@ -20,6 +20,7 @@ from dicom_assets.batch.books import Books, Status
 from dicom_assets.batch.engine import ProcessEngine, ReadingEngine
 from dicom_assets.batch.expand import expand
 from dicom_assets.batch.known import known_before
+from dicom_assets.batch.memory import give_back
 from dicom_assets.batch.organize import Organizing, unfinished
 from dicom_assets.batch.publish import publish_rows
 from dicom_assets.batch.read import Progress, read_batch
@@ -55,6 +56,7 @@ class Work:
 
     def __enter__(self) -> Self:
         """Begins."""
+        give_back()
         return self
 
     def __exit__(
