@@ -17,11 +17,18 @@ import pyarrow as pa
 
 from dicom_assets.batch.staging import Part, Staging
 from dicom_assets.lake.delta import Lake
-from dicom_assets.lake.query import connect, quoted, scan
+from dicom_assets.lake.query import arrow, connect, connected, quoted, scan
 from dicom_assets.lake.registry import CLINICAL
+from dicom_assets.lake.rewrite import replace_batches
 
 ROWS_AT_ONCE = 2_000
 """Rows of a batch of the stream that is written: some megabytes."""
+
+_DECIDING = (
+    "source record_key record_type batch_id object_id record file_key version_at last_updated resource_id "
+    "patient_reference PatientID IssuerOfPatientID patient_system"
+).split()
+"""What the decisions look at: never the records themselves, which may be large."""
 
 VERSION = "(coalesce(last_updated, version_at), version_at, object_id)"
 """What orders the versions of a record or file: meta.lastUpdated where the resource tells it, then the file's time."""
@@ -79,46 +86,64 @@ GROUP BY ALL
 """
 
 _RESOLVED = f"""
--- one row per chosen record of {{rows}}, with the identifier of the Patient that it refers to
-SELECT written.* REPLACE (
+-- one row per chosen record of `part`: its place there, and the identifier of the Patient that it refers to
+SELECT
+    place,
     CASE WHEN patient IS NULL THEN PatientID ELSE patient.PatientID END AS PatientID,
     CASE WHEN patient IS NULL THEN IssuerOfPatientID ELSE patient.issuer END AS IssuerOfPatientID,
     CASE WHEN patient IS NULL THEN patient_system ELSE patient.system END AS patient_system
-)
-FROM {{rows}} AS written
+FROM part AS written
 SEMI JOIN chosen USING (batch_id, object_id, record)
 LEFT JOIN patients
     ON patients.source = written.source AND written.record_type <> 'Patient'
     AND patients.name = {_PATIENT.format("written.patient_reference")}
+ORDER BY place
 """
-
-_DECIDING = [name for name in CLINICAL.schema.names if name != "record_values"]
-"""What the decisions look at: everything but the records themselves, which may be large."""
 
 
 def publish_clinical(lake: Lake, staging: Staging) -> int:
     """Publishes a batch's clinical records; how many rows the batch now has in the table.
 
     Of the versions of one file, or of one record with a key of its own, only the newest stays. The rows of other
-    batches that this changes are rewritten together with the batch's own, in one commit.
+    batches that this changes are rewritten together with the batch's own, in one commit. A batch that neither brings
+    records nor brought some before opens nothing of the table.
     """
-    with lake.committing(CLINICAL.name), connect(lake, []) as connection:
-        connection.register("staged", staging.read(Part.CLINICAL, _DECIDING))
-        connection.execute(f"CREATE TEMP VIEW published AS SELECT * FROM {scan(lake, CLINICAL.name)}")
-        affected = [batch for (batch,) in connection.execute(_AFFECTED, [staging.batch_id]).fetchall()]
-        listed = ", ".join(map(quoted, affected)) or "NULL"
-        connection.execute(f"CREATE TEMP VIEW affected AS SELECT * FROM published WHERE batch_id IN ({listed})")
-        _choose(connection)
-        lake.replace(CLINICAL.name, [*affected, staging.batch_id], lambda: _current_rows(connection, staging))
-        own = connection.execute("SELECT count(*) FROM chosen WHERE batch_id = $1", [staging.batch_id]).fetchall()
+    staged = staging.read(Part.CLINICAL, _DECIDING)
+    with lake.committing(CLINICAL.name):
+        if not len(staged):
+            if _had(lake, staging):
+                lake.replace(CLINICAL.name, [staging.batch_id], CLINICAL.schema.empty_table())
+            return 0
+        with connect(lake, []) as connection:
+            connection.register("staged", staged)
+            connection.execute(f"CREATE TEMP VIEW published AS SELECT * FROM {scan(lake, CLINICAL.name)}")
+            found = connection.execute(_AFFECTED, [staging.batch_id]).fetchall()
+            affected = [batch for (batch,) in found]
+            _choose(connection, affected)
+            replace_batches(
+                lake,
+                CLINICAL.name,
+                [*affected, staging.batch_id],
+                lambda: _current_rows(connection, lake, staging, affected),
+            )
+            own = connection.execute("SELECT count(*) FROM chosen WHERE batch_id = $1", [staging.batch_id]).fetchall()
     return int(own[0][0])
 
 
-def _choose(connection: duckdb.DuckDBPyConnection) -> None:
+def _had(lake: Lake, staging: Staging) -> bool:
+    """Whether the table has rows of the batch, from an earlier run."""
+    with connect(lake, [CLINICAL.name], within=staging.scope(CLINICAL.name)) as connection:
+        return bool(connection.execute("SELECT 1 FROM clinical LIMIT 1").fetchall())
+
+
+def _choose(connection: duckdb.DuckDBPyConnection, affected: list[str]) -> None:
     """Decides which records stay and whose they are."""
     names = ", ".join(f'"{name}"' for name in _DECIDING)
-    union = f"SELECT {names} FROM staged UNION ALL SELECT {names} FROM affected"
-    connection.execute(f"CREATE TEMP VIEW versions AS {union}")
+    listed = ", ".join(map(quoted, affected)) or "NULL"
+    connection.execute(
+        f"CREATE TEMP VIEW versions AS SELECT {names} FROM staged "
+        f"UNION ALL SELECT {names} FROM published WHERE batch_id IN ({listed})"
+    )
     connection.execute(f"CREATE TEMP TABLE chosen AS {_CURRENT}")
     connection.execute(
         "CREATE TEMP VIEW current_rows AS SELECT * FROM versions SEMI JOIN chosen USING (batch_id, object_id, record)"
@@ -126,19 +151,28 @@ def _choose(connection: duckdb.DuckDBPyConnection) -> None:
     connection.execute(f"CREATE TEMP TABLE patients AS {_PATIENTS.format(names=names)}")
 
 
-def _current_rows(connection: duckdb.DuckDBPyConnection, staging: Staging) -> pa.RecordBatchReader:
-    """Rows of `clinical` for the staged batch and the affected ones: one staged file in memory at a time."""
+def _current_rows(
+    connection: duckdb.DuckDBPyConnection, lake: Lake, staging: Staging, affected: list[str]
+) -> Iterator[pa.RecordBatch]:
+    """Rows of `clinical` for the staged batch and the affected ones, ROWS_AT_ONCE in memory at a time."""
+    for batch in staging.batches(Part.CLINICAL, ROWS_AT_ONCE):
+        yield from _resolved(connection, batch)
+    if affected:
+        rows = scan(lake, CLINICAL.name, within={"batch_id": affected})
+        listed = ", ".join(map(quoted, affected))
+        with connected(lake) as other:  # another query on the same connection would end the stream
+            of_affected = other.sql(f"SELECT * FROM {rows} WHERE batch_id IN ({listed})")
+            for batch in of_affected.to_arrow_reader(ROWS_AT_ONCE):
+                yield from _resolved(connection, batch)
+
+
+def _resolved(connection: duckdb.DuckDBPyConnection, batch: pa.RecordBatch) -> Iterator[pa.RecordBatch]:
+    """The rows of a batch that stay, as they are published. What a record says never goes through DuckDB."""
     schema = CLINICAL.schema
-
-    def batches() -> Iterator[pa.RecordBatch]:
-        for table in staging.tables(Part.CLINICAL):
-            connection.register("part", table)
-            yield from resolved("part")
-        yield from resolved("affected")
-
-    def resolved(rows: str) -> Iterator[pa.RecordBatch]:
-        for batch in connection.sql(_RESOLVED.format(rows=rows)).to_arrow_reader(ROWS_AT_ONCE):
-            arrays = [batch[name].cast(schema.field(name).type) for name in schema.names]
-            yield pa.RecordBatch.from_arrays(arrays, schema=schema)
-
-    return pa.RecordBatchReader.from_batches(schema, batches())
+    part = pa.table({name: batch[name] for name in _DECIDING} | {"place": range(len(batch))})
+    connection.register("part", part)
+    found = arrow(connection, _RESOLVED)
+    if len(found):
+        rows = pa.Table.from_batches([batch]).take(found["place"])
+        columns = [found[name] if name in found.column_names else rows[name] for name in schema.names]
+        yield from pa.table(columns, names=schema.names).cast(schema).combine_chunks().to_batches()

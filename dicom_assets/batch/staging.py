@@ -108,6 +108,11 @@ class Staging:
         """The staged files of a part, one bounded table each."""
         return self.files.parquet_tables(f"{self.folder}/{part}", columns)
 
+    def batches(self, part: Part, rows: int) -> Iterator[pa.RecordBatch]:
+        """The staged rows of a part, so many at a time."""
+        for batch in self.files.parquet_batches(f"{self.folder}/{part}", rows):
+            yield batch.cast(SCHEMAS[part])
+
     def read(self, part: Part, columns: list[str] | None = None) -> pa.Table:
         """All rows of a part; not for parts that hold headers."""
         schema = SCHEMAS[part]

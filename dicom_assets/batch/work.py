@@ -22,6 +22,7 @@ from dicom_assets.batch.books import Books, Status
 from dicom_assets.batch.engine import ProcessEngine, ReadingEngine, cluster_address
 from dicom_assets.batch.expand import expand
 from dicom_assets.batch.known import known_before
+from dicom_assets.batch.memory import give_back
 from dicom_assets.batch.organize import Organizing, unfinished
 from dicom_assets.batch.publish import publish_rows
 from dicom_assets.batch.read import Progress, read_batch
@@ -58,6 +59,7 @@ class Work:
 
     def __enter__(self) -> Self:
         """Begins."""
+        give_back()
         return self
 
     def __exit__(

@@ -17,6 +17,7 @@ import uuid
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from itertools import chain
 
 import numpy as np
 import numpy.typing as npt
@@ -96,6 +97,36 @@ def replace_keys(lake: Lake, name: str, keys: Sequence[str], rows: pa.Table) -> 
         return holding, adds + put_files(lake, name, rows.filter(pc.equal(homed, -1)))
 
     swap(lake, name, change, data_change=True)
+
+
+def replace_batches(
+    lake: Lake, name: str, batches: Sequence[str], rows: Callable[[], Iterator[pa.RecordBatch]]
+) -> None:
+    """Replaces, in one commit, the rows of some batches in a table that is replaced by batch, for rows that are large.
+
+    rows: begins the stream of new rows anew for each try. A few thousand rows are in memory at a time, where delta-rs
+    holds a hundred megabytes. Raises LakeError.
+    """
+    column, table = TABLES[name].replaced_by, TABLES[name]
+
+    def change(_: DeltaTable, now: Extents) -> tuple[npt.NDArray[np.int64], list[AddAction]]:
+        candidates = np.flatnonzero(now.may_hold(column, batches))
+        holding = np.array(sorted({index for _, index in _holding(lake, name, now, candidates, batches)}), np.int64)
+        adds: list[AddAction] = []
+        for index in holding:
+            whole = (pa.Table.from_batches([part]) for part in _stream(lake, table, [str(now.paths[index])]))
+            kept = (batch for part in whole for batch in _without(part, column, batches).to_batches())
+            adds += _put_stream(lake, table, kept)
+        return holding, adds + _put_stream(lake, table, rows())
+
+    swap(lake, name, change, data_change=True)
+
+
+def _put_stream(lake: Lake, table: Table, rows: Iterator[pa.RecordBatch]) -> list[AddAction]:
+    """A file of these rows; none when there are no rows."""
+    filled = (batch for batch in rows if len(batch))
+    first = next(filled, None)
+    return [] if first is None else [put_file(lake, table, chain([first], filled))]
 
 
 @dataclass(frozen=True)
