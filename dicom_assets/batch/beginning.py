@@ -7,9 +7,10 @@ here: running batches (`defs.runner`), claiming as such (`landing.claims`).
 from __future__ import annotations
 
 import threading
+import time
 import uuid
 from collections.abc import Callable, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor, wait
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from types import TracebackType
@@ -91,6 +92,21 @@ class Beginning:
                     self.say("Another ingest is at work on this lake; waiting until it has ended.")
                 told = True
         raise LakeError("The ingest was ended while it waited for another one.")
+
+    def wait_for_reading(self, seconds: float) -> None:
+        """Waits until processes read the first batch, or until there is none; at most so long.
+
+        What this process does meanwhile would only keep it from handing them something to read.
+        """
+        first = self._first
+        if first is None:
+            return
+        until = time.monotonic() + seconds
+        wait([first], seconds)
+        if first.done() and first.exception() is None and first.result().batches:
+            ahead = self.work.ahead(first.result().batches[0])
+            if ahead is not None:
+                wait([ahead.seen], max(0.0, until - time.monotonic()))
 
     def next_round(self, done: Sequence[str]) -> Round:
         """Claims what is new. done: batches that were run already. Raises LakeError, SettingsError."""

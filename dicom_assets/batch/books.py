@@ -103,7 +103,7 @@ def close_batch(lake: Lake, staging: Staging, run_id: str) -> Books:
     """Counts a batch in the tables, removes its staging, enters it as closed, and merges files that have piled up."""
     known = _known(lake, staging.batch_id)
     row: dict[str, Any] = dict(counted(lake, staging.batch_id))
-    read = sum(len(table) for table in staging.tables(Part.CLINICAL, ["record"])) + row.pop("record_errors")
+    read = sum(len(batch) for batch in staging.batches(Part.CLINICAL, ["record"])) + row.pop("record_errors")
     if known.status == Status.CLOSED and not staging.left():
         read = known.clinical_records  # cleanup alone was run again: what was read is not staged any more
     closed = replace(

@@ -19,15 +19,26 @@ from dicom_assets.batch.staging import Part, Staging
 from dicom_assets.lake.delta import Lake
 from dicom_assets.lake.query import arrow, connect, connected, quoted, scan
 from dicom_assets.lake.registry import CLINICAL
-from dicom_assets.lake.rewrite import replace_batches
 
 ROWS_AT_ONCE = 2_000
 """Rows of a batch of the stream that is written: some megabytes."""
 
-_DECIDING = (
-    "source record_key record_type batch_id object_id record file_key version_at last_updated resource_id "
-    "patient_reference PatientID IssuerOfPatientID patient_system"
-).split()
+_DECIDING = [
+    "source",
+    "record_key",
+    "record_type",
+    "batch_id",
+    "object_id",
+    "record",
+    "file_key",
+    "version_at",
+    "last_updated",
+    "resource_id",
+    "patient_reference",
+    "PatientID",
+    "IssuerOfPatientID",
+    "patient_system",
+]
 """What the decisions look at: never the records themselves, which may be large."""
 
 VERSION = "(coalesce(last_updated, version_at), version_at, object_id)"
@@ -120,8 +131,7 @@ def publish_clinical(lake: Lake, staging: Staging) -> int:
             found = connection.execute(_AFFECTED, [staging.batch_id]).fetchall()
             affected = [batch for (batch,) in found]
             _choose(connection, affected)
-            replace_batches(
-                lake,
+            lake.replace(
                 CLINICAL.name,
                 [*affected, staging.batch_id],
                 lambda: _current_rows(connection, lake, staging, affected),
@@ -155,7 +165,7 @@ def _current_rows(
     connection: duckdb.DuckDBPyConnection, lake: Lake, staging: Staging, affected: list[str]
 ) -> Iterator[pa.RecordBatch]:
     """Rows of `clinical` for the staged batch and the affected ones, ROWS_AT_ONCE in memory at a time."""
-    for batch in staging.batches(Part.CLINICAL, ROWS_AT_ONCE):
+    for batch in staging.batches(Part.CLINICAL):
         yield from _resolved(connection, batch)
     if affected:
         rows = scan(lake, CLINICAL.name, within={"batch_id": affected})

@@ -35,8 +35,8 @@ def fit(lake: Lake, staging: Staging, settings: ClinicalSettings, run_id: str) -
     known = {dataset.name: dataset for dataset in settings.datasets}
     if not known or not any(
         name in known
-        for table in staging.tables(Part.CLINICAL, ["record_type"])
-        for name in table["record_type"].unique().to_pylist()
+        for batch in staging.batches(Part.CLINICAL, ["record_type"])
+        for name in batch["record_type"].unique().to_pylist()
     ):
         return 0
     rows = staging.read(Part.CLINICAL)

@@ -2,7 +2,7 @@
 
 This is the one place where an object's outcome is decided, and so the one place where every error of reading ends.
 It runs in a worker process: it imports neither Dagster nor DuckDB nor delta-rs, it commits nothing, and it returns
-Parquet. Does not belong here: how a header is read (`dicom`), how processes are kept (`engine`).
+Arrow files. Does not belong here: how a header is read (`dicom`), how processes are kept (`engine`).
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from dicom_assets.dicom.rows import dicom_columns
 from dicom_assets.dicom.source import ByteSource
 from dicom_assets.lake import keys
 from dicom_assets.lake.codes import CODES, Kind, Outcome
-from dicom_assets.lake.files import parquet_bytes
+from dicom_assets.lake.files import arrow_bytes
 from dicom_assets.lake.registry import FLAT_METADATA
 from dicom_assets.landing.archives import open_members
 from dicom_assets.landing.changes import EntryInvalid, PageUnreadable
@@ -91,7 +91,7 @@ class Chunk:
 
 @dataclass(frozen=True)
 class JudgedChunk:
-    """What came of a chunk: Parquet by part (parts without rows are absent), and how many objects had each outcome."""
+    """What came of a chunk: an Arrow file by part (none for parts without rows), and objects by outcome."""
 
     number: int
     parts: Mapping[Part, bytes]
@@ -136,7 +136,7 @@ def judge_chunk(chunk: Chunk, beat: Callable[[int], None]) -> JudgedChunk:
         _record(chunk, task, _judge(chunk, task, opened, memo, rows), rows)
     opening.close()
     beat(len(chunk.objects))  # what goes wrong from here on is no object's fault
-    parts = {part: parquet_bytes(table) for part, table in _tables(chunk, rows).items() if len(table)}
+    parts = {part: arrow_bytes(table) for part, table in _tables(chunk, rows).items() if len(table)}
     outcomes = Counter(row["outcome"] for row in rows.ledger)
     return JudgedChunk(chunk.number, parts, dict(outcomes), len(chunk.objects))
 

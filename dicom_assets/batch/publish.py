@@ -37,12 +37,12 @@ def publish_flat(lake: Lake, staging: Staging) -> int:
         touched = _touched(lake, staging)
         staging.put(Part.TOUCHED, 0, touched)
         studies.enter(lake, staging.batch_id, touched["study_key"].to_pylist())
-        lake.replace("flat_metadata", [staging.batch_id], lambda: staging.reader(Part.FLAT))
-    return sum(len(table) for table in staging.tables(Part.FLAT, ["object_id"]))
+        lake.replace("flat_metadata", [staging.batch_id], lambda: staging.batches(Part.FLAT))
+    return sum(len(batch) for batch in staging.batches(Part.FLAT, ["object_id"]))
 
 
 def _touched(lake: Lake, staging: Staging) -> pa.Table:
-    keys = {key for table in staging.tables(Part.FLAT, ["study_key"]) for key in table["study_key"].to_pylist()}
+    keys = {key for batch in staging.batches(Part.FLAT, ["study_key"]) for key in batch["study_key"].to_pylist()}
     keys.update(staging.read(Part.TOUCHED)["study_key"].to_pylist())
     with connect(lake, ["flat_metadata"], within=staging.scope("flat_metadata")) as connection:
         had = connection.execute("SELECT DISTINCT study_key FROM flat_metadata").fetchall()

@@ -40,15 +40,15 @@ class Progress:
 
 def tasks(staging: Staging) -> Iterator[ObjectTask]:
     """The staged objects of a batch in their order."""
-    for table in staging.tables(Part.RAW, [*_TASK_COLUMNS]):
-        for row in table.to_pylist():
+    for batch in staging.batches(Part.RAW, [*_TASK_COLUMNS]):
+        for row in batch.to_pylist():
             row["entry"] = tuple(row["entry"] or ())
             yield ObjectTask(**row)
 
 
 def chunks(staging: Staging, settings: Settings, source: SourceSettings, run_id: str) -> Iterator[Chunk]:
     """Cuts a batch into chunks; members of one archive stay together up to a bound."""
-    claimed_at = next(staging.tables(Part.RAW, ["claimed_at"]))["claimed_at"][0].as_py()
+    claimed_at = next(staging.batches(Part.RAW, ["claimed_at"]))["claimed_at"][0].as_py()
     bound = settings.reading.chunk_objects
     held: list[ObjectTask] = []
     number = 0
@@ -95,13 +95,13 @@ def read_batch(
     """
     staging.require(Part.RAW)
     staging.clear(Part.LEDGER, Part.FLAT, Part.CLINICAL, Part.ERRORS)
-    total = sum(len(table) for table in staging.tables(Part.RAW, ["object_id"]))
+    total = sum(len(batch) for batch in staging.batches(Part.RAW, ["object_id"]))
     outcomes: Counter[str] = Counter()
     done, started = 0, time.monotonic()
     with closing(engine.run(judge_chunk, chunks(staging, settings, source, run_id))) as results:
         for judged in results:
-            for part, parquet in judged.parts.items():
-                staging.put_bytes(part, judged.number, parquet)
+            for part, arrow in judged.parts.items():
+                staging.put_bytes(part, judged.number, arrow)
             outcomes.update(judged.outcomes)
             done += judged.objects
             progress(Progress(staging.batch_id, done, total, done / max(time.monotonic() - started, 1e-6)))

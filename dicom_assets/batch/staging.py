@@ -1,4 +1,4 @@
-"""Where a batch's rows wait until its checks have passed: `{lake}/_staging/{batch_id}/{part}/…parquet`.
+"""Where a batch's rows wait until its checks have passed: `{lake}/_staging/{batch_id}/{part}/…arrow`.
 
 Belongs here: the parts and their schemas, writing, reading, clearing. Staged rows are as the tables will have them,
 without batch_id where a part says so. Does not belong here: what the rows mean.
@@ -12,7 +12,7 @@ from enum import StrEnum
 
 import pyarrow as pa
 
-from dicom_assets.lake.files import LakeError, LakeFiles
+from dicom_assets.lake.files import LakeError, LakeFiles, arrow_bytes
 from dicom_assets.lake.registry import (
     CLINICAL,
     FLAT_METADATA,
@@ -95,36 +95,23 @@ class Staging:
 
     def put(self, part: Part, number: int, table: pa.Table) -> None:
         """Stages rows as file `number` of a part, whole or not at all."""
-        self.files.put_parquet(self._path(part, number), table)
+        self.put_bytes(part, number, arrow_bytes(table))
 
-    def put_bytes(self, part: Part, number: int, parquet: bytes) -> None:
-        """Stages rows that are Parquet already."""
-        self.files.put(self._path(part, number), parquet)
+    def put_bytes(self, part: Part, number: int, arrow: bytes) -> None:
+        """Stages rows that are an Arrow file already."""
+        self.files.put(f"{self.folder}/{part}/{number:06d}.arrow", arrow)
 
-    def _path(self, part: Part, number: int) -> str:
-        return f"{self.folder}/{part}/{number:06d}.parquet"
-
-    def tables(self, part: Part, columns: list[str] | None = None) -> Iterator[pa.Table]:
-        """The staged files of a part, one bounded table each."""
-        return self.files.parquet_tables(f"{self.folder}/{part}", columns)
-
-    def batches(self, part: Part, rows: int) -> Iterator[pa.RecordBatch]:
-        """The staged rows of a part, so many at a time."""
-        for batch in self.files.parquet_batches(f"{self.folder}/{part}", rows):
-            yield batch.cast(SCHEMAS[part])
+    def batches(self, part: Part, columns: list[str] | None = None) -> Iterator[pa.RecordBatch]:
+        """The staged rows of a part, `lake.files.ARROW_ROWS` in memory at a time."""
+        for name in self.files.names(f"{self.folder}/{part}"):
+            yield from self.files.arrow_batches(name, columns)
 
     def read(self, part: Part, columns: list[str] | None = None) -> pa.Table:
         """All rows of a part; not for parts that hold headers."""
         schema = SCHEMAS[part]
         if columns is not None:
             schema = pa.schema([schema.field(name) for name in columns])
-        return pa.concat_tables([schema.empty_table(), *(t.cast(schema) for t in self.tables(part, columns))])
-
-    def reader(self, part: Part) -> pa.RecordBatchReader:
-        """All rows of a part as a stream: one staged file in memory at a time."""
-        schema = SCHEMAS[part]
-        batches = (batch for table in self.tables(part) for batch in table.cast(schema).to_batches())
-        return pa.RecordBatchReader.from_batches(schema, batches)
+        return pa.Table.from_batches(self.batches(part, columns), schema)
 
     def clear(self, *parts: Part) -> None:
         """Deletes parts, so that a rerun starts anew."""

@@ -145,10 +145,10 @@ class Work:
             run_id, batch.expand, lambda tell: batch.read(run_id, tell), self.progress
         )
 
-    def ahead(self, batch_id: str, run_id: str) -> Ahead | None:
-        """What was read ahead of a batch for this run."""
+    def ahead(self, batch_id: str, run_id: str | None = None) -> Ahead | None:
+        """What is read ahead of a batch, for this run if one is given."""
         found = self._ahead.get(batch_id)
-        return found if found is not None and found.run_id == run_id else None
+        return found if found is not None and run_id in (None, found.run_id) else None
 
     def forget_ahead(self, batch_id: str) -> None:
         """Lets a batch be read anew when its run asks again."""

@@ -4,6 +4,7 @@ Belongs here: how a rule becomes a check of Dagster. Does not belong here: the r
 """
 
 import warnings
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
 import dagster as dg
@@ -30,50 +31,88 @@ def _result(rule: NamedRule, result: CheckResult) -> dg.AssetCheckResult:
     if result.differing:
         metadata["differing"] = dg.MetadataValue.json(list(result.differing))
     is_error = rule.blocking or result.is_severe
-    severity = dg.AssetCheckSeverity.ERROR if is_error else dg.AssetCheckSeverity.WARN
     return dg.AssetCheckResult(
-        passed=result.passed, severity=severity, metadata=metadata, description=result.explanation or rule.description
+        asset_key=rule.table,
+        check_name=rule.name,
+        passed=result.passed,
+        severity=dg.AssetCheckSeverity.ERROR if is_error else dg.AssetCheckSeverity.WARN,
+        metadata=metadata,
+        description=result.explanation or rule.description,
     )
 
 
-def _evaluate(
-    context: dg.AssetCheckExecutionContext, work: Work, rule: NamedRule, limits: GateSettings
-) -> dg.AssetCheckResult:
+def _evaluated(
+    context: dg.AssetCheckExecutionContext, work: Work, rules: Iterable[NamedRule], limits: GateSettings
+) -> Iterator[dg.AssetCheckResult]:
+    """The results of some rules of one table; the first blocking one that does not hold pauses the batch."""
+    stopped = False
     with clear_failures():
         batch = work.batch(context.partition_key)
-        result = rule.rule(CheckContext(batch.lake, batch.staging, limits, work.settings.omop))
-        if rule.blocking and not result.passed:
-            words = result.explanation or f"{rule.description}: expected {result.expected}, actual {result.actual}"
-            batch.stop(Status.PAUSED, f"{rule.table}.{rule.name}: {words}", context.run.run_id)
-    return _result(rule, result)
+        seen = CheckContext(batch.lake, batch.staging, limits, work.settings.omop)
+        for rule in rules:
+            result = rule.rule(seen)
+            if rule.blocking and not result.passed and not stopped:
+                words = result.explanation or f"{rule.description}: expected {result.expected}, actual {result.actual}"
+                batch.stop(Status.PAUSED, f"{rule.table}.{rule.name}: {words}", context.run.run_id)
+                stopped = True
+            yield _result(rule, result)
 
 
-def _check(rule: NamedRule) -> dg.AssetChecksDefinition:
-    options: dict[str, Any] = {
-        "asset": rule.table,
-        "name": rule.name,
-        "description": rule.description,
-        "blocking": rule.blocking,
-        "partitions_def": BATCH,
-    }
-    if rule.name == "gate":
+def _checks_of(table: str, rules: Sequence[NamedRule]) -> dg.AssetChecksDefinition:
+    """The checks of one table: one step of a run for all of them, and each to be run alone as well."""
 
-        @dg.asset_check(**options)
-        def gate(context: dg.AssetCheckExecutionContext, work: WorkParam, config: GateConfig) -> dg.AssetCheckResult:
-            limits = work.settings.gate.model_copy(update=config.model_dump(exclude_none=True))
-            return _evaluate(context, work, rule, limits)
+    @dg.multi_asset_check(
+        name=f"{table}_checks",
+        specs=[
+            dg.AssetCheckSpec(
+                rule.name,
+                asset=table,
+                description=rule.description,
+                blocking=rule.blocking,
+                partitions_def=BATCH,
+            )
+            for rule in rules
+        ],
+        can_subset=True,
+    )
+    def checks(context: dg.AssetCheckExecutionContext, work: WorkParam) -> Iterator[dg.AssetCheckResult]:
+        wanted = {key.name for key in context.selected_asset_check_keys}
+        yield from _evaluated(context, work, [rule for rule in rules if rule.name in wanted], work.settings.gate)
 
-        return gate
+    return checks
 
-    @dg.asset_check(**options)
-    def check(context: dg.AssetCheckExecutionContext, work: WorkParam) -> dg.AssetCheckResult:
-        return _evaluate(context, work, rule, work.settings.gate)
 
-    return check
+def _gate(rule: NamedRule) -> dg.AssetChecksDefinition:
+    """The gate is a step of its own, since its bounds can be given for one run."""
+
+    @dg.asset_check(
+        asset=rule.table,
+        name=rule.name,
+        description=rule.description,
+        blocking=rule.blocking,
+        partitions_def=BATCH,
+    )
+    def gate(context: dg.AssetCheckExecutionContext, work: WorkParam, config: GateConfig) -> dg.AssetCheckResult:
+        limits = work.settings.gate.model_copy(update=config.model_dump(exclude_none=True))
+        (result,) = _evaluated(context, work, [rule], limits)
+        return result
+
+    return gate
+
+
+def _checks() -> Iterator[dg.AssetChecksDefinition]:
+    by_table: dict[str, list[NamedRule]] = {}
+    for rule in (*RULES, *STANDARD_RULES):
+        if rule.name == "gate":
+            yield _gate(rule)
+        else:
+            by_table.setdefault(rule.table, []).append(rule)
+    for table, rules in by_table.items():
+        yield _checks_of(table, rules)
 
 
 # Partitions on checks are marked as a preview in 1.13; that they keep their history per batch is what we need.
 warnings.filterwarnings("ignore", category=dg.PreviewWarning)
 
-CHECKS = [_check(rule) for rule in (*RULES, *STANDARD_RULES)]
+CHECKS = list(_checks())
 """Every check."""

@@ -6,9 +6,9 @@ rows whose `replaced_by` column has one of some values, in one commit. Does not 
 
 from __future__ import annotations
 
-import random
+import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from datetime import datetime
 from functools import cached_property
@@ -16,14 +16,9 @@ from typing import Any
 
 import pyarrow as pa
 from deltalake import (
-    BloomFilterProperties,
-    ColumnProperties,
-    CommitProperties,
     DeltaTable,
-    WriterProperties,
-    write_deltalake,
 )
-from deltalake.exceptions import CommitFailedError, DeltaError, TableNotFoundError
+from deltalake.exceptions import DeltaError, TableNotFoundError
 
 from dicom_assets.lake import locks
 from dicom_assets.lake.azure import delta_location, delta_options, reason
@@ -47,6 +42,14 @@ class NoSuchVersion(LakeError):
     """The lake does not have a table, or not in this version."""
 
 
+class _Opened(threading.local):
+    """Tables that a thread has open: one that is read on is not to change under another thread that reads it."""
+
+    def __init__(self) -> None:
+        self.tables: dict[str, tuple[DeltaTable, float]] = {}
+        self.extents: dict[str, tuple[int, Extents]] = {}
+
+
 class Lake:
     """One lake: its tables and its files.
 
@@ -58,8 +61,7 @@ class Lake:
         self.files = LakeFiles(uri)
         self.uri = self.files.uri
         self._checks: dict[str, Callable[[], None]] = {}
-        self._open: dict[str, tuple[DeltaTable, float]] = {}
-        self._extents: dict[str, tuple[int, Extents]] = {}
+        self._here = _Opened()
         if make:
             self._make_tables()
 
@@ -100,7 +102,7 @@ class Lake:
         return DeltaTable(self.location(name), storage_options=self.storage_options)
 
     def _current(self, name: str) -> DeltaTable:
-        known, since = self._open.pop(name, (None, 0.0))
+        known, since = self._here.tables.pop(name, (None, 0.0))
         if known is not None and (self.files.place is None or time.monotonic() - since < KEPT_SECONDS):
             try:
                 known.update_incremental()
@@ -110,16 +112,16 @@ class Lake:
             known = None
         if known is None:
             known, since = self._opened(name), time.monotonic()
-        self._open[name] = known, since
+        self._here.tables[name] = known, since
         return known
 
     def extents(self, name: str, table: DeltaTable | None = None) -> Extents:
         """The extents of a table's files, as they are now or as `table` has them already. Raises LakeError."""
         table = table or self.table(name)
-        version, known = self._extents.get(name, (-1, None))
+        version, known = self._here.extents.get(name, (-1, None))
         if known is None or version != table.version():
             known = extents(table)
-            self._extents[name] = table.version(), known
+            self._here.extents[name] = table.version(), known
         return known
 
     def row_count(self, name: str) -> int:
@@ -148,41 +150,21 @@ class Lake:
         if check is not None:
             check()
 
-    def replace(self, name: str, values: Sequence[str], rows: pa.Table | Callable[[], pa.RecordBatchReader]) -> None:
+    def replace(
+        self, name: str, values: Sequence[str], rows: pa.Table | Callable[[], Iterable[pa.RecordBatch]]
+    ) -> None:
         """Replaces, in one commit, the rows whose `replaced_by` column has one of `values` by `rows`.
 
-        rows: a table, or a function that begins a stream of batches anew for each try. Conflicting commits are retried
-        with growing, jittered pauses. A table that is not replaced by batch has its files rewritten one by one, see
-        `rewrite`. Raises LakeError; the message holds no value.
+        rows: a table; or, for tables that are replaced by batch, a function that begins a stream of batches anew for
+        each try. Only files that hold such rows are rewritten, see `rewrite`. Conflicting commits are worked out anew
+        after growing, jittered pauses. Raises LakeError; the message holds no value.
         """
-        if not values:
-            return
-        table = TABLES[name]
-        if table.replaced_by != "batch_id" and isinstance(rows, pa.Table):
-            from dicom_assets.lake.rewrite import replace_keys  # it builds on this module
+        from dicom_assets.lake import rewrite  # it builds on this module
 
-            replace_keys(self, name, values, rows)
-            return
-        listed = ", ".join("'" + value.replace("'", "''") + "'" for value in values)
-        predicate = f"{table.replaced_by} IN ({listed})" if len(values) > 1 else f"{table.replaced_by} = {listed}"
-        for attempt in range(1, COMMIT_TRIES + 1):
-            self.check_right(name)
-            try:
-                write_deltalake(
-                    self.table(name),
-                    rows() if callable(rows) else rows,
-                    mode="overwrite",
-                    predicate=predicate,
-                    writer_properties=writer_properties(table),
-                    commit_properties=CommitProperties(max_commit_retries=0),
-                )
-                return
-            except CommitFailedError:
-                if attempt == COMMIT_TRIES:
-                    raise LakeError(f"Table {name}: somebody else commits all the time. Run the batch again.") from None
-                time.sleep(random.uniform(0, 0.1 * 2**attempt))
-            except (DeltaError, OSError) as error:
-                raise LakeError(self._why(name, error)) from None
+        if callable(rows) or TABLES[name].replaced_by == "batch_id":
+            rewrite.replace_batches(self, name, values, rows if callable(rows) else rows.to_batches)
+        else:
+            rewrite.replace_keys(self, name, values, rows)
 
     def _make_tables(self) -> None:
         for table in TABLES.values():
@@ -239,17 +221,6 @@ def statistics_columns(table: Table) -> list[str]:
 def bloom_columns(table: Table) -> list[str]:
     """Columns by which single rows of large tables are looked up: their files carry Bloom filters for them."""
     return [column for column in _BLOOM if column in table] if table.name in ("flat_metadata", "instance") else []
-
-
-def writer_properties(table: Table) -> WriterProperties:
-    """How delta-rs writes files of a table."""
-    bloom = ColumnProperties(bloom_filter_properties=BloomFilterProperties(True, fpp=0.01, ndv=10_000))
-    return WriterProperties(
-        compression="ZSTD",
-        compression_level=3,
-        max_row_group_size=10_000,
-        column_properties=dict.fromkeys(bloom_columns(table), bloom) or None,
-    )
 
 
 def schema_differences(table: Table, found: pa.Schema) -> list[str]:

@@ -7,7 +7,7 @@ the files mean.
 from __future__ import annotations
 
 import io
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
@@ -24,6 +24,8 @@ if TYPE_CHECKING:
     from obstore.store import ObjectStore
 
 ROW_GROUP = 20_000
+ARROW_ROWS = 2_000
+"""Rows of a transient file that are unpacked together: some megabytes."""
 CONTRIBUTOR = "Storage Blob Data Contributor"
 """The role that whoever writes the lake needs on its container."""
 
@@ -104,26 +106,49 @@ class LakeFiles:
         found = self._parquet(path).read(columns=columns)
         return found if columns is None else found.select(columns)
 
-    def parquet_batches(self, prefix: str, rows: int) -> Iterator[pa.RecordBatch]:
-        """The rows of the Parquet files below a folder, so many at a time: no whole file is unpacked in memory."""
-        for name in self.names(prefix):
-            yield from self._parquet(name).iter_batches(rows, use_threads=False)
-
     def _parquet(self, path: str) -> pq.ParquetFile:
         # Not `pq.read_table`: it imports Arrow's data sets, 60 MB of memory that nothing else needs.
         return pq.ParquetFile(io.BytesIO(self.get(path)))
 
-    def parquet_tables(self, prefix: str, columns: list[str] | None = None) -> Iterator[pa.Table]:
-        """The Parquet files below a folder, one after the other."""
-        for name in self.names(prefix):
-            yield self.get_parquet(name, columns)
+    def arrow_batches(self, path: str, columns: Sequence[str] | None = None) -> Iterator[pa.RecordBatch]:
+        """The rows of an Arrow file, ARROW_ROWS at a time, or only some of their columns, in this order.
+
+        Raises FileNotFoundError, LakeError.
+        """
+        root = self.local_root
+        try:
+            source = pa.BufferReader(self.get(path)) if root is None else pa.memory_map(str(root / path))
+        except FileNotFoundError:
+            raise
+        except OSError as error:
+            raise LakeError(_sentence("read from", error, self.place)) from None
+        with source:
+            fields = None
+            if columns is not None:
+                schema = pa.ipc.open_file(source).schema
+                fields = [schema.get_field_index(column) for column in columns]
+            file = pa.ipc.open_file(source, options=pa.ipc.IpcReadOptions(included_fields=fields))
+            for number in range(file.num_record_batches):
+                batch = file.get_batch(number)
+                yield batch if columns is None else batch.select(list(columns))
 
 
 def parquet_bytes(table: pa.Table) -> bytes:
-    """A table as Parquet, for transient files: quick to write, small enough."""
+    """A table as Parquet, for small files: quick to write, small enough."""
     sink = io.BytesIO()
     pq.write_table(table, sink, compression="zstd", compression_level=1, row_group_size=ROW_GROUP)
     return sink.getvalue()
+
+
+def arrow_bytes(table: pa.Table) -> bytes:
+    """A table as an Arrow file, for transient files of many columns.
+
+    Parquet takes a hundredth of a second to write and to read a few rows of 150 columns; this takes a fifth of that.
+    """
+    sink = pa.BufferOutputStream()
+    with pa.ipc.new_file(sink, table.schema, options=pa.ipc.IpcWriteOptions(compression="lz4")) as writer:
+        writer.write_table(table, max_chunksize=ARROW_ROWS)
+    return bytes(sink.getvalue())
 
 
 def _place(uri: str) -> Place | None:

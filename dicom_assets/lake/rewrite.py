@@ -1,7 +1,7 @@
-"""Swapping whole files of a table: the rows of some studies replaced, small files merged, in one commit each.
+"""Swapping whole files of a table: rows of some studies or batches replaced, small files merged, in one commit each.
 
 Belongs here: writing Parquet files of a table and committing which files come and which go. Does not belong here: when
-files are worth merging (`maintenance`), and replacing by batch, which delta-rs does itself (`delta`).
+files are worth merging (`maintenance`).
 
 A commit names the files that it takes away, so a commit of somebody else that took one of them away first makes it
 fail, and it is worked out anew. Files that a failed commit has written are nobody's; vacuum deletes them.
@@ -50,6 +50,9 @@ _AT_ONCE = 4
 
 ROW_GROUP = 10_000
 """Rows of a row group: a header of 10 KB in each keeps it at 100 MB in memory."""
+
+ROW_GROUP_BYTES = 128 << 20
+"""What a row group takes in memory at most, but for the last rows that it is given."""
 
 
 def file_rows(name: str) -> int:
@@ -100,33 +103,41 @@ def replace_keys(lake: Lake, name: str, keys: Sequence[str], rows: pa.Table) -> 
 
 
 def replace_batches(
-    lake: Lake, name: str, batches: Sequence[str], rows: Callable[[], Iterator[pa.RecordBatch]]
+    lake: Lake, name: str, batches: Sequence[str], rows: Callable[[], Iterable[pa.RecordBatch]]
 ) -> None:
-    """Replaces, in one commit, the rows of some batches in a table that is replaced by batch, for rows that are large.
+    """Replaces, in one commit, the rows of some batches in a table that is replaced by batch.
 
-    rows: begins the stream of new rows anew for each try. A few thousand rows are in memory at a time, where delta-rs
-    holds a hundred megabytes. Raises LakeError.
+    rows: begins the stream of new rows anew for each try. A file that holds rows of one of these batches alone goes as
+    a whole, any other one that holds some is rewritten; one row group is in memory at a time. Raises LakeError.
     """
-    column, table = TABLES[name].replaced_by, TABLES[name]
+    if not batches:
+        return
+    column, table, replaced = TABLES[name].replaced_by, TABLES[name], pa.array(batches, pa.string())
 
     def change(_: DeltaTable, now: Extents) -> tuple[npt.NDArray[np.int64], list[AddAction]]:
-        candidates = np.flatnonzero(now.may_hold(column, batches))
-        holding = np.array(sorted({index for _, index in _holding(lake, name, now, candidates, batches)}), np.int64)
+        gone: list[int] = []
         adds: list[AddAction] = []
-        for index in holding:
-            whole = (pa.Table.from_batches([part]) for part in _stream(lake, table, [str(now.paths[index])]))
-            kept = (batch for part in whole for batch in _without(part, column, batches).to_batches())
-            adds += _put_stream(lake, table, kept)
-        return holding, adds + _put_stream(lake, table, rows())
+        for index in np.flatnonzero(now.may_hold(column, batches)).tolist():
+            path = str(now.paths[index])
+            if column in now.low and now.low[column][index] == now.high[column][index] is not None:
+                gone.append(index)
+                continue
+            of = pc.is_in(lake.files.get_parquet(f"{name}/{path}", [column])[column], replaced)
+            if pc.any(of).as_py():
+                gone.append(index)
+                whole = (pa.Table.from_batches([part]) for part in _stream(lake, table, [path]))
+                kept = (batch for part in whole for batch in _without(part, column, batches).to_batches())
+                adds += _put_stream(lake, table, kept)
+        return np.array(gone, dtype=np.int64), adds + _put_stream(lake, table, rows())
 
     swap(lake, name, change, data_change=True)
 
 
-def _put_stream(lake: Lake, table: Table, rows: Iterator[pa.RecordBatch]) -> list[AddAction]:
+def _put_stream(lake: Lake, table: Table, rows: Iterable[pa.RecordBatch]) -> list[AddAction]:
     """A file of these rows; none when there are no rows."""
-    filled = (batch for batch in rows if len(batch))
-    first = next(filled, None)
-    return [] if first is None else [put_file(lake, table, chain([first], filled))]
+    groups = _row_groups(table, rows)
+    first = next(groups, None)
+    return [] if first is None else [put_file(lake, table, chain([first], groups))]
 
 
 @dataclass(frozen=True)
@@ -287,16 +298,31 @@ def merge_batches(lake: Lake, name: str, merges: Callable[[Extents], Sequence[np
 
 def _stream(lake: Lake, table: Table, paths: Iterable[str]) -> Iterator[pa.RecordBatch]:
     """Rows of some files one after the other, cut into full row groups."""
+
+    def rows() -> Iterator[pa.RecordBatch]:
+        for path in paths:
+            file = pq.ParquetFile(io.BytesIO(lake.files.get(f"{table.name}/{path}")))
+            yield from file.iter_batches(ROW_GROUP, columns=table.schema.names)
+
+    return _row_groups(table, rows())
+
+
+def _row_groups(table: Table, rows: Iterable[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
+    """The same rows, cut into row groups: full ones as far as ROW_GROUP_BYTES allows."""
     held: list[pa.RecordBatch] = []
-    for path in paths:
-        file = pq.ParquetFile(io.BytesIO(lake.files.get(f"{table.name}/{path}")))
-        for batch in file.iter_batches(ROW_GROUP, columns=table.schema.names):
-            held.append(batch)
-            while sum(map(len, held)) >= ROW_GROUP:
-                whole = pa.Table.from_batches(held).combine_chunks()
-                yield from whole.slice(0, ROW_GROUP).combine_chunks().to_batches()
-                held = whole.slice(ROW_GROUP).to_batches()
-    if held:
+    count = size = 0
+    for batch in rows:
+        held.append(batch if batch.schema == table.schema else batch.cast(table.schema))
+        count, size = count + len(batch), size + batch.nbytes
+        while count >= ROW_GROUP:
+            whole = pa.Table.from_batches(held).combine_chunks()
+            yield from whole.slice(0, ROW_GROUP).to_batches()
+            held = whole.slice(ROW_GROUP).to_batches()
+            count, size = sum(map(len, held)), sum(part.nbytes for part in held)
+        if size >= ROW_GROUP_BYTES:
+            yield from pa.Table.from_batches(held).combine_chunks().to_batches()
+            held, count, size = [], 0, 0
+    if count:
         yield from pa.Table.from_batches(held).combine_chunks().to_batches()
 
 

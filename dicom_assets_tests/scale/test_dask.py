@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
-import pyarrow.parquet
 import pytest
 
 from dicom_assets.batch import dask_engine
@@ -68,8 +67,8 @@ def _read(work: Work, batch: str, engine: ReadingEngine, settings: Settings | No
     found = []
     for judged in engine.run(judge_chunk, chunks(held.staging, settings or work.settings, held.source, "run")):
         parts = {}
-        for part, parquet in judged.parts.items():
-            rows = pa.parquet.read_table(pa.BufferReader(parquet))
+        for part, arrow in judged.parts.items():
+            rows = pa.ipc.open_file(pa.BufferReader(arrow)).read_all()
             varying = [name for name in ("judged_at", "occurred_at") if name in rows.schema.names]
             parts[part] = rows.drop_columns(varying).to_pylist()
         found.append({"number": judged.number, **parts})
