@@ -50,9 +50,18 @@ ORDER BY study_key, StudyInstanceUID, SeriesInstanceUID, SOPInstanceUID
 
 
 def _newest(table: Table, levels: set[Level], already: set[str]) -> str:
-    """For each DICOM column of a level, the newest value that is not NULL."""
+    """For each DICOM column of a level, the newest value that is not NULL: arg_max passes NULLs over."""
     names = [c.name for c in table.columns if c.name not in already]
-    return ",\n    ".join(f'arg_max("{n}", ({NEWEST})) FILTER ("{n}" IS NOT NULL) AS "{n}"' for n in names)
+    return ",\n    ".join(f'arg_max("{n}", newest) AS "{n}"' for n in names)
+
+
+_RANKED = f"""(
+    -- one row per instance of the touched studies, with its place in the order of versions: comparing this integer for
+    -- each column takes a third of the time that comparing what it stands for takes
+    SELECT *, row_number() OVER (ORDER BY {NEWEST}) AS newest
+    FROM instance
+    SEMI JOIN touched USING (study_key)
+)"""
 
 
 _COUNTED = {"instance_count", "series_count", "patient_count", "size", "first_seen_at", "updated_at", "version_at"}
@@ -68,15 +77,14 @@ SELECT {_list([c.name for c in SERIES.columns])} FROM (
 SELECT
     {_list(grain)},
     any_value(study_key) AS study_key,
-    arg_max(object_id, ({NEWEST})) AS object_id,
+    arg_max(object_id, newest) AS object_id,
     max(version_at) AS version_at,
     count(*) AS instance_count,
     sum(size)::BIGINT AS size,
     min(first_seen_at) AS first_seen_at,
     max(updated_at) AS updated_at,
     {_newest(SERIES, {Level.STUDY, Level.SERIES}, already)}
-FROM instance
-SEMI JOIN touched USING (study_key)
+FROM {_RANKED}
 GROUP BY ALL
 )
 ORDER BY study_key, StudyInstanceUID, SeriesInstanceUID
@@ -106,12 +114,11 @@ described AS (
     SELECT
         {_list(grain)},
         any_value(study_key) AS study_key,
-        arg_max(object_id, ({NEWEST})) AS object_id,
+        arg_max(object_id, newest) AS object_id,
         max(version_at) AS version_at,
         count(DISTINCT (coalesce(trim(PatientID), ''), coalesce(trim(IssuerOfPatientID), ''))) AS patient_count,
         {_newest(STUDY, {Level.STUDY}, already)}
-    FROM instance
-    SEMI JOIN touched USING (study_key)
+    FROM {_RANKED}
     GROUP BY ALL
 )
 SELECT {_list([c.name for c in STUDY.columns])}

@@ -125,8 +125,11 @@ def replace_batches(
             of = pc.is_in(lake.files.get_parquet(f"{name}/{path}", [column])[column], replaced)
             if pc.any(of).as_py():
                 gone.append(index)
-                whole = (pa.Table.from_batches([part]) for part in _stream(lake, table, [path]))
-                kept = (batch for part in whole for batch in _without(part, column, batches).to_batches())
+                kept = (
+                    batch
+                    for group in _stream(lake, table, [path])
+                    for batch in _without(group, column, batches).to_batches()
+                )
                 adds += _put_stream(lake, table, kept)
         return np.array(gone, dtype=np.int64), adds + _put_stream(lake, table, rows())
 
@@ -190,8 +193,8 @@ def put_files(lake: Lake, name: str, rows: pa.Table) -> list[AddAction]:
     return adds
 
 
-def put_file(lake: Lake, table: Table, rows: pa.Table | Iterable[pa.RecordBatch]) -> AddAction:
-    """Writes one Parquet file of a table, row group by row group, and says what it holds."""
+def put_file(lake: Lake, table: Table, rows: pa.Table | Iterable[pa.Table]) -> AddAction:
+    """Writes one Parquet file of a table, of rows or of one row group after the other, and says what it holds."""
     told = range_in_name(rows) if isinstance(rows, pa.Table) else ""
     sink = io.BytesIO()
     schema = table.schema
@@ -200,9 +203,7 @@ def put_file(lake: Lake, table: Table, rows: pa.Table | Iterable[pa.RecordBatch]
     high: dict[str, str] = {}
     count = 0
     looked_up = {column: {"ndv": ROW_GROUP, "fpp": 0.01} for column in bloom_columns(table)}
-    if isinstance(rows, pa.Table):
-        rows = rows.select(schema.names)
-    batches = rows.combine_chunks().to_batches(ROW_GROUP) if isinstance(rows, pa.Table) else rows
+    groups = _row_groups(table, rows.to_batches()) if isinstance(rows, pa.Table) else rows
     # A footer names every column of every row group, and a query opens them all: statistics of columns that nothing is
     # sorted by would only make it longer.
     with pq.ParquetWriter(
@@ -214,14 +215,14 @@ def put_file(lake: Lake, table: Table, rows: pa.Table | Iterable[pa.RecordBatch]
         bloom_filter_options=looked_up or None,
         store_schema=False,
     ) as writer:
-        for batch in batches:
-            count += len(batch)
+        for group in groups:
+            count += len(group)
             for column in keys:
-                ends = pc.min_max(batch[column]).as_py()
+                ends = pc.min_max(group[column]).as_py()
                 if ends["min"] is not None:
                     low[column] = min(low.get(column, ends["min"]), ends["min"])
                     high[column] = max(high.get(column, ends["max"]), ends["max"])
-            writer.write_batch(batch.cast(schema) if batch.schema != schema else batch, ROW_GROUP)
+            writer.write_table(group, len(group))
     data = sink.getvalue()
     path = f"part-{uuid.uuid4()}{told}.zstd.parquet"
     lake.files.put(f"{table.name}/{path}", data)
@@ -296,7 +297,7 @@ def merge_batches(lake: Lake, name: str, merges: Callable[[Extents], Sequence[np
     return done
 
 
-def _stream(lake: Lake, table: Table, paths: Iterable[str]) -> Iterator[pa.RecordBatch]:
+def _stream(lake: Lake, table: Table, paths: Iterable[str]) -> Iterator[pa.Table]:
     """Rows of some files one after the other, cut into full row groups."""
 
     def rows() -> Iterator[pa.RecordBatch]:
@@ -307,23 +308,22 @@ def _stream(lake: Lake, table: Table, paths: Iterable[str]) -> Iterator[pa.Recor
     return _row_groups(table, rows())
 
 
-def _row_groups(table: Table, rows: Iterable[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
+def _row_groups(table: Table, rows: Iterable[pa.RecordBatch]) -> Iterator[pa.Table]:
     """The same rows, cut into row groups: full ones as far as ROW_GROUP_BYTES allows."""
+    names = table.schema.names
     held: list[pa.RecordBatch] = []
     count = size = 0
     for batch in rows:
-        held.append(batch if batch.schema == table.schema else batch.cast(table.schema))
-        count, size = count + len(batch), size + batch.nbytes
-        while count >= ROW_GROUP:
-            whole = pa.Table.from_batches(held).combine_chunks()
-            yield from whole.slice(0, ROW_GROUP).to_batches()
+        own = batch if batch.schema.names == names else batch.select(names)
+        held.append(own if own.schema == table.schema else own.cast(table.schema))
+        count, size = count + len(batch), size + own.nbytes
+        while count >= ROW_GROUP or size >= ROW_GROUP_BYTES:
+            whole = pa.Table.from_batches(held)
+            yield whole.slice(0, ROW_GROUP)
             held = whole.slice(ROW_GROUP).to_batches()
             count, size = sum(map(len, held)), sum(part.nbytes for part in held)
-        if size >= ROW_GROUP_BYTES:
-            yield from pa.Table.from_batches(held).combine_chunks().to_batches()
-            held, count, size = [], 0, 0
     if count:
-        yield from pa.Table.from_batches(held).combine_chunks().to_batches()
+        yield pa.Table.from_batches(held)
 
 
 def _without(rows: pa.Table, column: str, keys: Sequence[str]) -> pa.Table:
