@@ -16,7 +16,7 @@ import duckdb
 
 from dicom_assets.batch.checks import CheckContext, CheckResult, NamedRule
 from dicom_assets.batch.publish import touched_studies
-from dicom_assets.lake.query import connect
+from dicom_assets.lake.query import connect, scan
 from dicom_assets.lake.studies import study_scope
 
 SHOWN = 20
@@ -84,7 +84,8 @@ def fhir_instances_equal_instances(context: CheckContext) -> CheckResult:
 
 def reports_equal_records(context: CheckContext) -> CheckResult:
     """DiagnosticReports of the batch in clinical = rows of diagnostic_report."""
-    with connect(context.lake, ["clinical", "diagnostic_report"]) as connection:
+    tables = ["clinical", "diagnostic_report"]
+    with connect(context.lake, tables, within=context.staging.scope(*tables)) as connection:
         return _same(
             connection,
             f"SELECT source, record_key FROM clinical WHERE record_type = 'DiagnosticReport' "
@@ -96,6 +97,10 @@ def reports_equal_records(context: CheckContext) -> CheckResult:
 
 def identifiers_are_unique(context: CheckContext) -> CheckResult:
     """No integer that the batch gave out stands for two things."""
+    scope = context.staging.scope("omop_identifier")
+    with connect(context.lake, ["omop_identifier"], within=scope) as connection:
+        if not connection.execute("SELECT count(*) FROM omop_identifier").fetchall()[0][0]:
+            return CheckResult(True, 0, 0)
     with connect(context.lake, ["omop_identifier"]) as connection:
         rows = connection.execute(
             f"""
@@ -109,7 +114,10 @@ def identifiers_are_unique(context: CheckContext) -> CheckResult:
 
 def occurrences_equal_series(context: CheckContext) -> CheckResult:
     """Rows of image_occurrence = series, those of the other sources of a study among them."""
-    with _settled(context, "series", "image_occurrence_origin", "image_occurrence") as connection:
+    with _settled(context, "series", "image_occurrence_origin") as connection:
+        uids = connection.execute("SELECT DISTINCT StudyInstanceUID FROM image_occurrence_origin").fetchall()
+        made = scan(context.lake, "image_occurrence", within={"image_study_UID": [uid for (uid,) in uids]})
+        connection.execute(f"CREATE TEMP VIEW image_occurrence AS SELECT image_occurrence_id FROM {made}")
         grain = "study_key, source, StudyInstanceUID, SeriesInstanceUID"
         return _same(
             connection,

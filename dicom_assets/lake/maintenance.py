@@ -4,10 +4,11 @@ Belongs here: which files are worth merging, vacuum, both safe beside running ba
 are swapped (`rewrite`), and when maintenance happens.
 
 Two layouts. A table that is replaced by batch keeps its files in the order of the batches: neighbours are merged as
-they pile up, so each file holds a narrow range of batch_id. A table that is replaced by study is a tree over the hash
-study_key with eight branches a node: files fall in at the root, where they span all studies, and are handed down a
-level when a node is full, until files of `file_rows` rows hold a narrow range of studies each. A merge never takes
-more than a few hundred thousand rows, whatever the size of the table, and a row is rewritten once a level.
+they pile up, so each file holds a narrow range of batch_id. Any other table, mostly one that is replaced by
+study, is a tree over the places of its rows (`keys.place`: the hash study_key) with eight branches a node: files fall
+in at the root, where they span all studies, and are handed down a level when a node is full, until files of
+`file_rows` rows hold a narrow range of studies each. A merge never takes more than a few hundred thousand rows,
+whatever the size of the table, and a row is rewritten once a level.
 """
 
 from __future__ import annotations
@@ -81,7 +82,7 @@ def tidy(lake: Lake, name: str, at_most: int = 1) -> int:
             if table.replaced_by == "batch_id":
                 merged = merge_batches(lake, name, neighbours)
             else:
-                merged = merge_studies(lake, name, partial(tree_merge, rows_of_file=file_rows(name)))
+                merged = merge_studies(lake, name, partial(tree_merge, rows_of_file=file_rows(name), column=table.replaced_by))
         if not merged:
             return done
     return at_most
@@ -90,7 +91,7 @@ def tidy(lake: Lake, name: str, at_most: int = 1) -> int:
 def _worth_while(name: str, now: Extents) -> bool:
     if TABLES[name].replaced_by == "batch_id":
         return bool(neighbours(now))
-    return tree_merge(now, file_rows(name)) is not None
+    return tree_merge(now, file_rows(name), TABLES[name].replaced_by) is not None
 
 
 def neighbours(now: Extents) -> list[npt.NDArray[np.int64]]:
@@ -135,20 +136,19 @@ def _filled(run: npt.NDArray[np.int64], share: npt.NDArray[np.float64]) -> list[
     return [group for group in groups if len(group) > 1]
 
 
-def tree_merge(now: Extents, rows_of_file: int) -> Merge | None:
-    """The next merge of a table that is replaced by study; None when no node is full.
+def tree_merge(now: Extents, rows_of_file: int, column: str = "study_key") -> Merge | None:
+    """The next merge of a table that is replaced by a column, mostly study_key; None when no node is full.
 
     The tree is as deep as its rows need: a leaf has room for eight files. Rows of an inner node are handed down to its
     branches; those of a leaf are sorted anew.
     """
-    column = next((name for name in ("study_key", *now.low) if name in now.low), None)
-    if column is None or len(now) < 2:
+    if len(now) < 2:
         return None
     depth_of_leaves = 0
     while now.rows.sum() > rows_of_file * 8 ** (depth_of_leaves + 1):
         depth_of_leaves += 1
     nodes: dict[tuple[int, int], list[int]] = defaultdict(list)
-    for index, (low, high) in enumerate(zip(now.low[column], now.high[column], strict=True)):
+    for index, (low, high) in enumerate(zip(*now.span(column), strict=True)):
         nodes[_node(low, high, depth_of_leaves)].append(index)
     for (depth, prefix), files in sorted(nodes.items()):
         rows = int(now.rows[files].sum())
@@ -166,7 +166,7 @@ def tree_merge(now: Extents, rows_of_file: int) -> Merge | None:
 def _node(low: str | None, high: str | None, deepest: int) -> tuple[int, int]:
     """The deepest node whose range holds a file: depth and prefix. A file that says nothing is at the root."""
     try:
-        first, last = int(low or "x", 16), int(high or "x", 16)
+        first, last = (int(one[: _KEY_BITS // 4] if one else "x", 16) for one in (low, high))
     except ValueError:
         return 0, 0
     common = _KEY_BITS - (first ^ last).bit_length()
@@ -175,7 +175,7 @@ def _node(low: str | None, high: str | None, deepest: int) -> tuple[int, int]:
 
 
 def _branches(depth: int, prefix: int) -> list[str]:
-    """The smallest study_key of each branch of a node but the first."""
+    """The smallest place of each branch of a node but the first."""
     shift = _KEY_BITS - _BITS * (depth + 1)
     return [f"{((prefix << _BITS) | branch) << shift:016x}" for branch in range(1, 2**_BITS)]
 

@@ -15,6 +15,7 @@ import random
 import time
 import uuid
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from itertools import chain
 
@@ -31,11 +32,15 @@ from deltalake.transaction import AddAction
 from dicom_assets.lake.delta import COMMIT_TRIES, Lake, bloom_columns, statistics_columns
 from dicom_assets.lake.extents import Extents, extents
 from dicom_assets.lake.files import LakeError
+from dicom_assets.lake.keys import HASHED, place
 from dicom_assets.lake.query import connected, scan
 from dicom_assets.lake.registry import TABLES, Table
 
-_FILE_ROWS = {"instance": 8_192, "series": 2_048, "study": 1_024, "imaging_study": 1_024}
+_FILE_ROWS = {"instance": 8_192, "series": 2_048, "study": 1_024, "imaging_study": 64}
 _OTHER_FILE_ROWS = 2_048
+
+_FILES_AT_ONCE = 4
+"""Files of a table that are rewritten side by side: on Azure most of it is waiting."""
 
 ROW_GROUP = 10_000
 """Rows of a row group: a header of 10 KB in each keeps it at 100 MB in memory."""
@@ -60,23 +65,26 @@ def replace_keys(lake: Lake, name: str, keys: Sequence[str], rows: pa.Table) -> 
     if not keys:
         return
     column = TABLES[name].replaced_by
-    rows = rows.sort_by(column)
+    rows = in_order(rows, column)
 
     def change(table: DeltaTable, now: Extents) -> tuple[npt.NDArray[np.int64], list[AddAction]]:
         candidates = np.flatnonzero(now.may_hold(column, keys))
         found = _holding(lake, name, now, candidates, keys)
         homes = dict(reversed(found))  # a study that stands in several files goes into the first of them
         holding = np.array(sorted({index for _, index in found}), dtype=np.int64)
-        adds: list[AddAction] = []
         placed = pa.array([homes.get(key, -1) for key in rows[column].to_pylist()], pa.int64())
-        for index in holding:
-            own = rows.filter(pc.equal(placed, int(index)))
-            kept = _without(get_file(lake, TABLES[name], str(now.paths[index])), column, keys)
+
+        def rewritten(index: int) -> list[AddAction]:
+            own = rows.filter(pc.equal(placed, index))
+            kept = rows.slice(0, 0)
+            if index >= 0:
+                kept = _without(get_file(lake, TABLES[name], str(now.paths[index])), column, keys)
             merged = _spliced(kept, own, column)
-            adds += [put_file(lake, TABLES[name], part) for part in split(merged, column, file_rows(name))]
-        fresh = rows.filter(pc.equal(placed, -1))
-        adds += [put_file(lake, TABLES[name], part) for part in split(fresh, column, file_rows(name))]
-        return holding, adds
+            return [put_file(lake, TABLES[name], part) for part in split(merged, column, file_rows(name))]
+
+        with ThreadPoolExecutor(_FILES_AT_ONCE) as pool:
+            found_adds = pool.map(rewritten, [*holding.tolist(), -1])
+            return holding, [add for adds in found_adds for add in adds]
 
     swap(lake, name, change, data_change=True)
 
@@ -160,6 +168,9 @@ def put_file(lake: Lake, table: Table, rows: pa.Table | Iterable[pa.RecordBatch]
     low: dict[str, str] = {}
     high: dict[str, str] = {}
     count = 0
+    spread = table.replaced_by not in (*HASHED, "batch_id")
+    first: str | None = None
+    last: str | None = None
     looked_up = {column: {"ndv": ROW_GROUP, "fpp": 0.01} for column in bloom_columns(table)}
     batches = rows.combine_chunks().to_batches(ROW_GROUP) if isinstance(rows, pa.Table) else rows
     # A footer names every column of every row group, and a query opens them all: statistics of columns that nothing is
@@ -175,6 +186,9 @@ def put_file(lake: Lake, table: Table, rows: pa.Table | Iterable[pa.RecordBatch]
     ) as writer:
         for batch in batches:
             count += len(batch)
+            if spread and len(batch):
+                places = _places(batch[table.replaced_by], table.replaced_by)
+                first, last = min([*filter(None, [first]), *places]), max([*filter(None, [last]), *places])
             for column in keys:
                 ends = pc.min_max(batch[column]).as_py()
                 if ends["min"] is not None:
@@ -182,14 +196,27 @@ def put_file(lake: Lake, table: Table, rows: pa.Table | Iterable[pa.RecordBatch]
                     high[column] = max(high.get(column, ends["max"]), ends["max"])
             writer.write_batch(batch.cast(schema) if batch.schema != schema else batch, ROW_GROUP)
     data = sink.getvalue()
-    path = f"part-{uuid.uuid4()}.zstd.parquet"
+    range_of_places = f"{first}-{last}-" if first is not None else ""
+    path = f"part-{range_of_places}{uuid.uuid4()}.zstd.parquet"
     lake.files.put(f"{table.name}/{path}", data)
     stats = {"numRecords": count, "minValues": low, "maxValues": high, "nullCount": dict.fromkeys(low, 0)}
     return AddAction(path, len(data), {}, int(time.time() * 1000), True, json.dumps(stats))
 
 
+def _places(values: pa.Array | pa.ChunkedArray, column: str) -> npt.NDArray[np.object_]:
+    """The places of rows by the column that their table is replaced by."""
+    return np.array([place(column, value) for value in values.to_pylist()], dtype=object)
+
+
+def in_order(rows: pa.Table, column: str) -> pa.Table:
+    """Rows in the order of their places, in which a table that is replaced by this column keeps them."""
+    if column in HASHED:
+        return rows.sort_by(column)
+    return rows.take(pa.array(np.argsort(_places(rows[column], column), kind="stable")))
+
+
 def split(rows: pa.Table, column: str, bound: int) -> Iterator[pa.Table]:
-    """Cuts rows sorted by a column into even parts of about `bound` rows; equal values stay in one part."""
+    """Cuts rows that are in order into even parts of about `bound` rows; equal values stay in one part."""
     if not len(rows):
         return
     parts = -(-len(rows) // bound)
@@ -242,8 +269,8 @@ def merge_studies(lake: Lake, name: str, merges: Callable[[Extents], Merge | Non
         done = merge is not None
         if merge is None:
             return np.empty(0, np.int64), []
-        rows = pa.concat_tables([get_file(lake, table, str(now.paths[i])) for i in merge.files]).sort_by(column)
-        edges = np.searchsorted(np.asarray(rows[column].to_pylist(), dtype=object), list(merge.edges)).tolist()
+        rows = in_order(pa.concat_tables([get_file(lake, table, str(now.paths[i])) for i in merge.files]), column)
+        edges = np.searchsorted(_places(rows[column], column), list(merge.edges)).tolist()
         adds = [
             put_file(lake, table, part)
             for start, end in zip([0, *edges], [*edges, len(rows)], strict=True)
@@ -295,12 +322,12 @@ def _without(rows: pa.Table, column: str, keys: Sequence[str]) -> pa.Table:
 
 
 def _spliced(rows: pa.Table, more: pa.Table, column: str) -> pa.Table:
-    """Rows of a file and more, which are sorted by a column, as one sorted table, without moving single rows."""
-    held = np.asarray(rows[column].to_pylist(), dtype=object)
+    """Rows of a file and more, which are in order, as one table in order, without moving single rows."""
+    held = _places(rows[column], column)
     if (held[1:] < held[:-1]).any():  # a file that another writer made
-        return pa.concat_tables([rows, more]).sort_by(column)
-    values = more[column].to_pylist()
-    places = np.searchsorted(held, values)
+        return in_order(pa.concat_tables([rows, more]), column)
+    values = _places(more[column], column).tolist()
+    places = np.searchsorted(held, np.array(values, dtype=object))
     parts: list[pa.Table] = []
     taken = 0
     for start, end in _runs(values):

@@ -163,6 +163,8 @@ def files(ranges: list[tuple[str | None, str | None, int]], column: str) -> Exte
         np.array([rows * 100 for *_, rows in ranges], dtype=np.int64),
         {column: np.array([low for low, _, _ in ranges], dtype=object)},
         {column: np.array([high for _, high, _ in ranges], dtype=object)},
+        np.full(len(ranges), None, dtype=object),
+        np.full(len(ranges), None, dtype=object),
     )
 
 
