@@ -46,11 +46,14 @@ def _settled(context: CheckContext, *tables: str) -> Iterator[duckdb.DuckDBPyCon
 
 def _same(connection: duckdb.DuckDBPyConnection, expected: str, actual: str, shown: str) -> CheckResult:
     """Holds when two queries give the same rows, each as often; `shown` names what differs, and is no patient data."""
-    wanted = connection.execute(f"SELECT count(*) FROM ({expected})").fetchall()[0][0]
-    got = connection.execute(f"SELECT count(*) FROM ({actual})").fetchall()[0][0]
+    for name, sql in (("expected_rows", expected), ("actual_rows", actual)):
+        connection.execute(f"CREATE TEMP TABLE {name} AS {sql}")  # so that files are opened once
+    wanted, got = connection.execute(
+        "SELECT (SELECT count(*) FROM expected_rows), (SELECT count(*) FROM actual_rows)"
+    ).fetchall()[0]
     differing = connection.execute(
-        f"SELECT DISTINCT {shown} FROM (({expected} EXCEPT ALL {actual}) UNION ALL ({actual} EXCEPT ALL {expected})) "
-        f"LIMIT {SHOWN}"
+        f"SELECT DISTINCT {shown} FROM ((FROM expected_rows EXCEPT ALL FROM actual_rows) "
+        f"UNION ALL (FROM actual_rows EXCEPT ALL FROM expected_rows)) LIMIT {SHOWN}"
     ).fetchall()
     return CheckResult(not differing, wanted, got, [str(one) for (one,) in differing])
 

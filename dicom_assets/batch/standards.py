@@ -158,11 +158,10 @@ def _write_ndjson(lake: Lake, staging: Staging, rows: pa.Table) -> int:
 
 _NAMED = """
 -- one row per name by which a report may call a study that this batch touched, or a resource that it brought
-SELECT study_key AS name FROM imaging_study SEMI JOIN touched USING (study_key)
-UNION SELECT StudyInstanceUID FROM imaging_study SEMI JOIN touched USING (study_key)
-UNION SELECT id FROM imaging_study SEMI JOIN touched USING (study_key)
-UNION SELECT trim(AccessionNumber) FROM imaging_study SEMI JOIN touched USING (study_key)
-UNION SELECT resource_id FROM brought WHERE record_type = 'ImagingStudy'
+SELECT unnest([study_key, StudyInstanceUID, id, trim(AccessionNumber)]) AS name
+FROM imaging_study SEMI JOIN touched USING (study_key)
+UNION ALL
+SELECT resource_id FROM brought WHERE record_type = 'ImagingStudy'
 """
 
 _CALLING = """

@@ -14,8 +14,9 @@ _SPACES = _SPACE + chr(0x3000)
 
 def _text(column: str) -> str:
     """A text without control characters and surrounding space, NULL when nothing is left."""
-    plain = f"translate(\"{column}\", '{_CONTROL}', '')"
-    return f"nullif(trim({plain}, '{_SPACES}'), '')"
+    name = f'"{column}"'
+    slow = f"trim(translate({name}, '{_CONTROL}', ''), '{_SPACES}')"  # ten times as slow, and hardly ever needed
+    return f"nullif(CASE WHEN regexp_matches({name}, '[^ -~]') THEN {slow} ELSE trim({name}) END, '')"
 
 
 _IDENTIFIED = f"coalesce(patient_count, 0) <= 1 AND {_text('PatientID')} IS NOT NULL"
