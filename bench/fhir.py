@@ -1,10 +1,11 @@
 """ImagingStudy resources a second, against the obvious script; and that a batch costs what it touches.
 
 Belongs here: the baseline (one `fhir.resources` model for each element, serialised by pydantic), the same studies built
-by the project, and the publishing of the same few studies in a small and in a large lake. Does not belong here: reading
-files (`ingest`, `reader`).
+by the project, the publishing and checking of the same few studies in lakes of several sizes, and the memory that a
+large Bundle takes. Does not belong here: reading files (`ingest`, `reader`), the lakes (`fhir_lake`).
 
-    python -m bench.fhir [--studies N] [--large INSTANCES] [--json FILE]
+    python -m bench.fhir [--studies N] [--sizes INSTANCES ...] [--json FILE]
+    python -m bench.fhir --bundle ENTRIES
 """
 
 from __future__ import annotations
@@ -14,7 +15,8 @@ import json
 import statistics
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -22,25 +24,22 @@ import orjson
 import pyarrow as pa
 from fhir.resources.R4B.imagingstudy import ImagingStudy
 
-from bench.scale_lake import SOURCE, make, study_keys, study_uid
-from dicom_assets.batch.staging import SCHEMAS, Part, Staging
-from dicom_assets.batch.standards import (
-    publish_coverage,
-    publish_diagnostic_report,
-    publish_identifiers,
-    publish_imaging_study,
-    publish_occurrences,
-)
+from bench.fhir_bundle import print_bundle
+from bench.fhir_lake import STANDARD_TABLES, filled, settings_of, staged, steps
+from bench.scale_lake import PER_BATCH, batch_name
+from dicom_assets.batch.checks import RULES, CheckContext, NamedRule
+from dicom_assets.batch.staging import Staging
+from dicom_assets.batch.standard_checks import STANDARD_RULES
 from dicom_assets.fhir.imaging_study import rows
 from dicom_assets.fhir.mapping import Context
 from dicom_assets.lake.delta import Lake
+from dicom_assets.lake.maintenance import maintain
+from dicom_assets.lake.registry import TABLES
 from dicom_assets.omop import concepts
-from dicom_assets.settings import Settings
-from dicom_assets_tests.fhir.rows import AT, instance, instances, series, series_table, studies, study
+from dicom_assets_tests.fhir.rows import instance, instances, series, series_table, studies, study
 
 SERIES, INSTANCES = 3, 40
 TOUCHED = 20
-SMALL = 20_000
 REPEAT = 3
 
 
@@ -109,53 +108,65 @@ def seconds(work: Callable[[], object]) -> float:
     return statistics.median(taken)
 
 
-def staged(lake: Lake, batch: str, numbers: range) -> Staging:
-    """The staging of a batch that touches these studies of a generated lake."""
-    staging = Staging(lake.files, batch)
-    keys = study_keys(numbers.start, numbers.stop)["study_key"]
-    staging.put(Part.TOUCHED, 0, pa.table({"study_key": sorted(keys.to_pylist())}, schema=SCHEMAS[Part.TOUCHED]))
-    raw = {
-        "batch_id": batch,
-        "object_id": "o",
-        "source": SOURCE,
-        "uri": study_uid(0),
-        "kind": "dicom",
-        "claimed_at": AT,
-    }
-    staging.put(Part.RAW, 0, pa.Table.from_pylist([raw], schema=SCHEMAS[Part.RAW]))
-    return staging
+def rules(lake: Lake, staging: Staging) -> dict[str, Callable[[], object]]:
+    """The checks of the same tables, those of coverage among them."""
+    context = CheckContext(lake, staging)
 
+    def held(rule: NamedRule) -> None:
+        if not rule.rule(context).passed:
+            raise AssertionError(f"{rule.table}.{rule.name} does not hold")
 
-def steps(lake: Lake, staging: Staging, settings: Settings) -> dict[str, Callable[[], object]]:
-    """The publishing of one batch, by asset."""
-    return {
-        "imaging_study": lambda: publish_imaging_study(lake, staging, settings),
-        "diagnostic_report": lambda: publish_diagnostic_report(lake, staging),
-        "omop_identifier": lambda: publish_identifiers(lake, staging, settings),
-        "image_occurrence": lambda: publish_occurrences(lake, staging, settings, "image_occurrence"),
-        "image_occurrence_origin": lambda: publish_occurrences(lake, staging, settings, "image_occurrence_origin"),
-        "mapping_coverage": lambda: publish_coverage(lake),
-    }
+    tables = {*STANDARD_TABLES, "mapping_coverage"}
+    chosen = [rule for rule in (*RULES, *STANDARD_RULES) if rule.table in tables]
+    return {f"check {rule.table}.{rule.name}": partial(held, rule) for rule in chosen}
 
 
 def batch_costs(size: int, folder: Path) -> dict[str, float]:
-    """Seconds for each asset of a batch that touches TOUCHED studies, in a lake of `size` instances."""
-    lake = make(str(folder / f"lake{size}"), size)
-    settings = Settings.model_validate({"lake": lake.uri, "sources": [{"name": SOURCE, "root": "/landing"}]})
-    known = lake.row_count("study")
-    for work in steps(lake, staged(lake, "everything", range(known)), settings).values():
-        work()
-    touched = staged(lake, "some", range(TOUCHED))
-    return {name: seconds(work) for name, work in steps(lake, touched, settings).items()}
+    """Seconds for each step and check of a batch that touches TOUCHED studies, in a lake of `size` instances.
+
+    The batch brings no clinical records. The log of every table is as short as maintenance leaves it.
+    """
+    lake = filled(str(folder / f"lake{size}"), size)
+    for name in TABLES:
+        maintain(lake, name, retention_hours=720)
+    touched = staged(lake, batch_name(size // PER_BATCH), range(TOUCHED))
+    works = {**steps(lake, touched, settings_of(lake)), **rules(lake, touched)}
+    return {name: seconds(work) for name, work in works.items()}
+
+
+def print_costs(costs: Mapping[int, Mapping[str, float]]) -> None:
+    """One line a step, with its growth from the smallest lake."""
+    sizes = [*costs]
+    small = costs[sizes[0]]
+    print(f"a batch that touches {TOUCHED} studies, seconds in lakes of {', '.join(f'{n:,}' for n in sizes)} instances")
+
+    def line(name: str, values: Sequence[float]) -> None:
+        shown = "".join(f"{value:8.3f}" for value in values)
+        growth = "".join(f"   x {value / values[0]:4.2f}" for value in values[1:])
+        print(f"  {name:52}{shown}{growth}")
+
+    for name in small:
+        line(name, [costs[size][name] for size in sizes])
+    checks = [name for name in small if name.startswith("check ")]
+    for title, names in (
+        ("publishing", [name for name in small if name not in checks]),
+        ("checks", checks),
+        ("together", [*small]),
+    ):
+        line(title, [sum(costs[size][name] for name in names) for size in sizes])
 
 
 def main() -> None:
     """Measures and prints."""
-    parser = argparse.ArgumentParser(description=__doc__)
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--studies", type=int, default=200)
-    parser.add_argument("--large", type=int, default=200_000)
+    parser.add_argument("--sizes", type=int, nargs="+", default=[20_000, 200_000], metavar="INSTANCES")
+    parser.add_argument("--bundle", type=int, metavar="ENTRIES", help="memory of ingesting such a Bundle, nothing else")
     parser.add_argument("--json", type=Path)
     arguments = parser.parse_args()
+    if arguments.bundle:
+        print_bundle(arguments.bundle)
+        return
     tables = generated(arguments.studies)
     assert len(ours(tables)) == len(obvious(tables)) == arguments.studies
     baseline, own = seconds(lambda: obvious(tables)), seconds(lambda: ours(tables))
@@ -166,22 +177,10 @@ def main() -> None:
     print(f"  fhir.resources models  {arguments.studies / baseline:8.0f} resources/s")
     print(f"  this project           {arguments.studies / own:8.0f} resources/s   x {baseline / own:.1f}")
     with tempfile.TemporaryDirectory(prefix="bench-fhir-") as folder:
-        small = batch_costs(SMALL, Path(folder))
-        large = batch_costs(arguments.large, Path(folder))
-    print(
-        f"a batch that touches {TOUCHED} studies, seconds in a lake of {SMALL:,} and of {arguments.large:,} instances"
-    )
-    for name in small:
-        print(f"  {name:25}{small[name]:8.3f}{large[name]:8.3f}   x {large[name] / small[name]:.1f}")
-    total = sum(large.values()) / sum(small.values())
-    print(f"  {'together':25}{sum(small.values()):8.3f}{sum(large.values()):8.3f}   x {total:.1f}")
+        costs = {size: batch_costs(size, Path(folder)) for size in arguments.sizes}
+    print_costs(costs)
     if arguments.json:
-        result = {
-            "resources_per_second": arguments.studies / own,
-            "ratio": baseline / own,
-            "small": small,
-            "large": large,
-        }
+        result = {"resources_per_second": arguments.studies / own, "ratio": baseline / own, "costs": costs}
         arguments.json.write_text(json.dumps(result, indent=1), encoding="utf-8")
 
 

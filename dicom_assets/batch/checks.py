@@ -12,6 +12,7 @@ from functools import partial
 
 import duckdb
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from dicom_assets.batch.books import books_of
 from dicom_assets.batch.publish import touched_studies
@@ -215,20 +216,20 @@ def _clinical_version(row: str) -> str:
 
 def clinical_records_accounted(context: CheckContext) -> CheckResult:
     """Clinical records read = rows, plus rows that a newer version has replaced, plus record errors."""
+    staged = context.staging.read(Part.CLINICAL, _CLINICAL_KEYS)
+    errors = pc.sum(pc.equal(context.staging.read(Part.ERRORS, ["code"])["code"], "RECORD_INVALID")).as_py() or 0
+    with connect(context.lake, ["clinical"], within=context.staging.scope("clinical")) as connection:
+        there = _count(connection, "SELECT count(*) FROM clinical")
+    read = len(staged) + errors
+    if not len(staged):
+        return CheckResult(read == there + errors, read, there + errors)
     with connect(context.lake, ["clinical"]) as connection:
-        connection.register("staged", context.staging.read(Part.CLINICAL, _CLINICAL_KEYS))
-        connection.register("errors", context.staging.read(Part.ERRORS))
-        read = _count(
-            connection,
-            "SELECT (SELECT count(*) FROM staged) + (SELECT count(*) FROM errors WHERE code = 'RECORD_INVALID')",
-        )
-        there = _count(connection, f"SELECT count(*) FROM clinical WHERE batch_id = {context.batch}")
+        connection.register("staged", staged)
         newer = (
             "EXISTS (SELECT 1 FROM clinical c WHERE c.file_key = staged.file_key "
             f"AND {_clinical_version('c')} > {_clinical_version('staged')})"
         )
         replaced = _count(connection, f"SELECT count(*) FROM staged WHERE {newer}")
-        errors = _count(connection, "SELECT count(*) FROM errors WHERE code = 'RECORD_INVALID'")
         differing = _ids(
             connection,
             "SELECT DISTINCT object_id FROM staged WHERE NOT EXISTS (SELECT 1 FROM clinical c "

@@ -16,7 +16,7 @@ import duckdb
 
 from dicom_assets.batch.checks import CheckContext, CheckResult, NamedRule
 from dicom_assets.batch.publish import touched_studies
-from dicom_assets.lake.query import connect
+from dicom_assets.lake.query import connect, scan
 from dicom_assets.lake.studies import study_scope
 
 SHOWN = 20
@@ -46,11 +46,14 @@ def _settled(context: CheckContext, *tables: str) -> Iterator[duckdb.DuckDBPyCon
 
 def _same(connection: duckdb.DuckDBPyConnection, expected: str, actual: str, shown: str) -> CheckResult:
     """Holds when two queries give the same rows, each as often; `shown` names what differs, and is no patient data."""
-    wanted = connection.execute(f"SELECT count(*) FROM ({expected})").fetchall()[0][0]
-    got = connection.execute(f"SELECT count(*) FROM ({actual})").fetchall()[0][0]
+    for name, sql in (("expected_rows", expected), ("actual_rows", actual)):
+        connection.execute(f"CREATE TEMP TABLE {name} AS {sql}")  # so that files are opened once
+    wanted, got = connection.execute(
+        "SELECT (SELECT count(*) FROM expected_rows), (SELECT count(*) FROM actual_rows)"
+    ).fetchall()[0]
     differing = connection.execute(
-        f"SELECT DISTINCT {shown} FROM (({expected} EXCEPT ALL {actual}) UNION ALL ({actual} EXCEPT ALL {expected})) "
-        f"LIMIT {SHOWN}"
+        f"SELECT DISTINCT {shown} FROM ((FROM expected_rows EXCEPT ALL FROM actual_rows) "
+        f"UNION ALL (FROM actual_rows EXCEPT ALL FROM expected_rows)) LIMIT {SHOWN}"
     ).fetchall()
     return CheckResult(not differing, wanted, got, [str(one) for (one,) in differing])
 
@@ -84,7 +87,8 @@ def fhir_instances_equal_instances(context: CheckContext) -> CheckResult:
 
 def reports_equal_records(context: CheckContext) -> CheckResult:
     """DiagnosticReports of the batch in clinical = rows of diagnostic_report."""
-    with connect(context.lake, ["clinical", "diagnostic_report"]) as connection:
+    tables = ["clinical", "diagnostic_report"]
+    with connect(context.lake, tables, within=context.staging.scope(*tables)) as connection:
         return _same(
             connection,
             f"SELECT source, record_key FROM clinical WHERE record_type = 'DiagnosticReport' "
@@ -96,6 +100,10 @@ def reports_equal_records(context: CheckContext) -> CheckResult:
 
 def identifiers_are_unique(context: CheckContext) -> CheckResult:
     """No integer that the batch gave out stands for two things."""
+    scope = context.staging.scope("omop_identifier")
+    with connect(context.lake, ["omop_identifier"], within=scope) as connection:
+        if not connection.execute("SELECT count(*) FROM omop_identifier").fetchall()[0][0]:
+            return CheckResult(True, 0, 0)
     with connect(context.lake, ["omop_identifier"]) as connection:
         rows = connection.execute(
             f"""
@@ -109,7 +117,10 @@ def identifiers_are_unique(context: CheckContext) -> CheckResult:
 
 def occurrences_equal_series(context: CheckContext) -> CheckResult:
     """Rows of image_occurrence = series, those of the other sources of a study among them."""
-    with _settled(context, "series", "image_occurrence_origin", "image_occurrence") as connection:
+    with _settled(context, "series", "image_occurrence_origin") as connection:
+        uids = connection.execute("SELECT DISTINCT StudyInstanceUID FROM image_occurrence_origin").fetchall()
+        made = scan(context.lake, "image_occurrence", within={"image_study_UID": [uid for (uid,) in uids]})
+        connection.execute(f"CREATE TEMP VIEW image_occurrence AS SELECT image_occurrence_id FROM {made}")
         grain = "study_key, source, StudyInstanceUID, SeriesInstanceUID"
         return _same(
             connection,

@@ -12,6 +12,7 @@ from typing import Any
 
 import duckdb
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from dicom_assets.batch.publish import touched_studies
 from dicom_assets.batch.staging import Part, Staging
@@ -35,6 +36,7 @@ from dicom_assets.lake.registry import (
     STUDY,
 )
 from dicom_assets.lake.studies import study_scope
+from dicom_assets.lake.subjects import SUBJECTS
 from dicom_assets.omop import concepts, coverage, image_occurrence
 from dicom_assets.omop.identifiers import Domain, Wanted, allocate
 from dicom_assets.omop.maps import IdMaps, load_maps
@@ -57,23 +59,22 @@ _GONE_COLUMNS = ", ".join(
     if column.name not in ("series_count", "instance_count", "patient_count", "first_seen_at", "updated_at")
 )
 _GONE = f"""
--- one row per touched study that has lost its last instance, as its newest object described it
-WITH gone AS (
-    SELECT * EXCLUDE (header) FROM flat_metadata SEMI JOIN touched USING (study_key)
-    WHERE study_key NOT IN (SELECT study_key FROM study)
+-- one row per study of `gone`, which have lost their last instance, as its newest object described it
+WITH rows_of_gone AS (
+    SELECT * EXCLUDE (header) FROM flat_metadata SEMI JOIN gone USING (study_key)
 ),
 seen AS (
     SELECT
         source, StudyInstanceUID, min(ingested_at) AS first_seen_at, max(ingested_at) AS updated_at,
         count(DISTINCT (coalesce(trim(PatientID), ''), coalesce(trim(IssuerOfPatientID), '')))
             FILTER (operation = 'upsert') AS patient_count
-    FROM gone
+    FROM rows_of_gone
     GROUP BY ALL
 )
 SELECT
     {_GONE_COLUMNS}, 0 AS series_count, 0 AS instance_count, patient_count, first_seen_at, updated_at,
     concat_ws('!', uri, member) AS source_file
-FROM gone
+FROM rows_of_gone
 JOIN seen USING (source, StudyInstanceUID)
 WHERE operation = 'upsert'
 QUALIFY row_number() OVER (
@@ -92,31 +93,37 @@ def publish_imaging_study(lake: Lake, staging: Staging, settings: Settings) -> t
     wanted = touched["study_key"].to_pylist()
     if not wanted:
         return 0, 0
-    names = ["study", "series", "instance", "flat_metadata"]
+    names = ["study", "series", "instance"]
     with lake.committing(IMAGING_STUDY.name):
         with connect(lake, names, within=study_scope(lake, names, wanted)) as connection:
             connection.register("touched", touched)
-            built = list(_built(connection, settings))
+            built = list(_built(connection, _STUDIES, settings))
+            gone = arrow(connection, "SELECT study_key FROM touched ANTI JOIN study USING (study_key)")
+        if len(gone):
+            names.append("flat_metadata")
+            scope = study_scope(lake, names, gone["study_key"].to_pylist())
+            with connect(lake, names, within=scope) as connection:
+                connection.register("gone", gone)
+                built += _built(connection, _GONE, settings)
         rows = pa.concat_tables([IMAGING_STUDY.schema.empty_table(), *built])
         lake.replace(IMAGING_STUDY.name, wanted, rows)
     return len(rows), _write_ndjson(lake, staging, rows)
 
 
-def _built(connection: duckdb.DuckDBPyConnection, settings: Settings) -> Iterator[pa.Table]:
+def _built(connection: duckdb.DuckDBPyConnection, sql: str, settings: Settings) -> Iterator[pa.Table]:
     tables = concepts.load(settings.omop.modality_concepts, settings.omop.anatomic_site_concepts)
     context = FhirContext(tables, settings.fhir.issuer_systems)
     schema = pa.schema([*STUDY.schema, pa.field("source_file", pa.string())])
-    for sql in (_STUDIES, _GONE):
-        studies = arrow(connection, sql).select(schema.names).cast(schema).sort_by("study_key")
-        for group in _groups(studies):
-            connection.register("wanted", group.select(["study_key"]))
-            yield imaging.rows(
-                group,
-                _of(connection, SERIES.name, SERIES.schema.names),
-                _of(connection, INSTANCE.name, imaging.INSTANCE_COLUMNS),
-                base=settings.fhir.base,
-                context=context,
-            )
+    studies = arrow(connection, sql).select(schema.names).cast(schema).sort_by("study_key")
+    for group in _groups(studies):
+        connection.register("wanted", group.select(["study_key"]))
+        yield imaging.rows(
+            group,
+            _of(connection, SERIES.name, SERIES.schema.names),
+            _of(connection, INSTANCE.name, imaging.INSTANCE_COLUMNS),
+            base=settings.fhir.base,
+            context=context,
+        )
 
 
 def _of(connection: duckdb.DuckDBPyConnection, name: str, columns: Sequence[str]) -> pa.Table:
@@ -150,55 +157,52 @@ def _write_ndjson(lake: Lake, staging: Staging, rows: pa.Table) -> int:
 
 
 _NAMED = """
--- one row per name by which a report may call a study that this batch touched
-SELECT study_key AS name FROM touched
-UNION ALL SELECT StudyInstanceUID FROM imaging_study SEMI JOIN touched USING (study_key)
-UNION ALL SELECT id FROM imaging_study SEMI JOIN touched USING (study_key)
-UNION ALL SELECT trim(AccessionNumber) FROM imaging_study SEMI JOIN touched USING (study_key)
-UNION ALL SELECT resource_id FROM clinical WHERE record_type = 'ImagingStudy' AND batch_id = $1
+-- one row per name by which a report may call a study that this batch touched, or a resource that it brought
+SELECT unnest([study_key, StudyInstanceUID, id, trim(AccessionNumber)]) AS name
+FROM imaging_study SEMI JOIN touched USING (study_key)
+UNION ALL
+SELECT resource_id FROM brought WHERE record_type = 'ImagingStudy'
 """
 
-_AFFECTED_REPORTS = """
--- one row per report that arrived with the batch, or that names or is linked to what it touched
-SELECT record_key FROM clinical WHERE record_type = 'DiagnosticReport' AND batch_id = $1
-UNION
-SELECT record_key
-FROM (
-    SELECT record_key, unnest(list_concat(
+_CALLING = """
+-- one row per report that names or is linked to what the batch touched
+SELECT record_key, batch_id FROM (
+    SELECT record_key, batch_id, unnest(list_concat(
         list_concat(study_uids, accession_numbers),
         list_concat([regexp_replace(r, '^.*/', '') FOR r IN imaging_studies], study_keys)
     )) AS name
     FROM diagnostic_report
 )
 SEMI JOIN named USING (name)
-UNION
-SELECT diagnostic_report.record_key
+"""
+
+_OTHER_PATIENT = """
+-- one row per report whose record has come to another patient
+SELECT diagnostic_report.record_key, diagnostic_report.batch_id
 FROM diagnostic_report JOIN clinical USING (source, record_key)
 WHERE (diagnostic_report.PatientID, diagnostic_report.IssuerOfPatientID)
     IS DISTINCT FROM (clinical.PatientID, clinical.IssuerOfPatientID)
 """
 
-_LINKABLE = """
+_LINKABLE = f"""
 -- one row per study that reports can be linked to
 SELECT
     study_key, StudyInstanceUID AS uid, source, AccessionNumber AS accession, PatientID AS patient,
     IssuerOfPatientID AS issuer, subject_state = 'conflict' AS has_conflict
-FROM imaging_study
-WHERE NOT is_deleted AND (
-    StudyInstanceUID IN (FROM names) OR trim(AccessionNumber) IN (FROM names)
+FROM ({SUBJECTS})
+WHERE StudyInstanceUID IN (FROM names) OR AccessionNumber IN (FROM names)
     OR StudyInstanceUID IN (SELECT uid FROM resources)
-)
 """
 
 _RESOURCES = """
--- one row per ImagingStudy resource that a report names, the lake's own or one that arrived, with its study
-SELECT id, StudyInstanceUID AS uid FROM imaging_study WHERE id IN (FROM names)
+-- one row per ImagingStudy resource that a report refers to, the lake's own or one that arrived, with its study
+SELECT id, StudyInstanceUID AS uid FROM imaging_study WHERE id IN (FROM referred)
 UNION ALL
 SELECT resource_id, regexp_replace(identifier ->> 'value', '^urn:oid:', '')
 FROM (
     SELECT resource_id, unnest(from_json(record_values -> 'identifier', '["json"]')) AS identifier
     FROM clinical
-    WHERE record_type = 'ImagingStudy' AND resource_id IN (FROM names)
+    WHERE record_type = 'ImagingStudy' AND resource_id IN (FROM referred)
 )
 WHERE identifier ->> 'system' = 'urn:dicom:uid'
 """
@@ -207,31 +211,85 @@ WHERE identifier ->> 'system' = 'urn:dicom:uid'
 def publish_diagnostic_report(lake: Lake, staging: Staging) -> int:
     """Publishes the batch's reports, and links anew those that its studies concern; how many rows changed.
 
-    A report may arrive before its study or after it: whoever comes later makes the link.
+    A report may arrive before its study or after it: whoever comes later makes the link. What is opened follows from
+    what the batch brings: studies or ImagingStudy resources, by which reports may be called; Patients, to whom reports
+    may have come; reports.
     """
-    names = ["clinical", "imaging_study", "diagnostic_report"]
     with lake.committing(DIAGNOSTIC_REPORT.name):
-        with connect(lake, names) as connection:
-            connection.register("touched", touched_studies(staging))
-            connection.execute(f"CREATE TEMP TABLE named AS {_NAMED}", [staging.batch_id])
-            connection.execute(f"CREATE TEMP TABLE affected AS {_AFFECTED_REPORTS}", [staging.batch_id])
-            found = connection.execute("SELECT record_key FROM affected ORDER BY ALL").fetchall()
-            affected = [key for (key,) in found]
-            records = arrow(
-                connection,
-                "SELECT * FROM clinical SEMI JOIN affected USING (record_key) "
-                "WHERE record_type = 'DiagnosticReport' ORDER BY batch_id, object_id, record",
-            ).select(CLINICAL.schema.names)
-            read = reports.read(records)
-            connection.register("names", pa.table({"name": pa.array(sorted(reports.names(read)), pa.string())}))
-            connection.execute(f"CREATE TEMP TABLE resources AS {_RESOURCES}")
-            studies = Studies.of(
-                (Study(**row) for row in arrow(connection, _LINKABLE).to_pylist()),
-                connection.execute("FROM resources").fetchall(),
-            )
-        rows = reports.linked(read, studies)
-        lake.replace(DIAGNOSTIC_REPORT.name, affected, rows)
-    return len(rows)
+        affected = _affected_reports(lake, staging)
+        if not affected:
+            return 0
+        read = reports.read(_records(lake, affected))
+        rows = reports.linked(read, _linkable(lake, read))
+        changed = _changed(lake, rows)
+        lake.replace(DIAGNOSTIC_REPORT.name, changed["record_key"].to_pylist(), changed)
+    return len(changed)
+
+
+def _affected_reports(lake: Lake, staging: Staging) -> set[tuple[str, str]]:
+    """The reports to link anew: each record_key with a batch whose rows of `clinical` may hold the record."""
+    brought = staging.read(Part.CLINICAL, ["record_type", "record_key", "resource_id"])
+    kinds = set(brought["record_type"].unique().to_pylist())
+    touched = touched_studies(staging)
+    wanted = touched["study_key"].to_pylist()
+    found: list[tuple[str, str]] = []
+    if wanted or "ImagingStudy" in kinds:
+        names = [IMAGING_STUDY.name, DIAGNOSTIC_REPORT.name]
+        with connect(lake, names, within=study_scope(lake, names, wanted)) as connection:
+            connection.register("touched", touched)
+            connection.register("brought", brought)
+            connection.execute(f"CREATE TEMP TABLE named AS {_NAMED}")
+            found += connection.execute(_CALLING).fetchall()
+    if "Patient" in kinds:
+        with connect(lake, [DIAGNOSTIC_REPORT.name, CLINICAL.name]) as connection:
+            found += connection.execute(_OTHER_PATIENT).fetchall()
+    own = brought.filter(pc.equal(brought["record_type"], "DiagnosticReport"))["record_key"].to_pylist()
+    return {*found, *((key, staging.batch_id) for key in own)}
+
+
+def _records(lake: Lake, affected: set[tuple[str, str]]) -> pa.Table:
+    """The records of reports, from the batches that hold them.
+
+    A record that another batch has replaced just now is left to that batch, which links it itself.
+    """
+    scope = {CLINICAL.name: {"batch_id": {batch for _, batch in affected}}}
+    with connect(lake, [CLINICAL.name], within=scope) as connection:
+        connection.register("affected", pa.table({"record_key": pa.array([key for key, _ in affected], pa.string())}))
+        return arrow(
+            connection,
+            "SELECT * FROM clinical SEMI JOIN affected USING (record_key) "
+            "WHERE record_type = 'DiagnosticReport' ORDER BY batch_id, object_id, record",
+        ).select(CLINICAL.schema.names)
+
+
+def _linkable(lake: Lake, read: Sequence[Mapping[str, Any]]) -> Studies:
+    """The studies that reports name, looked up in narrow columns."""
+
+    def texts(values: set[str]) -> pa.Table:
+        return pa.table({"name": pa.array(sorted(values), pa.string())})
+
+    referred = reports.referred(read)
+    names = [STUDY.name, *([IMAGING_STUDY.name, CLINICAL.name] if referred else [])]
+    with connect(lake, names) as connection:
+        connection.register("names", texts(reports.names(read)))
+        connection.register("referred", texts(referred))
+        nothing = "SELECT NULL::VARCHAR AS id, NULL::VARCHAR AS uid WHERE false"
+        connection.execute(f"CREATE TEMP TABLE resources AS {_RESOURCES if referred else nothing}")
+        return Studies.of(
+            (Study(**row) for row in arrow(connection, _LINKABLE).to_pylist()),
+            connection.execute("FROM resources").fetchall(),
+        )
+
+
+def _changed(lake: Lake, rows: pa.Table) -> pa.Table:
+    """Those rows of diagnostic_report that the table does not have as they are: most reports stay as they were."""
+    scope = {DIAGNOSTIC_REPORT.name: {"record_key": rows["record_key"].to_pylist()}}
+    with connect(lake, [DIAGNOSTIC_REPORT.name], within=scope) as connection:
+        there = arrow(connection, "FROM diagnostic_report").select(rows.column_names).cast(rows.schema)
+    had: dict[str, list[dict[str, Any]]] = {}
+    for row in there.to_pylist():
+        had.setdefault(row["record_key"], []).append(row)
+    return rows.filter(pa.array([had.get(row["record_key"]) != [row] for row in rows.to_pylist()], pa.bool_()))
 
 
 @dataclass(frozen=True)
@@ -243,7 +301,9 @@ class Occurrences:
     maps: IdMaps
 
 
-_SERIES = """
+_ORDER = "study.first_seen_at, series.study_key, series.SeriesNumber NULLS LAST, series.SeriesInstanceUID"
+
+_SERIES = f"""
 -- one row per series of the studies that the batch touched, in whatever source, with what OMOP needs besides
 WITH objects AS (
     SELECT
@@ -254,17 +314,26 @@ WITH objects AS (
     FROM instance SEMI JOIN wanted USING (study_key)
     GROUP BY ALL
 )
-SELECT series.*, study.patient_count, objects.uris, objects.AcquisitionDate, objects.ContentDate
+SELECT {{columns}}, study.patient_count, objects.uris, objects.AcquisitionDate, objects.ContentDate
 FROM series
 SEMI JOIN wanted USING (study_key)
 JOIN study USING (study_key, source, StudyInstanceUID)
 LEFT JOIN objects USING (source, StudyInstanceUID, SeriesInstanceUID)
-ORDER BY study.first_seen_at, series.study_key, series.SeriesNumber NULLS LAST, series.SeriesInstanceUID
+ORDER BY {_ORDER}
+"""
+
+_SERIES_KEYS = f"""
+-- one row per series of the studies that the batch touched, in whatever source, with what ids are made from
+SELECT {{columns}}, study.patient_count
+FROM series
+SEMI JOIN wanted USING (study_key)
+JOIN study USING (study_key, source, StudyInstanceUID)
+ORDER BY {_ORDER}
 """
 
 
-def occurrences(lake: Lake, staging: Staging, settings: Settings) -> Occurrences:
-    """What image_occurrence of the touched studies is made from.
+def occurrences(lake: Lake, staging: Staging, settings: Settings, *, keys_only: bool = False) -> Occurrences:
+    """What image_occurrence of the touched studies is made from; keys_only: what their ids are made from.
 
     A study that several sources hold is one study for OMOP, which has no sources: all of them are rebuilt together.
     Raises MappingError.
@@ -272,28 +341,43 @@ def occurrences(lake: Lake, staging: Staging, settings: Settings) -> Occurrences
     touched = touched_studies(staging)
     if not len(touched):
         return Occurrences((), (), IdMaps())
-    scope = study_scope(lake, ["flat_metadata"], touched["study_key"].to_pylist())
-    with connect(lake, ["flat_metadata"], within=scope) as connection:
-        connection.register("touched", touched)
-        pairs = connection.execute(
-            "SELECT DISTINCT source, StudyInstanceUID FROM flat_metadata SEMI JOIN touched USING (study_key)"
-        ).fetchall()
+    pairs = _studies(lake, touched)
     uids = sorted({uid for _, uid in pairs})
     sources = {source for source, _ in pairs} | {source.name for source in settings.sources}
     wanted = sorted({keys.study_key(source, uid) for source in sources for uid in uids})
-    names = ["study", "series", "instance"]
+    sql, columns, names = _SERIES_KEYS, image_occurrence.KEY_COLUMNS, ["study", "series"]
+    if not keys_only:
+        sql, columns, names = _SERIES, image_occurrence.SERIES_COLUMNS, [*names, "instance"]
+    listed = ", ".join(f'series."{column}"' for column in columns)
     with connect(lake, names, within=study_scope(lake, names, wanted)) as connection:
         connection.register("wanted", pa.table({"study_key": pa.array(wanted, pa.string())}))
-        series = arrow(connection, _SERIES).to_pylist()
+        series = arrow(connection, sql.format(columns=listed)).to_pylist()
     return Occurrences(uids, series, _maps(settings.omop))
+
+
+def _studies(lake: Lake, touched: pa.Table) -> set[tuple[str, str]]:
+    """Source and StudyInstanceUID of the touched studies; of those that are gone flat_metadata knows them."""
+    found: set[tuple[str, str]] = set()
+    for name in ("study", "flat_metadata"):
+        with connect(lake, [name], within=study_scope(lake, [name], touched["study_key"].to_pylist())) as connection:
+            connection.register("touched", touched)
+            rows = connection.execute(
+                f"SELECT DISTINCT study_key, source, StudyInstanceUID FROM {name} SEMI JOIN touched USING (study_key)"
+            ).fetchall()
+        found |= {(source, uid) for _, source, uid in rows}
+        seen = pa.array([key for key, *_ in rows], pa.string())
+        touched = touched.filter(pc.invert(pc.is_in(touched["study_key"], seen)))
+        if not len(touched):
+            break
+    return found
 
 
 def _maps(settings: OmopSettings) -> IdMaps:
     return load_maps(settings.person_map, settings.visit_map, settings.procedure_map)
 
 
-def _known(lake: Lake, wanted: Sequence[Wanted]) -> tuple[dict[Wanted, int], dict[str, int]]:
-    """Ids that were given out for these keys, and by domain the one that was given out last."""
+def _known(lake: Lake, wanted: Sequence[Wanted]) -> dict[Wanted, int]:
+    """Ids that were given out for these keys."""
     asked = pa.table(
         {"domain": [str(domain) for domain, _ in wanted], "natural_key": [key for _, key in wanted]},
         schema=pa.schema([pa.field("domain", pa.string()), pa.field("natural_key", pa.string())]),
@@ -303,25 +387,33 @@ def _known(lake: Lake, wanted: Sequence[Wanted]) -> tuple[dict[Wanted, int], dic
         known = connection.execute(
             "SELECT domain, natural_key, id FROM omop_identifier SEMI JOIN asked USING (domain, natural_key)"
         ).fetchall()
+    return {(domain, key): number for domain, key, number in known}
+
+
+def _last(lake: Lake) -> dict[str, int]:
+    """By domain the id that was given out last."""
+    with connect(lake, [OMOP_IDENTIFIER.name]) as connection:
         last = connection.execute(
             f"SELECT domain, CASE WHEN domain = {quoted(Domain.IMAGE)} THEN max(id) ELSE min(id) END "
             "FROM omop_identifier GROUP BY domain"
         ).fetchall()
-    return {(domain, key): number for domain, key, number in known}, dict(last)
+    return dict(last)
 
 
-def _identified(lake: Lake, batch_id: str, wanted: Sequence[Wanted]) -> tuple[dict[Wanted, int], int]:
+def _identified(lake: Lake, staging: Staging, wanted: Sequence[Wanted]) -> tuple[dict[Wanted, int], int]:
     """The ids of these keys, and how many had to be given out for it. Raises IdentifiersExhausted."""
+    known = _known(lake, wanted)
+    if known.keys() >= set(wanted):
+        return known, 0
     with lake.committing(OMOP_IDENTIFIER.name):
-        known, last = _known(lake, wanted)
-        fresh = allocate(wanted, known, last, batch_id)
+        known = _known(lake, wanted)
+        fresh = allocate(wanted, known, _last(lake), staging.batch_id)
         if len(fresh):
-            scope = {OMOP_IDENTIFIER.name: {"batch_id": [batch_id]}}
+            scope = staging.scope(OMOP_IDENTIFIER.name)
             with connect(lake, [OMOP_IDENTIFIER.name], within=scope) as connection:
                 own = arrow(connection, "SELECT * FROM omop_identifier").cast(OMOP_IDENTIFIER.schema)
-            lake.replace(OMOP_IDENTIFIER.name, [batch_id], pa.concat_tables([own, fresh]))
-    known |= {(row["domain"], row["natural_key"]): row["id"] for row in fresh.to_pylist()}
-    return known, len(fresh)
+            lake.replace(OMOP_IDENTIFIER.name, [staging.batch_id], pa.concat_tables([own, fresh]))
+    return known | {(row["domain"], row["natural_key"]): row["id"] for row in fresh.to_pylist()}, len(fresh)
 
 
 def publish_identifiers(lake: Lake, staging: Staging, settings: Settings) -> int:
@@ -330,9 +422,9 @@ def publish_identifiers(lake: Lake, staging: Staging, settings: Settings) -> int
     An id once given out stays, whatever becomes of the batch: rows are added, never replaced by others. Raises
     MappingError, IdentifiersExhausted.
     """
-    found = occurrences(lake, staging, settings)
+    found = occurrences(lake, staging, settings, keys_only=True)
     wanted = image_occurrence.wanted(found.series, found.maps)
-    return _identified(lake, staging.batch_id, wanted)[1] if wanted else 0
+    return _identified(lake, staging, wanted)[1] if wanted else 0
 
 
 def publish_occurrences(lake: Lake, staging: Staging, settings: Settings, name: str) -> int:
@@ -345,10 +437,7 @@ def publish_occurrences(lake: Lake, staging: Staging, settings: Settings, name: 
         found = occurrences(lake, staging, settings)
         if not found.uids:
             return 0
-        wanted = image_occurrence.wanted(found.series, found.maps)
-        ids, _ = _known(lake, wanted)
-        if not ids.keys() >= set(wanted):
-            ids, _ = _identified(lake, staging.batch_id, wanted)
+        ids, _ = _identified(lake, staging, image_occurrence.wanted(found.series, found.maps))
         context = image_occurrence.Context(tables, found.maps, settings.omop.wadors_base)
         made = image_occurrence.rows(found.series, ids, context)
         if name == IMAGE_OCCURRENCE.name:

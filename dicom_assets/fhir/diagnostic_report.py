@@ -184,16 +184,20 @@ def read(records: pa.Table) -> list[dict[str, Any]]:
 
 
 def names(found: Iterable[Row]) -> set[str]:
-    """Everything that reports call studies: ids of resources, UIDs, accession numbers."""
+    """The UIDs and accession numbers by which reports call studies."""
     called: set[str] = set()
     for report in found:
-        literals = [relative_reference(reference) for reference in report["imaging_studies"]]
-        called.update(literal[1] for literal in literals if literal)
         called.update(report["study_uids"], report["accession_numbers"])
     return called
 
 
+def referred(found: Iterable[Row]) -> set[str]:
+    """The ids of resources that reports refer to."""
+    literals = [relative_reference(reference) for report in found for reference in report["imaging_studies"]]
+    return {literal[1] for literal in literals if literal}
+
+
 def linked(found: Iterable[Row], studies: Studies) -> pa.Table:
-    """Rows of `diagnostic_report`. studies: those that `names` asks for."""
+    """Rows of `diagnostic_report`. studies: those that `names` and `referred` ask for."""
     made = [{**report, **link(report, studies)} for report in found]
     return pa.Table.from_pylist(made, schema=DIAGNOSTIC_REPORT.schema)

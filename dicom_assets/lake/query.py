@@ -19,6 +19,7 @@ from dicom_assets.lake import datasets, members
 from dicom_assets.lake.delta import Lake, NoSuchVersion
 from dicom_assets.lake.extents import Within, extents
 from dicom_assets.lake.files import LakeError
+from dicom_assets.lake.positions import order_of, placed, positions
 from dicom_assets.lake.registry import TABLES
 from dicom_assets.lake.remote import PROTOCOL
 from dicom_assets.settings import UserError
@@ -101,9 +102,12 @@ def scan(
             files = lake.table(name, at).file_uris()
         else:
             known = lake.extents(name) if at is None else extents(lake.table(name, at))
-            paths = known.paths[known.within(within)].tolist()
-            if "study_key" in within and TABLES[name].replaced_by == "study_key":
-                held = members.holders(lake, name, paths, within["study_key"])
+            may, key = known.within(within), TABLES[name].replaced_by
+            if key in within and key != "batch_id":
+                may &= placed(name, known).may_hold(order_of(name), positions(name, within[key]))
+            paths = known.paths[may].tolist()
+            if key in within and key != "batch_id":
+                held = members.holders(lake, name, paths, within[key])
                 paths = [path for path, keys in zip(paths, held, strict=True) if keys.any()]
     if paths is not None:
         files = [f"{lake.location(name)}/{path}" for path in paths]

@@ -40,7 +40,7 @@ _FILE_ROWS = {
     "instance": 16_384,
     "series": 4_096,
     "study": 2_048,
-    "imaging_study": 256,  # a resource names every instance of its study
+    "imaging_study": 128,  # a resource names every instance of its study
     "image_occurrence": 8_192,
     "image_occurrence_origin": 8_192,
 }

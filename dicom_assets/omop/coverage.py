@@ -3,8 +3,8 @@
 Belongs here: what is counted, and the rule by which imaging and clinical patients are the same. Does not belong here:
 thresholds of the check, the commit.
 
-Counting reads narrow columns of the whole lake: the one cost of a batch, besides the look-up of ids, that grows with
-it.
+Counting reads narrow columns of the whole lake, of `study` instead of the resources: the one cost of a batch, besides
+the look-ups of ids and of names, that grows with it.
 """
 
 from __future__ import annotations
@@ -16,8 +16,9 @@ import duckdb
 import pyarrow as pa
 
 from dicom_assets.lake.registry import MAPPING_COVERAGE
+from dicom_assets.lake.subjects import SUBJECTS
 
-TABLES = ("imaging_study", "diagnostic_report", "image_occurrence", "image_occurrence_origin", "clinical")
+TABLES = ("study", "diagnostic_report", "image_occurrence", "image_occurrence_origin", "clinical")
 """Tables that the counting reads."""
 
 RANKED = 20
@@ -27,8 +28,8 @@ SAME_PATIENT = """
 -- one row for each pair (imaging patient, clinical patient) that is one person
 WITH imaging AS (
     SELECT DISTINCT trim(PatientID) AS id, nullif(trim(IssuerOfPatientID), '') AS issuer
-    FROM imaging_study
-    WHERE NOT is_deleted AND trim(PatientID) <> ''
+    FROM subjects
+    WHERE trim(PatientID) <> ''
 ),
 recorded AS (
     SELECT DISTINCT trim(PatientID) AS id, nullif(trim(IssuerOfPatientID), '') AS issuer
@@ -70,15 +71,15 @@ SELECT 'studies with clinical records', count(*) FILTER (EXISTS (
     SELECT 1 FROM same_patient AS p
     WHERE p.id = trim(s.PatientID) AND p.imaging_issuer IS NOT DISTINCT FROM nullif(trim(s.IssuerOfPatientID), '')
 )), count(*)
-FROM imaging_study AS s WHERE NOT is_deleted
+FROM subjects AS s
 UNION ALL
 SELECT 'studies with one known patient', count(*) FILTER (subject_state = 'identified'), count(*)
-FROM imaging_study WHERE NOT is_deleted
+FROM subjects
 UNION ALL
 SELECT 'studies with reports', count(*) FILTER (
     study_key IN (SELECT unnest(study_keys) FROM diagnostic_report)
 ), count(*)
-FROM imaging_study WHERE NOT is_deleted
+FROM subjects
 UNION ALL
 SELECT 'reports linked to a study', count(*) FILTER (link_state = 'linked'), count(*) FROM diagnostic_report
 UNION ALL
@@ -112,7 +113,7 @@ WITH counted AS (
     FROM image_occurrence_origin WHERE person_from <> 'mapping' GROUP BY ALL
     UNION ALL
     SELECT 'studies with one known patient', subject_state, count(*)
-    FROM imaging_study WHERE NOT is_deleted AND subject_state <> 'identified' GROUP BY ALL
+    FROM subjects WHERE subject_state <> 'identified' GROUP BY ALL
     UNION ALL
     SELECT 'reports linked to a study', link_state, count(*)
     FROM diagnostic_report WHERE link_state <> 'linked' GROUP BY ALL
@@ -139,6 +140,7 @@ class Measure:
 
 def coverage(connection: duckdb.DuckDBPyConnection) -> pa.Table:
     """Rows of `mapping_coverage`. connection: holds TABLES as views."""
+    connection.execute(f"CREATE OR REPLACE TEMP TABLE subjects AS {SUBJECTS}")
     connection.execute(f"CREATE OR REPLACE TEMP TABLE same_patient AS {SAME_PATIENT}")
     rows = []
     for name, mapped, total in connection.execute(_MEASURES).fetchall():

@@ -29,6 +29,30 @@ NO_DATE = date(1970, 1, 1)
 DATES = ("SeriesDate", "StudyDate", "PerformedProcedureStepStartDate", "AcquisitionDate", "ContentDate")
 """Attributes that may give the date, best first; the last two are the earliest that an instance gives."""
 
+KEY_COLUMNS = (
+    "source",
+    "study_key",
+    "StudyInstanceUID",
+    "SeriesInstanceUID",
+    "PatientID",
+    "IssuerOfPatientID",
+    "AccessionNumber",
+)
+"""Columns of `series` that ids are made from."""
+
+SERIES_COLUMNS = (
+    *KEY_COLUMNS,
+    "Modality",
+    "BodyPartExamined",
+    "Laterality",
+    "anatomic_region_code",
+    "anatomic_region_scheme",
+    "SeriesDate",
+    "StudyDate",
+    "PerformedProcedureStepStartDate",
+)
+"""Columns of `series` that rows are made from."""
+
 MAPPING: Sequence[tuple[str, str, str]] = (
     ("image_occurrence_id", "", "the next free integer, given out once for each series"),
     (
@@ -85,7 +109,7 @@ class Keys:
 
 
 def keys_of(series: Row) -> Keys:
-    """Natural keys of a row of SERIES_COLUMNS."""
+    """Natural keys of a row of KEY_COLUMNS with patient_count of its study."""
     person = person_key(
         series["source"],
         series["PatientID"],
@@ -132,7 +156,7 @@ def _surrogates(keys: Keys) -> dict[Domain, str]:
 def rows(series: Sequence[Row], ids: Mapping[Wanted, int], context: Context) -> tuple[pa.Table, pa.Table]:
     """Rows of `image_occurrence` and of `image_occurrence_origin`, one each for every series, in its order.
 
-    series: rows of `series` with patient_count of their study, `uris` of their instances, AcquisitionDate and
+    series: SERIES_COLUMNS with patient_count of their study, `uris` of their instances, AcquisitionDate and
     ContentDate (the earliest). ids: everything that `wanted` asked for.
     """
     occurrences, origins = [], []

@@ -36,8 +36,7 @@ def shares(connection: duckdb.DuckDBPyConnection) -> dict[str, tuple[int, int]]:
 
 
 def study(key: str, patient: str | None, issuer: str | None = None, **columns: Any) -> dict[str, Any]:
-    state = "identified" if patient else "missing"
-    return {"study_key": key, "PatientID": patient, "IssuerOfPatientID": issuer, "subject_state": state, **columns}
+    return {"study_key": key, "PatientID": patient, "IssuerOfPatientID": issuer, "patient_count": 1, **columns}
 
 
 def record(patient: str | None, issuer: str | None = None) -> dict[str, Any]:
@@ -46,7 +45,7 @@ def record(patient: str | None, issuer: str | None = None) -> dict[str, Any]:
 
 def linked(*patients: tuple[dict[str, Any], dict[str, Any]]) -> tuple[int, int]:
     """Studies with clinical records, and clinical patients with studies."""
-    found = shares(lake(imaging_study=[s for s, _ in patients], clinical=[c for _, c in patients]))
+    found = shares(lake(study=[s for s, _ in patients], clinical=[c for _, c in patients]))
     return found["studies with clinical records"][0], found["clinical patients with studies"][0]
 
 
@@ -99,8 +98,10 @@ def test_empty_identifiers_join_nothing():
     assert linked((study("a", ""), record(""))) == (0, 0)
 
 
-def test_studies_that_are_gone_do_not_count():
-    assert shares(lake(imaging_study=[study("a", "1", is_deleted=True)]))["studies with clinical records"] == (0, 0)
+def test_a_study_of_two_patients_is_nobodys():
+    found = shares(lake(study=[study("a", "1", patient_count=2)], clinical=[record("1")]))
+    assert found["studies with clinical records"] == (0, 1)
+    assert found["studies with one known patient"] == (0, 1)
 
 
 def test_reports_and_studies_are_counted_from_both_sides():
@@ -109,7 +110,7 @@ def test_reports_and_studies_are_counted_from_both_sides():
         {"record_key": "2", "study_keys": [], "link_state": "unlinked"},
     ]
     studies = [study("a", "1"), study("b", "1"), study("c", "1")]
-    found = shares(lake(diagnostic_report=reports, imaging_study=studies))
+    found = shares(lake(diagnostic_report=reports, study=studies))
     assert found["reports linked to a study"] == (1, 2)
     assert found["studies with reports"] == (2, 3)
 
@@ -126,7 +127,7 @@ def test_what_is_shown_holds_codes_and_no_free_text():
 
 
 def test_the_chart_has_a_bar_for_each_share():
-    half = lake(imaging_study=[study("a", "1"), study("b", None)])
+    half = lake(study=[study("a", "1"), study("b", None)])
     drawn = coverage.chart(coverage.measures(coverage.coverage(half))).splitlines()
     by_name = {line.split("  ")[0].strip(): line for line in drawn[1:-1]}
     assert len(by_name) == 12
