@@ -438,9 +438,7 @@ def listing(start: int, end: int) -> pa.RecordBatch:
     file = pc.binary_join_element_wise(names[2], ".dcm", "")
     return pa.record_batch(
         [
-            pc.binary_join_element_wise(
-                "", "landing", *names[:2], pc.binary_join_element_wise(names[2], ".dcm", ""), "/"
-            ),
+            pc.binary_join_element_wise("", "landing", names[0], names[1], file, "/"),
             pc.binary_join_element_wise("e", names[2], ""),
             pa.repeat(pa.scalar(520_000, pa.int64()), end - start),
             pa.repeat(pa.scalar(FIRST, LISTING.field("modified_at").type), end - start),
