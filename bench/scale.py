@@ -1,16 +1,19 @@
 """What a batch, a tick and the usual questions cost in lakes of ten thousand, a million and ten million instances.
 
-    python -m bench.scale [--sizes N …] [--folder DIR] [--rounds N] [--plot FILE] [--json FILE]
+    python -m bench.scale [--sizes N …] [--folder DIR] [--rounds N] [--plot FILE] [--json FILE] [--lock FILE]
 
 The lakes are made by `scale_lake`, once: they stay in the folder for the next run. Each lake is worked on by a process
 of its own, one batch here and one there in turn, so that a noisy machine is noisy for all; numbers are medians, and
 ratios are to the smallest lake. A batch is the real thing: 5,000 DICOM files of 50 studies, 40 new and 10 that the lake
-holds already, spread over all of it, listed, claimed, read, published and checked by the real job.
+holds already, spread over all of it, listed, claimed, read, published and checked by the real job. The rounds of
+claiming from events and from an inventory need Azurite and are left out without it. A lock file is held during each
+measurement.
 """
 
 from __future__ import annotations
 
 import argparse
+import fcntl
 import json
 import os
 import random
@@ -20,16 +23,17 @@ import statistics
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
-from datetime import UTC, datetime
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from bench.scale_lake import FIRST, PER_BATCH, PER_SERIES, PER_STUDY, SOURCE, listing, make, study_uid
+from bench import scale_ticks
+from bench.scale_lake import FIRST, PER_BATCH, PER_SERIES, PER_STUDY, SOURCE, make, study_uid
+from dicom_assets_tests.azure import azurite
 
 SIZES = (10_000, 1_000_000, 10_000_000)
 NEW_STUDIES, OLD_STUDIES = 40, 10
-NEW_OBJECTS = 1_000
 
 
 def lake_folder(folder: Path, size: int) -> Path:
@@ -123,6 +127,7 @@ class Lake:
         """The lake lies there already."""
         self.uri, self.size, self.folder = str(lake_folder(folder, size)), size, folder
         self.number = int(time.time()) % 1_000_000 * 10
+        self.rounds = 0
 
     def batch(self) -> dict[str, float]:
         """One batch by the real job, in a landing folder of its own."""
@@ -145,22 +150,26 @@ class Lake:
         finally:
             shutil.rmtree(landing, ignore_errors=True)
 
-    def tick(self) -> dict[str, float]:
+    def listing(self) -> dict[str, float]:
         """A round of claiming: everything claimed is listed, and 1,000 objects more. Nothing is kept of it."""
-        from dicom_assets.lake.files import LakeFiles
-        from dicom_assets.landing.claims import ClaimLog, plan
-        from dicom_assets.settings import ClaimingSettings
+        return timed(lambda: scale_ticks.from_listing(self.uri, self.size))
 
-        def parts() -> Iterator[Any]:
-            for start in range(0, self.size + NEW_OBJECTS, 10_000):
-                yield listing(start, min(start + 10_000, self.size + NEW_OBJECTS))
+    def events(self) -> dict[str, float]:
+        """A round of claiming from 1,000 events. Nothing is kept of it."""
+        scale_ticks.announce(self.size, self.rounds)
+        self.rounds += 1
+        try:
+            return timed(lambda: scale_ticks.from_events(self.uri, self.size))
+        finally:
+            scale_ticks.forget_newest_claim(self.uri)
 
-        def run() -> None:
-            log = ClaimLog(LakeFiles(self.uri))
-            planned = plan(SOURCE, parts(), log.claimed_ids(SOURCE), datetime.now(UTC), ClaimingSettings())
-            assert sum(map(len, planned.batches)) == NEW_OBJECTS, [len(one) for one in planned.batches]
+    def prepare_inventory(self) -> dict[str, float]:
+        """Writes the report that `inventory` reads."""
+        return timed(lambda: scale_ticks.write_inventory(self.folder, self.size))
 
-        return timed(run)
+    def inventory(self) -> dict[str, float]:
+        """A round of claiming from a report that names everything claimed, and 1,000 objects more."""
+        return timed(lambda: scale_ticks.from_inventory(self.folder, self.size))
 
     def queries(self) -> dict[str, float]:
         """Seconds of each query: the first time on a connection of its own."""
@@ -226,15 +235,41 @@ class Process:
         self._process.communicate()
 
 
-def measure(folder: Path, sizes: list[int], rounds: int) -> dict[int, dict[str, Any]]:
+@contextmanager
+def alone(lock: Path | None) -> Iterator[None]:
+    """Holds a file's lock, if there is one: on a machine that measurements share."""
+    if lock is None:
+        yield
+        return
+    with lock.open("a") as held:
+        fcntl.flock(held, fcntl.LOCK_EX)
+        yield
+
+
+def measure(folder: Path, sizes: list[int], rounds: int, lock: Path | None = None) -> dict[int, dict[str, Any]]:
     """Everything, for each size."""
     found: dict[int, dict[str, Any]] = {size: {} for size in sizes}
-    for what, times in (("batch", rounds + 1), ("queries", 3), ("files", 1), ("tick", 1)):
-        processes = {size: Process(folder, size) for size in sizes}
-        answers: dict[int, list[dict[str, float]]] = {size: [] for size in sizes}
+    plain = (("batch", rounds + 1), ("queries", 3), ("files", 1), ("listing", 1))
+    _measure(found, folder, plain, lock)
+    if azurite.executable() is None:
+        print(azurite.HOW, file=sys.stderr)
+        return found
+    with azurite.azurite(folder) as environment:
+        os.environ.update(environment)
+        _measure(found, folder, _AZURITE, lock)
+    return found
+
+
+def _measure(
+    found: dict[int, dict[str, Any]], folder: Path, measurements: Iterable[tuple[str, int]], lock: Path | None
+) -> None:
+    for what, times in measurements:
+        processes = {size: Process(folder, size) for size in found}
+        answers: dict[int, list[dict[str, float]]] = {size: [] for size in found}
         for number in range(times):
             for size, process in processes.items():
-                answer = process.ask(what)
+                with alone(lock):
+                    answer = process.ask(what)
                 print(f"{what} {number} at {size}: {answer}", file=sys.stderr, flush=True)
                 if number or times == 1:  # the first one imports and warms up
                     answers[size].append(answer)
@@ -243,7 +278,10 @@ def measure(folder: Path, sizes: list[int], rounds: int) -> dict[int, dict[str, 
             found[size][what] = {
                 name: statistics.median(answer[name] for answer in answers[size]) for name in answers[size][0]
             }
-    return found
+
+
+_AZURITE = (("events", 3), ("prepare_inventory", 1), ("inventory", 1))
+"""What is measured with an emulator of Azure, where there is one."""
 
 
 def table(found: dict[int, dict[str, Any]]) -> Iterator[str]:
@@ -255,14 +293,20 @@ def table(found: dict[int, dict[str, Any]]) -> Iterator[str]:
         ("batch", "wall", "batch of 5,000, seconds"),
         ("batch", "cpu", "its processor time, seconds"),
         ("batch", "memory", "peak memory of its run, MB"),
-        ("tick", "wall", "tick that lists everything, seconds"),
-        ("tick", "memory", "its peak memory, MB"),
+        ("listing", "wall", "tick that lists everything, seconds"),
+        ("listing", "memory", "its peak memory, MB"),
+        ("events", "wall", "tick from 1,000 events, seconds"),
+        ("events", "memory", "its peak memory, MB"),
+        ("inventory", "wall", "tick from an inventory of everything, seconds"),
+        ("inventory", "memory", "its peak memory, MB"),
         ("files", "files", "files"),
         ("files", "bytes", "tables, MB"),
     ]
     rows += [("files", f"files of {name}", f"files of {name}") for name in _SHOWN_TABLES]
     rows += [("queries", name, f"query: {name}, seconds") for name in found[sizes[0]]["queries"] if name != "memory"]
     for what, name, label in rows:
+        if what not in found[sizes[0]]:
+            continue
         unit = 1e6 if label.endswith("MB") else 1.0
         values = [found[size][what][name] / unit for size in sizes]
         yield f"| {label} | {' | '.join(f'{v:,.2f}' for v in values)} | {values[-1] / max(values[0], 1e-9):.2f} |"
@@ -280,7 +324,7 @@ def plot(found: dict[int, dict[str, Any]], target: Path) -> None:
         "batch of 5,000": [found[size]["batch"]["wall"] for size in sizes],
         "files": [found[size]["files"]["files"] for size in sizes],
         "slowest query": [max(v for k, v in found[size]["queries"].items() if k != "memory") for size in sizes],
-        "tick, everything listed": [found[size]["tick"]["wall"] for size in sizes],
+        "tick, everything listed": [found[size]["listing"]["wall"] for size in sizes],
     }
     figure, axes = pyplot.subplots(figsize=(7, 4.5))
     for name, values in lines.items():
@@ -301,6 +345,7 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--plot", type=Path)
     parser.add_argument("--json", type=Path)
+    parser.add_argument("--lock", type=Path)
     parser.add_argument("--serve", type=int)
     options = parser.parse_args()
     if options.serve:
@@ -313,7 +358,7 @@ def main() -> None:
             shutil.rmtree(unfinished, ignore_errors=True)
             make(str(unfinished.absolute()), size // PER_BATCH * PER_BATCH)
             unfinished.rename(lake_folder(options.folder, size))
-    found = measure(options.folder.absolute(), options.sizes, options.rounds)
+    found = measure(options.folder.absolute(), options.sizes, options.rounds, options.lock)
     print("\n".join(table(found)))
     if options.json:
         options.json.write_text(json.dumps(found, indent=1), encoding="utf-8")

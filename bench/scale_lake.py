@@ -19,6 +19,7 @@ import duckdb
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from dicom_assets.lake.delta import Lake
 from dicom_assets.lake.keys import record_key, study_key
@@ -27,9 +28,10 @@ from dicom_assets.lake.positions import order_of, ordered, positions
 from dicom_assets.lake.query import connect
 from dicom_assets.lake.registry import TABLES
 from dicom_assets.lake.rewrite import file_rows, put_file, put_files, swap
+from dicom_assets.landing.claimed import from_digests, unpacked
 from dicom_assets.landing.claims import FOLDER as CLAIMS
 from dicom_assets.landing.claims import MANIFEST, ClaimLog
-from dicom_assets.landing.store import LISTING, object_id
+from dicom_assets.landing.store import LISTING, object_digests
 from dicom_assets.omop.coverage import coverage
 from dicom_assets.omop.identifiers import Domain, natural_key, order_key, person_key, series_key
 
@@ -416,14 +418,10 @@ def _books_and_claims(lake: Lake, batches: int) -> None:
     _append(lake, "batches", made)
     for number in range(batches):
         part = listing(number * PER_BATCH, (number + 1) * PER_BATCH)
-        ids = [
-            object_id(SOURCE, uri, etag, None)
-            for uri, etag in zip(part["uri"].to_pylist(), part["etag"].to_pylist(), strict=True)
-        ]
         size = len(part)
         columns = {
             "batch_id": pa.array([batch_name(number)] * size),
-            "object_id": pa.array(ids),
+            "object_id": unpacked(from_digests(object_digests(SOURCE, part["uri"], part["etag"]))),
             "source": pa.array([SOURCE] * size),
             "claimed_at": pa.array([FIRST] * size, MANIFEST.field("claimed_at").type),
             **{name: part[name] for name in LISTING.names},
@@ -435,13 +433,15 @@ def _books_and_claims(lake: Lake, batches: int) -> None:
 
 def listing(start: int, end: int) -> pa.RecordBatch:
     """What a listing of the landing zone says of some generated objects."""
-    count = end - start
+    number = pa.array(np.arange(start, end))
+    names = [pc.cast(pc.divide(number, step), pa.string()) for step in (PER_STUDY, PER_SERIES, 1)]
+    file = pc.binary_join_element_wise(names[2], ".dcm", "")
     return pa.record_batch(
         [
-            pa.array([f"/landing/{i // PER_STUDY}/{i // PER_SERIES}/{i}.dcm" for i in range(start, end)]),
-            pa.array([f"e{i}" for i in range(start, end)]),
-            pa.array([520_000] * count, pa.int64()),
-            pa.array([FIRST] * count, LISTING.field("modified_at").type),
+            pc.binary_join_element_wise("", "landing", names[0], names[1], file, "/"),
+            pc.binary_join_element_wise("e", names[2], ""),
+            pa.repeat(pa.scalar(520_000, pa.int64()), end - start),
+            pa.repeat(pa.scalar(FIRST, LISTING.field("modified_at").type), end - start),
         ],
         schema=LISTING,
     )

@@ -52,7 +52,62 @@ class Claim(NamedTuple):
 
 def packed(ids: pa.Array | pa.ChunkedArray) -> Packed:
     """object_ids (20 hexadecimal characters) as ten bytes each."""
-    return np.frombuffer(bytes.fromhex("".join(ids.to_pylist())), dtype=f"S{_ID_BYTES}")
+    return from_digests(bytes.fromhex("".join(ids.to_pylist())))
+
+
+def from_digests(digests: bytes) -> Packed:
+    """object_ids that are bytes already, ten each."""
+    return np.frombuffer(digests, dtype=f"S{_ID_BYTES}")
+
+
+def unpacked(ids: Packed) -> pa.Array:
+    """The object_ids as text again."""
+    text, length = ids.tobytes().hex(), 2 * _ID_BYTES
+    return pa.array([text[at : at + length] for at in range(0, len(text), length)], pa.string())
+
+
+class _Run:
+    """Sorted ids in which some are looked for.
+
+    Numbers are found several times as fast as bytes, so the first eight bytes of each id become one as soon as so many
+    ids are asked for that it pays. A few are looked up as they are, which reads little of a run that lies in a file.
+    """
+
+    def __init__(self, ids: Packed) -> None:
+        self.ids = ids
+        self._heads: npt.NDArray[np.uint64] | None = None
+        self._asked = 0
+
+    def holds(self, wanted: Packed, heads: npt.NDArray[np.uint64]) -> npt.NDArray[np.bool_]:
+        """Whether each of the ids is there. wanted: sorted; heads: their first eight bytes."""
+        self._asked += len(wanted)
+        if self._heads is None and self._asked * _HEADS_PAY > len(self.ids):
+            self._heads = _heads_of(self.ids)
+        if self._heads is None:
+            return self._found(np.searchsorted(self.ids, wanted), wanted)
+        at = np.searchsorted(self._heads, heads)
+        held = self._found(at, wanted)
+        # Two ids of one head: one in ten million million. The first of them was compared, the others are looked up.
+        alike = np.flatnonzero(~held & (self._heads[np.minimum(at, len(self._heads) - 1)] == heads))
+        if len(alike):
+            held[alike] = self._found(np.searchsorted(self.ids, wanted[alike]), wanted[alike])
+        return held
+
+    def _found(self, at: npt.NDArray[np.intp], wanted: Packed) -> npt.NDArray[np.bool_]:
+        return np.asarray(self.ids[np.minimum(at, len(self.ids) - 1)] == wanted, dtype=bool)
+
+
+_HEADS_PAY = 20
+_AT_ONCE = 1_000_000
+
+
+def _heads_of(ids: Packed) -> npt.NDArray[np.uint64]:
+    """The first eight bytes of each id as a number of the same order."""
+    heads = np.empty(len(ids), dtype=np.uint64)
+    for start in range(0, len(ids), _AT_ONCE):
+        part = np.ascontiguousarray(ids[start : start + _AT_ONCE]).view(np.uint8).reshape(-1, _ID_BYTES)
+        heads[start : start + len(part)] = np.ascontiguousarray(part[:, :8]).view(">u8").ravel()
+    return heads
 
 
 class ClaimedIds:
@@ -61,23 +116,31 @@ class ClaimedIds:
     def __init__(self, ids: Iterable[pa.Array | pa.ChunkedArray] = (), runs: Iterable[Packed] = ()) -> None:
         """Takes arrays of object_ids, and runs that are sorted already."""
         parts = [packed(part) for part in ids]
-        self._runs = [run for run in (*runs, np.sort(np.concatenate(parts)) if parts else _EMPTY) if len(run)]
+        sorted_runs = (*runs, np.sort(np.concatenate(parts)) if parts else _EMPTY)
+        self._runs = [_Run(run) for run in sorted_runs if len(run)]
 
     def __len__(self) -> int:
-        return sum(map(len, self._runs))
+        return sum(len(run.ids) for run in self._runs)
 
     def missing(self, ids: pa.Array) -> npt.NDArray[np.bool_]:
         """For each id, whether it is not claimed."""
-        wanted = packed(ids)
-        lacks = np.ones(len(wanted), dtype=bool)
+        return self.lacks(packed(ids))
+
+    def lacks(self, ids: Packed) -> npt.NDArray[np.bool_]:
+        """The same for packed ids."""
+        heads = _heads_of(ids)
+        order = np.argsort(heads)
+        wanted, heads = ids[order], heads[order]
+        held = np.zeros(len(ids), dtype=bool)
         for run in self._runs:
-            at = np.minimum(np.searchsorted(run, wanted), len(run) - 1)
-            lacks &= run[at] != wanted
+            held |= run.holds(wanted, heads)
+        lacks = np.empty(len(ids), dtype=bool)
+        lacks[order] = ~held
         return lacks
 
     def sorted(self) -> Packed:
         """All of them as one sorted run."""
-        return np.sort(np.concatenate(self._runs), kind="stable") if self._runs else _EMPTY
+        return np.sort(np.concatenate([run.ids for run in self._runs]), kind="stable") if self._runs else _EMPTY
 
 
 _EMPTY: Packed = np.empty(0, dtype=f"S{_ID_BYTES}")
@@ -110,12 +173,15 @@ class Summary:
         """The sorted ids of a source. Raises FileNotFoundError when a newer summary has replaced this one."""
         if source not in self._read:
             known = any(claim.source == source for claim in self.claims)
-            self._read[source] = (
-                np.frombuffer(self._files.get(_ids_path(self.number, source)), dtype=f"S{_ID_BYTES}")
-                if known
-                else _EMPTY
-            )
+            self._read[source] = self._open(_ids_path(self.number, source)) if known else _EMPTY
         return self._read[source]
+
+    def _open(self, path: str) -> Packed:
+        """Ids in a file: mapped where the lake is a folder, so that looking up a few reads a few pages of it."""
+        root = self._files.local_root
+        if root is None:
+            return from_digests(self._files.get(path))
+        return np.memmap(root / path, dtype=f"S{_ID_BYTES}", mode="r")
 
 
 def _ids_path(number: int, source: str) -> str:

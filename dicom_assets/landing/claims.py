@@ -23,8 +23,8 @@ from dicom_assets.lake.files import LakeFiles
 from dicom_assets.lake.registry import OWN
 from dicom_assets.landing.claimed import Claim as Claim
 from dicom_assets.landing.claimed import ClaimedIds as ClaimedIds
-from dicom_assets.landing.claimed import Summary, summarise
-from dicom_assets.landing.store import LandingStore, object_id
+from dicom_assets.landing.claimed import Summary, from_digests, summarise, unpacked
+from dicom_assets.landing.store import LandingStore, object_digests
 from dicom_assets.settings import ClaimingSettings
 
 FOLDER = "_claims"
@@ -115,9 +115,9 @@ def plan(
 
 
 def _new_objects(source: str, part: pa.RecordBatch, claimed: ClaimedIds) -> pa.Table:
-    uris, etags = part.column("uri").to_pylist(), part.column("etag").to_pylist()
-    ids = pa.array((object_id(source, uri, etag, None) for uri, etag in zip(uris, etags, strict=True)), pa.string())
-    return pa.Table.from_batches([part]).append_column("object_id", ids).filter(pa.array(claimed.missing(ids)))
+    ids = from_digests(object_digests(source, part.column("uri"), part.column("etag")))
+    missing = claimed.lacks(ids)
+    return pa.Table.from_batches([part.filter(pa.array(missing))]).append_column("object_id", unpacked(ids[missing]))
 
 
 def _folders(objects: pa.Table) -> Iterator[pa.Table]:

@@ -14,6 +14,7 @@ from typing import Protocol
 from urllib.parse import unquote
 
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from dicom_assets.dicom.source import ByteSource
 from dicom_assets.lake.registry import OWN
@@ -108,3 +109,12 @@ def object_id(source: str, uri: str, etag: str, member: str | None) -> str:
     """
     named = f"{source}\0{uri}\0{etag}\0{member or ''}\0"
     return hashlib.blake2b(named.encode("utf-8", "surrogateescape"), digest_size=10).hexdigest()
+
+
+def object_digests(source: str, uris: pa.Array, etags: pa.Array) -> bytes:
+    """The bytes of the object_ids of many objects that are no members, ten each, one after the other."""
+    named = pc.binary_join_element_wise(
+        source, uris, etags, "", "", "\0", null_handling="replace", null_replacement="None"
+    ).cast(pa.binary())
+    digest = hashlib.blake2b
+    return b"".join([digest(name, digest_size=10).digest() for name in named.to_pylist()])

@@ -8,12 +8,14 @@ from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime, timedelta
 
+import numpy as np
 import pyarrow as pa
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from dicom_assets.lake.files import LakeError, LakeFiles
+from dicom_assets.landing.claimed import from_digests, packed, unpacked
 from dicom_assets.landing.claims import (
     MANIFEST,
     ClaimedIds,
@@ -25,7 +27,7 @@ from dicom_assets.landing.claims import (
     plan,
     seconds_until,
 )
-from dicom_assets.landing.store import LISTING, SourceUnavailable, object_id
+from dicom_assets.landing.store import LISTING, SourceUnavailable, object_digests, object_id
 from dicom_assets.settings import ClaimingSettings
 
 NOW = datetime(2026, 11, 20, 14, 30, tzinfo=UTC)
@@ -276,6 +278,27 @@ def _claimed_counts(files: LakeFiles) -> Counter[str]:
 
 def _each_once(entries: Iterable[Entry]) -> Counter[str]:
     return Counter(object_id("landing", uri, etag, None) for uri, etag, *_ in entries)
+
+
+_object_ids = st.integers(0, 2**20).map(lambda number: f"{number * 0x9E3779B97F4A7C15 % 2**16:016x}{number % 3:04x}")
+
+
+@given(st.lists(st.lists(_object_ids, max_size=30), max_size=3), st.lists(_object_ids, max_size=40), st.integers(1, 3))
+def test_what_is_missing_is_what_was_never_claimed_however_often_it_is_asked(claimed, wanted, times):
+    first, *others = claimed or [[]]
+    run = np.sort(packed(pa.array(sorted(set(first)), pa.string())))
+    known = ClaimedIds([pa.array(part, pa.string()) for part in others], [run])
+    expected = [one not in {*first, *(one for part in others for one in part)} for one in wanted]
+    for _ in range(times):
+        assert known.missing(pa.array(wanted, pa.string())).tolist() == expected
+
+
+@given(st.lists(st.tuples(st.text(), st.text()), max_size=20))
+def test_digests_of_many_objects_are_their_ids(objects):
+    uris, etags = (pa.array([pair[at] for pair in objects], pa.string()) for at in (0, 1))
+    expected = "".join(object_id("landing", uri, etag, None) for uri, etag in objects)
+    assert object_digests("landing", uris, etags).hex() == expected
+    assert "".join(unpacked(from_digests(object_digests("landing", uris, etags))).to_pylist()) == expected
 
 
 def test_seconds_until_a_moment_are_never_negative():
