@@ -21,11 +21,11 @@ from dicom_assets.batch.changes import Version, open_entries, read_change
 from dicom_assets.batch.staging import SCHEMAS, Part
 from dicom_assets.clinical.source import ClinicalUnreadable
 from dicom_assets.dicom.header import Header, Memo, NotDicom, Unreadable, read_header
-from dicom_assets.dicom.rows import dicom_columns
+from dicom_assets.dicom.rows import dicom_columns, header_texts, issue_lists
 from dicom_assets.dicom.source import ByteSource
 from dicom_assets.lake import keys
 from dicom_assets.lake.codes import CODES, Kind, Outcome
-from dicom_assets.lake.files import arrow_bytes
+from dicom_assets.lake.files import ArrowSink, arrow_bytes
 from dicom_assets.lake.registry import FLAT_METADATA
 from dicom_assets.landing.archives import open_members
 from dicom_assets.landing.changes import EntryInvalid, PageUnreadable
@@ -110,14 +110,20 @@ class _Verdict:
     version: Version | None = None
 
 
+HELD_BYTES = 8 << 20
+"""Bytes of headers that are held before they become rows: those of one object may be megabytes."""
+
+
 @dataclass(slots=True)
 class _Rows:
-    """Rows of one chunk, column by column where headers are concerned."""
+    """Rows of one chunk. Those that may be large are compressed as they come."""
 
     ledger: list[dict[str, Any]] = field(default_factory=list)
     errors: list[dict[str, Any]] = field(default_factory=list)
     accepted: list[tuple[ObjectTask, Header, Version | None]] = field(default_factory=list)
-    clinical: list[pa.Table] = field(default_factory=list)
+    held_bytes: int = 0
+    flat: ArrowSink = field(default_factory=lambda: ArrowSink(SCHEMAS[Part.FLAT]))
+    clinical: ArrowSink = field(default_factory=lambda: ArrowSink(SCHEMAS[Part.CLINICAL]))
 
 
 def judge_chunk(chunk: Chunk, beat: Callable[[int], None]) -> JudgedChunk:
@@ -134,9 +140,11 @@ def judge_chunk(chunk: Chunk, beat: Callable[[int], None]) -> JudgedChunk:
         _, opened = next(opening)
         task = chunk.objects[position]
         _record(chunk, task, _judge(chunk, task, opened, memo, rows), rows)
+        if rows.held_bytes >= HELD_BYTES:
+            _compress(chunk, rows)
     opening.close()
     beat(len(chunk.objects))  # what goes wrong from here on is no object's fault
-    parts = {part: arrow_bytes(table) for part, table in _tables(chunk, rows).items() if len(table)}
+    parts = dict(_files(chunk, rows))
     outcomes = Counter(row["outcome"] for row in rows.ledger)
     return JudgedChunk(chunk.number, parts, dict(outcomes), len(chunk.objects))
 
@@ -286,7 +294,8 @@ def _read_clinical(chunk: Chunk, task: ObjectTask, opened: ByteSource, rows: _Ro
     for part in read_records(opened, chunk.clinical, chunk.fhir, _dataset(chunk, task)):
         tables.append(_clinical_rows(chunk, task, part.records))
         errors += [_error(chunk, task, "record", "RECORD_INVALID", e.detail, e.record) for e in part.errors]
-    rows.clinical += tables
+    for table in tables:
+        rows.clinical.write(table)
     rows.errors += errors
     return _Verdict(Outcome.INGESTED, Kind.CLINICAL)
 
@@ -321,6 +330,7 @@ def _record(chunk: Chunk, task: ObjectTask, verdict: _Verdict, rows: _Rows) -> N
     rows.errors += [_error(chunk, task, "read", code, detail, 0) for code, detail in dict(verdict.findings).items()]
     if verdict.header is not None:
         rows.accepted.append((task, verdict.header, verdict.version))
+        rows.held_bytes += len(verdict.header.json or b"")
 
 
 def _error(chunk: Chunk, task: ObjectTask, stage: str, code: str, detail: str | None, record: int) -> dict[str, Any]:
@@ -339,13 +349,22 @@ def _error(chunk: Chunk, task: ObjectTask, stage: str, code: str, detail: str | 
     }
 
 
-def _tables(chunk: Chunk, rows: _Rows) -> dict[Part, pa.Table]:
-    return {
-        Part.LEDGER: pa.Table.from_pylist(rows.ledger, schema=SCHEMAS[Part.LEDGER]),
-        Part.ERRORS: pa.Table.from_pylist(rows.errors, schema=SCHEMAS[Part.ERRORS]),
-        Part.FLAT: _flat_rows(chunk, rows.accepted),
-        Part.CLINICAL: pa.concat_tables([SCHEMAS[Part.CLINICAL].empty_table(), *rows.clinical]),
-    }
+def _compress(chunk: Chunk, rows: _Rows) -> None:
+    """Turns the headers that are held into compressed rows."""
+    if rows.accepted:
+        rows.flat.write(_flat_rows(chunk, rows.accepted))
+    rows.accepted, rows.held_bytes = [], 0
+
+
+def _files(chunk: Chunk, rows: _Rows) -> Iterator[tuple[Part, bytes]]:
+    """The Arrow file of each part that has rows."""
+    _compress(chunk, rows)
+    for part, listed in ((Part.LEDGER, rows.ledger), (Part.ERRORS, rows.errors)):
+        if listed:
+            yield part, arrow_bytes(pa.Table.from_pylist(listed, schema=SCHEMAS[part]))
+    for part, sink in ((Part.FLAT, rows.flat), (Part.CLINICAL, rows.clinical)):
+        if sink.rows:
+            yield part, sink.close()
 
 
 def _flat_rows(chunk: Chunk, accepted: Sequence[tuple[ObjectTask, Header, Version | None]]) -> pa.Table:
@@ -370,15 +389,12 @@ def _flat_rows(chunk: Chunk, accepted: Sequence[tuple[ObjectTask, Header, Versio
             keys.study_key(v.source, h.columns["StudyInstanceUID"]) for v, h in zip(versions, headers, strict=True)
         ],
         "content_digest": [keys.content_digest(h.json) if h.json else None for h in headers],
-        "header": [h.json.decode("utf-8") if h.json else None for h in headers],
-        "issues": [list(h.issues) for h in headers],
         "ingested_at": [chunk.claimed_at] * len(tasks),
     }
-    arrays = [
-        pa.array(own[column.name], column.type) if column.name in own else dicom[column.name]
-        for column in FLAT_METADATA.columns
-    ]
-    return pa.table(arrays, schema=FLAT_METADATA.schema)
+    made = {name: dicom[name] for name in dicom.schema.names}
+    made |= {"header": header_texts(headers), "issues": issue_lists(headers)}
+    made |= {name: pa.array(values, FLAT_METADATA.column(name).type) for name, values in own.items()}
+    return pa.table([made[name] for name in FLAT_METADATA.schema.names], schema=FLAT_METADATA.schema)
 
 
 def _own_version(chunk: Chunk, task: ObjectTask) -> Version:

@@ -33,7 +33,7 @@ def dicom_columns(headers: Sequence[Header | None]) -> pa.RecordBatch:
 
 def header_texts(headers: Sequence[Header | None]) -> pa.Array:
     """The column `header`: DICOM JSON as text, NULL where there is none."""
-    texts = pa.array([header.json if header is not None else None for header in headers], pa.binary())
+    texts = pa.array([header.json or None if header is not None else None for header in headers], pa.binary())
     return texts.cast(pa.string())
 
 

@@ -51,8 +51,10 @@ _AT_ONCE = 4
 ROW_GROUP = 10_000
 """Rows of a row group: a header of 10 KB in each keeps it at 100 MB in memory."""
 
-ROW_GROUP_BYTES = 128 << 20
+ROW_GROUP_BYTES = 32 << 20
 """What a row group takes in memory at most, but for the last rows that it is given."""
+
+_READ_ROWS = 1_000
 
 
 def file_rows(name: str) -> int:
@@ -303,7 +305,7 @@ def _stream(lake: Lake, table: Table, paths: Iterable[str]) -> Iterator[pa.Table
     def rows() -> Iterator[pa.RecordBatch]:
         for path in paths:
             file = pq.ParquetFile(io.BytesIO(lake.files.get(f"{table.name}/{path}")))
-            yield from file.iter_batches(ROW_GROUP, columns=table.schema.names)
+            yield from file.iter_batches(_READ_ROWS, columns=table.schema.names)
 
     return _row_groups(table, rows())
 
