@@ -24,10 +24,22 @@ from dicom_assets.lake.rewrite import replace_batches
 ROWS_AT_ONCE = 2_000
 """Rows of a batch of the stream that is written: some megabytes."""
 
-_DECIDING = (
-    "source record_key record_type batch_id object_id record file_key version_at last_updated resource_id "
-    "patient_reference PatientID IssuerOfPatientID patient_system"
-).split()
+_DECIDING = [
+    "source",
+    "record_key",
+    "record_type",
+    "batch_id",
+    "object_id",
+    "record",
+    "file_key",
+    "version_at",
+    "last_updated",
+    "resource_id",
+    "patient_reference",
+    "PatientID",
+    "IssuerOfPatientID",
+    "patient_system",
+]
 """What the decisions look at: never the records themselves, which may be large."""
 
 VERSION = "(coalesce(last_updated, version_at), version_at, object_id)"

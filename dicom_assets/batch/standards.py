@@ -345,9 +345,11 @@ def occurrences(lake: Lake, staging: Staging, settings: Settings, *, keys_only: 
     uids = sorted({uid for _, uid in pairs})
     sources = {source for source, _ in pairs} | {source.name for source in settings.sources}
     wanted = sorted({keys.study_key(source, uid) for source in sources for uid in uids})
-    sql, columns, names = _SERIES_KEYS, image_occurrence.KEY_COLUMNS, ["study", "series"]
+    columns: Sequence[str] = image_occurrence.KEY_COLUMNS
+    sql, names = _SERIES_KEYS, ["study", "series"]
     if not keys_only:
-        sql, columns, names = _SERIES, image_occurrence.SERIES_COLUMNS, [*names, "instance"]
+        columns = image_occurrence.SERIES_COLUMNS
+        sql, names = _SERIES, [*names, "instance"]
     listed = ", ".join(f'series."{column}"' for column in columns)
     with connect(lake, names, within=study_scope(lake, names, wanted)) as connection:
         connection.register("wanted", pa.table({"study_key": pa.array(wanted, pa.string())}))

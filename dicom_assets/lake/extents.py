@@ -74,9 +74,7 @@ class Extents:
         return held
 
 
-def _may_hold(
-    low: npt.NDArray[np.object_], high: npt.NDArray[np.object_], values: set[str]
-) -> npt.NDArray[np.bool_]:
+def _may_hold(low: npt.NDArray[np.object_], high: npt.NDArray[np.object_], values: set[str]) -> npt.NDArray[np.bool_]:
     wanted = np.array(sorted(values), dtype=object)
     if not len(wanted):
         return np.zeros(len(low), dtype=bool)

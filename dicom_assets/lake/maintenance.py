@@ -47,6 +47,9 @@ FULL_NODE = 4
 CROWDED_NODE = 24
 """Files of a node at which they are merged, however small."""
 
+CROWDED_LEAF = 4
+"""Files of a leaf beyond those that its rows need at which it is sorted anew: what a look-up of one study may open."""
+
 ORPHAN_HOURS = 24
 """Age from which a file that no version names is taken for the remains of a killed writer."""
 
@@ -82,7 +85,8 @@ def tidy(lake: Lake, name: str, at_most: int = 1) -> int:
             if table.replaced_by == "batch_id":
                 merged = merge_batches(lake, name, neighbours)
             else:
-                merged = merge_studies(lake, name, partial(tree_merge, rows_of_file=file_rows(name), column=table.replaced_by))
+                merges = partial(tree_merge, rows_of_file=file_rows(name), column=table.replaced_by)
+                merged = merge_studies(lake, name, merges)
         if not merged:
             return done
     return at_most
@@ -140,7 +144,7 @@ def tree_merge(now: Extents, rows_of_file: int, column: str = "study_key") -> Me
     """The next merge of a table that is replaced by a column, mostly study_key; None when no node is full.
 
     The tree is as deep as its rows need: a leaf has room for eight files. Rows of an inner node are handed down to its
-    branches; those of a leaf are sorted anew.
+    branches, at once by several levels when there are enough to fill half a file each; those of a leaf are sorted anew.
     """
     if len(now) < 2:
         return None
@@ -155,10 +159,13 @@ def tree_merge(now: Extents, rows_of_file: int, column: str = "study_key") -> Me
         if depth < depth_of_leaves:
             full = len(files) > 1 and (rows >= FULL_NODE * rows_of_file or len(files) > CROWDED_NODE)
             if full and rows >= rows_of_file:
-                return Merge(np.array(files), _branches(depth, prefix))
+                levels = 1
+                while depth + levels < depth_of_leaves and 2 * rows >= rows_of_file * 8 ** (levels + 1):
+                    levels += 1
+                return Merge(np.array(files), _branches(depth, prefix, levels))
             if full:
                 return Merge(np.array(files))
-        elif len(files) > 2 * -(-rows // rows_of_file) + 8:
+        elif len(files) > -(-rows // rows_of_file) + CROWDED_LEAF:
             return Merge(np.array(files))
     return None
 
@@ -174,10 +181,11 @@ def _node(low: str | None, high: str | None, deepest: int) -> tuple[int, int]:
     return depth, first >> (_KEY_BITS - _BITS * depth)
 
 
-def _branches(depth: int, prefix: int) -> list[str]:
-    """The smallest place of each branch of a node but the first."""
-    shift = _KEY_BITS - _BITS * (depth + 1)
-    return [f"{((prefix << _BITS) | branch) << shift:016x}" for branch in range(1, 2**_BITS)]
+def _branches(depth: int, prefix: int, levels: int) -> list[str]:
+    """The smallest place of each branch of a node but the first, so many levels down."""
+    bits = _BITS * levels
+    shift = _KEY_BITS - _BITS * depth - bits
+    return [f"{((prefix << bits) | branch) << shift:016x}" for branch in range(1, 2**bits)]
 
 
 def tidy_all(lake: Lake) -> None:
