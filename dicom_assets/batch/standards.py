@@ -46,11 +46,8 @@ INSTANCES_AT_ONCE = 50_000
 """Instances in memory while resources are built."""
 
 _STUDIES = """
--- one row per touched study that has instances, with where the object lies that gives its newest attributes
-SELECT study.*, concat_ws('!', instance.uri, instance.member) AS source_file
-FROM study
-SEMI JOIN touched USING (study_key)
-LEFT JOIN instance USING (study_key, object_id)
+-- one row per touched study that has instances; where its newest object lies, its instances say
+SELECT study.*, NULL AS source_file FROM study SEMI JOIN touched USING (study_key)
 """
 
 _GONE_COLUMNS = ", ".join(
@@ -117,13 +114,28 @@ def _built(connection: duckdb.DuckDBPyConnection, sql: str, settings: Settings) 
     studies = arrow(connection, sql).select(schema.names).cast(schema).sort_by("study_key")
     for group in _groups(studies):
         connection.register("wanted", group.select(["study_key"]))
+        instances = _of(connection, INSTANCE.name, [*imaging.INSTANCE_COLUMNS, "object_id", "uri", "member"])
         yield imaging.rows(
-            group,
+            _with_source_file(group, instances),
             _of(connection, SERIES.name, SERIES.schema.names),
-            _of(connection, INSTANCE.name, imaging.INSTANCE_COLUMNS),
+            instances,
             base=settings.fhir.base,
             context=context,
         )
+
+
+def _with_source_file(studies: pa.Table, instances: pa.Table) -> pa.Table:
+    """Studies with where the object lies that gives their newest attributes, unless they say so already."""
+    newest = instances.filter(pc.is_in(instances["object_id"], studies["object_id"].combine_chunks()))
+    places = {
+        (row["study_key"], row["object_id"]): "!".join(part for part in (row["uri"], row["member"]) if part is not None)
+        for row in newest.select(["study_key", "object_id", "uri", "member"]).to_pylist()
+    }
+    rows = studies.select(["study_key", "object_id", "source_file"]).to_pylist()
+    found = [row["source_file"] or places.get((row["study_key"], row["object_id"])) for row in rows]
+    return studies.set_column(
+        studies.schema.get_field_index("source_file"), "source_file", pa.array(found, pa.string())
+    )
 
 
 def _of(connection: duckdb.DuckDBPyConnection, name: str, columns: Sequence[str]) -> pa.Table:
