@@ -101,7 +101,7 @@ def _constants() -> Iterator[tuple[str, str]]:
 
 
 _CODE = re.compile(r"[A-Z]{2,}(?:_[A-Z]{2,})+")
-_NO_CODES = re.compile(r"(DICOM_ASSETS|DAGSTER|AZURE|PG|ORTHANC)_[A-Z_]+")
+_NO_CODES = re.compile(r"(DICOM_ASSETS|DAGSTER|AZURE|PG|ORTHANC|ARROW)_[A-Z_]+")
 """Names of environment variables look the same."""
 
 
