@@ -40,7 +40,7 @@ from dicom_assets_tests.fhir.rows import instance, instances, series, series_tab
 
 SERIES, INSTANCES = 3, 40
 TOUCHED = 20
-REPEAT = 3
+REPEAT = 7
 
 
 def generated(count: int) -> tuple[pa.Table, pa.Table, pa.Table]:

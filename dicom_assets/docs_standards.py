@@ -29,7 +29,9 @@ Made from `dicom_assets/fhir/mapping.py` and the registry by `make docs`; a test
 ## In
 
 NDJSON, JSON arrays, single resources and Bundles of R4 and R4B are told apart by content, not by name. A file is read
-as a stream: a Bundle costs the memory of its largest entry. Each resource is validated (structure, primitive types,
+as a stream, its records are published two thousand at a time: a Bundle of 50,000 entries and 77 MB took 323 MB in the
+process that reads and 435 MB in the one that publishes, of which 213 MB were taken before it began
+(`python -m bench.fhir --bundle 50000`). Each resource is validated (structure, primitive types,
 required codes); one that is not valid becomes a row of `ingestion_errors` with the path of its fault
 (`Patient.name[0].use: ...`) and never its value, and the rest of its file goes on.
 

@@ -229,7 +229,7 @@ def _mapping_coverage(own: Own) -> Table:
             ("share", pa.float64(), "mapped / total; NULL when there are none"),
         ],
         replaced_by="measure",
-        upstream=("image_occurrence_origin", "imaging_study", "diagnostic_report", "clinical"),
+        upstream=("image_occurrence_origin", "study", "diagnostic_report", "clinical"),
         required="mapped total",
     )
 

@@ -8,10 +8,13 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
 import pytest
 
 from dicom_assets import reference
+from dicom_assets.batch import clinical
 from dicom_assets.fhir.validation import fault_of
+from dicom_assets.lake import rewrite
 from dicom_assets.landing.changes import DEFAULT_PARTITION
 from dicom_assets.service.changes import pack
 from dicom_assets.service.feed import FeedPage
@@ -191,6 +194,37 @@ class TestOrderOfArrival:
         ingest(graph)
         rows = graph.rows("SELECT resource_id AS id FROM clinical ORDER BY 1")
         assert [row["id"] for row in rows] == ["c1", "c2", "c3"]
+
+    def test_a_batch_without_records_does_not_touch_the_records(self, graph: Graph, landing: LandingFolder):
+        landing.put("a.ndjson", ndjson(patient(), report()), age_seconds=9_000)
+        ingest(graph)
+        before = {name: graph.lake.table(name).version() for name in ("clinical", "diagnostic_report")}
+        landing.put("a.dcm", dicom(1, 1, 1, AccessionNumber="elsewhere"), age_seconds=8_000)
+        ingest(graph)
+        assert {name: graph.lake.table(name).version() for name in before} == before
+
+    def test_what_a_record_says_is_in_memory_some_thousand_rows_at_a_time(
+        self, graph: Graph, landing: LandingFolder, monkeypatch
+    ):
+        monkeypatch.setattr(clinical, "ROWS_AT_ONCE", 4)
+        largest = []
+        put = rewrite.put_file
+
+        def counting(lake, table, rows):
+            batches = list(rows.to_batches() if isinstance(rows, pa.Table) else rows)
+            if table.name == "clinical":
+                largest.append(max(map(len, batches)))
+            return put(lake, table, iter(batches))
+
+        monkeypatch.setattr(rewrite, "put_file", counting)
+        landing.put("a.ndjson", ndjson(*(condition(f"c{n}") for n in range(25))), age_seconds=9_000)
+        ingest(graph)
+        landing.put("b.ndjson", ndjson(patient()), age_seconds=8_000)
+        ingest(graph)
+        assert largest and max(largest) <= 4
+        assert graph.rows("SELECT DISTINCT PatientID AS id, count(*) AS n FROM clinical GROUP BY ALL") == [
+            {"id": "0042", "n": 26}
+        ]
 
     @pytest.mark.parametrize("first", ["study", "report"])
     def test_a_report_finds_its_study_whoever_comes_first(self, graph: Graph, landing: LandingFolder, first: str):

@@ -25,6 +25,7 @@ from dicom_assets.lake.maintenance import (
     tidy,
     tree_merge,
 )
+from dicom_assets.lake.positions import POSITION, placed, positions
 from dicom_assets.lake.query import connect, scan
 from dicom_assets.lake.registry import TABLES
 from dicom_assets.lake.rewrite import get_file, split
@@ -233,6 +234,120 @@ class TestMergesOfStudies:
             tidy(lake, "study")
         assert len(extents(lake.table("study"))) <= CROWDED_NODE
         assert len(counted(lake)) == 40
+
+
+def of_studies(*numbers: int) -> pa.Table:
+    """Rows of `image_occurrence`, two a study."""
+    rows = [
+        {
+            "image_occurrence_id": 2 * number + each,
+            "person_id": -1,
+            "procedure_occurrence_id": -1,
+            "image_occurrence_date": NOW.date(),
+            "image_study_UID": f"1.2.{number}",
+            "image_series_UID": f"1.2.{number}.{each}",
+            "modality_concept_id": 0,
+        }
+        for number in numbers
+        for each in range(2)
+    ]
+    return pa.Table.from_pylist(rows, schema=TABLES["image_occurrence"].schema)
+
+
+class TestATableWhoseKeyIsNoHash:
+    """image_occurrence has the columns of its standard and no others, so the names of its files tell their ranges."""
+
+    @pytest.fixture
+    def filled(self, lake, monkeypatch) -> Lake:
+        monkeypatch.setattr(rewrite, "_OTHER_FILE_ROWS", 20)
+        for first in range(0, 600, 30):
+            some = range(first, first + 30)
+            lake.replace("image_occurrence", [f"1.2.{n}" for n in some], of_studies(*some))
+            tidy(lake, "image_occurrence")
+        return lake
+
+    def test_its_files_become_narrow_and_its_merges_come_to_an_end(self, filled):
+        tidy(filled, "image_occurrence", at_most=100)
+        assert tidy(filled, "image_occurrence") == 0
+        known = extents(filled.table("image_occurrence"))
+        asked = [{"image_study_UID": [f"1.2.{n}"]} for n in range(0, 600, 20)]
+        opened = [scan(filled, "image_occurrence", within=within).count(".parquet") for within in asked]
+        assert np.mean(opened) < len(known) / 4
+
+    def test_what_is_asked_for_is_found_through_them(self, filled):
+        asked = [f"1.2.{n}" for n in (0, 17, 599, 9_999)]
+        with connect(filled, ["image_occurrence"], within={"image_occurrence": {"image_study_UID": asked}}) as found:
+            rows = found.execute("SELECT image_study_UID, count(*) FROM image_occurrence GROUP BY 1 ORDER BY 1")
+            assert rows.fetchall() == [("1.2.0", 2), ("1.2.17", 2), ("1.2.599", 2)]
+
+    def test_rows_are_replaced_where_they_stand(self, filled):
+        before = set(extents(filled.table("image_occurrence")).paths)
+        filled.replace("image_occurrence", ["1.2.17"], of_studies(17).slice(0, 1))
+        assert len(before - set(extents(filled.table("image_occurrence")).paths)) == 1
+        with connect(filled, ["image_occurrence"]) as connection:
+            assert connection.execute("SELECT count(*) FROM image_occurrence").fetchall() == [(1_199,)]
+
+    def test_a_file_of_another_writer_is_opened_for_everything(self, filled, monkeypatch):
+        monkeypatch.setattr(rewrite, "range_in_name", lambda *_: "")
+        table = TABLES["image_occurrence"]
+        add = rewrite.put_file(filled, table, of_studies(1_000, 1_001))
+        rewrite.swap(filled, table.name, lambda *_: (np.empty(0, np.int64), [add]), data_change=True)
+        known = placed("image_occurrence", extents(filled.table("image_occurrence")))
+        (foreign,) = np.flatnonzero(known.low[POSITION] == None)  # noqa: E711 - element by element
+        wanted = [positions("image_occurrence", [f"1.2.1000.{n}"]) for n in range(5)]
+        assert all(known.may_hold(POSITION, places)[foreign] for places in wanted)
+
+
+class TestReplacingBatches:
+    def records(self, batch: str, *numbers: int) -> pa.Table:
+        rows = [
+            {
+                "source": "landing",
+                "record_key": key(number),
+                "record_type": "note",
+                "batch_id": batch,
+                "object_id": "o",
+                "record": number,
+                "file_key": "f",
+                "version_at": NOW,
+            }
+            for number in numbers
+        ]
+        return pa.Table.from_pylist(rows, schema=TABLES["clinical"].schema)
+
+    def replace(self, lake: Lake, batches: list[str], *tables: pa.Table) -> None:
+        rewrite.replace_batches(lake, "clinical", batches, lambda: (b for t in tables for b in t.to_batches()))
+
+    def found(self, lake: Lake) -> list[tuple[str, int]]:
+        with connect(lake, ["clinical"]) as connection:
+            return connection.execute("SELECT batch_id, record FROM clinical ORDER BY ALL").fetchall()
+
+    def test_rows_of_other_batches_stay_whatever_file_they_share(self, lake):
+        for number in range(STRAYS):
+            self.replace(lake, [f"b{number:02d}"], self.records(f"b{number:02d}", number))
+        assert tidy(lake, "clinical") == 1
+        self.replace(lake, ["b03", "b05", "b99"], self.records("b03", 100, 101), self.records("b99", 7))
+        others = [(f"b{n:02d}", n) for n in range(STRAYS) if n not in (3, 5)]
+        assert self.found(lake) == sorted([*others, ("b03", 100), ("b03", 101), ("b99", 7)])
+
+    def test_nothing_new_takes_the_old_rows_away(self, lake):
+        self.replace(lake, ["b1"], self.records("b1", 1))
+        self.replace(lake, ["b1"])
+        assert self.found(lake) == []
+
+    def test_it_is_tried_again_when_somebody_else_has_taken_the_file(self, lake, monkeypatch):
+        self.replace(lake, ["b1", "b2"], self.records("b1", 1), self.records("b2", 2))
+        put, once = rewrite.put_file, []
+
+        def overtaken(*arguments):
+            if not once:
+                once.append(True)
+                self.replace(lake, ["b2"], self.records("b2", 22))
+            return put(*arguments)
+
+        monkeypatch.setattr(rewrite, "put_file", overtaken)
+        self.replace(lake, ["b1"], self.records("b1", 11))
+        assert self.found(lake) == [("b1", 11), ("b2", 22)]
 
 
 class TestMaintenance:
