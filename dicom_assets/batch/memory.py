@@ -18,11 +18,19 @@ _LARGE = 256 * 1024
 
 
 @cache
-def give_back() -> None:
-    """Lets this process give large blocks back to the system as soon as they are freed; done once.
+def _system() -> ctypes.CDLL:
+    """The system's library, told once to make a mapping of each large block, which is gone when the block is freed.
 
     Arrow uses the system's allocator because the package asks for it before Arrow is imported (`dicom_assets`).
     """
-    mallopt = getattr(ctypes.CDLL(None), "mallopt", None)  # glibc has it; other systems give back by themselves
-    if mallopt is not None:
-        mallopt(_M_MMAP_THRESHOLD, _LARGE)
+    library = ctypes.CDLL(None)
+    if hasattr(library, "mallopt"):  # glibc has it; other systems give back by themselves
+        library.mallopt(_M_MMAP_THRESHOLD, _LARGE)
+    return library
+
+
+def give_back() -> None:
+    """Gives the system back what was freed, and makes large blocks go back as soon as they are: a few milliseconds."""
+    trim = getattr(_system(), "malloc_trim", None)
+    if trim is not None:
+        trim(0)

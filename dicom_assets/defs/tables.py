@@ -12,6 +12,7 @@ import duckdb
 import pyarrow as pa
 
 from dicom_assets.batch.engine import EngineFailed
+from dicom_assets.batch.memory import give_back
 from dicom_assets.batch.work import BatchBusy
 from dicom_assets.defs.partitions import BATCH
 from dicom_assets.lake.codes import Outcome
@@ -88,7 +89,11 @@ def batch_asset(
 def materialized(
     lake: Lake, name: str, rows: int, **counts: int | float | str | dg.MetadataValue[Any]
 ) -> dg.MaterializeResult[Any]:
-    """The result of an asset that is a table: rows of the batch, rows of the table, further counts."""
+    """The result of an asset that is a table: rows of the batch, rows of the table, further counts.
+
+    What making it has freed goes back to the system.
+    """
+    give_back()
     return dg.MaterializeResult(
         metadata={
             "dagster/partition_row_count": rows,

@@ -45,7 +45,6 @@ FROM (
     JOIN current_rows USING (batch_id, object_id)
     SEMI JOIN touched USING (study_key)
 )
-ORDER BY study_key, StudyInstanceUID, SeriesInstanceUID, SOPInstanceUID
 """
 
 
@@ -87,7 +86,6 @@ SELECT
 FROM {_RANKED}
 GROUP BY ALL
 )
-ORDER BY study_key, StudyInstanceUID, SeriesInstanceUID
 """
 
 
@@ -124,7 +122,6 @@ described AS (
 SELECT {_list([c.name for c in STUDY.columns])}
 FROM described
 JOIN counted USING (source, StudyInstanceUID)
-ORDER BY study_key, StudyInstanceUID
 """
 
 
