@@ -6,7 +6,7 @@ a resource or a row is made (`dicom_assets.fhir`, `dicom_assets.omop`), the comm
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -34,7 +34,7 @@ from dicom_assets.lake.registry import (
     SERIES,
     STUDY,
 )
-from dicom_assets.lake.studies import study_scope
+from dicom_assets.lake.studies import batches_of, study_scope
 from dicom_assets.omop import concepts, coverage, image_occurrence
 from dicom_assets.omop.identifiers import Domain, Wanted, allocate
 from dicom_assets.omop.maps import IdMaps, load_maps
@@ -210,13 +210,18 @@ def publish_diagnostic_report(lake: Lake, staging: Staging) -> int:
     A report may arrive before its study or after it: whoever comes later makes the link.
     """
     names = ["clinical", "imaging_study", "diagnostic_report"]
+    touched = touched_studies(staging)
     with lake.committing(DIAGNOSTIC_REPORT.name):
-        with connect(lake, names) as connection:
-            connection.register("touched", touched_studies(staging))
+        scope = study_scope(lake, ["imaging_study"], touched["study_key"].to_pylist())
+        with connect(lake, names, within=scope) as connection:
+            connection.register("touched", touched)
             connection.execute(f"CREATE TEMP TABLE named AS {_NAMED}", [staging.batch_id])
-            connection.execute(f"CREATE TEMP TABLE affected AS {_AFFECTED_REPORTS}", [staging.batch_id])
-            found = connection.execute("SELECT record_key FROM affected ORDER BY ALL").fetchall()
-            affected = [key for (key,) in found]
+            found = connection.execute(f"{_AFFECTED_REPORTS} ORDER BY record_key", [staging.batch_id]).fetchall()
+        affected = [key for (key,) in found]
+        if not affected:
+            return 0
+        with connect(lake, names) as connection:
+            connection.register("affected", pa.table({"record_key": pa.array(affected, pa.string())}))
             records = arrow(
                 connection,
                 "SELECT * FROM clinical SEMI JOIN affected USING (record_key) "
@@ -236,9 +241,13 @@ def publish_diagnostic_report(lake: Lake, staging: Staging) -> int:
 
 @dataclass(frozen=True)
 class Occurrences:
-    """The series behind some rows of image_occurrence, with the UIDs of all studies that the batch touched."""
+    """The series behind some rows of image_occurrence, with UIDs and keys of all studies that the batch touched.
+
+    studies: their keys in every source.
+    """
 
     uids: Sequence[str]
+    studies: Sequence[str]
     series: Sequence[Mapping[str, Any]]
     maps: IdMaps
 
@@ -271,7 +280,7 @@ def occurrences(lake: Lake, staging: Staging, settings: Settings) -> Occurrences
     """
     touched = touched_studies(staging)
     if not len(touched):
-        return Occurrences((), (), IdMaps())
+        return Occurrences((), (), (), IdMaps())
     scope = study_scope(lake, ["flat_metadata"], touched["study_key"].to_pylist())
     with connect(lake, ["flat_metadata"], within=scope) as connection:
         connection.register("touched", touched)
@@ -285,43 +294,61 @@ def occurrences(lake: Lake, staging: Staging, settings: Settings) -> Occurrences
     with connect(lake, names, within=study_scope(lake, names, wanted)) as connection:
         connection.register("wanted", pa.table({"study_key": pa.array(wanted, pa.string())}))
         series = arrow(connection, _SERIES).to_pylist()
-    return Occurrences(uids, series, _maps(settings.omop))
+    return Occurrences(uids, wanted, series, _maps(settings.omop))
 
 
 def _maps(settings: OmopSettings) -> IdMaps:
     return load_maps(settings.person_map, settings.visit_map, settings.procedure_map)
 
 
-def _known(lake: Lake, wanted: Sequence[Wanted]) -> tuple[dict[Wanted, int], dict[str, int]]:
-    """Ids that were given out for these keys, and by domain the one that was given out last."""
+def _known(lake: Lake, wanted: Iterable[Wanted], batches: Iterable[str] | None = None) -> dict[Wanted, int]:
+    """Ids that were given out for these keys; by some batches, or by any."""
+    pairs = list(wanted)
     asked = pa.table(
-        {"domain": [str(domain) for domain, _ in wanted], "natural_key": [key for _, key in wanted]},
+        {"domain": [str(domain) for domain, _ in pairs], "natural_key": [key for _, key in pairs]},
         schema=pa.schema([pa.field("domain", pa.string()), pa.field("natural_key", pa.string())]),
     )
-    with connect(lake, [OMOP_IDENTIFIER.name]) as connection:
+    scope = {} if batches is None else {OMOP_IDENTIFIER.name: {"batch_id": batches}}
+    with connect(lake, [OMOP_IDENTIFIER.name], within=scope) as connection:
         connection.register("asked", asked)
-        known = connection.execute(
+        found = connection.execute(
             "SELECT domain, natural_key, id FROM omop_identifier SEMI JOIN asked USING (domain, natural_key)"
         ).fetchall()
-        last = connection.execute(
-            f"SELECT domain, CASE WHEN domain = {quoted(Domain.IMAGE)} THEN max(id) ELSE min(id) END "
-            "FROM omop_identifier GROUP BY domain"
-        ).fetchall()
-    return {(domain, key): number for domain, key, number in known}, dict(last)
+    return {(domain, key): number for domain, key, number in found}
 
 
-def _identified(lake: Lake, batch_id: str, wanted: Sequence[Wanted]) -> tuple[dict[Wanted, int], int]:
-    """The ids of these keys, and how many had to be given out for it. Raises IdentifiersExhausted."""
+def _given_last(lake: Lake) -> dict[str, int]:
+    """By domain, the id that was given out last."""
+    with connect(lake, [OMOP_IDENTIFIER.name]) as connection:
+        return dict(
+            connection.execute(
+                f"SELECT domain, CASE WHEN domain = {quoted(Domain.IMAGE)} THEN max(id) ELSE min(id) END "
+                "FROM omop_identifier GROUP BY domain"
+            ).fetchall()
+        )
+
+
+def _identified(lake: Lake, staging: Staging, found: Occurrences) -> tuple[dict[Wanted, int], int]:
+    """The ids of these series, and how many had to be given out for it. Raises IdentifiersExhausted.
+
+    Most were given out by the batch itself or by those that touched its studies before: the ids of all the lake are
+    looked through only for what is left, and an id is given out only for what is not there either.
+    """
+    wanted = image_occurrence.wanted(found.series, found.maps)
+    ids = _known(lake, wanted, {staging.batch_id, *batches_of(lake, found.studies)})
+    if ids.keys() >= {*wanted}:
+        return ids, 0
     with lake.committing(OMOP_IDENTIFIER.name):
-        known, last = _known(lake, wanted)
-        fresh = allocate(wanted, known, last, batch_id)
-        if len(fresh):
-            scope = {OMOP_IDENTIFIER.name: {"batch_id": [batch_id]}}
-            with connect(lake, [OMOP_IDENTIFIER.name], within=scope) as connection:
-                own = arrow(connection, "SELECT * FROM omop_identifier").cast(OMOP_IDENTIFIER.schema)
-            lake.replace(OMOP_IDENTIFIER.name, [batch_id], pa.concat_tables([own, fresh]))
-    known |= {(row["domain"], row["natural_key"]): row["id"] for row in fresh.to_pylist()}
-    return known, len(fresh)
+        ids |= _known(lake, [one for one in wanted if one not in ids])
+        missing = [one for one in wanted if one not in ids]
+        if not missing:
+            return ids, 0
+        fresh = allocate(missing, ids, _given_last(lake), staging.batch_id)
+        with connect(lake, [OMOP_IDENTIFIER.name], within=staging.scope(OMOP_IDENTIFIER.name)) as connection:
+            own = arrow(connection, "SELECT * FROM omop_identifier").cast(OMOP_IDENTIFIER.schema)
+        lake.replace(OMOP_IDENTIFIER.name, [staging.batch_id], pa.concat_tables([own, fresh]))
+    given = (fresh[column].to_pylist() for column in ("domain", "natural_key", "id"))
+    return ids | {(domain, key): number for domain, key, number in zip(*given, strict=True)}, len(fresh)
 
 
 def publish_identifiers(lake: Lake, staging: Staging, settings: Settings) -> int:
@@ -330,9 +357,7 @@ def publish_identifiers(lake: Lake, staging: Staging, settings: Settings) -> int
     An id once given out stays, whatever becomes of the batch: rows are added, never replaced by others. Raises
     MappingError, IdentifiersExhausted.
     """
-    found = occurrences(lake, staging, settings)
-    wanted = image_occurrence.wanted(found.series, found.maps)
-    return _identified(lake, staging.batch_id, wanted)[1] if wanted else 0
+    return _identified(lake, staging, occurrences(lake, staging, settings))[1]
 
 
 def publish_occurrences(lake: Lake, staging: Staging, settings: Settings, name: str) -> int:
@@ -345,10 +370,7 @@ def publish_occurrences(lake: Lake, staging: Staging, settings: Settings, name: 
         found = occurrences(lake, staging, settings)
         if not found.uids:
             return 0
-        wanted = image_occurrence.wanted(found.series, found.maps)
-        ids, _ = _known(lake, wanted)
-        if not ids.keys() >= set(wanted):
-            ids, _ = _identified(lake, staging.batch_id, wanted)
+        ids, _ = _identified(lake, staging, found)
         context = image_occurrence.Context(tables, found.maps, settings.omop.wadors_base)
         made = image_occurrence.rows(found.series, ids, context)
         if name == IMAGE_OCCURRENCE.name:

@@ -26,9 +26,7 @@ RANKED = 20
 SAME_PATIENT = """
 -- one row for each pair (imaging patient, clinical patient) that is one person
 WITH imaging AS (
-    SELECT DISTINCT trim(PatientID) AS id, nullif(trim(IssuerOfPatientID), '') AS issuer
-    FROM imaging_study
-    WHERE NOT is_deleted AND trim(PatientID) <> ''
+    SELECT DISTINCT id, issuer FROM live_study WHERE id <> ''
 ),
 recorded AS (
     SELECT DISTINCT trim(PatientID) AS id, nullif(trim(IssuerOfPatientID), '') AS issuer
@@ -49,36 +47,52 @@ WHERE imaging.issuer = recorded.issuer
    OR ((imaging.issuer IS NULL OR recorded.issuer IS NULL) AND issuers.issuers <= 1)
 """
 
-_MEASURES = """
--- one row for each measure
-SELECT 'series with mapped modality' AS measure, count(*) FILTER (modality_concept_id <> 0) AS mapped, count(*) AS total
-FROM image_occurrence
-UNION ALL
-SELECT 'series with mapped anatomic site', count(*) FILTER (anatomic_site_concept_id <> 0), count(*)
-FROM image_occurrence
-UNION ALL
-SELECT 'series with mapped person', count(*) FILTER (person_from = 'mapping'), count(*) FROM image_occurrence_origin
-UNION ALL
-SELECT 'series with mapped procedure', count(*) FILTER (procedure_from = 'mapping'), count(*)
-FROM image_occurrence_origin
-UNION ALL
-SELECT 'series with mapped visit', count(*) FILTER (visit_from = 'mapping'), count(*) FROM image_occurrence_origin
-UNION ALL
-SELECT 'series with a date', count(*) FILTER (date_from <> 'unknown'), count(*) FROM image_occurrence_origin
-UNION ALL
+_COUNTED_FIRST = {
+    "live_study": """
+        SELECT
+            study_key, trim(PatientID) AS id, nullif(trim(IssuerOfPatientID), '') AS issuer, subject_state
+        FROM imaging_study WHERE NOT is_deleted
+    """,
+    "same_patient": SAME_PATIENT,
+    "occurrences": """
+        SELECT modality_concept_id <> 0 AS has_modality, anatomic_site_concept_id <> 0 AS has_site, count(*) AS series
+        FROM image_occurrence GROUP BY ALL
+    """,
+    "origins": """
+        SELECT person_from, procedure_from, visit_from, date_from, count(*) AS series
+        FROM image_occurrence_origin GROUP BY ALL
+    """,
+}
+"""Temporary tables that the measures are counted from, so that each large table is read once."""
+
+
+def _series(measure: str, counts: str, mapped: str) -> str:
+    return (
+        f"SELECT '{measure}' AS measure, coalesce(sum(series) FILTER ({mapped}), 0)::BIGINT AS mapped, "
+        f"coalesce(sum(series), 0)::BIGINT AS total FROM {counts}"
+    )
+
+
+_MEASURES = "\nUNION ALL\n".join(
+    [
+        _series("series with mapped modality", "occurrences", "has_modality"),
+        _series("series with mapped anatomic site", "occurrences", "has_site"),
+        _series("series with mapped person", "origins", "person_from = 'mapping'"),
+        _series("series with mapped procedure", "origins", "procedure_from = 'mapping'"),
+        _series("series with mapped visit", "origins", "visit_from = 'mapping'"),
+        _series("series with a date", "origins", "date_from <> 'unknown'"),
+        """
 SELECT 'studies with clinical records', count(*) FILTER (EXISTS (
-    SELECT 1 FROM same_patient AS p
-    WHERE p.id = trim(s.PatientID) AND p.imaging_issuer IS NOT DISTINCT FROM nullif(trim(s.IssuerOfPatientID), '')
+    SELECT 1 FROM same_patient AS p WHERE p.id = s.id AND p.imaging_issuer IS NOT DISTINCT FROM s.issuer
 )), count(*)
-FROM imaging_study AS s WHERE NOT is_deleted
+FROM live_study AS s
 UNION ALL
-SELECT 'studies with one known patient', count(*) FILTER (subject_state = 'identified'), count(*)
-FROM imaging_study WHERE NOT is_deleted
+SELECT 'studies with one known patient', count(*) FILTER (subject_state = 'identified'), count(*) FROM live_study
 UNION ALL
 SELECT 'studies with reports', count(*) FILTER (
     study_key IN (SELECT unnest(study_keys) FROM diagnostic_report)
 ), count(*)
-FROM imaging_study WHERE NOT is_deleted
+FROM live_study
 UNION ALL
 SELECT 'reports linked to a study', count(*) FILTER (link_state = 'linked'), count(*) FROM diagnostic_report
 UNION ALL
@@ -92,7 +106,10 @@ FROM (
     SELECT DISTINCT trim(PatientID) AS id, nullif(trim(IssuerOfPatientID), '') AS issuer
     FROM clinical WHERE trim(PatientID) <> ''
 ) AS c
-"""
+""",
+    ]
+)
+"""One row for each measure."""
 
 _UNMAPPED = f"""
 -- one row for each value that is not mapped, the most frequent ones first
@@ -108,11 +125,11 @@ WITH counted AS (
     FROM image_occurrence JOIN image_occurrence_origin USING (image_occurrence_id)
     WHERE coalesce(anatomic_site_concept_id, 0) = 0 GROUP BY ALL
     UNION ALL
-    SELECT 'series with mapped person', person_from, count(*)
-    FROM image_occurrence_origin WHERE person_from <> 'mapping' GROUP BY ALL
+    SELECT 'series with mapped person', person_from, sum(series)::BIGINT
+    FROM origins WHERE person_from <> 'mapping' GROUP BY ALL
     UNION ALL
     SELECT 'studies with one known patient', subject_state, count(*)
-    FROM imaging_study WHERE NOT is_deleted AND subject_state <> 'identified' GROUP BY ALL
+    FROM live_study WHERE subject_state <> 'identified' GROUP BY ALL
     UNION ALL
     SELECT 'reports linked to a study', link_state, count(*)
     FROM diagnostic_report WHERE link_state <> 'linked' GROUP BY ALL
@@ -139,7 +156,8 @@ class Measure:
 
 def coverage(connection: duckdb.DuckDBPyConnection) -> pa.Table:
     """Rows of `mapping_coverage`. connection: holds TABLES as views."""
-    connection.execute(f"CREATE OR REPLACE TEMP TABLE same_patient AS {SAME_PATIENT}")
+    for name, sql in _COUNTED_FIRST.items():
+        connection.execute(f"CREATE OR REPLACE TEMP TABLE {name} AS {sql}")
     rows = []
     for name, mapped, total in connection.execute(_MEASURES).fetchall():
         share = mapped / total if total else None
