@@ -44,7 +44,7 @@ _FILE_ROWS = {
     "image_occurrence_origin": 8_192,
 }
 _OTHER_FILE_ROWS = 2_048
-_AT_ONCE = 4
+_AT_ONCE = 2
 """Files that are rewritten side by side."""
 
 ROW_GROUP = 10_000
