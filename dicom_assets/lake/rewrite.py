@@ -44,6 +44,9 @@ _FILE_ROWS = {
     "image_occurrence_origin": 8_192,
 }
 _OTHER_FILE_ROWS = 2_048
+_LEAF_FILES = {"imaging_study": 8}
+LEAF_ROWS = 262_144
+
 _AT_ONCE = 2
 """Files that are rewritten side by side."""
 
@@ -58,6 +61,14 @@ def file_rows(name: str) -> int:
     by a query over all of it: less of the one is more of the other.
     """
     return _FILE_ROWS.get(name, _OTHER_FILE_ROWS)
+
+
+def leaf_rows(name: str) -> int:
+    """Rows of a full leaf of the tree that a table by study is: a merge has half as many again in memory at most.
+
+    Larger leaves make for fewer files.
+    """
+    return min(_LEAF_FILES.get(name, 64) * file_rows(name), LEAF_ROWS)
 
 
 def replace_keys(lake: Lake, name: str, keys: Sequence[str], rows: pa.Table) -> None:
