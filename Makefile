@@ -53,7 +53,7 @@ bench-scale: $(VENV)/installed
 	$(BIN)/python -m bench.scale
 
 soak: $(VENV)/installed
-	$(BIN)/python -m bench.soak --batches 125
+	$(BIN)/python -m bench.soak
 
 bench: $(VENV)/installed
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[bench]' -c constraints.txt

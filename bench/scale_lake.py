@@ -23,11 +23,11 @@ import pyarrow.compute as pc
 
 from dicom_assets.lake.delta import Lake
 from dicom_assets.lake.keys import record_key, study_key
-from dicom_assets.lake.maintenance import FULL_NODE, LEAF_LEVELS, OVERLAPPING, tidy
+from dicom_assets.lake.maintenance import FULL_NODE, OVERLAPPING, tidy
 from dicom_assets.lake.positions import order_of, ordered, positions
 from dicom_assets.lake.query import connect
 from dicom_assets.lake.registry import TABLES
-from dicom_assets.lake.rewrite import file_rows, put_file, put_files, swap
+from dicom_assets.lake.rewrite import file_rows, leaf_rows, put_file, put_files, swap
 from dicom_assets.landing.claimed import from_digests, unpacked
 from dicom_assets.landing.claims import FOLDER as CLAIMS
 from dicom_assets.landing.claims import MANIFEST, ClaimLog
@@ -357,7 +357,7 @@ def _tree(lake: Lake, name: str, end: int) -> None:
     place = np.array([int(one, 16) for one in studies["place"].to_pylist()], dtype=np.uint64)
     bound, of_study = file_rows(name), PER_STUDY // _STEP[name]
     depth, chance = 0, random.Random(name)
-    while len(studies) * of_study > bound * 8 ** (depth + LEAF_LEVELS):
+    while len(studies) * of_study > leaf_rows(name) * 8**depth:
         depth += 1
     taken = np.zeros(len(studies), dtype=bool)
     for level in range(1, depth + 1):

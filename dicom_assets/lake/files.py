@@ -70,10 +70,12 @@ class LakeFiles:
         except (BaseError, OSError) as error:
             raise LakeError(_sentence("read from", error, self.place)) from None
 
-    def names(self, prefix: str) -> list[str]:
-        """Paths of the files below a folder, sorted."""
+    def names(self, prefix: str, after: str = "") -> list[str]:
+        """Paths of the files below a folder, sorted; only those that come after one, if it is given."""
         try:
-            return sorted(meta["path"] for page in obstore.list(self.store, prefix=prefix) for meta in page)
+            pages = obstore.list(self.store, prefix=prefix, offset=after or None)
+            # The emulator of Azure ignores where a listing is to start.
+            return sorted(meta["path"] for page in pages for meta in page if meta["path"] > after)
         except (NotFoundError, FileNotFoundError):
             return []
         except (BaseError, OSError) as error:

@@ -7,7 +7,7 @@ Two layouts. A table that is replaced by batch keeps its files in the order of t
 they pile up, so each file holds a narrow range of batch_id. A table that is replaced by study is a tree over the hash
 study_key with eight branches a node: files fall in at the root, where they span all studies, and are handed down a
 level when a node is full, until they reach a leaf, whose rows are sorted anew when too many files overlap there. A leaf
-has room for 64 files: rows move down few levels, and most files hold a range of studies that no other file holds.
+has room for dozens of files: rows move down few levels, and most files hold a range of studies that no other holds.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ from dicom_assets.lake.extents import Extents
 from dicom_assets.lake.files import LakeError
 from dicom_assets.lake.positions import POSITION, STUDY_KEY, placed
 from dicom_assets.lake.registry import TABLES
-from dicom_assets.lake.rewrite import Merge, file_rows, merge_batches, merge_studies
+from dicom_assets.lake.rewrite import Merge, file_rows, leaf_rows, merge_batches, merge_studies
 
 BATCH_FILE_ROWS = 262_144
 BATCH_FILE_BYTES = 96 * 2**20
@@ -46,9 +46,6 @@ FULL_NODE = 4
 
 CROWDED_NODE = 24
 """Files of a node at which they are merged, however small."""
-
-LEAF_LEVELS = 2
-"""A leaf has room for 8 ** LEAF_LEVELS files: larger leaves make for fewer files and larger merges."""
 
 OVERLAPPING = 8
 """Files that a leaf may have, beyond half as many again as its rows need, before it is sorted anew."""
@@ -88,7 +85,9 @@ def tidy(lake: Lake, name: str, at_most: int = 1) -> int:
             if table.replaced_by == "batch_id":
                 merged = merge_batches(lake, name, neighbours)
             else:
-                merged = merge_studies(lake, name, partial(tree_merge, rows_of_file=file_rows(name)))
+                merged = merge_studies(
+                    lake, name, partial(tree_merge, rows_of_file=file_rows(name), rows_of_leaf=leaf_rows(name))
+                )
         if not merged:
             return done
     return at_most
@@ -97,7 +96,7 @@ def tidy(lake: Lake, name: str, at_most: int = 1) -> int:
 def _worth_while(name: str, now: Extents) -> bool:
     if TABLES[name].replaced_by == "batch_id":
         return bool(neighbours(now))
-    return tree_merge(placed(name, now), file_rows(name)) is not None
+    return tree_merge(placed(name, now), file_rows(name), leaf_rows(name)) is not None
 
 
 def neighbours(now: Extents) -> list[npt.NDArray[np.int64]]:
@@ -142,7 +141,7 @@ def _filled(run: npt.NDArray[np.int64], share: npt.NDArray[np.float64]) -> list[
     return [group for group in groups if len(group) > 1]
 
 
-def tree_merge(now: Extents, rows_of_file: int) -> Merge | None:
+def tree_merge(now: Extents, rows_of_file: int, rows_of_leaf: int) -> Merge | None:
     """The next merge of a table that is replaced by study; None when no node is full.
 
     The tree is as deep as its rows need. Rows of an inner node are handed down to its branches; those of a leaf are
@@ -152,7 +151,7 @@ def tree_merge(now: Extents, rows_of_file: int) -> Merge | None:
     if column is None or len(now) < 2:
         return None
     depth_of_leaves = 0
-    while now.rows.sum() > rows_of_file * 8 ** (depth_of_leaves + LEAF_LEVELS):
+    while now.rows.sum() > rows_of_leaf * 8**depth_of_leaves:
         depth_of_leaves += 1
     nodes: dict[tuple[int, int], list[int]] = defaultdict(list)
     for index, (low, high) in enumerate(zip(now.low[column], now.high[column], strict=True)):

@@ -42,8 +42,9 @@ def ordered(name: str, rows: pa.Table) -> pa.Table:
     """Rows in the order of their table, with the column that it goes by."""
     order = order_of(name)
     if order == POSITION:
-        places = positions(name, rows[TABLES[name].replaced_by].to_pylist())
-        rows = rows.append_column(POSITION, pa.array(places, pa.string()))
+        keys = rows[TABLES[name].replaced_by].combine_chunks().dictionary_encode()
+        places = pa.array(positions(name, keys.dictionary.to_pylist()), pa.string())
+        rows = rows.append_column(POSITION, places.take(keys.indices))
     return rows.sort_by(order)
 
 

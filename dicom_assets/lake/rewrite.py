@@ -45,7 +45,10 @@ _FILE_ROWS = {
     "image_occurrence_origin": 8_192,
 }
 _OTHER_FILE_ROWS = 2_048
-_AT_ONCE = 1
+_LEAF_FILES = {"imaging_study": 8}
+LEAF_ROWS = 262_144
+
+_AT_ONCE = 2
 """Files that are rewritten side by side."""
 
 ROW_GROUP = 10_000
@@ -66,6 +69,14 @@ def file_rows(name: str) -> int:
     return _FILE_ROWS.get(name, _OTHER_FILE_ROWS)
 
 
+def leaf_rows(name: str) -> int:
+    """Rows of a full leaf of the tree that a table by study is: a merge has half as many again in memory at most.
+
+    Larger leaves make for fewer files.
+    """
+    return min(_LEAF_FILES.get(name, 64) * file_rows(name), LEAF_ROWS)
+
+
 def replace_keys(lake: Lake, name: str, keys: Sequence[str], rows: pa.Table) -> None:
     """Replaces, in one commit, the rows of some studies in a table that is replaced by study.
 
@@ -76,10 +87,10 @@ def replace_keys(lake: Lake, name: str, keys: Sequence[str], rows: pa.Table) -> 
     if not keys:
         return
     column, order = TABLES[name].replaced_by, order_of(name)
-    rows = ordered(name, rows)
+    rows, places = ordered(name, rows), positions(name, keys)
 
     def change(table: DeltaTable, now: Extents) -> tuple[npt.NDArray[np.int64], list[AddAction]]:
-        candidates = np.flatnonzero(placed(name, now).may_hold(order, positions(name, keys)))
+        candidates = np.flatnonzero(placed(name, now).may_hold(order, places))
         held = members.holders(lake, name, now.paths[candidates].tolist(), keys)
         # A study that stands in several files goes into the first of them.
         homes = {
@@ -92,10 +103,10 @@ def replace_keys(lake: Lake, name: str, keys: Sequence[str], rows: pa.Table) -> 
 
         def rewritten(index: int) -> list[AddAction]:
             own = rows.filter(pc.equal(homed, index))
-            kept = _without(get_file(lake, TABLES[name], str(now.paths[index])), column, keys)
-            if order != column:
-                kept = ordered(name, kept)
-            return put_files(lake, name, _spliced(kept, own, order))
+            held = get_file(lake, TABLES[name], str(now.paths[index]))
+            if order != column or not _is_sorted(held, order):  # or a file that another writer made
+                held = ordered(name, held)
+            return put_files(lake, name, _spliced(held, own, order, places))
 
         with ThreadPoolExecutor(_AT_ONCE) as pool:
             adds = [add for some in pool.map(rewritten, holding.tolist()) for add in some]
@@ -332,19 +343,24 @@ def _without(rows: pa.Table, column: str, keys: Sequence[str]) -> pa.Table:
     return rows.filter(pc.invert(pc.is_in(rows[column], pa.array(keys, pa.string()))))
 
 
-def _spliced(rows: pa.Table, more: pa.Table, column: str) -> pa.Table:
-    """Rows of a file and more, which are sorted by a column, as one sorted table, without moving single rows."""
+def _is_sorted(rows: pa.Table, column: str) -> bool:
+    values = np.asarray(rows[column].to_pylist(), dtype=object)
+    return not (values[1:] < values[:-1]).any()
+
+
+def _spliced(rows: pa.Table, more: pa.Table, column: str, places: Sequence[str]) -> pa.Table:
+    """Sorted rows, with those at some places replaced by more, without moving single rows."""
     held = np.asarray(rows[column].to_pylist(), dtype=object)
-    if (held[1:] < held[:-1]).any():  # a file that another writer made
-        return pa.concat_tables([rows, more]).sort_by(column)
     values = more[column].to_pylist()
-    places = np.searchsorted(held, values)
+    runs = {values[start]: more.slice(start, end - start) for start, end in _runs(values)}
     parts: list[pa.Table] = []
     taken = 0
-    for start, end in _runs(values):
-        parts += [rows.slice(taken, int(places[start]) - taken), more.slice(start, end - start)]
-        taken = int(places[start])
-    return pa.concat_tables([*parts, rows.slice(taken)]).combine_chunks()
+    for place in sorted({*places}):
+        start, end = np.searchsorted(held, place, "left"), np.searchsorted(held, place, "right")
+        parts += [rows.slice(taken, start - taken), *([runs[place]] if place in runs else [])]
+        taken = int(end)
+    parts.append(rows.slice(taken))
+    return pa.concat_tables([part for part in parts if len(part)] or [rows.slice(0, 0)])
 
 
 def _runs(values: Sequence[str]) -> Iterator[tuple[int, int]]:

@@ -160,10 +160,10 @@ class Summary:
         complete = [int(match[1]) for match in map(_COMPLETE.match, files.names(FOLDER)) if match]
         for number in sorted(complete, reverse=True):
             try:
-                rows = files.get_parquet(f"{FOLDER}/{number:012d}/{_LIST}").to_pylist()
+                rows = files.get_parquet(f"{FOLDER}/{number:012d}/{_LIST}")
             except FileNotFoundError:
                 continue  # a newer one has replaced it since
-            self.number, self.claims = number, [Claim(**row) for row in rows]
+            self.number, self.claims = number, [Claim(*row) for row in _rows(rows)]
             return
 
     number: int
@@ -182,6 +182,11 @@ class Summary:
         if root is None:
             return from_digests(self._files.get(path))
         return np.memmap(root / path, dtype=f"S{_ID_BYTES}", mode="r")
+
+
+def _rows(claims: pa.Table) -> Iterable[tuple[str, str, int, datetime, str]]:
+    columns = (claims[name].to_pylist() for name in Claim._fields)
+    return zip(*columns, strict=True)
 
 
 def _ids_path(number: int, source: str) -> str:

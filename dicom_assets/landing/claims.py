@@ -162,7 +162,9 @@ class ClaimLog:
         self._ids: dict[str, pa.ChunkedArray] = {}
 
     def _paths(self) -> list[str]:
-        return [name for name in self._files.names(FOLDER) if name.endswith(".parquet")]
+        """The claims that came after the summary."""
+        after = _path(self._summarised().number)
+        return [name for name in self._files.names(FOLDER, after) if name.endswith(".parquet")]
 
     def _summarised(self) -> Summary:
         """The newest summary when this log was first read; its claims are known without being read."""
@@ -173,7 +175,6 @@ class ClaimLog:
 
     def claims(self) -> list[Claim]:
         """Every claim, oldest first."""
-        self._summarised()
         for path in self._paths():
             if path not in self._known:
                 self._remember(path, self._files.get_parquet(path, ["batch_id", "object_id", "source", "claimed_at"]))
@@ -219,7 +220,7 @@ class ClaimLog:
         """Writes a claim as number after + 1; None when somebody else was first, and the plan is outdated."""
         name = batch_id(manifest)
         table = manifest.add_column(0, MANIFEST.field("batch_id"), pa.array([name] * len(manifest))).cast(MANIFEST)
-        path = f"{FOLDER}/{after + 1:012d}.parquet"
+        path = _path(after + 1)
         if not self._files.put_parquet(path, table, create=True):
             return None
         return self._remember(path, table)
@@ -227,7 +228,11 @@ class ClaimLog:
     def __len__(self) -> int:
         """The number of the newest claim."""
         paths = self._paths()
-        return int(paths[-1].rsplit("/", 1)[1].removesuffix(".parquet")) if paths else 0
+        return int(paths[-1].rsplit("/", 1)[1].removesuffix(".parquet")) if paths else self._summarised().number
+
+
+def _path(number: int) -> str:
+    return f"{FOLDER}/{number:012d}.parquet"
 
 
 @dataclass(frozen=True, slots=True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from datetime import UTC, datetime
 
 import pyarrow as pa
@@ -114,6 +115,7 @@ def lake(tmp_path_factory) -> Lake:
     """A lake whose index of studies has two versions with rows."""
     lake = Lake(str(tmp_path_factory.mktemp("travel") / "lake"))
     studies.enter(lake, "b1", ["a" * 16])
+    time.sleep(0.01)  # versions of one millisecond are one moment
     studies.enter(lake, "b2", ["a" * 16, "b" * 16])
     return lake
 

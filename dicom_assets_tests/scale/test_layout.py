@@ -219,7 +219,7 @@ class TestMergesOfStudies:
     def test_a_merge_takes_bounded_rows_and_keeps_them(self, lake):
         for first in range(0, 640, 10):
             lake.replace("study", [key(n) for n in range(first, first + 10)], studies(*range(first, first + 10)))
-        merge = tree_merge(extents(lake.table("study")), 5)
+        merge = tree_merge(extents(lake.table("study")), 5, 320)
         assert merge is not None
         assert len(merge.edges) == 7
         before = lake.table("study").version()
