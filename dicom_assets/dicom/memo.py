@@ -17,7 +17,7 @@ from dicom_assets.dicom.vocabulary import Vocabulary
 MAX_VALUE = 1024
 """Longer values are not remembered: they seldom repeat."""
 MAX_SEQUENCE = 1 << 16
-_MAX_HELD = 32 << 20  # bytes of raw elements and fragments
+_MAX_HELD = 16 << 20  # bytes of raw elements and fragments
 _MAX_CONTEXTS = 64
 _MAX_CANDIDATES = 4
 _OVERHEAD = 300  # bytes that Python needs for an entry besides its texts

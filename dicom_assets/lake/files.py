@@ -162,7 +162,8 @@ class ArrowSink:
     def close(self) -> bytes:
         """The whole file."""
         self._writer.close()
-        return bytes(self._sink.getvalue())
+        file, self._sink = self._sink.getvalue(), None
+        return bytes(file)
 
 
 def arrow_bytes(table: pa.Table) -> bytes:

@@ -8,13 +8,13 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import pyarrow as pa
 import pytest
 
 from dicom_assets import reference
 from dicom_assets.batch import clinical
 from dicom_assets.fhir.validation import fault_of
-from dicom_assets.lake import rewrite
+from dicom_assets.lake import files
+from dicom_assets.lake.delta import Lake
 from dicom_assets.landing.changes import DEFAULT_PARTITION
 from dicom_assets.service.changes import pack
 from dicom_assets.service.feed import FeedPage
@@ -207,16 +207,16 @@ class TestOrderOfArrival:
         self, graph: Graph, landing: LandingFolder, monkeypatch
     ):
         monkeypatch.setattr(clinical, "ROWS_AT_ONCE", 4)
+        monkeypatch.setattr(files, "ARROW_ROWS", 4)
         largest = []
-        put = rewrite.put_file
+        replace = Lake.replace
 
-        def counting(lake, table, rows):
-            batches = list(rows.to_batches() if isinstance(rows, pa.Table) else rows)
-            if table.name == "clinical":
-                largest.append(max(map(len, batches)))
-            return put(lake, table, iter(batches))
+        def counting(lake, name, values, rows):
+            if name == "clinical":
+                largest.append(max(map(len, rows())))
+            replace(lake, name, values, rows)
 
-        monkeypatch.setattr(rewrite, "put_file", counting)
+        monkeypatch.setattr(Lake, "replace", counting)
         landing.put("a.ndjson", ndjson(*(condition(f"c{n}") for n in range(25))), age_seconds=9_000)
         ingest(graph)
         landing.put("b.ndjson", ndjson(patient()), age_seconds=8_000)
