@@ -1,0 +1,200 @@
+"""Reading ahead: only staging changes before the run, which takes what was read and tells what went wrong."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from dicom_assets.batch import work as work_module
+from dicom_assets.batch.beginning import Beginning
+from dicom_assets.batch.engine import InlineEngine
+from dicom_assets.batch.work import BatchBusy, BatchWork, Work
+from dicom_assets.lake.delta import Lake
+from dicom_assets.lake.files import LakeError
+from dicom_assets.lake.registry import TABLES
+from dicom_assets.landing.claims import claim_new
+from dicom_assets.landing.store import SourceUnavailable
+from dicom_assets.settings import Settings
+from dicom_assets_tests.support.lakes import contents, settings_for, table
+from dicom_assets_tests.support.landings import LandingFolder, put_mixed
+from dicom_assets_tests.support.steps import publish
+
+RUN = "run"
+
+
+@pytest.fixture
+def landing(tmp_path: Path) -> LandingFolder:
+    """A folder with something of everything."""
+    (tmp_path / "landing").mkdir()
+    folder = LandingFolder(tmp_path / "landing")
+    put_mixed(folder)
+    return folder
+
+
+@pytest.fixture
+def settings(tmp_path: Path, landing: LandingFolder) -> Settings:
+    """Of a new lake."""
+    return settings_for(tmp_path / "lake", landing.root)
+
+
+def claimed(work: Work) -> str:
+    """The one batch of the folder."""
+    ((claim,),) = [claim_new(store, work.log, work.settings.claiming).claims for store in work.stores()]
+    return claim.batch_id
+
+
+@pytest.fixture
+def work(settings: Settings) -> Iterator[Work]:
+    """A lake that is open."""
+    with Work(settings, shared_engine=InlineEngine()) as opened:
+        yield opened
+
+
+def test_before_its_run_a_batch_is_as_claimed_as_before(work: Work):
+    batch = claimed(work)
+    work.read_ahead(batch, RUN)
+    ahead = work.ahead(batch)
+    assert ahead is not None and sum(ahead.outcomes.result().values()) == ahead.seen.result()
+    assert work.unstarted() == [batch]
+    assert all(rows == [] for rows in contents(work.lake).values())
+
+
+def test_its_run_ends_in_the_same_tables_without_reading_again(
+    work: Work, tmp_path: Path, landing: LandingFolder, monkeypatch: pytest.MonkeyPatch
+):
+    with Work(settings_for(tmp_path / "other", landing.root), shared_engine=InlineEngine()) as other:
+        publish(other.batch(claimed(other)))
+        expected = what_was_found(other.lake)
+    batch = claimed(work)
+    work.read_ahead(batch, RUN)
+    ahead = work.ahead(batch, RUN)
+    assert ahead is not None and ahead.outcomes.result()
+    monkeypatch.setattr(BatchWork, "expand", never)
+    monkeypatch.setattr(work_module, "read_batch", never)
+    publish(work.batch(batch))
+    assert what_was_found(work.lake) == expected
+
+
+def what_was_found(lake: Lake) -> dict[str, list[dict[str, Any]]]:
+    """The outcome of every object and what the accepted ones say, whenever and in whatever batch that was."""
+    ledger = table(lake, "validated_batch").select(["object_id", "outcome", "code", "kind"])
+    flat = table(lake, "flat_metadata", without=["batch_id", "ingested_at"])
+    levels = {name: table(lake, name).select(list(TABLES[name].key)) for name in ("instance", "series", "study")}
+    return {name: rows.to_pylist() for name, rows in {"ledger": ledger, "flat": flat, **levels}.items()}
+
+
+def never(*arguments: object, **named: object) -> None:
+    raise AssertionError("this was done already")
+
+
+def test_a_run_of_another_id_reads_for_itself(work: Work):
+    batch = claimed(work)
+    work.read_ahead(batch, "somebody else's")
+    assert work.ahead(batch, RUN) is None
+    assert work.ahead(batch, "somebody else's") is not None
+
+
+def fails_once(function: Callable[..., object], error: Exception) -> Callable[..., object]:
+    left = [error]
+
+    def failing(*arguments: object, **named: object) -> object:
+        if left:
+            raise left.pop()
+        return function(*arguments, **named)
+
+    return failing
+
+
+@pytest.mark.parametrize("step", ["expand", "read"])
+def test_what_went_wrong_is_told_by_the_run_and_a_retry_of_the_step_does_it_anew(
+    work: Work, monkeypatch: pytest.MonkeyPatch, step: str
+):
+    error = SourceUnavailable("The folder is gone.") if step == "expand" else LakeError("The disk is full.")
+    monkeypatch.setattr(BatchWork, step, fails_once(getattr(BatchWork, step), error))
+    batch = work.batch(claimed(work))
+    work.read_ahead(batch.batch_id, RUN)
+    if step == "read":
+        batch.begin(RUN)
+    with pytest.raises(type(error), match=str(error)):
+        batch.begin(RUN) if step == "expand" else batch.judge(RUN)
+    publish(batch)
+    assert work.unclosed() == []
+
+
+def test_nobody_reads_ahead_what_another_process_holds(work: Work, settings: Settings):
+    batch = claimed(work)
+    with Work(settings) as other:
+        other.batch(batch)
+        with pytest.raises(BatchBusy):
+            work.read_ahead(batch, RUN)
+
+
+def test_a_batch_is_let_go_only_when_nothing_is_written_into_its_staging_any_more(
+    work: Work, settings: Settings, monkeypatch: pytest.MonkeyPatch
+):
+    batch, reads, may_end = claimed(work), threading.Event(), threading.Event()
+    read = BatchWork.read
+
+    def slowly(*arguments, **named):
+        reads.set()
+        assert may_end.wait(30)
+        return read(*arguments, **named)
+
+    monkeypatch.setattr(BatchWork, "read", slowly)
+    work.read_ahead(batch, RUN)
+    assert reads.wait(30)
+    releasing = threading.Thread(target=work.release, args=(batch,))
+    releasing.start()
+    with Work(settings) as other:
+        with pytest.raises(BatchBusy):
+            other.batch(batch, wait_seconds=0.2)
+        may_end.set()
+        releasing.join(30)
+        assert other.batch(batch, wait_seconds=5).staging.left()
+
+
+def test_what_a_source_in_mode_organize_holds_is_left_to_the_run(tmp_path: Path, landing: LandingFolder):
+    settings = settings_for(tmp_path / "lake", landing.root)
+    source = settings.sources[0].model_copy(update={"mode": "organize"})
+    with Work(settings.model_copy(update={"sources": (source,)}), shared_engine=InlineEngine()) as work:
+        batch = claimed(work)
+        work.read_ahead(batch, RUN)
+        assert work.ahead(batch) is None
+
+
+class TestBeginning:
+    def test_claims_and_reads_the_first_batch_while_nobody_asks(self, settings: Settings):
+        with Beginning(settings, InlineEngine()) as beginning:
+            beginning.wait_for_reading(60)
+            found = beginning.next_round(())
+            (batch,) = found.batches
+            ahead = beginning.work.ahead(batch, beginning.run_id(batch))
+            assert ahead is not None and ahead.outcomes.result()
+            assert beginning.next_round((batch,)).batches == []
+
+    def test_ends_at_once_when_it_is_ended_while_it_waits_for_another_ingest(self, settings: Settings):
+        said: list[str] = []
+        told = threading.Event()
+
+        def say(sentence: str) -> None:
+            said.append(sentence)
+            told.set()
+
+        with Work(settings) as other, other.claiming(wait_seconds=0):
+            with Beginning(settings, InlineEngine(), say) as beginning:
+                assert told.wait(30)
+            with pytest.raises(LakeError, match="was ended while it waited"):
+                beginning.next_round(())
+        assert said == ["Another ingest is at work on this lake; waiting until it has ended."]
+
+    def test_a_lake_that_cannot_be_used_is_told_to_whoever_asks(self, tmp_path: Path, landing: LandingFolder):
+        (tmp_path / "file").write_text("no folder")
+        with (
+            Beginning(settings_for(tmp_path / "file" / "lake", landing.root), InlineEngine()) as beginning,
+            pytest.raises(LakeError),
+        ):
+            beginning.next_round(())

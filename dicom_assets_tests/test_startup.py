@@ -1,0 +1,48 @@
+"""How processes begin and end: Arrow without pandas, cycles looked for again, leaving with the status."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+
+import pytest
+
+
+def python(code: str) -> subprocess.CompletedProcess[str]:
+    """A fresh interpreter."""
+    return subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False, timeout=60)
+
+
+def test_arrow_makes_arrays_without_pandas_which_can_be_imported_later():
+    done = python(
+        "import sys\n"
+        "from dicom_assets.startup import arrow_without_pandas\n"
+        "arrow_without_pandas()\n"
+        "import pyarrow as pa\n"
+        "assert pa.array([1, 2]).to_pylist() == [1, 2]\n"
+        "assert 'pandas' not in sys.modules\n"
+        "import pandas\n"
+        "assert pandas.DataFrame({'a': [1]}).shape == (1, 1)\n"
+    )
+    assert done.returncode == 0, done.stderr
+
+
+def test_cycles_are_looked_for_again_after_imports_even_when_one_fails():
+    done = python(
+        "import gc\n"
+        "from dicom_assets.startup import without_collecting\n"
+        "try:\n"
+        "    with without_collecting():\n"
+        "        assert not gc.isenabled()\n"
+        "        import there_is_no_such_module\n"
+        "except ImportError:\n"
+        "    pass\n"
+        "assert gc.isenabled()\n"
+    )
+    assert done.returncode == 0, done.stderr
+
+
+@pytest.mark.parametrize("status", [0, 1, 2])
+def test_leaving_prints_what_was_said_and_keeps_the_status(status: int):
+    done = python(f"from dicom_assets.startup import leave\nprint('said', end='')\nleave({status})")
+    assert (done.returncode, done.stdout) == (status, "said")
