@@ -20,6 +20,10 @@ from dicom_assets.settings import Settings, SourceSettings
 MEMBERS_PER_FILE = 4
 """A chunk of members is this much longer than one of files: each chunk opens its archive anew."""
 
+LAST_CHUNKS = 2
+"""So many chunks before the end chunks become shorter, so that the processes have finished at about the same time."""
+_SHORTER = 4
+
 _TASK_COLUMNS = [name for name in RAW_STAGED.names if name in ObjectTask.__slots__]
 
 
@@ -49,7 +53,8 @@ def tasks(staging: Staging) -> Iterator[ObjectTask]:
 def chunks(staging: Staging, settings: Settings, source: SourceSettings, run_id: str) -> Iterator[Chunk]:
     """Cuts a batch into chunks; members of one archive stay together up to a bound."""
     claimed_at = next(staging.batches(Part.RAW, ["claimed_at"]))["claimed_at"][0].as_py()
-    bound = settings.reading.chunk_objects
+    left = sum(len(batch) for batch in staging.batches(Part.RAW, ["object_id"]))
+    whole = settings.reading.chunk_objects
     held: list[ObjectTask] = []
     number = 0
 
@@ -70,12 +75,14 @@ def chunks(staging: Staging, settings: Settings, source: SourceSettings, run_id:
     for task in tasks(staging):
         members = bool(held) and held[-1].member is not None
         changes = bool(held) and members and (task.member is None or task.uri != held[-1].uri)
+        bound = whole if left + len(held) > LAST_CHUNKS * whole else -(-whole // _SHORTER)
         full = len(held) >= (bound * MEMBERS_PER_FILE if members else bound)
         if full or (changes and len(held) >= bound // 2):
             yield chunk()
             number += 1
             held = []
         held.append(task)
+        left -= 1
     if held:
         yield chunk()
 

@@ -43,6 +43,10 @@ telemetry:
   enabled: false
 nux:
   enabled: false
+# Nothing is printed by a step, and copying what might be costs four processes a run.
+compute_logs:
+  module: dagster._core.storage.noop_compute_log_manager
+  class: NoOpComputeLogManager
 """
 _ENGINES = 8  # files of the event log whose engines are kept: the index, and those of the newest runs
 _engines: dict[str, tuple[sqlalchemy.Engine, Callable[[], None]]] = {}
