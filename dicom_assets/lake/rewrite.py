@@ -171,6 +171,7 @@ Change = Callable[[DeltaTable, Extents], tuple[npt.NDArray[np.int64], list[AddAc
 def swap(lake: Lake, name: str, change: Change, *, data_change: bool) -> None:
     """Commits a change of files; works it out anew when somebody else committed. data_change: False when rows stay."""
     for attempt in range(1, COMMIT_TRIES + 1):
+        lake.check_right(name)
         table = lake.table(name)
         now = lake.extents(name, table)
         gone, adds = change(table, now)
