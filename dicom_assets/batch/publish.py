@@ -59,7 +59,7 @@ def touched_studies(staging: Staging) -> pa.Table:
     return staging.read(Part.TOUCHED)
 
 
-ROWS_AT_ONCE = 8_000
+ROWS_AT_ONCE = 6_000
 """Rows of 150 columns that DuckDB puts together at a time; 20,000 take 200 MB."""
 
 

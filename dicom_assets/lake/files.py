@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import io
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, BinaryIO
 from urllib.parse import urlsplit
 
 import obstore
@@ -60,6 +61,30 @@ class LakeFiles:
         except (BaseError, OSError) as error:
             raise LakeError(_sentence("write to", error, self.place)) from None
         return True
+
+    @contextmanager
+    def writing(self, path: str) -> Iterator[BinaryIO]:
+        """A file to write to that nobody reads before it is whole, since its name is told only then. Raises LakeError.
+
+        In a folder what is written goes to the disk as it comes; an object store gets it at the end.
+        """
+        root = self.local_root
+        if root is None:
+            held = io.BytesIO()
+            yield held
+            self.put(path, held.getvalue())
+            return
+        target, whole = root / path, False
+        try:
+            target.parent.mkdir(parents=True, exist_ok=True)
+            with target.open("wb") as file:
+                yield file
+            whole = True
+        except OSError as error:
+            raise LakeError(_sentence("write to", error, self.place)) from None
+        finally:
+            if not whole:
+                target.unlink(missing_ok=True)
 
     def get(self, path: str) -> bytes:
         """A file's bytes. Raises FileNotFoundError, LakeError."""

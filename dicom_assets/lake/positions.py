@@ -45,7 +45,13 @@ def ordered(name: str, rows: pa.Table) -> pa.Table:
         keys = rows[TABLES[name].replaced_by].combine_chunks().dictionary_encode()
         places = pa.array(positions(name, keys.dictionary.to_pylist()), pa.string())
         rows = rows.append_column(POSITION, places.take(keys.indices))
-    return rows.sort_by(order)
+    return rows if is_sorted(rows, order) else rows.sort_by(order)
+
+
+def is_sorted(rows: pa.Table, column: str) -> bool:
+    """Whether rows are in the order of a column of text."""
+    values = np.asarray(rows[column].to_pylist(), dtype=object)
+    return not (values[1:] < values[:-1]).any()
 
 
 def range_in_name(rows: pa.Table) -> str:

@@ -33,7 +33,7 @@ from dicom_assets.lake import members
 from dicom_assets.lake.delta import COMMIT_TRIES, Lake, bloom_columns, statistics_columns
 from dicom_assets.lake.extents import Extents
 from dicom_assets.lake.files import LakeError
-from dicom_assets.lake.positions import order_of, ordered, placed, positions, range_in_name
+from dicom_assets.lake.positions import is_sorted, order_of, ordered, placed, positions, range_in_name
 from dicom_assets.lake.registry import TABLES, Table
 
 _FILE_ROWS = {
@@ -104,7 +104,7 @@ def replace_keys(lake: Lake, name: str, keys: Sequence[str], rows: pa.Table) -> 
         def rewritten(index: int) -> list[AddAction]:
             own = rows.filter(pc.equal(homed, index))
             held = get_file(lake, TABLES[name], str(now.paths[index]))
-            if order != column or not _is_sorted(held, order):  # or a file that another writer made
+            if order != column or not is_sorted(held, order):  # or a file that another writer made
                 held = ordered(name, held)
             return put_files(lake, name, _spliced(held, own, order, places))
 
@@ -210,7 +210,6 @@ def put_files(lake: Lake, name: str, rows: pa.Table) -> list[AddAction]:
 def put_file(lake: Lake, table: Table, rows: pa.Table | Iterable[pa.Table]) -> AddAction:
     """Writes one Parquet file of a table, of rows or of one row group after the other, and says what it holds."""
     told = range_in_name(rows) if isinstance(rows, pa.Table) else ""
-    sink = io.BytesIO()
     schema = table.schema
     keys = statistics_columns(table)
     low: dict[str, str] = {}
@@ -218,30 +217,30 @@ def put_file(lake: Lake, table: Table, rows: pa.Table | Iterable[pa.Table]) -> A
     count = 0
     looked_up = {column: {"ndv": ROW_GROUP, "fpp": 0.01} for column in bloom_columns(table)}
     groups = _row_groups(table, rows.to_batches()) if isinstance(rows, pa.Table) else rows
+    path = f"part-{uuid.uuid4()}{told}.zstd.parquet"
     # A footer names every column of every row group, and a query opens them all: statistics of columns that nothing is
     # sorted by would only make it longer.
-    with pq.ParquetWriter(
-        sink,
-        schema,
-        compression="zstd",
-        compression_level=3,
-        write_statistics=[*dict.fromkeys([*keys, *looked_up])],
-        bloom_filter_options=looked_up or None,
-        store_schema=False,
-    ) as writer:
-        for group in groups:
-            count += len(group)
-            for column in keys:
-                ends = pc.min_max(group[column]).as_py()
-                if ends["min"] is not None:
-                    low[column] = min(low.get(column, ends["min"]), ends["min"])
-                    high[column] = max(high.get(column, ends["max"]), ends["max"])
-            writer.write_table(group, len(group))
-    data = sink.getvalue()
-    path = f"part-{uuid.uuid4()}{told}.zstd.parquet"
-    lake.files.put(f"{table.name}/{path}", data)
+    with lake.files.writing(f"{table.name}/{path}") as sink:
+        with pq.ParquetWriter(
+            sink,
+            schema,
+            compression="zstd",
+            compression_level=3,
+            write_statistics=[*dict.fromkeys([*keys, *looked_up])],
+            bloom_filter_options=looked_up or None,
+            store_schema=False,
+        ) as writer:
+            for group in groups:
+                count += len(group)
+                for column in keys:
+                    ends = pc.min_max(group[column]).as_py()
+                    if ends["min"] is not None:
+                        low[column] = min(low.get(column, ends["min"]), ends["min"])
+                        high[column] = max(high.get(column, ends["max"]), ends["max"])
+                writer.write_table(group, len(group))
+        size = sink.tell()
     stats = {"numRecords": count, "minValues": low, "maxValues": high, "nullCount": dict.fromkeys(low, 0)}
-    return AddAction(path, len(data), {}, int(time.time() * 1000), True, json.dumps(stats))
+    return AddAction(path, size, {}, int(time.time() * 1000), True, json.dumps(stats))
 
 
 def split(rows: pa.Table, column: str, bound: int) -> Iterator[pa.Table]:
@@ -342,11 +341,6 @@ def _row_groups(table: Table, rows: Iterable[pa.RecordBatch]) -> Iterator[pa.Tab
 
 def _without(rows: pa.Table, column: str, keys: Sequence[str]) -> pa.Table:
     return rows.filter(pc.invert(pc.is_in(rows[column], pa.array(keys, pa.string()))))
-
-
-def _is_sorted(rows: pa.Table, column: str) -> bool:
-    values = np.asarray(rows[column].to_pylist(), dtype=object)
-    return not (values[1:] < values[:-1]).any()
 
 
 def _spliced(rows: pa.Table, more: pa.Table, column: str, places: Sequence[str]) -> pa.Table:
