@@ -40,9 +40,9 @@ _FILE_ROWS = {
     "instance": 16_384,
     "series": 4_096,
     "study": 2_048,
-    "imaging_study": 128,  # a resource names every instance of its study
-    "image_occurrence": 8_192,
-    "image_occurrence_origin": 8_192,
+    "imaging_study": 64,  # a resource names every instance of its study
+    "image_occurrence": 2_048,
+    "image_occurrence_origin": 2_048,
 }
 _OTHER_FILE_ROWS = 2_048
 _LEAF_FILES = {"imaging_study": 8}
