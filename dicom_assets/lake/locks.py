@@ -38,12 +38,13 @@ def hold(root: Path, name: str, wait_seconds: float, *, once: bool = False) -> I
     descriptor = _open(path)
     try:
         while not _taken(descriptor, path):
-            if time.monotonic() >= deadline:
-                raise LockBusy(name)
-            time.sleep(_POLL_SECONDS)
             if not _is_still(descriptor, path):
                 os.close(descriptor)
                 descriptor = _open(path)
+                continue
+            if time.monotonic() >= deadline:
+                raise LockBusy(name)
+            time.sleep(_POLL_SECONDS)
         try:
             yield
         finally:
