@@ -54,10 +54,18 @@ _AT_ONCE = 2
 ROW_GROUP = 10_000
 """Rows of a row group: a header of 10 KB in each keeps it at 100 MB in memory."""
 
+_ROW_GROUPS = {"instance": 16_384}
+"""One for each file, where a query for one row opens all files: DuckDB reads what a footer says of every column."""
+
 ROW_GROUP_BYTES = 32 << 20
 """What a row group takes in memory at most, but for the last rows that it is given."""
 
 _READ_ROWS = 1_000
+
+
+def group_rows(name: str) -> int:
+    """Rows of a row group of a table."""
+    return _ROW_GROUPS.get(name, ROW_GROUP)
 
 
 def file_rows(name: str) -> int:
@@ -215,7 +223,7 @@ def put_file(lake: Lake, table: Table, rows: pa.Table | Iterable[pa.Table]) -> A
     low: dict[str, str] = {}
     high: dict[str, str] = {}
     count = 0
-    looked_up = {column: {"ndv": ROW_GROUP, "fpp": 0.01} for column in bloom_columns(table)}
+    looked_up = {column: {"ndv": group_rows(table.name), "fpp": 0.01} for column in bloom_columns(table)}
     groups = _row_groups(table, rows.to_batches()) if isinstance(rows, pa.Table) else rows
     path = f"part-{uuid.uuid4()}{told}.zstd.parquet"
     # A footer names every column of every row group, and a query opens them all: statistics of columns that nothing is
@@ -323,17 +331,17 @@ def _stream(lake: Lake, table: Table, paths: Iterable[str]) -> Iterator[pa.Table
 
 def _row_groups(table: Table, rows: Iterable[pa.RecordBatch]) -> Iterator[pa.Table]:
     """The same rows, cut into row groups: full ones as far as ROW_GROUP_BYTES allows."""
-    names = table.schema.names
+    names, full = table.schema.names, group_rows(table.name)
     held: list[pa.RecordBatch] = []
     count = size = 0
     for batch in rows:
         own = batch if batch.schema.names == names else batch.select(names)
         held.append(own if own.schema == table.schema else own.cast(table.schema))
         count, size = count + len(batch), size + own.nbytes
-        while count >= ROW_GROUP or size >= ROW_GROUP_BYTES:
+        while count >= full or size >= ROW_GROUP_BYTES:
             whole = pa.Table.from_batches(held)
-            yield whole.slice(0, ROW_GROUP)
-            held = whole.slice(ROW_GROUP).to_batches()
+            yield whole.slice(0, full)
+            held = whole.slice(full).to_batches()
             count, size = sum(map(len, held)), sum(part.nbytes for part in held)
     if count:
         yield pa.Table.from_batches(held)
