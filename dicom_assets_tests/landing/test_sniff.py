@@ -55,7 +55,7 @@ def test_dicom_even_when_its_preamble_makes_it_something_else_besides() -> None:
     assert form(b"II*\0" + b"\0" * 124 + b"DICM") is Form.DICOM
 
 
-@pytest.mark.parametrize("data", [zipped(), b"PK\x05\x06" + b"\0" * 18, zipped()[:20]])
+@pytest.mark.parametrize("data", [zipped(), b"PK\x05\x06" + b"\0" * 18, zipped()[:20]], ids=["whole", "empty", "cut"])
 def test_zip_archives_whole_empty_or_cut(data: bytes) -> None:
     assert kind_of(data, len(data)).kind is Kind.ARCHIVE
     assert form(data) is Form.ZIP
@@ -73,6 +73,7 @@ def test_zip_archives_whole_empty_or_cut(data: bytes) -> None:
         b"BZh91AY&SY",
         b"\x28\xb5\x2f\xfd\x04",
     ],
+    ids=["gzip", "tar", "7z", "rar4", "rar5", "xz", "bzip2", "zstd"],  # of some, bytes tell the time
 )
 def test_other_archives_are_known_and_not_read(data: bytes) -> None:
     assert kind_of(data, len(data)).code == "CONTAINER_UNSUPPORTED"
