@@ -247,11 +247,13 @@ class BatchWork:
     @contextmanager
     def _once(self) -> Iterator[None]:
         """What was read ahead is taken once: when it failed, a retry of the step does it anew."""
+        taken = False
         try:
             yield
-        except BaseException:
-            self.work.forget_ahead(self.batch_id)
-            raise
+            taken = True
+        finally:
+            if not taken:
+                self.work.forget_ahead(self.batch_id)
 
     @property
     def organizing(self) -> Organizing:
