@@ -19,7 +19,7 @@ _COLLECT_EVERY = 50_000
 
 @contextmanager
 def without_collecting() -> Iterator[None]:
-    """Looks for no cycles while modules are imported: what they make stays, and looking takes a fifth of the time."""
+    """Looks for no cycles while modules are imported: what they make stays, and each look walks over all of it."""
     gc.disable()
     try:
         yield
@@ -35,7 +35,7 @@ def keep_what_is_there() -> None:
 
 
 def arrow_without_pandas() -> None:
-    """Keeps pyarrow from importing pandas, which it does at the first array that it makes of a list: 0.3 s, 40 MB.
+    """Keeps pyarrow from importing pandas, which it does at the first array that it makes of a list: about 0.3 s.
 
     For processes that convert nothing between the two; who wants pandas itself can import it afterwards.
     """

@@ -7,12 +7,12 @@ not belong here: Dagster (it hands this object to assets as a resource), and wha
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
-from concurrent.futures import wait
+from concurrent.futures import Future, wait
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from functools import cached_property
 from types import TracebackType
-from typing import Self
+from typing import Any, Self
 
 import pyarrow as pa
 
@@ -123,8 +123,9 @@ class Work:
     def release(self, batch_id: str) -> None:
         """Lets go of a batch, when nothing is written into its staging any more."""
         ahead = self._ahead.pop(batch_id, None)
-        if ahead is not None and not ahead.outcomes.cancel():
-            wait([ahead.outcomes])
+        if ahead is not None:
+            steps: list[Future[Any]] = [ahead.outcomes, ahead.seen]
+            wait([step for step in steps if not step.cancel()])
         _, lock = self._batches.pop(batch_id)
         lock.close()
 

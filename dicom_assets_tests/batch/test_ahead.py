@@ -133,18 +133,19 @@ def test_nobody_reads_ahead_what_another_process_holds(work: Work, settings: Set
             work.read_ahead(batch, RUN)
 
 
+@pytest.mark.parametrize("step", ["expand", "read"])
 def test_a_batch_is_let_go_only_when_nothing_is_written_into_its_staging_any_more(
-    work: Work, settings: Settings, monkeypatch: pytest.MonkeyPatch
+    work: Work, settings: Settings, monkeypatch: pytest.MonkeyPatch, step: str
 ):
     batch, reads, may_end = claimed(work), threading.Event(), threading.Event()
-    read = BatchWork.read
+    function = getattr(BatchWork, step)
 
     def slowly(*arguments, **named):
         reads.set()
         assert may_end.wait(30)
-        return read(*arguments, **named)
+        return function(*arguments, **named)
 
-    monkeypatch.setattr(BatchWork, "read", slowly)
+    monkeypatch.setattr(BatchWork, step, slowly)
     work.read_ahead(batch, RUN)
     assert reads.wait(30)
     releasing = threading.Thread(target=work.release, args=(batch,))
