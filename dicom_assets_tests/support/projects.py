@@ -32,12 +32,18 @@ class Project:
 
     @classmethod
     def make(cls, folder: Path) -> Project:
-        """Copies the configuration into a new folder."""
+        """Copies the configuration into a new folder, and makes Dagster's databases there.
+
+        Dagster stamps a new SQLite database twice when two programs open it first at the same time, and then opens it
+        no more. `dagster dev` opens it before it starts anything; tests start daemon and commands side by side.
+        """
         folder.mkdir(parents=True)
         for name in COPIED:
             shutil.copy(REPOSITORY / name, folder / name)
         (folder / "data" / "landing").mkdir(parents=True)
-        return cls(folder)
+        made = cls(folder)
+        with made.instance():
+            return made
 
     @property
     def landing(self) -> LandingFolder:
