@@ -21,18 +21,17 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from dicom_assets.batch.standards import publish_coverage
 from dicom_assets.lake.delta import Lake
 from dicom_assets.lake.keys import record_key, study_key
 from dicom_assets.lake.maintenance import FULL_NODE, OVERLAPPING, tidy
 from dicom_assets.lake.positions import order_of, ordered, positions
-from dicom_assets.lake.query import connect
 from dicom_assets.lake.registry import TABLES
 from dicom_assets.lake.rewrite import file_rows, leaf_rows, put_file, put_files, swap
 from dicom_assets.landing.claimed import from_digests, unpacked
 from dicom_assets.landing.claims import FOLDER as CLAIMS
 from dicom_assets.landing.claims import MANIFEST, ClaimLog
 from dicom_assets.landing.store import LISTING, object_digests
-from dicom_assets.omop.coverage import coverage
 from dicom_assets.omop.identifiers import Domain, natural_key, order_key, person_key, series_key
 
 SOURCE = "landing"
@@ -135,6 +134,8 @@ _VALUES = {
     "procedure_from": "'surrogate'",
     "date_from": "'SeriesDate'",
     "laterality_concept_id": "0",
+    "modality_mapped": "true",
+    "anatomic_site_mapped": "true",
 }
 
 _INSTANCE_OF = (
@@ -236,9 +237,7 @@ def make(uri: str, instances: int, tail: int = 20) -> Lake:
             tidy(lake, name)
     _reports(lake, instances)
     _books_and_claims(lake, batches)
-    with connect(lake) as connection:
-        counted = coverage(connection)
-    lake.replace("mapping_coverage", counted["measure"].unique().to_pylist(), counted)
+    publish_coverage(lake)
     for name in TABLES:
         tidy(lake, name, at_most=1_000)
         lake.table(name).create_checkpoint()

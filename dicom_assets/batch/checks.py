@@ -18,7 +18,8 @@ from dicom_assets.batch.books import books_of
 from dicom_assets.batch.publish import touched_studies
 from dicom_assets.batch.staging import SCHEMAS, Part, Staging
 from dicom_assets.lake.delta import Lake, schema_differences
-from dicom_assets.lake.query import connect, connected, quoted, scan
+from dicom_assets.lake.extents import Within
+from dicom_assets.lake.query import answer, arrow, connect, connected, quoted, scan, where
 from dicom_assets.lake.registry import TABLES, Table
 from dicom_assets.lake.studies import study_scope
 from dicom_assets.settings import GateSettings, OmopSettings
@@ -256,20 +257,46 @@ def studies_are_indexed(context: CheckContext) -> CheckResult:
         )
 
 
-# Counted from flat_metadata alone, in another way than the hierarchy is made: the newest version by comparison with
-# every other version instead of by a window.
-_LIVE = """
-SELECT source, study_key, StudyInstanceUID, SeriesInstanceUID, SOPInstanceUID
-FROM flat_metadata SEMI JOIN touched USING (study_key)
-GROUP BY ALL
-HAVING max((version_at, sequence, object_id)) IS NOT DISTINCT FROM
-    max((version_at, sequence, object_id)) FILTER (operation = 'upsert')
-"""
 _GRAIN = {
     "instance": "source, StudyInstanceUID, SeriesInstanceUID, SOPInstanceUID",
     "series": "source, StudyInstanceUID, SeriesInstanceUID",
     "study": "source, StudyInstanceUID",
 }
+
+
+def _studies(context: CheckContext) -> list[str]:
+    studies: list[str] = touched_studies(context.staging)["study_key"].to_pylist()
+    return studies
+
+
+def _touched_rows(context: CheckContext, table: Table) -> pa.Table:
+    """Keys of the rows that a table has of the touched studies, with what a result names them by."""
+    columns = dict.fromkeys([_shown(table), "study_key", *table.key])
+    scope = study_scope(context.lake, [table.name], _studies(context))[table.name]
+    return _answered(context, table.name, scope, ", ".join(f'"{column}"' for column in columns))
+
+
+def _versions(context: CheckContext) -> pa.Table:
+    """What flat_metadata alone says of each instance of the touched studies: whether it is there, who brought it.
+
+    Found in another way than the hierarchy is made: the newest version by comparison with every other version instead
+    of by a window.
+    """
+    scope = study_scope(context.lake, ["flat_metadata"], _studies(context))["flat_metadata"]
+    newest = "max((version_at, sequence, object_id))"
+    is_there = f"{newest} IS NOT DISTINCT FROM {newest} FILTER (operation = 'upsert') AS is_there"
+    return _answered(
+        context,
+        "flat_metadata",
+        scope,
+        f"study_key, {_GRAIN['instance']}, {is_there}, list(DISTINCT batch_id) AS batches",
+        " GROUP BY ALL",
+    )
+
+
+def _answered(context: CheckContext, name: str, scope: Within, columns: str, grouped: str = "") -> pa.Table:
+    source = scan(context.lake, name, within=scope)
+    return answer(context.lake, f"SELECT {columns} FROM {source}{where(scope)}{grouped}")
 
 
 def hierarchy_equals_metadata(name: str, context: CheckContext) -> CheckResult:
@@ -280,29 +307,25 @@ def hierarchy_equals_metadata(name: str, context: CheckContext) -> CheckResult:
     seen as closed, has its metadata seen as well.
     """
     grain = _GRAIN[name]
-    touched = touched_studies(context.staging)
-    studies = touched["study_key"].to_pylist()
-    with connect(context.lake, ["batches", name], within=study_scope(context.lake, [name], studies)) as connection:
-        scope = study_scope(context.lake, ["flat_metadata"], studies)["flat_metadata"]
-        metadata = scan(context.lake, "flat_metadata", within=scope)
-        connection.execute(f"CREATE TEMP VIEW flat_metadata AS SELECT * FROM {metadata}")
-        connection.register("touched", touched)
+    with connect(context.lake, ["batches"]) as connection:
+        connection.register("rows_of_table", _touched_rows(context, TABLES[name]))
+        closed = arrow(connection, "SELECT batch_id FROM batches WHERE status = 'closed'")
+        connection.register("closed", closed)
+        connection.register("versions", _versions(context))
         connection.execute(
             f"""
             CREATE TEMP TABLE moving AS
             SELECT DISTINCT {grain}
-            FROM flat_metadata
-            SEMI JOIN touched USING (study_key)
-            ANTI JOIN (SELECT batch_id FROM batches WHERE status = 'closed') AS closed USING (batch_id)
+            FROM (SELECT * EXCLUDE (batches), unnest(batches) AS batch_id FROM versions)
+            ANTI JOIN closed USING (batch_id)
             WHERE batch_id <> {context.batch}
             """
         )
         settled = f"ANTI JOIN moving USING ({grain})"
-        connection.execute(f"CREATE TEMP TABLE wanted AS SELECT DISTINCT study_key, {grain} FROM ({_LIVE}) {settled}")
         connection.execute(
-            f"CREATE TEMP TABLE got AS SELECT study_key, {grain} FROM {name} SEMI JOIN touched USING (study_key) "
-            f"{settled}"
+            f"CREATE TEMP TABLE wanted AS SELECT DISTINCT study_key, {grain} FROM versions {settled} WHERE is_there"
         )
+        connection.execute(f"CREATE TEMP TABLE got AS SELECT study_key, {grain} FROM rows_of_table {settled}")
         differing = _ids(
             connection,
             "SELECT DISTINCT study_key FROM ((FROM wanted EXCEPT ALL FROM got) "
@@ -316,32 +339,29 @@ def hierarchy_equals_metadata(name: str, context: CheckContext) -> CheckResult:
         )
 
 
+def _shown(table: Table) -> str:
+    """The column by which a result names rows of a table."""
+    return next(c for c in ("object_id", "study_key", "batch_id", table.key[0]) if c in table)
+
+
 def keys_are_unique(table: Table, context: CheckContext) -> CheckResult:
     """No key stands twice among the rows that the batch published or rebuilt."""
     grain = ", ".join(f'"{column}"' for column in table.key)
-    shown = next(c for c in ("object_id", "study_key", "batch_id", table.key[0]) if c in table)
-    own = context.staging.scope(table.name)
+    twice = f"SELECT min({_shown(table)}) FROM {{}} GROUP BY {grain} HAVING count(*) > 1"
     if table.replaced_by == "study_key":
-        scope = study_scope(context.lake, [table.name], touched_studies(context.staging)["study_key"].to_pylist())
+        with connected() as connection:
+            connection.register("rows_of_table", _touched_rows(context, table))
+            differing = _ids(connection, twice.format("rows_of_table"))
     elif "batch_id" in table.key:
-        scope = own
-    elif "batch_id" not in table:
-        with connect(context.lake, [table.name]) as connection:
-            twice = _ids(connection, f"SELECT {shown} FROM {table.name} GROUP BY {grain} HAVING count(*) > 1")
-        return CheckResult(not twice, 0, len(twice), twice)
+        with connect(context.lake, [table.name], within=context.staging.scope(table.name)) as connection:
+            differing = _ids(connection, twice.format(table.name))
     else:
-        with connect(context.lake, [table.name], within=own) as connection:
+        with connect(context.lake, [table.name], within=context.staging.scope(table.name)) as connection:
             if not _count(connection, f"SELECT count(*) FROM {table.name}"):
                 return CheckResult(True, 0, 0)
-        scope = {}
-    with connect(context.lake, [table.name], within=scope) as connection:
-        rows = table.name
-        if not scope:
-            rows = f"""(
-                SELECT * FROM {table.name}
-                SEMI JOIN (SELECT {grain} FROM {table.name} WHERE batch_id = {context.batch}) USING ({grain})
-            )"""
-        differing = _ids(connection, f"SELECT min({shown}) FROM {rows} GROUP BY {grain} HAVING count(*) > 1")
+        with connect(context.lake, [table.name]) as connection:
+            own = f"(SELECT {grain} FROM {table.name} WHERE batch_id = {context.batch})"
+            differing = _ids(connection, twice.format(f"{table.name} SEMI JOIN {own} AS own USING ({grain})"))
     return CheckResult(not differing, 0, len(differing), differing)
 
 

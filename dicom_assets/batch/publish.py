@@ -91,7 +91,7 @@ def publish_hierarchy(lake: Lake, staging: Staging, name: str) -> int:
     sql, sources = REBUILDS[name]
     schema = TABLES[name].schema
     with lake.committing(name):
-        with connect(lake, sources, within=studies.study_scope(lake, sources, keys)) as connection:
+        with connect(lake, sources, within=studies.study_scope(lake, sources, keys), reuse=True) as connection:
             rows = pa.concat_tables(
                 [schema.empty_table(), *(part.cast(schema) for part in _rebuilt(connection, sql, touched, sources[-1]))]
             )

@@ -16,8 +16,10 @@ import duckdb
 
 from dicom_assets.batch.checks import CheckContext, CheckResult, NamedRule
 from dicom_assets.batch.publish import touched_studies
-from dicom_assets.lake.query import connect, scan
+from dicom_assets.lake.query import arrow, connect, scan
+from dicom_assets.lake.registry import MAPPING_COVERAGE
 from dicom_assets.lake.studies import study_scope
+from dicom_assets.omop import coverage
 
 SHOWN = 20
 
@@ -116,30 +118,26 @@ def identifiers_are_unique(context: CheckContext) -> CheckResult:
 
 
 def occurrences_equal_series(context: CheckContext) -> CheckResult:
-    """Rows of image_occurrence = series, those of the other sources of a study among them."""
+    """Rows of image_occurrence = series, those of a study's other sources among them; mapped as their origin says."""
     with _settled(context, "series", "image_occurrence_origin") as connection:
         uids = connection.execute("SELECT DISTINCT StudyInstanceUID FROM image_occurrence_origin").fetchall()
         made = scan(context.lake, "image_occurrence", within={"image_study_UID": [uid for (uid,) in uids]})
-        connection.execute(f"CREATE TEMP VIEW image_occurrence AS SELECT image_occurrence_id FROM {made}")
+        connection.execute(
+            f"""
+            CREATE TEMP VIEW image_occurrence AS SELECT
+                image_occurrence_id, modality_concept_id <> 0 AS modality_mapped,
+                coalesce(anatomic_site_concept_id, 0) <> 0 AS anatomic_site_mapped
+            FROM {made}
+            """
+        )
         grain = "study_key, source, StudyInstanceUID, SeriesInstanceUID"
         return _same(
             connection,
             f"SELECT {grain} FROM series SEMI JOIN settled USING (study_key)",
             f"SELECT {grain} FROM image_occurrence_origin SEMI JOIN settled USING (study_key) "
-            "SEMI JOIN image_occurrence USING (image_occurrence_id)",
+            "SEMI JOIN image_occurrence USING (image_occurrence_id, modality_mapped, anatomic_site_mapped)",
             "study_key",
         )
-
-
-_WRITTEN = """
--- one row: series that say something, and how many of them are mapped
-SELECT
-    count(*) FILTER (trim(modality) <> ''), count(*) FILTER (trim(modality) <> '' AND modality_concept_id <> 0),
-    count(*) FILTER (trim(anatomic_site) <> ''),
-    count(*) FILTER (trim(anatomic_site) <> '' AND anatomic_site_concept_id <> 0),
-    count(*), count(*) FILTER (person_from = 'mapping')
-FROM image_occurrence JOIN image_occurrence_origin USING (image_occurrence_id)
-"""
 
 
 def coverage_is_high(context: CheckContext) -> CheckResult:
@@ -148,11 +146,13 @@ def coverage_is_high(context: CheckContext) -> CheckResult:
     What a series does not say is counted in the table, and is nobody's fault here.
     """
     limits = context.omop
-    with connect(context.lake, ["image_occurrence", "image_occurrence_origin"]) as connection:
-        counts = connection.execute(_WRITTEN).fetchall()[0]
-    names = ["modality", "anatomic site", *(["person"] if limits.person_map else [])]
-    pairs = zip(names, counts[0::2], counts[1::2], strict=False)
-    shares = sorted((mapped / total, name) for name, total, mapped in pairs if total)
+    with connect(context.lake, [MAPPING_COVERAGE.name]) as connection:
+        rows = arrow(connection, "FROM mapping_coverage")
+    asked = {"modality": coverage.MODALITY, "anatomic site": coverage.SITE}
+    if limits.person_map:
+        asked["person"] = coverage.PERSON
+    counted = {name: coverage.written(rows, measure) for name, measure in asked.items()}
+    shares = sorted((mapped / total, name) for name, (mapped, total) in counted.items() if total)
     if not shares:
         return CheckResult(True, limits.mapped_share_warning, "nothing to map")
     worst = shares[0][0]

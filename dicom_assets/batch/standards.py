@@ -20,7 +20,7 @@ from dicom_assets.fhir import diagnostic_report as reports
 from dicom_assets.fhir import imaging_study as imaging
 from dicom_assets.fhir.diagnostic_report import Studies, Study
 from dicom_assets.fhir.mapping import Context as FhirContext
-from dicom_assets.lake import keys
+from dicom_assets.lake import keys, summaries
 from dicom_assets.lake.delta import Lake
 from dicom_assets.lake.hierarchy import NEWEST
 from dicom_assets.lake.query import arrow, connect, quoted
@@ -95,7 +95,7 @@ def publish_imaging_study(lake: Lake, staging: Staging, settings: Settings) -> t
         return 0, 0
     names = ["study", "series", "instance"]
     with lake.committing(IMAGING_STUDY.name):
-        with connect(lake, names, within=study_scope(lake, names, wanted)) as connection:
+        with connect(lake, names, within=study_scope(lake, names, wanted), reuse=True) as connection:
             connection.register("touched", touched)
             built = list(_built(connection, _STUDIES, settings))
             gone = arrow(connection, "SELECT study_key FROM touched ANTI JOIN study USING (study_key)")
@@ -235,7 +235,7 @@ def _affected_reports(lake: Lake, staging: Staging) -> set[tuple[str, str]]:
     found: list[tuple[str, str]] = []
     if wanted or "ImagingStudy" in kinds:
         names = [IMAGING_STUDY.name, DIAGNOSTIC_REPORT.name]
-        with connect(lake, names, within=study_scope(lake, names, wanted)) as connection:
+        with connect(lake, names, within=study_scope(lake, names, wanted), reuse=True) as connection:
             connection.register("touched", touched)
             connection.register("brought", brought)
             connection.execute(f"CREATE TEMP TABLE named AS {_NAMED}")
@@ -348,7 +348,7 @@ def occurrences(lake: Lake, staging: Staging, settings: Settings, *, keys_only: 
     sql, names = (_SERIES_KEYS, ["study", "series"]) if keys_only else (_SERIES, ["study", "series", "instance"])
     columns = image_occurrence.KEY_COLUMNS if keys_only else image_occurrence.SERIES_COLUMNS
     listed = ", ".join(f'series."{column}"' for column in columns)
-    with connect(lake, names, within=study_scope(lake, names, wanted)) as connection:
+    with connect(lake, names, within=study_scope(lake, names, wanted), reuse=True) as connection:
         connection.register("wanted", pa.table({"study_key": pa.array(wanted, pa.string())}))
         series = arrow(connection, sql.format(columns=listed)).to_pylist()
     return Occurrences(uids, series, _maps(settings.omop))
@@ -358,7 +358,8 @@ def _studies(lake: Lake, touched: pa.Table) -> set[tuple[str, str]]:
     """Source and StudyInstanceUID of the touched studies; of those that are gone flat_metadata knows them."""
     found: set[tuple[str, str]] = set()
     for name in ("study", "flat_metadata"):
-        with connect(lake, [name], within=study_scope(lake, [name], touched["study_key"].to_pylist())) as connection:
+        scope = study_scope(lake, [name], touched["study_key"].to_pylist())
+        with connect(lake, [name], within=scope, reuse=True) as connection:
             connection.register("touched", touched)
             rows = connection.execute(
                 f"SELECT DISTINCT study_key, source, StudyInstanceUID FROM {name} SEMI JOIN touched USING (study_key)"
@@ -448,10 +449,11 @@ def publish_occurrences(lake: Lake, staging: Staging, settings: Settings, name: 
 
 
 def publish_coverage(lake: Lake) -> pa.Table:
-    """Counts what is mapped and linked in the whole lake anew; the rows of mapping_coverage."""
+    """Puts together what is mapped and linked in the whole lake; the rows of mapping_coverage."""
     with lake.committing(MAPPING_COVERAGE.name):
-        with connect(lake, [*coverage.TABLES, MAPPING_COVERAGE.name]) as connection:
-            rows = coverage.coverage(connection)
+        counted = pa.concat_tables([summaries.counts(lake, name, sql) for name, sql in coverage.COUNTED.items()])
+        with connect(lake, [*coverage.LINKED, MAPPING_COVERAGE.name]) as connection:
+            rows = coverage.coverage(connection, counted)
             had = connection.execute("SELECT DISTINCT measure FROM mapping_coverage").fetchall()
         lake.replace(MAPPING_COVERAGE.name, sorted({m for (m,) in had} | set(rows["measure"].to_pylist())), rows)
     return rows

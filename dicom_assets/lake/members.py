@@ -17,7 +17,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 import numpy.typing as npt
 
-from dicom_assets.lake.positions import positions
+from dicom_assets.lake.extents import Extents, Within
+from dicom_assets.lake.positions import order_of, placed, positions
 from dicom_assets.lake.registry import TABLES
 
 if TYPE_CHECKING:
@@ -48,6 +49,21 @@ def holders(lake: Lake, name: str, paths: Sequence[str], keys: Iterable[str]) ->
         _read(lake, name, unknown)
     wanted = np.array(positions(name, keys), dtype="S16")
     return [_among(_known[path], wanted) if path in _known else np.ones(len(wanted), bool) for path in paths]
+
+
+def homes(lake: Lake, name: str, known: Extents, within: Within) -> dict[str, list[str]]:
+    """By key of a table that is replaced by study, the files that hold it, sorted, among those that may by the log.
+
+    within: the keys, as values of the column that the table is replaced by, and values of other columns.
+    """
+    keys = list(dict.fromkeys(within[TABLES[name].replaced_by]))
+    may = known.within(within) & placed(name, known).may_hold(order_of(name), positions(name, keys))
+    paths = sorted(known.paths[may].tolist())
+    found: dict[str, list[str]] = {key: [] for key in keys}
+    for path, held in zip(paths, holders(lake, name, paths, keys), strict=True):
+        for at in np.flatnonzero(held).tolist():
+            found[keys[at]].append(path)
+    return found
 
 
 def _among(held: Keys, wanted: Keys) -> npt.NDArray[np.bool_]:

@@ -15,11 +15,10 @@ from pathlib import Path
 import duckdb
 import pyarrow as pa
 
-from dicom_assets.lake import datasets, members
+from dicom_assets.lake import datasets, members, recent
 from dicom_assets.lake.delta import Lake, NoSuchVersion
 from dicom_assets.lake.extents import Within, extents
 from dicom_assets.lake.files import LakeError
-from dicom_assets.lake.positions import order_of, placed, positions
 from dicom_assets.lake.registry import TABLES
 from dicom_assets.lake.remote import PROTOCOL
 from dicom_assets.settings import UserError
@@ -102,13 +101,11 @@ def scan(
             files = lake.table(name, at).file_uris()
         else:
             known = lake.extents(name) if at is None else extents(lake.table(name, at))
-            may, key = known.within(within), TABLES[name].replaced_by
+            key = TABLES[name].replaced_by
             if key in within and key != "batch_id":
-                may &= placed(name, known).may_hold(order_of(name), positions(name, within[key]))
-            paths = known.paths[may].tolist()
-            if key in within and key != "batch_id":
-                held = members.holders(lake, name, paths, within[key])
-                paths = [path for path, keys in zip(paths, held, strict=True) if keys.any()]
+                paths = sorted({path for own in members.homes(lake, name, known, within).values() for path in own})
+            else:
+                paths = known.paths[known.within(within)].tolist()
     if paths is not None:
         files = [f"{lake.location(name)}/{path}" for path in paths]
     if files:
@@ -153,17 +150,25 @@ def connect(
     within: Mapping[str, Within] | None = None,
     at: int | datetime | None = None,
     alone: bool = False,
+    reuse: bool = False,
 ) -> duckdb.DuckDBPyConnection:
     """A DuckDB connection in memory with tables of the lake as views.
 
     within: by table, the values that its view is limited to, so that only files with such values are opened. at: the
     tables as they were at a time, or those that have a version of this number in that version, instead of as they are.
-    Without `tables`, those of the registry that the lake has. alone: see `connected`.
+    Without `tables`, those of the registry that the lake has. alone: see `connected`. reuse: rows of studies that this
+    process has just written are not read again; who checks what was written reads it.
     """
     connection = connected(lake, alone=alone)
     wanted = list(tables if tables is not None else TABLES)
     for name in list(wanted):
         scope = (within or {}).get(name)
+        if reuse and scope is not None and [*scope] == [TABLES[name].replaced_by]:
+            kept = recent.rows_of(lake.uri, name, members.homes(lake, name, lake.extents(name), scope))
+            if kept is not None:
+                connection.register(f"recent_{name}", kept)
+                connection.execute(f'CREATE TEMP VIEW "{name}" AS FROM recent_{name}{where(scope)}')
+                continue
         try:
             source = scan(lake, name, at, within=scope)
         except NoSuchVersion:
@@ -171,7 +176,7 @@ def connect(
                 raise
             wanted.remove(name)
             continue
-        connection.execute(f'CREATE TEMP VIEW "{name}" AS SELECT * FROM {source}{_where(scope)}')
+        connection.execute(f'CREATE TEMP VIEW "{name}" AS SELECT * FROM {source}{where(scope)}')
     for name, (needed, sql) in VIEWS.items():
         if set(needed) <= set(wanted):
             connection.execute(f'CREATE TEMP VIEW "{name}" AS {sql}')
@@ -181,7 +186,8 @@ def connect(
     return connection
 
 
-def _where(scope: Within | None) -> str:
+def where(scope: Within | None) -> str:
+    """SQL that leaves only rows with these values."""
     if not scope:
         return ""
     listed = {column: ", ".join(map(quoted, sorted(set(values)))) or "NULL" for column, values in scope.items()}
@@ -191,6 +197,27 @@ def _where(scope: Within | None) -> str:
 def arrow(connection: duckdb.DuckDBPyConnection, sql: str) -> pa.Table:
     """The result of a query as an Arrow table, without a copy of its rows."""
     return connection.sql(sql).to_arrow_table()
+
+
+_ANSWERS = 4
+_answers: dict[tuple[str, str], pa.Table] = {}
+
+
+def answer(lake: Lake, sql: str) -> pa.Table:
+    """What SQL over files of a lake says, which `scan` names; asked again soon, the answer is the one that was given.
+
+    A file never changes, so neither does what SQL says that names nothing else. The last few answers are kept: for what
+    several rules ask of the rows of one batch.
+    """
+    key = lake.uri, sql
+    if key not in _answers:
+        with connected(lake) as connection:
+            found = arrow(connection, sql)
+        _answers[key] = found
+        while len(_answers) > _ANSWERS:
+            _answers.pop(next(iter(_answers)), None)
+        return found
+    return _answers[key]
 
 
 def lock_down(connection: duckdb.DuckDBPyConnection, root: Path | str) -> None:

@@ -29,7 +29,7 @@ from deltalake._internal import RemoveAction
 from deltalake.exceptions import CommitFailedError, DeltaError
 from deltalake.transaction import AddAction
 
-from dicom_assets.lake import members
+from dicom_assets.lake import members, recent
 from dicom_assets.lake.delta import COMMIT_TRIES, Lake, bloom_columns, statistics_columns
 from dicom_assets.lake.extents import Extents
 from dicom_assets.lake.files import LakeError
@@ -47,6 +47,9 @@ _FILE_ROWS = {
 _OTHER_FILE_ROWS = 2_048
 _LEAF_FILES = {"imaging_study": 8}
 LEAF_ROWS = 262_144
+
+_READ_AGAIN = ("instance", "series", "study")
+"""Tables whose rows the next steps of a batch are made from."""
 
 _AT_ONCE = 2
 """Files that are rewritten side by side."""
@@ -120,7 +123,12 @@ def replace_keys(lake: Lake, name: str, keys: Sequence[str], rows: pa.Table) -> 
             adds = [add for some in pool.map(rewritten, holding.tolist()) for add in some]
         return holding, adds + put_files(lake, name, rows.filter(pc.equal(homed, -1)))
 
-    swap(lake, name, change, data_change=True)
+    version = swap(lake, name, change, data_change=True)
+    if name in _READ_AGAIN:
+        table = lake.table(name)
+        if table.version() == version:  # otherwise others have written since, whose rows may be newer
+            now = members.homes(lake, name, lake.extents(name, table), {column: keys})
+            recent.keep(lake.uri, name, now, rows)
 
 
 def replace_batches(
@@ -176,15 +184,19 @@ Change = Callable[[DeltaTable, Extents], tuple[npt.NDArray[np.int64], list[AddAc
 """Takes a table and its extents, returns which files go (indexes) and which come, written already."""
 
 
-def swap(lake: Lake, name: str, change: Change, *, data_change: bool) -> None:
-    """Commits a change of files; works it out anew when somebody else committed. data_change: False when rows stay."""
+def swap(lake: Lake, name: str, change: Change, *, data_change: bool) -> int | None:
+    """Commits a change of files; works it out anew when somebody else committed. The table's version, None without it.
+
+    data_change: False when rows stay.
+    """
     for attempt in range(1, COMMIT_TRIES + 1):
         lake.check_right(name)
         table = lake.table(name)
         now = lake.extents(name, table)
         gone, adds = change(table, now)
         if not len(gone) and not adds:
-            return
+            return None
+        version = table.version() + 1
         stamp = int(time.time() * 1000)
         removes = [RemoveAction(str(now.paths[i]), data_change, stamp, int(now.bytes[i])) for i in gone]
         for add in adds:
@@ -197,13 +209,14 @@ def swap(lake: Lake, name: str, change: Change, *, data_change: bool) -> None:
                 schema=TABLES[name].schema,
                 commit_properties=CommitProperties(max_commit_retries=0),
             )
-            return
+            return version
         except CommitFailedError:
             if attempt == COMMIT_TRIES:
                 raise LakeError(f"Table {name}: somebody else commits all the time. Run the batch again.") from None
             time.sleep(random.uniform(0, 0.1 * 2**attempt))
         except (DeltaError, OSError) as error:
             raise LakeError(f"Table {name} cannot be written: {type(error).__name__}.") from None
+    return None
 
 
 def put_files(lake: Lake, name: str, rows: pa.Table) -> list[AddAction]:

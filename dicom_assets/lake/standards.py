@@ -202,14 +202,17 @@ def _image_occurrence_origin(own: Own) -> Table:
             ("procedure_from", TEXT, "mapping or surrogate"),
             ("date_from", TEXT, "Attribute that gave the date; unknown when 1970-01-01 stands for none"),
             ("modality", TEXT, "Modality as written"),
+            ("modality_mapped", pa.bool_(), "Whether it has a concept"),
             ("anatomic_site", TEXT, "Code of the anatomic region, otherwise Body Part Examined, as written"),
+            ("anatomic_site_mapped", pa.bool_(), "Whether it has a concept"),
             ("laterality", TEXT, "Laterality as written"),
             ("laterality_concept_id", OMOP_INT, "Standard concept of the side; 0 when there is none"),
             ("mapping_version", TEXT, "Version of the concept tables"),
         ],
         replaced_by="study_key",
         upstream=("series", "omop_identifier"),
-        required="source study_key StudyInstanceUID SeriesInstanceUID person_from visit_from procedure_from date_from",
+        required="source study_key StudyInstanceUID SeriesInstanceUID person_from visit_from procedure_from date_from "
+        "modality_mapped anatomic_site_mapped",
     )
 
 
@@ -219,8 +222,7 @@ def _mapping_coverage(own: Own) -> Table:
         "mapping_coverage",
         "measure, or value that is not mapped",
         "measure value",
-        "How much of the lake is mapped and linked, and what is not, by volume. Counted anew by every batch, over the "
-        "whole lake.",
+        "How much of the lake is mapped and linked, and what is not, by volume; the whole lake, after every batch.",
         [
             ("measure", TEXT, "What is counted"),
             ("value", TEXT, "Empty for the measure itself; otherwise a value that is not mapped"),

@@ -21,15 +21,34 @@ def _text(column: str) -> str:
 
 _IDENTIFIED = f"coalesce(patient_count, 0) <= 1 AND {_text('PatientID')} IS NOT NULL"
 
+SUBJECT_STATE = (
+    f"CASE WHEN patient_count > 1 THEN 'conflict' WHEN {_text('PatientID')} IS NULL THEN 'missing' "
+    "ELSE 'identified' END"
+)
+"""What a row of `study` says of its patient: identified, missing or conflict."""
+
 SUBJECTS = f"""
 -- one row per study: its subject and accession number as imaging_study has them
 SELECT
     study_key, source, StudyInstanceUID,
     CASE WHEN {_IDENTIFIED} THEN {_text("PatientID")} END AS PatientID,
     CASE WHEN {_IDENTIFIED} THEN {_text("IssuerOfPatientID")} END AS IssuerOfPatientID,
-    CASE
-        WHEN patient_count > 1 THEN 'conflict' WHEN {_text("PatientID")} IS NULL THEN 'missing' ELSE 'identified'
-    END AS subject_state,
+    {SUBJECT_STATE} AS subject_state,
     {_text("AccessionNumber")} AS AccessionNumber
 FROM study
+"""
+
+PATIENTS = f"""
+-- one row per patient that studies name, with how many do; without id and issuer those of no one known patient
+SELECT
+    CASE WHEN {_IDENTIFIED} THEN {_text("PatientID")} END AS id,
+    CASE WHEN {_IDENTIFIED} THEN {_text("IssuerOfPatientID")} END AS issuer,
+    sum(studies)::BIGINT AS studies
+FROM (
+    -- what is written, before it is cleaned: there are fewer patients than studies
+    SELECT PatientID, IssuerOfPatientID, least(patient_count, 2) AS patient_count, count(*) AS studies
+    FROM study
+    GROUP BY ALL
+)
+GROUP BY ALL
 """

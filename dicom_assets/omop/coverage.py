@@ -1,41 +1,87 @@
 """How much of the lake is mapped and linked: the rows of `mapping_coverage`, and how they are shown.
 
 Belongs here: what is counted, and the rule by which imaging and clinical patients are the same. Does not belong here:
-thresholds of the check, the commit.
+how counts of files are kept (`lake.summaries`), thresholds of the check, the commit.
 
-Counting reads narrow columns of the whole lake, of `study` instead of the resources: the one cost of a batch, besides
-the look-ups of ids and of names, that grows with it.
+What a row counts for by itself is counted file by file, so a batch counts what it wrote. Who is the same patient is
+asked over the whole lake, of narrow columns of `study` and `clinical`: besides the look-ups of ids and of names the one
+cost of a batch that grows with the lake.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import duckdb
 import pyarrow as pa
 
 from dicom_assets.lake.registry import MAPPING_COVERAGE
-from dicom_assets.lake.subjects import SUBJECTS
+from dicom_assets.lake.subjects import PATIENTS, SUBJECT_STATE
 
-TABLES = ("study", "diagnostic_report", "image_occurrence", "image_occurrence_origin", "clinical")
-"""Tables that the counting reads."""
+_NONE = "(none)"
+
+
+def _struct(measure: str, mapped: str, value: str = "''") -> str:
+    """SQL for what one row counts for; value: what is ranked when it is not mapped."""
+    shown = value if value == "''" else f"CASE WHEN {mapped} THEN '' ELSE {value} END"
+    return f"{{'measure': '{measure}', 'value': {shown}, 'mapped': {mapped}}}"
+
+
+def _written(column: str) -> str:
+    return f"coalesce(nullif(trim({column}), ''), '{_NONE}')"
+
+
+MODALITY, SITE, PERSON = "series with mapped modality", "series with mapped anatomic site", "series with mapped person"
+
+COUNTED: Mapping[str, str] = {
+    "image_occurrence_origin": f"""[
+        {_struct(MODALITY, "modality_mapped", _written("modality"))},
+        {_struct(SITE, "anatomic_site_mapped", _written("anatomic_site"))},
+        {_struct(PERSON, "person_from = 'mapping'", "person_from")},
+        {_struct("series with mapped procedure", "procedure_from = 'mapping'")},
+        {_struct("series with mapped visit", "visit_from = 'mapping'")},
+        {_struct("series with a date", "date_from <> 'unknown'")}
+    ]""",
+    "study": f"""[
+        {_struct("studies with one known patient", f"{SUBJECT_STATE} = 'identified'", SUBJECT_STATE)}
+    ]""",
+    "diagnostic_report": f"""[
+        {_struct("reports linked to a study", "link_state = 'linked'", "link_state")}
+    ]""",
+    "clinical": f"""CASE
+        WHEN patient_reference IS NOT NULL OR PatientID IS NOT NULL OR resource_id IS NULL
+        THEN [{_struct("clinical records with a patient", "coalesce(trim(PatientID), '') <> ''")}]
+    END""",
+}
+"""By table, SQL for the list of structs (measure, value, mapped) that a row counts for."""
+
+LINKED = ("study", "diagnostic_report", "clinical")
+"""Tables that are asked as a whole who is linked to whom."""
+
+MEASURES = (
+    MODALITY,
+    SITE,
+    PERSON,
+    "series with mapped procedure",
+    "series with mapped visit",
+    "series with a date",
+    "studies with clinical records",
+    "studies with one known patient",
+    "studies with reports",
+    "reports linked to a study",
+    "clinical records with a patient",
+    "clinical patients with studies",
+)
+"""Every measure, in the order in which they are shown."""
 
 RANKED = 20
-"""How many values that are not mapped are kept for each measure."""
+"""How many values that are not mapped are kept for each measure; that nothing is written at all always is."""
 
 SAME_PATIENT = """
 -- one row for each pair (imaging patient, clinical patient) that is one person
-WITH imaging AS (
-    SELECT DISTINCT trim(PatientID) AS id, nullif(trim(IssuerOfPatientID), '') AS issuer
-    FROM subjects
-    WHERE trim(PatientID) <> ''
-),
-recorded AS (
-    SELECT DISTINCT trim(PatientID) AS id, nullif(trim(IssuerOfPatientID), '') AS issuer
-    FROM clinical
-    WHERE trim(PatientID) <> ''
-),
+WITH imaging AS (SELECT id, issuer FROM patients WHERE id IS NOT NULL),
+recorded AS (FROM recorded_patients),
 issuers AS (
     SELECT id, count(DISTINCT issuer) AS issuers
     FROM (SELECT * FROM imaging UNION ALL SELECT * FROM recorded)
@@ -50,76 +96,42 @@ WHERE imaging.issuer = recorded.issuer
    OR ((imaging.issuer IS NULL OR recorded.issuer IS NULL) AND issuers.issuers <= 1)
 """
 
-_MEASURES = """
--- one row for each measure
-SELECT 'series with mapped modality' AS measure, count(*) FILTER (modality_concept_id <> 0) AS mapped, count(*) AS total
-FROM image_occurrence
+_RECORDED = """
+-- one row per patient that clinical records name
+SELECT DISTINCT trim(PatientID) AS id, nullif(trim(IssuerOfPatientID), '') AS issuer
+FROM clinical
+WHERE trim(PatientID) <> ''
+"""
+
+_LINKS = """
+-- one row for each measure of links
+SELECT 'studies with clinical records' AS measure, coalesce(sum(studies) FILTER (EXISTS (
+    SELECT 1 FROM same_patient WHERE same_patient.id = p.id AND imaging_issuer IS NOT DISTINCT FROM p.issuer
+)), 0)::BIGINT AS mapped, coalesce(sum(studies), 0)::BIGINT AS total
+FROM patients AS p
 UNION ALL
-SELECT 'series with mapped anatomic site', count(*) FILTER (anatomic_site_concept_id <> 0), count(*)
-FROM image_occurrence
-UNION ALL
-SELECT 'series with mapped person', count(*) FILTER (person_from = 'mapping'), count(*) FROM image_occurrence_origin
-UNION ALL
-SELECT 'series with mapped procedure', count(*) FILTER (procedure_from = 'mapping'), count(*)
-FROM image_occurrence_origin
-UNION ALL
-SELECT 'series with mapped visit', count(*) FILTER (visit_from = 'mapping'), count(*) FROM image_occurrence_origin
-UNION ALL
-SELECT 'series with a date', count(*) FILTER (date_from <> 'unknown'), count(*) FROM image_occurrence_origin
-UNION ALL
-SELECT 'studies with clinical records', count(*) FILTER (EXISTS (
-    SELECT 1 FROM same_patient AS p
-    WHERE p.id = trim(s.PatientID) AND p.imaging_issuer IS NOT DISTINCT FROM nullif(trim(s.IssuerOfPatientID), '')
-)), count(*)
-FROM subjects AS s
-UNION ALL
-SELECT 'studies with one known patient', count(*) FILTER (subject_state = 'identified'), count(*)
-FROM subjects
-UNION ALL
-SELECT 'studies with reports', count(*) FILTER (
-    study_key IN (SELECT unnest(study_keys) FROM diagnostic_report)
-), count(*)
-FROM subjects
-UNION ALL
-SELECT 'reports linked to a study', count(*) FILTER (link_state = 'linked'), count(*) FROM diagnostic_report
-UNION ALL
-SELECT 'clinical records with a patient', count(*) FILTER (trim(PatientID) <> ''), count(*)
-FROM clinical WHERE patient_reference IS NOT NULL OR PatientID IS NOT NULL OR resource_id IS NULL
+SELECT 'studies with reports', (
+    SELECT count(*) FROM study WHERE study_key IN (SELECT unnest(study_keys) FROM diagnostic_report)
+), coalesce(sum(studies), 0)::BIGINT
+FROM patients
 UNION ALL
 SELECT 'clinical patients with studies', count(*) FILTER (EXISTS (
-    SELECT 1 FROM same_patient AS p WHERE p.id = c.id AND p.clinical_issuer IS NOT DISTINCT FROM c.issuer
+    SELECT 1 FROM same_patient WHERE same_patient.id = c.id AND clinical_issuer IS NOT DISTINCT FROM c.issuer
 )), count(*)
-FROM (
-    SELECT DISTINCT trim(PatientID) AS id, nullif(trim(IssuerOfPatientID), '') AS issuer
-    FROM clinical WHERE trim(PatientID) <> ''
-) AS c
+FROM recorded_patients AS c
+"""
+
+_SHARES = """
+-- one row for each measure that anything counts for
+SELECT measure, coalesce(sum(rows) FILTER (mapped), 0)::BIGINT AS mapped, sum(rows)::BIGINT AS total
+FROM counted GROUP BY measure
 """
 
 _UNMAPPED = f"""
 -- one row for each value that is not mapped, the most frequent ones first
-WITH counted AS (
-    SELECT
-        'series with mapped modality' AS measure,
-        coalesce(nullif(trim(modality), ''), '(none)') AS value,
-        count(*) AS total
-    FROM image_occurrence JOIN image_occurrence_origin USING (image_occurrence_id)
-    WHERE modality_concept_id = 0 GROUP BY ALL
-    UNION ALL
-    SELECT 'series with mapped anatomic site', coalesce(nullif(trim(anatomic_site), ''), '(none)'), count(*)
-    FROM image_occurrence JOIN image_occurrence_origin USING (image_occurrence_id)
-    WHERE coalesce(anatomic_site_concept_id, 0) = 0 GROUP BY ALL
-    UNION ALL
-    SELECT 'series with mapped person', person_from, count(*)
-    FROM image_occurrence_origin WHERE person_from <> 'mapping' GROUP BY ALL
-    UNION ALL
-    SELECT 'studies with one known patient', subject_state, count(*)
-    FROM subjects WHERE subject_state <> 'identified' GROUP BY ALL
-    UNION ALL
-    SELECT 'reports linked to a study', link_state, count(*)
-    FROM diagnostic_report WHERE link_state <> 'linked' GROUP BY ALL
-)
-SELECT measure, value, total FROM counted
-QUALIFY row_number() OVER (PARTITION BY measure ORDER BY total DESC, value) <= {RANKED}
+WITH ranked AS (SELECT measure, value, sum(rows)::BIGINT AS total FROM counted WHERE value <> '' GROUP BY ALL)
+SELECT measure, value, total FROM ranked
+QUALIFY value = '{_NONE}' OR row_number() OVER (PARTITION BY measure ORDER BY total DESC, value) <= {RANKED}
 ORDER BY measure, total DESC, value
 """
 
@@ -138,17 +150,30 @@ class Measure:
         return self.mapped / self.total if self.total else None
 
 
-def coverage(connection: duckdb.DuckDBPyConnection) -> pa.Table:
-    """Rows of `mapping_coverage`. connection: holds TABLES as views."""
-    connection.execute(f"CREATE OR REPLACE TEMP TABLE subjects AS {SUBJECTS}")
-    connection.execute(f"CREATE OR REPLACE TEMP TABLE same_patient AS {SAME_PATIENT}")
+def coverage(connection: duckdb.DuckDBPyConnection, counted: pa.Table) -> pa.Table:
+    """Rows of `mapping_coverage`. connection: holds LINKED as views. counted: `lake.summaries.COUNTS` of COUNTED."""
+    connection.register("counted", counted)
+    for name, sql in (("patients", PATIENTS), ("recorded_patients", _RECORDED), ("same_patient", SAME_PATIENT)):
+        connection.execute(f"CREATE OR REPLACE TEMP TABLE {name} AS {sql}")
+    found = {name: (mapped, total) for name, mapped, total in connection.execute(_SHARES).fetchall()}
+    found |= {name: (mapped, total) for name, mapped, total in connection.execute(_LINKS).fetchall()}
     rows = []
-    for name, mapped, total in connection.execute(_MEASURES).fetchall():
+    for name in MEASURES:
+        mapped, total = found.get(name, (0, 0))
         share = mapped / total if total else None
         rows.append({"measure": name, "value": "", "mapped": mapped, "total": total, "share": share})
     for name, value, total in connection.execute(_UNMAPPED).fetchall():
         rows.append({"measure": name, "value": value, "mapped": 0, "total": total, "share": 0.0})
     return pa.Table.from_pylist(rows, schema=MAPPING_COVERAGE.schema)
+
+
+def written(rows: pa.Table, measure: str) -> tuple[int, int]:
+    """Of the series that say something, how many are mapped, and how many there are."""
+    found = {row["value"]: row for row in rows.to_pylist() if row["measure"] == measure}
+    if "" not in found:
+        return 0, 0
+    silent = found[_NONE]["total"] if _NONE in found else 0
+    return found[""]["mapped"], found[""]["total"] - silent
 
 
 def measures(rows: pa.Table) -> list[Measure]:
@@ -157,7 +182,7 @@ def measures(rows: pa.Table) -> list[Measure]:
 
 
 _OWN_WORDS = {
-    "(none)",
+    _NONE,
     "surrogate",
     "missing",
     "conflict",

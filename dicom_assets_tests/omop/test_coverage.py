@@ -9,6 +9,7 @@ import duckdb
 import pyarrow as pa
 
 from dicom_assets.lake.registry import TABLES
+from dicom_assets.lake.summaries import COUNTS
 from dicom_assets.omop import coverage
 from dicom_assets_tests.fhir.rows import AT
 
@@ -23,15 +24,24 @@ def filled(name: str, rows: Rows) -> pa.Table:
     return pa.Table.from_pylist([{**default, **row} for row in rows], schema=table.schema)
 
 
-def lake(**tables: Rows) -> duckdb.DuckDBPyConnection:
+def counted(**tables: Rows) -> pa.Table:
+    """The rows of mapping_coverage over some tables, each counted as if it were one file."""
     connection = duckdb.connect()
-    for name in coverage.TABLES:
+    for name in (*coverage.LINKED, *coverage.COUNTED):
         connection.register(name, filled(name, tables.get(name, ())))
-    return connection
+    parts = [
+        connection.sql(
+            "SELECT one.measure, one.value, one.mapped, count(*) AS rows "
+            f"FROM (SELECT unnest({sql}) AS one FROM {name}) GROUP BY ALL"
+        )
+        .to_arrow_table()
+        .cast(COUNTS)
+        for name, sql in coverage.COUNTED.items()
+    ]
+    return coverage.coverage(connection, pa.concat_tables(parts))
 
 
-def shares(connection: duckdb.DuckDBPyConnection) -> dict[str, tuple[int, int]]:
-    rows = coverage.coverage(connection)
+def shares(rows: pa.Table) -> dict[str, tuple[int, int]]:
     return {one.name: (one.mapped, one.total) for one in coverage.measures(rows)}
 
 
@@ -45,39 +55,44 @@ def record(patient: str | None, issuer: str | None = None) -> dict[str, Any]:
 
 def linked(*patients: tuple[dict[str, Any], dict[str, Any]]) -> tuple[int, int]:
     """Studies with clinical records, and clinical patients with studies."""
-    found = shares(lake(study=[s for s, _ in patients], clinical=[c for _, c in patients]))
+    found = shares(counted(study=[s for s, _ in patients], clinical=[c for _, c in patients]))
     return found["studies with clinical records"][0], found["clinical patients with studies"][0]
 
 
 def test_an_empty_lake_has_shares_of_nothing():
-    rows = coverage.coverage(lake())
+    rows = counted()
     assert all(one.total == 0 and one.share is None for one in coverage.measures(rows))
     assert "—" in coverage.markdown(rows)
 
 
 def test_series_are_counted_by_what_is_mapped():
-    def series(number: int, concept: int, site: int, modality: str, part: str, person: str) -> tuple[Any, Any]:
-        return (
-            {"image_occurrence_id": number, "modality_concept_id": concept, "anatomic_site_concept_id": site},
-            {"image_occurrence_id": number, "modality": modality, "anatomic_site": part, "person_from": person},
-        )
+    def series(has_modality: bool, has_site: bool, modality: str, part: str | None, person: str) -> dict[str, Any]:
+        return {
+            "modality_mapped": has_modality,
+            "anatomic_site_mapped": has_site,
+            "modality": modality,
+            "anatomic_site": part,
+            "person_from": person,
+        }
 
     made = [
-        series(1, 7, 8, "CT", "CHEST", "mapping"),
-        series(2, 7, 0, "CT", "BIG TOE", "surrogate"),
-        series(3, 0, 0, "XX", "BIG TOE", "surrogate"),
-        series(4, 0, 0, "YY", "Mr Smith, left toe", "missing"),
+        series(True, True, "CT", "CHEST", "mapping"),
+        series(True, False, "CT", "BIG TOE", "surrogate"),
+        series(False, False, "XX", "BIG TOE", "surrogate"),
+        series(False, False, "YY", "Mr Smith, left toe", "missing"),
+        series(True, False, "CT", " ", "missing"),
     ]
-    connection = lake(image_occurrence=[o for o, _ in made], image_occurrence_origin=[o for _, o in made])
-    found = shares(connection)
-    assert found["series with mapped modality"] == (2, 4)
-    assert found["series with mapped anatomic site"] == (1, 4)
-    assert found["series with mapped person"] == (1, 4)
-    rows = coverage.coverage(connection).to_pylist()
+    table = counted(image_occurrence_origin=made)
+    found = shares(table)
+    assert found["series with mapped modality"] == (3, 5)
+    assert found["series with mapped anatomic site"] == (1, 5)
+    assert found["series with mapped person"] == (1, 5)
+    assert coverage.written(table, coverage.SITE) == (1, 4)
+    rows = table.to_pylist()
     sites = [(r["value"], r["total"]) for r in rows if r["value"] and r["measure"].endswith("site")]
-    assert sites == [("BIG TOE", 2), ("Mr Smith, left toe", 1)]
+    assert sites == [("BIG TOE", 2), ("(none)", 1), ("Mr Smith, left toe", 1)]
     people = [(r["value"], r["total"]) for r in rows if r["value"] and r["measure"].endswith("person")]
-    assert people == [("surrogate", 2), ("missing", 1)]
+    assert people == [("missing", 2), ("surrogate", 2)]
 
 
 def test_patients_are_the_same_when_identifier_and_issuer_are():
@@ -99,7 +114,7 @@ def test_empty_identifiers_join_nothing():
 
 
 def test_a_study_of_two_patients_is_nobodys():
-    found = shares(lake(study=[study("a", "1", patient_count=2)], clinical=[record("1")]))
+    found = shares(counted(study=[study("a", "1", patient_count=2)], clinical=[record("1")]))
     assert found["studies with clinical records"] == (0, 1)
     assert found["studies with one known patient"] == (0, 1)
 
@@ -110,25 +125,21 @@ def test_reports_and_studies_are_counted_from_both_sides():
         {"record_key": "2", "study_keys": [], "link_state": "unlinked"},
     ]
     studies = [study("a", "1"), study("b", "1"), study("c", "1")]
-    found = shares(lake(diagnostic_report=reports, study=studies))
+    found = shares(counted(diagnostic_report=reports, study=studies))
     assert found["reports linked to a study"] == (1, 2)
     assert found["studies with reports"] == (2, 3)
 
 
 def test_what_is_shown_holds_codes_and_no_free_text():
-    origins = [
-        {"image_occurrence_id": n, "anatomic_site": site, "modality": "CT"}
-        for n, site in enumerate(["BIG TOE", "Mr Smith, left toe"])
-    ]
-    occurrences = [{"image_occurrence_id": n} for n in range(2)]
-    shown = coverage.markdown(coverage.coverage(lake(image_occurrence=occurrences, image_occurrence_origin=origins)))
+    origins = [{"anatomic_site": site, "modality": "CT"} for site in ("BIG TOE", "Mr Smith, left toe")]
+    shown = coverage.markdown(counted(image_occurrence_origin=origins))
     assert "BIG TOE" in shown
     assert "Smith" not in shown and "(free text)" in shown
 
 
 def test_the_chart_has_a_bar_for_each_share():
-    half = lake(study=[study("a", "1"), study("b", None)])
-    drawn = coverage.chart(coverage.measures(coverage.coverage(half))).splitlines()
+    half = counted(study=[study("a", "1"), study("b", None)])
+    drawn = coverage.chart(coverage.measures(half)).splitlines()
     by_name = {line.split("  ")[0].strip(): line for line in drawn[1:-1]}
     assert len(by_name) == 12
     assert by_name["studies with one known patient"].count("█") == 15

@@ -1,0 +1,76 @@
+"""Counts over a whole table, put together from what each of its files counts: a file never changes, so it is read once.
+
+Belongs here: counts by file, kept in the lake beside the tables, and their sums. Does not belong here: what is counted
+(`dicom_assets.omop.coverage`).
+
+What is kept is a cache: without it, or when it belongs to another version of the question, files are read again. Two
+processes that write it at once leave one of their answers, which the next one completes.
+"""
+
+from __future__ import annotations
+
+import hashlib
+
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from dicom_assets.lake.delta import Lake
+from dicom_assets.lake.files import arrow_bytes
+from dicom_assets.lake.query import arrow, connected, scan
+
+FOLDER = "_summaries"
+
+COUNTS = pa.schema(
+    [
+        pa.field("measure", pa.string()),
+        pa.field("value", pa.string()),
+        pa.field("mapped", pa.bool_()),
+        pa.field("rows", pa.int64()),
+    ]
+)
+"""How many rows have a value in a measure, and whether that value is mapped."""
+
+_OF_FILES = pa.schema([pa.field("file", pa.string()), *COUNTS])
+
+
+def counts(lake: Lake, name: str, measures: str) -> pa.Table:
+    """COUNTS of a table as it is now, a row for each measure, value and mapped.
+
+    measures: SQL for the list of structs (measure, value, mapped) that one row of the table counts for. Raises
+    LakeError.
+    """
+    now = lake.extents(name).paths.tolist()
+    place = f"{FOLDER}/{name}-{hashlib.sha256(measures.encode()).hexdigest()[:16]}.arrow"
+    kept = _kept(lake, place)
+    known = set(kept["file"].unique().to_pylist())
+    fresh = [path for path in now if path not in known]
+    if fresh or len(known) > len(now) - len(fresh):
+        present = kept.filter(pc.is_in(kept["file"], pa.array(now, pa.string())))
+        kept = pa.concat_tables([present, _read(lake, name, fresh, measures)])
+        lake.files.put(place, arrow_bytes(kept))
+    summed = kept.group_by(["measure", "value", "mapped"], use_threads=False).aggregate([("rows", "sum")])
+    return summed.rename_columns(["measure", "value", "mapped", "rows"]).select(COUNTS.names).cast(COUNTS)
+
+
+def _kept(lake: Lake, place: str) -> pa.Table:
+    try:
+        return pa.Table.from_batches(lake.files.arrow_batches(place), _OF_FILES)
+    except FileNotFoundError:
+        return _OF_FILES.empty_table()
+
+
+def _read(lake: Lake, name: str, paths: list[str], measures: str) -> pa.Table:
+    if not paths:
+        return _OF_FILES.empty_table()
+    with connected(lake) as connection:
+        found = arrow(
+            connection,
+            f"""
+            SELECT parse_filename(filename) AS file, one.measure, one.value, one.mapped, count(*) AS rows
+            FROM (SELECT filename, unnest({measures}) AS one FROM {scan(lake, name, paths=paths, filename=True)})
+            GROUP BY ALL ORDER BY ALL
+            """,
+        )
+    by_name = {path.rsplit("/", 1)[-1]: path for path in paths}
+    files = pa.array([by_name[file] for file in found["file"].to_pylist()], pa.string())
+    return found.set_column(0, "file", files).cast(_OF_FILES)
