@@ -269,11 +269,14 @@ def _studies(context: CheckContext) -> list[str]:
     return studies
 
 
-def _touched_rows(context: CheckContext, table: Table) -> pa.Table:
-    """Keys of the rows that a table has of the touched studies, with what a result names them by."""
-    columns = dict.fromkeys([_shown(table), "study_key", *table.key])
+def touched_rows(context: CheckContext, table: Table, columns: str = "") -> pa.Table:
+    """The rows that a table that is replaced by study has of the touched studies.
+
+    columns: SQL; the key, and what a result names rows by, when it is not given.
+    """
+    keys = dict.fromkeys([_shown(table), "study_key", *table.key])
     scope = study_scope(context.lake, [table.name], _studies(context))[table.name]
-    return _answered(context, table.name, scope, ", ".join(f'"{column}"' for column in columns))
+    return _answered(context, table.name, scope, columns or ", ".join(f'"{column}"' for column in keys))
 
 
 def _versions(context: CheckContext) -> pa.Table:
@@ -308,7 +311,7 @@ def hierarchy_equals_metadata(name: str, context: CheckContext) -> CheckResult:
     """
     grain = _GRAIN[name]
     with connect(context.lake, ["batches"]) as connection:
-        connection.register("rows_of_table", _touched_rows(context, TABLES[name]))
+        connection.register("rows_of_table", touched_rows(context, TABLES[name]))
         closed = arrow(connection, "SELECT batch_id FROM batches WHERE status = 'closed'")
         connection.register("closed", closed)
         connection.register("versions", _versions(context))
@@ -350,7 +353,7 @@ def keys_are_unique(table: Table, context: CheckContext) -> CheckResult:
     twice = f"SELECT min({_shown(table)}) FROM {{}} GROUP BY {grain} HAVING count(*) > 1"
     if table.replaced_by == "study_key":
         with connected() as connection:
-            connection.register("rows_of_table", _touched_rows(context, table))
+            connection.register("rows_of_table", touched_rows(context, table))
             differing = _ids(connection, twice.format("rows_of_table"))
     elif "batch_id" in table.key:
         with connect(context.lake, [table.name], within=context.staging.scope(table.name)) as connection:

@@ -18,6 +18,7 @@ from dicom_assets.lake.delta import Lake
 from dicom_assets.lake.hierarchy import REBUILDS
 from dicom_assets.lake.query import arrow, connect
 from dicom_assets.lake.registry import TABLES
+from dicom_assets.lake.rewrite import Written, written
 
 
 def publish_rows(lake: Lake, staging: Staging, part: Part) -> int:
@@ -29,8 +30,15 @@ def publish_rows(lake: Lake, staging: Staging, part: Part) -> int:
     return len(rows)
 
 
-def publish_flat(lake: Lake, staging: Staging) -> int:
-    """Replaces a batch's rows of flat_metadata, one staged chunk in memory at a time; how many there are.
+def write_flat(lake: Lake, staging: Staging) -> Written:
+    """Writes a batch's staged rows of flat_metadata, a row group in memory at a time, for `publish_flat` to commit."""
+    return written(lake, "flat_metadata", staging.batches(Part.FLAT))
+
+
+def publish_flat(lake: Lake, staging: Staging, files: Written | None = None) -> int:
+    """Replaces a batch's rows of flat_metadata by the staged ones; how many there are.
+
+    files: what `write_flat` has written already.
 
     The studies that the batch touches, by its new rows and by those it had, are staged first: a kill between the two
     leaves no study behind that would have to be rebuilt.
@@ -40,7 +48,7 @@ def publish_flat(lake: Lake, staging: Staging) -> int:
         touched = _touched(lake, staging)
         staging.put(Part.TOUCHED, 0, touched)
         studies.enter(lake, staging.batch_id, touched["study_key"].to_pylist())
-        lake.replace("flat_metadata", [staging.batch_id], lambda: staging.batches(Part.FLAT))
+        lake.replace("flat_metadata", [staging.batch_id], write_flat(lake, staging) if files is None else files)
     return sum(len(batch) for batch in staging.batches(Part.FLAT, ["object_id"]))
 
 

@@ -14,23 +14,33 @@ from contextlib import contextmanager
 
 import duckdb
 
-from dicom_assets.batch.checks import CheckContext, CheckResult, NamedRule
+from dicom_assets.batch.checks import CheckContext, CheckResult, NamedRule, touched_rows
 from dicom_assets.batch.publish import touched_studies
 from dicom_assets.lake.query import arrow, connect, scan
-from dicom_assets.lake.registry import MAPPING_COVERAGE
-from dicom_assets.lake.studies import study_scope
+from dicom_assets.lake.registry import MAPPING_COVERAGE, TABLES
 from dicom_assets.omop import coverage
 
 SHOWN = 20
 
 
+_STUDY_GRAIN = "study_key, source, StudyInstanceUID"
+_SERIES_GRAIN = f"{_STUDY_GRAIN}, SeriesInstanceUID"
+_LISTED = "from_json(resource -> 'series', '[\"json\"]')"
+_COUNTED = f"list_sum(list_transform({_LISTED}, lambda one: json_array_length(one, '$.instance')))::BIGINT"
+_ASKED = {
+    "imaging_study": f"{_STUDY_GRAIN}, is_deleted, {_COUNTED} AS instances",
+    "image_occurrence_origin": f"{_SERIES_GRAIN}, image_occurrence_id, modality_mapped, anatomic_site_mapped",
+}
+"""By table, what the rules look at besides its key."""
+
+
 @contextmanager
 def _settled(context: CheckContext, *tables: str) -> Iterator[duckdb.DuckDBPyConnection]:
-    """A connection with tables, and `settled`: the touched studies that no other open batch touches."""
+    """A connection with keys of tables, and `settled`: the touched studies that no other open batch touches."""
     touched = touched_studies(context.staging)
-    names = ["batches", "batch_study", *tables]
-    scope = study_scope(context.lake, tables, touched["study_key"].to_pylist())
-    with connect(context.lake, names, within=scope) as connection:
+    with connect(context.lake, ["batches", "batch_study"]) as connection:
+        for name in tables:
+            connection.register(name, touched_rows(context, TABLES[name], _ASKED.get(name, "")))
         connection.register("touched", touched)
         connection.execute(
             f"""
@@ -63,11 +73,10 @@ def _same(connection: duckdb.DuckDBPyConnection, expected: str, actual: str, sho
 def imaging_studies_equal_studies(context: CheckContext) -> CheckResult:
     """Resources that are not entered-in-error = studies."""
     with _settled(context, "study", "imaging_study") as connection:
-        grain = "study_key, source, StudyInstanceUID"
         return _same(
             connection,
-            f"SELECT {grain} FROM study SEMI JOIN settled USING (study_key)",
-            f"SELECT {grain} FROM imaging_study SEMI JOIN settled USING (study_key) WHERE NOT is_deleted",
+            f"SELECT {_STUDY_GRAIN} FROM study SEMI JOIN settled USING (study_key)",
+            f"SELECT {_STUDY_GRAIN} FROM imaging_study SEMI JOIN settled USING (study_key) WHERE NOT is_deleted",
             "study_key",
         )
 
@@ -75,13 +84,11 @@ def imaging_studies_equal_studies(context: CheckContext) -> CheckResult:
 def fhir_instances_equal_instances(context: CheckContext) -> CheckResult:
     """Instances counted in the resources themselves = rows of instance, study by study."""
     with _settled(context, "instance", "imaging_study") as connection:
-        listed = "from_json(resource -> 'series', '[\"json\"]')"
-        counted = f"list_sum(list_transform({listed}, lambda one: json_array_length(one, '$.instance')))"
         return _same(
             connection,
             "SELECT study_key, count(*)::BIGINT AS instances FROM instance SEMI JOIN settled USING (study_key) "
             "GROUP BY study_key",
-            f"SELECT study_key, sum({counted})::BIGINT AS instances FROM imaging_study "
+            "SELECT study_key, sum(instances)::BIGINT AS instances FROM imaging_study "
             "SEMI JOIN settled USING (study_key) WHERE NOT is_deleted GROUP BY study_key",
             "study_key",
         )
@@ -130,11 +137,10 @@ def occurrences_equal_series(context: CheckContext) -> CheckResult:
             FROM {made}
             """
         )
-        grain = "study_key, source, StudyInstanceUID, SeriesInstanceUID"
         return _same(
             connection,
-            f"SELECT {grain} FROM series SEMI JOIN settled USING (study_key)",
-            f"SELECT {grain} FROM image_occurrence_origin SEMI JOIN settled USING (study_key) "
+            f"SELECT {_SERIES_GRAIN} FROM series SEMI JOIN settled USING (study_key)",
+            f"SELECT {_SERIES_GRAIN} FROM image_occurrence_origin SEMI JOIN settled USING (study_key) "
             "SEMI JOIN image_occurrence USING (image_occurrence_id, modality_mapped, anatomic_site_mapped)",
             "study_key",
         )

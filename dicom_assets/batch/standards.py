@@ -427,25 +427,53 @@ def publish_identifiers(lake: Lake, staging: Staging, settings: Settings) -> int
     return _identified(lake, staging, wanted)[1] if wanted else 0
 
 
-def publish_occurrences(lake: Lake, staging: Staging, settings: Settings, name: str) -> int:
-    """Rebuilds the touched studies of image_occurrence or image_occurrence_origin; how many rows they now have.
+@dataclass(frozen=True)
+class _Made:
+    """Rows of both tables of occurrences, and everything that they follow from."""
+
+    origin: tuple[object, ...]
+    uids: Sequence[str]
+    occurrences: pa.Table
+    origins: pa.Table
+
+
+_last_made: dict[str, _Made] = {}
+"""By lake, what was made last: two steps of a run publish it, one table each."""
+
+
+def _made(lake: Lake, staging: Staging, settings: Settings) -> _Made:
+    """The rows of the touched studies in both tables, which are made anew unless nothing has changed.
 
     Another batch may have added series to such a study since the ids were given out; these get theirs here.
     """
-    tables = concepts.load(settings.omop.modality_concepts, settings.omop.anatomic_site_concepts)
-    with lake.committing(name):
+    sources = ("study", "series", "instance", "flat_metadata")
+    maps = _maps(settings.omop)
+    versions = [lake.table(name).version() for name in sources]
+    names = [source.name for source in settings.sources]
+    origin = (staging.batch_id, touched_studies(staging)["study_key"].to_pylist(), versions, settings.omop, maps, names)
+    last = _last_made.get(lake.uri)
+    if last is None or last.origin != origin:
         found = occurrences(lake, staging, settings)
-        if not found.uids:
-            return 0
         ids, _ = _identified(lake, staging, image_occurrence.wanted(found.series, found.maps))
+        tables = concepts.load(settings.omop.modality_concepts, settings.omop.anatomic_site_concepts)
         context = image_occurrence.Context(tables, found.maps, settings.omop.wadors_base)
-        made = image_occurrence.rows(found.series, ids, context)
+        last = _Made(origin, found.uids, *image_occurrence.rows(found.series, ids, context))
+        _last_made[lake.uri] = last
+    return last
+
+
+def publish_occurrences(lake: Lake, staging: Staging, settings: Settings, name: str) -> int:
+    """Rebuilds the touched studies of image_occurrence or image_occurrence_origin; how many rows they now have."""
+    with lake.committing(name):
+        made = _made(lake, staging, settings)
+        if not made.uids:
+            return 0
         if name == IMAGE_OCCURRENCE.name:
-            lake.replace(name, found.uids, made[0])
-            return len(made[0])
-        studies = set(made[1]["study_key"].to_pylist()) | set(touched_studies(staging)["study_key"].to_pylist())
-        lake.replace(name, sorted(studies), made[1])
-        return len(made[1])
+            lake.replace(name, made.uids, made.occurrences)
+            return len(made.occurrences)
+        studies = {*made.origins["study_key"].to_pylist(), *touched_studies(staging)["study_key"].to_pylist()}
+        lake.replace(name, sorted(studies), made.origins)
+        return len(made.origins)
 
 
 def publish_coverage(lake: Lake) -> pa.Table:

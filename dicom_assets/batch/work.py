@@ -7,7 +7,7 @@ not belong here: Dagster (it hands this object to assets as a resource), and wha
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
-from concurrent.futures import Future, wait
+from concurrent.futures import Future, ThreadPoolExecutor, wait
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -24,11 +24,12 @@ from dicom_assets.batch.expand import expand
 from dicom_assets.batch.known import known_before
 from dicom_assets.batch.memory import give_back
 from dicom_assets.batch.organize import Organizing, unfinished
-from dicom_assets.batch.publish import publish_rows
+from dicom_assets.batch.publish import publish_flat, publish_rows, write_flat
 from dicom_assets.batch.read import Progress, read_batch
 from dicom_assets.batch.staging import Part, Staging
 from dicom_assets.lake import locks
 from dicom_assets.lake.delta import Lake
+from dicom_assets.lake.rewrite import Written
 from dicom_assets.landing.claims import ClaimLog
 from dicom_assets.landing.store import LandingStore
 from dicom_assets.landing.stores import open_store
@@ -56,6 +57,7 @@ class Work:
     _held: ExitStack = field(default_factory=ExitStack, repr=False)
     _batches: dict[str, tuple[BatchWork, ExitStack]] = field(default_factory=dict, repr=False)
     _ahead: dict[str, Ahead] = field(default_factory=dict, repr=False)
+    _written: dict[str, Future[Written]] = field(default_factory=dict, repr=False)
 
     def __enter__(self) -> Self:
         """Begins."""
@@ -126,6 +128,7 @@ class Work:
         if ahead is not None:
             steps: list[Future[Any]] = [ahead.outcomes, ahead.seen]
             wait([step for step in steps if not step.cancel()])
+        self.forget_written(batch_id)
         _, lock = self._batches.pop(batch_id)
         lock.close()
 
@@ -154,6 +157,26 @@ class Work:
     def forget_ahead(self, batch_id: str) -> None:
         """Lets a batch be read anew when its run asks again."""
         self._ahead.pop(batch_id, None)
+
+    @cached_property
+    def _writer(self) -> ThreadPoolExecutor:
+        return self._held.enter_context(ThreadPoolExecutor(1, thread_name_prefix="writing-ahead"))
+
+    def write_ahead(self, batch_id: str) -> None:
+        """Begins to write the files of flat_metadata of a batch that is read, while its checks are run."""
+        batch = self.batch(batch_id)
+        self._written[batch_id] = self._writer.submit(write_flat, batch.lake, batch.staging)
+
+    def written(self, batch_id: str) -> Written | None:
+        """The files that were written ahead, once; None when there are none. Raises LakeError."""
+        found = self._written.pop(batch_id, None)
+        return None if found is None else found.result()
+
+    def forget_written(self, batch_id: str) -> None:
+        """Leaves what is written ahead to vacuum, when nothing of the batch is read any more."""
+        found = self._written.pop(batch_id, None)
+        if found is not None and not found.cancel():
+            wait([found])
 
     def organize_left(self) -> list[str]:
         """Finishes the moving of closed batches that was broken off; which. Raises LakeError, SourceUnavailable."""
@@ -224,6 +247,7 @@ class BatchWork:
 
     def judge(self, run_id: str) -> Mapping[str, int]:
         """Reads every object, stages what it says, publishes the ledger; objects by outcome."""
+        self.work.forget_written(self.batch_id)
         ahead = self.work.ahead(self.batch_id, run_id)
         if ahead is None:
             outcomes = self.read(run_id, self.work.progress)
@@ -231,9 +255,14 @@ class BatchWork:
             with self._once():
                 outcomes = ahead.outcomes.result()
         self.work.forget_ahead(self.batch_id)
+        self.work.write_ahead(self.batch_id)
         datasets.fit(self.lake, self.staging, self.work.settings.clinical, run_id)
         publish_rows(self.lake, self.staging, Part.LEDGER)
         return outcomes
+
+    def publish_flat(self) -> int:
+        """Publishes flat_metadata; how many rows the batch has in it. Raises LakeError."""
+        return publish_flat(self.lake, self.staging, self.work.written(self.batch_id))
 
     def expand(self) -> int:
         """Stages one row for each object of the manifest and each member in it; how many. Raises SourceUnavailable."""

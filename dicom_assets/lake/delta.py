@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from datetime import datetime
 from functools import cached_property
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
 from deltalake import (
@@ -26,6 +26,9 @@ from dicom_assets.lake.extents import Extents, extents
 from dicom_assets.lake.files import CONTRIBUTOR, LakeError, LakeFiles
 from dicom_assets.lake.registry import TABLES, Table
 from dicom_assets.lake.remote import TableFiles
+
+if TYPE_CHECKING:
+    from dicom_assets.lake.rewrite import Written
 
 COMMIT_TRIES = 8
 LOCK_SECONDS = 600.0
@@ -151,18 +154,24 @@ class Lake:
             check()
 
     def replace(
-        self, name: str, values: Sequence[str], rows: pa.Table | Callable[[], Iterable[pa.RecordBatch]]
+        self,
+        name: str,
+        values: Sequence[str],
+        rows: pa.Table | Callable[[], Iterable[pa.RecordBatch]] | Written,
     ) -> None:
         """Replaces, in one commit, the rows whose `replaced_by` column has one of `values` by `rows`.
 
         rows: a table; or, for tables that are replaced by batch, a function that begins a stream of batches anew for
-        each try. Only files that hold such rows are rewritten, see `rewrite`. Conflicting commits are worked out anew
-        after growing, jittered pauses. Raises LakeError; the message holds no value.
+        each try, or files that are written already. Only files that hold such rows are rewritten, see `rewrite`.
+        Conflicting commits are worked out anew after growing, jittered pauses. Raises LakeError; the message holds no
+        value.
         """
         from dicom_assets.lake import rewrite  # it builds on this module
 
-        if callable(rows) or TABLES[name].replaced_by == "batch_id":
-            rewrite.replace_batches(self, name, values, rows if callable(rows) else rows.to_batches)
+        if not isinstance(rows, pa.Table):
+            rewrite.replace_batches(self, name, values, rows)
+        elif TABLES[name].replaced_by == "batch_id":
+            rewrite.replace_batches(self, name, values, rows.to_batches)
         else:
             rewrite.replace_keys(self, name, values, rows)
 

@@ -131,13 +131,28 @@ def replace_keys(lake: Lake, name: str, keys: Sequence[str], rows: pa.Table) -> 
             recent.keep(lake.uri, name, now, rows)
 
 
+Written = list[AddAction]
+"""Files of a table that are written and that no commit names yet."""
+
+
+def written(lake: Lake, name: str, rows: Iterable[pa.RecordBatch]) -> Written:
+    """Writes rows of a table that is replaced by batch, for `replace_batches` to commit. Raises LakeError.
+
+    What is never committed is nobody's; vacuum deletes it.
+    """
+    groups = _row_groups(TABLES[name], rows)
+    first = next(groups, None)
+    return [] if first is None else [put_file(lake, TABLES[name], chain([first], groups))]
+
+
 def replace_batches(
-    lake: Lake, name: str, batches: Sequence[str], rows: Callable[[], Iterable[pa.RecordBatch]]
+    lake: Lake, name: str, batches: Sequence[str], rows: Callable[[], Iterable[pa.RecordBatch]] | Written
 ) -> None:
     """Replaces, in one commit, the rows of some batches in a table that is replaced by batch.
 
-    rows: begins the stream of new rows anew for each try. A file that holds rows of one of these batches alone goes as
-    a whole, any other one that holds some is rewritten; one row group is in memory at a time. Raises LakeError.
+    rows: begins the stream of new rows anew for each try, or is written already. A file that holds rows of one of these
+    batches alone goes as a whole, any other one that holds some is rewritten; one row group is in memory at a time.
+    Raises LakeError.
     """
     if not batches:
         return
@@ -159,17 +174,11 @@ def replace_batches(
                     for group in _stream(lake, table, [path])
                     for batch in _without(group, column, batches).to_batches()
                 )
-                adds += _put_stream(lake, table, kept)
-        return np.array(gone, dtype=np.int64), adds + _put_stream(lake, table, rows())
+                adds += written(lake, name, kept)
+        new = written(lake, name, rows()) if callable(rows) else rows
+        return np.array(gone, dtype=np.int64), adds + new
 
     swap(lake, name, change, data_change=True)
-
-
-def _put_stream(lake: Lake, table: Table, rows: Iterable[pa.RecordBatch]) -> list[AddAction]:
-    """A file of these rows; none when there are no rows."""
-    groups = _row_groups(table, rows)
-    first = next(groups, None)
-    return [] if first is None else [put_file(lake, table, chain([first], groups))]
 
 
 @dataclass(frozen=True)
@@ -246,7 +255,7 @@ def put_file(lake: Lake, table: Table, rows: pa.Table | Iterable[pa.Table]) -> A
             sink,
             schema,
             compression="zstd",
-            compression_level=3,
+            compression_level=1,
             write_statistics=[*dict.fromkeys([*keys, *looked_up])],
             bloom_filter_options=looked_up or None,
             store_schema=False,

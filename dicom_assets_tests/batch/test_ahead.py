@@ -12,6 +12,7 @@ import pytest
 from dicom_assets.batch import work as work_module
 from dicom_assets.batch.beginning import Beginning
 from dicom_assets.batch.engine import InlineEngine
+from dicom_assets.batch.staging import Part
 from dicom_assets.batch.work import BatchBusy, BatchWork, Work
 from dicom_assets.lake.delta import Lake
 from dicom_assets.lake.files import LakeError
@@ -199,3 +200,66 @@ class TestBeginning:
             pytest.raises(LakeError),
         ):
             beginning.next_round(())
+
+
+def flat_files(work: Work) -> set[str]:
+    return {path for path in work.lake.files.names("flat_metadata") if path.endswith(".parquet")}
+
+
+class TestMetadataThatIsWrittenAhead:
+    """Its files are written while the checks of what was read run, and are nobody's until the asset commits them."""
+
+    def test_is_not_in_the_table_before_it_is_published_and_is_not_written_again(
+        self, work: Work, monkeypatch: pytest.MonkeyPatch
+    ):
+        batch = work.batch(claimed(work))
+        batch.begin(RUN)
+        batch.judge(RUN)
+        assert table(work.lake, "flat_metadata").num_rows == 0
+        monkeypatch.setattr("dicom_assets.batch.publish.write_flat", never)
+        assert batch.publish_flat() == table(work.lake, "flat_metadata").num_rows > 0
+        assert len(flat_files(work)) == len(work.lake.extents("flat_metadata"))
+
+    def test_is_written_anew_when_the_asset_is_tried_again(self, work: Work, monkeypatch: pytest.MonkeyPatch):
+        batch = work.batch(claimed(work))
+        batch.begin(RUN)
+        batch.judge(RUN)
+        with monkeypatch.context() as patched:
+            patched.setattr(Lake, "replace", fails_once(Lake.replace, LakeError("The disk is full.")))
+            with pytest.raises(LakeError, match="full"):
+                batch.publish_flat()
+        rows = batch.publish_flat()
+        assert batch.publish_flat() == rows == table(work.lake, "flat_metadata").num_rows
+
+    def test_is_that_of_the_last_reading(self, work: Work, landing: LandingFolder):
+        batch = work.batch(claimed(work))
+        batch.begin(RUN)
+        batch.judge(RUN)
+        landing.put_series(1, 1, 1)  # it has other bytes now, so it is no object of this batch any more
+        batch.begin(RUN)
+        batch.judge(RUN)
+        batch.publish_flat()
+        published = table(work.lake, "flat_metadata")["object_id"].to_pylist()
+        staged = batch.staging.read(Part.FLAT, ["object_id"])["object_id"].to_pylist()
+        assert sorted(published) == sorted(staged)
+
+    def test_holds_the_batch_until_it_is_written(self, work: Work, monkeypatch: pytest.MonkeyPatch):
+        begun, may_end = threading.Event(), threading.Event()
+
+        def slow(*_: object) -> list[object]:
+            begun.set()
+            may_end.wait(10)
+            return []
+
+        batch = work.batch(claimed(work))
+        batch.begin(RUN)
+        monkeypatch.setattr(work_module, "write_flat", slow)
+        batch.judge(RUN)
+        begun.wait(10)
+        letting_go = threading.Thread(target=work.release, args=[batch.batch_id])
+        letting_go.start()
+        letting_go.join(0.2)
+        assert letting_go.is_alive()
+        may_end.set()
+        letting_go.join(10)
+        assert not letting_go.is_alive()

@@ -9,6 +9,7 @@ from typing import Any
 import dagster as dg
 import pytest
 
+from dicom_assets.batch import standards
 from dicom_assets.batch.checks import CheckContext
 from dicom_assets.batch.engine import InlineEngine
 from dicom_assets.batch.publish import publish_flat, publish_hierarchy
@@ -21,7 +22,7 @@ from dicom_assets_tests.support.dicoms import dicom, uid
 from dicom_assets_tests.support.lakes import Graph, settings_for, table
 from dicom_assets_tests.support.landings import LandingFolder
 from dicom_assets_tests.support.postgres import postgres
-from dicom_assets_tests.support.steps import step_through
+from dicom_assets_tests.support.steps import publish, step_through
 
 JOINED = "image_occurrence JOIN image_occurrence_origin USING (image_occurrence_id)"
 
@@ -74,6 +75,36 @@ def test_series_that_another_batch_adds_meanwhile_get_their_ids_too(graph: Graph
             publish_occurrences(one.lake, staging, graph.settings, name)
         assert publish_identifiers(two.lake, two.batch(second).staging, graph.settings) == 0
     assert sorted(ids(graph).values()) == [1, 2]
+
+
+@pytest.mark.parametrize("is_touched_meanwhile", [False, True])
+def test_both_tables_come_of_one_reading_unless_somebody_has_written_meanwhile(
+    graph: Graph, landing: LandingFolder, monkeypatch: pytest.MonkeyPatch, is_touched_meanwhile: bool
+):
+    landing.put("a.dcm", dicom(1, 1, 1))
+    (first,) = graph.claim()
+    read: list[str] = []
+    real = standards.occurrences
+    monkeypatch.setattr(standards, "occurrences", lambda *a, **b: read.append("again") or real(*a, **b))
+    with Work(graph.settings, shared_engine=InlineEngine()) as work:
+        batch = work.batch(first)
+        batch.begin("run")
+        batch.judge("run")
+        batch.publish_flat()
+        for name in REBUILDS:
+            publish_hierarchy(work.lake, batch.staging, name)
+        publish_identifiers(work.lake, batch.staging, graph.settings)
+        read.clear()
+        publish_occurrences(work.lake, batch.staging, graph.settings, "image_occurrence")
+        if is_touched_meanwhile:
+            landing.put("b.dcm", dicom(1, 2, 1))
+            (second,) = graph.claim()
+            publish(work.batch(second))
+            read.clear()
+        publish_occurrences(work.lake, batch.staging, graph.settings, "image_occurrence_origin")
+    assert len(read) == 1  # without the second batch's own, it is that of the first table or of both
+    (rows,) = graph.rows("SELECT count(*) AS n FROM image_occurrence_origin")
+    assert rows["n"] == 1 + is_touched_meanwhile
 
 
 def test_a_study_that_two_sources_hold_keeps_the_series_of_both(

@@ -9,7 +9,7 @@ from __future__ import annotations
 from dicom_assets.batch.checks import RULES, CheckContext
 from dicom_assets.batch.clinical import publish_clinical
 from dicom_assets.batch.engine import InlineEngine
-from dicom_assets.batch.publish import publish_flat, publish_hierarchy, publish_rows
+from dicom_assets.batch.publish import publish_hierarchy, publish_rows
 from dicom_assets.batch.staging import Part
 from dicom_assets.batch.standard_checks import STANDARD_RULES
 from dicom_assets.batch.standards import (
@@ -40,7 +40,7 @@ def publish(batch: BatchWork) -> None:
     lake, staging, settings = batch.lake, batch.staging, batch.work.settings
     batch.begin("run")
     batch.judge("run")
-    publish_flat(lake, staging)
+    batch.publish_flat()
     publish_clinical(lake, staging)
     for name in REBUILDS:
         publish_hierarchy(lake, staging, name)

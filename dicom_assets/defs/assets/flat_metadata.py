@@ -4,7 +4,6 @@ from typing import Any
 
 import dagster as dg
 
-from dicom_assets.batch.publish import publish_flat
 from dicom_assets.defs.resources import WorkParam
 from dicom_assets.defs.tables import batch_asset, clear_failures, materialized
 
@@ -13,5 +12,5 @@ from dicom_assets.defs.tables import batch_asset, clear_failures, materialized
 def flat_metadata(context: dg.AssetExecutionContext, work: WorkParam) -> dg.MaterializeResult[Any]:
     """One row for each accepted DICOM object, whatever version of its instance it is."""
     with clear_failures():
-        rows = publish_flat(work.lake, work.batch(context.partition_key).staging)
+        rows = work.batch(context.partition_key).publish_flat()
         return materialized(work.lake, "flat_metadata", rows)
