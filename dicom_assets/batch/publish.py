@@ -12,6 +12,7 @@ from collections.abc import Iterator
 import duckdb
 import pyarrow as pa
 
+from dicom_assets.batch.memory import give_back
 from dicom_assets.batch.staging import Part, Staging
 from dicom_assets.lake import studies
 from dicom_assets.lake.delta import Lake
@@ -68,14 +69,17 @@ def touched_studies(staging: Staging) -> pa.Table:
 
 
 ROWS_AT_ONCE = 6_000
-"""Rows of 150 columns that DuckDB puts together at a time; 20,000 take 200 MB."""
+"""Rows of 150 columns that are put together and committed at a time; 20,000 take DuckDB 200 MB."""
 
 
-def _rebuilt(connection: duckdb.DuckDBPyConnection, sql: str, touched: pa.Table, source: str) -> Iterator[pa.Table]:
+def _rebuilt(
+    connection: duckdb.DuckDBPyConnection, sql: str, touched: pa.Table, source: str
+) -> Iterator[tuple[list[str], pa.Table]]:
     """What a rebuild gives, for some of the touched studies after the other; source: the table that it reads."""
     connection.register("all_touched", touched)
     sizes = connection.execute(
-        f"SELECT study_key, count(*) FROM {source} SEMI JOIN all_touched USING (study_key) GROUP BY 1 ORDER BY 1"
+        f"SELECT study_key, count({source}.study_key) FROM all_touched LEFT JOIN {source} USING (study_key) "
+        "GROUP BY 1 ORDER BY 1"
     ).fetchall()
     held: list[str] = []
     rows = 0
@@ -84,7 +88,7 @@ def _rebuilt(connection: duckdb.DuckDBPyConnection, sql: str, touched: pa.Table,
         rows += size
         if rows >= ROWS_AT_ONCE or index == len(sizes) - 1:
             connection.register("touched", pa.table({"study_key": pa.array(held, pa.string())}))
-            yield arrow(connection, sql)
+            yield held, arrow(connection, sql)
             held, rows = [], 0
 
 
@@ -92,18 +96,21 @@ def publish_hierarchy(lake: Lake, staging: Staging, name: str) -> int:
     """Rebuilds the touched studies of instance, series or study from all their rows; how many rows they now have.
 
     Reading and commit happen under the table's lock, so that of two batches that touch one study the later publisher
-    has read what the earlier one wrote.
+    has read what the earlier one wrote. A batch that touches many old rows makes a commit for every ROWS_AT_ONCE of
+    them; each study is replaced whole.
     """
     touched = touched_studies(staging)
-    keys = touched["study_key"].to_pylist()
     sql, sources = REBUILDS[name]
-    schema = TABLES[name].schema
+    # Sorted here, because DuckDB takes many times the memory for rows of so many columns.
+    order = ["study_key", *(column for column in TABLES[name].key if column.endswith("InstanceUID"))]
+    published = 0
     with lake.committing(name):
-        with connect(lake, sources, within=studies.study_scope(lake, sources, keys), reuse=True) as connection:
-            rows = pa.concat_tables(
-                [schema.empty_table(), *(part.cast(schema) for part in _rebuilt(connection, sql, touched, sources[-1]))]
-            )
-        # Sorted here, because DuckDB takes many times the memory for rows of so many columns.
-        order = ["study_key", *(column for column in TABLES[name].key if column.endswith("InstanceUID"))]
-        lake.replace(name, keys, rows.sort_by([(column, "ascending") for column in order]))
-    return len(rows)
+        scope = studies.study_scope(lake, sources, touched["study_key"].to_pylist())
+        with connect(lake, sources, within=scope, reuse=True) as connection:
+            for keys, rebuilt in _rebuilt(connection, sql, touched, sources[-1]):
+                rows = rebuilt.cast(TABLES[name].schema).sort_by([(column, "ascending") for column in order])
+                del rebuilt
+                give_back()
+                lake.replace(name, keys, rows)
+                published += len(rows)
+    return published

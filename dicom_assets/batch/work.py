@@ -27,8 +27,9 @@ from dicom_assets.batch.organize import Organizing, unfinished
 from dicom_assets.batch.publish import publish_flat, publish_rows, write_flat
 from dicom_assets.batch.read import Progress, read_batch
 from dicom_assets.batch.staging import Part, Staging
-from dicom_assets.lake import locks
+from dicom_assets.lake import locks, recent
 from dicom_assets.lake.delta import Lake
+from dicom_assets.lake.query import forget_answers
 from dicom_assets.lake.rewrite import Written
 from dicom_assets.landing.claims import ClaimLog
 from dicom_assets.landing.store import LandingStore
@@ -123,12 +124,14 @@ class Work:
         return self._batches[batch_id][0]
 
     def release(self, batch_id: str) -> None:
-        """Lets go of a batch, when nothing is written into its staging any more."""
+        """Lets go of a batch, when nothing is written into its staging any more, and of what was kept for its steps."""
         ahead = self._ahead.pop(batch_id, None)
         if ahead is not None:
             steps: list[Future[Any]] = [ahead.outcomes, ahead.seen]
             wait([step for step in steps if not step.cancel()])
         self.forget_written(batch_id)
+        recent.forget(self.lake.uri)
+        forget_answers(self.lake)
         _, lock = self._batches.pop(batch_id)
         lock.close()
 

@@ -28,6 +28,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from dicom_assets import startup
+from dicom_assets.batch.memory import give_back
 
 LENGTH = struct.Struct("<Q")
 PROGRESS, BASE = 0, 1
@@ -161,3 +162,4 @@ def main(requests: int, results: int, progress: int, lifeline: int, parent: int,
         beat(IDLE)
         if limited:
             gc.collect()
+            give_back()

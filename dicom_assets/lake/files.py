@@ -26,7 +26,8 @@ if TYPE_CHECKING:
 
 ROW_GROUP = 20_000
 ARROW_ROWS = 2_000
-"""Rows of a transient file that are unpacked together: some megabytes."""
+ARROW_BYTES = 4 << 20
+"""Rows of a transient file that are unpacked together: so many, and so many bytes of them on the average."""
 CONTRIBUTOR = "Storage Blob Data Contributor"
 """The role that whoever writes the lake needs on its container."""
 
@@ -180,9 +181,10 @@ class ArrowSink:
         self._writer = pa.ipc.new_file(self._sink, schema, options=pa.ipc.IpcWriteOptions(compression="lz4"))
 
     def write(self, rows: pa.Table) -> None:
-        """Adds rows, which are read again ARROW_ROWS at a time at most."""
+        """Adds rows, which are read again ARROW_ROWS or about ARROW_BYTES at a time at most."""
         self.rows += len(rows)
-        self._writer.write_table(rows, max_chunksize=ARROW_ROWS)
+        fitting = max(1, ARROW_BYTES * len(rows) // max(1, rows.nbytes))
+        self._writer.write_table(rows, max_chunksize=min(ARROW_ROWS, fitting))
 
     def close(self) -> bytes:
         """The whole file."""

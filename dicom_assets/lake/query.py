@@ -220,6 +220,12 @@ def answer(lake: Lake, sql: str) -> pa.Table:
     return _answers[key]
 
 
+def forget_answers(lake: Lake) -> None:
+    """Lets go of the answers that are kept of a lake."""
+    for key in [key for key in _answers if key[0] == lake.uri]:
+        _answers.pop(key, None)
+
+
 def lock_down(connection: duckdb.DuckDBPyConnection, root: Path | str) -> None:
     """Leaves a connection no files but those below `root`, no extensions, and no way to change that."""
     connection.execute(f"SET allowed_directories = [{quoted(str(root))}]")

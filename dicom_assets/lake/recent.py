@@ -14,14 +14,16 @@ from dataclasses import dataclass
 from threading import Lock
 
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from dicom_assets.lake.files import arrow_bytes
+from dicom_assets.lake.registry import TABLES
 
 Homes = Mapping[str, Sequence[str]]
 """By study, the paths of the files that hold it, sorted; none for studies that no file holds."""
 
-KEPT_BYTES = 64 << 20
-"""What the rows of one table may take, compressed; more are read again."""
+KEPT_BYTES = 16 << 20
+"""What the rows of one table may take, compressed; those that were written first are let go for more."""
 
 
 @dataclass(frozen=True)
@@ -30,31 +32,42 @@ class _Recent:
     rows: bytes
 
 
-_kept: dict[tuple[str, str], _Recent] = {}
+_kept: dict[tuple[str, str], list[_Recent]] = {}
 _writing = Lock()
 
 
 def keep(uri: str, name: str, homes: Homes, rows: pa.Table) -> None:
-    """Keeps the rows of some studies in a table of a lake instead of those that were kept of it before.
+    """Keeps the rows of some studies in a table of a lake.
 
     homes: of every study, those without rows as well, right after the commit that wrote them. rows: all of theirs.
     """
     recent = _Recent(homes, arrow_bytes(rows))
     with _writing:
-        _kept.pop((uri, name), None)
-        if len(recent.rows) <= KEPT_BYTES:
-            _kept[uri, name] = recent
+        kept = [*_kept.get((uri, name), ()), recent]
+        while sum(len(one.rows) for one in kept) > KEPT_BYTES:
+            kept.pop(0)
+        _kept[uri, name] = kept
 
 
 def rows_of(uri: str, name: str, homes: Homes) -> pa.Table | None:
-    """The kept rows of a table, when they are all rows of these studies (others may be among them); None otherwise.
+    """The kept rows of a table, when they are all rows of these studies; None otherwise.
 
-    homes: of every study that is asked for, as the table is now.
+    homes: of every study that is asked for, as the table is now. Rows of other studies may be among what is returned.
     """
-    recent = _kept.get((uri, name))
-    if recent is None or any(list(recent.homes.get(key, ())) != list(paths) for key, paths in homes.items()):
-        return None
-    return pa.ipc.open_file(recent.rows).read_all()
+    left = {key: list(paths) for key, paths in homes.items() if paths}
+    found: list[pa.Table] = []
+    for recent in reversed(_kept.get((uri, name), [])):
+        own = [key for key, paths in left.items() if list(recent.homes.get(key, ())) == paths]
+        if not own and (left or found):
+            continue
+        rows = pa.ipc.open_file(recent.rows).read_all()
+        if found or len(own) < len(left):  # what another writing said of these studies is no more to be seen
+            rows = rows.filter(pc.is_in(rows[TABLES[name].replaced_by], pa.array(own, pa.string())))
+        found.append(rows)
+        left = {key: paths for key, paths in left.items() if key not in own}
+        if not left:
+            return pa.concat_tables(found)
+    return None
 
 
 def forget(uri: str) -> None:

@@ -60,8 +60,16 @@ class TestRowsJustWritten:
         assert reads_nothing(lake, [1, 2, 3], monkeypatch)
         assert seen(lake, [1, 3], reuse=True) == [("1.2.1", 2), ("1.2.3", 2)]
 
+    def test_of_several_writings_are_put_together(self, lake, monkeypatch):
+        put(lake, [1], 1)
+        put(lake, [2, 3], 2)
+        put(lake, [1], 3)
+        assert reads_nothing(lake, [1, 2, 3], monkeypatch)
+        assert seen(lake, [1, 2, 3], reuse=True) == [("1.2.1", 3), ("1.2.2", 2), ("1.2.3", 2)]
+
     def test_of_other_studies_are_read(self, lake, monkeypatch):
         put(lake, range(10), 1)
+        recent.forget(lake.uri)
         put(lake, [1, 2, 3], 2)
         assert not reads_nothing(lake, [3, 4], monkeypatch)
         assert seen(lake, [3, 4], reuse=True) == [("1.2.3", 2), ("1.2.4", 1)]
