@@ -132,6 +132,8 @@ def main(requests: int, results: int, progress: int, lifeline: int, parent: int,
     shared = memoryview(mmap.mmap(progress, mmap.PAGESIZE)).cast("q")
     limited = False
     gc.disable()
+    lean = contextlib.ExitStack()
+    lean.enter_context(startup.without(*startup.ARRAYS_AND_IMAGES))  # while the function's modules are imported
 
     def beat(index: int) -> None:
         shared[PROGRESS] = index
@@ -143,6 +145,7 @@ def main(requests: int, results: int, progress: int, lifeline: int, parent: int,
             return
         if not limited and not isinstance(chunk, Preparing):
             # The function's modules are there now; what follows is the objects' own growth.
+            lean.close()
             if "pyarrow" in sys.modules:
                 startup.arrow_without_pandas()
             _limit_memory(memory)
