@@ -19,7 +19,14 @@ import typer
 from dicom_assets import cli_services
 from dicom_assets.cli_services import told
 from dicom_assets.settings import Settings, load
-from dicom_assets.startup import arrow_without_pandas, keep_what_is_there, leave, without, without_collecting
+from dicom_assets.startup import (
+    PIXELS_AND_DOWNLOADS,
+    arrow_without_pandas,
+    keep_what_is_there,
+    leave,
+    without,
+    without_collecting,
+)
 
 if TYPE_CHECKING:
     from dicom_assets.defs.runner import Ended
@@ -82,7 +89,7 @@ def _ingested(settings: Settings) -> Ended:
 
     with Readers(settings.reading) as readers, without_collecting():
         arrow_without_pandas()
-        with without("PIL", "requests"):
+        with without(*PIXELS_AND_DOWNLOADS):
             from dicom_assets.batch.beginning import Beginning
             from dicom_assets.progress import Reporter
 

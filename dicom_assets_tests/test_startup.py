@@ -27,6 +27,23 @@ def test_arrow_makes_arrays_without_pandas_which_can_be_imported_later():
     assert done.returncode == 0, done.stderr
 
 
+def test_a_package_that_is_only_looked_for_is_not_found_and_can_be_imported_later():
+    done = python(
+        "import sys\n"
+        "from dicom_assets.startup import without\n"
+        "with without('numpy', 'sys'):\n"
+        "    import sys\n"  # it is there already
+        "    try:\n"
+        "        import numpy\n"
+        "    except ImportError:\n"
+        "        numpy = None\n"
+        "assert numpy is None\n"
+        "import numpy\n"
+        "assert numpy.zeros(2).shape == (2,)\n"
+    )
+    assert done.returncode == 0, done.stderr
+
+
 def test_cycles_are_looked_for_again_after_imports_even_when_one_fails():
     done = python(
         "import gc\n"

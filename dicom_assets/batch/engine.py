@@ -225,11 +225,15 @@ class ProcessEngine:
     def _serve(self) -> None:
         """The thread that watches the processes. It starts them too: on Linux they end with this thread."""
         supervisor = _Supervisor(self._limits, self._count, self._inbox, self._outbox, self._wake_read)
+        fault: str | None = "the thread that serves reading processes has broken off"
         try:
             supervisor.loop()
+            fault = None
         except OSError as error:
-            self._outbox.put(EngineFailed(f"reading processes cannot be served: {type(error).__name__}"))
+            fault = f"reading processes cannot be served: {type(error).__name__}"
         finally:
+            if fault is not None:  # whoever waits for an answer is told, whatever happened
+                self._outbox.put(EngineFailed(fault))
             supervisor.close()
 
 

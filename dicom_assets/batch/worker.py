@@ -133,7 +133,7 @@ def main(requests: int, results: int, progress: int, lifeline: int, parent: int,
     limited = False
     gc.disable()
     lean = contextlib.ExitStack()
-    lean.enter_context(startup.without(*startup.ARRAYS_AND_IMAGES))  # while the function's modules are imported
+    lean.enter_context(startup.without(*startup.PIXELS_AND_DOWNLOADS))  # while the function's modules are imported
 
     def beat(index: int) -> None:
         shared[PROGRESS] = index

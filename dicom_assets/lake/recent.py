@@ -41,7 +41,8 @@ def keep(uri: str, name: str, homes: Homes, rows: pa.Table) -> None:
 
     homes: of every study, those without rows as well, right after the commit that wrote them. rows: all of theirs.
     """
-    recent = _Recent(homes, arrow_bytes(rows))
+    schema = TABLES[name].schema
+    recent = _Recent(homes, arrow_bytes(rows.select(schema.names).cast(schema)))
     with _writing:
         kept = [*_kept.get((uri, name), ()), recent]
         while sum(len(one.rows) for one in kept) > KEPT_BYTES:
@@ -50,24 +51,21 @@ def keep(uri: str, name: str, homes: Homes, rows: pa.Table) -> None:
 
 
 def rows_of(uri: str, name: str, homes: Homes) -> pa.Table | None:
-    """The kept rows of a table, when they are all rows of these studies; None otherwise.
+    """The kept rows of some studies in a table, when all of them are kept; None otherwise.
 
-    homes: of every study that is asked for, as the table is now. Rows of other studies may be among what is returned.
+    homes: of every study that is asked for, as the table is now.
     """
     left = {key: list(paths) for key, paths in homes.items() if paths}
-    found: list[pa.Table] = []
+    table = TABLES[name]
+    found = [table.schema.empty_table()]
     for recent in reversed(_kept.get((uri, name), [])):
         own = [key for key, paths in left.items() if list(recent.homes.get(key, ())) == paths]
-        if not own and (left or found):
-            continue
-        rows = pa.ipc.open_file(recent.rows).read_all()
-        if found or len(own) < len(left):  # what another writing said of these studies is no more to be seen
-            rows = rows.filter(pc.is_in(rows[TABLES[name].replaced_by], pa.array(own, pa.string())))
-        found.append(rows)
-        left = {key: paths for key, paths in left.items() if key not in own}
-        if not left:
-            return pa.concat_tables(found)
-    return None
+        if own:
+            rows = pa.ipc.open_file(recent.rows).read_all()
+            # What was written of other studies then may be outdated.
+            found.append(rows.filter(pc.is_in(rows[table.replaced_by], pa.array(own, pa.string()))))
+            left = {key: paths for key, paths in left.items() if key not in own}
+    return None if left else pa.concat_tables(found)
 
 
 def forget(uri: str) -> None:

@@ -11,7 +11,8 @@ from dataclasses import dataclass, field
 import psutil
 import pytest
 
-from dicom_assets.batch.engine import EngineFailed, InlineEngine, ProcessEngine
+from dicom_assets.batch.engine import EngineFailed, InlineEngine, ProcessEngine, _Supervisor
+from dicom_assets.batch.worker import Preparing, prepare
 from dicom_assets.settings import ReadingLimits
 
 
@@ -59,6 +60,10 @@ def read(chunk, beat):
 
 def modules(chunk, beat):
     return sorted(set(sys.modules) & {"dagster", "duckdb", "deltalake"})
+
+
+def heavy_modules(chunk, beat):
+    return sorted(set(sys.modules) & {"pandas", "PIL", "requests", "pyarrow", "pydicom"})
 
 
 def crash_at_the_end(chunk, beat):
@@ -128,6 +133,16 @@ def test_a_fault_of_the_function_fails_the_run_and_quotes_no_object(engine):
     assert "DOE" not in str(error.value)
 
 
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")
+def test_a_fault_of_the_engine_itself_fails_the_run_instead_of_hanging(engine, monkeypatch):
+    def broken(self):
+        raise TypeError
+
+    monkeypatch.setattr(_Supervisor, "_watch", broken)
+    with pytest.raises(EngineFailed, match="has broken off"):
+        outcomes(engine, [chunk(0)])
+
+
 def test_the_engine_works_again_after_a_failed_run(engine):
     assert len(outcomes(engine, [chunk(0)])) == 4
 
@@ -148,6 +163,13 @@ def test_results_larger_than_a_pipe_arrive_whole(engine):
 
 def test_reading_processes_hold_neither_dagster_nor_a_table_engine(engine):
     assert list(engine.run(modules, [chunk(0)])) == [[]]
+
+
+def test_what_reads_headers_is_imported_without_images_and_downloads():
+    with ProcessEngine(limits(workers=1)) as own:
+        list(own.run(prepare, [Preparing("dicom_assets.batch.judge")]))
+        (held,) = own.run(heavy_modules, [chunk(0)])
+    assert held == ["pyarrow", "pydicom"]
 
 
 def test_no_more_chunks_are_taken_than_may_be_on_the_way(engine):

@@ -93,7 +93,7 @@ class TestRowsJustWritten:
         put(lake, [1, 2], 1)
         assert not reads_nothing(lake, [1, 2], monkeypatch)
 
-    @hypothesis_settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+    @hypothesis_settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
     @given(st.lists(st.tuples(st.booleans(), FEW, FEW), min_size=1, max_size=6), FEW)
     def test_are_what_the_table_says_after_whatever_two_processes_write(self, lake, writes, asked):
         own: dict[tuple[str, str], object] = {}
@@ -146,7 +146,7 @@ class TestCountsByFile:
         other = summaries.counts(lake, "study", COUNTS_UPDATED.replace("> 2", "> 0"))
         assert other["mapped"].to_pylist() == [True]
 
-    @hypothesis_settings(max_examples=20, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+    @hypothesis_settings(max_examples=30, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
     @given(st.lists(st.tuples(st.booleans(), FEW, FEW), min_size=1, max_size=6))
     def test_add_up_to_the_table_whenever_they_are_asked(self, lake, writes):
         for number, (asks, numbers, gone) in enumerate(writes):
