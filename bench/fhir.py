@@ -122,17 +122,21 @@ def rules(lake: Lake, staging: Staging, tables: Collection[str]) -> dict[str, Ca
     return {f"check {rule.table}.{rule.name}": partial(held, rule) for rule in chosen}
 
 
-def batch_costs(size: int, folder: Path) -> dict[str, float]:
-    """Seconds for each step and check of a batch that touches TOUCHED studies, in a lake of `size` instances.
-
-    The batch brings no clinical records. Each round first rebuilds and checks the hierarchy, as a run of the job does
-    right before, without measuring it: what follows need not read again what this process has read or written. The log
-    of every table is as short as maintenance leaves it.
-    """
+def lake_of(size: int, folder: Path) -> Lake:
+    """A lake of `size` instances with everything that is made from them, as maintenance leaves it."""
     lake = filled(str(folder / f"lake{size}"), size)
     for name in TABLES:
         maintain(lake, name, retention_hours=720)
-    touched = staged(lake, batch_name(size // PER_BATCH), range(TOUCHED))
+    return lake
+
+
+def batch_costs(lake: Lake, size: int, count: int = TOUCHED) -> dict[str, float]:
+    """Seconds for each step and check of a batch that touches so many studies of a lake of `size` instances.
+
+    The batch brings no clinical records. Each round first rebuilds and checks the hierarchy, as a run of the job does
+    right before, without measuring it: what follows need not read again what this process has read or written.
+    """
+    touched = staged(lake, batch_name(size // PER_BATCH), range(count))
     before = [partial(publish_hierarchy, lake, touched, name) for name in REBUILDS]
     works = {
         **steps(lake, touched, settings_of(lake)),
@@ -146,6 +150,7 @@ def batch_costs(size: int, folder: Path) -> dict[str, float]:
             started = time.perf_counter()
             work()
             taken[name].append(time.perf_counter() - started)
+    touched.remove()
     return {name: statistics.median(seconds[1:]) for name, seconds in taken.items()}  # the first round warms up
 
 
@@ -185,15 +190,21 @@ def main() -> None:
     tables = generated(arguments.studies)
     assert len(ours(tables)) == len(obvious(tables)) == arguments.studies
     baseline, own = seconds(lambda: obvious(tables)), seconds(lambda: ours(tables))
-    size = statistics.mean(len(orjson.dumps(orjson.loads(one))) for one in ours(tables)[:20])
+    length = statistics.mean(len(orjson.dumps(orjson.loads(one))) for one in ours(tables)[:20])
     print(
-        f"{arguments.studies} studies of {SERIES} series and {SERIES * INSTANCES} instances, {size / 1000:.0f} kB each"
+        f"{arguments.studies} studies of {SERIES} series, {SERIES * INSTANCES} instances and {length / 1000:.0f} kB each"
     )
     print(f"  fhir.resources models  {arguments.studies / baseline:8.0f} resources/s")
     print(f"  this project           {arguments.studies / own:8.0f} resources/s   x {baseline / own:.1f}")
     with tempfile.TemporaryDirectory(prefix="bench-fhir-") as folder:
-        costs = {size: batch_costs(size, Path(folder)) for size in arguments.sizes}
+        lakes = {size: lake_of(size, Path(folder)) for size in arguments.sizes}
+        costs = {size: batch_costs(lake, size) for size, lake in lakes.items()}
+        size, largest = [*lakes.items()][-1]
+        by_touched = {count: sum(batch_costs(largest, size, count).values()) for count in (TOUCHED // 4, 4 * TOUCHED)}
+    by_touched[TOUCHED] = sum(costs[size].values())
     print_costs(costs)
+    shown = ", ".join(f"{count}: {by_touched[count]:.3f}" for count in sorted(by_touched))
+    print(f"  together by touched studies, in the lake of {size:,} instances: {shown}")
     if arguments.json:
         result = {"resources_per_second": arguments.studies / own, "ratio": baseline / own, "costs": costs}
         arguments.json.write_text(json.dumps(result, indent=1), encoding="utf-8")

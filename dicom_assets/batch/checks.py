@@ -51,6 +51,14 @@ class CheckContext:
     staging: Staging
     gate: GateSettings = field(default_factory=GateSettings)
     omop: OmopSettings = field(default_factory=OmopSettings)
+    _staged: dict[Part, pa.Table] = field(default_factory=dict, repr=False, compare=False)
+
+    def staged(self, part: Part) -> pa.Table:
+        """The staged rows of a part, in the columns that rules look at; read once for all rules of a table."""
+        if part not in self._staged:
+            columns = [name for name in SCHEMAS[part].names if name in _JUDGED_BY]
+            self._staged[part] = self.staging.read(part, columns)
+        return self._staged[part]
 
     @property
     def batch(self) -> str:
@@ -80,8 +88,7 @@ def _staged(context: CheckContext, *parts: Part) -> duckdb.DuckDBPyConnection:
     """A DuckDB connection with staged parts as tables `staged_{part}`, of the columns that rules look at."""
     connection = connected()
     for part in parts:
-        columns = [name for name in SCHEMAS[part].names if name in _JUDGED_BY]
-        connection.register(f"staged_{part}", context.staging.read(part, columns))
+        connection.register(f"staged_{part}", context.staged(part))
     return connection
 
 
@@ -172,7 +179,7 @@ def _lost_since(context: CheckContext) -> list[str]:
     Members whose container is gone or changed are not in the ledger at all.
     """
     with connect(context.lake, ["flat_metadata"], within=context.staging.scope("flat_metadata")) as connection:
-        connection.register("ledger", context.staging.read(Part.LEDGER))
+        connection.register("ledger", context.staging.read(Part.LEDGER, ["batch_id", "object_id", "outcome", "code"]))
         return _ids(
             connection,
             f"SELECT object_id FROM flat_metadata LEFT JOIN ledger USING (batch_id, object_id) "
@@ -185,7 +192,7 @@ def rows_published(part: Part, context: CheckContext) -> CheckResult:
     """The table has exactly the staged rows of the batch."""
     name = str(part)
     with connect(context.lake, [name], within=context.staging.scope(name)) as connection:
-        connection.register("staged", context.staging.read(part, ["object_id"]))
+        connection.register("staged", context.staged(part))
         return _same_objects(
             connection,
             "SELECT object_id FROM staged",

@@ -8,6 +8,10 @@ from __future__ import annotations
 
 import re
 from datetime import UTC, date, datetime, timedelta, timezone
+from functools import lru_cache
+
+_REMEMBERED = 1_024
+"""Names and codes repeat within a study."""
 
 _CONTROL = re.compile(r"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f]")
 _TIME = re.compile(r"^(\d\d)(?::?(\d\d))?(?::?(\d\d))?(?:\.(\d{1,6}))?$")
@@ -22,9 +26,12 @@ def text(value: str | None) -> str | None:
     """A FHIR string: without control characters and surrounding space, None when nothing is left."""
     if not value:
         return None
+    if value.isprintable():  # mostly, and quicker to find out
+        return value.strip() or None
     return _CONTROL.sub("", value).strip() or None
 
 
+@lru_cache(_REMEMBERED)
 def code(value: str | None) -> str | None:
     """A FHIR code: words with one space between them, None when empty."""
     return " ".join((text(value) or "").split()) or None
@@ -35,6 +42,7 @@ def is_id(value: str | None) -> bool:
     return bool(value) and _ID.match(value or "") is not None
 
 
+@lru_cache(_REMEMBERED)
 def person_name(value: str | None) -> str | None:
     """A PN as people write it: prefix, given, middle, family name, suffix of its first component group with text."""
     for group in (text(value) or "").split("="):

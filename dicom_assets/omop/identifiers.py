@@ -15,6 +15,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Iterable, Mapping
 from enum import StrEnum
+from functools import lru_cache
 
 import pyarrow as pa
 
@@ -40,6 +41,7 @@ Wanted = tuple[str, str]
 """Domain and natural key."""
 
 
+@lru_cache(16_384)  # each is asked for when ids are given out, and again for each table
 def natural_key(*parts: str | None) -> str:
     """BLAKE2b-128 of what an id stands for, hexadecimal: no patient data leaves the tables it came from."""
     digest = hashlib.blake2b(digest_size=16)

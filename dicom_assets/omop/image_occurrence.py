@@ -10,7 +10,6 @@ import posixpath
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import date
-from pathlib import PurePosixPath
 from typing import Any
 from urllib.parse import quote, unquote, urlsplit
 
@@ -246,7 +245,7 @@ def local_path(uris: Sequence[str]) -> str | None:
     paths = [_path(uri) for uri in uris]
     if not paths or any(path is None for path in paths):
         return None
-    folders = {str(PurePosixPath(path).parent) for path in paths if path}
+    folders = {posixpath.dirname(path) for path in paths if path}
     folder = posixpath.commonpath(list(folders))
     return folder if folder not in ("", "/") else None
 
