@@ -191,9 +191,8 @@ def main() -> None:
     assert len(ours(tables)) == len(obvious(tables)) == arguments.studies
     baseline, own = seconds(lambda: obvious(tables)), seconds(lambda: ours(tables))
     length = statistics.mean(len(orjson.dumps(orjson.loads(one))) for one in ours(tables)[:20])
-    print(
-        f"{arguments.studies} studies of {SERIES} series, {SERIES * INSTANCES} instances and {length / 1000:.0f} kB each"
-    )
+    shape = f"{SERIES} series, {SERIES * INSTANCES} instances and {length / 1000:.0f} kB each"
+    print(f"{arguments.studies} studies of {shape}")
     print(f"  fhir.resources models  {arguments.studies / baseline:8.0f} resources/s")
     print(f"  this project           {arguments.studies / own:8.0f} resources/s   x {baseline / own:.1f}")
     with tempfile.TemporaryDirectory(prefix="bench-fhir-") as folder:
