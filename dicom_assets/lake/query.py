@@ -11,6 +11,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from datetime import UTC, datetime
 from functools import cache
 from pathlib import Path
+from threading import Lock
 
 import duckdb
 import pyarrow as pa
@@ -201,6 +202,7 @@ def arrow(connection: duckdb.DuckDBPyConnection, sql: str) -> pa.Table:
 
 _ANSWERS = 8
 _answers: dict[tuple[str, str], pa.Table] = {}
+_answering = Lock()
 
 
 def answer(lake: Lake, sql: str) -> pa.Table:
@@ -210,20 +212,22 @@ def answer(lake: Lake, sql: str) -> pa.Table:
     several rules ask of the rows of one batch.
     """
     key = lake.uri, sql
-    if key not in _answers:
+    found = _answers.get(key)
+    if found is None:
         with connected(lake) as connection:
             found = arrow(connection, sql)
-        _answers[key] = found
-        while len(_answers) > _ANSWERS:
-            _answers.pop(next(iter(_answers)), None)
-        return found
-    return _answers[key]
+        with _answering:
+            _answers[key] = found
+            while len(_answers) > _ANSWERS:
+                del _answers[next(iter(_answers))]
+    return found
 
 
 def forget_answers(lake: Lake) -> None:
     """Lets go of the answers that are kept of a lake."""
-    for key in [key for key in _answers if key[0] == lake.uri]:
-        _answers.pop(key, None)
+    with _answering:
+        for key in [key for key in _answers if key[0] == lake.uri]:
+            del _answers[key]
 
 
 def lock_down(connection: duckdb.DuckDBPyConnection, root: Path | str) -> None:
