@@ -7,9 +7,14 @@ from pathlib import Path
 
 import dagster as dg
 import pytest
+from hypothesis import HealthCheck, settings
 
 from dicom_assets_tests.support.lakes import Graph, quiet_dagster, settings_for
 from dicom_assets_tests.support.landings import LandingFolder
+
+# No test is timed: how long an example takes says how busy the machine is.
+settings.register_profile("suite", settings(), deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("suite")
 
 
 @pytest.fixture(scope="session", autouse=True)
