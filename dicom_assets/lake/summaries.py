@@ -48,7 +48,8 @@ def counts(lake: Lake, name: str, measures: str) -> pa.Table:
         present = kept.filter(pc.is_in(kept["file"], pa.array(now, pa.string())))
         kept = pa.concat_tables([present, _read(lake, name, fresh, measures)])
         lake.files.put(place, arrow_bytes(kept))
-    summed = kept.group_by(["measure", "value", "mapped"], use_threads=False).aggregate([("rows", "sum")])
+    counted = kept.filter(pc.greater(kept["rows"], 0))
+    summed = counted.group_by(["measure", "value", "mapped"], use_threads=False).aggregate([("rows", "sum")])
     return summed.rename_columns(["measure", "value", "mapped", "rows"]).select(COUNTS.names).cast(COUNTS)
 
 
@@ -73,4 +74,8 @@ def _read(lake: Lake, name: str, paths: list[str], measures: str) -> pa.Table:
         )
     by_name = {path.rsplit("/", 1)[-1]: path for path in paths}
     files = pa.array([by_name[file] for file in found["file"].to_pylist()], pa.string())
-    return found.set_column(0, "file", files).cast(_OF_FILES)
+    silent = sorted(set(paths) - set(files.to_pylist()))  # these count for nothing, which is to be known as well
+    nothing = [{"file": path, "measure": "", "value": "", "mapped": False, "rows": 0} for path in silent]
+    return pa.concat_tables(
+        [found.set_column(0, "file", files).cast(_OF_FILES), pa.Table.from_pylist(nothing, schema=_OF_FILES)]
+    )

@@ -140,6 +140,13 @@ class TestCountsByFile:
         assert counted(lake) == [("1", False, 11), ("3", True, 1)]
         assert read == [1]
 
+    def test_of_files_that_count_for_nothing_are_known_too(self, lake, monkeypatch):
+        put(lake, [1], 1)
+        nothing = COUNTS_UPDATED.replace("[", "CASE WHEN instance_count > 5 THEN [") + " END"
+        assert summaries.counts(lake, "study", nothing).num_rows == 0
+        monkeypatch.setattr(summaries, "arrow", lambda *_: pytest.fail("it was counted already"))
+        assert summaries.counts(lake, "study", nothing).num_rows == 0
+
     def test_are_asked_anew_when_the_question_has_changed(self, lake):
         put(lake, [1], 1)
         counted(lake)
