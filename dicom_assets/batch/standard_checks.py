@@ -14,14 +14,11 @@ from contextlib import contextmanager
 
 import duckdb
 
-from dicom_assets.batch.checks import CheckContext, CheckResult, NamedRule, touched_rows
+from dicom_assets.batch.checks import SHOWN, CheckContext, CheckResult, NamedRule, compared, touched_rows
 from dicom_assets.batch.publish import touched_studies
 from dicom_assets.lake.query import arrow, connect, scan
 from dicom_assets.lake.registry import MAPPING_COVERAGE, TABLES
 from dicom_assets.omop import coverage
-
-SHOWN = 20
-
 
 _STUDY_GRAIN = "study_key, source, StudyInstanceUID"
 _SERIES_GRAIN = f"{_STUDY_GRAIN}, SeriesInstanceUID"
@@ -56,24 +53,10 @@ def _settled(context: CheckContext, *tables: str) -> Iterator[duckdb.DuckDBPyCon
         yield connection
 
 
-def _same(connection: duckdb.DuckDBPyConnection, expected: str, actual: str, shown: str) -> CheckResult:
-    """Holds when two queries give the same rows, each as often; `shown` names what differs, and is no patient data."""
-    for name, sql in (("expected_rows", expected), ("actual_rows", actual)):
-        connection.execute(f"CREATE TEMP TABLE {name} AS {sql}")  # so that files are opened once
-    wanted, got = connection.execute(
-        "SELECT (SELECT count(*) FROM expected_rows), (SELECT count(*) FROM actual_rows)"
-    ).fetchall()[0]
-    differing = connection.execute(
-        f"SELECT DISTINCT {shown} FROM ((FROM expected_rows EXCEPT ALL FROM actual_rows) "
-        f"UNION ALL (FROM actual_rows EXCEPT ALL FROM expected_rows)) LIMIT {SHOWN}"
-    ).fetchall()
-    return CheckResult(not differing, wanted, got, [str(one) for (one,) in differing])
-
-
 def imaging_studies_equal_studies(context: CheckContext) -> CheckResult:
     """Resources that are not entered-in-error = studies."""
     with _settled(context, "study", "imaging_study") as connection:
-        return _same(
+        return compared(
             connection,
             f"SELECT {_STUDY_GRAIN} FROM study SEMI JOIN settled USING (study_key)",
             f"SELECT {_STUDY_GRAIN} FROM imaging_study SEMI JOIN settled USING (study_key) WHERE NOT is_deleted",
@@ -84,7 +67,7 @@ def imaging_studies_equal_studies(context: CheckContext) -> CheckResult:
 def fhir_instances_equal_instances(context: CheckContext) -> CheckResult:
     """Instances counted in the resources themselves = rows of instance, study by study."""
     with _settled(context, "instance", "imaging_study") as connection:
-        return _same(
+        return compared(
             connection,
             "SELECT study_key, count(*)::BIGINT AS instances FROM instance SEMI JOIN settled USING (study_key) "
             "GROUP BY study_key",
@@ -98,7 +81,7 @@ def reports_equal_records(context: CheckContext) -> CheckResult:
     """DiagnosticReports of the batch in clinical = rows of diagnostic_report."""
     tables = ["clinical", "diagnostic_report"]
     with connect(context.lake, tables, within=context.staging.scope(*tables)) as connection:
-        return _same(
+        return compared(
             connection,
             f"SELECT source, record_key FROM clinical WHERE record_type = 'DiagnosticReport' "
             f"AND batch_id = {context.batch}",
@@ -137,7 +120,7 @@ def occurrences_equal_series(context: CheckContext) -> CheckResult:
             FROM {made}
             """
         )
-        return _same(
+        return compared(
             connection,
             f"SELECT {_SERIES_GRAIN} FROM series SEMI JOIN settled USING (study_key)",
             f"SELECT {_SERIES_GRAIN} FROM image_occurrence_origin SEMI JOIN settled USING (study_key) "

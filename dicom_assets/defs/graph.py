@@ -11,6 +11,7 @@ from dicom_assets.batch.work import Work
 from dicom_assets.defs.assets import ASSETS
 from dicom_assets.defs.blob_events import event_sensors
 from dicom_assets.defs.checks import CHECKS
+from dicom_assets.defs.executor import side_by_side
 from dicom_assets.defs.jobs import JOBS
 from dicom_assets.defs.organize import organize_left, organize_sensor
 from dicom_assets.defs.resources import work_resource
@@ -40,7 +41,7 @@ def build_defs(
         sensors=[new_files, *event_sensors(settings), organize_sensor(settings), failure_sensor(settings)],
         schedules=[*SCHEDULES, *services.schedules],
         resources={"work": work_resource(settings, engine, work), **(resource_overrides or {})},
-        executor=dg.in_process_executor,
+        executor=side_by_side,
     )
 
 

@@ -7,6 +7,7 @@ import dagster as dg
 
 from dicom_assets.batch.claiming import claim_everywhere
 from dicom_assets.defs.assets import BATCH_ASSETS
+from dicom_assets.defs.executor import side_by_side
 from dicom_assets.defs.partitions import BATCH, REGISTER_AT_ONCE
 from dicom_assets.defs.resources import WorkParam
 from dicom_assets.defs.tables import clear_failures
@@ -14,7 +15,7 @@ from dicom_assets.defs.tables import clear_failures
 ingest_batch = dg.define_asset_job(
     "ingest_batch",
     selection=dg.AssetSelection.assets(*BATCH_ASSETS),
-    executor_def=dg.in_process_executor,
+    executor_def=side_by_side,
     description="One batch, from its manifest to closed books.",
     tags={"dagster/max_runtime": "21600"},
 )

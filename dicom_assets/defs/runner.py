@@ -20,6 +20,8 @@ from typing import Any
 
 import dagster as dg
 import sqlalchemy
+from dagster._core.definitions.job_base import InMemoryJob
+from dagster._core.execution.execute_in_process import core_execute_in_process, merge_run_tags
 from dagster._core.storage.event_log.sqlite import sqlite_event_log
 from dagster._core.storage.tags import PARTITION_NAME_TAG
 
@@ -229,11 +231,13 @@ class _Runs:
             if following is not None:
                 self.beginning.read_ahead(following)
             self.beginning.say(f"Batch {batch}: running")
-            result = self.job.execute_in_process(
-                partition_key=batch,
-                instance=self.instance,
-                raise_on_error=False,
+            result = core_execute_in_process(
                 run_config=_QUIET,
+                job=InMemoryJob(self.job),
+                instance=self.instance,
+                output_capturing_enabled=False,
+                raise_on_error=False,
+                run_tags=merge_run_tags(self.job, batch, None, (), self.instance, _QUIET),
                 run_id=self.beginning.run_id(batch),
             )
             if not result.success:

@@ -25,11 +25,28 @@ Homes = Mapping[str, Sequence[str]]
 KEPT_BYTES = 16 << 20
 """What the rows of one table may take, compressed; those that were written first are let go for more."""
 
+PLAIN_BYTES = 16 << 20
+"""What the rows of all tables may take uncompressed: the next steps of a batch of usual size ask for all of them."""
+
 
 @dataclass(frozen=True)
 class _Recent:
     homes: Homes
-    rows: bytes
+    rows: bytes | pa.Table
+
+    @property
+    def size(self) -> int:
+        """Bytes that the rows take as they are kept."""
+        return len(self.rows) if isinstance(self.rows, bytes) else 0
+
+    @property
+    def plain_size(self) -> int:
+        """Bytes that the rows take when they are not compressed, else none."""
+        return 0 if isinstance(self.rows, bytes) else int(self.rows.nbytes)
+
+    def table(self) -> pa.Table:
+        """The rows."""
+        return pa.ipc.open_file(self.rows).read_all() if isinstance(self.rows, bytes) else self.rows
 
 
 _kept: dict[tuple[str, str], list[_Recent]] = {}
@@ -42,10 +59,12 @@ def keep(uri: str, name: str, homes: Homes, rows: pa.Table) -> None:
     homes: of every study, those without rows as well, right after the commit that wrote them. rows: all of theirs.
     """
     schema = TABLES[name].schema
-    recent = _Recent(homes, arrow_bytes(rows.select(schema.names).cast(schema)))
+    rows = rows.select(schema.names).cast(schema)
+    plain = sum(one.plain_size for kept in list(_kept.values()) for one in kept)
+    recent = _Recent(homes, rows if plain + rows.nbytes <= PLAIN_BYTES else arrow_bytes(rows))
     with _writing:
         kept = [*_kept.get((uri, name), ()), recent]
-        while sum(len(one.rows) for one in kept) > KEPT_BYTES:
+        while sum(one.size for one in kept) > KEPT_BYTES:
             kept.pop(0)
         _kept[uri, name] = kept
 
@@ -61,9 +80,10 @@ def rows_of(uri: str, name: str, homes: Homes) -> pa.Table | None:
     for recent in reversed(_kept.get((uri, name), [])):
         own = [key for key, paths in left.items() if list(recent.homes.get(key, ())) == paths]
         if own:
-            rows = pa.ipc.open_file(recent.rows).read_all()
-            # What was written of other studies then may be outdated.
-            found.append(rows.filter(pc.is_in(rows[table.replaced_by], pa.array(own, pa.string()))))
+            rows = recent.table()
+            if len(own) < len(recent.homes):  # what was written of other studies then may be outdated
+                rows = rows.filter(pc.is_in(rows[table.replaced_by], pa.array(own, pa.string())))
+            found.append(rows)
             left = {key: paths for key, paths in left.items() if key not in own}
     return None if left else pa.concat_tables(found)
 

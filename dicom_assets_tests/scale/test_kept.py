@@ -89,13 +89,15 @@ class TestRowsJustWritten:
         assert seen(lake, [1], reuse=True) == [("1.2.1", 1)]
 
     def test_are_read_when_there_were_too_many_to_keep(self, lake, monkeypatch):
+        monkeypatch.setattr(recent, "PLAIN_BYTES", 0)
         monkeypatch.setattr(recent, "KEPT_BYTES", 10)
         put(lake, [1, 2], 1)
         assert not reads_nothing(lake, [1, 2], monkeypatch)
 
     @hypothesis_settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
-    @given(st.lists(st.tuples(st.booleans(), FEW, FEW), min_size=1, max_size=6), FEW)
-    def test_are_what_the_table_says_after_whatever_two_processes_write(self, lake, writes, asked):
+    @given(st.lists(st.tuples(st.booleans(), FEW, FEW), min_size=1, max_size=6), FEW, st.sampled_from([0, 40_000]))
+    def test_are_what_the_table_says_after_whatever_two_processes_write(self, lake, monkeypatch, writes, asked, plain):
+        monkeypatch.setattr(recent, "PLAIN_BYTES", plain)
         own: dict[tuple[str, str], object] = {}
         for number, (mine, numbers, gone) in enumerate(writes):
             put(lake, numbers, number, [one for one in gone if one not in numbers])

@@ -1,0 +1,138 @@
+"""Steps of a run side by side, in threads of one process: what Dagster's own executors do not offer.
+
+Belongs here: which step of a run is begun when. Does not belong here: what a step does, and what its events mean
+(Dagster's own functions are called for both).
+
+Most of what a step of ours takes is spent in DuckDB, Arrow, delta-rs and the disk, which let other threads run
+meanwhile; a process for each step, as Dagster's multiprocess executor starts them, would take a second before it
+begins. A step beside which no other one can run is run by the thread that runs everything, as Dagster does it in
+process, so that a long reading can be interrupted.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from queue import SimpleQueue
+
+import dagster as dg
+from dagster._core.events import DagsterEvent, EngineEventData
+from dagster._core.execution.api import ExecuteRunWithPlanIterable
+from dagster._core.execution.context.system import (
+    PlanExecutionContext,
+    PlanOrchestrationContext,
+    StepExecutionContext,
+)
+from dagster._core.execution.context_creation_job import PlanExecutionContextManager
+from dagster._core.execution.plan.active import ActiveExecution
+from dagster._core.execution.plan.execute_plan import dagster_event_sequence_for_step
+from dagster._core.execution.plan.instance_concurrency_context import InstanceConcurrencyContext
+from dagster._core.execution.plan.plan import ExecutionPlan
+from dagster._core.execution.retries import RetryMode
+from dagster._core.executor.base import Executor
+from dagster._core.errors import raise_execution_interrupts
+
+STEPS_AT_ONCE = 2
+"""How many steps of a run are at work at most: what they have in memory adds up."""
+
+
+@dataclass(frozen=True)
+class _Ended:
+    """What a thread says when a step has come to its end; error: what the step raised."""
+
+    step: str
+    error: BaseException | None
+
+
+@dataclass(frozen=True)
+class SideBySide(Executor):
+    """Runs the steps of a run in this process, those that do not wait for each other at the same time."""
+
+    retries: RetryMode = RetryMode.ENABLED
+
+    def execute(self, plan_context: PlanOrchestrationContext, execution_plan: ExecutionPlan) -> Iterator[DagsterEvent]:
+        """Runs the plan; the events of its steps as they come."""
+        data = EngineEventData.in_process(os.getpid(), execution_plan.step_keys_to_execute)
+        yield DagsterEvent.engine_event(plan_context, "Executing steps side by side", event_specific_data=data)
+        yield from ExecuteRunWithPlanIterable(
+            execution_plan=plan_context.execution_plan,
+            iterator=_steps,
+            execution_context_manager=PlanExecutionContextManager(
+                job=plan_context.job,
+                retry_mode=plan_context.retry_mode,
+                execution_plan=plan_context.execution_plan,
+                run_config=plan_context.run_config,
+                dagster_run=plan_context.dagster_run,
+                instance=plan_context.instance,
+                raise_on_error=plan_context.raise_on_error,
+                output_capture=plan_context.output_capture,
+                step_dependency_config=self.step_dependency_config,
+            ),
+        )
+
+
+def _steps(job_context: PlanExecutionContext, execution_plan: ExecutionPlan) -> Iterator[DagsterEvent]:
+    """The events of all steps of a plan."""
+    context, plan = job_context, execution_plan
+    said: SimpleQueue[DagsterEvent | _Ended] = SimpleQueue()
+
+    def run(step: StepExecutionContext) -> None:
+        error: BaseException | None = None
+        try:
+            for event in dagster_event_sequence_for_step(step):
+                said.put(event)
+        except BaseException as raised:  # handed to the thread that runs everything, which raises it
+            error = raised
+        said.put(_Ended(step.step.key, error))
+
+    with (
+        InstanceConcurrencyContext(context.instance, context.dagster_run) as slots,
+        plan.start(
+            retry_mode=context.retry_mode,
+            max_concurrent=STEPS_AT_ONCE,
+            instance_concurrency_context=slots,
+            step_dependency_config=context.step_dependency_config,
+        ) as active,
+        ThreadPoolExecutor(STEPS_AT_ONCE, thread_name_prefix="step") as pool,
+    ):
+        running = 0
+        while running or not active.is_complete:
+            ready = active.get_steps_to_execute()
+            yield from active.concurrency_event_iterator(context)
+            contexts = [context.for_step(step, active.get_known_state()) for step in ready]
+            if not running and len(contexts) == 1:
+                yield from _alone(contexts[0], active)
+                active.verify_complete(context, contexts[0].step.key)
+                yield from active.plan_events_iterator(context)
+                continue
+            for step in contexts:
+                pool.submit(run, step)
+            running += len(contexts)
+            if not running:
+                active.sleep_til_ready()
+                continue
+            with raise_execution_interrupts():
+                event = said.get()
+            if isinstance(event, _Ended):
+                running -= 1
+                if event.error is not None:
+                    raise event.error
+                active.verify_complete(context, event.step)
+                yield from active.plan_events_iterator(context)
+            else:
+                yield event
+                active.handle_event(event)
+
+
+def _alone(step: StepExecutionContext, active: ActiveExecution) -> Iterator[DagsterEvent]:
+    for event in dagster_event_sequence_for_step(step):
+        yield event
+        active.handle_event(event)
+
+
+@dg.executor(name="side_by_side")
+def side_by_side(_: dg.InitExecutorContext) -> Executor:
+    """Steps that do not wait for each other at the same time, in one process."""
+    return SideBySide()
