@@ -49,7 +49,8 @@ def _of(number: int) -> dict[str, Any]:
 
 def _ingest(folder: str, results: Any) -> None:
     os.environ["DAGSTER_HOME"] = folder
-    from dicom_assets.defs.runner import ingest, open_instance
+    from dicom_assets.defs.instance import open_instance
+    from dicom_assets.defs.runner import ingest
     from dicom_assets.settings import load
 
     settings = load(f"{folder}/landing", f"{folder}/lake")

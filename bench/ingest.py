@@ -63,7 +63,8 @@ from dicom_assets.startup import arrow_without_pandas, leave, without_collecting
 
 with without_collecting():
     arrow_without_pandas()
-    from dicom_assets.defs.runner import ingest, opened_instance
+    from dicom_assets.defs.instance import opened_instance
+    from dicom_assets.defs.runner import ingest
     from dicom_assets.settings import load
 
 settings = load(sys.argv[1], sys.argv[2])

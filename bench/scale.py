@@ -135,7 +135,8 @@ class Lake:
 
     def batch(self) -> dict[str, float]:
         """One batch by the real job, in a landing folder of its own."""
-        from dicom_assets.defs.runner import ingest, open_instance
+        from dicom_assets.defs.instance import open_instance
+        from dicom_assets.defs.runner import ingest
         from dicom_assets.settings import Settings
 
         self.number += 1

@@ -138,7 +138,7 @@ def work_on(folder: Path) -> None:
     """A worker: runs each batch that it is given by a line, and answers with a line of JSON."""
     from dicom_assets.batch.readers import Readers
     from dicom_assets.definitions import build_defs
-    from dicom_assets.defs.runner import open_instance
+    from dicom_assets.defs.instance import open_instance
 
     settings = settings_for(folder)
     instance = open_instance(settings)
@@ -169,7 +169,7 @@ def work_on(folder: Path) -> None:
 def maintain_once(folder: Path) -> None:
     """The job `maintain_lake`, once."""
     from dicom_assets.definitions import build_defs
-    from dicom_assets.defs.runner import open_instance
+    from dicom_assets.defs.instance import open_instance
 
     settings = settings_for(folder)
     job = build_defs(settings).resolve_job_def("maintain_lake")
@@ -335,8 +335,8 @@ def main() -> None:
 def claim(folder: Path) -> list[str]:
     """Claims everything and makes the batches known to Dagster; their ids."""
     from dicom_assets.batch.work import Work
+    from dicom_assets.defs.instance import open_instance
     from dicom_assets.defs.jobs import claim_everywhere, register
-    from dicom_assets.defs.runner import open_instance
 
     os.environ["DAGSTER_HOME"] = str(folder / "dagster")
     settings = settings_for(folder)

@@ -95,7 +95,8 @@ def _ingested(settings: Settings) -> Ended:
 
         with Reporter() as reporter, Beginning(settings, readers, reporter.say, reporter.show) as beginning:
             beginning.wait_for_reading(HEAD_START_SECONDS)
-            from dicom_assets.defs.runner import go_on, opened_instance
+            from dicom_assets.defs.instance import opened_instance
+            from dicom_assets.defs.runner import go_on
 
             keep_what_is_there()
             with opened_instance(settings) as instance:

@@ -3,33 +3,33 @@
 Belongs here: starting, watching and replacing processes; blame for the object at which one hung, crashed or grew.
 Does not belong here: what is done with a chunk (`judge`), the child's side (`worker`).
 
-Processes are started fresh (fork and exec), never forked: libraries of the parent do not survive a fork. They end
-with their parent, even by SIGKILL. At most three chunks for each process are on the way, so memory does not grow
-with the batch. A process is started when a chunk waits for one, so a small batch starts a single process.
+Processes are never forked from this one, whose libraries do not survive a fork, but from a `nursery`, or started
+fresh where that is not possible. They end with their parent, even by SIGKILL. At most three chunks for each process are
+on the way, so memory does not grow with the batch. A process is started when a chunk waits for one, so a small batch
+starts a single process.
 """
 
 from __future__ import annotations
 
 import contextlib
-import json
 import mmap
 import os
 import pickle
 import queue
 import selectors
+import signal
 import subprocess
-import sys
 import tempfile
 import threading
 import time
 from collections import deque
 from collections.abc import Callable, Generator, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from pathlib import Path
 from types import TracebackType
 from typing import Any, Protocol, Self, TypeVar
 
-from dicom_assets.batch.worker import BASE, IDLE, LENGTH, PROGRESS, resident
+from dicom_assets.batch.nursery import IS_POSSIBLE, Nursery, child_command, child_environment
+from dicom_assets.batch.worker import BASE, IDLE, LENGTH, PID, PROGRESS, Preparing, resident
 from dicom_assets.settings import ReadingLimits
 
 Result = TypeVar("Result")
@@ -131,9 +131,9 @@ class _Job:
 
 @dataclass(slots=True)
 class _Process:
-    """One reading process and the parent's ends of its pipes."""
+    """One reading process and the parent's ends of its pipes. origin: where it was forked, or itself."""
 
-    popen: subprocess.Popen[bytes]
+    origin: Nursery | subprocess.Popen[bytes]
     requests: int
     results: int
     lifeline: int
@@ -145,10 +145,21 @@ class _Process:
     since: float = 0.0
     first_memory: int = 0
 
+    @property
+    def pid(self) -> int:
+        """Its process id; 0 while it has not begun."""
+        return int(self.shared[PID])
+
     def close(self) -> None:
-        """Ends the process at once and reaps it."""
-        self.popen.kill()
-        self.popen.wait()
+        """Ends the process at once."""
+        if isinstance(self.origin, subprocess.Popen):
+            self.origin.kill()
+            self.origin.wait()
+        elif (
+            self.pid and self.origin.is_alive
+        ):  # it is kept in mind until the nursery hears of it, so the id is its own
+            os.kill(self.pid, signal.SIGKILL)
+            self.origin.ended(self.pid)
         for descriptor in (self.requests, self.results, self.lifeline):
             os.close(descriptor)
 
@@ -254,15 +265,19 @@ class _Supervisor:
         self._outbox = outbox
         self._waiting: deque[_Job] = deque()
         self._processes: list[_Process] = []
+        self._nursery: Nursery | None = None
         self._wake = wake
         self._selector = selectors.DefaultSelector()
         self._selector.register(wake, selectors.EVENT_READ)
 
     def close(self) -> None:
         """Ends everything."""
+        begun = all(process.pid for process in self._processes)
         for process in self._processes:
             process.close()
         self._processes.clear()
+        if self._nursery is not None:
+            self._nursery.close(at_once=not begun)
         self._selector.close()
 
     def loop(self) -> None:
@@ -300,7 +315,7 @@ class _Supervisor:
             if process is None:
                 if len(self._processes) >= self._count:
                     return
-                process = self._start()
+                process = self._start(self._waiting[0])
             job = self._waiting.popleft()
             body = pickle.dumps((job.function, job.chunk), protocol=5)
             process.job, process.seen, process.since = job, IDLE, time.monotonic()
@@ -308,31 +323,37 @@ class _Supervisor:
             process.outgoing = memoryview(LENGTH.pack(len(body)) + body)
             self._write(process)
 
-    def _start(self) -> _Process:
+    def _start(self, job: _Job) -> _Process:
         request_read, request_write = os.pipe()
         result_read, result_write = os.pipe()
         life_read, life_write = os.pipe()
+        memory = self._limits.worker_memory_bytes
         with tempfile.TemporaryFile() as file:
             file.truncate(mmap.PAGESIZE)
             shared = memoryview(mmap.mmap(file.fileno(), mmap.PAGESIZE)).cast("q")
             child = (request_read, result_write, file.fileno(), life_read)
-            numbers = ", ".join(map(str, (*child, os.getpid(), self._limits.worker_memory_bytes)))
-            code = (
-                f"import sys, json; sys.path[:] = json.loads(sys.argv[1]); "
-                f"from dicom_assets.batch.worker import main; main({numbers})"
-            )
-            popen = subprocess.Popen(
-                [sys.executable, "-c", code, json.dumps([path or str(Path.cwd()) for path in sys.path])],
-                pass_fds=child,
-                stdin=subprocess.DEVNULL,
-                stdout=subprocess.DEVNULL,
-                stderr=subprocess.DEVNULL,
-            )
+            origin: Nursery | subprocess.Popen[bytes]
+            if IS_POSSIBLE:
+                if self._nursery is None or not self._nursery.is_alive:
+                    self._nursery = Nursery()
+                origin = self._nursery
+                module = job.chunk.module if isinstance(job.chunk, Preparing) else job.function.__module__
+                origin.start(module, child, memory)
+            else:
+                numbers = ", ".join(map(str, (*child, os.getpid(), memory)))
+                origin = subprocess.Popen(
+                    child_command(f"worker; worker.main({numbers})"),
+                    pass_fds=child,
+                    env=child_environment(),
+                    stdin=subprocess.DEVNULL,
+                    stdout=subprocess.DEVNULL,
+                    stderr=subprocess.DEVNULL,
+                )
         for descriptor in (request_read, result_write, life_read):
             os.close(descriptor)
         os.set_blocking(request_write, False)
         os.set_blocking(result_read, False)
-        process = _Process(popen, request_write, result_read, life_write, shared)
+        process = _Process(origin, request_write, result_read, life_write, shared)
         self._processes.append(process)
         self._selector.register(result_read, selectors.EVENT_READ, process)
         return process
@@ -378,7 +399,7 @@ class _Supervisor:
     def _renew(self, process: _Process) -> None:
         """Ends a process that has kept much of what it read, between two chunks and without blame."""
         process.first_memory = process.first_memory or process.shared[BASE]
-        if resident(process.popen.pid) - process.first_memory > self._limits.worker_memory_bytes // 2:
+        if resident(process.pid) - process.first_memory > self._limits.worker_memory_bytes // 2:
             self._forget(process)
 
     def _watch(self) -> None:
@@ -393,7 +414,7 @@ class _Supervisor:
             allowed = self._limits.object_seconds + (_START_SECONDS if index == IDLE else 0.0)
             if now - process.since > allowed:
                 self._lost(process, "PARSER_TIMEOUT")
-            elif base and resident(process.popen.pid) - base > self._limits.worker_memory_bytes:
+            elif base and resident(process.pid) - base > self._limits.worker_memory_bytes:
                 self._lost(process, "PARSER_CRASH")
 
     def _forget(self, process: _Process) -> None:
@@ -407,10 +428,15 @@ class _Supervisor:
     def _lost(self, process: _Process, code: str) -> None:
         """Replaces a process. Its chunk is read again without the object that was being read."""
         index, job = process.shared[PROGRESS], process.job
+        origin = process.origin
+        if not process.pid and isinstance(origin, Nursery):
+            origin.close(at_once=True)  # it does not fork; those that it has forked come here next
+        blameless = isinstance(origin, Nursery) and not origin.is_alive
         self._forget(process)
         if job is None:
             return
-        name = job.chunk.objects[index].object_id if 0 <= index < len(job.chunk.objects) else None
+        named = not blameless and 0 <= index < len(job.chunk.objects)
+        name = job.chunk.objects[index].object_id if named else None
         if name is not None and name not in job.chunk.poison:
             job.chunk = replace(job.chunk, poison={**job.chunk.poison, name: code})
         else:

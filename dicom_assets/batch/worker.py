@@ -31,8 +31,8 @@ from dicom_assets import startup
 from dicom_assets.batch.memory import give_back
 
 LENGTH = struct.Struct("<Q")
-PROGRESS, BASE = 0, 1
-"""Places in the shared memory: the object that is being read, and the memory in use when the chunk began."""
+PROGRESS, BASE, PID = 0, 1, 2
+"""Places in the shared memory: the object that is being read, the memory in use when the chunk began, who reads."""
 
 IDLE = -1
 """Progress between chunks; during one it is the index of the object that is being read."""
@@ -81,12 +81,16 @@ def _exactly(descriptor: int, length: int) -> bytes:
     return bytes(parts)
 
 
-def _end_with_parent(parent: int, lifeline: int) -> None:
-    """Ends this process when its parent is gone, even by SIGKILL: by signal on Linux, by the closed pipe elsewhere."""
+def end_with_parent(parent: int) -> None:
+    """Ends this process by signal when its parent is gone, even by SIGKILL, where the system can do that (Linux)."""
     if sys.platform == "linux":
         ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
         if os.getppid() != parent:
             os._exit(0)
+
+
+def _end_with(lifeline: int) -> None:
+    """Ends this process when the other end of a pipe is closed, as it is when whoever holds it ends."""
 
     def watch() -> None:
         with contextlib.suppress(OSError):
@@ -127,9 +131,11 @@ def _where(error: BaseException) -> str:
 
 def main(requests: int, results: int, progress: int, lifeline: int, parent: int, memory: int) -> None:
     """Serves chunks until the request pipe closes. Arguments: inherited descriptors, the parent's process id, bytes."""
-    _end_with_parent(parent, lifeline)
+    end_with_parent(parent)
+    _end_with(lifeline)
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the whole group; the parent decides
     shared = memoryview(mmap.mmap(progress, mmap.PAGESIZE)).cast("q")
+    shared[PID] = os.getpid()
     limited = False
     gc.disable()
     lean = contextlib.ExitStack()

@@ -18,6 +18,7 @@ from dataclasses import dataclass
 from queue import SimpleQueue
 
 import dagster as dg
+from dagster._core.errors import raise_execution_interrupts
 from dagster._core.events import DagsterEvent, EngineEventData
 from dagster._core.execution.api import ExecuteRunWithPlanIterable
 from dagster._core.execution.context.system import (
@@ -32,7 +33,6 @@ from dagster._core.execution.plan.instance_concurrency_context import InstanceCo
 from dagster._core.execution.plan.plan import ExecutionPlan
 from dagster._core.execution.retries import RetryMode
 from dagster._core.executor.base import Executor
-from dagster._core.errors import raise_execution_interrupts
 
 STEPS_AT_ONCE = 2
 """How many steps of a run are at work at most: what they have in memory adds up."""
@@ -83,7 +83,7 @@ def _steps(job_context: PlanExecutionContext, execution_plan: ExecutionPlan) -> 
         try:
             for event in dagster_event_sequence_for_step(step):
                 said.put(event)
-        except BaseException as raised:  # handed to the thread that runs everything, which raises it
+        except BaseException as raised:  # noqa: BLE001 - handed to the thread that runs everything, which raises it
             error = raised
         said.put(_Ended(step.step.key, error))
 
