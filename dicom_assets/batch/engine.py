@@ -174,6 +174,7 @@ class ProcessEngine:
         self._inbox: queue.SimpleQueue[_Job | None] = queue.SimpleQueue()
         self._outbox: queue.SimpleQueue[_Job | EngineFailed] = queue.SimpleQueue()
         self._thread: threading.Thread | None = None
+        self._resting: threading.Thread | None = None
         self._wake_read, self._wake_write = os.pipe()
         os.set_blocking(self._wake_read, False)
         self._next = 0
@@ -188,17 +189,26 @@ class ProcessEngine:
 
     def close(self) -> None:
         """Ends all processes. The engine may be used again afterwards."""
+        self.rest()
+        if self._resting is not None:
+            self._resting.join()
+            self._resting = None
+
+    def rest(self) -> None:
+        """Begins to end all processes, when no run is under way; the next one starts them anew."""
         if self._thread is not None:
             self._inbox.put(None)
             os.write(self._wake_write, b"x")
-            self._thread.join()
-            self._thread = None
+            self._thread, self._resting = None, self._thread
             self._inbox, self._outbox = queue.SimpleQueue(), queue.SimpleQueue()
 
     def run(self, function: Callable[[Any, Beat], Result], chunks: Iterable[Any]) -> Generator[Result]:
         """What the function returns for each chunk, in order; see ReadingEngine. One run at a time."""
         if self._thread is None:
-            self._thread = threading.Thread(target=self._serve, name="reading-engine", daemon=True)
+            self.close()  # what rests has ended before anything new begins
+            self._thread = threading.Thread(
+                target=self._serve, args=(self._inbox, self._outbox), name="reading-engine", daemon=True
+            )
             self._thread.start()
         pending: deque[_Job] = deque()
         source = iter(chunks)
@@ -233,9 +243,9 @@ class ProcessEngine:
             if not complete:  # the caller stopped early or something failed: what is on the way is void
                 self.close()
 
-    def _serve(self) -> None:
+    def _serve(self, inbox: queue.SimpleQueue[_Job | None], outbox: queue.SimpleQueue[_Job | EngineFailed]) -> None:
         """The thread that watches the processes. It starts them too: on Linux they end with this thread."""
-        supervisor = _Supervisor(self._limits, self._count, self._inbox, self._outbox, self._wake_read)
+        supervisor = _Supervisor(self._limits, self._count, inbox, outbox, self._wake_read)
         fault: str | None = "the thread that serves reading processes has broken off"
         try:
             supervisor.loop()
@@ -244,7 +254,7 @@ class ProcessEngine:
             fault = f"reading processes cannot be served: {type(error).__name__}"
         finally:
             if fault is not None:  # whoever waits for an answer is told, whatever happened
-                self._outbox.put(EngineFailed(fault))
+                outbox.put(EngineFailed(fault))
             supervisor.close()
 
 
