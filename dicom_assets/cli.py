@@ -20,6 +20,7 @@ from dicom_assets import cli_services
 from dicom_assets.cli_services import told
 from dicom_assets.settings import Settings, load
 from dicom_assets.startup import (
+    COLOURS_OF_CODE,
     PIXELS_AND_DOWNLOADS,
     arrow_without_pandas,
     keep_what_is_there,
@@ -95,8 +96,9 @@ def _ingested(settings: Settings) -> Ended:
 
         with Reporter() as reporter, Beginning(settings, readers, reporter.say, reporter.show) as beginning:
             beginning.wait_for_reading(HEAD_START_SECONDS)
-            from dicom_assets.defs.instance import opened_instance
-            from dicom_assets.defs.runner import go_on
+            with without(*COLOURS_OF_CODE):
+                from dicom_assets.defs.instance import opened_instance
+                from dicom_assets.defs.runner import go_on
 
             keep_what_is_there()
             with opened_instance(settings) as instance:

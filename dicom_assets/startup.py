@@ -42,6 +42,10 @@ It looks for numpy as well; but pyarrow that was imported without numpy crashes 
 """
 
 
+COLOURS_OF_CODE = ("pygments",)
+"""What Mako, by which Alembic writes migrations, looks for when it is imported: to colour templates in HTML."""
+
+
 @contextmanager
 def without(*names: str) -> Iterator[None]:
     """Lets no packages of these names be found, for modules that only look at import whether they are there.

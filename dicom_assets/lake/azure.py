@@ -21,11 +21,10 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import timedelta
-from functools import lru_cache
-from typing import TYPE_CHECKING, Any, Literal
+from functools import cache, lru_cache
+from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 from urllib.parse import quote, unquote, urlsplit
 
-from azure.core.exceptions import AzureError
 from obstore.exceptions import (
     AlreadyExistsError,
     BaseError,
@@ -38,6 +37,7 @@ from obstore.store import AzureStore
 
 if TYPE_CHECKING:
     from azure.core.credentials import TokenCredential
+    from azure.core.exceptions import AzureError
     from azure.storage.blob import ContainerClient
     from azure.storage.queue import QueueClient
     from obstore.store import ClientConfig, RetryConfig
@@ -56,8 +56,18 @@ _UNESCAPED = "/~!$'()*+,;=:@"
 
 _STATUS = re.compile(r"status code: (\d{3})").search
 
-Failure = BaseError | AzureError | OSError
-FAILURES = (BaseError, AzureError, OSError)
+Failure: TypeAlias = "BaseError | AzureError | OSError"
+"""What storage raises, through whichever library."""
+
+
+@cache
+def failures() -> tuple[type[BaseError], type[AzureError], type[OSError]]:
+    """The same for `except`, which asks once something was raised: a lake in a folder never needs the Azure SDK."""
+    from azure.core.exceptions import AzureError
+
+    return (BaseError, AzureError, OSError)
+
+
 """What obstore and the Azure SDK raise. Their messages hold names of blobs and signatures: neither goes further."""
 
 CONNECT_SECONDS = 10

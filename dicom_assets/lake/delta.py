@@ -25,9 +25,9 @@ from dicom_assets.lake.azure import delta_location, delta_options, reason
 from dicom_assets.lake.extents import Extents, extents
 from dicom_assets.lake.files import CONTRIBUTOR, LakeError, LakeFiles
 from dicom_assets.lake.registry import TABLES, Table
-from dicom_assets.lake.remote import TableFiles
 
 if TYPE_CHECKING:
+    from dicom_assets.lake.remote import TableFiles
     from dicom_assets.lake.rewrite import Written
 
 COMMIT_TRIES = 8
@@ -80,7 +80,11 @@ class Lake:
     @cached_property
     def table_files(self) -> TableFiles | None:
         """The file system by which DuckDB reads the tables; None where it reads them itself."""
-        return TableFiles(self.files.store) if self.files.place else None
+        if self.files.place is None:
+            return None
+        from dicom_assets.lake.remote import TableFiles  # a lake in a folder does without fsspec
+
+        return TableFiles(self.files.store)
 
     def table(self, name: str, at: int | datetime | None = None) -> DeltaTable:
         """A table as it is now, or at a version or time. Raises LakeError; NoSuchVersion when it has none of these.

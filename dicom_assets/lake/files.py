@@ -28,6 +28,8 @@ ROW_GROUP = 20_000
 ARROW_ROWS = 2_000
 ARROW_BYTES = 4 << 20
 """Rows of a transient file that are unpacked together: so many, and so many bytes of them on the average."""
+PROTOCOL = "lake"
+"""How DuckDB is told of files on an object store: `lake://{table}/{file}.parquet`, below the lake's root."""
 CONTRIBUTOR = "Storage Blob Data Contributor"
 """The role that whoever writes the lake needs on its container."""
 

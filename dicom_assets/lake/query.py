@@ -19,9 +19,8 @@ import pyarrow as pa
 from dicom_assets.lake import datasets, members, recent
 from dicom_assets.lake.delta import Lake, NoSuchVersion
 from dicom_assets.lake.extents import Within, extents
-from dicom_assets.lake.files import LakeError
+from dicom_assets.lake.files import PROTOCOL, LakeError
 from dicom_assets.lake.registry import TABLES
-from dicom_assets.lake.remote import PROTOCOL
 from dicom_assets.settings import UserError
 
 _SQL_TYPES = {

@@ -18,13 +18,12 @@ import obstore
 from fsspec import AbstractFileSystem  # type: ignore[import-untyped]
 from obstore.exceptions import BaseError
 
+from dicom_assets.lake.files import PROTOCOL
 from dicom_assets.lake.registry import TABLES
 
 if TYPE_CHECKING:
     from obstore.store import ObjectStore
 
-PROTOCOL = "lake"
-"""Paths are `lake://{table}/{file}.parquet`, below the lake's root."""
 SMALL = 4 * 2**20
 """Bytes of a file that is fetched whole when it is opened: one request instead of several."""
 KEPT = 256 * 2**20

@@ -26,11 +26,11 @@ from azure.core import MatchConditions
 from obstore.exceptions import InvalidPathError
 
 from dicom_assets.lake.azure import (
-    FAILURES,
     AddressError,
     Failure,
     Place,
     container_client,
+    failures,
     object_store,
     parse,
     parse_folder,
@@ -127,7 +127,7 @@ class AzureContainer:
                     yield batch
         except InvalidPathError:
             yield from self._list_odd(last)
-        except FAILURES as error:
+        except failures() as error:
             raise self._unavailable(error) from None
 
     def _list_inventory(self, after: str | None) -> Iterator[pa.RecordBatch]:
@@ -166,7 +166,7 @@ class AzureContainer:
                 batch = self._rows(pa.record_batch(columns))
                 if len(batch):
                     yield batch
-        except FAILURES as error:
+        except failures() as error:
             raise self._unavailable(error) from None
 
     def _rows(self, page: pa.RecordBatch) -> pa.RecordBatch:
@@ -223,7 +223,7 @@ class AzureContainer:
                 opened.fetched = len(opened.prefix)
         except ObjectError as error:
             return error
-        except FAILURES as error:
+        except failures() as error:
             return self.object_error(error, path)
         return opened
 
@@ -234,7 +234,7 @@ class AzureContainer:
             # A blob that is gone may be answered like one that was replaced: it, too, is not of that etag.
             try:
                 self.client.get_blob_client(path).get_blob_properties()
-            except FAILURES as failure:
+            except failures() as failure:
                 return self.object_error(failure, path)
             return ObjectError("CHANGED_DURING_READ", "The blob's etag is not what was claimed.")
         text = str(error)
@@ -317,7 +317,7 @@ class AzureObject:
             else:
                 options: Any = {"range": (start, end), "if_match": self._claimed.etag}
                 data = bytes(obstore.get(self._container.store, self._path, options=options).bytes())
-        except FAILURES as error:
+        except failures() as error:
             raise self._container.object_error(error, self._path) from None
         if len(data) != end - start:
             raise ObjectError("READ_FAILED", "The storage sent fewer bytes than it said.")

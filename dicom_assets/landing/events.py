@@ -21,12 +21,12 @@ from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
 import pyarrow as pa
-from azure.core.exceptions import AzureError
 
 from dicom_assets.lake.azure import (
     EMULATOR,
     AddressError,
     Place,
+    failures,
     parse,
     parse_folder,
     queue_client,
@@ -192,7 +192,7 @@ class EventQueue:
                     yield Message(message, tuple(read_message(str(message.content))), None)
                 except MessageUnreadable as error:
                     yield Message(message, (), str(error))
-        except AzureError as error:
+        except failures() as error:
             raise SourceUnavailable(f"Queue {self.name} cannot be read: {reason(error, ROLE)}.") from None
 
     def delete(self, messages: Iterable[Message]) -> None:
@@ -200,7 +200,7 @@ class EventQueue:
         for one in messages:
             try:
                 self._client.delete_message(one.message)
-            except AzureError as error:
+            except failures() as error:
                 if status_of(error) not in (400, 404):  # the receipt has expired, or the message is gone
                     raise SourceUnavailable(f"Queue {self.name} cannot be written: {reason(error, ROLE)}.") from None
 
@@ -208,7 +208,7 @@ class EventQueue:
         """Lets a message be delivered again soon. Raises SourceUnavailable."""
         try:
             self._client.update_message(message.message, visibility_timeout=RETRY_SECONDS)
-        except AzureError as error:
+        except failures() as error:
             if status_of(error) not in (400, 404):
                 raise SourceUnavailable(f"Queue {self.name} cannot be written: {reason(error, ROLE)}.") from None
 
@@ -218,12 +218,12 @@ class EventQueue:
         try:
             try:
                 target.send_message(message.message.content, time_to_live=-1)
-            except AzureError as error:
+            except failures() as error:
                 if status_of(error) != 404:
                     raise
                 target.create_queue()
                 target.send_message(message.message.content, time_to_live=-1)
-        except AzureError as error:
+        except failures() as error:
             contributor = "Storage Queue Data Contributor"
             why = reason(error, contributor)
             raise SourceUnavailable(f"Queue {self.name}-poison cannot be written: {why}.") from None

@@ -23,7 +23,7 @@ import pyarrow.compute as pc
 import pyarrow.csv as pcsv
 import pyarrow.parquet as pq
 
-from dicom_assets.lake.azure import FAILURES, Place, object_store, parse_folder, reason, status_of
+from dicom_assets.lake.azure import Place, failures, object_store, parse_folder, reason, status_of
 from dicom_assets.landing.store import SourceUnavailable
 
 if TYPE_CHECKING:
@@ -53,7 +53,7 @@ class Inventory:
         try:
             for path in self._files():
                 yield from self._read(path, container)
-        except FAILURES as error:
+        except failures() as error:
             raise self._unavailable(reason(error, ROLE)) from None
 
     def _files(self) -> list[str]:
@@ -65,7 +65,7 @@ class Inventory:
                     found = _RUN.search(meta["path"])
                     if found and meta["path"].endswith("-manifest.json"):
                         manifests[found[1]] = meta["path"]
-        except FAILURES as error:
+        except failures() as error:
             if status_of(error) != 404:
                 raise
         for moment in sorted(manifests, reverse=True):

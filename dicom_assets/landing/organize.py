@@ -23,7 +23,7 @@ from typing import Protocol
 from azure.core import MatchConditions
 
 from dicom_assets.dicom.source import ByteSource
-from dicom_assets.lake.azure import FAILURES, credential, parse, reason, status_of
+from dicom_assets.lake.azure import credential, failures, parse, reason, status_of
 from dicom_assets.landing.azure import AzureContainer
 from dicom_assets.landing.local import LocalFolder, etag_of, path_of, uri_of
 from dicom_assets.landing.store import LandingStore, ObjectRef, SourceUnavailable
@@ -236,11 +236,11 @@ class ContainerMover:
                     source_match_condition=MatchConditions.IfNotModified,
                     match_condition=MatchConditions.IfMissing,
                 )
-            except FAILURES as error:
+            except failures() as error:
                 if status_of(error) not in (404, 409, 412):
                     raise
             return self._there(path)
-        except FAILURES as error:
+        except failures() as error:
             raise self._failed(error) from None
 
     def _there(self, path: str) -> Placed | None:
@@ -252,7 +252,7 @@ class ContainerMover:
         while True:
             try:
                 properties = blob.get_blob_properties()
-            except FAILURES as error:
+            except failures() as error:
                 if status_of(error) == 404:
                     return None
                 raise
@@ -277,7 +277,7 @@ class ContainerMover:
             spool.seek(0)
             try:
                 answer = blob.upload_blob(spool, length=size, overwrite=True)
-            except FAILURES as error:
+            except failures() as error:
                 raise self._failed(error) from None
         return Placed(place.url, str(answer["etag"]).strip('"'), size)
 
@@ -286,7 +286,7 @@ class ContainerMover:
         blob = self._client.get_blob_client(parse(claimed.uri).path)
         try:
             blob.delete_blob(etag=f'"{claimed.etag}"', match_condition=MatchConditions.IfNotModified)
-        except FAILURES as error:
+        except failures() as error:
             if status_of(error) not in (404, 412):
                 raise self._failed(error) from None
 
@@ -294,7 +294,7 @@ class ContainerMover:
         """See Mover."""
         try:
             self._client.get_blob_client(self._store.place.below(path).path).delete_blob()
-        except FAILURES as error:
+        except failures() as error:
             if status_of(error) != 404:
                 raise self._failed(error) from None
 

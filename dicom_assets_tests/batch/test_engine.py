@@ -5,6 +5,7 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 import time
 from dataclasses import dataclass, field
 
@@ -12,6 +13,8 @@ import psutil
 import pytest
 
 from dicom_assets.batch.engine import EngineFailed, InlineEngine, ProcessEngine, _Supervisor
+from dicom_assets.batch.nursery import IS_POSSIBLE
+from dicom_assets.batch.readers import Readers
 from dicom_assets.batch.worker import Preparing, prepare
 from dicom_assets.settings import ReadingLimits
 
@@ -46,6 +49,8 @@ def read(chunk, beat):
                     pass
             case "sleep":
                 time.sleep(60)
+            case "wait":
+                time.sleep(1)
             case "grow":
                 held = []
                 while True:
@@ -186,18 +191,69 @@ def test_no_more_chunks_are_taken_than_may_be_on_the_way(engine):
     run.close()
 
 
+def below() -> set[int]:
+    """The processes below this one: those that read, and those that they were forked from."""
+    return {process.pid for process in psutil.Process().children(recursive=True)}
+
+
 def test_a_small_batch_starts_a_single_process():
+    before = below()
     with ProcessEngine(limits(workers=4)) as engine:
         assert len(outcomes(engine, [chunk(0)])) == 4
-        assert len(psutil.Process().children()) <= 2 + 1  # the fixture's two may be there
+        assert len(below() - before) <= 2  # one that reads, and its origin
 
 
 def test_closing_leaves_no_process_behind():
-    before = {p.pid for p in psutil.Process().children()}
+    before = below()
     with ProcessEngine(limits()) as engine:
         outcomes(engine, [chunk(i) for i in range(8)])
-        assert {p.pid for p in psutil.Process().children()} - before
-    assert not {p.pid for p in psutil.Process().children()} - before
+        assert below() - before
+    assert not below() - before
+
+
+def test_closing_while_processes_have_hardly_begun_leaves_none_behind():
+    before = below()
+    for seconds in (0, 0.02, 0.1, 0.3):
+        readers = Readers(limits())
+        with readers:
+            time.sleep(seconds)
+            readers.rest()
+        assert not below() - before
+
+
+def test_processes_that_rest_are_gone_and_the_next_run_starts_others():
+    before = below()
+    with ProcessEngine(limits()) as engine:
+        outcomes(engine, [chunk(0), chunk(1)])
+        engine.rest()
+        deadline = time.monotonic() + 5
+        while below() - before and time.monotonic() < deadline:
+            time.sleep(0.02)
+        assert not below() - before
+        assert len(outcomes(engine, [chunk(2)])) == 4
+
+
+def test_a_lost_process_is_replaced_by_one_that_has_imported_everything():
+    with ProcessEngine(limits(workers=1)) as engine:
+        list(engine.run(prepare, [Preparing("dicom_assets.batch.judge")]))
+        found = outcomes(engine, [chunk(0, o0="exit", o1="exit", o2="exit")])
+        assert list(found.values()) == ["PARSER_CRASH"] * 3 + ["read"]
+        if IS_POSSIBLE:
+            assert list(engine.run(heavy_modules, [chunk(1)])) == [["pyarrow", "pydicom"]]
+
+
+@pytest.mark.skipif(not IS_POSSIBLE, reason="processes are forked on Linux alone")
+def test_the_end_of_what_processes_are_forked_from_is_blamed_on_no_object():
+    before = below()
+    with ProcessEngine(limits(object_seconds=20)) as engine:
+        outcomes(engine, [chunk(0), chunk(1)])
+        (origin,) = {process.pid for process in psutil.Process().children()} - before
+        run = engine.run(read, [chunk(2, o1="wait"), chunk(3, o1="wait")])
+        threading.Timer(0.5, os.kill, (origin, signal.SIGKILL)).start()
+        found = {name: outcome for result in run for name, outcome in result}
+    assert len(found) == 8
+    assert set(found.values()) == {"read"}
+    assert not below() - before
 
 
 PARENT = """
@@ -207,7 +263,7 @@ import psutil, threading, time
 engine = ProcessEngine(limits(object_seconds=60))
 def tell():
     time.sleep(1.5)
-    print(*[p.pid for p in psutil.Process().children()], flush=True)
+    print(*[p.pid for p in psutil.Process().children(recursive=True)], flush=True)
 threading.Thread(target=tell).start()
 list(engine.run(read, [chunk(0, o0="hang"), chunk(1, o0="sleep")]))
 """
@@ -216,7 +272,7 @@ list(engine.run(read, [chunk(0, o0="hang"), chunk(1, o0="sleep")]))
 def test_processes_end_with_a_killed_parent_even_when_they_hang():
     parent = subprocess.Popen([sys.executable, "-c", PARENT], stdout=subprocess.PIPE, text=True)
     children = [int(pid) for pid in parent.stdout.readline().split()]
-    assert len(children) == 2
+    assert len(children) == (3 if IS_POSSIBLE else 2)  # those that read, and what they were forked from
     parent.send_signal(signal.SIGKILL)
     parent.wait()
     parent.stdout.close()
