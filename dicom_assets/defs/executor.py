@@ -1,7 +1,7 @@
 """Steps of a run side by side, in threads of one process: what Dagster's own executors do not offer.
 
-Belongs here: which step of a run is begun when. Does not belong here: what a step does, and what its events mean
-(Dagster's own functions are called for both).
+Belongs here: which step of a run is begun when, and running a job that way in this process. Does not belong here: what
+a step does, and what its events mean (Dagster's own functions are called for both).
 
 Most of what a step of ours takes is spent in DuckDB, Arrow, delta-rs and the disk, which let other threads run
 meanwhile; a process for each step, as Dagster's multiprocess executor starts them, would take a second before it
@@ -9,15 +9,15 @@ begins. A step beside which no other one can run is run by the thread that runs 
 process, so that a long reading can be interrupted.
 """
 
-from __future__ import annotations
-
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from queue import SimpleQueue
+from typing import Any
 
 import dagster as dg
+from dagster._core.definitions.job_base import InMemoryJob
 from dagster._core.errors import raise_execution_interrupts
 from dagster._core.events import DagsterEvent, EngineEventData
 from dagster._core.execution.api import ExecuteRunWithPlanIterable
@@ -27,6 +27,7 @@ from dagster._core.execution.context.system import (
     StepExecutionContext,
 )
 from dagster._core.execution.context_creation_job import PlanExecutionContextManager
+from dagster._core.execution.execute_in_process import core_execute_in_process, merge_run_tags
 from dagster._core.execution.plan.active import ActiveExecution
 from dagster._core.execution.plan.execute_plan import dagster_event_sequence_for_step
 from dagster._core.execution.plan.instance_concurrency_context import InstanceConcurrencyContext
@@ -74,7 +75,7 @@ class SideBySide(Executor):
 
 
 def _steps(job_context: PlanExecutionContext, execution_plan: ExecutionPlan) -> Iterator[DagsterEvent]:
-    """The events of all steps of a plan."""
+    """The events of all steps of a plan. Steps that are at work when it is broken off come to their end."""
     context, plan = job_context, execution_plan
     said: SimpleQueue[DagsterEvent | _Ended] = SimpleQueue()
 
@@ -113,17 +114,20 @@ def _steps(job_context: PlanExecutionContext, execution_plan: ExecutionPlan) -> 
             if not running:
                 active.sleep_til_ready()
                 continue
-            with raise_execution_interrupts():
-                event = said.get()
-            if isinstance(event, _Ended):
-                running -= 1
-                if event.error is not None:
-                    raise event.error
-                active.verify_complete(context, event.step)
-                yield from active.plan_events_iterator(context)
-            else:
+            # A step that is to be tried again is ready before its thread has ended, so ends alone let others begin.
+            while not isinstance(event := _next(said), _Ended):
                 yield event
                 active.handle_event(event)
+            running -= 1
+            if event.error is not None:
+                raise event.error
+            active.verify_complete(context, event.step)
+            yield from active.plan_events_iterator(context)
+
+
+def _next(said: SimpleQueue[DagsterEvent | _Ended]) -> DagsterEvent | _Ended:
+    with raise_execution_interrupts():
+        return said.get()
 
 
 def _alone(step: StepExecutionContext, active: ActiveExecution) -> Iterator[DagsterEvent]:
@@ -136,3 +140,21 @@ def _alone(step: StepExecutionContext, active: ActiveExecution) -> Iterator[Dags
 def side_by_side(_: dg.InitExecutorContext) -> Executor:
     """Steps that do not wait for each other at the same time, in one process."""
     return SideBySide()
+
+
+def execute_here(
+    job: dg.JobDefinition, instance: dg.DagsterInstance, partition_key: str, run_id: str, run_config: Mapping[str, Any]
+) -> dg.ExecuteInProcessResult:
+    """Runs a partition of a job in this process, by the job's own executor, and raises nothing that a step raised.
+
+    `JobDefinition.execute_in_process` does the same with Dagster's executor in place of the job's.
+    """
+    return core_execute_in_process(
+        job=InMemoryJob(job),
+        instance=instance,
+        run_config=run_config,
+        run_tags=merge_run_tags(job, partition_key, None, (), instance, run_config),
+        run_id=run_id,
+        output_capturing_enabled=False,
+        raise_on_error=False,
+    )

@@ -13,8 +13,6 @@ from functools import cached_property
 from itertools import zip_longest
 
 import dagster as dg
-from dagster._core.definitions.job_base import InMemoryJob
-from dagster._core.execution.execute_in_process import core_execute_in_process, merge_run_tags
 from dagster._core.storage.tags import PARTITION_NAME_TAG
 
 from dicom_assets.batch.beginning import Beginning
@@ -22,6 +20,7 @@ from dicom_assets.batch.books import Books, Status, books_of
 from dicom_assets.batch.read import Progress
 from dicom_assets.batch.readers import Readers
 from dicom_assets.batch.work import BatchBusy
+from dicom_assets.defs.executor import execute_here
 from dicom_assets.defs.graph import build_defs
 from dicom_assets.defs.jobs import register
 from dicom_assets.defs.sensors import mark
@@ -122,15 +121,7 @@ class _Runs:
             if following is not None:
                 self.beginning.read_ahead(following)
             self.beginning.say(f"Batch {batch}: running")
-            result = core_execute_in_process(
-                run_config=_QUIET,
-                job=InMemoryJob(self.job),
-                instance=self.instance,
-                output_capturing_enabled=False,
-                raise_on_error=False,
-                run_tags=merge_run_tags(self.job, batch, None, (), self.instance, _QUIET),
-                run_id=self.beginning.run_id(batch),
-            )
+            result = execute_here(self.job, self.instance, batch, self.beginning.run_id(batch), _QUIET)
             if not result.success:
                 mark(work, batch, result.run_id, _reason(result))
             books = books_of(work.lake, batch)
