@@ -184,8 +184,11 @@ class Work:
     def organize_left(self) -> list[str]:
         """Finishes the moving of closed batches that was broken off; which. Raises LakeError, SourceUnavailable."""
         done: list[str] = []
+        left = unfinished(self.lake.files)
+        if not left:
+            return done
         closed = {row.batch_id for row in books.all_books(self.lake) if row.status == Status.CLOSED}
-        for batch_id in unfinished(self.lake.files):
+        for batch_id in left:
             if batch_id in closed:
                 with Work(self.settings) as other:
                     try:

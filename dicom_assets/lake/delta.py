@@ -9,6 +9,7 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from datetime import datetime
 from functools import cached_property
@@ -34,6 +35,8 @@ COMMIT_TRIES = 8
 LOCK_SECONDS = 600.0
 KEPT_SECONDS = 300.0
 """How long a table on an object store stays open: the token that it was opened with ages."""
+_AT_ONCE = 8
+"""Tables that are made or opened side by side: each waits for the storage several times."""
 _BLOOM = ("SOPInstanceUID", "SeriesInstanceUID", "StudyInstanceUID")
 
 
@@ -180,15 +183,21 @@ class Lake:
             rewrite.replace_keys(self, name, values, rows)
 
     def _make_tables(self) -> None:
-        for table in TABLES.values():
-            try:
-                found = self._current(table.name)
-            except TableNotFoundError:
-                self._make(table)
-            except (DeltaError, OSError) as error:
-                raise LakeError(self._why(table.name, error)) from None
-            else:
-                self._compare(table, found)
+        with ThreadPoolExecutor(_AT_ONCE) as pool:
+            found = list(pool.map(self._made, TABLES.values()))
+        self._here.tables.update({name: (table, time.monotonic()) for name, table in found if table is not None})
+
+    def _made(self, table: Table) -> tuple[str, DeltaTable | None]:
+        """A table that is there and as registered; None for one that had to be made, which is opened when it is used."""
+        try:
+            found = self._opened(table.name)
+        except TableNotFoundError:
+            self._make(table)
+            return table.name, None
+        except (DeltaError, OSError) as error:
+            raise LakeError(self._why(table.name, error)) from None
+        self._compare(table, found)
+        return table.name, found
 
     def _make(self, table: Table) -> None:
         try:
