@@ -188,7 +188,7 @@ class Lake:
         self._here.tables.update({name: (table, time.monotonic()) for name, table in found if table is not None})
 
     def _made(self, table: Table) -> tuple[str, DeltaTable | None]:
-        """A table that is there and as registered; None for one that had to be made, which is opened when it is used."""
+        """A table that is there and as registered; None for one that had to be made and is not open yet."""
         try:
             found = self._opened(table.name)
         except TableNotFoundError:
