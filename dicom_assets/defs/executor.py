@@ -10,10 +10,12 @@ process, so that a long reading can be interrupted.
 """
 
 import os
+import sys
 from collections.abc import Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
 from dataclasses import dataclass
-from queue import SimpleQueue
+from queue import Empty, SimpleQueue
 from typing import Any
 
 import dagster as dg
@@ -21,6 +23,7 @@ from dagster._core.definitions.job_base import InMemoryJob
 from dagster._core.errors import raise_execution_interrupts
 from dagster._core.events import DagsterEvent, EngineEventData
 from dagster._core.execution.api import ExecuteRunWithPlanIterable
+from dagster._core.execution.compute_logs import create_compute_log_file_key
 from dagster._core.execution.context.system import (
     PlanExecutionContext,
     PlanOrchestrationContext,
@@ -34,6 +37,7 @@ from dagster._core.execution.plan.instance_concurrency_context import InstanceCo
 from dagster._core.execution.plan.plan import ExecutionPlan
 from dagster._core.execution.retries import RetryMode
 from dagster._core.executor.base import Executor
+from dagster._utils.error import serializable_error_info_from_exc_info
 
 STEPS_AT_ONCE = 2
 """How many steps of a run are at work at most: what they have in memory adds up."""
@@ -97,7 +101,9 @@ def _steps(job_context: PlanExecutionContext, execution_plan: ExecutionPlan) -> 
             step_dependency_config=context.step_dependency_config,
         ) as active,
         ThreadPoolExecutor(STEPS_AT_ONCE, thread_name_prefix="step") as pool,
+        ExitStack() as captured,
     ):
+        yield from _captured(context, plan, captured)
         running = 0
         while running or not active.is_complete:
             ready = active.get_steps_to_execute()
@@ -115,9 +121,12 @@ def _steps(job_context: PlanExecutionContext, execution_plan: ExecutionPlan) -> 
                 active.sleep_til_ready()
                 continue
             # A step that is to be tried again is ready before its thread has ended, so ends alone let others begin.
-            while not isinstance(event := _next(said), _Ended):
+            until_retry: float = active.sleep_interval()  # type: ignore[no-untyped-call]
+            while isinstance(event := _next(said, until_retry), DagsterEvent):
                 yield event
                 active.handle_event(event)
+            if event is None:
+                continue
             running -= 1
             if event.error is not None:
                 raise event.error
@@ -125,9 +134,27 @@ def _steps(job_context: PlanExecutionContext, execution_plan: ExecutionPlan) -> 
             yield from active.plan_events_iterator(context)
 
 
-def _next(said: SimpleQueue[DagsterEvent | _Ended]) -> DagsterEvent | _Ended:
-    with raise_execution_interrupts():
-        return said.get()
+def _captured(context: PlanExecutionContext, plan: ExecutionPlan, captured: ExitStack) -> Iterator[DagsterEvent]:
+    """Begins to keep what the process prints, for Dagster to show, until `captured` ends."""
+    logs = context.instance.compute_log_manager
+    key = logs.build_log_key_for_run(context.run_id, create_compute_log_file_key())  # type: ignore[no-untyped-call]
+    try:
+        kept = captured.enter_context(logs.capture_logs(key))
+        yield DagsterEvent.capture_logs(context, plan.step_keys_to_execute, key, kept)
+    except Exception:  # noqa: BLE001 - a run that cannot keep what is printed says so and goes on, as Dagster's do
+        error = serializable_error_info_from_exc_info(sys.exc_info())
+        yield DagsterEvent.engine_event(
+            context, "What is printed cannot be kept", event_specific_data=EngineEventData(error=error)
+        )
+
+
+def _next(said: SimpleQueue[DagsterEvent | _Ended], seconds: float) -> DagsterEvent | _Ended | None:
+    """What a thread says next; None when so many seconds have passed, after which a step is to be tried again."""
+    try:
+        with raise_execution_interrupts():
+            return said.get(timeout=max(seconds, 0.01) if seconds else None)
+    except Empty:
+        return None
 
 
 def _alone(step: StepExecutionContext, active: ActiveExecution) -> Iterator[DagsterEvent]:

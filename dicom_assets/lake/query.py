@@ -168,8 +168,7 @@ def connect(
         if reuse and scope is not None and [*scope] == [TABLES[name].replaced_by]:
             kept = recent.rows_of(lake.uri, name, members.homes(lake, name, lake.extents(name), scope))
             if kept is not None:
-                connection.register(f"recent_{name}", kept)
-                connection.execute(f'CREATE TEMP VIEW "{name}" AS FROM recent_{name}')
+                connection.register(name, kept)
                 continue
         try:
             source = scan(lake, name, at, within=scope)

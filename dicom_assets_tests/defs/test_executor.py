@@ -112,6 +112,22 @@ def test_a_step_that_failed_for_a_reason_that_passes_is_tried_again(instance):
     assert steps(result, "STEP_SUCCESS") == {"a", "b", "c"}
 
 
+def test_a_step_is_tried_again_while_another_is_at_work(instance):
+    tries, again = [], threading.Event()
+
+    def fails_once():
+        tries.append(1)
+        if len(tries) == 1:
+            raise dg.Failure("for now")
+        again.set()
+
+    def waits():
+        assert again.wait(SECONDS)
+
+    policy = dg.RetryPolicy(max_retries=1, delay=0.1)
+    assert run(instance, asset("a", fails_once, retry_policy=policy), asset("b", waits)).success
+
+
 def test_a_blocking_check_that_fails_keeps_back_what_comes_behind_it(instance):
     @dg.asset_check(asset="a", blocking=True)
     def holds():
