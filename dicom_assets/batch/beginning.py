@@ -137,12 +137,6 @@ class Beginning:
         except (BatchBusy, SettingsError):
             return
 
-    def rest_after(self, batch_id: str) -> None:
-        """Ends the reading processes once the last batch is read: that takes a tenth of a second."""
-        ahead = self.work.ahead(batch_id)
-        if ahead is not None:
-            ahead.outcomes.add_done_callback(lambda _: self.readers.rest())
-
     def run_id(self, batch_id: str) -> str:
         """The id that the next run of a batch has."""
         return self.runs.setdefault(batch_id, str(uuid.uuid4()))

@@ -174,7 +174,6 @@ class ProcessEngine:
         self._inbox: queue.SimpleQueue[_Job | None] = queue.SimpleQueue()
         self._outbox: queue.SimpleQueue[_Job | EngineFailed] = queue.SimpleQueue()
         self._thread: threading.Thread | None = None
-        self._resting: threading.Thread | None = None
         self._wake_read, self._wake_write = os.pipe()
         os.set_blocking(self._wake_read, False)
         self._next = 0
@@ -189,23 +188,16 @@ class ProcessEngine:
 
     def close(self) -> None:
         """Ends all processes. The engine may be used again afterwards."""
-        self.rest()
-        if self._resting is not None:
-            self._resting.join()
-            self._resting = None
-
-    def rest(self) -> None:
-        """Begins to end all processes, when no run is under way; the next one starts them anew."""
         if self._thread is not None:
             self._inbox.put(None)
             os.write(self._wake_write, b"x")
-            self._thread, self._resting = None, self._thread
+            self._thread.join()
+            self._thread = None
             self._inbox, self._outbox = queue.SimpleQueue(), queue.SimpleQueue()
 
     def run(self, function: Callable[[Any, Beat], Result], chunks: Iterable[Any]) -> Generator[Result]:
         """What the function returns for each chunk, in order; see ReadingEngine. One run at a time."""
         if self._thread is None:
-            self.close()  # what rests has ended before anything new begins
             self._thread = threading.Thread(
                 target=self._serve, args=(self._inbox, self._outbox), name="reading-engine", daemon=True
             )

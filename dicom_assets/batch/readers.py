@@ -47,14 +47,6 @@ class Readers:
         with self._one_at_a_time:
             yield from self._engine.run(function, chunks)
 
-    def rest(self) -> None:
-        """Lets go of the processes, unless they read, without waiting; the next run starts them anew."""
-        if self._one_at_a_time.acquire(blocking=False):
-            try:
-                self._engine.rest()
-            finally:
-                self._one_at_a_time.release()
-
     def __enter__(self) -> Self:
         """Starts the processes."""
         self.start()

@@ -70,8 +70,6 @@ def go_on(beginning: Beginning, instance: dg.DagsterInstance) -> Ended:
     while True:
         found = beginning.next_round(tuple(done))
         register(instance, list(found.batches))
-        if found.batches and not any(one.more or one.waiting for one in found.claimed):
-            beginning.rest_after(found.batches[-1])
         for batch, following in zip_longest(found.batches, found.batches[1:]):
             done[batch] = runs.run(batch, following)
         if found.unavailable is not None:

@@ -52,7 +52,10 @@ _READ_AGAIN = ("instance", "series", "study")
 """Tables whose rows the next steps of a batch are made from."""
 
 _AT_ONCE = 2
-"""Files that are rewritten side by side."""
+"""Files that are rewritten side by side, which takes 45 MB for instance."""
+
+_MANY = 5
+"""So many files are worth that; fewer are rewritten one after the other."""
 
 ROW_GROUP = 10_000
 """Rows of a row group: a header of 10 KB in each keeps it at 100 MB in memory."""
@@ -119,7 +122,7 @@ def replace_keys(lake: Lake, name: str, keys: Sequence[str], rows: pa.Table) -> 
                 held = ordered(name, held)
             return put_files(lake, name, _spliced(held, own, order, places))
 
-        with ThreadPoolExecutor(_AT_ONCE) as pool:
+        with ThreadPoolExecutor(_AT_ONCE if len(holding) >= _MANY else 1) as pool:
             adds = [add for some in pool.map(rewritten, holding.tolist()) for add in some]
         return holding, adds + put_files(lake, name, rows.filter(pc.equal(homed, -1)))
 

@@ -214,23 +214,9 @@ def test_closing_leaves_no_process_behind():
 def test_closing_while_processes_have_hardly_begun_leaves_none_behind():
     before = below()
     for seconds in (0, 0.02, 0.1, 0.3):
-        readers = Readers(limits())
-        with readers:
+        with Readers(limits()):
             time.sleep(seconds)
-            readers.rest()
         assert not below() - before
-
-
-def test_processes_that_rest_are_gone_and_the_next_run_starts_others():
-    before = below()
-    with ProcessEngine(limits()) as engine:
-        outcomes(engine, [chunk(0), chunk(1)])
-        engine.rest()
-        deadline = time.monotonic() + 5
-        while below() - before and time.monotonic() < deadline:
-            time.sleep(0.02)
-        assert not below() - before
-        assert len(outcomes(engine, [chunk(2)])) == 4
 
 
 def test_a_lost_process_is_replaced_by_one_that_has_imported_everything():
