@@ -122,8 +122,6 @@ def _shared() -> duckdb.DuckDBPyConnection:
     """The process's one database in memory: a cursor on it costs far less than a database of its own."""
     connection = duckdb.connect()
     connection.execute("SET GLOBAL TimeZone = 'UTC'")
-    # A file never changes, and footers of 150 columns take longer to read than the rows of a batch.
-    connection.execute("SET GLOBAL parquet_metadata_cache = true")
     connection.execute("SET GLOBAL allocator_background_threads = true")  # they give back what a query has freed
     atexit.register(_shared.cache_clear)  # DuckDB complains on stderr of what is left when the interpreter ends
     return connection
