@@ -155,9 +155,8 @@ class _Process:
         if isinstance(self.origin, subprocess.Popen):
             self.origin.kill()
             self.origin.wait()
-        elif (
-            self.pid and self.origin.is_alive
-        ):  # it is kept in mind until the nursery hears of it, so the id is its own
+        elif self.pid and self.origin.is_alive:
+            # Even when it has ended by itself nobody else has its id before the nursery is told.
             os.kill(self.pid, signal.SIGKILL)
             self.origin.ended(self.pid)
         for descriptor in (self.requests, self.results, self.lifeline):
