@@ -52,10 +52,10 @@ _READ_AGAIN = ("instance", "series", "study")
 """Tables whose rows the next steps of a batch are made from."""
 
 _AT_ONCE = 2
-"""Files that are rewritten side by side, which takes 45 MB for instance."""
+"""Files that are rewritten side by side."""
 
-_MANY = 5
-"""So many files are worth that; fewer are rewritten one after the other."""
+_MANY = {"instance": 5}
+"""Two files of instance at once take 45 MB more than one, so fewer files than this are rewritten one by one."""
 
 ROW_GROUP = 10_000
 """Rows of a row group: a header of 10 KB in each keeps it at 100 MB in memory."""
@@ -122,7 +122,7 @@ def replace_keys(lake: Lake, name: str, keys: Sequence[str], rows: pa.Table) -> 
                 held = ordered(name, held)
             return put_files(lake, name, _spliced(held, own, order, places))
 
-        with ThreadPoolExecutor(_AT_ONCE if len(holding) >= _MANY else 1) as pool:
+        with ThreadPoolExecutor(_AT_ONCE if len(holding) >= _MANY.get(name, 0) else 1) as pool:
             adds = [add for some in pool.map(rewritten, holding.tolist()) for add in some]
         return holding, adds + put_files(lake, name, rows.filter(pc.equal(homed, -1)))
 
