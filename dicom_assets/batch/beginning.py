@@ -17,9 +17,8 @@ from types import TracebackType
 from typing import Self
 
 from dicom_assets.batch.claiming import claim_everywhere
-from dicom_assets.batch.engine import cluster_address
+from dicom_assets.batch.engine import ReadingEngine, cluster_address
 from dicom_assets.batch.read import Progress
-from dicom_assets.batch.readers import Readers
 from dicom_assets.batch.work import BatchBusy, Work
 from dicom_assets.lake.files import LakeError
 from dicom_assets.lake.locks import LockBusy
@@ -46,12 +45,12 @@ class Round:
 class Beginning:
     """An ingest that has begun; a context manager that ends everything it started.
 
-    readers: read, and outlive it. say: called with a sentence about what happens. progress: called while a batch is
+    engine: reads, and outlives it. say: called with a sentence about what happens. progress: called while a batch is
     read.
     """
 
     settings: Settings
-    readers: Readers
+    engine: ReadingEngine
     say: Say = lambda _: None
     progress: Callable[[Progress], None] = lambda _: None
     runs: dict[str, str] = field(default_factory=dict)
@@ -62,7 +61,7 @@ class Beginning:
 
     def __enter__(self) -> Self:
         """Starts the first round, without waiting for it."""
-        self.work = self._held.enter_context(Work(self.settings, self.progress, self.readers))
+        self.work = self._held.enter_context(Work(self.settings, self.progress, self.engine))
         thread = self._held.enter_context(ThreadPoolExecutor(1, thread_name_prefix="first-round"))
         self._first: Future[Round] | None = thread.submit(self._begin)
         return self

@@ -36,9 +36,8 @@ class Readers:
             self._starting.start()
 
     def _start(self) -> None:
-        with self._one_at_a_time:
-            for _ in self._engine.run(prepare, [Preparing(READER)] * self._count):
-                pass
+        for _ in self._engine.run(prepare, [Preparing(READER)] * self._count):
+            pass
 
     def run(self, function: Callable[[Any, Beat], Result], chunks: Iterable[Any]) -> Generator[Result]:
         """See ReadingEngine. Whoever comes while another run lasts waits for its end."""
