@@ -63,3 +63,12 @@ def test_cycles_are_looked_for_again_after_imports_even_when_one_fails():
 def test_leaving_prints_what_was_said_and_keeps_the_status(status: int):
     done = python(f"from dicom_assets.startup import leave\nprint('said', end='')\nleave({status})")
     assert (done.returncode, done.stdout) == (status, "said")
+
+
+def test_an_ingest_from_a_folder_imports_neither_the_azure_sdk_nor_fsspec():
+    done = python(
+        "import sys\n"
+        "import dicom_assets.batch.beginning, dicom_assets.defs.runner\n"
+        "assert not {'azure.core', 'fsspec'} & set(sys.modules)\n"
+    )
+    assert done.returncode == 0, done.stderr

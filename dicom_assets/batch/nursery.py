@@ -5,7 +5,7 @@ ended (`engine`).
 
 It is started fresh (fork and exec) and has a single thread, so what it forks is sound: libraries with threads do not
 survive a fork, and the process that runs batches has dozens. A reading process that replaces a lost one is there in
-milliseconds instead of half a second. Linux alone: elsewhere system libraries forbid a fork without exec.
+6 ms instead of 0.3 s. Linux alone: elsewhere system libraries forbid a fork without exec.
 
 Messages are JSON objects, one a packet: `{"module", "memory"}` with the descriptors of `worker.main` asks for a
 process, `{"ended"}` says that a process was killed, whose id may be used again from then on.

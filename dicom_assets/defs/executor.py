@@ -4,9 +4,9 @@ Belongs here: which step of a run is begun when, and running a job that way in t
 a step does, and what its events mean (Dagster's own functions are called for both).
 
 Most of what a step of ours takes is spent in DuckDB, Arrow, delta-rs and the disk, which let other threads run
-meanwhile; a process for each step, as Dagster's multiprocess executor starts them, would take a second before it
-begins. A step beside which no other one can run is run by the thread that runs everything, as Dagster does it in
-process, so that a long reading can be interrupted.
+meanwhile; a process for each step, as Dagster's multiprocess executor starts them, would import everything anew. A step
+beside which no other one can run is run by the thread that runs everything, as Dagster does it in process, so that a
+long reading can be interrupted.
 """
 
 import os
@@ -32,12 +32,15 @@ from dagster._core.execution.context.system import (
 from dagster._core.execution.context_creation_job import PlanExecutionContextManager
 from dagster._core.execution.execute_in_process import core_execute_in_process, merge_run_tags
 from dagster._core.execution.plan.active import ActiveExecution
-from dagster._core.execution.plan.execute_plan import dagster_event_sequence_for_step
+from dagster._core.execution.plan.execute_plan import (
+    _handle_compute_log_setup_error,
+    _handle_compute_log_teardown_error,
+    dagster_event_sequence_for_step,
+)
 from dagster._core.execution.plan.instance_concurrency_context import InstanceConcurrencyContext
 from dagster._core.execution.plan.plan import ExecutionPlan
 from dagster._core.execution.retries import RetryMode
 from dagster._core.executor.base import Executor
-from dagster._utils.error import serializable_error_info_from_exc_info
 
 STEPS_AT_ONCE = 2
 """How many steps of a run are at work at most: what they have in memory adds up."""
@@ -132,6 +135,7 @@ def _steps(job_context: PlanExecutionContext, execution_plan: ExecutionPlan) -> 
                 raise event.error
             active.verify_complete(context, event.step)
             yield from active.plan_events_iterator(context)
+        yield from _released(context, captured)
 
 
 def _captured(context: PlanExecutionContext, plan: ExecutionPlan, captured: ExitStack) -> Iterator[DagsterEvent]:
@@ -140,12 +144,18 @@ def _captured(context: PlanExecutionContext, plan: ExecutionPlan, captured: Exit
     key = logs.build_log_key_for_run(context.run_id, create_compute_log_file_key())  # type: ignore[no-untyped-call]
     try:
         kept = captured.enter_context(logs.capture_logs(key))
+    except Exception:  # noqa: BLE001 - Dagster's own handling: the run says so and goes on
+        yield from _handle_compute_log_setup_error(context, sys.exc_info())
+    else:
         yield DagsterEvent.capture_logs(context, plan.step_keys_to_execute, key, kept)
-    except Exception:  # noqa: BLE001 - a run that cannot keep what is printed says so and goes on, as Dagster's do
-        error = serializable_error_info_from_exc_info(sys.exc_info())
-        yield DagsterEvent.engine_event(
-            context, "What is printed cannot be kept", event_specific_data=EngineEventData(error=error)
-        )
+
+
+def _released(context: PlanExecutionContext, captured: ExitStack) -> Iterator[DagsterEvent]:
+    """Ends keeping what is printed: a store that refuses it is no reason for a batch to fail."""
+    try:
+        captured.close()
+    except Exception:  # noqa: BLE001 - as above
+        yield from _handle_compute_log_teardown_error(context, sys.exc_info())
 
 
 def _next(said: SimpleQueue[DagsterEvent | _Ended], seconds: float) -> DagsterEvent | _Ended | None:

@@ -131,7 +131,7 @@ def _keep_engines() -> None:
 
 
 def _keep_migrations() -> None:
-    """Lets Alembic read Dagster's migrations once: 88 files, for each of the five databases of a new project."""
+    """Lets Alembic read Dagster's migrations, 88 files, once instead of for each database."""
     read = ScriptDirectory.from_config
     if getattr(read, "keeps_migrations", False):
         return

@@ -22,7 +22,6 @@ from typing import TYPE_CHECKING, Any
 import obstore
 import pyarrow as pa
 import pyarrow.compute as pc
-from azure.core import MatchConditions
 from obstore.exceptions import InvalidPathError
 
 from dicom_assets.lake.azure import (
@@ -306,6 +305,8 @@ class AzureObject:
     def _fetch(self, start: int, end: int) -> bytes:
         try:
             if _ODD(self._path):
+                from azure.core import MatchConditions  # here alone: a lake in a folder does without
+
                 stream = self._container.client.download_blob(
                     self._path,
                     offset=start,

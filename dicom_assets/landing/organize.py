@@ -20,8 +20,6 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Protocol
 
-from azure.core import MatchConditions
-
 from dicom_assets.dicom.source import ByteSource
 from dicom_assets.lake.azure import credential, failures, parse, reason, status_of
 from dicom_assets.landing.azure import AzureContainer
@@ -224,6 +222,8 @@ class ContainerMover:
 
     def copy(self, claimed: ObjectRef, path: str) -> Placed | None:
         """See Mover."""
+        from azure.core import MatchConditions  # here and below alone: a folder does without
+
         place = self._store.place.below(path)
         new = self._client.get_blob_client(place.path)
         old = self._client.get_blob_client(parse(claimed.uri).path)
@@ -283,6 +283,8 @@ class ContainerMover:
 
     def remove(self, claimed: ObjectRef) -> None:
         """See Mover."""
+        from azure.core import MatchConditions
+
         blob = self._client.get_blob_client(parse(claimed.uri).path)
         try:
             blob.delete_blob(etag=f'"{claimed.etag}"', match_condition=MatchConditions.IfNotModified)

@@ -4,6 +4,7 @@ import os
 import signal
 import threading
 import uuid
+from contextlib import contextmanager
 
 import dagster as dg
 import pytest
@@ -158,3 +159,18 @@ def test_an_interrupt_breaks_the_run_off_after_the_steps_that_are_at_work(instan
 
 def test_batches_are_run_this_way_whoever_starts_them():
     assert build_defs().resolve_job_def("ingest_batch").executor_def is side_by_side
+
+
+@pytest.mark.parametrize("broken", ["beginning", "end"])
+def test_what_is_printed_cannot_be_kept_and_the_run_goes_on(instance, monkeypatch, broken):
+    @contextmanager
+    def capture(key):
+        if broken == "beginning":
+            raise OSError("no room")
+        yield dg._core.storage.compute_log_manager.CapturedLogContext(key)
+        raise OSError("no room")
+
+    monkeypatch.setattr(instance.compute_log_manager, "capture_logs", capture)
+    result = run(instance, asset("a", nothing), asset("b", nothing, ["a"]))
+    assert result.success
+    assert steps(result, "STEP_SUCCESS") == {"a", "b"}
