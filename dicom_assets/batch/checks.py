@@ -392,7 +392,7 @@ def keys_are_unique(table: Table, context: CheckContext) -> CheckResult:
 
 def schema_is_registered(table: Table, context: CheckContext) -> CheckResult:
     """The table's columns and types are those of the registry."""
-    differing = schema_differences(table, pa.schema(context.lake.table(table.name).schema().to_arrow()))
+    differing = schema_differences(table, context.lake.schema(table.name))
     return CheckResult(not differing, 0, len(differing), differing)
 
 

@@ -6,9 +6,11 @@ without batch_id where a part says so. Does not belong here: what the rows mean.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager, nullcontext
+from dataclasses import dataclass, field
 from enum import StrEnum
+from threading import Lock
 
 import pyarrow as pa
 
@@ -22,6 +24,8 @@ from dicom_assets.lake.registry import (
 )
 
 FOLDER = "_staging"
+KEPT_BYTES = 32 << 20
+"""What is kept of a batch's staged files on an object store; what comes after that is fetched when it is read."""
 
 
 class Part(StrEnum):
@@ -77,12 +81,52 @@ class StagingMissing(LakeError):
     """An asset was run alone, and what it needs is not staged any more."""
 
 
+@dataclass
+class Kept:
+    """What the one process that holds a batch knows of its staged files: nobody else writes or deletes them meanwhile.
+
+    names: the files of a part; parts that are not in it have to be listed. data: files of a lake on an object store.
+    """
+
+    names: dict[Part, list[str]] = field(default_factory=dict)
+    data: dict[str, bytes] = field(default_factory=dict)
+    lock: Lock = field(default_factory=Lock)
+
+    @contextmanager
+    def writing(self, part: Part, name: str, data: bytes | None) -> Iterator[None]:
+        """Around the writing of a file; data: None for files that are quick to read."""
+        with self.lock:
+            before = self.names.pop(part, None)  # when it fails, the storage tells what is there
+            self.data.pop(name, None)
+            yield
+            if before is not None:
+                self.names[part] = sorted({*before, name})
+            if data is not None and sum(map(len, self.data.values())) + len(data) <= KEPT_BYTES:
+                self.data[name] = data
+
+    @contextmanager
+    def deleting(self, parts: Iterable[Part]) -> Iterator[None]:
+        """Around the deletion of parts."""
+        gone = set(parts)
+        with self.lock:
+            for part in gone:
+                self.names.pop(part, None)
+            self.data = {name: data for name, data in self.data.items() if _part(name) not in gone}
+            yield
+            self.names.update({part: [] for part in gone})
+
+
+def _part(name: str) -> str:
+    return name.rsplit("/", 2)[1]
+
+
 @dataclass(frozen=True)
 class Staging:
-    """The staged rows of one batch."""
+    """The staged rows of one batch. kept: for whoever holds the batch, which then asks the storage less often."""
 
     files: LakeFiles
     batch_id: str
+    kept: Kept | None = field(default=None, repr=False, compare=False)
 
     @property
     def folder(self) -> str:
@@ -99,12 +143,25 @@ class Staging:
 
     def put_bytes(self, part: Part, number: int, arrow: bytes) -> None:
         """Stages rows that are an Arrow file already."""
-        self.files.put(f"{self.folder}/{part}/{number:06d}.arrow", arrow)
+        name = f"{self.folder}/{part}/{number:06d}.arrow"
+        remote = self.files.local_root is None
+        with self.kept.writing(part, name, arrow if remote else None) if self.kept else nullcontext():
+            self.files.put(name, arrow)
+
+    def names(self, part: Part) -> list[str]:
+        """The staged files of a part, in their order."""
+        if self.kept is None:
+            return self.files.names(f"{self.folder}/{part}")
+        with self.kept.lock:
+            if part not in self.kept.names:
+                self.kept.names[part] = self.files.names(f"{self.folder}/{part}")
+            return self.kept.names[part]
 
     def batches(self, part: Part, columns: list[str] | None = None) -> Iterator[pa.RecordBatch]:
         """The staged rows of a part, `lake.files.ARROW_ROWS` in memory at a time."""
-        for name in self.files.names(f"{self.folder}/{part}"):
-            yield from self.files.arrow_batches(name, columns)
+        for name in self.names(part):
+            data = None if self.kept is None else self.kept.data.get(name)
+            yield from self.files.arrow_batches(name, columns, data)
 
     def read(self, part: Part, columns: list[str] | None = None) -> pa.Table:
         """All rows of a part; not for parts that hold headers."""
@@ -115,12 +172,11 @@ class Staging:
 
     def clear(self, *parts: Part) -> None:
         """Deletes parts, so that a rerun starts anew."""
-        for part in parts:
-            self.files.delete(f"{self.folder}/{part}")
+        self._delete([f"{self.folder}/{part}" for part in parts], parts)
 
     def require(self, part: Part) -> None:
         """Raises StagingMissing when nothing of a part is staged."""
-        if not self.files.names(f"{self.folder}/{part}"):
+        if not self.names(part):
             raise StagingMissing(
                 f"Batch {self.batch_id} has no staged {part}: its staging is gone since it closed. "
                 "Run the whole job: dagster job backfill -j ingest_batch --partitions "
@@ -129,7 +185,11 @@ class Staging:
 
     def remove(self) -> int:
         """Deletes the batch's staging; how many files there were."""
-        return self.files.delete(self.folder)
+        return self._delete([self.folder], Part)
+
+    def _delete(self, folders: Iterable[str], parts: Iterable[Part]) -> int:
+        with self.kept.deleting(parts) if self.kept else nullcontext():
+            return sum(map(self.files.delete, folders))
 
     def left(self) -> int:
         """How many staged files there are."""

@@ -448,7 +448,7 @@ def _made(lake: Lake, staging: Staging, settings: Settings) -> _Made:
     """
     sources = ("study", "series", "instance", "flat_metadata")
     maps = _maps(settings.omop)
-    versions = [lake.table(name).version() for name in sources]
+    versions = [lake.extents(name).version for name in sources]
     names = [source.name for source in settings.sources]
     origin = (staging.batch_id, touched_studies(staging)["study_key"].to_pylist(), versions, settings.omop, maps, names)
     last = _last_made.get(lake.uri)

@@ -26,7 +26,7 @@ from dicom_assets.batch.memory import give_back
 from dicom_assets.batch.organize import Organizing, unfinished
 from dicom_assets.batch.publish import publish_flat, publish_rows, write_flat
 from dicom_assets.batch.read import Progress, read_batch
-from dicom_assets.batch.staging import Part, Staging
+from dicom_assets.batch.staging import Kept, Part, Staging
 from dicom_assets.lake import locks, recent
 from dicom_assets.lake.delta import Lake
 from dicom_assets.lake.query import forget_answers
@@ -120,7 +120,7 @@ class Work:
                 raise BatchBusy(
                     f"Another process works on batch {batch_id}. Wait until it has ended, then run it again."
                 ) from None
-            self._batches[batch_id] = BatchWork(self, batch_id, manifest), lock
+            self._batches[batch_id] = BatchWork(self, manifest, Staging(self.lake.files, batch_id, Kept())), lock
         return self._batches[batch_id][0]
 
     def release(self, batch_id: str) -> None:
@@ -215,18 +215,18 @@ class BatchWork:
     """One batch that this process holds, and the steps that are more than one call."""
 
     work: Work
-    batch_id: str
     manifest: pa.Table
+    staging: Staging
+
+    @property
+    def batch_id(self) -> str:
+        """Its id."""
+        return self.staging.batch_id
 
     @property
     def lake(self) -> Lake:
         """The lake."""
         return self.work.lake
-
-    @property
-    def staging(self) -> Staging:
-        """The batch's staging."""
-        return self.work.staging(self.batch_id)
 
     @property
     def source(self) -> SourceSettings:

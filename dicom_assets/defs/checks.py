@@ -15,7 +15,7 @@ from dicom_assets.batch.standard_checks import STANDARD_RULES
 from dicom_assets.batch.work import Work
 from dicom_assets.defs.partitions import BATCH
 from dicom_assets.defs.resources import WorkParam
-from dicom_assets.defs.tables import clear_failures
+from dicom_assets.defs.tables import one_step
 from dicom_assets.settings import GateSettings
 
 
@@ -43,10 +43,11 @@ def _result(rule: NamedRule, result: CheckResult) -> dg.AssetCheckResult:
 
 def _evaluated(
     context: dg.AssetCheckExecutionContext, work: Work, rules: Iterable[NamedRule], limits: GateSettings
-) -> Iterator[dg.AssetCheckResult]:
+) -> list[dg.AssetCheckResult]:
     """The results of some rules of one table; the first blocking one that does not hold pauses the batch."""
+    results: list[dg.AssetCheckResult] = []
     stopped = False
-    with clear_failures():
+    with one_step(work):
         batch = work.batch(context.partition_key)
         seen = CheckContext(batch.lake, batch.staging, limits, work.settings.omop)
         for rule in rules:
@@ -55,7 +56,8 @@ def _evaluated(
                 words = result.explanation or f"{rule.description}: expected {result.expected}, actual {result.actual}"
                 batch.stop(Status.PAUSED, f"{rule.table}.{rule.name}: {words}", context.run.run_id)
                 stopped = True
-            yield _result(rule, result)
+            results.append(_result(rule, result))
+    return results
 
 
 def _checks_of(table: str, rules: Sequence[NamedRule]) -> dg.AssetChecksDefinition:

@@ -13,7 +13,7 @@ import pyarrow as pa
 
 from dicom_assets.batch.engine import EngineFailed
 from dicom_assets.batch.memory import give_back
-from dicom_assets.batch.work import BatchBusy
+from dicom_assets.batch.work import BatchBusy, Work
 from dicom_assets.defs.partitions import BATCH
 from dicom_assets.lake.codes import Outcome
 from dicom_assets.lake.delta import ForeignTable, Lake
@@ -117,6 +117,13 @@ def clear_failures() -> Iterator[None]:
         raise dg.Failure(str(error)) from None
     except (duckdb.Error, pa.ArrowException) as error:
         raise dg.Failure(f"The rows of the batch cannot be processed: {type(error).__name__}.") from None
+
+
+@contextmanager
+def one_step(work: Work) -> Iterator[None]:
+    """What a step of a batch does: with clear failures, and with one look at each table of the lake."""
+    with clear_failures(), work.lake.settled():
+        yield
 
 
 def outcome_counts(outcomes: Mapping[str, int]) -> dict[str, int]:

@@ -22,10 +22,11 @@ Within = Mapping[str, Iterable[str]]
 class Extents:
     """The files of one version of a table, in the order of the log.
 
-    paths: relative to the table. rows, bytes: int64 each. low, high: by column, the smallest and the largest value in
-    each file, None where the log does not tell.
+    version: its number. paths: relative to the table. rows, bytes: int64 each. low, high: by column, the smallest and
+    the largest value in each file, None where the log does not tell.
     """
 
+    version: int
     paths: npt.NDArray[np.object_]
     rows: npt.NDArray[np.int64]
     bytes: npt.NDArray[np.int64]
@@ -75,6 +76,7 @@ def extents(table: DeltaTable) -> Extents:
         if name.startswith("min.") and f"max.{name[4:]}" in names and _is_text(adds.schema.field(name).type)
     ]
     return Extents(
+        table.version(),
         objects("path"),
         numbers("num_records") if "num_records" in names else np.zeros(len(adds), dtype=np.int64),
         numbers("size_bytes"),

@@ -9,6 +9,7 @@ from __future__ import annotations
 import io
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO
 from urllib.parse import urlsplit
@@ -18,10 +19,20 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from obstore.exceptions import AlreadyExistsError, BaseError, NotFoundError
 
-from dicom_assets.lake.azure import SCHEMES, AddressError, Place, object_store, parse_folder, reason, status_of
+from dicom_assets.lake.azure import (
+    SCHEMES,
+    AddressError,
+    Place,
+    container_client,
+    object_store,
+    parse_folder,
+    reason,
+    status_of,
+)
 from dicom_assets.settings import UserError
 
 if TYPE_CHECKING:
+    from azure.storage.blob import ContainerClient
     from obstore.store import ObjectStore
 
 ROW_GROUP = 20_000
@@ -54,6 +65,13 @@ class LakeFiles:
     def local_root(self) -> Path | None:
         """The folder, when the lake is one on this machine."""
         return None if "://" in self.uri else Path(self.uri)
+
+    @cached_property
+    def container(self) -> ContainerClient:
+        """The Azure SDK's client of the container that the lake lies in, which keeps its connections."""
+        if self.place is None:
+            raise AssertionError("a lake in a folder has no container")
+        return container_client(self.place)
 
     def put(self, path: str, data: bytes, *, create: bool = False) -> bool:
         """Writes a file whole or not at all. With create, False when it exists already. Raises LakeError."""
@@ -140,14 +158,19 @@ class LakeFiles:
         # Not `pq.read_table`: it imports Arrow's data sets, 60 MB of memory that nothing else needs.
         return pq.ParquetFile(io.BytesIO(self.get(path)))
 
-    def arrow_batches(self, path: str, columns: Sequence[str] | None = None) -> Iterator[pa.RecordBatch]:
+    def arrow_batches(
+        self, path: str, columns: Sequence[str] | None = None, data: bytes | None = None
+    ) -> Iterator[pa.RecordBatch]:
         """The rows of an Arrow file, ARROW_ROWS at a time, or only some of their columns, in this order.
 
-        Raises FileNotFoundError, LakeError.
+        data: the file, where it is at hand. Raises FileNotFoundError, LakeError.
         """
         root = self.local_root
         try:
-            source = pa.BufferReader(self.get(path)) if root is None else pa.memory_map(str(root / path))
+            if data is None and root is not None:
+                source = pa.memory_map(str(root / path))
+            else:
+                source = pa.BufferReader(self.get(path) if data is None else data)
         except FileNotFoundError:
             raise
         except OSError as error:

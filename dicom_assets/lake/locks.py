@@ -15,7 +15,6 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from dicom_assets.lake.azure import container_client
 from dicom_assets.lake.files import LakeError, LakeFiles
 
 FOLDER = "_locks"
@@ -107,7 +106,7 @@ def held(files: LakeFiles, name: str, wait_seconds: float, *, once: bool = False
         raise AssertionError("a lake is a folder or lies on Azure")
     path = files.place.below(f"{FOLDER}/{name}.lock").path
     try:
-        with leases.hold(container_client(files.place), path, wait_seconds, remove=once) as lease:
+        with leases.hold(files.container, path, wait_seconds, remove=once) as lease:
             yield lease.check
     except leases.LeaseBusy:
         raise LockBusy(name) from None

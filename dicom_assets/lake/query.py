@@ -97,17 +97,15 @@ def scan(
     tells the file.
     """
     if paths is None:
+        known = lake.extents(name) if at is None else extents(lake.table(name, at))
+        key = TABLES[name].replaced_by
         if within is None:
-            files = lake.table(name, at).file_uris()
+            paths = known.paths.tolist()
+        elif key in within and key != "batch_id":
+            paths = sorted({path for own in members.homes(lake, name, known, within).values() for path in own})
         else:
-            known = lake.extents(name) if at is None else extents(lake.table(name, at))
-            key = TABLES[name].replaced_by
-            if key in within and key != "batch_id":
-                paths = sorted({path for own in members.homes(lake, name, known, within).values() for path in own})
-            else:
-                paths = known.paths[known.within(within)].tolist()
-    if paths is not None:
-        files = [f"{lake.location(name)}/{path}" for path in paths]
+            paths = known.paths[known.within(within)].tolist()
+    files = [f"{lake.location(name)}/{path}" for path in paths]
     if files:
         if lake.table_files is not None:
             files = [f"{PROTOCOL}://{name}/{file.rsplit('/', 1)[-1]}" for file in files]

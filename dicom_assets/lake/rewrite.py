@@ -24,9 +24,7 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
-from deltalake import CommitProperties, DeltaTable
 from deltalake._internal import RemoveAction
-from deltalake.exceptions import CommitFailedError, DeltaError
 from deltalake.transaction import AddAction
 
 from dicom_assets.lake import members, recent
@@ -103,7 +101,7 @@ def replace_keys(lake: Lake, name: str, keys: Sequence[str], rows: pa.Table) -> 
     column, order = TABLES[name].replaced_by, order_of(name)
     rows, places = ordered(name, rows), positions(name, keys)
 
-    def change(table: DeltaTable, now: Extents) -> tuple[npt.NDArray[np.int64], list[AddAction]]:
+    def change(now: Extents) -> tuple[npt.NDArray[np.int64], list[AddAction]]:
         candidates = np.flatnonzero(placed(name, now).may_hold(order, places))
         held = members.holders(lake, name, now.paths[candidates].tolist(), keys)
         # A study that stands in several files goes into the first of them.
@@ -128,10 +126,9 @@ def replace_keys(lake: Lake, name: str, keys: Sequence[str], rows: pa.Table) -> 
 
     version = swap(lake, name, change, data_change=True)
     if name in _READ_AGAIN:
-        table = lake.table(name)
-        if table.version() == version:  # otherwise others have written since, whose rows may be newer
-            now = members.homes(lake, name, lake.extents(name, table), {column: keys})
-            recent.keep(lake.uri, name, now, rows)
+        now = lake.extents(name)
+        if now.version == version:  # otherwise others have written since, whose rows may be newer
+            recent.keep(lake.uri, name, members.homes(lake, name, now, {column: keys}), rows)
 
 
 Written = list[AddAction]
@@ -161,7 +158,7 @@ def replace_batches(
         return
     column, table, replaced = TABLES[name].replaced_by, TABLES[name], pa.array(batches, pa.string())
 
-    def change(_: DeltaTable, now: Extents) -> tuple[npt.NDArray[np.int64], list[AddAction]]:
+    def change(now: Extents) -> tuple[npt.NDArray[np.int64], list[AddAction]]:
         gone: list[int] = []
         adds: list[AddAction] = []
         for index in np.flatnonzero(now.may_hold(column, batches)).tolist():
@@ -192,8 +189,8 @@ class Merge:
     edges: Sequence[str] = ()
 
 
-Change = Callable[[DeltaTable, Extents], tuple[npt.NDArray[np.int64], list[AddAction]]]
-"""Takes a table and its extents, returns which files go (indexes) and which come, written already."""
+Change = Callable[[Extents], tuple[npt.NDArray[np.int64], list[AddAction]]]
+"""Takes the extents of a table, returns which files go (indexes) and which come, written already."""
 
 
 def swap(lake: Lake, name: str, change: Change, *, data_change: bool) -> int | None:
@@ -203,32 +200,20 @@ def swap(lake: Lake, name: str, change: Change, *, data_change: bool) -> int | N
     """
     for attempt in range(1, COMMIT_TRIES + 1):
         lake.check_right(name)
-        table = lake.table(name)
-        now = lake.extents(name, table)
-        gone, adds = change(table, now)
+        now = lake.extents(name)
+        gone, adds = change(now)
         if not len(gone) and not adds:
             return None
-        version = table.version() + 1
         stamp = int(time.time() * 1000)
         removes = [RemoveAction(str(now.paths[i]), data_change, stamp, int(now.bytes[i])) for i in gone]
         for add in adds:
             add.data_change = data_change
         lake.check_right(name)
-        try:
-            table.create_write_transaction(
-                [*adds, *removes],
-                mode="append",
-                schema=TABLES[name].schema,
-                commit_properties=CommitProperties(max_commit_retries=0),
-            )
-            return version
-        except CommitFailedError:
-            if attempt == COMMIT_TRIES:
-                raise LakeError(f"Table {name}: somebody else commits all the time. Run the batch again.") from None
+        if lake.commit(name, now, [*adds, *removes]):
+            return now.version + 1
+        if attempt < COMMIT_TRIES:
             time.sleep(random.uniform(0, 0.1 * 2**attempt))
-        except (DeltaError, OSError) as error:
-            raise LakeError(f"Table {name} cannot be written: {type(error).__name__}.") from None
-    return None
+    raise LakeError(f"Table {name}: somebody else commits all the time. Run the batch again.")
 
 
 def put_files(lake: Lake, name: str, rows: pa.Table) -> list[AddAction]:
@@ -304,7 +289,7 @@ def merge_studies(lake: Lake, name: str, merges: Callable[[Extents], Merge | Non
     """
     order, table, done = order_of(name), TABLES[name], False
 
-    def change(_: DeltaTable, now: Extents) -> tuple[npt.NDArray[np.int64], list[AddAction]]:
+    def change(now: Extents) -> tuple[npt.NDArray[np.int64], list[AddAction]]:
         nonlocal done
         merge = merges(placed(name, now))
         done = merge is not None
@@ -330,7 +315,7 @@ def merge_batches(lake: Lake, name: str, merges: Callable[[Extents], Sequence[np
     """
     done = False
 
-    def change(_: DeltaTable, now: Extents) -> tuple[npt.NDArray[np.int64], list[AddAction]]:
+    def change(now: Extents) -> tuple[npt.NDArray[np.int64], list[AddAction]]:
         nonlocal done
         groups = [group for group in merges(now) if len(group) > 1]
         done = bool(groups)

@@ -17,6 +17,7 @@ from pydicom import dcmread
 from typer.testing import CliRunner
 
 from dicom_assets.batch.books import Status
+from dicom_assets.batch.staging import SCHEMAS, Kept, Part, Staging
 from dicom_assets.batch.work import BatchBusy, Work
 from dicom_assets.cli import app
 from dicom_assets.demo import write_demo
@@ -188,6 +189,28 @@ class TestSql:
             assert connection.execute("SELECT sum(seen), max(batch_id) FROM batches").fetchall() == [
                 (sum(range(20_000)), "b019999")
             ]
+
+
+class TestRequests:
+    def test_a_step_asks_once_for_a_table_and_for_what_it_has_staged_not_at_all(
+        self, lake_url: str, faults: Proxy
+    ) -> None:
+        lake = Lake(lake_url)
+        staging = Staging(lake.files, "batch", Kept())
+        schema = SCHEMAS[Part.TOUCHED]
+        staging.put(Part.TOUCHED, 0, pa.Table.from_pylist([{"study_key": "a"}], schema=schema))
+        staging.require(Part.TOUCHED)
+        faults.seen.clear()
+        assert staging.read(Part.TOUCHED)["study_key"].to_pylist() == ["a"]
+        assert faults.seen == []
+        with lake.settled():
+            assert lake.row_count("study") == 0
+            assert faults.seen
+            faults.seen.clear()
+            assert lake.row_count("study") == 0
+            with connect(lake, ["study"]) as connection:
+                assert connection.execute("SELECT count(*) FROM study").fetchall() == [(0,)]
+            assert faults.seen == []
 
 
 class TestLocks:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime
 
@@ -9,7 +10,7 @@ import pyarrow as pa
 import pytest
 from deltalake import write_deltalake
 
-from dicom_assets.lake.delta import ForeignTable, Lake, schema_differences
+from dicom_assets.lake.delta import CHECKPOINT_COMMITS, ForeignTable, Lake, schema_differences
 from dicom_assets.lake.files import LakeError
 from dicom_assets.lake.query import connect
 from dicom_assets.lake.registry import TABLES
@@ -83,12 +84,72 @@ class TestReplacing:
             list(pool.map(write, range(8)))
         assert ledger(lake) == [(f"b{number}", "x") for number in range(8)]
 
+    def test_by_several_threads_of_one_process_loses_no_row(self, lake):
+        def write(number: int) -> None:
+            for again in range(3):
+                lake.replace("validated_batch", [f"b{number}"], judged(f"b{number}", str(again)))
+
+        with ThreadPoolExecutor(4) as pool:
+            list(pool.map(write, range(4)))
+        assert ledger(lake) == [(f"b{number}", "2") for number in range(4)]
+
+    def test_that_rests_on_an_older_version_is_not_committed_though_the_newer_one_was_read_meanwhile(self, lake):
+        seen = lake.extents("validated_batch")
+        lake.replace("validated_batch", ["b1"], judged("b1", "x"))
+        assert lake.extents("validated_batch").version > seen.version
+        assert not lake.commit("validated_batch", seen, [])
+
+
+class TestAStepThatLooksOnce:
+    @pytest.fixture
+    def other(self, lake) -> Lake:
+        return Lake(lake.uri, make=False)
+
+    def test_sees_what_others_commit_when_it_may_commit_itself(self, lake, other):
+        with lake.settled():
+            assert lake.row_count("validated_batch") == 0
+            other.replace("validated_batch", ["b1"], judged("b1", "x"))
+            assert lake.row_count("validated_batch") == 0
+            with lake.committing("raw_files"):
+                assert lake.row_count("validated_batch") == 1
+
+    def test_sees_what_it_commits_itself(self, lake):
+        with lake.settled():
+            assert lake.row_count("validated_batch") == 0
+            lake.replace("validated_batch", ["b1"], judged("b1", "x"))
+            assert lake.row_count("validated_batch") == 1
+
+    def test_loses_no_row_to_others_who_commit_behind_its_back(self, lake, other):
+        with lake.settled():
+            assert lake.row_count("validated_batch") == 0
+            other.replace("validated_batch", ["b1"], judged("b1", "x"))
+            lake.replace("validated_batch", ["b2"], judged("b2", "y"))
+        assert ledger(lake) == [("b1", "x"), ("b2", "y")]
+
+    def test_leaves_the_step_after_it_and_other_threads_their_own_look(self, lake, other):
+        with lake.settled(), ThreadPoolExecutor(1) as pool:
+            assert lake.row_count("validated_batch") == 0
+            other.replace("validated_batch", ["b1"], judged("b1", "x"))
+            assert pool.submit(lake.row_count, "validated_batch").result() == 1
+        other.replace("validated_batch", ["b2"], judged("b2", "y"))
+        with lake.settled():
+            assert lake.row_count("validated_batch") == 2
+        other.replace("validated_batch", ["b3"], judged("b3", "z"))
+        assert lake.row_count("validated_batch") == 3
+
 
 class TestTables:
     def test_are_made_with_the_columns_of_the_registry(self, lake):
         for name, one in TABLES.items():
             assert schema_differences(one, pa.schema(lake.table(name).schema().to_arrow())) == []
             assert lake.row_count(name) == 0
+
+    def test_have_logs_that_are_summed_up_before_they_are_long(self, lake):
+        for number in range(CHECKPOINT_COMMITS + 1):
+            lake.replace("validated_batch", [f"b{number}"], judged(f"b{number}", "x"))
+        last = json.loads(lake.files.get("validated_batch/_delta_log/_last_checkpoint"))
+        assert 1 < last["version"] <= CHECKPOINT_COMMITS
+        assert len(ledger(Lake(lake.uri, make=False))) == CHECKPOINT_COMMITS + 1
 
     def test_that_are_empty_can_be_queried(self, lake):
         with connect(lake) as connection:

@@ -168,6 +168,7 @@ class TestPruning:
 def files(ranges: list[tuple[str | None, str | None, int]], column: str) -> Extents:
     """Extents of files with these ranges and rows."""
     return Extents(
+        0,
         np.array([str(number) for number in range(len(ranges))], dtype=object),
         np.array([rows for *_, rows in ranges], dtype=np.int64),
         np.array([rows * 100 for *_, rows in ranges], dtype=np.int64),

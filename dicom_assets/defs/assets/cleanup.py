@@ -5,7 +5,7 @@ from typing import Any
 import dagster as dg
 
 from dicom_assets.defs.resources import WorkParam
-from dicom_assets.defs.tables import batch_asset, clear_failures
+from dicom_assets.defs.tables import batch_asset, one_step
 
 EVERYTHING = ["raw_files", "validated_batch", "flat_metadata", "clinical", "instance", "series", "study",
               "imaging_study", "diagnostic_report", "omop_identifier", "image_occurrence", "image_occurrence_origin",
@@ -21,7 +21,7 @@ EVERYTHING = ["raw_files", "validated_batch", "flat_metadata", "clinical", "inst
 )
 def cleanup(context: dg.AssetExecutionContext, work: WorkParam) -> dg.MaterializeResult[Any]:
     """The last step of a batch."""
-    with clear_failures():
+    with one_step(work):
         books = work.batch(context.partition_key).close(context.run.run_id)
         return dg.MaterializeResult(
             metadata={

@@ -6,12 +6,12 @@ import dagster as dg
 
 from dicom_assets.batch.clinical import publish_clinical
 from dicom_assets.defs.resources import WorkParam
-from dicom_assets.defs.tables import batch_asset, clear_failures, materialized
+from dicom_assets.defs.tables import batch_asset, materialized, one_step
 
 
 @batch_asset("clinical", deps=["validated_batch"], group="clinical", kinds={"pandas", "deltalake"})
 def clinical(context: dg.AssetExecutionContext, work: WorkParam) -> dg.MaterializeResult[Any]:
     """One row for each clinical record; newer versions of files and records replace older ones."""
-    with clear_failures():
+    with one_step(work):
         rows = publish_clinical(work.lake, work.batch(context.partition_key).staging)
         return materialized(work.lake, "clinical", rows)

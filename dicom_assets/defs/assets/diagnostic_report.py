@@ -6,12 +6,12 @@ import dagster as dg
 
 from dicom_assets.batch.standards import publish_diagnostic_report
 from dicom_assets.defs.resources import WorkParam
-from dicom_assets.defs.tables import batch_asset, clear_failures, materialized
+from dicom_assets.defs.tables import batch_asset, materialized, one_step
 
 
 @batch_asset("diagnostic_report", deps=["clinical", "imaging_study"], group="standards", kinds={"python", "deltalake"})
 def diagnostic_report(context: dg.AssetExecutionContext, work: WorkParam) -> dg.MaterializeResult[Any]:
     """The batch's reports, and those that its studies concern, linked anew."""
-    with clear_failures():
+    with one_step(work):
         rows = publish_diagnostic_report(work.lake, work.batch(context.partition_key).staging)
         return materialized(work.lake, "diagnostic_report", rows)

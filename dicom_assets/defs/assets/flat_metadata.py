@@ -5,12 +5,12 @@ from typing import Any
 import dagster as dg
 
 from dicom_assets.defs.resources import WorkParam
-from dicom_assets.defs.tables import batch_asset, clear_failures, materialized
+from dicom_assets.defs.tables import batch_asset, materialized, one_step
 
 
 @batch_asset("flat_metadata", deps=["validated_batch"], group="metadata", kinds={"dicom", "deltalake"})
 def flat_metadata(context: dg.AssetExecutionContext, work: WorkParam) -> dg.MaterializeResult[Any]:
     """One row for each accepted DICOM object, whatever version of its instance it is."""
-    with clear_failures():
+    with one_step(work):
         rows = work.batch(context.partition_key).publish_flat()
         return materialized(work.lake, "flat_metadata", rows)

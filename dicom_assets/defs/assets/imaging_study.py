@@ -6,12 +6,12 @@ import dagster as dg
 
 from dicom_assets.batch.standards import publish_imaging_study
 from dicom_assets.defs.resources import WorkParam
-from dicom_assets.defs.tables import batch_asset, clear_failures, materialized
+from dicom_assets.defs.tables import batch_asset, materialized, one_step
 
 
 @batch_asset("imaging_study", deps=["study", "series", "instance"], group="standards", kinds={"python", "deltalake"})
 def imaging_study(context: dg.AssetExecutionContext, work: WorkParam) -> dg.MaterializeResult[Any]:
     """One resource for each touched study, rebuilt from all its instances; entered-in-error when it has none left."""
-    with clear_failures():
+    with one_step(work):
         rows, files = publish_imaging_study(work.lake, work.batch(context.partition_key).staging, work.settings)
         return materialized(work.lake, "imaging_study", rows, ndjson_files=files)

@@ -7,12 +7,12 @@ import dagster as dg
 from dicom_assets.batch.publish import publish_rows
 from dicom_assets.batch.staging import Part
 from dicom_assets.defs.resources import WorkParam
-from dicom_assets.defs.tables import batch_asset, clear_failures, materialized
+from dicom_assets.defs.tables import batch_asset, materialized, one_step
 
 
 @batch_asset("ingestion_errors", deps=["validated_batch"], group="books", kinds={"python", "deltalake"})
 def ingestion_errors(context: dg.AssetExecutionContext, work: WorkParam) -> dg.MaterializeResult[Any]:
     """One row for each error, warning and remark of the batch."""
-    with clear_failures():
+    with one_step(work):
         rows = publish_rows(work.lake, work.batch(context.partition_key).staging, Part.ERRORS)
         return materialized(work.lake, "ingestion_errors", rows)

@@ -6,7 +6,7 @@ import dagster as dg
 
 from dicom_assets.batch.standards import publish_coverage
 from dicom_assets.defs.resources import WorkParam
-from dicom_assets.defs.tables import batch_asset, clear_failures, materialized
+from dicom_assets.defs.tables import batch_asset, materialized, one_step
 from dicom_assets.omop.coverage import chart, markdown, measures
 
 COUNTED = ["imaging_study", "diagnostic_report", "image_occurrence", "image_occurrence_origin", "clinical"]
@@ -15,7 +15,7 @@ COUNTED = ["imaging_study", "diagnostic_report", "image_occurrence", "image_occu
 @batch_asset("mapping_coverage", deps=COUNTED, group="standards", kinds={"duckdb", "deltalake"})
 def mapping_coverage(context: dg.AssetExecutionContext, work: WorkParam) -> dg.MaterializeResult[Any]:
     """Shares of the whole lake, and values that are not mapped by volume; numbers become plots over the batches."""
-    with clear_failures():
+    with one_step(work):
         rows = publish_coverage(work.lake)
         shares = measures(rows)
         return materialized(

@@ -5,13 +5,13 @@ from typing import Any
 import dagster as dg
 
 from dicom_assets.defs.resources import WorkParam
-from dicom_assets.defs.tables import batch_asset, clear_failures, materialized
+from dicom_assets.defs.tables import batch_asset, materialized, one_step
 
 
 @batch_asset("raw_files", deps=[], group="landing", kinds={"python", "deltalake"})
 def raw_files(context: dg.AssetExecutionContext, work: WorkParam) -> dg.MaterializeResult[Any]:
     """One row for each object of the batch's manifest and each member of each archive in it."""
-    with clear_failures():
+    with one_step(work):
         batch = work.batch(context.partition_key)
         seen = batch.begin(context.run.run_id)
         return materialized(work.lake, "raw_files", seen, seen=seen, claimed=len(batch.manifest))
