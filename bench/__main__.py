@@ -12,6 +12,7 @@ PARTS = {
     "fhir": [],
     "service": [],
     "blob": [],
+    "requests": [],
     "dask": [],
 }
 """Benchmarks by module, with their arguments."""

@@ -27,6 +27,7 @@ from dicom_assets.startup import (
     leave,
     without,
     without_collecting,
+    without_matrices,
 )
 
 if TYPE_CHECKING:
@@ -88,6 +89,7 @@ def _ingested(settings: Settings) -> Ended:
     """Runs an ingest. What takes time to import is imported while something else is at work already."""
     from dicom_assets.batch.readers import Readers
 
+    without_matrices()
     with Readers(settings.reading) as readers, without_collecting():
         arrow_without_pandas()
         with without(*PIXELS_AND_DOWNLOADS):

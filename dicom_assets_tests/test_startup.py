@@ -44,6 +44,19 @@ def test_a_package_that_is_only_looked_for_is_not_found_and_can_be_imported_late
     assert done.returncode == 0, done.stderr
 
 
+@pytest.mark.skipif(sys.platform != "linux", reason="counts threads by /proc")
+def test_numpy_starts_no_threads_in_a_process_without_matrices():
+    done = python(
+        "import os\n"
+        "from dicom_assets.startup import without_matrices\n"
+        "os.environ.pop('OPENBLAS_NUM_THREADS', None)\n"
+        "without_matrices()\n"
+        "import numpy\n"
+        "assert len(os.listdir('/proc/self/task')) == 1\n"
+    )
+    assert done.returncode == 0, done.stderr
+
+
 def test_cycles_are_looked_for_again_after_imports_even_when_one_fails():
     done = python(
         "import gc\n"

@@ -43,7 +43,7 @@ def child_command(call: str) -> list[str]:
 
 def child_environment() -> dict[str, str]:
     """The environment of processes that read: numpy's library for matrices would start threads of its own."""
-    return {**os.environ, "OPENBLAS_NUM_THREADS": "1"}
+    return {**os.environ, **startup.ONE_THREAD_FOR_MATRICES}
 
 
 class Nursery:

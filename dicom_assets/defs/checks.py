@@ -15,7 +15,7 @@ from dicom_assets.batch.standard_checks import STANDARD_RULES
 from dicom_assets.batch.work import Work
 from dicom_assets.defs.partitions import BATCH
 from dicom_assets.defs.resources import WorkParam
-from dicom_assets.defs.tables import one_step
+from dicom_assets.defs.tables import clear_failures
 from dicom_assets.settings import GateSettings
 
 
@@ -47,11 +47,12 @@ def _evaluated(
     """The results of some rules of one table; the first blocking one that does not hold pauses the batch."""
     results: list[dg.AssetCheckResult] = []
     stopped = False
-    with one_step(work):
+    with clear_failures():
         batch = work.batch(context.partition_key)
         seen = CheckContext(batch.lake, batch.staging, limits, work.settings.omop)
         for rule in rules:
-            result = rule.rule(seen)
+            with work.lake.settled():  # not for all of them: in which order tables are looked at matters to a rule
+                result = rule.rule(seen)
             if rule.blocking and not result.passed and not stopped:
                 words = result.explanation or f"{rule.description}: expected {result.expected}, actual {result.actual}"
                 batch.stop(Status.PAUSED, f"{rule.table}.{rule.name}: {words}", context.run.run_id)
