@@ -35,7 +35,7 @@ if TYPE_CHECKING:
 COMMIT_TRIES = 8
 LOCK_SECONDS = 600.0
 KEPT_SECONDS = 300.0
-"""How long a table on an object store stays open: the token that it was opened with ages."""
+"""How long a table on an object store stays open, whose token ages; elsewhere, until its log is listed again."""
 CHECKPOINT_COMMITS = 10
 """Commits after which a log is summed up, Delta's own default (delta-rs: 100).
 
@@ -57,7 +57,8 @@ class NoSuchVersion(LakeError):
 class _Open:
     """A table that is open, for all threads: each open table has read its log once, which takes many requests.
 
-    table, extents, since: for whoever holds `lock`. since: when the table was opened.
+    All but `lock` is for whoever holds that. since: when it was opened, in a folder when its log was last listed.
+    is_behind: this process has committed what `table` does not know.
     """
 
     def __init__(self) -> None:
@@ -65,9 +66,14 @@ class _Open:
         self.table: DeltaTable | None = None
         self.extents: Extents | None = None
         self.since = 0.0
+        self.is_behind = False
 
     def opened(self, table: DeltaTable) -> None:
-        self.table, self.since = table, time.monotonic()
+        self.table, self.since, self.is_behind = table, time.monotonic(), False
+
+    @property
+    def is_old(self) -> bool:
+        return time.monotonic() - self.since >= KEPT_SECONDS
 
 
 class _Looked(threading.local):
@@ -158,6 +164,8 @@ class Lake:
                 return False
             except (DeltaError, OSError) as error:
                 raise LakeError(f"Table {name} cannot be written: {type(error).__name__}.") from None
+            finally:
+                shared.is_behind = True
         return True
 
     @contextmanager
@@ -193,7 +201,7 @@ class Lake:
     def _current(self, name: str) -> DeltaTable:
         """The open table of all threads, for whoever holds its lock: read on from where its log was left."""
         shared, looked = self._open[name], self._looked.names
-        if self.files.place is not None and time.monotonic() - shared.since >= KEPT_SECONDS:
+        if self.files.place is not None and shared.is_old:
             shared.table = None
         if shared.table is None or looked is None or name not in looked:
             self._read_on(name, shared)
@@ -205,11 +213,22 @@ class Lake:
     def _read_on(self, name: str, shared: _Open) -> None:
         if shared.table is not None:
             try:
-                shared.table.update_incremental()
+                if shared.is_behind or shared.is_old or self._has_more(name, shared.table.version()):
+                    shared.table.update_incremental()
+                    shared.is_behind = False
+                    if self.files.place is None:
+                        shared.since = time.monotonic()
                 return
             except (DeltaError, OSError):
                 shared.table = None  # its log was written anew, or its token has expired
         shared.opened(self._opened(name))
+
+    def _has_more(self, name: str, version: int) -> bool:
+        """Whether the log of a table goes on behind a version: versions have no gaps (Delta protocol, log entries).
+
+        Not for what was read long ago: log entries that are older than the retention are deleted.
+        """
+        return self.files.exists(f"{name}/_delta_log/{version + 1:020d}.json")
 
     def row_count(self, name: str) -> int:
         """Rows of a table, from the statistics in its log."""

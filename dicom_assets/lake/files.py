@@ -116,6 +116,19 @@ class LakeFiles:
         except (BaseError, OSError) as error:
             raise LakeError(_sentence("read from", error, self.place)) from None
 
+    def exists(self, path: str) -> bool:
+        """Whether a file is there. Raises LakeError."""
+        root = self.local_root
+        if root is not None:
+            return (root / path).exists()
+        try:
+            obstore.head(self.store, path)
+        except (NotFoundError, FileNotFoundError):
+            return False
+        except (BaseError, OSError) as error:
+            raise LakeError(_sentence("read from", error, self.place)) from None
+        return True
+
     def names(self, prefix: str, after: str = "") -> list[str]:
         """Paths of the files below a folder, sorted; only those that come after one, if it is given."""
         try:

@@ -10,6 +10,7 @@ import pyarrow as pa
 import pytest
 from deltalake import write_deltalake
 
+from dicom_assets.lake import delta
 from dicom_assets.lake.delta import CHECKPOINT_COMMITS, ForeignTable, Lake, schema_differences
 from dicom_assets.lake.files import LakeError
 from dicom_assets.lake.query import connect
@@ -98,6 +99,16 @@ class TestReplacing:
         lake.replace("validated_batch", ["b1"], judged("b1", "x"))
         assert lake.extents("validated_batch").version > seen.version
         assert not lake.commit("validated_batch", seen, [])
+
+    def test_by_others_is_seen_even_when_the_next_log_entry_was_cleaned_up(self, lake, monkeypatch):
+        at = lake.extents("validated_batch").version
+        other = Lake(lake.uri, make=False)
+        for batch in ("b1", "b2"):
+            other.replace("validated_batch", [batch], judged(batch, "x"))
+        other.table("validated_batch").create_checkpoint()
+        (lake.files.local_root / f"validated_batch/_delta_log/{at + 1:020d}.json").unlink()
+        monkeypatch.setattr(delta, "KEPT_SECONDS", 0.0)
+        assert lake.row_count("validated_batch") == 2
 
 
 class TestAStepThatLooksOnce:
