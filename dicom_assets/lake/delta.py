@@ -172,8 +172,8 @@ class Lake:
     def settled(self) -> Iterator[None]:
         """Within it this thread looks at each table once, and sees what others commit later only behind `committing`.
 
-        For a step of a batch, which reads the same tables again and again: a look takes two requests on an object
-        store. What this thread commits itself it sees at once.
+        For a step of a batch, which reads the same tables again and again: a look is a request on an object store. What
+        this thread commits itself it sees at once.
         """
         before, self._looked.names = self._looked.names, set()
         try:
