@@ -169,17 +169,31 @@ class Lake:
         return True
 
     @contextmanager
-    def settled(self) -> Iterator[None]:
+    def settled(self, names: Iterable[str] = ()) -> Iterator[None]:
         """Within it this thread looks at each table once, and sees what others commit later only behind `committing`.
 
         For a step of a batch, which reads the same tables again and again: a look is a request on an object store. What
-        this thread commits itself it sees at once.
+        this thread commits itself it sees at once. names: looked at to begin with, side by side; what is wrong with one
+        of these is told when it is asked for.
         """
-        before, self._looked.names = self._looked.names, set()
+        before, self._looked.names = self._looked.names, self._look_at(names)
         try:
             yield
         finally:
             self._looked.names = before
+
+    def _look_at(self, names: Iterable[str]) -> set[str]:
+        """Looks at tables side by side; at which it could."""
+
+        def look(name: str) -> str | None:
+            try:
+                self.extents(name)
+            except LakeError:
+                return None
+            return name
+
+        with ThreadPoolExecutor(_AT_ONCE) as pool:
+            return {name for name in pool.map(look, names) if name is not None}
 
     def _look_again(self, *names: str) -> None:
         """Lets this thread look at some tables again, at all without names."""

@@ -8,6 +8,7 @@ from __future__ import annotations
 import atexit
 import re
 from collections.abc import Iterable, Mapping, Sequence
+from contextlib import nullcontext
 from datetime import UTC, datetime
 from functools import cache
 from pathlib import Path
@@ -159,21 +160,22 @@ def connect(
     """
     connection = connected(lake, alone=alone)
     wanted = list(tables if tables is not None else TABLES)
-    for name in list(wanted):
-        scope = (within or {}).get(name)
-        if reuse and scope is not None and [*scope] == [TABLES[name].replaced_by]:
-            kept = recent.rows_of(lake.uri, name, members.homes(lake, name, lake.extents(name), scope))
-            if kept is not None:
-                connection.register(name, kept)
+    with lake.settled(wanted) if tables is None and at is None else nullcontext():
+        for name in list(wanted):
+            scope = (within or {}).get(name)
+            if reuse and scope is not None and [*scope] == [TABLES[name].replaced_by]:
+                kept = recent.rows_of(lake.uri, name, members.homes(lake, name, lake.extents(name), scope))
+                if kept is not None:
+                    connection.register(name, kept)
+                    continue
+            try:
+                source = scan(lake, name, at, within=scope)
+            except NoSuchVersion:
+                if tables is not None:
+                    raise
+                wanted.remove(name)
                 continue
-        try:
-            source = scan(lake, name, at, within=scope)
-        except NoSuchVersion:
-            if tables is not None:
-                raise
-            wanted.remove(name)
-            continue
-        connection.execute(f'CREATE TEMP VIEW "{name}" AS SELECT * FROM {source}{where(scope)}')
+            connection.execute(f'CREATE TEMP VIEW "{name}" AS SELECT * FROM {source}{where(scope)}')
     for name, (needed, sql) in VIEWS.items():
         if set(needed) <= set(wanted):
             connection.execute(f'CREATE TEMP VIEW "{name}" AS {sql}')

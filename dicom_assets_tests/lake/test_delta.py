@@ -124,6 +124,16 @@ class TestAStepThatLooksOnce:
             with lake.committing("raw_files"):
                 assert lake.row_count("validated_batch") == 1
 
+    def test_may_look_at_tables_before_it_asks_for_them(self, lake, other):
+        with lake.settled(["validated_batch"]):
+            other.replace("validated_batch", ["b1"], judged("b1", "x"))
+            assert lake.row_count("validated_batch") == 0
+
+    def test_is_told_of_a_missing_table_when_it_asks_for_it(self, tmp_path):
+        empty = Lake(str(tmp_path / "empty"), make=False)
+        with empty.settled(["study"]), pytest.raises(LakeError, match="There is no table study"):
+            empty.row_count("study")
+
     def test_sees_what_it_commits_itself(self, lake):
         with lake.settled():
             assert lake.row_count("validated_batch") == 0
