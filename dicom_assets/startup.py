@@ -86,7 +86,7 @@ def arrow_without_pandas() -> None:
 
 
 ONE_THREAD_FOR_MATRICES = {"OPENBLAS_NUM_THREADS": "1"}
-"""What keeps numpy from starting a thread for each core when it is imported, which turn idly for 0.1 s each."""
+"""What keeps numpy from starting a thread for each core when it is imported, which turn idly for 0.06 s each."""
 
 
 def without_matrices() -> None:

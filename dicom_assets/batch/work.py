@@ -105,10 +105,6 @@ class Work:
         """The configured sources, open."""
         return [open_store(source) for source in self.settings.sources]
 
-    def staging(self, batch_id: str) -> Staging:
-        """The staging of a batch, without holding it."""
-        return Staging(self.lake.files, batch_id)
-
     def batch(self, batch_id: str, wait_seconds: float = BATCH_WAIT_SECONDS) -> BatchWork:
         """Holds a batch until this object ends. Raises UnknownBatch, BatchBusy."""
         if batch_id not in self._batches:

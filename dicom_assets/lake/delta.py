@@ -39,7 +39,7 @@ KEPT_SECONDS = 300.0
 CHECKPOINT_COMMITS = 10
 """Commits after which a log is summed up, Delta's own default (delta-rs: 100).
 
-Whoever opens a table, and each commit, reads the log from there on: 25 ms and 200 requests at the end of a hundred.
+Whoever opens a table, and each commit, reads the log from there on: 25 ms for a hundred, two requests for each.
 """
 _AT_ONCE = 8
 """Tables that are made or opened side by side: each waits for the storage several times."""

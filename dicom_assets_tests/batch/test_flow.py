@@ -9,6 +9,7 @@ import dagster as dg
 import pytest
 
 from dicom_assets.batch.read import chunks
+from dicom_assets.batch.staging import Staging
 from dicom_assets.defs.graph import build_defs
 from dicom_assets_tests.support.dicoms import dicom, uid
 from dicom_assets_tests.support.lakes import QUIET, Graph, contents, settings_for, versions
@@ -111,7 +112,7 @@ class TestAMixedFolder:
     def test_nothing_stays_staged(self, mixed):
         graph, batch = mixed
         with graph.work() as work:
-            assert work.staging(batch).left() == 0
+            assert Staging(work.lake.files, batch).left() == 0
         assert list((graph.lake.files.local_root / "_staging").rglob("*")) == []
 
     def test_the_landing_folder_is_left_as_it_was(self, mixed):
@@ -282,7 +283,9 @@ class TestReading:
             (batch,) = graph.claim()
             graph.run(batch, select=["raw_files"])
             with graph.work() as work:
-                made = list(chunks(work.staging(batch), graph.settings, graph.settings.source("landing"), "run"))
+                made = list(
+                    chunks(Staging(work.lake.files, batch), graph.settings, graph.settings.source("landing"), "run")
+                )
             assert max(len(chunk.objects) for chunk in made) <= size * 4
             assert sum(len(chunk.objects) for chunk in made) == graph.books(batch).seen
             assert graph.run(batch).success

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 
+from dicom_assets.batch.staging import Staging
 from dicom_assets_tests.support.dicoms import dicom, without_identity
 from dicom_assets_tests.support.lakes import Graph, settings_for, versions
 from dicom_assets_tests.support.landings import LandingFolder
@@ -47,7 +48,7 @@ class TestTooMuchIsQuarantined:
             {"code": "MISSING_IDENTITY", "stage": "read", "n": 12},
         ]
         with graph.work() as work:
-            assert work.staging(batch).left() > 0
+            assert Staging(work.lake.files, batch).left() > 0
 
         gate = graph.checks(batch)["validated_batch.gate"]
         assert not gate.passed

@@ -51,50 +51,49 @@ def test_whoever_holds_a_batch_reads_what_lies_there(tmp_path: Path, steps: list
             assert values(held, one) == values(plain, one)
 
 
-def test_what_was_written_though_an_error_was_told_is_there(tmp_path, monkeypatch):
-    files = LakeFiles(str(tmp_path / "lake"))
-    held = Staging(files, "batch", Kept())
-    held.put(Part.TOUCHED, 0, rows(Part.TOUCHED, "a"))
-    assert values(held, Part.TOUCHED) == ["a"]
-    put = files.put
+@pytest.fixture
+def held(tmp_path: Path) -> Staging:
+    """The staging of a batch that is held, with one file whose name is known."""
+    staging = Staging(LakeFiles(str(tmp_path / "lake")), "batch", Kept())
+    staging.put(Part.TOUCHED, 0, rows(Part.TOUCHED, "a"))
+    assert values(staging, Part.TOUCHED) == ["a"]
+    return staging
+
+
+def test_what_was_written_though_an_error_was_told_is_there(held, monkeypatch):
+    put = held.files.put
 
     def breaking(path: str, data: bytes) -> bool:
         put(path, data)
         raise LakeError("the connection broke after the file was written")
 
-    monkeypatch.setattr(files, "put", breaking)
+    monkeypatch.setattr(held.files, "put", breaking)
     with pytest.raises(LakeError):
         held.put(Part.TOUCHED, 1, rows(Part.TOUCHED, "b"))
     assert values(held, Part.TOUCHED) == ["a", "b"]
 
 
-def test_what_was_deleted_though_an_error_was_told_is_gone(tmp_path, monkeypatch):
-    files = LakeFiles(str(tmp_path / "lake"))
-    held = Staging(files, "batch", Kept())
-    held.put(Part.TOUCHED, 0, rows(Part.TOUCHED, "a"))
-    assert values(held, Part.TOUCHED) == ["a"]
-    delete = files.delete
+def test_what_was_deleted_though_an_error_was_told_is_gone(held, monkeypatch):
+    delete = held.files.delete
 
     def breaking(prefix: str) -> int:
         delete(prefix)
         raise LakeError("the connection broke after the files were deleted")
 
-    monkeypatch.setattr(files, "delete", breaking)
+    monkeypatch.setattr(held.files, "delete", breaking)
     with pytest.raises(LakeError):
         held.clear(Part.TOUCHED)
     assert values(held, Part.TOUCHED) == []
 
 
-def test_a_part_that_is_gone_is_missed(tmp_path):
-    held = Staging(LakeFiles(str(tmp_path / "lake")), "batch", Kept())
-    held.put(Part.TOUCHED, 0, rows(Part.TOUCHED, "a"))
+def test_a_part_that_is_gone_is_missed(held):
     held.require(Part.TOUCHED)
     held.remove()
     with pytest.raises(StagingMissing):
         held.require(Part.TOUCHED)
 
 
-def test_no_more_is_kept_than_the_bound(tmp_path, monkeypatch):
+def test_no_more_is_kept_than_the_bound(monkeypatch):
     monkeypatch.setattr(module, "KEPT_BYTES", 1_000)
     kept = Kept()
     for number in range(10):

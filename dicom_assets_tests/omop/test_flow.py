@@ -13,6 +13,7 @@ from dicom_assets.batch import standards
 from dicom_assets.batch.checks import CheckContext
 from dicom_assets.batch.engine import InlineEngine
 from dicom_assets.batch.publish import publish_flat, publish_hierarchy
+from dicom_assets.batch.staging import Staging
 from dicom_assets.batch.standard_checks import STANDARD_RULES, coverage_is_high
 from dicom_assets.batch.standards import publish_identifiers, publish_occurrences
 from dicom_assets.batch.work import Work
@@ -187,7 +188,7 @@ def test_coverage_warns_and_fails_by_threshold_and_never_blocks(
         landing.put(f"{number}.dcm", dicom(number, Modality="ZZ" if number <= unmapped else "CT"))
     (batch,) = step_through(graph)
     with graph.work() as work:
-        result = coverage_is_high(CheckContext(graph.lake, work.staging(batch)))
+        result = coverage_is_high(CheckContext(graph.lake, Staging(work.lake.files, batch)))
     assert (result.passed, result.is_severe) == (passes, severe)
     (rule,) = [rule for rule in STANDARD_RULES if rule.name == "coverage_is_high"]
     assert not rule.blocking
