@@ -123,6 +123,7 @@ def serve(control: int, parent: int) -> None:
     with contextlib.suppress(ChildProcessError):
         while True:
             os.wait()
+    startup.leave(0)
 
 
 def _read(descriptors: Sequence[int], parent: int, memory: int) -> None:

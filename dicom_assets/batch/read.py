@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import closing
 from dataclasses import dataclass
 
-from dicom_assets.batch.engine import ReadingEngine
+from dicom_assets.batch.engine import ReadingEngine, worker_count
 from dicom_assets.batch.judge import Chunk, ObjectTask, judge_chunk
 from dicom_assets.batch.staging import RAW_STAGED, Part, Staging
 from dicom_assets.settings import Settings, SourceSettings
@@ -20,9 +20,13 @@ from dicom_assets.settings import Settings, SourceSettings
 MEMBERS_PER_FILE = 4
 """A chunk of members is this much longer than one of files: each chunk opens its archive anew."""
 
-LAST_CHUNKS = 2
-"""So many chunks before the end chunks become shorter, so that the processes have finished at about the same time."""
-_SHORTER = 4
+SHARES = 2
+"""Of what is left, a chunk has at most one of so many shares for each process, so that the processes have finished at
+about the same time: what lies together is alike, and a structure set takes a hundred times as long as a slice."""
+SHORTEST = 16
+"""Objects of the last chunks of a batch: shorter ones take longer to stage than to read."""
+SHORTEST_OF_FEW = 63
+"""The same for a batch that would fit into one chunk: what it stages is small, and each file of it a request."""
 
 _TASK_COLUMNS = [name for name in RAW_STAGED.names if name in ObjectTask.__slots__]
 
@@ -55,6 +59,8 @@ def chunks(staging: Staging, settings: Settings, source: SourceSettings, run_id:
     claimed_at = next(staging.batches(Part.RAW, ["claimed_at"]))["claimed_at"][0].as_py()
     left = sum(len(batch) for batch in staging.batches(Part.RAW, ["object_id"]))
     whole = settings.reading.chunk_objects
+    shares = SHARES * worker_count(settings.reading)
+    shortest = SHORTEST if left > whole else SHORTEST_OF_FEW
     held: list[ObjectTask] = []
     number = 0
 
@@ -75,9 +81,10 @@ def chunks(staging: Staging, settings: Settings, source: SourceSettings, run_id:
     for task in tasks(staging):
         members = bool(held) and held[-1].member is not None
         changes = bool(held) and members and (task.member is None or task.uri != held[-1].uri)
-        bound = whole if left + len(held) > LAST_CHUNKS * whole else -(-whole // _SHORTER)
-        full = len(held) >= (bound * MEMBERS_PER_FILE if members else bound)
-        if full or (changes and len(held) >= bound // 2):
+        longer = MEMBERS_PER_FILE if members else 1
+        share = -(-(left + len(held)) // shares)
+        bound = min(whole * longer, max(shortest * longer, share))
+        if len(held) >= bound or (changes and len(held) >= bound // (2 * longer)):
             yield chunk()
             number += 1
             held = []

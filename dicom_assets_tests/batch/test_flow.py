@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import json
 import os
+from datetime import UTC, datetime
 
 import dagster as dg
+import pyarrow as pa
 import pytest
 
 from dicom_assets.batch.read import chunks
-from dicom_assets.batch.staging import Staging
+from dicom_assets.batch.staging import RAW_STAGED, Part, Staging
 from dicom_assets.defs.graph import build_defs
+from dicom_assets.lake.files import LakeFiles
 from dicom_assets_tests.support.dicoms import dicom, uid
 from dicom_assets_tests.support.lakes import QUIET, Graph, contents, settings_for, versions
 from dicom_assets_tests.support.landings import LandingFolder, put_mixed
@@ -294,6 +297,16 @@ class TestReading:
                 + graph.rows("SELECT object_id, outcome, code FROM validated_batch ORDER BY object_id")
             )
         assert found[0] == found[1]
+
+    @pytest.mark.parametrize(("objects", "sizes"), [(60, [60]), (200, [100, 50, 25, 16, 9])])
+    def test_the_last_chunks_are_short_so_that_processes_end_together(self, tmp_path, objects, sizes):
+        settings = settings_for(tmp_path / "lake", tmp_path / "landing", reading={"chunk_objects": 100, "workers": 1})
+        staging = Staging(LakeFiles(settings.lake), "batch")
+        rows = [{"object_id": f"{n:03d}", "claimed_at": datetime.now(UTC)} for n in range(objects)]
+        staging.put(Part.RAW, 0, pa.Table.from_pylist(rows, schema=RAW_STAGED))
+        made = list(chunks(staging, settings, settings.source("landing"), "run"))
+        assert [len(chunk.objects) for chunk in made] == sizes
+        assert [task.object_id for chunk in made for task in chunk.objects] == [row["object_id"] for row in rows]
 
     def test_reading_in_processes_gives_what_reading_inline_gives(self, graph, landing):
         put_mixed(landing)
