@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import base64
 import struct
+from collections.abc import Mapping
 from typing import Any
 
 import orjson
@@ -15,10 +16,10 @@ import orjson
 from dicom_assets.dicom.capped import reference
 from dicom_assets.dicom.charset import codecs_of
 from dicom_assets.dicom.flaws import DEPTH_CAPPED, HEADER_CAPPED, SOUND, VALUE_INVALID
-from dicom_assets.dicom.memo import MAX_SEQUENCE, MAX_VALUE, Context, Entry, Memo
+from dicom_assets.dicom.memo import MAX_SEQUENCE, MAX_VALUE, NONE_YET, Context, Entry, Memo
 from dicom_assets.dicom.source import ByteSource
 from dicom_assets.dicom.syntax import Preface
-from dicom_assets.dicom.values import BULK, DECODERS
+from dicom_assets.dicom.values import BULK, DECODERS, MANY_DECIMALS, as_json_numbers
 from dicom_assets.dicom.vocabulary import (
     CHARSET,
     DELIMITER,
@@ -133,6 +134,10 @@ class Items:
         self, tag: int, prefix: bytes, vr: str, value: bytes, context: Context
     ) -> tuple[bytes, list[Any] | None, int]:
         """Fragment, JSON values and flaws of one value."""
+        if vr == "DS" and len(value) >= MANY_DECIMALS:
+            listed = as_json_numbers(value)
+            if listed is not None:
+                return b'%b,"Value":%b}' % (prefix, listed[0]), listed[1], SOUND
         try:
             values, flaws = DECODERS[vr](value, self._little, context.codecs)
         except struct.error:
@@ -173,8 +178,7 @@ class Items:
         elif start == end:
             return prefix + b',"Value":[]}', end, True
         elif end - start <= MAX_SEQUENCE:
-            key = (depth, pixel, data[position:end])
-            fragment = context.sequences.get(key)
+            fragment = context.sequences.get((depth, pixel), NONE_YET).get(data[position:end])
             if fragment is not None:
                 return fragment, end, True
         before, self._flaws = self._flaws, SOUND
@@ -204,7 +208,7 @@ class Items:
             if undefined:
                 context.latest[depth, known.tag] = (raw, fragment)
             else:
-                context.sequences[depth, pixel, raw] = fragment
+                context.sequences.setdefault((depth, pixel), {})[raw] = fragment
             self._memo.hold(len(raw) + len(fragment))
         self._flaws |= before
         return fragment, at, False
@@ -217,6 +221,7 @@ class Items:
         width, low, high, long = vocabulary.width, self._low, self._high, self._long
         parts: list[bytes] = []
         notes: dict[int, bytes] = {}
+        sequences: Mapping[bytes, bytes] | None = None
         last = -1
         while position < end or end < 0:
             known = vocabulary[data[position : position + width]]
@@ -234,6 +239,16 @@ class Items:
                 inherited = pixel
                 if not self._explicit:
                     inherited = notes.get(tag, pixel) if tag > PIXEL_REPRESENTATION else pixel and NOT_YET
+                if 0 < stop - start <= MAX_SEQUENCE and stop <= limit:  # as `_sequence` does, without the call
+                    if sequences is None or inherited is not pixel:
+                        sequences = context.sequences.get((depth + 1, inherited), NONE_YET)
+                    known_fragment = sequences.get(data[position:stop])
+                    if inherited is not pixel:
+                        sequences = None
+                    if known_fragment is not None:
+                        parts.append(known_fragment)
+                        position = stop
+                        continue
                 fragment, position, _ = self._sequence(
                     known, data, position, start, stop, context, depth + 1, inherited, limit
                 )
@@ -261,7 +276,7 @@ class Items:
             elif action not in (OMITTED, PIXEL_DATA):
                 if action == CHARSET:
                     context = self._memo.context(self._explicit, self._little, codecs_of(data[start:stop]))
-                    memory = context.nested
+                    memory, sequences = context.nested, None
                 elif action == NOTED:
                     notes[tag] = data[start:stop]
                 fragment = self._nested(known, data, position, start, stop, context, depth, pixel, notes)

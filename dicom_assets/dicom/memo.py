@@ -9,7 +9,7 @@ that were equal in neighbouring objects; one comparison of bytes then stands for
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import Any, NamedTuple
 
 from dicom_assets.dicom.vocabulary import Vocabulary
@@ -21,6 +21,10 @@ _MAX_HELD = 16 << 20  # bytes of raw elements and fragments
 _MAX_CONTEXTS = 64
 _MAX_CANDIDATES = 4
 _OVERHEAD = 300  # bytes that Python needs for an entry besides its texts
+
+
+NONE_YET: Mapping[bytes, bytes] = {}
+"""Stands for a table of sequences that nothing was written to."""
 
 
 class Entry(NamedTuple):
@@ -50,9 +54,9 @@ class Run(NamedTuple):
 class Context:
     """Memory for one encoding and character set.
 
-    top: elements of the data set itself. nested: elements in items. sequences: whole sequences by what decides how
-    they are read. latest: the newest sequence without length, by tag. runs: by first tag, newest first.
-    previous: the element that a tag last had, outside of runs.
+    top: elements of the data set itself. nested: elements in items. sequences: whole sequences, by depth and inherited
+    Pixel Representation, which decide how they are read. latest: the newest sequence without length, by tag. runs: by
+    first tag, newest first. previous: the element that a tag last had, outside of runs.
     """
 
     __slots__ = ("codecs", "latest", "nested", "previous", "runs", "sequences", "top", "vocabulary")
@@ -63,7 +67,7 @@ class Context:
         self.codecs = codecs
         self.top: dict[Any, Entry] = {}
         self.nested: dict[Any, bytes] = {}
-        self.sequences: dict[tuple[int, bytes | None, bytes], bytes] = {}
+        self.sequences: dict[tuple[int, bytes | None], dict[bytes, bytes]] = {}
         self.latest: dict[tuple[int, int], tuple[bytes, bytes]] = {}
         self.runs: dict[int, list[Run]] = {}
         self.previous: dict[int, bytes] = {}

@@ -22,6 +22,8 @@ from collections.abc import Callable
 from contextlib import suppress
 from typing import Any
 
+import orjson
+
 from dicom_assets.dicom.charset import decode
 from dicom_assets.dicom.flaws import CHARSET_LOST, SOUND, VALUE_INVALID
 
@@ -99,6 +101,24 @@ def _names(raw: bytes, little: bool, codecs: tuple[str, ...]) -> tuple[Values, i
         if len(groups) > 3:
             flaw |= VALUE_INVALID
     return (None if values == [None] else values), flaw
+
+
+MANY_DECIMALS = 256
+"""Bytes of decimals, such as the points of a contour, from which it is quicker to take them as they are written."""
+
+
+def as_json_numbers(raw: bytes) -> tuple[bytes, list[float]] | None:
+    """Decimals that are written as JSON writes numbers (RFC 8259, section 6): the array, and its numbers.
+
+    None for all others, such as those with a plus sign, a leading zero or an exponent.
+    """
+    if raw.translate(None, b"0123456789.-\\ "):
+        return None
+    listed = b"[%b]" % raw.strip().replace(b"\\", b",")
+    try:
+        return listed, orjson.loads(listed)
+    except orjson.JSONDecodeError:
+        return None
 
 
 def _decimals(raw: bytes, little: bool, codecs: tuple[str, ...]) -> tuple[Values, int]:

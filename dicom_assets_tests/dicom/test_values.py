@@ -6,12 +6,12 @@ import struct
 
 import orjson
 import pytest
-from hypothesis import assume, given
+from hypothesis import assume, example, given
 from hypothesis import strategies as st
 
 from dicom_assets.dicom.charset import DEFAULT, codecs_of, decode
 from dicom_assets.dicom.flaws import CHARSET_GUESSED, CHARSET_LOST, SOUND, VALUE_INVALID
-from dicom_assets.dicom.values import DECODERS, json_element
+from dicom_assets.dicom.values import DECODERS, as_json_numbers, json_element
 
 
 def value(vr, raw, charset=b"", little=True):
@@ -118,6 +118,23 @@ def test_any_bytes_become_valid_json_in_any_vr_and_character_set(raw, vr, charse
 def test_decimal_strings_are_the_floats_that_python_reads(numbers):
     text = "\\".join(repr(n) for n in numbers)
     assert value("DS", text.encode()) == (numbers, SOUND)
+
+
+@given(st.lists(st.text("0123456789.-+ ", max_size=8), min_size=1, max_size=6).map("\\".join))
+@example("1\\2.50\\-0.125")
+@example("+1\\2")
+@example("01\\2")
+@example("1\\\\2")
+def test_decimals_that_are_taken_as_written_are_the_same_numbers(text):
+    raw = text.encode()
+    taken = as_json_numbers(raw)
+    if taken is not None and text.strip():
+        assert json.loads(taken[0]) == taken[1] == value("DS", raw)[0]
+        assert value("DS", raw)[1] == SOUND
+
+
+def test_points_of_a_contour_are_taken_as_written():
+    assert as_json_numbers(b"-12.50\\7\\0.125 ") == (b"[-12.50,7,0.125]", [-12.5, 7, 0.125])
 
 
 @given(st.integers(-(2**63), 2**63 - 1))
