@@ -12,14 +12,16 @@ from collections.abc import Iterator
 import duckdb
 import pyarrow as pa
 
+from dicom_assets.batch.engine import ReadingEngine
 from dicom_assets.batch.memory import give_back
+from dicom_assets.batch.packing import pack_flat
 from dicom_assets.batch.staging import Part, Staging
 from dicom_assets.lake import studies
 from dicom_assets.lake.delta import Lake
 from dicom_assets.lake.hierarchy import REBUILDS
 from dicom_assets.lake.query import arrow, connect
 from dicom_assets.lake.registry import TABLES
-from dicom_assets.lake.rewrite import Written, written
+from dicom_assets.lake.rewrite import Written, added
 
 
 def publish_rows(lake: Lake, staging: Staging, part: Part) -> int:
@@ -31,9 +33,10 @@ def publish_rows(lake: Lake, staging: Staging, part: Part) -> int:
     return len(rows)
 
 
-def write_flat(lake: Lake, staging: Staging) -> Written:
-    """Writes a batch's staged rows of flat_metadata, a row group in memory at a time, for `publish_flat` to commit."""
-    return written(lake, "flat_metadata", staging.batches(Part.FLAT))
+def write_flat(lake: Lake, staging: Staging, engine: ReadingEngine | None = None) -> Written:
+    """Writes a batch's staged rows of flat_metadata for `publish_flat` to commit; engine: see `pack_flat`."""
+    packed = pack_flat(staging, engine)
+    return [] if packed is None else [added(packed)]
 
 
 def publish_flat(lake: Lake, staging: Staging, files: Written | None = None) -> int:

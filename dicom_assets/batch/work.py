@@ -162,9 +162,15 @@ class Work:
         return self._held.enter_context(ThreadPoolExecutor(1, thread_name_prefix="writing-ahead"))
 
     def write_ahead(self, batch_id: str) -> None:
-        """Begins to write the files of flat_metadata of a batch that is read, while its checks are run."""
+        """Begins to write the files of flat_metadata of a batch that is read, while its checks are run.
+
+        Processes that read have nothing to do then, unless another batch is read ahead. What is staged on an object
+        store is at hand in this process alone.
+        """
         batch = self.batch(batch_id)
-        self._written[batch_id] = self._writer.submit(write_flat, batch.lake, batch.staging)
+        busy = bool(self._ahead) or batch.lake.files.local_root is None or cluster_address() is not None
+        engine = None if busy else self.engine
+        self._written[batch_id] = self._writer.submit(write_flat, batch.lake, batch.staging, engine)
 
     def written(self, batch_id: str) -> Written | None:
         """The files that were written ahead, once; None when there are none. Raises LakeError."""

@@ -23,6 +23,7 @@ from dicom_assets.lake import locks
 from dicom_assets.lake.azure import delta_location, delta_options, reason
 from dicom_assets.lake.extents import Extents, extents
 from dicom_assets.lake.files import CONTRIBUTOR, LakeError, LakeFiles
+from dicom_assets.lake.pack import statistics_columns
 from dicom_assets.lake.registry import TABLES, Table
 
 if TYPE_CHECKING:
@@ -43,7 +44,6 @@ Whoever opens a table, and each commit, reads the log from there on: 25 ms for a
 """
 _AT_ONCE = 8
 """Tables that are made or opened side by side: each waits for the storage several times."""
-_BLOOM = ("SOPInstanceUID", "SeriesInstanceUID", "StudyInstanceUID")
 
 
 class ForeignTable(LakeError):
@@ -346,16 +346,6 @@ class Lake:
         if "permission denied" in text or "read-only" in text:
             return "The lake folder is not writable. Give this user write access, or give another folder."
         return f"Table {name} cannot be {action}: {type(error).__name__}."
-
-
-def statistics_columns(table: Table) -> list[str]:
-    """Columns by which files are left unopened: the log holds smallest and largest value of these, and stays small."""
-    return [c for c in dict.fromkeys((table.replaced_by, "batch_id", "study_key")) if c in table]
-
-
-def bloom_columns(table: Table) -> list[str]:
-    """Columns by which single rows of large tables are looked up: their files carry Bloom filters for them."""
-    return [column for column in _BLOOM if column in table] if table.name in ("flat_metadata", "instance") else []
 
 
 def schema_differences(table: Table, found: pa.Schema) -> list[str]:

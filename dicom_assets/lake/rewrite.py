@@ -13,7 +13,6 @@ import io
 import json
 import random
 import time
-import uuid
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -28,9 +27,10 @@ from deltalake._internal import RemoveAction
 from deltalake.transaction import AddAction
 
 from dicom_assets.lake import members, recent
-from dicom_assets.lake.delta import COMMIT_TRIES, Lake, bloom_columns, statistics_columns
+from dicom_assets.lake.delta import COMMIT_TRIES, Lake
 from dicom_assets.lake.extents import Extents
 from dicom_assets.lake.files import LakeError
+from dicom_assets.lake.pack import Packed, pack, row_groups
 from dicom_assets.lake.positions import is_sorted, order_of, ordered, placed, positions, range_in_name
 from dicom_assets.lake.registry import TABLES, Table
 
@@ -55,21 +55,7 @@ _AT_ONCE = 2
 _MANY = {"instance": 5}
 """Two files of instance at once take 45 MB more than one, so fewer files than this are rewritten one by one."""
 
-ROW_GROUP = 10_000
-"""Rows of a row group: a header of 10 KB in each keeps it at 100 MB in memory."""
-
-_ROW_GROUPS = {"instance": 16_384}
-"""One for each file, where a query for one row opens all files: DuckDB reads what a footer says of every column."""
-
-ROW_GROUP_BYTES = 32 << 20
-"""What a row group takes in memory at most, but for the last rows that it is given."""
-
 _READ_ROWS = 1_000
-
-
-def group_rows(name: str) -> int:
-    """Rows of a row group of a table."""
-    return _ROW_GROUPS.get(name, ROW_GROUP)
 
 
 def file_rows(name: str) -> int:
@@ -140,7 +126,7 @@ def written(lake: Lake, name: str, rows: Iterable[pa.RecordBatch]) -> Written:
 
     What is never committed is nobody's; vacuum deletes it.
     """
-    groups = _row_groups(TABLES[name], rows)
+    groups = row_groups(TABLES[name], rows)
     first = next(groups, None)
     return [] if first is None else [put_file(lake, TABLES[name], chain([first], groups))]
 
@@ -228,37 +214,15 @@ def put_files(lake: Lake, name: str, rows: pa.Table) -> list[AddAction]:
 def put_file(lake: Lake, table: Table, rows: pa.Table | Iterable[pa.Table]) -> AddAction:
     """Writes one Parquet file of a table, of rows or of one row group after the other, and says what it holds."""
     told = range_in_name(rows) if isinstance(rows, pa.Table) else ""
-    schema = table.schema
-    keys = statistics_columns(table)
-    low: dict[str, str] = {}
-    high: dict[str, str] = {}
-    count = 0
-    looked_up = {column: {"ndv": group_rows(table.name), "fpp": 0.01} for column in bloom_columns(table)}
-    groups = _row_groups(table, rows.to_batches()) if isinstance(rows, pa.Table) else rows
-    path = f"part-{uuid.uuid4()}{told}.zstd.parquet"
-    # A footer names every column of every row group, and a query opens them all: statistics of columns that nothing is
-    # sorted by would only make it longer.
-    with lake.files.writing(f"{table.name}/{path}") as sink:
-        with pq.ParquetWriter(
-            sink,
-            schema,
-            compression="zstd",
-            compression_level=1,
-            write_statistics=[*dict.fromkeys([*keys, *looked_up])],
-            bloom_filter_options=looked_up or None,
-            store_schema=False,
-        ) as writer:
-            for group in groups:
-                count += len(group)
-                for column in keys:
-                    ends = pc.min_max(group[column]).as_py()
-                    if ends["min"] is not None:
-                        low[column] = min(low.get(column, ends["min"]), ends["min"])
-                        high[column] = max(high.get(column, ends["max"]), ends["max"])
-                writer.write_table(group, len(group))
-        size = sink.tell()
-    stats = {"numRecords": count, "minValues": low, "maxValues": high, "nullCount": dict.fromkeys(low, 0)}
-    return AddAction(path, size, {}, int(time.time() * 1000), True, json.dumps(stats))
+    groups = row_groups(table, rows.to_batches()) if isinstance(rows, pa.Table) else rows
+    return added(pack(lake.files, table, groups, told))
+
+
+def added(file: Packed) -> AddAction:
+    """What a commit says of a file that is packed."""
+    nulls = dict.fromkeys(file.low, 0)
+    stats = {"numRecords": file.rows, "minValues": {**file.low}, "maxValues": {**file.high}, "nullCount": nulls}
+    return AddAction(file.path, file.size, {}, file.packed_at, True, json.dumps(stats))
 
 
 def split(rows: pa.Table, column: str, bound: int) -> Iterator[pa.Table]:
@@ -336,25 +300,7 @@ def _stream(lake: Lake, table: Table, paths: Iterable[str]) -> Iterator[pa.Table
             file = pq.ParquetFile(io.BytesIO(lake.files.get(f"{table.name}/{path}")))
             yield from file.iter_batches(_READ_ROWS, columns=table.schema.names)
 
-    return _row_groups(table, rows())
-
-
-def _row_groups(table: Table, rows: Iterable[pa.RecordBatch]) -> Iterator[pa.Table]:
-    """The same rows, cut into row groups: full ones as far as ROW_GROUP_BYTES allows."""
-    names, full = table.schema.names, group_rows(table.name)
-    held: list[pa.RecordBatch] = []
-    count = size = 0
-    for batch in rows:
-        own = batch if batch.schema.names == names else batch.select(names)
-        held.append(own if own.schema == table.schema else own.cast(table.schema))
-        count, size = count + len(batch), size + own.nbytes
-        while count >= full or size >= ROW_GROUP_BYTES:
-            whole = pa.Table.from_batches(held)
-            yield whole.slice(0, full)
-            held = whole.slice(full).to_batches()
-            count, size = sum(map(len, held)), sum(part.nbytes for part in held)
-    if count:
-        yield pa.Table.from_batches(held)
+    return row_groups(table, rows())
 
 
 def _without(rows: pa.Table, column: str, keys: Sequence[str]) -> pa.Table:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +11,8 @@ import pytest
 
 from dicom_assets.batch import work as work_module
 from dicom_assets.batch.beginning import Beginning
-from dicom_assets.batch.engine import InlineEngine
+from dicom_assets.batch.engine import EngineFailed, InlineEngine
+from dicom_assets.batch.packing import pack_staged
 from dicom_assets.batch.staging import Part
 from dicom_assets.batch.work import BatchBusy, BatchWork, Work
 from dicom_assets.lake.delta import Lake
@@ -20,6 +21,7 @@ from dicom_assets.lake.registry import TABLES
 from dicom_assets.landing.claims import claim_new
 from dicom_assets.landing.store import SourceUnavailable
 from dicom_assets.settings import Settings
+from dicom_assets_tests.support.dicoms import dicom
 from dicom_assets_tests.support.lakes import contents, settings_for, table
 from dicom_assets_tests.support.landings import LandingFolder, put_mixed
 from dicom_assets_tests.support.steps import publish
@@ -206,6 +208,23 @@ def flat_files(work: Work) -> set[str]:
     return {path for path in work.lake.files.names("flat_metadata") if path.endswith(".parquet")}
 
 
+class Watched(InlineEngine):
+    """Tells which batches it has packed, or breaks off when it is to pack one."""
+
+    def __init__(self, fails: bool = False) -> None:
+        self.fails, self.packed = fails, []  # type: ignore[var-annotated]
+
+    def run(self, function: Callable[..., Any], chunks: Iterable[Any]) -> Generator[Any]:
+        if function is not pack_staged:
+            yield from super().run(function, chunks)
+            return
+        for chunk in chunks:
+            self.packed.append(chunk.batch_id)
+            if self.fails:
+                raise EngineFailed("a reading process ended")
+            yield function(chunk, lambda _: None)
+
+
 class TestMetadataThatIsWrittenAhead:
     """Its files are written while the checks of what was read run, and are nobody's until the asset commits them."""
 
@@ -242,6 +261,28 @@ class TestMetadataThatIsWrittenAhead:
         published = table(work.lake, "flat_metadata")["object_id"].to_pylist()
         staged = batch.staging.read(Part.FLAT, ["object_id"])["object_id"].to_pylist()
         assert sorted(published) == sorted(staged)
+
+    @pytest.mark.parametrize("fails", [False, True])
+    def test_is_packed_by_a_process_that_has_nothing_to_read_or_here_when_that_ends(
+        self, settings: Settings, *, fails: bool
+    ):
+        engine = Watched(fails)
+        with Work(settings, shared_engine=engine) as work:
+            batch = work.batch(claimed(work))
+            publish(batch)
+            assert engine.packed == [batch.batch_id]
+            assert table(work.lake, "flat_metadata").num_rows > 0
+            assert len(flat_files(work)) == len(work.lake.extents("flat_metadata"))
+
+    def test_is_packed_here_while_another_batch_is_read_ahead(self, settings: Settings, landing: LandingFolder):
+        engine = Watched()
+        with Work(settings, shared_engine=engine) as work:
+            first = work.batch(claimed(work))
+            landing.put("later/0001.dcm", dicom(9, 1, 1), age_seconds=3_600)
+            work.read_ahead(claimed(work), "another run")
+            publish(first)
+            assert engine.packed == []
+            assert table(work.lake, "flat_metadata").num_rows > 0
 
     def test_holds_the_batch_until_it_is_written(self, work: Work, monkeypatch: pytest.MonkeyPatch):
         begun, may_end = threading.Event(), threading.Event()

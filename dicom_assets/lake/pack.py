@@ -1,0 +1,111 @@
+"""Parquet files of a table: how rows are packed, and what the Delta log is told of each file.
+
+Belongs here: row groups, statistics, Bloom filters. It imports neither delta-rs nor DuckDB, so that a reading process
+can pack as well. Does not belong here: which rows come into which file (`rewrite`), and the log (`delta`).
+"""
+
+from __future__ import annotations
+
+import time
+import uuid
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
+
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+
+from dicom_assets.lake.files import LakeFiles
+from dicom_assets.lake.table import Table
+
+ROW_GROUP = 10_000
+"""Rows of a row group: a header of 10 KB in each keeps it at 100 MB in memory."""
+
+_ROW_GROUPS = {"instance": 16_384}
+"""One for each file, where a query for one row opens all files: DuckDB reads what a footer says of every column."""
+
+ROW_GROUP_BYTES = 32 << 20
+"""What a row group takes in memory at most, but for the last rows that it is given."""
+
+_BLOOM = ("SOPInstanceUID", "SeriesInstanceUID", "StudyInstanceUID")
+
+
+@dataclass(frozen=True, slots=True)
+class Packed:
+    """A file that is written and that no commit names yet.
+
+    path: below the table's folder. size: bytes. low, high: smallest and largest value of each column of
+    `statistics_columns`. packed_at: milliseconds since 1970.
+    """
+
+    path: str
+    size: int
+    rows: int
+    low: Mapping[str, str]
+    high: Mapping[str, str]
+    packed_at: int
+
+
+def group_rows(name: str) -> int:
+    """Rows of a row group of a table."""
+    return _ROW_GROUPS.get(name, ROW_GROUP)
+
+
+def statistics_columns(table: Table) -> list[str]:
+    """Columns by which files are left unopened: the log holds smallest and largest value of these, and stays small."""
+    return [c for c in dict.fromkeys((table.replaced_by, "batch_id", "study_key")) if c in table]
+
+
+def bloom_columns(table: Table) -> list[str]:
+    """Columns by which single rows of large tables are looked up: their files carry Bloom filters for them."""
+    return [column for column in _BLOOM if column in table] if table.name in ("flat_metadata", "instance") else []
+
+
+def pack(files: LakeFiles, table: Table, groups: Iterable[pa.Table], told: str = "") -> Packed:
+    """Writes one Parquet file of one row group after the other; told: what its name says. Raises LakeError."""
+    keys = statistics_columns(table)
+    low: dict[str, str] = {}
+    high: dict[str, str] = {}
+    count = 0
+    looked_up = {column: {"ndv": group_rows(table.name), "fpp": 0.01} for column in bloom_columns(table)}
+    path = f"part-{uuid.uuid4()}{told}.zstd.parquet"
+    # A footer names every column of every row group, and a query opens them all: statistics of columns that nothing is
+    # sorted by would only make it longer.
+    with files.writing(f"{table.name}/{path}") as sink:
+        with pq.ParquetWriter(
+            sink,
+            table.schema,
+            compression="zstd",
+            compression_level=1,
+            write_statistics=[*dict.fromkeys([*keys, *looked_up])],
+            bloom_filter_options=looked_up or None,
+            store_schema=False,
+        ) as writer:
+            for group in groups:
+                count += len(group)
+                for column in keys:
+                    ends = pc.min_max(group[column]).as_py()
+                    if ends["min"] is not None:
+                        low[column] = min(low.get(column, ends["min"]), ends["min"])
+                        high[column] = max(high.get(column, ends["max"]), ends["max"])
+                writer.write_table(group, len(group))
+        size = sink.tell()
+    return Packed(path, size, count, low, high, int(time.time() * 1000))
+
+
+def row_groups(table: Table, rows: Iterable[pa.RecordBatch]) -> Iterator[pa.Table]:
+    """The same rows, cut into row groups: full ones as far as ROW_GROUP_BYTES allows."""
+    names, full = table.schema.names, group_rows(table.name)
+    held: list[pa.RecordBatch] = []
+    count = size = 0
+    for batch in rows:
+        own = batch if batch.schema.names == names else batch.select(names)
+        held.append(own if own.schema == table.schema else own.cast(table.schema))
+        count, size = count + len(batch), size + own.nbytes
+        while count >= full or size >= ROW_GROUP_BYTES:
+            whole = pa.Table.from_batches(held)
+            yield whole.slice(0, full)
+            held = whole.slice(full).to_batches()
+            count, size = sum(map(len, held)), sum(part.nbytes for part in held)
+    if count:
+        yield pa.Table.from_batches(held)
