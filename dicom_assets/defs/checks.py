@@ -13,6 +13,7 @@ from dicom_assets.batch.books import Status
 from dicom_assets.batch.checks import RULES, CheckContext, CheckResult, NamedRule
 from dicom_assets.batch.standard_checks import STANDARD_RULES
 from dicom_assets.batch.work import Work
+from dicom_assets.defs.assets import BATCH_ASSETS
 from dicom_assets.defs.partitions import BATCH
 from dicom_assets.defs.resources import WorkParam
 from dicom_assets.defs.tables import clear_failures
@@ -44,7 +45,7 @@ def _result(rule: NamedRule, result: CheckResult) -> dg.AssetCheckResult:
 def _evaluated(
     context: dg.AssetCheckExecutionContext, work: Work, rules: Iterable[NamedRule], limits: GateSettings
 ) -> list[dg.AssetCheckResult]:
-    """The results of some rules of one table; the first blocking one that does not hold pauses the batch."""
+    """The results of some rules; the first blocking one that does not hold pauses the batch."""
     results: list[dg.AssetCheckResult] = []
     stopped = False
     with clear_failures():
@@ -61,15 +62,15 @@ def _evaluated(
     return results
 
 
-def _checks_of(table: str, rules: Sequence[NamedRule]) -> dg.AssetChecksDefinition:
-    """The checks of one table: one step of a run for all of them, and each to be run alone as well."""
+def _checks_of(step: str, rules: Sequence[NamedRule]) -> dg.AssetChecksDefinition:
+    """The checks of what one step makes: one step of a run for all of them, and each to be run alone as well."""
 
     @dg.multi_asset_check(
-        name=f"{table}_checks",
+        name=f"{step}_checks",
         specs=[
             dg.AssetCheckSpec(
                 rule.name,
-                asset=table,
+                asset=rule.table,
                 description=rule.description,
                 blocking=rule.blocking,
                 partitions_def=BATCH,
@@ -79,8 +80,9 @@ def _checks_of(table: str, rules: Sequence[NamedRule]) -> dg.AssetChecksDefiniti
         can_subset=True,
     )
     def checks(context: dg.AssetCheckExecutionContext, work: WorkParam) -> Iterator[dg.AssetCheckResult]:
-        wanted = {key.name for key in context.selected_asset_check_keys}
-        yield from _evaluated(context, work, [rule for rule in rules if rule.name in wanted], work.settings.gate)
+        wanted = {(key.asset_key.to_user_string(), key.name) for key in context.selected_asset_check_keys}
+        chosen = [rule for rule in rules if (rule.table, rule.name) in wanted]
+        yield from _evaluated(context, work, chosen, work.settings.gate)
 
     return checks
 
@@ -104,14 +106,15 @@ def _gate(rule: NamedRule) -> dg.AssetChecksDefinition:
 
 
 def _checks() -> Iterator[dg.AssetChecksDefinition]:
-    by_table: dict[str, list[NamedRule]] = {}
+    steps = {key.to_user_string(): asset.op.name for asset in BATCH_ASSETS for key in asset.keys}
+    by_step: dict[str, list[NamedRule]] = {}
     for rule in (*RULES, *STANDARD_RULES):
         if rule.name == "gate":
             yield _gate(rule)
         else:
-            by_table.setdefault(rule.table, []).append(rule)
-    for table, rules in by_table.items():
-        yield _checks_of(table, rules)
+            by_step.setdefault(steps[rule.table], []).append(rule)
+    for step, rules in by_step.items():
+        yield _checks_of(step, rules)
 
 
 # Partitions on checks are marked as a preview in 1.13; that they keep their history per batch is what we need.

@@ -62,15 +62,19 @@ def column_lineage(table: Table) -> dg.TableColumnLineage:
     return dg.TableColumnLineage({name: found for name, found in deps.items() if found})
 
 
+def _told(name: str) -> dict[str, Any]:
+    """Description and metadata of an asset that is a table."""
+    table = TABLES[name]
+    return {
+        "description": f"{table.description}\n\nOne row: {table.grain}.",
+        "metadata": {"dagster/column_schema": table_schema(table), "dagster/column_lineage": column_lineage(table)},
+    }
+
+
 def batch_asset(
-    name: str, *, deps: Iterable[str], group: str, kinds: set[str], description: str = "", **options: Any
+    name: str, *, deps: Iterable[str], group: str, kinds: set[str], **options: Any
 ) -> Callable[[Callable[..., Any]], dg.AssetsDefinition]:
     """An asset of one batch: partitioned, owned, described from the registry, retried for outside reasons."""
-    table = TABLES.get(name)
-    metadata: dict[str, Any] = {}
-    if table is not None:
-        description = f"{table.description}\n\nOne row: {table.grain}."
-        metadata = {"dagster/column_schema": table_schema(table), "dagster/column_lineage": column_lineage(table)}
     decorator: Callable[[Callable[..., Any]], dg.AssetsDefinition] = dg.asset(
         name=name,
         deps=list(deps),
@@ -78,10 +82,28 @@ def batch_asset(
         group_name=group,
         kinds=kinds,
         owners=OWNERS,
-        description=description,
-        metadata=metadata,
         retry_policy=OUTSIDE,
-        **options,
+        **({**_told(name), **options} if name in TABLES else options),
+    )
+    return decorator
+
+
+def batch_step(
+    name: str, tables: Mapping[str, Iterable[str]], group: str, kinds: set[str]
+) -> Callable[[Callable[..., Any]], dg.AssetsDefinition]:
+    """Assets of one batch that one step of a run makes one after the other; each can be made alone as well.
+
+    tables: in their order, what each is made from. A step of its own would take longer than a small batch's rows do.
+    """
+    decorator: Callable[[Callable[..., Any]], dg.AssetsDefinition] = dg.multi_asset(
+        name=name,
+        specs=[
+            dg.AssetSpec(table, deps=list(deps), group_name=group, kinds=kinds, owners=OWNERS, **_told(table))
+            for table, deps in tables.items()
+        ],
+        partitions_def=BATCH,
+        can_subset=True,
+        retry_policy=OUTSIDE,
     )
     return decorator
 
@@ -95,11 +117,12 @@ def materialized(
     """
     give_back()
     return dg.MaterializeResult(
+        asset_key=name,
         metadata={
             "dagster/partition_row_count": rows,
             "dagster/row_count": lake.row_count(name),
             **counts,
-        }
+        },
     )
 
 

@@ -18,13 +18,12 @@ from deltalake import DeltaTable, write_deltalake
 from dicom_assets.batch.books import Status, _write, books_of
 from dicom_assets.batch.checks import RULES, SHOWN, CheckContext, NamedRule
 from dicom_assets.batch.staging import SCHEMAS, Part, Staging
-from dicom_assets.defs.assets import BATCH_ASSETS
 from dicom_assets.lake.delta import Lake
 from dicom_assets_tests.support.dicoms import without_identity
-from dicom_assets_tests.support.lakes import Graph, settings_for
+from dicom_assets_tests.support.lakes import BATCH_STEPS, Graph, settings_for
 from dicom_assets_tests.support.landings import LandingFolder, put_mixed
 
-ASSETS = [asset.key.to_user_string() for asset in BATCH_ASSETS]
+ASSETS = [*BATCH_STEPS]
 BLOCKING = [rule for rule in RULES if rule.blocking and rule.table in ASSETS]
 IDS = [f"{rule.table}.{rule.name}" for rule in BLOCKING]
 

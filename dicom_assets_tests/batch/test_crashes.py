@@ -6,29 +6,27 @@ process leaves behind is tested with the command itself (`dicom_assets_tests.tes
 
 from __future__ import annotations
 
-import logging
 import shutil
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from dagster import AssetKey
 
 from dicom_assets.batch.engine import InlineEngine
 from dicom_assets.batch.work import Work
-from dicom_assets.defs.assets import BATCH_ASSETS
 from dicom_assets.lake.delta import Lake
 from dicom_assets.lake.files import LakeFiles
 from dicom_assets.landing.claims import claim_new
 from dicom_assets.settings import Settings
 from dicom_assets_tests.support.dicoms import dicom
-from dicom_assets_tests.support.lakes import contents, settings_for
+from dicom_assets_tests.support.lakes import BATCH_STEPS, contents, make_asset, settings_for
 from dicom_assets_tests.support.landings import LandingFolder, put_mixed
 
-NAMES = [asset.key.to_user_string() for asset in BATCH_ASSETS]
+NAMES = [*BATCH_STEPS]
 
 
 class Killed(BaseException):
@@ -54,11 +52,10 @@ class Case:
 
 def run(settings: Settings, batch: str, names: Sequence[str] = NAMES) -> None:
     """Some assets of a batch, in the order of the flow, without Dagster's run around them."""
-    context = SimpleNamespace(partition_key=batch, run=SimpleNamespace(run_id="run"), log=logging.getLogger("test"))
     with Work(settings, shared_engine=InlineEngine()) as work:
-        for asset, name in zip(BATCH_ASSETS, NAMES, strict=True):
+        for name in NAMES:
             if name in names:
-                asset.op.compute_fn.decorated_fn(context, work)
+                make_asset(name, batch, work)
 
 
 def claim(settings: Settings) -> str:
@@ -122,9 +119,7 @@ def case(tmp_path_factory) -> Case:
     return Case(folder, batch, before, writes, expected)
 
 
-SPINE = [
-    name for name, asset in zip(NAMES, BATCH_ASSETS, strict=True) if asset.group_names_by_key[asset.key] != "standards"
-]
+SPINE = [name for name in NAMES if BATCH_STEPS[name].group_names_by_key[AssetKey(name)] != "standards"]
 """The tables of FHIR and OMOP are replaced like those of the hierarchy; a rerun passes through them all the same."""
 
 

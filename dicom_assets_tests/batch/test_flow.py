@@ -138,6 +138,14 @@ class TestAMixedFolder:
         assert told["study"]["touched_studies"] == 3
         assert told["cleanup"]["balance"] == 0
 
+    def test_what_one_step_makes_together_can_be_made_alone(self, graph, landing):
+        put_mixed(landing)
+        (batch,) = graph.ingest()
+        again = graph.run(batch, select=["raw_files", "validated_batch", "flat_metadata", "instance", "study"])
+        assert again.success
+        made = {event.asset_key.to_user_string() for event in again.get_asset_materialization_events()}
+        assert made == {"raw_files", "validated_batch", "flat_metadata", "instance", "study"}
+
     def test_run_events_name_no_patient_path_or_uid(self, mixed):
         graph, batch = mixed
         spoken = "\n".join(

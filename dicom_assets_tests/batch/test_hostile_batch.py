@@ -2,22 +2,19 @@
 
 import ctypes
 import io
-import logging
 import zipfile
-from types import SimpleNamespace
 
 import pytest
 
 from dicom_assets.batch import judge
 from dicom_assets.batch.engine import ProcessEngine
 from dicom_assets.batch.work import Work
-from dicom_assets.defs.assets import BATCH_ASSETS
 from dicom_assets.lake.query import arrow, connect
 from dicom_assets.landing.claims import claim_new
 from dicom_assets_tests.dicom import raw
 from dicom_assets_tests.dicom.test_hostile import HOSTILE
 from dicom_assets_tests.support.dicoms import dicom
-from dicom_assets_tests.support.lakes import settings_for
+from dicom_assets_tests.support.lakes import BATCH_STEPS, make_asset, settings_for
 from dicom_assets_tests.support.landings import LandingFolder
 
 CRASHES, HANGS, GROWS = "makes the reader crash", "makes the reader hang", "makes the reader grow"
@@ -53,8 +50,7 @@ class Harmed:
         self._engine = engine
 
     def run(self, function, chunks):
-        assert function is judge.judge_chunk
-        return self._engine.run(judge_harmed, chunks)
+        return self._engine.run(judge_harmed if function is judge.judge_chunk else function, chunks)
 
 
 def zip_bomb():
@@ -88,11 +84,8 @@ def ledger(tmp_path_factory):
     )
     with ProcessEngine(settings.reading) as engine, Work(settings, shared_engine=Harmed(engine)) as work:
         ((made,),) = [claim_new(store, work.log, settings.claiming).claims for store in work.stores()]
-        context = SimpleNamespace(
-            partition_key=made.batch_id, run=SimpleNamespace(run_id="run"), log=logging.getLogger("test")
-        )
-        for asset in BATCH_ASSETS:
-            asset.op.compute_fn.decorated_fn(context, work)
+        for name in BATCH_STEPS:
+            make_asset(name, made.batch_id, work)
         sql = "select uri, member, outcome, code from raw_files join validated_batch using (object_id)"
         rows = arrow(connect(work.lake), sql).to_pylist()
     return {(row["member"] or row["uri"]).rsplit("/", 1)[-1]: (row["outcome"], row["code"]) for row in rows}

@@ -4,8 +4,8 @@ from dicom_assets.defs.assets.cleanup import cleanup
 from dicom_assets.defs.assets.clinical import clinical
 from dicom_assets.defs.assets.diagnostic_report import diagnostic_report
 from dicom_assets.defs.assets.flat_metadata import flat_metadata
-from dicom_assets.defs.assets.hierarchy import instance, series, study
-from dicom_assets.defs.assets.image_occurrence import image_occurrence, image_occurrence_origin, omop_identifier
+from dicom_assets.defs.assets.hierarchy import hierarchy
+from dicom_assets.defs.assets.image_occurrence import occurrences
 from dicom_assets.defs.assets.imaging_study import imaging_study
 from dicom_assets.defs.assets.ingestion_errors import ingestion_errors
 from dicom_assets.defs.assets.maintenance import table_maintenance
@@ -18,14 +18,10 @@ BATCH_ASSETS = [
     validated_batch,
     flat_metadata,
     clinical,
-    instance,
-    series,
-    study,
+    hierarchy,
     imaging_study,
     diagnostic_report,
-    omop_identifier,
-    image_occurrence,
-    image_occurrence_origin,
+    occurrences,
     mapping_coverage,
     ingestion_errors,
     cleanup,

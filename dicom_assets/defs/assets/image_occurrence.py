@@ -1,32 +1,31 @@
 """omop_identifier, image_occurrence, image_occurrence_origin: the touched series for OMOP, and how they were made."""
 
+from collections.abc import Iterator
 from typing import Any
 
 import dagster as dg
 
 from dicom_assets.batch.standards import publish_identifiers, publish_occurrences
 from dicom_assets.defs.resources import WorkParam
-from dicom_assets.defs.tables import batch_asset, materialized, one_step
+from dicom_assets.defs.tables import batch_step, materialized, one_step
+
+_FROM = {
+    "omop_identifier": ("series", "study"),
+    "image_occurrence": ("series", "omop_identifier"),
+    "image_occurrence_origin": ("series", "omop_identifier", "image_occurrence"),
+}
 
 
-@batch_asset("omop_identifier", deps=["series", "study"], group="standards", kinds={"python", "deltalake"})
-def omop_identifier(context: dg.AssetExecutionContext, work: WorkParam) -> dg.MaterializeResult[Any]:
-    """An id for each series that has none yet, and surrogates for persons, visits and procedures nobody mapped."""
-    with one_step(work):
-        rows = publish_identifiers(work.lake, work.batch(context.partition_key).staging, work.settings)
-        return materialized(work.lake, "omop_identifier", rows)
-
-
-def _occurrences(name: str, *after: str) -> dg.AssetsDefinition:
-    @batch_asset(name, deps=["series", "omop_identifier", *after], group="standards", kinds={"python", "deltalake"})
-    def table(context: dg.AssetExecutionContext, work: WorkParam) -> dg.MaterializeResult[Any]:
-        with one_step(work):
-            rows = publish_occurrences(work.lake, work.batch(context.partition_key).staging, work.settings, name)
-            return materialized(work.lake, name, rows)
-
-    return table
-
-
-image_occurrence = _occurrences("image_occurrence")
-# Its check compares the two: when the first one is tried again, this one has to wait for it.
-image_occurrence_origin = _occurrences("image_occurrence_origin", "image_occurrence")
+@batch_step("occurrences", _FROM, "standards", {"python", "deltalake"})
+def occurrences(context: dg.AssetExecutionContext, work: WorkParam) -> Iterator[dg.MaterializeResult[Any]]:
+    """Ids for series that have none yet, and surrogates for persons, visits and procedures nobody mapped; then rows."""
+    staging = work.batch(context.partition_key).staging
+    for name in _FROM:
+        if dg.AssetKey(name) in context.selected_asset_keys:
+            with one_step(work):
+                if name == "omop_identifier":
+                    rows = publish_identifiers(work.lake, staging, work.settings)
+                else:
+                    rows = publish_occurrences(work.lake, staging, work.settings, name)
+                made = materialized(work.lake, name, rows)
+            yield made
