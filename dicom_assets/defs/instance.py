@@ -3,9 +3,9 @@
 Belongs here: what `dicom-assets ingest` does otherwise than a daemon with its own state, so that a batch does not spend
 its time on SQLite. Does not belong here: running batches (`runner`).
 
-Three habits of Dagster are changed for this process: it makes a database engine for each statement, waits for the disk
-at each event, and reads all of its migrations again for each database. Where a later Dagster does otherwise, nothing is
-changed.
+Four habits of Dagster are changed for this process: it makes a database engine for each statement, waits for the disk
+at each event, reads all of its migrations again for each database, and asks again and again what is there. Where a
+later Dagster does otherwise, nothing is changed.
 """
 
 import fcntl
@@ -81,7 +81,26 @@ def open_instance(settings: Settings) -> dg.DagsterInstance:
     home = dagster_home(settings)
     os.environ["DAGSTER_HOME"] = str(home)
     with _one_at_a_time(home):
-        return dg.DagsterInstance.get()
+        instance = dg.DagsterInstance.get()
+    if isinstance(instance.event_log_storage, sqlite_event_log.SqliteEventLogStorage):
+        for question in ("has_table", "has_dynamic_partition"):
+            _remember_yes(instance.event_log_storage, question)
+    return instance
+
+
+def _remember_yes(storage: object, question: str) -> None:
+    """Asks no second time what was answered with yes: a run asks 300 times whether its batch and a table are there."""
+    ask = getattr(storage, question, None)
+    if ask is None:
+        return
+    known: set[tuple[object, ...]] = set()
+
+    def asked(*what: object) -> bool:
+        if what not in known and ask(*what):
+            known.add(what)
+        return what in known
+
+    setattr(storage, question, asked)
 
 
 @contextmanager
