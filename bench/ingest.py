@@ -65,6 +65,7 @@ from dicom_assets.startup import arrow_without_pandas, leave, without_collecting
 
 with without_collecting():
     arrow_without_pandas()
+    import dagster._core.storage.sqlite_storage  # what opening Dagster's state imports
     from dicom_assets.defs.instance import opened_instance
     from dicom_assets.defs.runner import ingest
     from dicom_assets.settings import load

@@ -41,9 +41,6 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
 )
 
-HEAD_START_SECONDS = 2.0
-"""How long an ingest lets claiming and listing go before it imports Dagster beside them."""
-
 Landing = Annotated[str | None, typer.Option("--landing", help="Folder or URL where objects arrive.")]
 LakeOption = Annotated[str | None, typer.Option("--lake", help="Folder or URL of the lake.")]
 
@@ -97,7 +94,7 @@ def _ingested(settings: Settings) -> Ended:
             from dicom_assets.progress import Reporter
 
         with Reporter() as reporter, Beginning(settings, readers, reporter.say, reporter.show) as beginning:
-            beginning.wait_for_reading(HEAD_START_SECONDS)
+            beginning.wait_for_reading()
             with without(*COLOURS_OF_CODE):
                 from dicom_assets.defs.instance import opened_instance
                 from dicom_assets.defs.runner import go_on

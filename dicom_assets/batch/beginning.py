@@ -28,6 +28,9 @@ from dicom_assets.settings import Settings, SettingsError
 
 Say = Callable[[str], None]
 
+HEAD_START_SECONDS = 2.0
+"""How long an ingest lets claiming and listing go before it does anything else beside them."""
+
 _LOOK_SECONDS = 0.5
 """How long one try to be the only ingest lasts."""
 
@@ -93,7 +96,7 @@ class Beginning:
                 told = True
         raise LakeError("The ingest was ended while it waited for another one.")
 
-    def wait_for_reading(self, seconds: float) -> None:
+    def wait_for_reading(self, seconds: float = HEAD_START_SECONDS) -> None:
         """Waits until processes read the first batch, or until there is none; at most so long.
 
         What this process does meanwhile would only keep it from handing them something to read.

@@ -119,7 +119,7 @@ def _built(connection: duckdb.DuckDBPyConnection, sql: str, settings: Settings) 
         connection.register("wanted", group.select(["study_key"]))
         yield imaging.rows(
             group,
-            _of(connection, SERIES.name, SERIES.schema.names),
+            _of(connection, SERIES.name, imaging.SERIES_COLUMNS),
             _of(connection, INSTANCE.name, imaging.INSTANCE_COLUMNS),
             base=settings.fhir.base,
             context=context,

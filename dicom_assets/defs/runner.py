@@ -58,6 +58,7 @@ def ingest(
     LakeError, SettingsError.
     """
     with Readers(settings.reading) as readers, Beginning(settings, readers, say, progress) as beginning:
+        beginning.wait_for_reading()
         return go_on(beginning, instance)
 
 

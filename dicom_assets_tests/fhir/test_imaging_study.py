@@ -274,6 +274,19 @@ def test_every_attribute_that_the_mapping_names_is_a_column_or_a_code_sequence()
     assert set(imaging_study.INSTANCE_COLUMNS) <= {c.name for c in INSTANCE.columns}
 
 
+@pytest.mark.parametrize("elements", [mapping.SERIES, mapping.INSTANCE], ids=["series", "instance"])
+def test_the_builder_reads_every_column_that_the_mapping_names(elements: Any):
+    table, read = (
+        (SERIES, imaging_study.SERIES_COLUMNS)
+        if elements is mapping.SERIES
+        else (INSTANCE, imaging_study.INSTANCE_COLUMNS)
+    )
+    named = {word for word in mapping.attributes_of(elements) if word in table}
+    if "AnatomicRegionSequence" in mapping.attributes_of(elements):
+        named |= {column.name for column in table.columns if column.name.startswith("anatomic_region_")}
+    assert named <= set(read) <= {column.name for column in table.columns}
+
+
 def test_the_printed_mapping_has_a_line_for_each_element():
     printed = mapping.table()
     for path, elements in (("", mapping.STUDY), ("series.", mapping.SERIES), ("series.instance.", mapping.INSTANCE)):
