@@ -66,14 +66,13 @@ from dicom_assets.startup import arrow_without_pandas, leave, without_collecting
 with without_collecting():
     arrow_without_pandas()
     import dagster._core.storage.sqlite_storage  # what opening Dagster's state imports
-    from dicom_assets.defs.instance import opened_instance
-    from dicom_assets.defs.runner import ingest
+    import dicom_assets.defs.instance, dicom_assets.defs.runner, dicom_assets.progress
+    from dicom_assets.cli import ingest_now
     from dicom_assets.settings import load
 
 settings = load(sys.argv[1], sys.argv[2])
 started = time.monotonic()
-with opened_instance(settings) as instance:
-    assert ingest(settings, instance).closed
+assert ingest_now(settings).closed
 print(time.monotonic() - started)
 leave(0)
 """

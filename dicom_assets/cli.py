@@ -71,7 +71,7 @@ def ingest(
         if quarantined_share is not None:
             gate = settings.gate.model_copy(update={"quarantined_share": quarantined_share})
             settings = settings.model_copy(update={"gate": gate})
-        ended = _ingested(settings)
+        ended = ingest_now(settings)
     _print_books([(b.batch_id, b.source, b.status, b.seen, b.ingested, b.quarantined, b.ignored, b.deleted)
                   for b in ended.books])  # fmt: skip
     for books in ended.books:
@@ -82,7 +82,7 @@ def ingest(
     raise typer.Exit(0 if ended.closed else 1)
 
 
-def _ingested(settings: Settings) -> Ended:
+def ingest_now(settings: Settings) -> Ended:
     """Runs an ingest. What takes time to import is imported while something else is at work already."""
     from dicom_assets.batch.readers import Readers
 
