@@ -13,6 +13,9 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from importlib.abc import MetaPathFinder
+from importlib.util import find_spec, module_from_spec
+from types import ModuleType
+from typing import Any
 
 _COLLECT_EVERY = 50_000
 """Containers made between two looks for cycles among the young: seldom enough not to be felt."""
@@ -70,6 +73,33 @@ class _Without(MetaPathFinder):
         """Leaves everything else to the other finders."""
         if name in self.names:
             raise ModuleNotFoundError(f"No module named {name!r}", name=name)
+
+
+class _Later(ModuleType):
+    """A package that is not run before somebody asks for something of its own; modules in it can be imported."""
+
+    def __getattr__(self, name: str) -> Any:
+        """What is not there yet is what running the package gives."""
+        spec = self.__spec__
+        if (name.startswith("__") and name.endswith("__")) or spec is None or spec.loader is None:
+            raise AttributeError(name)
+        self.__class__ = ModuleType  # type: ignore[assignment]  # from here on it is an ordinary package
+        spec.loader.exec_module(self)
+        return getattr(self, name)
+
+
+def later(name: str) -> None:
+    """Runs a package only when something of it is asked for, instead of with the first module in it.
+
+    name: below a package that is imported already. Nothing happens when it is imported as well, or not there.
+    """
+    spec = None if name in sys.modules else find_spec(name)
+    if spec is None or spec.submodule_search_locations is None:
+        return
+    package = sys.modules[name] = module_from_spec(spec)
+    package.__class__ = _Later
+    parent, _, own = name.rpartition(".")
+    setattr(sys.modules[parent], own, package)
 
 
 def arrow_without_pandas() -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
@@ -40,6 +41,27 @@ def test_a_package_that_is_only_looked_for_is_not_found_and_can_be_imported_late
         "assert numpy is None\n"
         "import numpy\n"
         "assert numpy.zeros(2).shape == (2,)\n"
+    )
+    assert done.returncode == 0, done.stderr
+
+
+def test_a_package_is_run_later_when_something_of_its_own_is_asked_for(tmp_path: Path):
+    package = tmp_path / "outer" / "heavy"
+    package.mkdir(parents=True)
+    (package.parent / "__init__.py").write_text("")
+    (package / "__init__.py").write_text("import sys\nfrom .light import small\nsys.heavy_was_run = True\nlarge = 2\n")
+    (package / "light.py").write_text("small = 1\n")
+    done = python(
+        f"import sys; sys.path.insert(0, {str(tmp_path)!r})\n"
+        "from dicom_assets.startup import later\n"
+        "import outer\n"
+        "later('outer.heavy'); later('outer.nowhere')\n"
+        "from outer.heavy.light import small\n"
+        "assert small == 1 and not hasattr(sys, 'heavy_was_run')\n"
+        "from outer.heavy import large\n"
+        "assert large == 2 and sys.heavy_was_run\n"
+        "later('outer.heavy')\n"
+        "assert outer.heavy.large == 2 and not hasattr(outer.heavy, 'medium')\n"
     )
     assert done.returncode == 0, done.stderr
 
