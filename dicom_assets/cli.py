@@ -24,6 +24,7 @@ from dicom_assets.startup import (
     PIXELS_AND_DOWNLOADS,
     arrow_without_pandas,
     keep_what_is_there,
+    later,
     leave,
     without,
     without_collecting,
@@ -95,6 +96,7 @@ def ingest_now(settings: Settings) -> Ended:
 
         with Reporter() as reporter, Beginning(settings, readers, reporter.say, reporter.show) as beginning:
             beginning.wait_for_reading()
+            later("httpx")  # for DICOM services, which only their own jobs ask
             with without(*COLOURS_OF_CODE):
                 from dicom_assets.defs.instance import opened_instance
                 from dicom_assets.defs.runner import go_on

@@ -91,7 +91,7 @@ class _Later(ModuleType):
 def later(name: str) -> None:
     """Runs a package only when something of it is asked for, instead of with the first module in it.
 
-    name: below a package that is imported already. Nothing happens when it is imported as well, or not there.
+    name: of its own, or below a package that is imported already. Nothing happens when it is there, or nowhere.
     """
     spec = None if name in sys.modules else find_spec(name)
     if spec is None or spec.submodule_search_locations is None:
@@ -99,7 +99,8 @@ def later(name: str) -> None:
     package = sys.modules[name] = module_from_spec(spec)
     package.__class__ = _Later
     parent, _, own = name.rpartition(".")
-    setattr(sys.modules[parent], own, package)
+    if parent:
+        setattr(sys.modules[parent], own, package)
 
 
 def arrow_without_pandas() -> None:

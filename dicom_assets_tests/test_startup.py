@@ -55,13 +55,14 @@ def test_a_package_is_run_later_when_something_of_its_own_is_asked_for(tmp_path:
         f"import sys; sys.path.insert(0, {str(tmp_path)!r})\n"
         "from dicom_assets.startup import later\n"
         "import outer\n"
-        "later('outer.heavy'); later('outer.nowhere')\n"
+        "later('outer.heavy'); later('outer.nowhere'); later('httpx')\n"
         "from outer.heavy.light import small\n"
         "assert small == 1 and not hasattr(sys, 'heavy_was_run')\n"
         "from outer.heavy import large\n"
         "assert large == 2 and sys.heavy_was_run\n"
         "later('outer.heavy')\n"
-        "assert outer.heavy.large == 2 and not hasattr(outer.heavy, 'medium')\n"
+        "import httpx\n"
+        "assert httpx.URL('http://a.b').host == 'a.b' and not hasattr(outer.heavy, 'medium')\n"
     )
     assert done.returncode == 0, done.stderr
 
