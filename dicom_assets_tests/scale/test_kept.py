@@ -146,7 +146,7 @@ class TestCountsByFile:
         put(lake, [1], 1)
         nothing = COUNTS_UPDATED.replace("[", "CASE WHEN instance_count > 5 THEN [") + " END"
         assert summaries.counts(lake, "study", nothing).num_rows == 0
-        monkeypatch.setattr(summaries, "arrow", lambda *_: pytest.fail("it was counted already"))
+        monkeypatch.setattr(summaries, "scan", lambda *_, **__: pytest.fail("it was counted already"))
         assert summaries.counts(lake, "study", nothing).num_rows == 0
 
     def test_are_asked_anew_when_the_question_has_changed(self, lake):
