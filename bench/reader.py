@@ -6,7 +6,7 @@ whole ingest.
     python -m bench.reader [--files N] [--repeat K] [--seed S] [--folder DIR] [--json FILE] [--plot FILE]
 
 naive: `dcmread(stop_before_pixels=True)`, every attribute that is a column, `to_json()`. ours: `read_header`, with a
-fresh memory for every 250 files as a chunk has it. limit: `open` and one `pread` of 64 KB. All files are in the page
+fresh memory for as many files as a chunk has. limit: `open` and one `pread` of 64 KB. All files are in the page
 cache, and time is processor time, so that a busy machine changes little. The mix weighs the kinds by their share of
 the corpus. Of kinds that are slow for pydicom it reads fewer files.
 """

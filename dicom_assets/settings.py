@@ -115,7 +115,7 @@ class ReadingLimits(_Section):
     """
 
     workers: Annotated[int, Field(ge=0, le=256)] = 0
-    chunk_objects: Annotated[int, Field(ge=1, le=10_000)] = 250
+    chunk_objects: Annotated[int, Field(ge=1, le=10_000)] = 500
     first_read_bytes: Annotated[int, Field(ge=256)] = 65_536
     max_object_bytes: Annotated[int, Field(ge=1)] = 16 * 2**30
     max_inflated_bytes: Annotated[int, Field(ge=1)] = 256 * 2**20
