@@ -31,6 +31,12 @@ def _system() -> ctypes.CDLL:
 
 def give_back() -> None:
     """Gives the system back what was freed, and makes large blocks go back as soon as they are: a few milliseconds."""
-    trim = getattr(_system(), "malloc_trim", None)
-    if trim is not None:
-        trim(0)
+    _system()
+    trim()
+
+
+def trim() -> None:
+    """Gives the system back what was freed. Whoever needs as much again soon pays for it: a page fault for 4 KB."""
+    give = getattr(ctypes.CDLL(None), "malloc_trim", None)
+    if give is not None:
+        give(0)
