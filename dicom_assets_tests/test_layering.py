@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import ast
 import re
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -143,3 +145,13 @@ def test_every_table_and_column_is_described(table):
 def test_every_reason_code_says_what_it_means_and_what_to_do(code):
     assert code.meaning.endswith(".")
     assert code.remedy.endswith(".")
+
+
+@pytest.mark.parametrize("module", ["judge", "packing"])
+def test_what_a_reading_process_runs_imports_neither_dagster_nor_table_engines(module: str):
+    code = (
+        f"import sys, dicom_assets.batch.{module}\n"
+        "sys.exit(', '.join(sorted({'dagster', 'deltalake', 'duckdb'} & sys.modules.keys())) or None)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False, timeout=60)
+    assert (done.returncode, done.stderr) == (0, "")
