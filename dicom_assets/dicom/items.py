@@ -19,7 +19,7 @@ from dicom_assets.dicom.flaws import DEPTH_CAPPED, HEADER_CAPPED, SOUND, VALUE_I
 from dicom_assets.dicom.memo import MAX_SEQUENCE, MAX_VALUE, NONE_YET, Context, Entry, Memo
 from dicom_assets.dicom.source import ByteSource
 from dicom_assets.dicom.syntax import Preface
-from dicom_assets.dicom.values import BULK, DECODERS, MANY_DECIMALS, as_json_numbers
+from dicom_assets.dicom.values import BULK, DECODERS
 from dicom_assets.dicom.vocabulary import (
     CHARSET,
     DELIMITER,
@@ -134,10 +134,6 @@ class Items:
         self, tag: int, prefix: bytes, vr: str, value: bytes, context: Context
     ) -> tuple[bytes, list[Any] | None, int]:
         """Fragment, JSON values and flaws of one value."""
-        if vr == "DS" and len(value) >= MANY_DECIMALS:
-            listed = as_json_numbers(value)
-            if listed is not None:
-                return b'%b,"Value":%b}' % (prefix, listed[0]), listed[1], SOUND
         try:
             values, flaws = DECODERS[vr](value, self._little, context.codecs)
         except struct.error:

@@ -104,25 +104,24 @@ def _names(raw: bytes, little: bool, codecs: tuple[str, ...]) -> tuple[Values, i
 
 
 MANY_DECIMALS = 256
-"""Bytes of decimals, such as the points of a contour, from which it is quicker to take them as they are written."""
+"""Bytes of decimals, such as the points of a contour, from which it is quicker to have them read as JSON numbers."""
 
 
-def as_json_numbers(raw: bytes) -> tuple[bytes, list[float]] | None:
-    """Decimals that are written as JSON writes numbers (RFC 8259, section 6): the array, and its numbers.
+def _json_numbers(raw: bytes) -> list[float] | None:
+    """Decimals that are written as JSON writes numbers (RFC 8259, section 6); None for all others.
 
-    None for all others, such as those with a plus sign, a leading zero or an exponent.
+    A plus sign, a leading zero, an empty value: these are none.
     """
-    if raw.translate(None, b"0123456789.-\\ "):
-        return None
-    listed = b"[%b]" % raw.strip().replace(b"\\", b",")
-    try:
-        return listed, orjson.loads(listed)
-    except orjson.JSONDecodeError:
-        return None
+    with suppress(orjson.JSONDecodeError):
+        numbers: list[float] = orjson.loads(b"[%b]" % raw.replace(b"\\", b","))
+        return numbers or None
+    return None
 
 
 def _decimals(raw: bytes, little: bool, codecs: tuple[str, ...]) -> tuple[Values, int]:
     if not raw.translate(None, b"0123456789.-+ \\"):  # no exponent, so every number is finite
+        if len(raw) >= MANY_DECIMALS and (numbers := _json_numbers(raw)) is not None:
+            return numbers, SOUND
         with suppress(ValueError):
             return list(map(float, raw.split(b"\\"))), SOUND
     text = raw.decode("latin-1").strip().rstrip(" \x00")

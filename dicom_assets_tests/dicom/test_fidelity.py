@@ -5,6 +5,7 @@ from collections import Counter
 import pytest
 
 from dicom_assets.dicom.header import Header, Memo
+from dicom_assets_tests.dicom.raw import dicom, element, item, sequence
 from dicom_assets_tests.dicom.referee import DIFFERS, by_pydicom_tier, differences, outcome, pydicom_says, read
 from dicom_assets_tests.dicom.samples import generated, pydicom_files, shared, test_file
 
@@ -42,6 +43,17 @@ def test_both_tiers_say_the_same_to_the_byte(headers, monkeypatch):
             if (header.json, header.columns, header.issues) != (other.json, other.columns, other.issues):
                 wrong.append(name)
     assert not wrong
+
+
+def test_both_tiers_say_the_same_of_a_contour(monkeypatch):
+    points = "\\".join(f"{n}\\-{n}.50\\+{n}.0" if n % 7 else f"{n}\\{n}.25\\-0" for n in range(60))
+    for many in (points, points.replace("+", "")):
+        contour = sequence(0x30060040, item(element(0x30060050, "DS", many)))
+        data = dicom(contour)
+        header = read(data)
+        assert (header.tier, header.issues) == (1, ())
+        assert header.json == by_pydicom_tier(data, monkeypatch).json
+        assert not differences(data, header)
 
 
 def test_no_generated_file_is_left_to_pydicom_and_each_says_what_pydicom_says(monkeypatch):

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from dicom_assets.dicom.charset import DEFAULT, codecs_of, decode
 from dicom_assets.dicom.flaws import CHARSET_GUESSED, CHARSET_LOST, SOUND, VALUE_INVALID
-from dicom_assets.dicom.values import DECODERS, as_json_numbers, json_element
+from dicom_assets.dicom.values import DECODERS, json_element
 
 
 def value(vr, raw, charset=b"", little=True):
@@ -120,21 +120,25 @@ def test_decimal_strings_are_the_floats_that_python_reads(numbers):
     assert value("DS", text.encode()) == (numbers, SOUND)
 
 
+def test_many_blanks_are_no_decimals():
+    assert value("DS", b" " * 1_000) == value("DS", b" ") == (None, SOUND)
+
+
 @given(st.lists(st.text("0123456789.-+ ", max_size=8), min_size=1, max_size=6).map("\\".join))
 @example("1\\2.50\\-0.125")
 @example("+1\\2")
 @example("01\\2")
 @example("1\\\\2")
-def test_decimals_that_are_taken_as_written_are_the_same_numbers(text):
-    raw = text.encode()
-    taken = as_json_numbers(raw)
-    if taken is not None and text.strip():
-        assert json.loads(taken[0]) == taken[1] == value("DS", raw)[0]
-        assert value("DS", raw)[1] == SOUND
-
-
-def test_points_of_a_contour_are_taken_as_written():
-    assert as_json_numbers(b"-12.50\\7\\0.125 ") == (b"[-12.50,7,0.125]", [-12.5, 7, 0.125])
+@example("1 2\\3")
+def test_many_decimals_are_the_numbers_that_few_are(text):
+    few, flaws = value("DS", text.encode())
+    padding = "\\0.5" * 100
+    many, flaws_of_many = value("DS", (text + padding).encode())
+    assume(text.strip())
+    if flaws == SOUND:
+        assert (many, flaws_of_many) == ([*few, *[0.5] * 100], SOUND)
+    else:
+        assert flaws_of_many == VALUE_INVALID
 
 
 @given(st.integers(-(2**63), 2**63 - 1))
