@@ -9,14 +9,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
-from itertools import chain
 
 import pyarrow as pa
 
 from dicom_assets.batch.engine import EngineFailed, ReadingEngine
 from dicom_assets.batch.staging import Part, Staging
 from dicom_assets.lake.files import LakeFiles
-from dicom_assets.lake.pack import Packed, pack, row_groups
+from dicom_assets.lake.pack import Packed, pack_rows
 from dicom_assets.lake.registry import FLAT_METADATA
 
 
@@ -38,8 +37,8 @@ def pack_staged(chunk: StagedRows, beat: Callable[[int], None]) -> Packed | None
 def pack_flat(staging: Staging, engine: ReadingEngine | None) -> Packed | None:
     """Packs a batch's staged rows of flat_metadata, for `publish_flat` to commit; None when there are none.
 
-    engine: does it, where it has nothing else to do and can reach the lake; without it this process does. What is never
-    committed is nobody's; vacuum deletes it. Raises LakeError.
+    engine: does it, where it has nothing else to do and can reach the lake; without it this process does. Raises
+    LakeError.
     """
     if engine is not None:
         try:
@@ -51,9 +50,7 @@ def pack_flat(staging: Staging, engine: ReadingEngine | None) -> Packed | None:
 
 
 def _packed(staging: Staging, beat: Callable[[int], None]) -> Packed | None:
-    groups = row_groups(FLAT_METADATA, _alive(staging.batches(Part.FLAT), beat))
-    first = next(groups, None)
-    return None if first is None else pack(staging.files, FLAT_METADATA, chain([first], groups))
+    return pack_rows(staging.files, FLAT_METADATA, _alive(staging.batches(Part.FLAT), beat))
 
 
 def _alive(rows: Iterator[pa.RecordBatch], beat: Callable[[int], None]) -> Iterator[pa.RecordBatch]:

@@ -91,7 +91,7 @@ def open_instance(settings: Settings) -> dg.DagsterInstance:
 
 
 def _remember_yes(storage: object, question: str) -> None:
-    """Asks no second time what was answered with yes: a run asks 300 times whether its batch and a table are there."""
+    """Asks no second time what was answered with yes: each step asks whether its batch and a table are there."""
     ask = getattr(storage, question, None)
     if ask is None:
         return
@@ -130,7 +130,7 @@ def _keep_engines() -> None:
     """Lets Dagster's SQLite event log keep its connections instead of opening one for each statement.
 
     Dagster makes an engine a statement, which compiles the statement anew, opens the file and, closing it, writes the
-    log back: most of what an event costs, and a batch has 250 of them. Where a later Dagster does otherwise, nothing
+    log back: most of what an event costs, and a batch has 200 of them. Where a later Dagster does otherwise, nothing
     is changed.
     """
     make = getattr(sqlite_event_log, "create_engine", None)

@@ -10,6 +10,7 @@ import time
 import uuid
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
+from itertools import chain
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -91,6 +92,16 @@ def pack(files: LakeFiles, table: Table, groups: Iterable[pa.Table], told: str =
                 writer.write_table(group, len(group))
         size = sink.tell()
     return Packed(path, size, count, low, high, int(time.time() * 1000))
+
+
+def pack_rows(files: LakeFiles, table: Table, rows: Iterable[pa.RecordBatch]) -> Packed | None:
+    """Writes rows as one Parquet file, a row group in memory at a time; None when there are none. Raises LakeError.
+
+    What is never committed is nobody's; vacuum deletes it.
+    """
+    groups = row_groups(table, rows)
+    first = next(groups, None)
+    return None if first is None else pack(files, table, chain([first], groups))
 
 
 def row_groups(table: Table, rows: Iterable[pa.RecordBatch]) -> Iterator[pa.Table]:

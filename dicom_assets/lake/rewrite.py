@@ -1,7 +1,7 @@
 """Swapping whole files of a table: rows of some studies or batches replaced, small files merged, in one commit each.
 
-Belongs here: writing Parquet files of a table and committing which files come and which go. Does not belong here: when
-files are worth merging (`maintenance`).
+Belongs here: which rows come into which files, and committing which files come and which go. Does not belong here: how
+a file is packed (`pack`), when files are worth merging (`maintenance`).
 
 A commit names the files that it takes away, so a commit of somebody else that took one of them away first makes it
 fail, and it is worked out anew. Files that a failed commit has written are nobody's; vacuum deletes them.
@@ -16,7 +16,6 @@ import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from itertools import chain
 
 import numpy as np
 import numpy.typing as npt
@@ -30,7 +29,7 @@ from dicom_assets.lake import members, recent
 from dicom_assets.lake.delta import COMMIT_TRIES, Lake
 from dicom_assets.lake.extents import Extents
 from dicom_assets.lake.files import LakeError
-from dicom_assets.lake.pack import Packed, pack, row_groups
+from dicom_assets.lake.pack import Packed, pack, pack_rows, row_groups
 from dicom_assets.lake.positions import is_sorted, order_of, ordered, placed, positions, range_in_name
 from dicom_assets.lake.registry import TABLES, Table
 
@@ -122,13 +121,9 @@ Written = list[AddAction]
 
 
 def written(lake: Lake, name: str, rows: Iterable[pa.RecordBatch]) -> Written:
-    """Writes rows of a table that is replaced by batch, for `replace_batches` to commit. Raises LakeError.
-
-    What is never committed is nobody's; vacuum deletes it.
-    """
-    groups = row_groups(TABLES[name], rows)
-    first = next(groups, None)
-    return [] if first is None else [put_file(lake, TABLES[name], chain([first], groups))]
+    """Writes rows of a table that is replaced by batch, for `replace_batches` to commit. Raises LakeError."""
+    packed = pack_rows(lake.files, TABLES[name], rows)
+    return [] if packed is None else [added(packed)]
 
 
 def replace_batches(

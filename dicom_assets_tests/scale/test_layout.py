@@ -338,7 +338,7 @@ class TestReplacingBatches:
 
     def test_it_is_tried_again_when_somebody_else_has_taken_the_file(self, lake, monkeypatch):
         self.replace(lake, ["b1", "b2"], self.records("b1", 1), self.records("b2", 2))
-        put, once = rewrite.put_file, []
+        put, once = rewrite.pack_rows, []
 
         def overtaken(*arguments):
             if not once:
@@ -346,7 +346,7 @@ class TestReplacingBatches:
                 self.replace(lake, ["b2"], self.records("b2", 22))
             return put(*arguments)
 
-        monkeypatch.setattr(rewrite, "put_file", overtaken)
+        monkeypatch.setattr(rewrite, "pack_rows", overtaken)
         self.replace(lake, ["b1"], self.records("b1", 11))
         assert self.found(lake) == [("b1", 11), ("b2", 22)]
 
