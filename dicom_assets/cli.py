@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from dicom_assets import cli_services
+from dicom_assets import cli_services, cli_verify
 from dicom_assets.cli_services import told
 from dicom_assets.settings import Settings, load
 from dicom_assets.startup import (
@@ -234,6 +234,7 @@ def _print(names: Sequence[str], rows: Sequence[Sequence[object]], form: Format)
 
 
 cli_services.add_to(app)
+cli_verify.add_to(app)
 
 
 def main() -> None:

@@ -64,7 +64,7 @@ class Beginning:
 
     def __enter__(self) -> Self:
         """Starts the first round, without waiting for it."""
-        self.work = self._held.enter_context(Work(self.settings, self.progress, self.engine))
+        self.work = self._held.enter_context(Work(self.settings, self.progress, self.engine, self.say))
         thread = self._held.enter_context(ThreadPoolExecutor(1, thread_name_prefix="first-round"))
         self._first: Future[Round] | None = thread.submit(self._begin)
         return self

@@ -26,9 +26,11 @@ from dicom_assets.batch.memory import give_back
 from dicom_assets.batch.organize import Organizing, unfinished
 from dicom_assets.batch.publish import publish_flat, publish_rows, write_flat
 from dicom_assets.batch.read import Progress, read_batch
+from dicom_assets.batch.recovery import mend_claims
 from dicom_assets.batch.staging import Kept, Part, Staging
 from dicom_assets.lake import locks, recent
 from dicom_assets.lake.delta import Lake
+from dicom_assets.lake.files import TornFile
 from dicom_assets.lake.query import forget_answers
 from dicom_assets.lake.rewrite import Written
 from dicom_assets.landing.claims import ClaimLog
@@ -49,12 +51,14 @@ class BatchBusy(Exception):
 class Work:
     """A lake, its sources and the batches that this process holds; a context manager that lets go of them.
 
-    progress: called while a batch is read. shared_engine: reads instead of processes of its own, and outlives it.
+    progress: called while a batch is read. shared_engine: reads instead of processes of its own, and outlives it. say:
+    called with a sentence about what was set right.
     """
 
     settings: Settings
     progress: Callable[[Progress], None] = lambda _: None
     shared_engine: ReadingEngine | None = None
+    say: Callable[[str], None] = lambda _: None
     _held: ExitStack = field(default_factory=ExitStack, repr=False)
     _batches: dict[str, tuple[BatchWork, ExitStack]] = field(default_factory=dict, repr=False)
     _ahead: dict[str, Ahead] = field(default_factory=dict, repr=False)
@@ -99,7 +103,16 @@ class Work:
     def claiming(self, wait_seconds: float) -> Iterator[None]:
         """The right to claim and to start what was claimed. Raises LockBusy after wait_seconds."""
         with locks.held(self.lake.files, INGEST_LOCK, wait_seconds):
+            self._mend_claims()
             yield
+
+    def _mend_claims(self) -> None:
+        """Before anything is claimed: sets right what a power cut has torn of the claim log."""
+        try:
+            self.log.claims()
+        except TornFile:
+            self.say(str(mend_claims(self.lake)))
+            del self.log  # it is opened anew
 
     def stores(self) -> list[LandingStore]:
         """The configured sources, open."""

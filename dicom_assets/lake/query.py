@@ -64,9 +64,14 @@ class QueryError(UserError):
 
 def existing(uri: str) -> Lake:
     """The lake that is there already. Raises LakeError when there is none: reading makes nothing."""
+    is_there(uri)
+    return Lake(uri, make=False)
+
+
+def is_there(uri: str) -> None:
+    """Raises LakeError when there is no lake in a folder."""
     if "://" not in uri and not (Path(uri) / "batches" / "_delta_log").is_dir():
         raise LakeError(f"There is no lake at {uri}. Run `dicom-assets ingest` first, or give --lake.")
-    return Lake(uri, make=False)
 
 
 def sql_type(kind: pa.DataType) -> str:

@@ -231,6 +231,11 @@ class ClaimLog:
         return int(paths[-1].rsplit("/", 1)[1].removesuffix(".parquet")) if paths else self._summarised().number
 
 
+def number_of(path: str) -> int:
+    """The number of the claim in a file."""
+    return int(path.rsplit("/", 1)[1].removesuffix(".parquet"))
+
+
 def _path(number: int) -> str:
     return f"{FOLDER}/{number:012d}.parquet"
 
