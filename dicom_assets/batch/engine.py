@@ -26,7 +26,7 @@ from collections import deque
 from collections.abc import Callable, Generator, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from types import TracebackType
-from typing import Any, Protocol, Self, TypeVar
+from typing import IO, Any, Protocol, Self, TypeVar
 
 from dicom_assets.batch.nursery import IS_POSSIBLE, Nursery, child_command, child_environment
 from dicom_assets.batch.worker import BASE, IDLE, LENGTH, PID, PROGRESS, Preparing, resident
@@ -116,6 +116,14 @@ def worker_count(limits: ReadingLimits) -> int:
     if hasattr(os, "sched_getaffinity"):
         return len(os.sched_getaffinity(0))
     return os.cpu_count() or 1
+
+
+def _page() -> IO[bytes]:
+    """A page of memory that processes share. It lies in no folder: a mapped file in a full one ends in SIGBUS."""
+    file = os.fdopen(os.memfd_create("progress"), "w+b") if IS_POSSIBLE else tempfile.TemporaryFile()
+    file.write(bytes(mmap.PAGESIZE))  # not truncated to that: what is written has its place
+    file.flush()
+    return file
 
 
 @dataclass(slots=True)
@@ -329,8 +337,7 @@ class _Supervisor:
         result_read, result_write = os.pipe()
         life_read, life_write = os.pipe()
         memory = self._limits.worker_memory_bytes
-        with tempfile.TemporaryFile() as file:
-            file.truncate(mmap.PAGESIZE)
+        with _page() as file:
             shared = memoryview(mmap.mmap(file.fileno(), mmap.PAGESIZE)).cast("q")
             child = (request_read, result_write, file.fileno(), life_read)
             origin: Nursery | subprocess.Popen[bytes]

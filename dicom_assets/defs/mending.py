@@ -11,7 +11,7 @@ from collections.abc import Callable, Sequence
 import dagster as dg
 import pyarrow as pa
 
-from dicom_assets.batch.books import Books, Status, books_of
+from dicom_assets.batch.books import Status, books_of
 from dicom_assets.batch.publish import publish_hierarchy
 from dicom_assets.batch.recovery import drop_files, forget_batches, mend_claims
 from dicom_assets.batch.staging import FOLDER, SCHEMAS, Part, Staging
@@ -101,6 +101,9 @@ def _set_right(work: Work, instance: dg.DagsterInstance, found: Verified, say: S
         say(f"{len(found.studies)} studies are made again from all their rows.")
         _rebuild(work, found.studies)
         return True
+    if any(one.rule == "coverage" and not one.holds for one in found.findings):
+        publish_coverage(work.lake)
+        return True
     return done
 
 
@@ -114,14 +117,17 @@ def _clear_staging(work: Work, found: Verified) -> bool:
     return True
 
 
-def _run_again(work: Work, job: dg.JobDefinition, instance: dg.DagsterInstance, batch: str) -> Books | None:
-    """Runs a batch from its claim to its books, whatever its books say; they afterwards. Raises BatchBusy."""
+def _run_again(work: Work, job: dg.JobDefinition, instance: dg.DagsterInstance, batch: str) -> str | None:
+    """Runs a batch from its claim to its books, whatever its books say; why it did not close. Raises BatchBusy."""
     work.batch(batch)
     try:
         result = execute_here(job, instance, batch, str(uuid.uuid4()), _QUIET)
         if not result.success:
             mark(work, batch, result.run_id)
-        return books_of(work.lake, batch)
+        books = books_of(work.lake, batch)
+        if result.success and books is not None and books.status == Status.CLOSED:
+            return None
+        return (books.reason if books else None) or f"its run {result.run_id} broke off"
     finally:
         work.release(batch)
 
@@ -133,12 +139,12 @@ def _run(work: Work, instance: dg.DagsterInstance, batches: Sequence[str], say: 
     for batch in batches:
         say(f"Batch {batch}: running again")
         try:
-            books = _run_again(work, job, instance, batch)
+            reason = _run_again(work, job, instance, batch)
         except BatchBusy as error:
             say(str(error))
             continue
-        if books is None or books.status != Status.CLOSED:
-            say(f"Batch {batch} did not close: {books.reason if books else 'it never started'}")
+        if reason is not None:
+            say(f"Batch {batch} did not close: {reason}")
 
 
 def _rebuild(work: Work, studies: Sequence[str]) -> None:

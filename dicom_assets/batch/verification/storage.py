@@ -178,29 +178,44 @@ def unbooked(sound: Sound) -> Finding:
 def identifiers(sound: Sound) -> Finding:
     """Ids of image_occurrence that were never given out, or stand for two things."""
     description = "Every id of OMOP was given out, once"
-    if not sound.opens("omop_identifier", "image_occurrence_origin"):
+    if not sound.opens("omop_identifier", "image_occurrence_origin", "flat_metadata"):
         return Finding("identifiers", description, told="not looked at: a table cannot be opened", is_note=True)
     with connected(sound.lake) as connection:
         origins = sound.source("image_occurrence_origin")  # before the ids, which are given out first
+        metadata = sound.source("flat_metadata")
         connection.execute(f"CREATE TEMP VIEW ids AS SELECT * FROM {sound.source('omop_identifier')}")
         found = connection.execute(
             f"""
-            SELECT study_key FROM {origins} ANTI JOIN (
-                SELECT id AS image_occurrence_id FROM ids WHERE domain = 'image_occurrence'
-            ) AS given USING (image_occurrence_id)
-            UNION
-            SELECT study_key FROM {origins} SEMI JOIN (
-                SELECT id AS image_occurrence_id FROM ids WHERE domain = 'image_occurrence'
-                GROUP BY id HAVING count(*) > 1
-            ) AS twice USING (image_occurrence_id)
+            SELECT min(batch_id) FROM {metadata} AS flat
+            SEMI JOIN (
+                SELECT source, StudyInstanceUID, SeriesInstanceUID FROM {origins}
+                ANTI JOIN (
+                    SELECT id AS image_occurrence_id FROM ids WHERE domain = 'image_occurrence'
+                    GROUP BY id HAVING count(*) = 1
+                ) AS given USING (image_occurrence_id)
+            ) AS series USING (source, StudyInstanceUID, SeriesInstanceUID)
+            GROUP BY source, StudyInstanceUID, SeriesInstanceUID
             ORDER BY 1
             """
         ).fetchall()
         twice = connection.execute(
             "SELECT count(*) FROM (SELECT 1 FROM ids GROUP BY domain, id HAVING count(*) > 1)"
         ).fetchall()[0][0]
-    keys = [key for (key,) in found]
-    return Finding("identifiers", description, len(keys) or int(twice), studies=keys, shown=keys[:SHOWN])
+    batches = [batch for (batch,) in found]  # the first that brought the series
+    return Finding("identifiers", description, len(batches) or int(twice), sorted(set(batches)))
+
+
+def coverage(sound: Sound) -> Finding:
+    """Whether the table of what is mapped counts every series and study there is."""
+    description = "mapping_coverage counts every series"
+    if not sound.opens("mapping_coverage", "series"):
+        return Finding("coverage", description, told="not looked at: a table cannot be opened", is_note=True)
+    with connected(sound.lake) as connection:
+        series, counted = connection.execute(
+            f"SELECT (SELECT count(*) FROM {sound.source('series')}), (SELECT coalesce(max(total), 0) FROM "
+            f"{sound.source('mapping_coverage')} WHERE value = '' AND measure LIKE 'series%')"
+        ).fetchall()[0]
+    return Finding("coverage", description, abs(series - counted))
 
 
 def staged(files: LakeFiles, open_batches: Collection[str]) -> Finding:

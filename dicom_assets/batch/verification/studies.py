@@ -54,6 +54,13 @@ FROM flat_metadata JOIN versions USING ({_INSTANCE_GRAIN})
 WHERE {_NEWEST} = newest AND operation = 'upsert'
 """
 
+_CONTENTS = f"""
+-- batches whose rows of flat_metadata say something else than the instance that was made from them
+SELECT DISTINCT batch_id FROM flat_metadata JOIN instance USING (batch_id, object_id)
+WHERE hash({", ".join(f'flat_metadata."{name}"' for name in _COPIED)})
+    <> hash({", ".join(f'instance."{name}"' for name in _COPIED)})
+"""
+
 _INSTANCES_THERE = f"SELECT study_key, hash({_listed(_COPIED)}, first_seen_at, updated_at) AS content FROM instance"
 
 
@@ -118,8 +125,8 @@ RULES: tuple[StudyRule, ...] = (
         ("imaging_study", "study"),
         "SELECT study_key, (source, StudyInstanceUID, series_count, instance_count) AS content FROM study",
         "SELECT study_key, (source, StudyInstanceUID, json_array_length(resource, '$.series')::BIGINT, "
-        "coalesce(list_sum([json_array_length(one) FOR one IN json_extract(resource, '$.series[*].instance')]), 0)::BIGINT) "
-        "AS content FROM imaging_study WHERE NOT is_deleted"),
+        "coalesce(list_sum([json_array_length(one) FOR one IN json_extract(resource, '$.series[*].instance')]), 0)"
+        "::BIGINT) AS content FROM imaging_study WHERE NOT is_deleted"),
     StudyRule("image_occurrence", "OMOP rows = series", ("series", "image_occurrence_origin", "image_occurrence"),
         f"SELECT study_key, ({_SERIES_GRAIN}) AS content FROM series",
         f"SELECT study_key, ({_SERIES_GRAIN}) AS content FROM image_occurrence_origin "
@@ -135,6 +142,7 @@ def look(sound: Sound, closed: pa.Table, chosen: Sequence[str] | None) -> Iterat
     chosen: only studies that these batches touch. Raises LakeError, duckdb.Error.
     """
     found: dict[str, list[str]] = {rule.name: [] for rule in RULES}
+    again: set[str] = set()
     possible = [rule for rule in RULES if sound.opens(*rule.tables)]
     # Tables before what they are made from, so that a rebuild that is seen has its metadata seen as well; the index
     # last, in which a batch is entered before it writes anything.
@@ -144,9 +152,7 @@ def look(sound: Sound, closed: pa.Table, chosen: Sequence[str] | None) -> Iterat
     with connected(sound.lake) as connection:
         sources = {name: sound.source(name) for name in order if name in tables}
         connection.register("closed", closed)
-        index = (
-            sound.source("batch_study") if sound.opens("batch_study") else _NO_INDEX
-        )
+        index = sound.source("batch_study") if sound.opens("batch_study") else _NO_INDEX
         connection.execute(
             f"CREATE TEMP TABLE moving AS SELECT DISTINCT study_key FROM {index} ANTI JOIN closed USING (batch_id)"
         )
@@ -159,10 +165,13 @@ def look(sound: Sound, closed: pa.Table, chosen: Sequence[str] | None) -> Iterat
             _views(connection, sources, low, high, is_chosen=chosen is not None)
             for rule in possible:
                 found[rule.name] += _differing(connection, rule)
+            if found["instance"]:  # which of the two is right, only the source can say
+                again.update(batch for (batch,) in connection.execute(_CONTENTS).fetchall())
     for rule in RULES:
         if rule in possible:
             keys = found[rule.name]
-            yield Finding(rule.name, rule.description, len(keys), studies=keys, shown=keys[:SHOWN])
+            batches = again if rule.name == "instance" else ()
+            yield Finding(rule.name, rule.description, len(keys), batches, keys, keys[:SHOWN])
         else:
             yield Finding(rule.name, rule.description, told="not looked at: a table cannot be opened", is_note=True)
 

@@ -99,6 +99,7 @@ def _rows(lake: Lake, sound: Sound, claimed: storage.Claimed, chosen: Sequence[s
         return
     yield storage.unbooked(sound)
     yield storage.identifiers(sound)
+    yield storage.coverage(sound)
     yield storage.strangers(sound, claimed, is_complete=not claimed.torn)
     not_closed = sorted((set(claimed) | set(status)) - set(names))
     yield storage.staged(lake.files, not_closed)
