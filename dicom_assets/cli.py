@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from dicom_assets import cli_services
+from dicom_assets import cli_services, cli_sources
 from dicom_assets.cli_services import told
 from dicom_assets.settings import Settings, load
 from dicom_assets.startup import (
@@ -73,8 +73,12 @@ def ingest(
             gate = settings.gate.model_copy(update={"quarantined_share": quarantined_share})
             settings = settings.model_copy(update={"gate": gate})
         ended = ingest_now(settings)
-    _print_books([(b.batch_id, b.source, b.status, b.seen, b.ingested, b.quarantined, b.ignored, b.deleted)
-                  for b in ended.books])  # fmt: skip
+    rows = [(b.batch_id, b.source, b.status, b.seen, b.ingested, b.quarantined, b.ignored, b.deleted)
+            for b in ended.books]  # fmt: skip
+    if rows or not (ended.troubles or ended.waiting):
+        _print_books(rows)
+    for trouble in ended.troubles:
+        typer.echo(trouble, err=True)
     for books in ended.books:
         if books.status != "closed":
             typer.echo(f"Batch {books.batch_id} is {books.status}: {books.reason}", err=True)
@@ -134,6 +138,7 @@ def status(lake: LakeOption = None, form: FormatOption = Format.TABLE) -> None:
                 rows.append((claim.batch_id, claim.source, "claimed", claim.objects, 0, 0, 0, 0))
             else:
                 rows.append((b.batch_id, b.source, b.status, b.seen, b.ingested, b.quarantined, b.ignored, b.deleted))
+        cli_sources.tell_doubts(found)
         if not rows and form is Format.TABLE:
             typer.echo("No batches yet. Run `dicom-assets ingest`.")
             return
@@ -234,6 +239,7 @@ def _print(names: Sequence[str], rows: Sequence[Sequence[object]], form: Format)
 
 
 cli_services.add_to(app)
+cli_sources.add_to(app)
 
 
 def main() -> None:

@@ -49,6 +49,9 @@ class SourceSettings(_Section):
     what failed to `Failed/`. compress: each organized DICOM object becomes a zip of its own. queue: storage queue that
     announces new blobs, its name (in the root's account) or its URL; the source is then listed only now and then.
     inventory: where reports of Blob Inventory lie; the newest one is the listing.
+
+    follow_links: whether symbolic links may lead out of the root of a folder. missing_share: see ClaimingSettings; of
+    this source alone.
     """
 
     name: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,62}$")] = "landing"
@@ -59,6 +62,8 @@ class SourceSettings(_Section):
     compress: bool = False
     queue: Annotated[str, Field(pattern=r"^(https?://[^\s?#]+/)?[a-z0-9](-?[a-z0-9]){2,62}$")] | None = None
     inventory: str | None = None
+    follow_links: bool = False
+    missing_share: Annotated[float, Field(gt=0, le=1)] | None = None
 
     @field_validator("root")
     @classmethod
@@ -70,17 +75,26 @@ class SourceSettings(_Section):
         remote = "://" in self.root and not self.root.startswith("file://")
         if (self.queue or self.inventory) and not remote:
             raise ValueError("queue and inventory are for roots on Azure Storage")
+        if self.follow_links and remote:
+            raise ValueError("follow_links is for roots that are folders")
         if self.compress and self.mode != "organize":
             raise ValueError("compress is for mode 'organize'")
         return self
 
 
 class ClaimingSettings(_Section):
-    """How batches are made. quiet_seconds: a younger file may still be written and waits."""
+    """How batches are made. quiet_seconds: a younger file may still be written and waits.
+
+    missing_share: a source that lacks more than this share of the objects that the last look found, and at least
+    missing_minimum of them, or all, looks emptied: nothing of it is called gone until it is back or confirmed. 1 for
+    sources that are emptied by those who deliver.
+    """
 
     batch_objects: Annotated[int, Field(ge=1, le=100_000)] = 5_000
     batches_per_tick: Annotated[int, Field(ge=1, le=100)] = 20
     quiet_seconds: Annotated[float, Field(ge=0)] = 10.0
+    missing_share: Annotated[float, Field(gt=0, le=1)] = 0.5
+    missing_minimum: Annotated[int, Field(ge=1)] = 10
 
 
 class EventSettings(_Section):

@@ -6,7 +6,7 @@ not belong here: Dagster (it hands this object to assets as a resource), and wha
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor, wait
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
@@ -24,6 +24,7 @@ from dicom_assets.batch.expand import expand
 from dicom_assets.batch.known import known_before
 from dicom_assets.batch.memory import give_back
 from dicom_assets.batch.organize import Organizing, unfinished
+from dicom_assets.batch.presence import require_source, while_source_is_there
 from dicom_assets.batch.publish import publish_flat, publish_rows, write_flat
 from dicom_assets.batch.read import Progress, read_batch
 from dicom_assets.batch.staging import Kept, Part, Staging
@@ -31,8 +32,9 @@ from dicom_assets.lake import locks, recent
 from dicom_assets.lake.delta import Lake
 from dicom_assets.lake.query import forget_answers
 from dicom_assets.lake.rewrite import Written
-from dicom_assets.landing.claims import ClaimLog
-from dicom_assets.landing.store import LandingStore
+from dicom_assets.landing.claims import Claim, ClaimLog
+from dicom_assets.landing.looks import Looks
+from dicom_assets.landing.store import LandingStore, SourceUnavailable
 from dicom_assets.landing.stores import open_store
 from dicom_assets.settings import Settings, SourceSettings
 
@@ -59,6 +61,8 @@ class Work:
     _batches: dict[str, tuple[BatchWork, ExitStack]] = field(default_factory=dict, repr=False)
     _ahead: dict[str, Ahead] = field(default_factory=dict, repr=False)
     _written: dict[str, Future[Written]] = field(default_factory=dict, repr=False)
+    unmoved: dict[str, str] = field(default_factory=dict)
+    """Batches in mode `organize` whose moving could not be finished, and why."""
 
     def __enter__(self) -> Self:
         """Begins."""
@@ -94,6 +98,11 @@ class Work:
     def log(self) -> ClaimLog:
         """The lake's claims."""
         return ClaimLog(self.lake.files)
+
+    @cached_property
+    def looks(self) -> Looks:
+        """What is remembered of the sources, and what this process has found of them."""
+        return Looks(self.lake.files)
 
     @contextmanager
     def claiming(self, wait_seconds: float) -> Iterator[None]:
@@ -184,7 +193,11 @@ class Work:
             wait([found])
 
     def organize_left(self) -> list[str]:
-        """Finishes the moving of closed batches that was broken off; which. Raises LakeError, SourceUnavailable."""
+        """Finishes the moving of closed batches that was broken off; which. Raises LakeError.
+
+        A batch that cannot be moved keeps no other from it; `unmoved` says why.
+        """
+        self.unmoved.clear()
         done: list[str] = []
         left = unfinished(self.lake.files)
         if not left:
@@ -197,19 +210,34 @@ class Work:
                         batch = other.batch(batch_id, wait_seconds=0)
                     except BatchBusy:
                         continue  # whoever holds it finishes it
-                    batch.organizing.finish()
+                    try:
+                        batch.organizing.finish()
+                    except SourceUnavailable as error:
+                        self.unmoved[batch_id] = f"Batch {batch_id} is closed, and its objects are not moved. {error}"
+                        continue
                 done.append(batch_id)
         return done
 
     def unstarted(self) -> list[str]:
-        """Batches that were claimed and never started, oldest first."""
+        """Batches that were claimed and never started, oldest first; none of a source that looks emptied."""
         started = {row.batch_id for row in books.all_books(self.lake)}
-        return [claim.batch_id for claim in self.log.claims() if claim.batch_id not in started]
+        return self._of_sources_there([claim for claim in self.log.claims() if claim.batch_id not in started])
 
     def unclosed(self) -> list[str]:
-        """Batches whose books are not closed, oldest first."""
+        """Batches whose books are not closed, oldest first; none of a source that looks emptied."""
         closed = {row.batch_id for row in books.all_books(self.lake) if row.status == Status.CLOSED}
-        return [claim.batch_id for claim in self.log.claims() if claim.batch_id not in closed]
+        return self._of_sources_there([claim for claim in self.log.claims() if claim.batch_id not in closed])
+
+    def waited(self) -> dict[str, str]:
+        """Batches that waited for their source and can go on, each with the run that was refused."""
+        waiting = self.looks.waiting()
+        if not waiting:
+            return {}
+        return {batch: waiting[batch] for batch in self.unclosed() if batch in waiting}
+
+    def _of_sources_there(self, claims: Sequence[Claim]) -> list[str]:
+        emptied = {name: self.looks.is_emptied(name) for name in {claim.source for claim in claims}}
+        return [claim.batch_id for claim in claims if not emptied[claim.source]]
 
 
 @dataclass(frozen=True)
@@ -235,6 +263,7 @@ class BatchWork:
         """The source that the batch was claimed from. Raises SettingsError when it is not configured any more."""
         return self.work.settings.source(self.manifest["source"][0].as_py())
 
+    @while_source_is_there
     def begin(self, run_id: str) -> int:
         """Opens the books, expands the manifest and publishes raw_files; how many objects and members there are."""
         organizing = self.organizing
@@ -253,6 +282,7 @@ class BatchWork:
         books.open_batch(self.lake, self.batch_id, self.source.name, run_id, seen)
         return seen
 
+    @while_source_is_there
     def judge(self, run_id: str) -> Mapping[str, int]:
         """Reads every object, stages what it says, publishes the ledger; objects by outcome."""
         self.work.forget_written(self.batch_id)
@@ -276,11 +306,15 @@ class BatchWork:
         """Stages one row for each object of the manifest and each member in it; how many. Raises SourceUnavailable."""
         store = open_store(self.source)
         before = known_before(self.lake, self.batch_id)
-        return expand(self.manifest, store, self.work.settings.archives, self.staging, before)
+        seen = expand(self.manifest, store, self.work.settings.archives, self.staging, before)
+        require_source(self, Part.RAW, "verdict")
+        return seen
 
     def read(self, run_id: str, progress: Callable[[Progress], None]) -> Mapping[str, int]:
         """Reads every object of what was expanded and stages what it says; objects by outcome."""
-        return read_batch(self.staging, self.work.settings, self.source, self.work.engine, run_id, progress)
+        outcomes = read_batch(self.staging, self.work.settings, self.source, self.work.engine, run_id, progress)
+        require_source(self, Part.LEDGER, "code")
+        return outcomes
 
     @contextmanager
     def _once(self) -> Iterator[None]:
@@ -308,8 +342,7 @@ class BatchWork:
             organizing.finish()
         return closed
 
-    def stop(self, status: Status, reason: str, run_id: str) -> Books:
-        """Pauses the batch, or marks it failed."""
-        return books.stop_batch(
-            self.lake, self.staging, status, reason, run_id, source=self.manifest["source"][0].as_py()
-        )
+    def stop(self, status: Status, reason: str, run_id: str, *, code: str | None = None) -> Books:
+        """Pauses the batch, or marks it failed; code: of its own error row."""
+        source = self.manifest["source"][0].as_py()
+        return books.stop_batch(self.lake, self.staging, status, reason, run_id, source=source, code=code)

@@ -96,7 +96,7 @@ def event_sensors(settings: Settings) -> list[dg.SensorDefinition]:
             raise dg.Failure(str(error)) from None
         if unavailable is not None:
             raise dg.Failure(str(unavailable)) from None
-        context.update_cursor(places or f"at {now + pause}")
+        context.update_cursor(places or f"at {now + (MISSED_INTERVAL_SECONDS if work.looks.emptied else pause)}")
         batches = sum(len(one.claims) for one in claimed)
         return dg.SkipReason(f"{batches} batches of what no event announced; `blob_events` asks for their runs.")
 

@@ -43,6 +43,8 @@ def claim(context: dg.OpExecutionContext, work: WorkParam) -> None:
     with clear_failures():
         rounds = claim_everywhere(work)
         register(context.instance, work.unclosed())
+    for sentence in work.looks.emptied.values():
+        context.log.warning(sentence)
     context.log.info(
         "%d batches claimed, %d objects still wait", sum(len(r.claims) for r in rounds), sum(r.waiting for r in rounds)
     )

@@ -9,6 +9,7 @@ from dicom_assets.batch.organize import unfinished
 from dicom_assets.defs.resources import WorkParam
 from dicom_assets.defs.tables import clear_failures
 from dicom_assets.lake.files import LakeError
+from dicom_assets.landing.store import SourceUnavailable
 from dicom_assets.settings import Settings
 
 INTERVAL_SECONDS = 300
@@ -19,6 +20,8 @@ def organize(context: dg.OpExecutionContext, work: WorkParam) -> None:
     """Goes on with every plan that is not finished and that nobody is at."""
     with clear_failures():
         done = work.organize_left()
+        if work.unmoved:
+            raise SourceUnavailable(" ".join(work.unmoved.values()))
     context.log.info("%d batches organized", len(done))
 
 

@@ -35,15 +35,19 @@ _QUIET = {"loggers": {"console": {"config": {"log_level": "CRITICAL"}}}}
 
 @dataclass(frozen=True)
 class Ended:
-    """What an ingest did: the books of the batches it ran, and how many objects still changed when it gave up."""
+    """What an ingest did: the books of the batches it ran, and how many objects still changed when it gave up.
+
+    troubles: what it left and why, a sentence for each source.
+    """
 
     books: tuple[Books, ...]
     waiting: int
+    troubles: tuple[str, ...] = ()
 
     @property
     def closed(self) -> bool:
         """Whether every batch closed and nothing is left behind."""
-        return self.waiting == 0 and all(one.status == Status.CLOSED for one in self.books)
+        return self.waiting == 0 and not self.troubles and all(one.status == Status.CLOSED for one in self.books)
 
 
 def ingest(
@@ -80,13 +84,24 @@ def go_on(beginning: Beginning, instance: dg.DagsterInstance) -> Ended:
             continue
         if not waiting:
             beginning.work.organize_left()  # what a batch could not move although its books closed is told here
-            return Ended(tuple(done.values()), 0)
+            return Ended(tuple(done.values()), 0, _troubles(beginning))
         if time.monotonic() - started > CHANGING_SECONDS:
             beginning.say(
                 f"{waiting} objects still change after {CHANGING_SECONDS:.0f} s; they are left for the next time."
             )
-            return Ended(tuple(done.values()), waiting)
+            return Ended(tuple(done.values()), waiting, _troubles(beginning))
         _wait(found.claimed, waiting, beginning.say)
+
+
+def _troubles(beginning: Beginning) -> tuple[str, ...]:
+    """What is wrong with sources whose faults keep nothing else from being done."""
+    looks = beginning.work.looks
+    passed_over = (
+        f"Source '{source}': {count} folders cannot be read and were passed over; see `dicom-assets errors`."
+        for source, count in looks.passed_over.items()
+        if count
+    )
+    return (*looks.emptied.values(), *passed_over, *beginning.work.unmoved.values())
 
 
 def _wait(rounds: Sequence[Claimed], waiting: int, say: Callable[[str], None]) -> None:

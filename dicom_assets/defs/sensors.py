@@ -34,6 +34,12 @@ def wanted_runs(work: Work, known: set[str], *, announced: bool) -> dg.SensorRes
     asked = [batch for batch in work.unstarted() if batch in mine][:RUNS_PER_TICK]
     known = known | retired(all_books(work.lake), work.settings.maintenance.partition_days, datetime.now(UTC))
     requests = [dg.RunRequest(run_key=batch, partition_key=batch) for batch in asked]
+    # A batch that waited for its source has had its run; the one that was refused makes the key of the next.
+    requests += [
+        dg.RunRequest(run_key=f"{batch}-after-{refused}", partition_key=batch)
+        for batch, refused in work.waited().items()
+        if batch in mine and batch not in asked
+    ][: RUNS_PER_TICK - len(asked)]
     every = dict.fromkeys([*asked, *(claim.batch_id for claim in work.log.claims())])
     fresh = [batch for batch in every if batch not in known]
     return dg.SensorResult(

@@ -21,6 +21,7 @@ from dicom_assets.lake.files import LakeError
 from dicom_assets.lake.query import sql_type
 from dicom_assets.lake.registry import TABLES, Table
 from dicom_assets.landing.claims import UnknownBatch
+from dicom_assets.landing.looks import SourceEmptied
 from dicom_assets.landing.store import SourceUnavailable
 from dicom_assets.omop.concepts import MappingError
 from dicom_assets.omop.identifiers import IdentifiersExhausted
@@ -32,7 +33,7 @@ OWNERS = ["team:imaging-data"]
 # lasts longer needs a person.
 OUTSIDE = dg.RetryPolicy(max_retries=2, delay=1, backoff=dg.Backoff.EXPONENTIAL, jitter=dg.Jitter.PLUS_MINUS)
 
-FINAL = (ForeignTable, UnknownBatch, SettingsError, BatchBusy, MappingError, IdentifiersExhausted)
+FINAL = (ForeignTable, UnknownBatch, SourceEmptied, SettingsError, BatchBusy, MappingError, IdentifiersExhausted)
 
 
 def table_schema(table: Table) -> dg.TableSchema:

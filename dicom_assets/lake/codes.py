@@ -196,6 +196,11 @@ _IGNORED = [
         "A change whose instance has been deleted since; the entry that deletes it follows in the feed.",
         "Nothing.",
     ),
+    (
+        "LINK_NOT_FOLLOWED",
+        "A symbolic link that leads out of the source's root, to a folder, in a circle or nowhere; it was not read.",
+        "Deliver the file itself, or set follow_links = true for the source if links out of it are to be trusted.",
+    ),
     ("ARCHIVE_EXPANDED", "The archive itself; its members are counted one by one.", "Nothing."),
 ]
 _RECORD = [
@@ -208,6 +213,21 @@ _RECORD = [
         "CHECK_FAILED",
         "A blocking check on the batch did not hold; the batch is paused.",
         "See detail; remove the cause, then run the batch again.",
+    ),
+    (
+        "SOURCE_EMPTIED",
+        "The source holds far less than the last look found, as a mount that is away does; the batch waits.",
+        "Mount it again; if it is as it should be: dicom-assets source confirm NAME. The batch then goes on by itself.",
+    ),
+    (
+        "FOLDER_UNREADABLE",
+        "A folder of the source cannot be listed; it was passed over, and nothing in it is claimed or called gone.",
+        "Let the user who runs this read and enter it, or exclude it with a pattern that ends in /**.",
+    ),
+    (
+        "NOT_MOVED",
+        "An object of a source in mode organize could not be moved; it stays where it is, and in the lake.",
+        "See detail; rename it, or move it by hand where it is in the way.",
     ),
     ("RUN_FAILED", "A run of the batch broke off.", "See detail and the run's log; run the batch again."),
     (

@@ -296,14 +296,24 @@ def test_listings_that_run_out_of_time_go_on_where_they_ended(account: Account, 
             assert failed is None
             rounds += 1
         assert rounds > 2
+        name = account.settings.sources[0].name
+        seen = work.looks.memory(name).believed
+        assert seen is not None
+        assert (seen.objects, seen.device) == (7, None), "the parts of a listing are one look"
+        for number in range(7):
+            account.container.client.delete_blob(f"in/{number}.dcm")
+        _, cursor, failed = claim_by_listing(work, [store], None, seconds=60)
+        assert "looks emptied: 7 objects" in str(failed)
+        assert work.looks.is_emptied(name)
     assert account.objects() == [f"{n}.dcm" for n in range(7)]
 
 
 def test_one_source_that_is_not_there_holds_up_no_other(account: Account) -> None:
     account.container.put("in/a.dcm", b"x")
     claiming = account.settings.claiming.model_copy(update={"quiet_seconds": 0.0})
-    with Work(account.settings.model_copy(update={"claiming": claiming})) as work:
-        missing = account.settings.sources[0].model_copy(update={"name": "x", "root": "az://devstoreaccount1/nothing"})
+    missing = account.settings.sources[0].model_copy(update={"name": "x", "root": "az://devstoreaccount1/nothing"})
+    sources = (missing, account.settings.sources[0])
+    with Work(account.settings.model_copy(update={"claiming": claiming, "sources": sources})) as work:
         stores = [open_store(missing), open_store(account.settings.sources[0])]
         claimed, _, failed = claim_by_listing(work, stores, None, 60)
         assert len(claimed[0].claims) == 1
