@@ -42,7 +42,8 @@ class Kind(StrEnum):
 class ReasonCode:
     """One reason code.
 
-    outcome: what an object with this code ends as; None for codes of records, which have no outcome of their own.
+    outcome: what an object with this code ends as; None for codes of records, which have no outcome of their own, and
+    for reasons from outside, which are no outcome.
     meaning, remedy: one sentence each, for users.
     """
 
@@ -177,10 +178,24 @@ _QUARANTINED = [
         "The object was there when it was claimed and is not there any more.",
         "Deliver it again if it was moved by mistake.",
     ),
+]
+_WAITING = [
     (
         "READ_FAILED",
-        "The storage refused or broke off the reading. The batch pauses.",
-        "Mend permissions or connection, then run the batch again.",
+        "The storage refused or broke off the reading. The object has left its batch and waits to be read again.",
+        "Mend permissions or connection; it is read again by itself, at once by `dicom-assets ingest`.",
+    ),
+    (
+        "READER_KILLED",
+        "Whatever process read it was killed by somebody else, as the system does when memory is short, also when it "
+        "was read alone. The object has left its batch and waits to be read again.",
+        "Give the machine more memory or lower reading.workers; it is read again by itself, at once by "
+        "`dicom-assets ingest`.",
+    ),
+    (
+        "SOURCE_UNAVAILABLE",
+        "The root of its source was not there. The batch pauses.",
+        "Mount the folder, or mend the container; then run `dicom-assets ingest`.",
     ),
 ]
 _IGNORED = [
@@ -223,8 +238,16 @@ CODES: dict[str, ReasonCode] = {
         (Outcome.INGESTED, _INGESTED),
         (Outcome.QUARANTINED, _QUARANTINED),
         (Outcome.IGNORED, _IGNORED),
+        (None, _WAITING),
         (None, _RECORD),
     )
     for name, meaning, remedy in group
 }
 """Every reason code by name, in the order in which users meet them."""
+
+WAITING = "waiting"
+"""What stands in place of an outcome while a batch is read: the object could not be read for an outside reason."""
+OUTSIDE = frozenset(name for name, _, _ in _WAITING)
+"""Codes of objects that could not be read for a reason that is not theirs; they are no outcome."""
+ABSENT = frozenset(("OBJECT_GONE", "CHANGED_DURING_READ"))
+"""Codes of objects that were not there as they were claimed; listed again as they were, they are claimed again."""
