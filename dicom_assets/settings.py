@@ -76,11 +76,18 @@ class SourceSettings(_Section):
 
 
 class ClaimingSettings(_Section):
-    """How batches are made. quiet_seconds: a younger file may still be written and waits."""
+    """How batches are made.
+
+    quiet_seconds: a younger file may still be written and waits. again_seconds: pauses after which an object that could
+    not be read for an outside reason is claimed again, by attempt; the last one counts from then on.
+    """
 
     batch_objects: Annotated[int, Field(ge=1, le=100_000)] = 5_000
     batches_per_tick: Annotated[int, Field(ge=1, le=100)] = 20
     quiet_seconds: Annotated[float, Field(ge=0)] = 10.0
+    again_seconds: Annotated[tuple[Annotated[float, Field(ge=0)], ...], Field(min_length=1)] = (
+        60.0, 300.0, 1_800.0, 7_200.0, 43_200.0, 86_400.0,
+    )  # fmt: skip
 
 
 class EventSettings(_Section):

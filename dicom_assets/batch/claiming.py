@@ -21,7 +21,7 @@ from dicom_assets.batch.work import Work
 from dicom_assets.lake.codes import CODES
 from dicom_assets.lake.registry import INGESTION_ERRORS
 from dicom_assets.landing.azure import AzureContainer
-from dicom_assets.landing.claims import Claimed, claim_listed, claim_new
+from dicom_assets.landing.claims import Claimed, Haste, claim_listed, claim_new
 from dicom_assets.landing.events import BlobEvent, EventQueue, Message, listing, newest
 from dicom_assets.landing.store import LandingStore, SourceUnavailable, object_id
 from dicom_assets.landing.stores import open_store
@@ -54,8 +54,8 @@ class _Round:
     done: list[Message] = field(default_factory=list)
 
 
-def claim_everywhere(work: Work) -> list[Claimed]:
-    """Claims what is new in every source. Raises SourceUnavailable, LakeError.
+def claim_everywhere(work: Work, haste: Haste = Haste()) -> list[Claimed]:  # noqa: B008 - frozen
+    """Claims what is new in every source, and what is to be read again. Raises SourceUnavailable, LakeError.
 
     A source that cannot be listed keeps no other from being claimed: it is told when all have had their turn.
     """
@@ -63,7 +63,7 @@ def claim_everywhere(work: Work) -> list[Claimed]:
     unavailable: list[str] = []
     for store in work.stores():
         try:
-            claimed.append(claim_new(store, work.log, work.settings.claiming))
+            claimed.append(claim_new(store, work.log, work.settings.claiming, haste=haste))
         except SourceUnavailable as error:
             unavailable.append(str(error))
     if unavailable:
@@ -99,6 +99,9 @@ def claim_from_queue(work: Work, sources: Sequence[SourceSettings], seconds: flo
         if time.monotonic() > until:
             break
     _claim(work, round_, taken)
+    for store in stores:
+        if store.name not in round_.events:  # what is to be read again is due whether there are events or not
+            taken.claimed += len(claim_listed(store.name, lambda: (), work.log, work.settings.claiming).claims)
     queue.delete(round_.done)
     return taken
 
@@ -130,14 +133,18 @@ def _sort(
 
 
 def _claim(work: Work, round_: _Round, taken: Taken) -> None:
-    """Claims what the messages announce, and finds the messages that are done with."""
+    """Claims what the messages announce, and finds the messages that are done with.
+
+    What an event announces is there: it is claimed at once even if it was absent before.
+    """
     # A blob of an event is complete: there is nothing to wait for.
     claiming = work.settings.claiming.model_copy(update={"quiet_seconds": 0.0})
     settled: set[tuple[str, str]] = set()
     for source, events in round_.events.items():
         latest = newest(events)
         rows = listing(latest)
-        claimed = claim_listed(source, lambda rows=rows: [rows], work.log, claiming)  # type: ignore[misc]
+        announced = Haste(absent=True)
+        claimed = claim_listed(source, lambda rows=rows: [rows], work.log, claiming, haste=announced)  # type: ignore[misc]
         taken.claimed += len(claimed.claims)
         taken.superseded += len({(e.place, e.etag) for e in events}) - len(latest)
         current = {event.place: object_id(source, event.uri, event.etag, None) for event in latest}
