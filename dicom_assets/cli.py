@@ -33,6 +33,7 @@ from dicom_assets.startup import (
 
 if TYPE_CHECKING:
     from dicom_assets.defs.runner import Ended
+    from dicom_assets.landing.returns import Waiting
 
 app = typer.Typer(
     name="dicom-assets",
@@ -75,7 +76,7 @@ def ingest(
         ended = ingest_now(settings)
     rows = [(b.batch_id, b.source, b.status, b.seen, b.ingested, b.quarantined, b.ignored, b.deleted)
             for b in ended.books]  # fmt: skip
-    if rows or not (ended.troubles or ended.waiting):
+    if rows or not (ended.troubles or ended.waiting or ended.unread):
         _print_books(rows)
     for trouble in ended.troubles:
         typer.echo(trouble, err=True)
@@ -84,6 +85,7 @@ def ingest(
             typer.echo(f"Batch {books.batch_id} is {books.status}: {books.reason}", err=True)
     if ended.waiting:
         typer.echo(f"{ended.waiting} objects still change and were left.", err=True)
+    _say_what_waits(ended.unread)
     raise typer.Exit(0 if ended.closed else 1)
 
 
@@ -120,25 +122,40 @@ def _print_books(rows: Sequence[tuple[object, ...]], form: Format = Format.TABLE
     _print(_BOOKS, rows, form)
 
 
+def _say_what_waits(unread: Sequence[Waiting]) -> None:
+    """Which objects could not be read, source by source, and when they are read again."""
+    for one in unread:
+        why = ", ".join(f"{code} {count}" for code, count in sorted(one.codes.items()))
+        typer.echo(
+            f"Source {one.source}: {one.objects} objects could not be read and wait to be read again ({why}); the next "
+            f"attempt is at {one.next_at:%Y-%m-%dT%H:%M:%SZ}, or with the next `dicom-assets ingest`.",
+            err=True,
+        )
+
+
 @app.command()
 def status(lake: LakeOption = None, form: FormatOption = Format.TABLE) -> None:
-    """Show the batches and their books."""
+    """Show the batches and their books, and what waits to be read again."""
     with told():
         settings = load(None, lake)
         from dicom_assets.batch.books import all_books
         from dicom_assets.lake.query import existing
         from dicom_assets.landing.claims import ClaimLog
+        from dicom_assets.landing.returns import waiting
 
         found = existing(settings.lake)
         books = {b.batch_id: b for b in all_books(found)}
         rows: list[tuple[object, ...]] = []
-        for claim in ClaimLog(found.files).claims():
+        log = ClaimLog(found.files)
+        for claim in log.claims():
             b = books.get(claim.batch_id)
             if b is None:
                 rows.append((claim.batch_id, claim.source, "claimed", claim.objects, 0, 0, 0, 0))
             else:
                 rows.append((b.batch_id, b.source, b.status, b.seen, b.ingested, b.quarantined, b.ignored, b.deleted))
         cli_sources.tell_doubts(found)
+        unread = waiting(log.returned())
+        rows += [("", one.source, "waiting", one.objects, 0, 0, 0, 0) for one in unread]
         if not rows and form is Format.TABLE:
             typer.echo("No batches yet. Run `dicom-assets ingest`.")
             return
@@ -146,6 +163,7 @@ def status(lake: LakeOption = None, form: FormatOption = Format.TABLE) -> None:
         for b in books.values():
             if b.reason:
                 typer.echo(f"Batch {b.batch_id} is {b.status}: {b.reason}", err=True)
+        _say_what_waits(unread)
 
 
 @app.command()

@@ -83,11 +83,13 @@ class SourceSettings(_Section):
 
 
 class ClaimingSettings(_Section):
-    """How batches are made. quiet_seconds: a younger file may still be written and waits.
+    """How batches are made.
 
-    missing_share: a source that lacks more than this share of the objects that the last look found, and at least
-    missing_minimum of them, or all, looks emptied: nothing of it is called gone until it is back or confirmed. 1 for
-    sources that are emptied by those who deliver.
+    quiet_seconds: a younger file may still be written and waits. missing_share: a source that lacks more than this
+    share of the objects that the last look found, and at least missing_minimum of them, or all, looks emptied: nothing
+    of it is called gone until it is back or confirmed. 1 for sources that are emptied by those who deliver.
+    again_seconds: pauses after which an object that could not be read for an outside reason is claimed again, by
+    attempt; the last one counts from then on.
     """
 
     batch_objects: Annotated[int, Field(ge=1, le=100_000)] = 5_000
@@ -95,6 +97,9 @@ class ClaimingSettings(_Section):
     quiet_seconds: Annotated[float, Field(ge=0)] = 10.0
     missing_share: Annotated[float, Field(gt=0, le=1)] = 0.5
     missing_minimum: Annotated[int, Field(ge=1)] = 10
+    again_seconds: Annotated[tuple[Annotated[float, Field(ge=0)], ...], Field(min_length=1)] = (
+        60.0, 300.0, 1_800.0, 7_200.0, 43_200.0, 86_400.0,
+    )  # fmt: skip
 
 
 class EventSettings(_Section):

@@ -17,6 +17,7 @@ import pyarrow.compute as pc
 from dicom_assets.batch.books import books_of
 from dicom_assets.batch.publish import touched_studies
 from dicom_assets.batch.staging import SCHEMAS, Part, Staging
+from dicom_assets.lake.codes import WAITING
 from dicom_assets.lake.delta import Lake, schema_differences
 from dicom_assets.lake.extents import Within
 from dicom_assets.lake.query import answer, arrow, connect, connected, quoted, scan, where
@@ -171,7 +172,7 @@ def gate(context: CheckContext) -> CheckResult:
     ledger = context.staged(Part.LEDGER)
     total = pc.sum(pc.not_equal(ledger["kind"], "archive")).as_py() or 0
     refused = ledger.filter(pc.equal(ledger["outcome"], "quarantined"))["object_id"]
-    unread = ledger.filter(pc.equal(ledger["code"], "READ_FAILED"))["object_id"].to_pylist()
+    unread = ledger.filter(pc.equal(ledger["outcome"], WAITING))["object_id"].to_pylist()
     bad = len(refused)
     if unread:
         return CheckResult(
@@ -179,7 +180,7 @@ def gate(context: CheckContext) -> CheckResult:
             0,
             len(unread),
             unread[:SHOWN],
-            "The storage refused objects (READ_FAILED): the source was not read whole.",
+            "The source is away, or refuses what this batch has brought into the lake already; its rows stay.",
         )
     lost = _lost_since(context)
     if lost:

@@ -22,7 +22,7 @@ from dicom_assets.batch.work import Work
 from dicom_assets.lake.codes import CODES
 from dicom_assets.lake.registry import INGESTION_ERRORS
 from dicom_assets.landing.azure import AzureContainer
-from dicom_assets.landing.claims import Claimed, claim_listed
+from dicom_assets.landing.claims import Claimed, Haste, claim_listed
 from dicom_assets.landing.events import BlobEvent, EventQueue, Message, listing, newest
 from dicom_assets.landing.looks import SourceEmptied, Watch
 from dicom_assets.landing.store import LandingStore, SourceUnavailable, object_id
@@ -56,8 +56,8 @@ class _Round:
     done: list[Message] = field(default_factory=list)
 
 
-def claim_everywhere(work: Work) -> list[Claimed]:
-    """Claims what is new in every source. Raises SourceUnavailable, LakeError.
+def claim_everywhere(work: Work, haste: Haste = Haste()) -> list[Claimed]:  # noqa: B008 - frozen
+    """Claims what is new in every source, and what is to be read again. Raises SourceUnavailable, LakeError.
 
     A source that cannot be listed keeps no other from being claimed: it is told when all have had their turn. Of one
     that looks emptied nothing is claimed, and `work.looks.emptied` says so.
@@ -66,7 +66,7 @@ def claim_everywhere(work: Work) -> list[Claimed]:
     unavailable: list[str] = []
     for store in work.stores():
         try:
-            claimed.append(claim_watched(work, watch(work.looks, work.settings, store)))
+            claimed.append(claim_watched(work, watch(work.looks, work.settings, store), haste))
         except SourceEmptied:
             continue
         except SourceUnavailable as error:
@@ -76,9 +76,9 @@ def claim_everywhere(work: Work) -> list[Claimed]:
     return claimed
 
 
-def claim_watched(work: Work, watched: Watch) -> Claimed:
+def claim_watched(work: Work, watched: Watch, haste: Haste = Haste()) -> Claimed:  # noqa: B008 - frozen
     """Claims what is new in a listing that is compared with the last look. Raises SourceUnavailable, LakeError."""
-    claimed = claim_listed(watched.source.name, watched, work.log, work.settings.claiming)
+    claimed = claim_listed(watched.source.name, watched, work.log, work.settings.claiming, haste=haste)
     if watched.found is not None:
         _record_passed_over(work, watched)
     return claimed
@@ -139,6 +139,9 @@ def claim_from_queue(work: Work, sources: Sequence[SourceSettings], seconds: flo
         if time.monotonic() > until:
             break
     _claim(work, round_, taken)
+    for store in stores:
+        if store.name not in round_.events:  # what is to be read again is due whether there are events or not
+            taken.claimed += len(claim_listed(store.name, lambda: (), work.log, work.settings.claiming).claims)
     queue.delete(round_.done)
     return taken
 
@@ -170,14 +173,18 @@ def _sort(
 
 
 def _claim(work: Work, round_: _Round, taken: Taken) -> None:
-    """Claims what the messages announce, and finds the messages that are done with."""
+    """Claims what the messages announce, and finds the messages that are done with.
+
+    What an event announces is there: it is claimed at once even if it was absent before.
+    """
     # A blob of an event is complete: there is nothing to wait for.
     claiming = work.settings.claiming.model_copy(update={"quiet_seconds": 0.0})
     settled: set[tuple[str, str]] = set()
     for source, events in round_.events.items():
         latest = newest(events)
         rows = listing(latest)
-        claimed = claim_listed(source, lambda rows=rows: [rows], work.log, claiming)  # type: ignore[misc]
+        announced = Haste(absent=True)
+        claimed = claim_listed(source, lambda rows=rows: [rows], work.log, claiming, haste=announced)  # type: ignore[misc]
         taken.claimed += len(claimed.claims)
         taken.superseded += len({(e.place, e.etag) for e in events}) - len(latest)
         current = {event.place: object_id(source, event.uri, event.etag, None) for event in latest}

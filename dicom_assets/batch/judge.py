@@ -24,7 +24,7 @@ from dicom_assets.dicom.header import Header, Memo, NotDicom, Unreadable, read_h
 from dicom_assets.dicom.rows import dicom_columns, header_texts, issue_lists
 from dicom_assets.dicom.source import ByteSource
 from dicom_assets.lake import keys
-from dicom_assets.lake.codes import CODES, Kind, Outcome
+from dicom_assets.lake.codes import CODES, OUTSIDE, WAITING, Kind, Outcome
 from dicom_assets.lake.files import ArrowSink, arrow_bytes
 from dicom_assets.lake.registry import FLAT_METADATA
 from dicom_assets.landing.archives import open_members
@@ -101,9 +101,9 @@ class JudgedChunk:
 
 @dataclass(slots=True)
 class _Verdict:
-    """Outcome of one object, with everything found on the way."""
+    """Outcome of one object, or that it waits, with everything found on the way."""
 
-    outcome: Outcome
+    outcome: str
     kind: str
     findings: list[tuple[str, str | None]] = field(default_factory=list)
     header: Header | None = None
@@ -310,7 +310,7 @@ def _read_change(chunk: Chunk, task: ObjectTask, opened: ByteSource) -> _Verdict
 
 
 def _settled(kind: str, code: str, detail: str | None) -> _Verdict:
-    outcome = CODES[code].outcome
+    outcome = WAITING if code in OUTSIDE else CODES[code].outcome
     if outcome is None:
         raise AssertionError(f"{code} is no code of an object")
     return _Verdict(outcome, kind, [(code, detail)])

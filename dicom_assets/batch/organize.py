@@ -32,7 +32,7 @@ from dicom_assets.batch.staging import LOCATION, RAW_STAGED, Part, Staging
 from dicom_assets.batch.standards import publish_imaging_study, publish_occurrences
 from dicom_assets.dicom.source import ByteSource
 from dicom_assets.lake import locks
-from dicom_assets.lake.codes import CODES, Kind, Outcome
+from dicom_assets.lake.codes import ABSENT, CODES, OUTSIDE, Kind, Outcome
 from dicom_assets.lake.delta import Lake
 from dicom_assets.lake.files import LakeError, LakeFiles
 from dicom_assets.lake.query import connect, quoted
@@ -48,7 +48,7 @@ LOCK = "organize"
 _LOCK_SECONDS = 120.0
 _TRIES = 2
 
-KEPT = frozenset(("OBJECT_GONE", "CHANGED_DURING_READ", "READ_FAILED", "SYSTEM_FILE"))
+KEPT = ABSENT | OUTSIDE | {"SYSTEM_FILE"}
 """Codes of objects that are not there as claimed, or not ours to touch."""
 SHUT_IN = frozenset(
     ("ARCHIVE_UNREADABLE", "ARCHIVE_LIMIT", "ARCHIVE_ENCRYPTED", "ARCHIVE_MEMBER_UNSAFE", "SYSTEM_FILE")
@@ -197,12 +197,16 @@ class Organizing:
         except locks.LockBusy:
             raise LakeError("Another process has been planning for two minutes. Run the batch again.") from None
 
-    def stage(self, staging: Staging) -> int:
-        """Stages raw_files from the plan, with the places where the objects lie now; how many rows there are."""
+    def stage(self, staging: Staging, settled: Mapping[str, str]) -> int:
+        """Stages raw_files from the plan, with the places where the objects lie now; how many rows there are.
+
+        settled: codes of objects that are not opened.
+        """
         places = {row["object_id"]: row["at"] for row in self._placed().to_pylist()}
         staging.clear(Part.RAW)
         rows = [
-            {name: row[name] for name in RAW_STAGED.names} | {"at": places.get(row["object_id"])}
+            {name: row[name] for name in RAW_STAGED.names}
+            | {"at": places.get(row["object_id"]), "verdict": settled.get(row["object_id"], row["verdict"])}
             for row in self._plan().to_pylist()
         ]
         staging.put(Part.RAW, 0, pa.Table.from_pylist(rows, schema=RAW_STAGED))

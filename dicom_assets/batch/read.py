@@ -14,7 +14,7 @@ from dataclasses import dataclass
 
 from dicom_assets.batch.engine import ReadingEngine, worker_count
 from dicom_assets.batch.judge import Chunk, ObjectTask, judge_chunk
-from dicom_assets.batch.staging import RAW_STAGED, Part, Staging
+from dicom_assets.batch.staging import RAW_STAGED, SCHEMAS, Part, Staging
 from dicom_assets.settings import Settings, SourceSettings
 
 MEMBERS_PER_FILE = 4
@@ -56,7 +56,10 @@ def tasks(staging: Staging) -> Iterator[ObjectTask]:
 
 def chunks(staging: Staging, settings: Settings, source: SourceSettings, run_id: str) -> Iterator[Chunk]:
     """Cuts a batch into chunks; members of one archive stay together up to a bound."""
-    claimed_at = next(staging.batches(Part.RAW, ["claimed_at"]))["claimed_at"][0].as_py()
+    claimed_at = next((batch["claimed_at"][0].as_py() for batch in staging.batches(Part.RAW, ["claimed_at"])
+                       if len(batch)), None)  # fmt: skip
+    if claimed_at is None:
+        return  # everything has left the batch
     left = sum(len(batch) for batch in staging.batches(Part.RAW, ["object_id"]))
     whole = settings.reading.chunk_objects
     shares = SHARES * worker_count(settings.reading)
@@ -113,10 +116,12 @@ def read_batch(
     outcomes: Counter[str] = Counter()
     done, started = 0, time.monotonic()
     with closing(engine.run(judge_chunk, chunks(staging, settings, source, run_id))) as results:
-        for judged in results:
+        for number, judged in enumerate(results):  # not a chunk's own number: one that was divided comes in parts
             for part, arrow in judged.parts.items():
-                staging.put_bytes(part, judged.number, arrow)
+                staging.put_bytes(part, number, arrow)
             outcomes.update(judged.outcomes)
             done += judged.objects
             progress(Progress(staging.batch_id, done, total, done / max(time.monotonic() - started, 1e-6)))
+    if not total:
+        staging.put(Part.LEDGER, 0, SCHEMAS[Part.LEDGER].empty_table())
     return outcomes

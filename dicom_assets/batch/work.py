@@ -22,6 +22,7 @@ from dicom_assets.batch.books import Books, Status
 from dicom_assets.batch.engine import ProcessEngine, ReadingEngine, cluster_address
 from dicom_assets.batch.expand import expand
 from dicom_assets.batch.known import known_before
+from dicom_assets.batch.leaving import leave, own_manifest, report_absent
 from dicom_assets.batch.memory import give_back
 from dicom_assets.batch.organize import Organizing, unfinished
 from dicom_assets.batch.presence import require_source, while_source_is_there
@@ -272,7 +273,7 @@ class BatchWork:
         books.open_batch(self.lake, self.batch_id, self.source.name, run_id, len(self.manifest))
         ahead = self.work.ahead(self.batch_id, run_id)
         if organizing.is_placed:
-            seen = organizing.stage(self.staging)
+            seen = organizing.stage(self.staging, own_manifest(self.manifest, self.work.log.returns)[1])
         elif ahead is None:
             seen = self.expand()
         else:
@@ -293,10 +294,25 @@ class BatchWork:
             with self._once():
                 outcomes = ahead.outcomes.result()
         self.work.forget_ahead(self.batch_id)
+        outcomes = self._let_leave(run_id, outcomes)
         self.work.write_ahead(self.batch_id)
         datasets.fit(self.lake, self.staging, self.work.settings.clinical, run_id)
         publish_rows(self.lake, self.staging, Part.LEDGER)
         return outcomes
+
+    def _let_leave(self, run_id: str, outcomes: Mapping[str, int]) -> Mapping[str, int]:
+        """Lets what could not be read leave the batch; what is left, objects by outcome."""
+        left = leave(self.lake, self.staging, self.manifest, self.work.log.returns, self._pauses)
+        if not left:
+            return outcomes
+        publish_rows(self.lake, self.staging, Part.RAW)
+        rest = {outcome: count - left.get(outcome, 0) for outcome, count in outcomes.items()}
+        books.open_batch(self.lake, self.batch_id, self.source.name, run_id, sum(rest.values()))
+        return rest
+
+    @property
+    def _pauses(self) -> tuple[float, ...]:
+        return self.work.settings.claiming.again_seconds
 
     def publish_flat(self) -> int:
         """Publishes flat_metadata; how many rows the batch has in it. Raises LakeError."""
@@ -306,7 +322,8 @@ class BatchWork:
         """Stages one row for each object of the manifest and each member in it; how many. Raises SourceUnavailable."""
         store = open_store(self.source)
         before = known_before(self.lake, self.batch_id)
-        seen = expand(self.manifest, store, self.work.settings.archives, self.staging, before)
+        own, settled = own_manifest(self.manifest, self.work.log.returns)
+        seen = expand(own, store, self.work.settings.archives, self.staging, before, settled)
         require_source(self, Part.RAW, "verdict")
         return seen
 
@@ -337,6 +354,7 @@ class BatchWork:
         organizing = self.organizing
         if organizing.is_placed or (self.source.mode == "organize" and self.staging.left()):
             organizing.prepare(self.staging, compress=self.source.compress)
+        report_absent(self.staging, self.manifest, self.work.log.returns, self._pauses)
         closed = books.close_batch(self.lake, self.staging, run_id)
         if organizing.is_planned:
             organizing.finish()

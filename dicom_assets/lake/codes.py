@@ -42,7 +42,8 @@ class Kind(StrEnum):
 class ReasonCode:
     """One reason code.
 
-    outcome: what an object with this code ends as; None for codes of records, which have no outcome of their own.
+    outcome: what an object with this code ends as; None for codes of records, which have no outcome of their own, and
+    for reasons from outside, which are no outcome.
     meaning, remedy: one sentence each, for users.
     """
 
@@ -107,12 +108,13 @@ _INGESTED = [
     (
         "DEPTH_CAPPED",
         "Sequences are nested deeper than the bound; the header holds them down to the bound.",
-        "Raise reading.max_depth if you need the rest.",
+        "If you need the rest, raise reading.max_depth, then run its batch again (README, Backfills).",
     ),
     (
         "HEADER_CAPPED",
         "A value above the size bound is kept as count and digest.",
-        "Read the value from the object itself, or raise reading.max_value_bytes.",
+        "Read the value from the object itself; or raise reading.max_value_bytes, then run its batch again (README, "
+        "Backfills).",
     ),
 ]
 _QUARANTINED = [
@@ -124,16 +126,22 @@ _QUARANTINED = [
         "Study, Series or SOP Instance UID is missing or unusable.",
         "Supply the UIDs at the source; without them the instance has no place in the lake.",
     ),
-    ("TOO_LARGE", "The object is larger than the bound.", "Raise reading.max_object_bytes."),
+    (
+        "TOO_LARGE",
+        "The object is larger than the bound.",
+        "Raise reading.max_object_bytes, then run its batch again (README, Backfills).",
+    ),
     (
         "PARSER_TIMEOUT",
-        "Reading took longer than the limit for one object.",
-        "Look at the object; raise reading.object_seconds if it is sound.",
+        "Reading took longer than the limit for one object, and did so again when it was read alone.",
+        "Look at the object; if it is sound, raise reading.object_seconds, then run its batch again (README, "
+        "Backfills).",
     ),
     (
         "PARSER_CRASH",
-        "The process that read it ended or grew beyond its memory limit.",
-        "Look at the object; raise reading.worker_memory_bytes if it is sound.",
+        "The process that read it ended or grew beyond its memory limit, and so did another one that read it alone.",
+        "Look at the object; if it is sound, raise reading.worker_memory_bytes, then run its batch again (README, "
+        "Backfills).",
     ),
     (
         "ARCHIVE_UNREADABLE",
@@ -143,7 +151,8 @@ _QUARANTINED = [
     (
         "ARCHIVE_LIMIT",
         "The archive exceeds a limit: entries, inflated bytes, ratio or nesting.",
-        "Split it, or raise the archive limits if you trust its sender.",
+        "Split it; or, if you trust its sender, raise archives.max_entries or the limit that detail names, then "
+        "run its batch again (README, Backfills).",
     ),
     ("ARCHIVE_ENCRYPTED", "The member is encrypted.", "Deliver it without a password."),
     (
@@ -155,7 +164,8 @@ _QUARANTINED = [
     (
         "CLINICAL_UNREADABLE",
         "A clinical file cannot be read: its encoding, its structure, or no patient id column.",
-        "See detail; name the column in clinical.patient_id_columns.",
+        "See detail; name the column in clinical.patient_id_columns, then run its batch again (README, Backfills); or "
+        "correct the file and deliver it again.",
     ),
     (
         "CHANGE_PAGE_UNREADABLE",
@@ -175,12 +185,27 @@ _QUARANTINED = [
     (
         "OBJECT_GONE",
         "The object was there when it was claimed and is not there any more.",
-        "Deliver it again if it was moved by mistake.",
+        "If it was moved by mistake, move it back: it is claimed again when it is listed as it was, or as a new "
+        "version.",
     ),
+]
+_WAITING = [
     (
         "READ_FAILED",
-        "The storage refused or broke off the reading. The batch pauses.",
-        "Mend permissions or connection, then run the batch again.",
+        "The storage refused or broke off the reading. The object has left its batch and waits to be read again.",
+        "Mend permissions or connection; it is read again by itself, at once by `dicom-assets ingest`.",
+    ),
+    (
+        "READER_KILLED",
+        "Whatever process read it was killed by somebody else, as the system does when memory is short, also when it "
+        "was read alone. The object has left its batch and waits to be read again.",
+        "Give the machine more memory or lower reading.workers; it is read again by itself, at once by "
+        "`dicom-assets ingest`.",
+    ),
+    (
+        "SOURCE_UNAVAILABLE",
+        "The root of its source was not there. The batch pauses.",
+        "Mount the folder, or mend the container; then run `dicom-assets ingest`.",
     ),
 ]
 _IGNORED = [
@@ -243,8 +268,16 @@ CODES: dict[str, ReasonCode] = {
         (Outcome.INGESTED, _INGESTED),
         (Outcome.QUARANTINED, _QUARANTINED),
         (Outcome.IGNORED, _IGNORED),
+        (None, _WAITING),
         (None, _RECORD),
     )
     for name, meaning, remedy in group
 }
 """Every reason code by name, in the order in which users meet them."""
+
+WAITING = "waiting"
+"""What stands in place of an outcome while a batch is read: the object could not be read for an outside reason."""
+OUTSIDE = frozenset(name for name, _, _ in _WAITING)
+"""Codes of objects that could not be read for a reason that is not theirs; they are no outcome."""
+ABSENT = frozenset(("OBJECT_GONE", "CHANGED_DURING_READ"))
+"""Codes of objects that were not there as they were claimed; listed again as they were, they are claimed again."""

@@ -253,7 +253,7 @@ class AzureContainer:
         text = str(error)
         if status == 404:
             if "ContainerNotFound" in text:
-                return ObjectError("READ_FAILED", f"The container of source '{self._name}' is not there.")
+                return ObjectError("SOURCE_UNAVAILABLE", f"The container of source '{self._name}' is not there.")
             return ObjectError("OBJECT_GONE", "The blob is not there any more.")
         if "BlobArchived" in text:
             return ObjectError("READ_FAILED", "The blob is in the archive tier: move it to hot, cool or cold.")

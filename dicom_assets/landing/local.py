@@ -238,7 +238,7 @@ class LocalFolder:
         """OBJECT_GONE, unless the whole root is missing: then the object may well exist, and the batch must pause."""
         if Path(os.fsdecode(self._root)).is_dir():
             return ObjectError("OBJECT_GONE", "The file is not there any more.")
-        return ObjectError("READ_FAILED", f"The folder of source '{self._name}' is not there; is it mounted?")
+        return ObjectError("SOURCE_UNAVAILABLE", f"The folder of source '{self._name}' is not there; is it mounted?")
 
     def _scan(self, folder: bytes) -> tuple[Entries, Names]:
         """Entries that are no folders, and names of folders, each sorted by bytes."""

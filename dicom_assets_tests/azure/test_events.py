@@ -27,9 +27,9 @@ from dicom_assets.lake.files import LakeError, LakeFiles
 from dicom_assets.lake.query import existing, rows, run_read_only
 from dicom_assets.landing.store import SourceUnavailable
 from dicom_assets.landing.stores import open_store
-from dicom_assets.settings import Settings
+from dicom_assets.settings import ClaimingSettings, Settings
 from dicom_assets_tests.azure import azurite
-from dicom_assets_tests.azure.azurite import Container
+from dicom_assets_tests.azure.azurite import Container, Proxy
 from dicom_assets_tests.support.dicoms import dicom
 from dicom_assets_tests.support.lakes import Graph
 
@@ -252,6 +252,29 @@ class TestBlobsThatChange:
             {"outcome": "quarantined", "code": "OBJECT_GONE"}
         ]
         assert account.graph.books(batch).status == Status.CLOSED
+
+
+class TestBlobsThatCannotBeRead:
+    @pytest.mark.parametrize("status", [403, 409])
+    def test_wait_and_are_claimed_again_without_an_event_or_a_listing(
+        self, account: Account, faults: Proxy, status: int
+    ) -> None:
+        account.settings = account.settings.model_copy(update={"claiming": ClaimingSettings(again_seconds=(0,))})
+        account.graph.settings = account.settings
+        account.put("in/a.dcm", dicom(1))
+        account.put("in/b.dcm", dicom(2))
+        (first,) = account.batches(account.tick())
+        faults.refuse = lambda method, path: status if path.split("?")[0].endswith("/in/b.dcm") else None
+        account.graph.run(first)
+        books = account.graph.books(first)
+        assert (books.status, books.seen, books.ingested) == (Status.CLOSED, 1, 1)
+        faults.refuse = lambda method, path: 403 if "comp=list" in path and "restype=container" in path else None
+        assert account.left() == 0
+        (second,) = account.batches(account.tick())
+        account.graph.run(second)
+        assert account.graph.books(second).ingested == 1
+        assert len(account.graph.rows("SELECT object_id FROM instance")) == 2
+        assert account.batches(account.tick()) == []
 
 
 class TestMessagesThatAreNoEvents:

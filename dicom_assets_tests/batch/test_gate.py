@@ -104,10 +104,11 @@ class TestTheSourceCannotBeReadWhole:
         assert not graph.run(batch).success
         books = graph.books(batch)
         assert books.status == "paused"
-        assert "The storage refused objects (READ_FAILED): the source was not read whole." in books.reason
+        assert "The source is away" in books.reason
         assert (
             graph.rows("SELECT code, detail FROM ingestion_errors WHERE stage = 'read'")
-            == [{"code": "READ_FAILED", "detail": "The folder of source 'landing' is not there; is it mounted?"}] * 2
+            == [{"code": "SOURCE_UNAVAILABLE", "detail": "The folder of source 'landing' is not there; is it mounted?"}]
+            * 2
         )
         gate = graph.checks(batch)["validated_batch.gate"]
         assert (gate.metadata["expected"].value, gate.metadata["actual"].value) == (0, 2)

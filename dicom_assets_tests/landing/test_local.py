@@ -264,7 +264,7 @@ class TestOpening:
         write(tmp_path, "in/a")
         claimed = claim(tmp_path / "in/a")
         (tmp_path / "in").rename(tmp_path / "unmounted")
-        assert code_of(store(tmp_path / "in"), claimed) == "READ_FAILED"
+        assert code_of(store(tmp_path / "in"), claimed) == "SOURCE_UNAVAILABLE"
 
     def test_a_storage_that_refuses_is_no_verdict_on_the_object(
         self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
