@@ -44,7 +44,7 @@ types: $(VENV)/installed
 	$(BIN)/mypy
 
 ui: $(VENV)/installed
-	$(BIN)/dagster dev -h 127.0.0.1
+	umask 077; $(BIN)/dagster dev -h 127.0.0.1
 
 docs: $(VENV)/installed
 	$(BIN)/python -m dicom_assets.docs

@@ -17,8 +17,8 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from dicom_assets import cli_services, cli_sources
-from dicom_assets.cli_services import told
-from dicom_assets.settings import Settings, load
+from dicom_assets.cli_services import loaded, told
+from dicom_assets.settings import Settings
 from dicom_assets.startup import (
     COLOURS_OF_CODE,
     PIXELS_AND_DOWNLOADS,
@@ -69,7 +69,7 @@ def ingest(
 ) -> None:
     """Claim what is new and run every open batch now, until the books close."""
     with told():
-        settings = load(landing, lake)
+        settings = loaded(landing, lake)
         if quarantined_share is not None:
             gate = settings.gate.model_copy(update={"quarantined_share": quarantined_share})
             settings = settings.model_copy(update={"gate": gate})
@@ -137,7 +137,7 @@ def _say_what_waits(unread: Sequence[Waiting]) -> None:
 def status(lake: LakeOption = None, form: FormatOption = Format.TABLE) -> None:
     """Show the batches and their books, and what waits to be read again."""
     with told():
-        settings = load(None, lake)
+        settings = loaded(None, lake)
         from dicom_assets.batch.books import all_books
         from dicom_assets.lake.query import existing
         from dicom_assets.landing.claims import ClaimLog
@@ -174,7 +174,7 @@ def errors(
 ) -> None:
     """Show what was found wrong or left out, grouped by reason, and what to do about it."""
     with told():
-        settings = load(None, lake)
+        settings = loaded(None, lake)
         from dicom_assets.lake.codes import CODES
         from dicom_assets.lake.query import connect, existing
 
@@ -201,7 +201,7 @@ def sql(
 ) -> None:
     """Run read-only SQL over the lake's tables."""
     with told():
-        settings = load(None, lake)
+        settings = loaded(None, lake)
         from dicom_assets.lake.query import existing, moment, rows, run_read_only
 
         text = sys.stdin.read() if query == "-" else query
@@ -213,7 +213,7 @@ def sql(
 def omop(folder: Annotated[Path, typer.Argument(help="Where the files are written.")], lake: LakeOption = None) -> None:
     """Write image_occurrence for an OMOP database: its DDL, the parents it refers to, and CSV for COPY."""
     with told():
-        settings = load(None, lake)
+        settings = loaded(None, lake)
         from dicom_assets.lake.query import arrow, connect, existing
         from dicom_assets.lake.registry import IMAGE_OCCURRENCE
         from dicom_assets.omop.ddl import export

@@ -26,7 +26,7 @@ from collections import deque
 from collections.abc import Callable, Generator, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from types import TracebackType
-from typing import Any, Protocol, Self, TypeVar
+from typing import Any, BinaryIO, Protocol, Self, TypeVar
 
 from dicom_assets.batch.job import Job, reason_of
 from dicom_assets.batch.nursery import IS_POSSIBLE, Nursery, child_command, child_environment
@@ -245,6 +245,21 @@ class ProcessEngine:
             supervisor.close()
 
 
+def _shared_page() -> BinaryIO:
+    """A file of one page for a process and this one to share.
+
+    It is memory where the system has such files. On a disk its place is taken at once: a page of a file with a hole is
+    a bus error when the disk is full by the time it is written to.
+    """
+    if hasattr(os, "memfd_create"):
+        file = os.fdopen(os.memfd_create("progress"), "w+b", buffering=0)
+        file.truncate(mmap.PAGESIZE)
+        return file
+    whole = tempfile.TemporaryFile(buffering=0)  # noqa: SIM115 - the caller closes it
+    whole.write(bytes(mmap.PAGESIZE))
+    return whole
+
+
 class _Supervisor:
     """Event loop over the processes of one engine."""
 
@@ -337,8 +352,7 @@ class _Supervisor:
         result_read, result_write = os.pipe()
         life_read, life_write = os.pipe()
         memory = self._limits.worker_memory_bytes
-        with tempfile.TemporaryFile() as file:
-            file.truncate(mmap.PAGESIZE)
+        with _shared_page() as file:
             shared = memoryview(mmap.mmap(file.fileno(), mmap.PAGESIZE)).cast("q")
             child = (request_read, result_write, file.fileno(), life_read)
             origin: Nursery | subprocess.Popen[bytes]

@@ -146,7 +146,7 @@ class Staging:
         name = f"{self.folder}/{part}/{number:06d}.arrow"
         remote = self.files.local_root is None
         with self.kept.writing(part, name, arrow if remote else None) if self.kept else nullcontext():
-            self.files.put(name, arrow)
+            self.files.put(name, arrow, durable=False)  # it can be read again
 
     def names(self, part: Part) -> list[str]:
         """The staged files of a part, in their order."""

@@ -83,7 +83,7 @@ class Work:
     @cached_property
     def lake(self) -> Lake:
         """The lake; made when it is new. Raises LakeError."""
-        return Lake(self.settings.lake)
+        return Lake(self.settings.lake, synced=self.settings.storage.survive_power_cuts)
 
     @cached_property
     def engine(self) -> ReadingEngine:

@@ -38,8 +38,8 @@ _QUIET = {"loggers": {"console": {"config": {"log_level": "CRITICAL"}}}}
 class Ended:
     """What an ingest did: the books of the batches it ran, and what it left behind.
 
-    waiting: objects that still changed when it gave up. troubles: what else it left and why, a sentence for each source.
-    unread: objects that could not be read and wait to be read again.
+    waiting: objects that still changed when it gave up. troubles: what else it left and why, a sentence for each
+    source. unread: objects that could not be read and wait to be read again.
     """
 
     books: tuple[Books, ...]

@@ -18,17 +18,18 @@ from typing import TYPE_CHECKING, Any
 import pyarrow as pa
 from deltalake import CommitProperties, DeltaTable
 from deltalake.exceptions import CommitFailedError, DeltaError, TableNotFoundError
+from deltalake.transaction import AddAction
 
-from dicom_assets.lake import locks
+from dicom_assets.lake import form, locks, torn
 from dicom_assets.lake.azure import delta_location, delta_options, reason
 from dicom_assets.lake.extents import Extents, extents
 from dicom_assets.lake.files import CONTRIBUTOR, LakeError, LakeFiles
 from dicom_assets.lake.pack import statistics_columns
 from dicom_assets.lake.registry import TABLES, Table
+from dicom_assets.lake.spill import clear_left_over
 
 if TYPE_CHECKING:
     from deltalake._internal import RemoveAction
-    from deltalake.transaction import AddAction
 
     from dicom_assets.lake.remote import TableFiles
     from dicom_assets.lake.rewrite import Written
@@ -88,15 +89,20 @@ class Lake:
     uri: absolute folder or URL. Opening it makes the missing tables and refuses foreign ones.
     """
 
-    def __init__(self, uri: str, *, make: bool = True) -> None:
-        """Opens the lake. Raises LakeError when it cannot be used, ForeignTable when it is not one of ours."""
-        self.files = LakeFiles(uri)
+    def __init__(self, uri: str, *, make: bool = True, synced: bool = True) -> None:
+        """Opens the lake. Raises LakeError when it cannot be used, ForeignTable when it is not one of ours.
+
+        make: also sets aside what a power cut has torn of its tables' logs. synced: see `LakeFiles`.
+        """
+        self.files = LakeFiles(uri, synced=synced)
         self.uri = self.files.uri
+        form.require(self.files, make=make)
         self._checks: dict[str, Callable[[], None]] = {}
         self._open = {name: _Open() for name in TABLES}
         self._looked = _Looked()
         if make:
             self._make_tables()
+            clear_left_over(self.files)
 
     @property
     def storage_options(self) -> dict[str, str] | None:
@@ -153,12 +159,15 @@ class Lake:
             self._look_again(name)
             if shared.table is None or shared.table.version() != seen.version:
                 return False
+            # Files before the entry that names them: an entry that outlives them is what hurts.
+            self.files.sync(f"{name}/{action.path}" for action in actions if isinstance(action, AddAction))
+            told = {torn.ACTIONS: str(len(actions))}
             try:
                 shared.table.create_write_transaction(
                     [*actions],
                     mode="append",
                     schema=TABLES[name].schema,
-                    commit_properties=CommitProperties(max_commit_retries=0),
+                    commit_properties=CommitProperties(custom_metadata=told, max_commit_retries=0),
                 )
             except CommitFailedError:
                 return False
@@ -166,7 +175,19 @@ class Lake:
                 raise LakeError(f"Table {name} cannot be written: {type(error).__name__}.") from None
             finally:
                 shared.is_behind = True
+            self.sync_log(name, seen.version + 1)
         return True
+
+    def sync_log(self, name: str, version: int, *, checkpoint: bool = False) -> None:
+        """Returns when an entry of a table's log is on the disk, and a checkpoint of it. Raises LakeError."""
+        root = self.files.local_root
+        if root is None or not self.files.synced:
+            return
+        entries = [f"{version:020d}.json"]
+        if checkpoint or (version + 1) % CHECKPOINT_COMMITS == 0:
+            entries += [f"{version:020d}.checkpoint.parquet", "_last_checkpoint"]
+        folder = f"{name}/_delta_log"
+        self.files.sync(f"{folder}/{entry}" for entry in entries if (root / folder / entry).exists())
 
     @contextmanager
     def settled(self, names: Iterable[str] = ()) -> Iterator[None]:
@@ -210,6 +231,7 @@ class Lake:
             raise LakeError(self._why(name, error, "opened")) from None
 
     def _opened(self, name: str) -> DeltaTable:
+        torn.require_whole(self.files, name)
         return DeltaTable(self.location(name), storage_options=self.storage_options)
 
     def _current(self, name: str) -> DeltaTable:
@@ -300,19 +322,47 @@ class Lake:
     def _made(self, table: Table) -> None:
         """Opens a table that is there and as registered; makes one that is not, and leaves it closed."""
         try:
-            found = self._opened(table.name)
+            found = self._mended(table)
         except TableNotFoundError:
             self._make(table)
             return
         except (DeltaError, OSError) as error:
-            raise LakeError(self._why(table.name, error)) from None
+            raise LakeError(self._why(table.name, error, "opened")) from None
         self._compare(table, found)
         self._open[table.name].opened(found)
 
+    def _mended(self, table: Table) -> DeltaTable:
+        """Opens a table; sets aside what is torn of its log, when it does not open otherwise."""
+        try:
+            return self._opened(table.name)
+        except TableNotFoundError:
+            raise
+        except (torn.TornLog, DeltaError):
+            log = torn.log_of(self.files, table.name)
+            if log is None or not (torn.torn_entries(log) or torn.torn_checkpoints(log)):
+                raise
+        with self.committing(table.name):
+            if 0 in torn.mend(self.files, table.name):
+                self._begin_again(table)
+        return self._opened(table.name)
+
     def _make(self, table: Table) -> None:
+        self._create(table, self.location(table.name))
+        log = f"{table.name}/_delta_log"
+        self.files.sync([f"{log}/{0:020d}.json", log, table.name])
+
+    def _begin_again(self, table: Table) -> None:
+        """Writes the first entry of a log, which is lost, anew."""
+        place = f"{torn.FOLDER}/{table.name}/made"
+        self._create(table, f"{self.uri}/{place}")
+        first = f"_delta_log/{0:020d}.json"
+        self.files.put(f"{table.name}/{first}", self.files.get(f"{place}/{first}"))
+        self.files.delete(place)
+
+    def _create(self, table: Table, location: str) -> None:
         try:
             DeltaTable.create(
-                self.location(table.name),
+                location,
                 schema=table.schema,
                 mode="ignore",
                 name=table.name,
@@ -345,7 +395,7 @@ class Lake:
             return "The disk that holds the lake is full. Free some space, then run the batch again; nothing is lost."
         if "permission denied" in text or "read-only" in text:
             return "The lake folder is not writable. Give this user write access, or give another folder."
-        return f"Table {name} cannot be {action}: {type(error).__name__}."
+        return f"Table {name} cannot be {action}: {type(error).__name__}. Run `dicom-assets verify`."
 
 
 def schema_differences(table: Table, found: pa.Schema) -> list[str]:

@@ -7,7 +7,7 @@ the files mean.
 from __future__ import annotations
 
 import io
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import cached_property
 from pathlib import Path
@@ -29,6 +29,7 @@ from dicom_assets.lake.azure import (
     reason,
     status_of,
 )
+from dicom_assets.lake.durable import sync, write_whole
 from dicom_assets.settings import UserError
 
 if TYPE_CHECKING:
@@ -52,14 +53,16 @@ class LakeError(UserError):
 class LakeFiles:
     """Files below the root of one lake."""
 
-    def __init__(self, uri: str) -> None:
+    def __init__(self, uri: str, *, synced: bool = True) -> None:
         """Opens the root, making a local folder when it is missing.
 
-        uri: an absolute path, or a URL that an object store answers to. Raises LakeError.
+        uri: an absolute path, or a URL that an object store answers to. synced: in a folder, whether what is to outlive
+        a power cut is on the disk before its writing counts as done. Raises LakeError.
         """
         self.place = _place(uri)
         self.uri = self.place.url if self.place else uri.rstrip("/")
         self.store = object_store(self.place) if self.place else _local_store(self.uri)
+        self.synced = synced and self.place is None
 
     @property
     def local_root(self) -> Path | None:
@@ -73,15 +76,31 @@ class LakeFiles:
             raise AssertionError("a lake in a folder has no container")
         return container_client(self.place)
 
-    def put(self, path: str, data: bytes, *, create: bool = False) -> bool:
-        """Writes a file whole or not at all. With create, False when it exists already. Raises LakeError."""
+    def put(self, path: str, data: bytes, *, create: bool = False, durable: bool = True) -> bool:
+        """Writes a file whole or not at all. With create, False when it exists already. Raises LakeError.
+
+        durable: False for what can be made again when a power cut takes it.
+        """
+        root = self.local_root
         try:
+            if root is not None:
+                return write_whole(root / path, data, create=create, synced=durable and self.synced)
             obstore.put(self.store, path, data, mode="create" if create else "overwrite")
         except AlreadyExistsError:
             return False
         except (BaseError, OSError) as error:
             raise LakeError(_sentence("write to", error, self.place)) from None
         return True
+
+    def sync(self, paths: Iterable[str]) -> None:
+        """Returns when files are on the disk, and the folders that name them. Raises LakeError."""
+        root = self.local_root
+        if root is None or not self.synced:
+            return
+        try:
+            sync([root / path for path in paths])
+        except OSError as error:
+            raise LakeError(_sentence("write to", error, self.place)) from None
 
     @contextmanager
     def writing(self, path: str) -> Iterator[BinaryIO]:

@@ -205,6 +205,7 @@ def maintain(lake: Lake, name: str, retention_hours: int) -> Maintained:
         try:
             deleted = _vacuum(table, retention_hours)
             table.create_checkpoint()
+            lake.sync_log(name, table.version(), checkpoint=True)  # before what it stands for goes
             table.cleanup_metadata()
         except (CommitFailedError, DeltaError, OSError) as error:
             raise LakeError(f"Table {name} cannot be maintained: {type(error).__name__}. Try again later.") from None

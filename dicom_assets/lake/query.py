@@ -8,7 +8,7 @@ from __future__ import annotations
 import atexit
 import re
 from collections.abc import Iterable, Mapping, Sequence
-from contextlib import nullcontext
+from contextlib import nullcontext, suppress
 from datetime import UTC, datetime
 from functools import cache
 from pathlib import Path
@@ -22,6 +22,7 @@ from dicom_assets.lake.delta import Lake, NoSuchVersion
 from dicom_assets.lake.extents import Within, extents
 from dicom_assets.lake.files import PROTOCOL, LakeError
 from dicom_assets.lake.registry import TABLES
+from dicom_assets.lake.spill import spill_folder
 from dicom_assets.settings import UserError
 
 _SQL_TYPES = {
@@ -121,6 +122,7 @@ def _shared() -> duckdb.DuckDBPyConnection:
     """The process's one database in memory: a cursor on it costs far less than a database of its own."""
     connection = duckdb.connect()
     connection.execute("SET GLOBAL TimeZone = 'UTC'")
+    connection.execute("SET GLOBAL temp_directory = ''")  # until `connected` knows a lake: never the current folder
     connection.execute("SET GLOBAL allocator_background_threads = true")  # they give back what a query has freed
     atexit.register(_shared.cache_clear)  # DuckDB complains on stderr of what is left when the interpreter ends
     return connection
@@ -134,12 +136,27 @@ def connected(lake: Lake | None = None, *, alone: bool = False) -> duckdb.DuckDB
     """
     remote = lake is not None and lake.table_files is not None
     if not (alone or remote):
-        return _shared().cursor()
+        cursor = _shared().cursor()
+        if lake is not None:
+            _spill(cursor, lake)
+        return cursor
     connection = duckdb.connect()
+    connection.execute("SET temp_directory = ''")
+    if lake is not None:
+        _spill(connection, lake)
     if lake is not None and lake.table_files is not None:
         connection.register_filesystem(lake.table_files)
     connection.execute("SET TimeZone = 'UTC'")
     return connection
+
+
+def _spill(connection: duckdb.DuckDBPyConnection, lake: Lake) -> None:
+    """Lets a database put what does not fit into memory below a lake, unless it has done so below another one."""
+    folder = str(spill_folder(lake.files))
+    ((now,),) = connection.execute("SELECT current_setting('temp_directory')").fetchall()
+    if now != folder:
+        with suppress(duckdb.NotImplementedException):  # it has begun to write in the folder that it was given first
+            connection.execute(f"SET GLOBAL temp_directory = {quoted(folder)}")
 
 
 def connect(

@@ -47,7 +47,7 @@ def counts(lake: Lake, name: str, measures: str) -> pa.Table:
     if fresh or len(known) > len(now) - len(fresh):
         present = kept.filter(pc.is_in(kept["file"], pa.array(now, pa.string())))
         kept = pa.concat_tables([present, _read(lake, name, fresh, measures)])
-        lake.files.put(place, arrow_bytes(kept))
+        lake.files.put(place, arrow_bytes(kept), durable=False)
     with connected() as connection:  # Arrow's own grouping would load its data sets, 40 MB of memory
         connection.register("kept", kept)
         sql = "SELECT measure, value, mapped, sum(rows)::BIGINT AS rows FROM kept WHERE rows > 0 GROUP BY ALL"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime
 
@@ -178,6 +179,8 @@ class TestTables:
                 assert connection.execute(f"SELECT count(*) FROM {name}").fetchall() == [(0,)]
 
     def test_of_another_make_are_refused_with_what_differs(self, tmp_path):
+        Lake(str(tmp_path / "lake"))
+        shutil.rmtree(tmp_path / "lake" / "series")
         write_deltalake(str(tmp_path / "lake" / "series"), pa.table({"SeriesInstanceUID": [1]}))
         with pytest.raises(ForeignTable, match=r"already holds a Delta table 'series' .* columns differ"):
             Lake(str(tmp_path / "lake"))
