@@ -382,8 +382,9 @@ def _flat_rows(chunk: Chunk, accepted: Sequence[tuple[ObjectTask, Header, Versio
         "version_at": [v.version_at for v in versions],
         "version_text": [v.version_text or None for v in versions],
         "sequence": [v.sequence for v in versions],
+        # Where the object lies now: its place as it was claimed may be another object's by now.
         "uri": [v.uri or t.uri for t, v in zip(tasks, versions, strict=True)],
-        "member": [t.member for t in tasks],
+        "member": [t.located.member for t in tasks],
         "size": [t.size if file else None for t, file in zip(tasks, is_file, strict=True)],
         "study_key": [
             keys.study_key(v.source, h.columns["StudyInstanceUID"]) for v, h in zip(versions, headers, strict=True)
@@ -399,7 +400,7 @@ def _flat_rows(chunk: Chunk, accepted: Sequence[tuple[ObjectTask, Header, Versio
 
 def _own_version(chunk: Chunk, task: ObjectTask) -> Version:
     """A file's own version: the time of its last modification."""
-    return Version(task.source, "upsert", task.modified_at or chunk.claimed_at, "", 0, task.uri)
+    return Version(task.source, "upsert", task.modified_at or chunk.claimed_at, "", 0, task.located.uri)
 
 
 def _dataset(chunk: Chunk, task: ObjectTask) -> DatasetSettings | None:

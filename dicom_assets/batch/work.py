@@ -32,6 +32,7 @@ from dicom_assets.lake.delta import Lake
 from dicom_assets.lake.query import forget_answers
 from dicom_assets.lake.rewrite import Written
 from dicom_assets.landing.claims import ClaimLog
+from dicom_assets.landing.places import Places
 from dicom_assets.landing.store import LandingStore
 from dicom_assets.landing.stores import open_store
 from dicom_assets.settings import Settings, SourceSettings
@@ -94,6 +95,11 @@ class Work:
     def log(self) -> ClaimLog:
         """The lake's claims."""
         return ClaimLog(self.lake.files)
+
+    @cached_property
+    def places(self) -> Places:
+        """Which claims had a uri before."""
+        return Places(self.lake.files, self.log)
 
     @contextmanager
     def claiming(self, wait_seconds: float) -> Iterator[None]:
@@ -270,7 +276,8 @@ class BatchWork:
 
     def publish_flat(self) -> int:
         """Publishes flat_metadata; how many rows the batch has in it. Raises LakeError."""
-        return publish_flat(self.lake, self.staging, self.work.written(self.batch_id))
+        written = self.work.written(self.batch_id)
+        return publish_flat(self.lake, self.staging, written, lambda: self.work.places.before(self.batch_id))
 
     def expand(self) -> int:
         """Stages one row for each object of the manifest and each member in it; how many. Raises SourceUnavailable."""
