@@ -59,7 +59,7 @@ class CheckContext:
         """The staged rows of a part, in the columns that rules look at; read once for all rules of a table."""
         if part not in self._staged:
             columns = [name for name in SCHEMAS[part].names if name in _JUDGED_BY]
-            self._staged[part] = self.staging.read(part, columns)
+            self._staged[part] = self.staging.read_whole(part, columns)
         return self._staged[part]
 
     @property
@@ -205,7 +205,9 @@ def _lost_since(context: CheckContext) -> list[str]:
     Members whose container is gone or changed are not in the ledger at all.
     """
     with connect(context.lake, ["flat_metadata"], within=context.staging.scope("flat_metadata")) as connection:
-        connection.register("ledger", context.staging.read(Part.LEDGER, ["batch_id", "object_id", "outcome", "code"]))
+        connection.register(
+            "ledger", context.staging.read_whole(Part.LEDGER, ["batch_id", "object_id", "outcome", "code"])
+        )
         return _ids(
             connection,
             f"SELECT object_id FROM flat_metadata LEFT JOIN ledger USING (batch_id, object_id) "
@@ -250,8 +252,8 @@ def _clinical_version(row: str) -> str:
 
 def clinical_records_accounted(context: CheckContext) -> CheckResult:
     """Clinical records read = rows, plus rows that a newer version has replaced, plus record errors."""
-    staged = context.staging.read(Part.CLINICAL, _CLINICAL_KEYS)
-    errors = pc.sum(pc.equal(context.staging.read(Part.ERRORS, ["code"])["code"], "RECORD_INVALID")).as_py() or 0
+    staged = context.staging.read_whole(Part.CLINICAL, _CLINICAL_KEYS)
+    errors = pc.sum(pc.equal(context.staging.read_whole(Part.ERRORS, ["code"])["code"], "RECORD_INVALID")).as_py() or 0
     with connect(context.lake, ["clinical"], within=context.staging.scope("clinical")) as connection:
         there = _count(connection, "SELECT count(*) FROM clinical")
     read = len(staged) + errors

@@ -198,12 +198,11 @@ class Organizing:
     def stage(self, staging: Staging) -> int:
         """Stages raw_files from the plan, with the places where the objects lie now; how many rows there are."""
         places = {row["object_id"]: row["at"] for row in self._placed().to_pylist()}
-        staging.clear(Part.RAW)
         rows = [
             {name: row[name] for name in RAW_STAGED.names} | {"at": places.get(row["object_id"])}
             for row in self._plan().to_pylist()
         ]
-        staging.put(Part.RAW, 0, pa.Table.from_pylist(rows, schema=RAW_STAGED))
+        staging.stage(Part.RAW, pa.Table.from_pylist(rows, schema=RAW_STAGED))
         return len(rows)
 
     def finish(self) -> None:
@@ -354,7 +353,7 @@ class Organizing:
             ).fetchall()
         touched = pa.table({"study_key": [key for (key,) in found]}, schema=pa.schema([("study_key", pa.string())]))
         staging = Staging(self._files, f"{self.batch_id}-organize")
-        staging.put(Part.TOUCHED, 0, touched)
+        staging.stage(Part.TOUCHED, touched)
         publish_hierarchy(self.lake, staging, INSTANCE.name)
         publish_imaging_study(self.lake, staging, self.settings)
         publish_occurrences(self.lake, staging, self.settings, IMAGE_OCCURRENCE.name)

@@ -27,10 +27,13 @@ from dicom_assets.lake.rewrite import Written, added
 
 
 def publish_rows(lake: Lake, staging: Staging, part: Part) -> int:
-    """Replaces a batch's rows of raw_files, validated_batch or ingestion_errors by the staged ones; how many."""
+    """Replaces a batch's rows of raw_files, validated_batch or ingestion_errors by the staged ones; how many.
+
+    Raises StagingMissing, and then replaces nothing.
+    """
     name = str(part)
     names = TABLES[name].schema.names
-    rows = staging.read(part, names) if part is not Part.RAW else _lying(staging.read(part)).select(names)
+    rows = staging.read_whole(part, names) if part is not Part.RAW else _lying(staging.read_whole(part)).select(names)
     with lake.committing(name):
         lake.replace(name, [staging.batch_id], rows)
     return len(rows)
@@ -48,7 +51,11 @@ def _lying(raw: pa.Table) -> pa.Table:
 
 
 def write_flat(lake: Lake, staging: Staging, engine: ReadingEngine | None = None) -> Written:
-    """Writes a batch's staged rows of flat_metadata for `publish_flat` to commit; engine: see `pack_flat`."""
+    """Writes a batch's staged rows of flat_metadata for `publish_flat` to commit; engine: see `pack_flat`.
+
+    Raises StagingMissing, LakeError.
+    """
+    staging.require_all(Part.FLAT, "object_id")
     packed = pack_flat(staging, engine)
     return [] if packed is None else [added(packed)]
 
@@ -60,7 +67,7 @@ Before = Mapping[str, Sequence[str]]
 def publish_flat(
     lake: Lake, staging: Staging, files: Written | None = None, before: Callable[[], Before] = dict
 ) -> int:
-    """Replaces a batch's rows of flat_metadata by the staged ones; how many there are.
+    """Replaces a batch's rows of flat_metadata by the staged ones; how many. Raises StagingMissing, LakeError.
 
     files: what `write_flat` has written already. before: asked for the uris that earlier batches had claimed.
 
@@ -69,6 +76,7 @@ def publish_flat(
     new rows, by those it had and by those that it overwrites, are staged next: a kill behind that leaves no study that
     would have to be rebuilt.
     """
+    rows = staging.require_all(Part.FLAT, "object_id")
     studies.build(lake)
     earlier = before()
     claims = _claims_again(staging, earlier)
@@ -76,9 +84,10 @@ def publish_flat(
     with lake.committing("flat_metadata"):
         touched = _touched(lake, staging, claims, earlier)
         staging.put(Part.TOUCHED, 0, touched)
+        staging.complete(Part.TOUCHED, len(touched))
         studies.enter(lake, staging.batch_id, touched["study_key"].to_pylist())
         lake.replace("flat_metadata", [staging.batch_id], write_flat(lake, staging) if files is None else files)
-    return sum(len(batch) for batch in staging.batches(Part.FLAT, ["object_id"]))
+    return rows
 
 
 def _claims_again(staging: Staging, earlier: Before) -> pa.Table:
@@ -89,7 +98,7 @@ def _claims_again(staging: Staging, earlier: Before) -> pa.Table:
     names = [name for name in OVERWRITTEN.schema.names if name != "place_key"]
     if not earlier:
         return TABLES["raw_files"].schema.empty_table().select(names)
-    rows = staging.read(Part.RAW, [*names, "kind"])
+    rows = staging.read_whole(Part.RAW, [*names, "kind"])
     again = pc.is_in(rows["uri"], pa.array(list(earlier), pa.string()))
     return rows.filter(pc.and_(again, pc.not_equal(rows["kind"], str(Kind.CHANGE)))).select(names)
 
@@ -120,8 +129,7 @@ def _touched(lake: Lake, staging: Staging, claims: pa.Table, earlier: Before) ->
 
 def touched_studies(staging: Staging) -> pa.Table:
     """The study_keys that a batch touches. Raises StagingMissing when flat_metadata was not published."""
-    staging.require(Part.TOUCHED)
-    return staging.read(Part.TOUCHED)
+    return staging.read_whole(Part.TOUCHED)
 
 
 ROWS_AT_ONCE = 6_000

@@ -228,7 +228,7 @@ def publish_diagnostic_report(lake: Lake, staging: Staging) -> int:
 
 def _affected_reports(lake: Lake, staging: Staging) -> set[tuple[str, str]]:
     """The reports to link anew: each record_key with a batch whose rows of `clinical` may hold the record."""
-    brought = staging.read(Part.CLINICAL, ["record_type", "record_key", "resource_id"])
+    brought = staging.read_whole(Part.CLINICAL, ["record_type", "record_key", "resource_id"])
     kinds = set(brought["record_type"].unique().to_pylist())
     touched = touched_studies(staging)
     wanted = touched["study_key"].to_pylist()

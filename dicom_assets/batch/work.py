@@ -16,9 +16,10 @@ from typing import Any, Self
 
 import pyarrow as pa
 
-from dicom_assets.batch import books, datasets
+from dicom_assets.batch import books, closing, datasets
 from dicom_assets.batch.ahead import Ahead, ReadingAhead
 from dicom_assets.batch.books import Books, Status
+from dicom_assets.batch.checks import CheckContext
 from dicom_assets.batch.engine import ProcessEngine, ReadingEngine, cluster_address
 from dicom_assets.batch.expand import expand
 from dicom_assets.batch.known import known_before
@@ -26,9 +27,10 @@ from dicom_assets.batch.memory import give_back
 from dicom_assets.batch.organize import Organizing, unfinished
 from dicom_assets.batch.publish import publish_flat, publish_rows, write_flat
 from dicom_assets.batch.read import Progress, read_batch
-from dicom_assets.batch.staging import Kept, Part, Staging
+from dicom_assets.batch.staging import Kept, Part, Staging, again
 from dicom_assets.lake import locks, recent
 from dicom_assets.lake.delta import Lake
+from dicom_assets.lake.files import LakeError
 from dicom_assets.lake.query import forget_answers
 from dicom_assets.lake.rewrite import Written
 from dicom_assets.landing.claims import ClaimLog
@@ -44,6 +46,10 @@ INGEST_LOCK = "ingest"
 
 class BatchBusy(Exception):
     """Another process works on the batch."""
+
+
+class BatchClosed(LakeError):
+    """A step that would open a closed batch was run alone."""
 
 
 @dataclass
@@ -241,10 +247,19 @@ class BatchWork:
         """The source that the batch was claimed from. Raises SettingsError when it is not configured any more."""
         return self.work.settings.source(self.manifest["source"][0].as_py())
 
-    def begin(self, run_id: str) -> int:
-        """Opens the books, expands the manifest and publishes raw_files; how many objects and members there are."""
-        organizing = self.organizing
+    def begin(self, run_id: str, *, to_the_end: bool = True) -> int:
+        """Opens the books, expands the manifest and publishes raw_files; how many objects and members there are.
+
+        to_the_end: whether the run goes on until it closes the books. Raises BatchClosed when it does not and the batch
+        is closed, SourceUnavailable, LakeError.
+        """
         known = books.books_of(self.lake, self.batch_id)
+        if known is not None and known.status == Status.CLOSED and not to_the_end:
+            raise BatchClosed(
+                f"Batch {self.batch_id} is closed: one of its steps alone would open it, and nothing would close it. "
+                f"{again(self.batch_id)}"
+            )
+        organizing = self.organizing
         organizing.begin_again(closed=known is not None and known.status == Status.CLOSED)
         books.open_batch(self.lake, self.batch_id, self.source.name, run_id, len(self.manifest))
         ahead = self.work.ahead(self.batch_id, run_id)
@@ -270,7 +285,9 @@ class BatchWork:
                 outcomes = ahead.outcomes.result()
         self.work.forget_ahead(self.batch_id)
         self.work.write_ahead(self.batch_id)
-        datasets.fit(self.lake, self.staging, self.work.settings.clinical, run_id)
+        if datasets.fit(self.lake, self.staging, self.work.settings.clinical, run_id):
+            for part in (Part.CLINICAL, Part.ERRORS):
+                self.staging.complete(part, sum(len(rows) for rows in self.staging.batches(part, ["object_id"])))
         publish_rows(self.lake, self.staging, Part.LEDGER)
         return outcomes
 
@@ -283,7 +300,9 @@ class BatchWork:
         """Stages one row for each object of the manifest and each member in it; how many. Raises SourceUnavailable."""
         store = open_store(self.source)
         before = known_before(self.lake, self.batch_id)
-        return expand(self.manifest, store, self.work.settings.archives, self.staging, before)
+        seen = expand(self.manifest, store, self.work.settings.archives, self.staging, before)
+        self.staging.complete(Part.RAW, seen)
+        return seen
 
     def read(self, run_id: str, progress: Callable[[Progress], None]) -> Mapping[str, int]:
         """Reads every object of what was expanded and stages what it says; objects by outcome."""
@@ -306,8 +325,17 @@ class BatchWork:
         return Organizing(self.lake, open_store(self.source), self.batch_id, self.work.settings)
 
     def close(self, run_id: str) -> Books:
-        """Closes the books; in mode `organize` then moves what was ingested. Raises LakeError, SourceUnavailable."""
+        """Closes the books; in mode `organize` then moves what was ingested.
+
+        Raises BooksDiffer when the tables are not what the books would say of them; LakeError, SourceUnavailable.
+        """
         organizing = self.organizing
+        closed = closing.unchanged(self.lake, self.staging)
+        if closed is not None:
+            if organizing.is_planned:
+                organizing.finish()
+            return closed
+        closing.compare(CheckContext(self.lake, self.staging))
         if organizing.is_placed or (self.source.mode == "organize" and self.staging.left()):
             organizing.prepare(self.staging, compress=self.source.compress)
         closed = books.close_batch(self.lake, self.staging, run_id)

@@ -258,8 +258,8 @@ def test_the_result_depends_on_the_order_in_which_a_uri_changed_and_on_no_other(
         for batch, flat, raw in order:
             staging = Staging(lake.files, batch)
             staging.remove()
-            staging.put(Part.RAW, 0, raw)
-            staging.put(Part.FLAT, 0, flat)
+            staging.stage(Part.RAW, raw)
+            staging.stage(Part.FLAT, flat)
             publish_rows(lake, staging, Part.RAW)
             publish_flat(lake, staging, before=partial(Places(lake.files, log).before, batch))
             for level in LEVELS:
