@@ -308,6 +308,7 @@ class Organizing:
                     places.append(self._zip(moves, row, member))
                 else:
                     places.append(_location(moves.write(row["target"], pieces(member))))
+                member.verify()
             opened.verify()
         except ObjectError:
             for row in leaves:  # all of them: a try that was killed may have come further than this one
