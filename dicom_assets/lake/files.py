@@ -158,6 +158,15 @@ class LakeFiles:
             _remove_empty(root / prefix)
         return len(names)
 
+    def remove(self, path: str) -> None:
+        """Deletes one file; gone is what was asked for. Raises LakeError."""
+        try:
+            obstore.delete(self.store, path)
+        except (NotFoundError, FileNotFoundError):
+            pass
+        except (BaseError, OSError) as error:
+            raise LakeError(_sentence("delete from", error, self.place)) from None
+
     def put_parquet(self, path: str, table: pa.Table, *, create: bool = False) -> bool:
         """Writes a table as Parquet; see `put`."""
         return self.put(path, parquet_bytes(table), create=create)
