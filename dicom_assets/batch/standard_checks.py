@@ -81,7 +81,8 @@ def files_equal_resources(context: CheckContext) -> CheckResult:
             connection,
             "SELECT id, study_key FROM imaging_study SEMI JOIN settled USING (study_key)",
             "SELECT id, coalesce(study_key, 'no resource of the batch') AS study_key FROM lines "
-            "LEFT JOIN imaging_study USING (id) WHERE study_key IS NULL OR study_key IN (SELECT study_key FROM settled)",
+            "LEFT JOIN imaging_study USING (id) "
+            "WHERE study_key IS NULL OR study_key IN (SELECT study_key FROM settled)",
             "study_key",
         )
 

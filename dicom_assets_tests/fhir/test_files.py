@@ -79,8 +79,8 @@ def test_a_writer_that_loses_something_is_found(graph, monkeypatch, loses):
 
 def test_names_that_batches_share_are_found(graph, monkeypatch):
     first, second, _ = graph.claim()
-    graph.run(first, select=[name for name in ("raw_files", "validated_batch", "flat_metadata", "instance", "series",
-                                               "study", "imaging_study")])  # fmt: skip
+    names = ["raw_files", "validated_batch", "flat_metadata", "instance", "series", "study", "imaging_study"]
+    graph.run(first, select=names)
     context = CheckContext(graph.lake, Staging(graph.lake.files, first))
     assert files_equal_resources(context).passed
     (path,) = files(graph)
