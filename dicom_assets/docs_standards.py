@@ -61,8 +61,9 @@ itself, an accession number does not.
 the SHA-256 of `base/ImagingStudy/StudyInstanceUID` in hexadecimal; `base` is `fhir.base`, otherwise the source's
 name. A study that loses its last instance stays as `entered-in-error`. The same resources lie as NDJSON,
 {RESOURCES_PER_FILE:,} in a file, at
-`{{lake}}/Process/Clinical/FHIR NDJSON/{{source}}/yyyy/mm/dd/ImagingStudy/ImagingStudy-{{UTC time}}.ndjson`, one set for
-each batch, under the time at which the batch was claimed.
+`{{lake}}/Process/Clinical/FHIR NDJSON/{{source}}/yyyy/mm/dd/ImagingStudy/ImagingStudy-{{batch_id}}-{{number}}.ndjson`,
+one set for each batch, in the folder of the day on which the batch was claimed. A blocking check compares their lines
+with the table.
 
 {mapping.table()}
 Anatomic sites come from `dicom_assets/omop/concepts/anatomic_site.csv`, version {MAPPING_VERSION}; its sources stand in

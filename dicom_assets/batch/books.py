@@ -100,12 +100,13 @@ def counted(lake: Lake, batch_id: str) -> Mapping[str, int]:
 
 
 def close_batch(lake: Lake, staging: Staging, run_id: str) -> Books:
-    """Counts a batch in the tables, removes its staging, enters it as closed, and merges files that have piled up."""
-    known = _known(lake, staging.batch_id)
+    """Counts a batch in the tables, removes its staging, enters it as closed, and merges files that have piled up.
+
+    Whether the tables hold what they must was seen before (`closing`). Raises StagingMissing, LakeError.
+    """
+    known = known_books(lake, staging.batch_id)
     row: dict[str, Any] = dict(counted(lake, staging.batch_id))
-    read = sum(len(batch) for batch in staging.batches(Part.CLINICAL, ["record"])) + row.pop("record_errors")
-    if known.status == Status.CLOSED and not staging.left():
-        read = known.clinical_records  # cleanup alone was run again: what was read is not staged any more
+    read = staging.rows(Part.CLINICAL) + row.pop("record_errors")
     closed = replace(
         known,
         **row,
@@ -161,7 +162,8 @@ def publish_errors(
     return len(rows)
 
 
-def _known(lake: Lake, batch_id: str) -> Books:
+def known_books(lake: Lake, batch_id: str) -> Books:
+    """The books of a batch that was opened. Raises UnknownBatch."""
     known = books_of(lake, batch_id)
     if known is None:
         raise UnknownBatch(f"Batch {batch_id} was never opened: run the whole job ingest_batch for it.")

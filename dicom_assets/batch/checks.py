@@ -14,12 +14,12 @@ import duckdb
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from dicom_assets.batch.arrivals import VERSIONS, arrivals
 from dicom_assets.batch.books import books_of
 from dicom_assets.batch.publish import touched_studies
 from dicom_assets.batch.staging import SCHEMAS, Part, Staging
 from dicom_assets.lake.codes import WAITING
 from dicom_assets.lake.delta import Lake, schema_differences
-from dicom_assets.lake.extents import Within
 from dicom_assets.lake.query import answer, arrow, connect, connected, quoted, scan, where
 from dicom_assets.lake.registry import TABLES, Table
 from dicom_assets.lake.studies import study_scope
@@ -27,6 +27,8 @@ from dicom_assets.settings import GateSettings, OmopSettings
 
 SHOWN = 20
 """How many differing object_ids a result names."""
+GUARDED = ("batches", "batch_study", "overwritten")
+"""Tables with rules of their own: books_are_closed, studies_are_indexed, overwrites_are_entered."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,7 +60,7 @@ class CheckContext:
         """The staged rows of a part, in the columns that rules look at; read once for all rules of a table."""
         if part not in self._staged:
             columns = [name for name in SCHEMAS[part].names if name in _JUDGED_BY]
-            self._staged[part] = self.staging.read(part, columns)
+            self._staged[part] = self.staging.read_whole(part, columns)
         return self._staged[part]
 
     @property
@@ -204,7 +206,9 @@ def _lost_since(context: CheckContext) -> list[str]:
     Members whose container is gone or changed are not in the ledger at all.
     """
     with connect(context.lake, ["flat_metadata"], within=context.staging.scope("flat_metadata")) as connection:
-        connection.register("ledger", context.staging.read(Part.LEDGER, ["batch_id", "object_id", "outcome", "code"]))
+        connection.register(
+            "ledger", context.staging.read_whole(Part.LEDGER, ["batch_id", "object_id", "outcome", "code"])
+        )
         return _ids(
             connection,
             f"SELECT object_id FROM flat_metadata LEFT JOIN ledger USING (batch_id, object_id) "
@@ -249,8 +253,8 @@ def _clinical_version(row: str) -> str:
 
 def clinical_records_accounted(context: CheckContext) -> CheckResult:
     """Clinical records read = rows, plus rows that a newer version has replaced, plus record errors."""
-    staged = context.staging.read(Part.CLINICAL, _CLINICAL_KEYS)
-    errors = pc.sum(pc.equal(context.staging.read(Part.ERRORS, ["code"])["code"], "RECORD_INVALID")).as_py() or 0
+    staged = context.staging.read_whole(Part.CLINICAL, _CLINICAL_KEYS)
+    errors = pc.sum(pc.equal(context.staging.read_whole(Part.ERRORS, ["code"])["code"], "RECORD_INVALID")).as_py() or 0
     with connect(context.lake, ["clinical"], within=context.staging.scope("clinical")) as connection:
         there = _count(connection, "SELECT count(*) FROM clinical")
     read = len(staged) + errors
@@ -308,30 +312,21 @@ def touched_rows(context: CheckContext, table: Table, columns: str = "") -> pa.T
     """
     keys = dict.fromkeys([_shown(table), "study_key", *table.key])
     scope = study_scope(context.lake, [table.name], _studies(context))[table.name]
-    return _answered(context, table.name, scope, columns or ", ".join(f'"{column}"' for column in keys))
+    listed = columns or ", ".join(f'"{column}"' for column in keys)
+    source = scan(context.lake, table.name, within=scope)
+    return answer(context.lake, f"SELECT {listed} FROM {source}{where(scope)}")
 
 
 def _versions(context: CheckContext) -> pa.Table:
     """What flat_metadata alone says of each instance of the touched studies: whether it is there, who brought it.
 
     Found in another way than the hierarchy is made: the newest version by comparison with every other version instead
-    of by a window.
+    of by a window, what was overwritten by what else arrived at the same place.
     """
-    scope = study_scope(context.lake, ["flat_metadata"], _studies(context))["flat_metadata"]
-    newest = "max((version_at, sequence, object_id))"
-    is_there = f"{newest} IS NOT DISTINCT FROM {newest} FILTER (operation = 'upsert') AS is_there"
-    return _answered(
-        context,
-        "flat_metadata",
-        scope,
-        f"study_key, {_GRAIN['instance']}, {is_there}, list(DISTINCT batch_id) AS batches",
-        " GROUP BY ALL",
-    )
-
-
-def _answered(context: CheckContext, name: str, scope: Within, columns: str, grouped: str = "") -> pa.Table:
-    source = scan(context.lake, name, within=scope)
-    return answer(context.lake, f"SELECT {columns} FROM {source}{where(scope)}{grouped}")
+    studies = _studies(context)
+    scope = study_scope(context.lake, ["flat_metadata"], studies)["flat_metadata"]
+    source = f"(SELECT * FROM {scan(context.lake, 'flat_metadata', within=scope)}{where(scope)})"
+    return answer(context.lake, VERSIONS.format(flat=source, arrived=arrivals(context.lake, scope, studies)))
 
 
 def hierarchy_equals_metadata(name: str, context: CheckContext) -> CheckResult:
@@ -481,8 +476,8 @@ def _rules() -> tuple[NamedRule, ...]:
                   blocking=False),
     ]  # fmt: skip
     for table in TABLES.values():
-        if table.name in ("batches", "batch_study") or not {"batch_id", "study_key"} & set(table.schema.names):
-            continue  # guarded by books_are_closed and studies_are_indexed, or not made by batches
+        if table.name in GUARDED or not {"batch_id", "study_key"} & set(table.schema.names):
+            continue  # or not made by batches
         rules.append(
             NamedRule(table.name, "as_registered", "Columns and types as registered, no duplicate keys",
                       partial(as_registered, table))

@@ -119,7 +119,7 @@ def publish_clinical(lake: Lake, staging: Staging) -> int:
     batches that this changes are rewritten together with the batch's own, in one commit. A batch that neither brings
     records nor brought some before opens nothing of the table.
     """
-    staged = staging.read(Part.CLINICAL, _DECIDING)
+    staged = staging.read_whole(Part.CLINICAL, _DECIDING)
     with lake.committing(CLINICAL.name):
         if not len(staged):
             if _had(lake, staging):

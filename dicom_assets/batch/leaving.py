@@ -158,5 +158,6 @@ def _take_out(staging: Staging, part: Part, ids: pa.Array) -> None:
         left += len(kept)
         if len(kept) < len(rows):
             staging.put(part, int(name.rpartition("/")[2].removesuffix(".arrow")), kept)
-    if not left and part not in (Part.RAW, Part.LEDGER):
+    if not left:
         staging.clear(part)
+    staging.complete(part, left)

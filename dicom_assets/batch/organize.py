@@ -203,13 +203,12 @@ class Organizing:
         settled: codes of objects that are not opened.
         """
         places = {row["object_id"]: row["at"] for row in self._placed().to_pylist()}
-        staging.clear(Part.RAW)
         rows = [
             {name: row[name] for name in RAW_STAGED.names}
             | {"at": places.get(row["object_id"]), "verdict": settled.get(row["object_id"], row["verdict"])}
             for row in self._plan().to_pylist()
         ]
-        staging.put(Part.RAW, 0, pa.Table.from_pylist(rows, schema=RAW_STAGED))
+        staging.stage(Part.RAW, pa.Table.from_pylist(rows, schema=RAW_STAGED))
         return len(rows)
 
     def finish(self) -> None:
@@ -355,6 +354,7 @@ class Organizing:
                     places.append(self._zip(moves, row, member))
                 else:
                     places.append(_location(moves.write(row["target"], pieces(member))))
+                member.verify()
             opened.verify()
         except ObjectError:
             for row in leaves:  # all of them: a try that was killed may have come further than this one
@@ -401,7 +401,7 @@ class Organizing:
             ).fetchall()
         touched = pa.table({"study_key": [key for (key,) in found]}, schema=pa.schema([("study_key", pa.string())]))
         staging = Staging(self._files, f"{self.batch_id}-organize")
-        staging.put(Part.TOUCHED, 0, touched)
+        staging.stage(Part.TOUCHED, touched)
         publish_hierarchy(self.lake, staging, INSTANCE.name)
         publish_imaging_study(self.lake, staging, self.settings)
         publish_occurrences(self.lake, staging, self.settings, IMAGE_OCCURRENCE.name)

@@ -12,7 +12,7 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Callable, Sequence
 from functools import wraps
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING, Concatenate, ParamSpec, TypeVar
 
 import pyarrow.compute as pc
 
@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from dicom_assets.batch.work import BatchWork
 
 T = TypeVar("T")
+P = ParamSpec("P")
 
 GONE = "OBJECT_GONE"
 
@@ -84,19 +85,21 @@ def _gone(staging: Staging, part: Part, column: str) -> tuple[int, int]:
     return gone, rows
 
 
-def while_source_is_there(step: Callable[[BatchWork, str], T]) -> Callable[[BatchWork, str], T]:
+def while_source_is_there(
+    step: Callable[Concatenate[BatchWork, str, P], T],
+) -> Callable[Concatenate[BatchWork, str, P], T]:
     """A step of a batch that does not begin while its source looks emptied, and whose batch waits when it turns out so.
 
     The batch is paused, and noted as waiting: it is run again when the source is as it was, or confirmed.
     """
 
     @wraps(step)
-    def guarded(batch: BatchWork, run_id: str) -> T:
+    def guarded(batch: BatchWork, run_id: str, /, *args: P.args, **kwargs: P.kwargs) -> T:
         looks = batch.work.looks
         try:
             if looks.is_emptied(batch.source.name):
                 look_again(looks, batch.work.settings, batch.source)
-            done = step(batch, run_id)
+            done = step(batch, run_id, *args, **kwargs)
         except SourceEmptied as error:
             looks.wait(batch.batch_id, run_id)
             batch.stop(Status.PAUSED, str(error), run_id, code="SOURCE_EMPTIED")

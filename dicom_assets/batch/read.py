@@ -14,7 +14,8 @@ from dataclasses import dataclass
 
 from dicom_assets.batch.engine import ReadingEngine, worker_count
 from dicom_assets.batch.judge import Chunk, ObjectTask, judge_chunk
-from dicom_assets.batch.staging import RAW_STAGED, SCHEMAS, Part, Staging
+from dicom_assets.batch.staging import RAW_STAGED, Part, Staging
+from dicom_assets.lake.files import arrow_rows
 from dicom_assets.settings import Settings, SourceSettings
 
 MEMBERS_PER_FILE = 4
@@ -110,18 +111,20 @@ def read_batch(
     At most the engine's chunks in flight are in memory. Raises StagingMissing when the batch was not expanded,
     LakeError when staging cannot be written.
     """
-    staging.require(Part.RAW)
-    staging.clear(Part.LEDGER, Part.FLAT, Part.CLINICAL, Part.ERRORS)
-    total = sum(len(batch) for batch in staging.batches(Part.RAW, ["object_id"]))
+    total = staging.require_all(Part.RAW, "object_id")
+    read = (Part.LEDGER, Part.FLAT, Part.CLINICAL, Part.ERRORS)
+    staging.clear(*read)
     outcomes: Counter[str] = Counter()
+    rows: Counter[Part] = Counter()
     done, started = 0, time.monotonic()
     with closing(engine.run(judge_chunk, chunks(staging, settings, source, run_id))) as results:
         for number, judged in enumerate(results):  # not a chunk's own number: one that was divided comes in parts
             for part, arrow in judged.parts.items():
                 staging.put_bytes(part, number, arrow)
+                rows[part] += arrow_rows(arrow)
             outcomes.update(judged.outcomes)
             done += judged.objects
             progress(Progress(staging.batch_id, done, total, done / max(time.monotonic() - started, 1e-6)))
-    if not total:
-        staging.put(Part.LEDGER, 0, SCHEMAS[Part.LEDGER].empty_table())
+    for part in read:
+        staging.complete(part, rows[part])
     return outcomes

@@ -16,9 +16,10 @@ from typing import Any, Self
 
 import pyarrow as pa
 
-from dicom_assets.batch import books, datasets
+from dicom_assets.batch import books, closing, datasets
 from dicom_assets.batch.ahead import Ahead, ReadingAhead
 from dicom_assets.batch.books import Books, Status
+from dicom_assets.batch.checks import CheckContext
 from dicom_assets.batch.engine import ProcessEngine, ReadingEngine, cluster_address
 from dicom_assets.batch.expand import expand
 from dicom_assets.batch.known import known_before
@@ -28,13 +29,15 @@ from dicom_assets.batch.organize import Organizing, unfinished
 from dicom_assets.batch.presence import require_source, while_source_is_there
 from dicom_assets.batch.publish import publish_flat, publish_rows, write_flat
 from dicom_assets.batch.read import Progress, read_batch
-from dicom_assets.batch.staging import Kept, Part, Staging
+from dicom_assets.batch.staging import Kept, Part, Staging, again
 from dicom_assets.lake import locks, recent
 from dicom_assets.lake.delta import Lake
+from dicom_assets.lake.files import LakeError
 from dicom_assets.lake.query import forget_answers
 from dicom_assets.lake.rewrite import Written
 from dicom_assets.landing.claims import Claim, ClaimLog
 from dicom_assets.landing.looks import Looks
+from dicom_assets.landing.places import Places
 from dicom_assets.landing.store import LandingStore, SourceUnavailable
 from dicom_assets.landing.stores import open_store
 from dicom_assets.settings import Settings, SourceSettings
@@ -46,6 +49,10 @@ INGEST_LOCK = "ingest"
 
 class BatchBusy(Exception):
     """Another process works on the batch."""
+
+
+class BatchClosed(LakeError):
+    """A step that would open a closed batch was run alone."""
 
 
 @dataclass
@@ -104,6 +111,11 @@ class Work:
     def looks(self) -> Looks:
         """What is remembered of the sources, and what this process has found of them."""
         return Looks(self.lake.files)
+
+    @cached_property
+    def places(self) -> Places:
+        """Which claims had a uri before."""
+        return Places(self.lake.files, self.log)
 
     @contextmanager
     def claiming(self, wait_seconds: float) -> Iterator[None]:
@@ -265,10 +277,19 @@ class BatchWork:
         return self.work.settings.source(self.manifest["source"][0].as_py())
 
     @while_source_is_there
-    def begin(self, run_id: str) -> int:
-        """Opens the books, expands the manifest and publishes raw_files; how many objects and members there are."""
-        organizing = self.organizing
+    def begin(self, run_id: str, *, to_the_end: bool = True) -> int:
+        """Opens the books, expands the manifest and publishes raw_files; how many objects and members there are.
+
+        to_the_end: whether the run goes on until it closes the books. Raises BatchClosed when it does not and the batch
+        is closed, SourceUnavailable, LakeError.
+        """
         known = books.books_of(self.lake, self.batch_id)
+        if known is not None and known.status == Status.CLOSED and not to_the_end:
+            raise BatchClosed(
+                f"Batch {self.batch_id} is closed: one of its steps alone would open it, and nothing would close it. "
+                f"{again(self.batch_id)}"
+            )
+        organizing = self.organizing
         organizing.begin_again(closed=known is not None and known.status == Status.CLOSED)
         books.open_batch(self.lake, self.batch_id, self.source.name, run_id, len(self.manifest))
         ahead = self.work.ahead(self.batch_id, run_id)
@@ -296,7 +317,9 @@ class BatchWork:
         self.work.forget_ahead(self.batch_id)
         outcomes = self._let_leave(run_id, outcomes)
         self.work.write_ahead(self.batch_id)
-        datasets.fit(self.lake, self.staging, self.work.settings.clinical, run_id)
+        if datasets.fit(self.lake, self.staging, self.work.settings.clinical, run_id):
+            for part in (Part.CLINICAL, Part.ERRORS):
+                self.staging.complete(part, sum(len(rows) for rows in self.staging.batches(part, ["object_id"])))
         publish_rows(self.lake, self.staging, Part.LEDGER)
         return outcomes
 
@@ -316,7 +339,8 @@ class BatchWork:
 
     def publish_flat(self) -> int:
         """Publishes flat_metadata; how many rows the batch has in it. Raises LakeError."""
-        return publish_flat(self.lake, self.staging, self.work.written(self.batch_id))
+        written = self.work.written(self.batch_id)
+        return publish_flat(self.lake, self.staging, written, lambda: self.work.places.before(self.batch_id))
 
     def expand(self) -> int:
         """Stages one row for each object of the manifest and each member in it; how many. Raises SourceUnavailable."""
@@ -324,6 +348,7 @@ class BatchWork:
         before = known_before(self.lake, self.batch_id)
         own, settled = own_manifest(self.manifest, self.work.log.returns)
         seen = expand(own, store, self.work.settings.archives, self.staging, before, settled)
+        self.staging.complete(Part.RAW, seen)
         require_source(self, Part.RAW, "verdict")
         return seen
 
@@ -350,8 +375,17 @@ class BatchWork:
         return Organizing(self.lake, open_store(self.source), self.batch_id, self.work.settings)
 
     def close(self, run_id: str) -> Books:
-        """Closes the books; in mode `organize` then moves what was ingested. Raises LakeError, SourceUnavailable."""
+        """Closes the books; in mode `organize` then moves what was ingested.
+
+        Raises BooksDiffer when the tables are not what the books would say of them; LakeError, SourceUnavailable.
+        """
         organizing = self.organizing
+        closed = closing.unchanged(self.lake, self.staging)
+        if closed is not None:
+            if organizing.is_planned:
+                organizing.finish()
+            return closed
+        closing.compare(CheckContext(self.lake, self.staging))
         if organizing.is_placed or (self.source.mode == "organize" and self.staging.left()):
             organizing.prepare(self.staging, compress=self.source.compress)
         report_absent(self.staging, self.manifest, self.work.log.returns, self._pauses)

@@ -12,6 +12,7 @@ import dagster as dg
 from dicom_assets.batch.books import Status
 from dicom_assets.batch.checks import RULES, CheckContext, CheckResult, NamedRule
 from dicom_assets.batch.standard_checks import STANDARD_RULES
+from dicom_assets.batch.version_checks import VERSION_RULES
 from dicom_assets.batch.work import Work
 from dicom_assets.defs.assets import BATCH_ASSETS
 from dicom_assets.defs.partitions import BATCH
@@ -108,7 +109,7 @@ def _gate(rule: NamedRule) -> dg.AssetChecksDefinition:
 def _checks() -> Iterator[dg.AssetChecksDefinition]:
     steps = {key.to_user_string(): asset.op.name for asset in BATCH_ASSETS for key in asset.keys}
     by_step: dict[str, list[NamedRule]] = {}
-    for rule in (*RULES, *STANDARD_RULES):
+    for rule in (*RULES, *VERSION_RULES, *STANDARD_RULES):
         if rule.name == "gate":
             yield _gate(rule)
         else:

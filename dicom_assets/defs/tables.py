@@ -11,9 +11,11 @@ import dagster as dg
 import duckdb
 import pyarrow as pa
 
+from dicom_assets.batch.closing import BooksDiffer
 from dicom_assets.batch.engine import EngineFailed
 from dicom_assets.batch.memory import give_back
-from dicom_assets.batch.work import BatchBusy, Work
+from dicom_assets.batch.staging import StagingMissing
+from dicom_assets.batch.work import BatchBusy, BatchClosed, Work
 from dicom_assets.defs.partitions import BATCH
 from dicom_assets.lake.codes import Outcome
 from dicom_assets.lake.delta import ForeignTable, Lake
@@ -33,7 +35,18 @@ OWNERS = ["team:imaging-data"]
 # lasts longer needs a person.
 OUTSIDE = dg.RetryPolicy(max_retries=2, delay=1, backoff=dg.Backoff.EXPONENTIAL, jitter=dg.Jitter.PLUS_MINUS)
 
-FINAL = (ForeignTable, UnknownBatch, SourceEmptied, SettingsError, BatchBusy, MappingError, IdentifiersExhausted)
+FINAL = (
+    ForeignTable,
+    UnknownBatch,
+    SourceEmptied,
+    SettingsError,
+    BatchBusy,
+    BatchClosed,
+    BooksDiffer,
+    StagingMissing,
+    MappingError,
+    IdentifiersExhausted,
+)
 
 
 def table_schema(table: Table) -> dg.TableSchema:
@@ -148,6 +161,12 @@ def one_step(work: Work) -> Iterator[None]:
     """What a step of a batch does: with clear failures, and with one look at each table of the lake."""
     with clear_failures(), work.lake.settled():
         yield
+
+
+def runs_to_the_end(run: dg.DagsterRun) -> bool:
+    """Whether a run closes the books of its batch, as the whole job does; assets can be made alone as well."""
+    assets, steps = run.asset_selection, run.step_keys_to_execute
+    return (not assets or dg.AssetKey("cleanup") in assets) and (not steps or "cleanup" in steps)
 
 
 def outcome_counts(outcomes: Mapping[str, int]) -> dict[str, int]:

@@ -177,6 +177,15 @@ class LakeFiles:
             _remove_empty(root / prefix)
         return len(names)
 
+    def remove(self, path: str) -> None:
+        """Deletes one file; gone is what was asked for. Raises LakeError."""
+        try:
+            obstore.delete(self.store, path)
+        except (NotFoundError, FileNotFoundError):
+            pass
+        except (BaseError, OSError) as error:
+            raise LakeError(_sentence("delete from", error, self.place)) from None
+
     def put_parquet(self, path: str, table: pa.Table, *, create: bool = False) -> bool:
         """Writes a table as Parquet; see `put`."""
         return self.put(path, parquet_bytes(table), create=create)
@@ -248,6 +257,12 @@ class ArrowSink:
         self._writer.close()
         file, self._sink = self._sink.getvalue(), None
         return bytes(file)
+
+
+def arrow_rows(data: bytes) -> int:
+    """How many rows an Arrow file has; of its columns only the first is unpacked for it."""
+    file = pa.ipc.open_file(pa.BufferReader(data), options=pa.ipc.IpcReadOptions(included_fields=[0]))
+    return sum(file.get_batch(number).num_rows for number in range(file.num_record_batches))
 
 
 def arrow_bytes(table: pa.Table) -> bytes:

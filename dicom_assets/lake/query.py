@@ -21,6 +21,7 @@ from dicom_assets.lake import datasets, members, recent
 from dicom_assets.lake.delta import Lake, NoSuchVersion
 from dicom_assets.lake.extents import Within, extents
 from dicom_assets.lake.files import PROTOCOL, LakeError
+from dicom_assets.lake.hierarchy import OVERTAKEN
 from dicom_assets.lake.registry import TABLES
 from dicom_assets.lake.spill import spill_folder
 from dicom_assets.settings import UserError
@@ -51,7 +52,16 @@ JOIN clinical
     AND coalesce(trim(clinical.IssuerOfPatientID), '') = coalesce(trim(study.IssuerOfPatientID), '')
 WHERE trim(study.PatientID) <> ''
 """,
-    )
+    ),
+    "flat_metadata_versions": (
+        ("flat_metadata", "overwritten"),
+        f"""
+-- one row per row of flat_metadata, with the object and the batch that its place was claimed for last, if it was again
+SELECT flat.*, last.object_id AS replaced_by, last.batch_id AS replaced_in
+FROM flat_metadata AS flat
+LEFT JOIN overwritten AS last ON {OVERTAKEN}
+""",
+    ),
 }
 """Views beside the tables: the tables that each needs, and its SQL."""
 

@@ -261,7 +261,12 @@ class ClaimLog:
         )
 
     def append(self, manifest: pa.Table, after: int) -> Claim | None:
-        """Writes a claim as number after + 1; None when somebody else was first, and the plan is outdated."""
+        """Writes a claim as number after + 1; None when somebody else was first, and the plan is outdated.
+
+        Its time is made later than that of every claim before it, whatever the clock says: of one uri the last claim is
+        the one that counts (`lake.overwritten`).
+        """
+        manifest = _later(manifest, max((claim.claimed_at for claim in self._known.values()), default=None))
         name = batch_id(manifest)
         table = manifest.add_column(0, MANIFEST.field("batch_id"), pa.array([name] * len(manifest))).cast(MANIFEST)
         path = _path(after + 1)
@@ -273,6 +278,14 @@ class ClaimLog:
         """The number of the newest claim."""
         paths = self._paths()
         return int(paths[-1].rsplit("/", 1)[1].removesuffix(".parquet")) if paths else self._summarised().number
+
+
+def _later(manifest: pa.Table, than: datetime | None) -> pa.Table:
+    """A manifest whose time is later than another one, by a microsecond where it was not."""
+    if than is None or manifest["claimed_at"][0].as_py() > than:
+        return manifest
+    place, field = manifest.schema.get_field_index("claimed_at"), OWN["claimed_at"].field
+    return manifest.set_column(place, field, pa.array([than + timedelta(microseconds=1)] * len(manifest), field.type))
 
 
 def _path(number: int) -> str:
