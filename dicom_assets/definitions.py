@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+from dicom_assets import faults
 from dicom_assets.defs.graph import build_defs
+
+faults.hush()
 
 defs = build_defs()
 """The graph."""
