@@ -1,6 +1,7 @@
 """The command `dicom-assets`: options, printing, exit codes. Everything it does is done elsewhere.
 
-Results go to stdout, progress and errors to stderr. Exit codes: 0 done, 1 a batch did not close, 2 wrong input.
+Results go to stdout, progress and errors to stderr. Exit codes: 0 done, 1 a batch did not close, 2 wrong input, 3 a
+fault that nobody foresaw.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from dicom_assets import cli_services, cli_sources
+from dicom_assets import cli_services, cli_sources, faults
 from dicom_assets.cli_services import loaded, told
 from dicom_assets.settings import Settings
 from dicom_assets.startup import (
@@ -45,6 +46,10 @@ app = typer.Typer(
 
 Landing = Annotated[str | None, typer.Option("--landing", help="Folder or URL where objects arrive.")]
 LakeOption = Annotated[str | None, typer.Option("--lake", help="Folder or URL of the lake.")]
+
+
+UNFORESEEN = 3
+"""Exit code when something broke that no error of ours describes."""
 
 
 class Format(StrEnum):
@@ -262,8 +267,13 @@ cli_sources.add_to(app)
 
 def main() -> None:
     """Entry point."""
+    faults.hush()
     try:
         app()
+    except Exception as error:  # noqa: BLE001 - the way out: what it says may hold patient data
+        faults.show(error)
+        typer.echo(f"dicom-assets: {faults.sentence(error)}", err=True)
+        leave(UNFORESEEN)
     except SystemExit as ended:
         if not isinstance(ended.code, int | None):
             raise

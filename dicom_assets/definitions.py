@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import os
 
+from dicom_assets import faults
 from dicom_assets.defs.graph import build_defs
 from dicom_assets.settings import load
+
+faults.hush()
 
 settings = load()
 os.umask(settings.storage.umask)  # a process of Dagster's that loads this writes the lake, and logs of runs

@@ -17,7 +17,7 @@ from dicom_assets.batch.work import Work
 from dicom_assets.defs.assets import BATCH_ASSETS
 from dicom_assets.defs.partitions import BATCH
 from dicom_assets.defs.resources import WorkParam
-from dicom_assets.defs.tables import clear_failures
+from dicom_assets.defs.tables import clear_failures, fail_clearly
 from dicom_assets.settings import GateSettings
 
 
@@ -80,6 +80,7 @@ def _checks_of(step: str, rules: Sequence[NamedRule]) -> dg.AssetChecksDefinitio
         ],
         can_subset=True,
     )
+    @fail_clearly
     def checks(context: dg.AssetCheckExecutionContext, work: WorkParam) -> Iterator[dg.AssetCheckResult]:
         wanted = {(key.asset_key.to_user_string(), key.name) for key in context.selected_asset_check_keys}
         chosen = [rule for rule in rules if (rule.table, rule.name) in wanted]
@@ -98,6 +99,7 @@ def _gate(rule: NamedRule) -> dg.AssetChecksDefinition:
         blocking=rule.blocking,
         partitions_def=BATCH,
     )
+    @fail_clearly
     def gate(context: dg.AssetCheckExecutionContext, work: WorkParam, config: GateConfig) -> dg.AssetCheckResult:
         limits = work.settings.gate.model_copy(update=config.model_dump(exclude_none=True))
         (result,) = _evaluated(context, work, [rule], limits)

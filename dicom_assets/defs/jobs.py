@@ -10,7 +10,7 @@ from dicom_assets.defs.assets import BATCH_ASSETS
 from dicom_assets.defs.executor import side_by_side
 from dicom_assets.defs.partitions import BATCH, REGISTER_AT_ONCE
 from dicom_assets.defs.resources import WorkParam
-from dicom_assets.defs.tables import clear_failures
+from dicom_assets.defs.tables import clear_failures, fail_clearly
 
 ingest_batch = dg.define_asset_job(
     "ingest_batch",
@@ -38,6 +38,7 @@ def register(instance: dg.DagsterInstance, keys: list[str]) -> list[str]:
 
 
 @dg.op(description="Claims what is new in every source and registers the batches.")
+@fail_clearly
 def claim(context: dg.OpExecutionContext, work: WorkParam) -> None:
     """What the sensor does, by hand."""
     with clear_failures():
