@@ -55,6 +55,9 @@ WHERE trim(study.PatientID) <> ''
 """Views beside the tables: the tables that each needs, and its SQL."""
 
 
+SHOWN = {"clinical": "version_state IS NULL"}
+"""By table, SQL for the rows that count; what publishes and checks the table reads the others by `scan`."""
+
 _EXPLAIN = re.compile(r"^(\s|--[^\n]*\n|/\*.*?\*/)*explain\b(\s+analyze\b|\s*\([^)]*\))?", re.IGNORECASE | re.DOTALL)
 
 
@@ -89,13 +92,14 @@ def scan(
     within: Within | None = None,
     paths: Sequence[str] | None = None,
     filename: bool = False,
+    row_number: bool = False,
 ) -> str:
     """SQL that stands for a table, for a FROM clause.
 
     Reads the Parquet files that the Delta log names: right because no table has deletion vectors or hive partitions,
     and every file has the columns of the registry. within: only files that can hold such rows are opened; the caller
     still filters the rows. paths: only these files of the table, as the log names them. filename: with a column that
-    tells the file.
+    tells the file. row_number: with one, `file_row_number`, that tells the place in the file.
     """
     if paths is None:
         known = lake.extents(name) if at is None else extents(lake.table(name, at))
@@ -111,8 +115,11 @@ def scan(
         if lake.table_files is not None:
             files = [f"{PROTOCOL}://{name}/{file.rsplit('/', 1)[-1]}" for file in files]
         listed = ", ".join(quoted(file.removeprefix("file://")) for file in files)
-        return f"read_parquet([{listed}]{', filename=true' if filename else ''})"
+        more = f"{', filename=true' if filename else ''}{', file_row_number=true' if row_number else ''}"
+        return f"read_parquet([{listed}]{more})"
     nulls = ", ".join(f'NULL::{sql_type(c.type)} AS "{c.name}"' for c in TABLES[name].columns)
+    nulls += ", NULL::VARCHAR AS filename" if filename else ""
+    nulls += ", NULL::BIGINT AS file_row_number" if row_number else ""
     return f"(SELECT {nulls} WHERE false)"
 
 
@@ -175,7 +182,7 @@ def connect(
                     raise
                 wanted.remove(name)
                 continue
-            connection.execute(f'CREATE TEMP VIEW "{name}" AS SELECT * FROM {source}{where(scope)}')
+            connection.execute(f'CREATE TEMP VIEW "{name}" AS SELECT * FROM {source}{where(scope, SHOWN.get(name))}')
     for name, (needed, sql) in VIEWS.items():
         if set(needed) <= set(wanted):
             connection.execute(f'CREATE TEMP VIEW "{name}" AS {sql}')
@@ -185,12 +192,11 @@ def connect(
     return connection
 
 
-def where(scope: Within | None) -> str:
-    """SQL that leaves only rows with these values."""
-    if not scope:
-        return ""
-    listed = {column: ", ".join(map(quoted, sorted(set(values)))) or "NULL" for column, values in scope.items()}
-    return " WHERE " + " AND ".join(f'"{column}" IN ({values})' for column, values in listed.items())
+def where(scope: Within | None, shown: str | None = None) -> str:
+    """SQL that leaves only rows with these values; shown: and rows for which this SQL holds."""
+    listed = {column: ", ".join(map(quoted, sorted(set(values)))) or "NULL" for column, values in (scope or {}).items()}
+    terms = [f'"{column}" IN ({values})' for column, values in listed.items()] + ([shown] if shown else [])
+    return f" WHERE {' AND '.join(terms)}" if terms else ""
 
 
 def arrow(connection: duckdb.DuckDBPyConnection, sql: str) -> pa.Table:
