@@ -21,6 +21,8 @@ from dicom_assets.lake import datasets, members, recent
 from dicom_assets.lake.delta import Lake, NoSuchVersion
 from dicom_assets.lake.extents import Within, extents
 from dicom_assets.lake.files import PROTOCOL, LakeError
+from dicom_assets.lake.quoting import named
+from dicom_assets.lake.quoting import quoted as quoted
 from dicom_assets.lake.registry import TABLES
 from dicom_assets.settings import UserError
 
@@ -77,11 +79,6 @@ def sql_type(kind: pa.DataType) -> str:
     if pa.types.is_list(kind):
         return f"{sql_type(kind.value_type)}[]"
     return _SQL_TYPES[str(kind)]
-
-
-def quoted(text: str) -> str:
-    """A text as a SQL literal."""
-    return "'" + text.replace("'", "''") + "'"
 
 
 def scan(
@@ -188,8 +185,17 @@ def connect(
             connection.execute(f'CREATE TEMP VIEW "{name}" AS {sql}')
     if tables is None and "clinical" in wanted:
         for name, sql in datasets.views(lake.files).items():
-            connection.execute(f'CREATE TEMP VIEW "{name}" AS {sql}')
+            _show(connection, name, sql)
     return connection
+
+
+def _show(connection: duckdb.DuckDBPyConnection, name: str, sql: str) -> None:
+    """Makes a view of what somebody has configured; one that cannot be made costs itself and no other query."""
+    try:
+        connection.execute(f"CREATE TEMP VIEW {named(name)} AS {sql}")
+    except duckdb.Error as error:
+        why = f"DuckDB refuses it ({type(error).__name__})"
+        connection.execute(f"CREATE TEMP VIEW {named(name)} AS {datasets.broken(name, why)}")
 
 
 def where(scope: Within | None, shown: str | None = None) -> str:
