@@ -16,6 +16,7 @@ from __future__ import annotations
 from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -26,7 +27,7 @@ from dicom_assets.batch.staging import SCHEMAS, Part, Staging
 from dicom_assets.batch.versions import Decisions, decide, staged_rows
 from dicom_assets.lake.codes import CODES
 from dicom_assets.lake.delta import Lake
-from dicom_assets.lake.query import arrow, connect, connected, quoted, scan
+from dicom_assets.lake.query import connect, connected, quoted, scan
 from dicom_assets.lake.registry import CLINICAL
 from dicom_assets.lake.rewrite import Written, written
 
@@ -168,11 +169,10 @@ def _rows(lake: Lake, staging: Staging, decisions: Decisions, changes: _Changes)
 
 
 def _stage_errors(lake: Lake, staging: Staging, held: pa.Table, run_id: str) -> None:
-    """Stages an error for each version that a person has to resolve, whichever batch brought it."""
-    rows = held.to_pylist()
+    """Stages an error for each version that a person has to resolve, unless the batch that brought it has told it."""
+    rows = _untold(lake, held, staging.batch_id) if len(held) else []
     if not rows and not any(name.endswith(f"/{ERRORS_FILE:06d}.arrow") for name in staging.names(Part.ERRORS)):
         return
-    places = _places(lake, held)
     errors = [
         {
             "batch_id": staging.batch_id,
@@ -182,8 +182,8 @@ def _stage_errors(lake: Lake, staging: Staging, held: pa.Table, run_id: str) -> 
             "record": row["record"],
             "severity": str(CODES[_CODE].severity),
             "detail": f"record_key {row['file_key']}: it names another patient than the versions before it",
-            "uri": places.get(row["object_id"], (None, None))[0],
-            "member": places.get(row["object_id"], (None, None))[1],
+            "uri": row["uri"],
+            "member": row["member"],
             "occurred_at": datetime.now(UTC),
             "run_id": run_id,
         }
@@ -192,12 +192,24 @@ def _stage_errors(lake: Lake, staging: Staging, held: pa.Table, run_id: str) -> 
     staging.put(Part.ERRORS, ERRORS_FILE, pa.Table.from_pylist(errors, schema=SCHEMAS[Part.ERRORS]))
 
 
-def _places(lake: Lake, held: pa.Table) -> dict[str, tuple[str, str | None]]:
-    """Where the objects of held versions lie: uri and member by object_id."""
-    within = {"raw_files": {"batch_id": held["batch_id"].unique().to_pylist()}}
-    with connect(lake, ["raw_files"], within=within) as connection:
+_UNTOLD = f"""
+-- one row per held version that no other batch which brought it has told of, with where its object lies
+SELECT held.*, uri, member
+FROM held
+LEFT JOIN raw_files USING (batch_id, object_id)
+WHERE batch_id = $own OR NOT EXISTS (
+    SELECT 1 FROM ingestion_errors AS told
+    WHERE told.batch_id = held.batch_id AND told.object_id = held.object_id AND told.record = held.record
+        AND told.code = '{_CODE}'
+)
+ORDER BY ALL
+"""
+
+
+def _untold(lake: Lake, held: pa.Table, own: str) -> list[dict[str, Any]]:
+    tables = ["raw_files", "ingestion_errors"]
+    within = {name: {"batch_id": held["batch_id"].unique().to_pylist()} for name in tables}
+    with connect(lake, tables, within=within) as connection:
         connection.register("held", held)
-        found = arrow(
-            connection, "SELECT DISTINCT object_id, uri, member FROM raw_files SEMI JOIN held USING (object_id)"
-        )
-    return {row["object_id"]: (row["uri"], row["member"]) for row in found.to_pylist()}
+        rows: list[dict[str, Any]] = connection.sql(_UNTOLD, params={"own": own}).to_arrow_table().to_pylist()
+    return rows

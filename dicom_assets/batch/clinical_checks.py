@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+import pyarrow as pa
 import pyarrow.compute as pc
 
 from dicom_assets.batch.staging import Part, Staging
@@ -30,38 +31,39 @@ _COMPARED = [
 ]
 
 _VERSION = """
-    file_key, object_id, record, batch_id,
+    file_key, object_id, record, batch_id, is_keyed,
     CASE
-        WHEN file_key <> record_key THEN NULL  -- its file goes as a whole
+        WHEN NOT is_keyed THEN NULL  -- its file goes as a whole
         WHEN record_type = 'Patient' OR patient_reference IS NULL
             THEN [PatientID, ifnull(patient_system, IssuerOfPatientID)]
         ELSE regexp_extract_all(patient_reference, '(?s)^(?:Patient/|urn:(?:uuid|oid):)?(.*)$', 1)
     END AS named,
     (
-        ifnull(last_updated, version_at), version_at, object_id, if(file_key = record_key, record, 0), batch_id
+        ifnull(last_updated, version_at), version_at, object_id, if(is_keyed, record, 0), batch_id
     ) AS version
 """
 """A row with how it names its patient, and its place among the versions that name the same one."""
+
+UNSURE = """
+-- one row per staged record that is not in the table, or whose file is replaced as a whole
+SELECT staged.*, own.record IS NOT NULL AS is_there
+FROM staged LEFT JOIN own USING (file_key, object_id, record)
+WHERE own.record IS NULL OR NOT is_keyed
+"""
 
 NEWEST = """
 -- one row per file, or record with a key of its own and patient that it names: the newest version in the table
 SELECT file_key, named, max(version) AS newest
 FROM (SELECT DISTINCT file_key, named, version FROM published)
-SEMI JOIN staged USING (file_key)
+SEMI JOIN unsure USING (file_key)
 GROUP BY ALL
 """
 
 COMPARED = """
--- one row per staged record: whether it has been replaced, or is there
-SELECT
-    object_id,
-    ifnull(newest > version, false) AS is_replaced,
-    EXISTS (
-        SELECT 1 FROM own
-        WHERE own.file_key = staged.file_key AND own.object_id = staged.object_id AND own.record = staged.record
-    ) AS is_there
-FROM staged
-LEFT JOIN newest ON newest.file_key = staged.file_key AND newest.named IS NOT DISTINCT FROM staged.named
+-- one row per staged record that is not sure: whether it has been replaced, or is there
+SELECT object_id, is_there, ifnull(newest > version, false) AS is_replaced
+FROM unsure
+LEFT JOIN newest ON newest.file_key = unsure.file_key AND newest.named IS NOT DISTINCT FROM unsure.named
 """
 
 
@@ -76,7 +78,7 @@ class Counted:
 
 def counted(lake: Lake, staging: Staging, shown: int) -> Counted:
     """Counts a batch's records: rows of the table, rows replaced by a newer version, record errors."""
-    staged = staging.read(Part.CLINICAL, _COMPARED)
+    staged = _staged(staging)
     errors = pc.sum(pc.equal(staging.read(Part.ERRORS, ["code"])["code"], "RECORD_INVALID")).as_py() or 0
     batch = quoted(staging.batch_id)
     own = scan(lake, "clinical", within=staging.scope("clinical")["clinical"])
@@ -90,7 +92,11 @@ def counted(lake: Lake, staging: Staging, shown: int) -> Counted:
         connection.execute(
             f"CREATE TEMP VIEW staged AS SELECT {_VERSION} FROM (SELECT *, {batch} AS batch_id FROM read)"
         )
-        connection.execute(f"CREATE TEMP VIEW published AS SELECT {_VERSION} FROM {scan(lake, 'clinical')}")
+        connection.execute(
+            f"CREATE TEMP VIEW published AS SELECT {_VERSION} "
+            f"FROM (SELECT *, file_key = record_key AS is_keyed FROM {scan(lake, 'clinical')})"
+        )
+        connection.execute(f"CREATE TEMP TABLE unsure AS {UNSURE}")
         connection.execute(f"CREATE TEMP TABLE newest AS {NEWEST}")
         replaced, lost = connection.execute(
             f"""
@@ -101,3 +107,13 @@ def counted(lake: Lake, staging: Staging, shown: int) -> Counted:
             """
         ).fetchall()[0]
     return Counted(read, there + replaced + errors, lost or ())
+
+
+def _staged(staging: Staging) -> pa.Table:
+    """The staged records in narrow columns. is_keyed: whether a record has a key of its own."""
+    parts = []
+    for batch in staging.batches(Part.CLINICAL, _COMPARED):
+        columns = {name: batch[name] for name in _COMPARED if name != "record_key"}
+        columns |= {name: batch[name].dictionary_encode() for name in ("object_id", "record_type", "patient_system")}
+        parts.append(pa.table({**columns, "is_keyed": pc.equal(batch["file_key"], batch["record_key"])}))
+    return pa.concat_tables(parts).unify_dictionaries() if parts else pa.table({})

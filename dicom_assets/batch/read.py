@@ -30,7 +30,7 @@ SHORTEST_OF_FEW = 63
 """The same for a batch that would fit into one chunk: what it stages is small, and each file of it a request."""
 
 CLINICAL_BYTES = 16 << 20
-"""Bytes of the clinical files of a chunk, unless one alone has more: a chunk's rows are in memory until it is staged, and
+"""Bytes of the clinical files of a chunk, unless one alone has more: its rows are in memory until it is staged, and
 an hour's delivery of tables is some dozen files for several processes."""
 
 _TASK_COLUMNS = [name for name in RAW_STAGED.names if name in ObjectTask.__slots__]
