@@ -48,7 +48,7 @@ UNSURE = """
 -- one row per staged record that is not in the table, or whose file is replaced as a whole
 SELECT staged.*, own.record IS NOT NULL AS is_there
 FROM staged LEFT JOIN own USING (file_key, object_id, record)
-WHERE own.record IS NULL OR NOT is_keyed
+WHERE own.record IS NULL OR NOT staged.is_keyed
 """
 
 NEWEST = """

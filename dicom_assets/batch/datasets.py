@@ -107,8 +107,10 @@ def _refused(lake: Lake, staging: Staging, dataset: DatasetSettings) -> dict[int
     if inferred:
         fresh = {row["name"]: _kind(dataset, row) for row in inferred}
         with lake.committing(CLINICAL.name):  # held for the pins alone; who was first has pinned
-            pinned = {**fresh, **_pins(lake, dataset.name)}
-            datasets.pin(lake.files, dataset.name, pinned)
+            pinned = _pins(lake, dataset.name)
+            datasets.pin(lake.files, dataset.name, {**fresh, **pinned})
+    if not pinned:
+        return {}  # what was inferred from these values fits them
     found = _asked(staging, dataset.name, pinned, _REFUSED)
     return dict(zip(found["place"].to_pylist(), found["detail"].to_pylist(), strict=True))
 

@@ -18,6 +18,7 @@ from dataclasses import dataclass
 
 import duckdb
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from dicom_assets.batch.staging import Part, Staging
 from dicom_assets.lake.delta import Lake
@@ -51,7 +52,7 @@ _NAME = "regexp_replace(patient_reference, '^(Patient/|urn:uuid:|urn:oid:)', '')
 
 _COLUMNS = f"""
     place, batch_id, object_id, record, source, coalesce(server, '') AS server, file_key,
-    file_key = record_key AS is_keyed, record_type = 'Patient' AS is_patient,
+    is_keyed, record_type = 'Patient' AS is_patient,
     coalesce(last_updated, version_at) AS told_at, version_at, coalesce(identity_since, told_at) AS since,
     {_NAME} AS name, PatientID, IssuerOfPatientID, patient_system, resource_id, patient_identifiers,
     version_state, identity_since,
@@ -274,8 +275,11 @@ def staged_rows(staging: Staging) -> pa.Table:
     first = 0
     for batch in staging.batches(Part.CLINICAL, _READ):
         columns = {
-            name: batch[name].dictionary_encode() if name in _REPEATED else batch[name] for name in batch.schema.names
+            name: batch[name].dictionary_encode() if name in _REPEATED else batch[name]
+            for name in batch.schema.names
+            if name != "record_key"
         }
+        columns["is_keyed"] = pc.equal(batch["record_key"], batch["file_key"])
         parts.append(pa.table({**columns, "place": pa.array(range(first, first + len(batch)), pa.int64())}))
         first += len(batch)
     return pa.concat_tables(parts).unify_dictionaries() if parts else pa.table({})
@@ -348,7 +352,8 @@ def _register(
     place = f"CASE WHEN batch_id <> {quoted(staging.batch_id)} THEN first + file_row_number END"
     connection.execute(
         f"CREATE OR REPLACE TEMP VIEW published AS SELECT {_COLUMNS} "
-        f"FROM (SELECT *, {place} AS place FROM {source} LEFT JOIN files ON file = parse_filename(filename))"
+        f"FROM (SELECT *, file_key = record_key AS is_keyed, {place} AS place "
+        f"FROM {source} LEFT JOIN files ON file = parse_filename(filename))"
     )
 
 
