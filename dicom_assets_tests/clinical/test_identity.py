@@ -186,6 +186,20 @@ class TestAnIdentityThatChanges:
             assert graph.books(batch).status == "closed"
         assert len(held(graph)) == 1
 
+    def test_a_report_follows_the_version_that_counts(self, tmp_path: Path, instance: dg.DagsterInstance):
+        def report(subject: str, day: int) -> dict[str, Any]:
+            return condition("r", subject, day) | {
+                "resourceType": "DiagnosticReport",
+                "status": "final",
+                "code": {"text": f"of {day}"},
+            }
+
+        patients = ("3.ndjson", ndjson(patient("p1", "A"), patient("p2", "B")))
+        deliveries = [("1.ndjson", ndjson(report("p1", 1))), ("2.ndjson", ndjson(report("p2", 2))), patients]
+        graph, _ = lake_of(tmp_path, instance, deliveries)
+        rows = graph.rows("SELECT PatientID, code_display FROM diagnostic_report")
+        assert [tuple(row.values()) for row in rows] == [("A", "of 1")]
+
 
 class TestAPersonResolvesIt:
     def test_by_naming_the_servers(self, tmp_path: Path, instance: dg.DagsterInstance):
