@@ -10,6 +10,7 @@ PARTS = {
     "reader": ["--json", "build/bench-reader.json"],
     "ingest": ["--memory", "--json", "build/bench-ingest.json"],
     "fhir": [],
+    "clinical": ["--json", "build/bench-clinical.json"],
     "service": [],
     "blob": [],
     "requests": [],

@@ -48,7 +48,8 @@ class SourceSettings(_Section):
     mode: `in_place` reads and never writes there; `organize` moves what was ingested to `Process/` below the root, and
     what failed to `Failed/`. compress: each organized DICOM object becomes a zip of its own. queue: storage queue that
     announces new blobs, its name (in the root's account) or its URL; the source is then listed only now and then.
-    inventory: where reports of Blob Inventory lie; the newest one is the listing.
+    inventory: where reports of Blob Inventory lie; the newest one is the listing. fhir_server: name or URL of the
+    server that all FHIR of the source comes from; see `FhirSettings.servers`.
 
     follow_links: whether symbolic links may lead out of the root of a folder. missing_share: see ClaimingSettings; of
     this source alone.
@@ -64,6 +65,7 @@ class SourceSettings(_Section):
     inventory: str | None = None
     follow_links: bool = False
     missing_share: Annotated[float, Field(gt=0, le=1)] | None = None
+    fhir_server: Annotated[str, Field(min_length=1)] | None = None
 
     @field_validator("root")
     @classmethod
@@ -193,6 +195,8 @@ class ClinicalSettings(_Section):
     encoding: codec of CSV files, such as cp1250 or shift_jis; without one it is detected (UTF-8, UTF-16, Windows-1252).
     datasets: tables with columns of their own; the first one whose patterns match a file counts. A table that none of
     them matches is read by the columns above, each record under its place in its file.
+    accepted_identity_changes: keys (record_key, as the error IDENTITY_CHANGED names them) of records whose newest
+    version is taken although it names another patient than the versions before it.
     """
 
     patient_id_columns: tuple[str, ...] = ("PatientID", "patient_id", "MRN", "person_source_value")
@@ -200,6 +204,7 @@ class ClinicalSettings(_Section):
     issuer: str | None = None
     encoding: str | None = None
     datasets: tuple[DatasetSettings, ...] = ()
+    accepted_identity_changes: tuple[Annotated[str, Field(pattern=r"^[0-9a-f]{24}$")], ...] = ()
 
     @field_validator("datasets")
     @classmethod
@@ -218,17 +223,27 @@ class ClinicalSettings(_Section):
             raise ValueError("no codec of this name; try utf-8, cp1252 or utf-16") from None
 
 
+class FhirServerSettings(_Section):
+    """One FHIR server. name: any name of it, such as its URL. files: patterns over the path of what comes from it."""
+
+    name: Annotated[str, Field(min_length=1)]
+    files: Annotated[tuple[str, ...], Field(min_length=1)]
+
+
 class FhirSettings(_Section):
     """How FHIR names things.
 
     base: what stands before `ImagingStudy/...` in the text whose hash is a resource's id; the source's name by
     default. issuer_systems: FHIR identifier system for each IssuerOfPatientID. patient_identifier_systems: systems of
-    the patient identifiers that imaging uses, most wanted first.
+    the patient identifiers that imaging uses, most wanted first. servers: whose ids the resources of some files have;
+    the first one whose patterns match the path below the root, or the member's path, counts; otherwise `fhir_server` of
+    the source, otherwise `meta.source` of the resource. Ids of two servers are different ids.
     """
 
     base: str | None = None
     issuer_systems: dict[str, str] = {}
     patient_identifier_systems: tuple[str, ...] = ()
+    servers: tuple[FhirServerSettings, ...] = ()
 
 
 class OmopSettings(_Section):

@@ -14,6 +14,7 @@ import duckdb
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from dicom_assets.batch import clinical_checks
 from dicom_assets.batch.arrivals import VERSIONS, arrivals
 from dicom_assets.batch.books import books_of
 from dicom_assets.batch.publish import touched_studies
@@ -240,41 +241,12 @@ def metadata_equals_ledger(context: CheckContext) -> CheckResult:
         )
 
 
-_CLINICAL_KEYS = ["source", "record_key", "file_key", "version_at", "last_updated", "object_id", "record"]
-
-
-def _clinical_version(row: str) -> str:
-    """The place of a row among the versions of its file, or of its record where that has a key of its own."""
-    return (
-        f"(coalesce({row}.last_updated, {row}.version_at), {row}.version_at, {row}.object_id, "
-        f"CASE WHEN {row}.file_key = {row}.record_key THEN {row}.record ELSE 0 END)"
-    )
-
-
 def clinical_records_accounted(context: CheckContext) -> CheckResult:
     """Clinical records read = rows, plus rows that a newer version has replaced, plus record errors."""
-    staged = context.staging.read_whole(Part.CLINICAL, _CLINICAL_KEYS)
-    errors = pc.sum(pc.equal(context.staging.read_whole(Part.ERRORS, ["code"])["code"], "RECORD_INVALID")).as_py() or 0
-    with connect(context.lake, ["clinical"], within=context.staging.scope("clinical")) as connection:
-        there = _count(connection, "SELECT count(*) FROM clinical")
-    read = len(staged) + errors
-    if not len(staged):
-        return CheckResult(read == there + errors, read, there + errors)
-    with connect(context.lake, ["clinical"]) as connection:
-        connection.register("staged", staged)
-        newer = (
-            "EXISTS (SELECT 1 FROM clinical c WHERE c.file_key = staged.file_key "
-            f"AND {_clinical_version('c')} > {_clinical_version('staged')})"
-        )
-        replaced = _count(connection, f"SELECT count(*) FROM staged WHERE {newer}")
-        differing = _ids(
-            connection,
-            "SELECT DISTINCT object_id FROM staged WHERE NOT EXISTS (SELECT 1 FROM clinical c "
-            "WHERE c.source = staged.source AND c.record_key = staged.record_key "
-            f"AND {_clinical_version('c')} >= {_clinical_version('staged')}) AND NOT {newer}",
-        )
-    actual = there + replaced + errors
-    return CheckResult(read == actual and not differing, read, actual, differing)
+    counted = clinical_checks.counted(context.lake, context.staging, SHOWN)
+    return CheckResult(
+        counted.read == counted.accounted and not counted.lost, counted.read, counted.accounted, counted.lost
+    )
 
 
 def studies_are_indexed(context: CheckContext) -> CheckResult:

@@ -444,23 +444,37 @@ def _dataset(chunk: Chunk, task: ObjectTask) -> DatasetSettings | None:
     """The configured dataset that a file belongs to, by its path below the root or in its archive."""
     if not chunk.clinical.datasets:
         return None
+    return next((one for one in chunk.clinical.datasets if _is_named(chunk, task, one.files)), None)
+
+
+def _is_named(chunk: Chunk, task: ObjectTask, patterns: Sequence[str]) -> bool:
+    """Whether a pattern matches a file's path below the root, or its path in its archive."""
     path = open_store(chunk.settings).below_root(task.uri)
-    for dataset in chunk.clinical.datasets:
-        for pattern in dataset.files:
-            regex = pattern_regex(pattern)
-            if any(name is not None and re.fullmatch(regex, name) for name in (path, task.member)):
-                return dataset
-    return None
+    regexes = [pattern_regex(pattern) for pattern in patterns]
+    return any(name is not None and re.fullmatch(regex, name) for regex in regexes for name in (path, task.member))
+
+
+def _server(chunk: Chunk, task: ObjectTask) -> str | None:
+    """The FHIR server that a file is configured to come from: by its path, otherwise by its source."""
+    named = (one.name for one in chunk.fhir.servers if _is_named(chunk, task, one.files))
+    return next(named, chunk.settings.fhir_server)
 
 
 def _clinical_rows(chunk: Chunk, task: ObjectTask, records: pa.Table) -> pa.Table:
     """Staged rows of clinical for some records of one file.
 
     A record with a key of its own replaces older versions of itself wherever they stood; any other one goes with its
-    file.
+    file. Ids of FHIR are those of a server, which is part of the key.
     """
     size = len(records)
-    if "natural_key" in records.column_names:
+    if "server" in records.column_names:
+        server = _server(chunk, task)
+        servers = records["server"].to_pylist() if server is None else [server] * size
+        own_names = zip(servers, records["natural_key"].to_pylist(), strict=True)
+        names = [keys.record_key(task.source, server, name) for server, name in own_names]
+        files = names
+        records = records.set_column(records.column_names.index("server"), "server", pa.array(servers, pa.string()))
+    elif "natural_key" in records.column_names:
         names = [keys.record_key(task.source, name) for name in records["natural_key"].to_pylist()]
         files = names
     else:

@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from dicom_assets.batch.engine import ReadingEngine, worker_count
 from dicom_assets.batch.judge import Chunk, ObjectTask, judge_chunk
 from dicom_assets.batch.staging import RAW_STAGED, Part, Staging
+from dicom_assets.lake.codes import Kind
 from dicom_assets.lake.files import arrow_rows
 from dicom_assets.settings import Settings, SourceSettings
 
@@ -28,6 +29,10 @@ SHORTEST = 16
 """Objects of the last chunks of a batch: shorter ones take longer to stage than to read."""
 SHORTEST_OF_FEW = 63
 """The same for a batch that would fit into one chunk: what it stages is small, and each file of it a request."""
+
+CLINICAL_BYTES = 16 << 20
+"""Bytes of the clinical files of a chunk, unless one alone has more: its rows are in memory until it is staged, and
+an hour's delivery of tables is some dozen files for several processes."""
 
 _TASK_COLUMNS = [name for name in RAW_STAGED.names if name in ObjectTask.__slots__]
 
@@ -66,7 +71,7 @@ def chunks(staging: Staging, settings: Settings, source: SourceSettings, run_id:
     shares = SHARES * worker_count(settings.reading)
     shortest = SHORTEST if left > whole else SHORTEST_OF_FEW
     held: list[ObjectTask] = []
-    number = 0
+    number = clinical = 0
 
     def chunk() -> Chunk:
         return Chunk(
@@ -88,11 +93,14 @@ def chunks(staging: Staging, settings: Settings, source: SourceSettings, run_id:
         longer = MEMBERS_PER_FILE if members else 1
         share = -(-(left + len(held)) // shares)
         bound = min(whole * longer, max(shortest * longer, share))
-        if len(held) >= bound or (changes and len(held) >= bound // (2 * longer)):
+        own = task.size if task.kind == Kind.CLINICAL else 0
+        full = len(held) >= bound or (changes and len(held) >= bound // (2 * longer))
+        if full or (clinical and clinical + own > CLINICAL_BYTES):
             yield chunk()
             number += 1
-            held = []
+            held, clinical = [], 0
         held.append(task)
+        clinical += own
         left -= 1
     if held:
         yield chunk()

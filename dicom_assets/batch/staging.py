@@ -194,6 +194,10 @@ class Staging:
             with self.kept.lock:
                 self.kept.whole[part] = rows
 
+    def complete_as_it_is(self, part: Part) -> None:
+        """Marks a part as staged whole with the rows that are there, after some were added or taken out."""
+        self.complete(part, sum(len(batch) for batch in self.batches(part, ["object_id"])))
+
     def stage(self, part: Part, table: pa.Table) -> None:
         """Stages all rows of a part, in place of those that it had."""
         self.clear(part)

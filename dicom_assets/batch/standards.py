@@ -180,11 +180,11 @@ SEMI JOIN named USING (name)
 """
 
 _OTHER_PATIENT = """
--- one row per report whose record has come to another patient
-SELECT diagnostic_report.record_key, diagnostic_report.batch_id
+-- one row per report whose record has come to another patient, or of which another version counts now
+SELECT clinical.record_key, clinical.batch_id
 FROM diagnostic_report JOIN clinical USING (source, record_key)
-WHERE (diagnostic_report.PatientID, diagnostic_report.IssuerOfPatientID)
-    IS DISTINCT FROM (clinical.PatientID, clinical.IssuerOfPatientID)
+WHERE (diagnostic_report.PatientID, diagnostic_report.IssuerOfPatientID, diagnostic_report.batch_id)
+    IS DISTINCT FROM (clinical.PatientID, clinical.IssuerOfPatientID, clinical.batch_id)
 """
 
 _LINKABLE = f"""

@@ -235,6 +235,15 @@ _RECORD = [
         "See detail and record; correct the record and deliver the file again.",
     ),
     (
+        "IDENTITY_CHANGED",
+        "A version of a clinical record names another patient than the versions before it. It is held back: the record "
+        "stays with the patient it had.",
+        "When ids of several servers meet, name the servers (fhir_server of the source, or fhir.servers). When the "
+        "patient has a new identifier, deliver the Patient with the one before among its identifiers. When the change "
+        "is right, put the record_key that detail names into clinical.accepted_identity_changes. Then run the batch "
+        "again.",
+    ),
+    (
         "CHECK_FAILED",
         "A blocking check on the batch did not hold; the batch is paused.",
         "See detail; remove the cause, then run the batch again.",

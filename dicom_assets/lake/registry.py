@@ -210,7 +210,7 @@ INGESTION_ERRORS = _table(
     "batch_id object_id stage code record",
     "batch_id object_id stage code record severity detail uri member occurred_at run_id",
     "Everything that was found wrong or left out, with its reason code.",
-    upstream=("validated_batch",),
+    upstream=("validated_batch", "clinical"),
     required="severity occurred_at",
 )
 BATCHES = _table(

@@ -41,7 +41,7 @@ def publish(batch: BatchWork) -> None:
     batch.begin("run")
     batch.judge("run")
     batch.publish_flat()
-    publish_clinical(lake, staging)
+    publish_clinical(lake, staging, "run", settings.clinical.accepted_identity_changes)
     for name in REBUILDS:
         publish_hierarchy(lake, staging, name)
     publish_imaging_study(lake, staging, settings)
