@@ -6,6 +6,7 @@ Belongs here: which staged rows stay, and the error rows of the others. Does not
 
 from __future__ import annotations
 
+from collections import Counter
 from datetime import UTC, datetime
 from typing import Any
 
@@ -24,10 +25,13 @@ ERRORS_FILE = 999_999
 """Number of the staged file that holds these errors; chunks are numbered from 0."""
 
 _CODE = "RECORD_INVALID"
+_ALL_INVALID = "RECORDS_ALL_INVALID"
 
 
 def fit(lake: Lake, staging: Staging, settings: ClinicalSettings, run_id: str) -> int:
     """Refuses staged records whose values do not fit the pinned types of their dataset; how many.
+
+    A file of which no record is left is quarantined.
 
     The first batch that brings a column pins its type, by all the values that it brings. Later files do not change it.
     Raises LakeError.
@@ -53,8 +57,42 @@ def fit(lake: Lake, staging: Staging, settings: ClinicalSettings, run_id: str) -
     staging.clear(Part.CLINICAL)
     if len(kept):
         staging.put(Part.CLINICAL, 0, kept)
+    errors += _emptied(staging, kept, errors)
     staging.put(Part.ERRORS, ERRORS_FILE, pa.Table.from_pylist(errors, schema=SCHEMAS[Part.ERRORS]))
     return len(refused)
+
+
+def _emptied(staging: Staging, kept: pa.Table, errors: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Quarantines the files of which no record is left, in the staged ledger; their error rows."""
+    counts = Counter(error["object_id"] for error in errors)
+    for name in kept["object_id"].unique().to_pylist():
+        counts.pop(name, None)
+    if not counts:
+        return []
+    earlier = Counter(
+        row["object_id"]
+        for row in staging.read(Part.ERRORS, ["object_id", "stage"]).to_pylist()
+        if row["stage"] == "record"
+    )
+    ledger = staging.read(Part.LEDGER).to_pylist()
+    code = CODES[_ALL_INVALID]
+    for row in ledger:
+        if row["object_id"] in counts:
+            row |= {"outcome": str(code.outcome), "code": code.name}
+    staging.clear(Part.LEDGER)
+    staging.put(Part.LEDGER, 0, pa.Table.from_pylist(ledger, schema=SCHEMAS[Part.LEDGER]))
+    first = {error["object_id"]: error for error in reversed(errors)}
+    return [
+        {
+            **first[name],
+            "stage": "read",
+            "code": code.name,
+            "record": 0,
+            "severity": str(code.severity),
+            "detail": "{0} of {0} records are invalid".format(count + earlier[name]),
+        }
+        for name, count in counts.items()
+    ]
 
 
 def _refused(lake: Lake, dataset: DatasetSettings, rows: pa.Table) -> dict[int, str]:

@@ -297,7 +297,14 @@ def _read_clinical(chunk: Chunk, task: ObjectTask, opened: ByteSource, rows: _Ro
     for table in tables:
         rows.clinical.write(table)
     rows.errors += errors
-    return _Verdict(Outcome.INGESTED, Kind.CLINICAL)
+    if any(map(len, tables)):
+        return _Verdict(Outcome.INGESTED, Kind.CLINICAL)
+    return _settled(Kind.CLINICAL, *nothing_taken(len(errors)))
+
+
+def nothing_taken(refused: int) -> tuple[str, str | None]:
+    """Code and detail of a clinical file of which no record was taken, so many of them for what is wrong with them."""
+    return ("RECORDS_ALL_INVALID", f"{refused} of {refused} records are invalid") if refused else ("NO_RECORDS", None)
 
 
 def _read_change(chunk: Chunk, task: ObjectTask, opened: ByteSource) -> _Verdict:

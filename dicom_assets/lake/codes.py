@@ -158,6 +158,11 @@ _QUARANTINED = [
         "See detail; name the column in clinical.patient_id_columns.",
     ),
     (
+        "RECORDS_ALL_INVALID",
+        "A clinical file has records, and not one of them can be read.",
+        "See detail and the rows of stage record; correct the records and deliver the file again.",
+    ),
+    (
         "CHANGE_PAGE_UNREADABLE",
         "A landed window of changes is cut short, or is not what its first line says.",
         "Delete the file and read the window again: run its partition of dicom_changes.",
@@ -185,6 +190,7 @@ _QUARANTINED = [
 ]
 _IGNORED = [
     ("NOT_DICOM", "Neither DICOM nor anything else that is read here.", "Nothing."),
+    ("NO_RECORDS", "A clinical table, Bundle or list without a single record.", "Nothing, unless it should have some."),
     ("DICOMDIR", "A DICOM media directory (PS3.10 8.6); the files that it lists are read by themselves.", "Nothing."),
     (
         "SYSTEM_FILE",
