@@ -14,8 +14,10 @@ import pyarrow.compute as pc
 
 from dicom_assets.settings import GateSettings
 
-NOT_THERE = ("OBJECT_GONE", "CHANGED_DURING_READ")
-"""Codes of objects that no other run of the batch would find again; a batch does not wait for them."""
+OF_THEIR_OWN = ("OBJECT_GONE", "CHANGED_DURING_READ", "EMPTY_FILE", "CONTAINER_UNSUPPORTED", "CLINICAL_UNREADABLE")
+"""Codes that say nothing of a batch: what is not there any more, and what only looks like data from afar."""
+
+_DICOM = pa.array(["dicom", "change"])
 
 _ACCEPT = "Remove the cause and run it again, or raise {} for that run"
 
@@ -41,24 +43,22 @@ def excess(ledger: pa.Table, records: pa.Table, errors: pa.Table, limits: GateSe
 
 
 def _nothing_ingested(ledger: pa.Table, limits: GateSettings) -> Excess | None:
-    """A batch too small for a share that has lost all that looked like data.
+    """A batch too small for a share that has lost all that looked like data, or all that looked like DICOM.
 
     One broken file is that file's fault, and says nothing of the others; where three of three are broken, it is more
     likely that something else is.
     """
     if limits.quarantined_share >= 1:
         return None
-    refused = ledger.filter(
-        pc.and_(
-            pc.equal(ledger["outcome"], "quarantined"),
-            pc.invert(pc.fill_null(pc.is_in(ledger["code"], pa.array(NOT_THERE)), False)),
-        )
-    )["object_id"]
-    taken = pc.sum(pc.is_in(ledger["outcome"], pa.array(["ingested", "deleted"]))).as_py() or 0
-    if taken or len(refused) < limits.none_ingested:
-        return None
-    words = f"Nothing is ingested: all {len(refused)} objects that looked like data are quarantined. "
-    return Excess(limits.quarantined_share, 1.0, refused.to_pylist(), words + _ACCEPT.format("quarantined_share to 1"))
+    for rows, what in ((ledger.filter(pc.is_in(ledger["kind"], _DICOM)), "DICOM"), (ledger, "data")):
+        alone = pc.fill_null(pc.is_in(rows["code"], pa.array(OF_THEIR_OWN)), False)
+        refused = rows.filter(pc.and_(pc.equal(rows["outcome"], "quarantined"), pc.invert(alone)))["object_id"]
+        taken = pc.sum(pc.is_in(rows["outcome"], pa.array(["ingested", "deleted"]))).as_py() or 0
+        if not taken and len(refused) >= limits.none_ingested:
+            words = f"Nothing is ingested of what looked like {what}: all {len(refused)} objects are quarantined. "
+            words += _ACCEPT.format("quarantined_share to 1")
+            return Excess(limits.quarantined_share, 1.0, refused.to_pylist(), words)
+    return None
 
 
 def _ignored(ledger: pa.Table, limits: GateSettings) -> Excess | None:

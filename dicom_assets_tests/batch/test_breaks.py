@@ -13,11 +13,13 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+import orjson
 import pyarrow as pa
 import pytest
 
-from dicom_assets.batch import archive_checks, books, clinical, expand, judge, publish, standards
+from dicom_assets.batch import books, clinical, expand, judge, publish, work
 from dicom_assets.batch.engine import InlineEngine
+from dicom_assets.batch.rules import ALL_RULES
 from dicom_assets.batch.staging import Part, Staging
 from dicom_assets.batch.work import Work
 from dicom_assets.clinical import delimited
@@ -25,8 +27,9 @@ from dicom_assets.dicom.header import NotDicom
 from dicom_assets.lake import hierarchy
 from dicom_assets.lake.delta import Lake
 from dicom_assets.landing.claims import claim_new
+from dicom_assets_tests.batch import test_checks
 from dicom_assets_tests.support.dicoms import dicom, without_identity
-from dicom_assets_tests.support.lakes import settings_for
+from dicom_assets_tests.support.lakes import BATCH_STEPS, settings_for
 from dicom_assets_tests.support.landings import LandingFolder, zipped
 from dicom_assets_tests.support.steps import failures
 
@@ -62,8 +65,8 @@ def claimed(tmp_path_factory) -> Path:
     """A lake with one claimed batch."""
     folder = tmp_path_factory.mktemp("claimed")
     landing = put_everything(folder / "landing")
-    with Work(settings_for(folder / "lake", landing.root)) as work:
-        claim_new(work.stores()[0], work.log, work.settings.claiming)
+    with Work(settings_for(folder / "lake", landing.root)) as own:
+        claim_new(own.stores()[0], own.log, own.settings.claiming)
     return folder
 
 
@@ -71,9 +74,9 @@ def run(claimed: Path, tmp_path: Path, **sections: Any) -> dict[str, Any]:
     """The batch through all steps until rules do not hold; these, by name."""
     shutil.copytree(claimed / "lake", tmp_path / "lake")
     settings = settings_for(tmp_path / "lake", claimed / "landing", **sections)
-    with Work(settings, shared_engine=InlineEngine()) as work:
-        (claim,) = work.log.claims()
-        return failures(work.batch(claim.batch_id))
+    with Work(settings, shared_engine=InlineEngine()) as own:
+        (claim,) = own.log.claims()
+        return failures(own.batch(claim.batch_id))
 
 
 @dataclass(frozen=True)
@@ -194,6 +197,10 @@ def half_of_records(frames: Any) -> Any:
     return (replace(frame, values=frame.values.iloc[::2]) for frame in frames)
 
 
+def called_something_else(found: Any) -> Any:
+    return replace(found, code="NOT_DICOM") if found.kind == "dicom" else found
+
+
 def nothing_is_dicom(before: Any, *args: Any) -> Any:
     raise NotDicom
 
@@ -219,11 +226,10 @@ def columns_swapped(before: Any, headers: Any) -> Any:
 
 def neighbours_read(before: Any, chunk: Any, accepted: Any) -> Any:
     """Each object gets what its neighbour says: header, columns and all."""
-    headers = [header for _, header, _ in accepted]
-    return before(
-        chunk,
-        [(task, other, version) for (task, _, version), other in zip(accepted, turned(headers), strict=True)],
-    )
+    sound = [entry for entry in accepted if not entry[1].issues]
+    others = turned([header for _, header, _ in sound])
+    mixed = [(task, other, version) for (task, _, version), other in zip(sound, others, strict=True)]
+    return before(chunk, mixed + [entry for entry in accepted if entry[1].issues])
 
 
 def constant_time(row: dict[str, Any]) -> dict[str, Any]:
@@ -263,29 +269,48 @@ def no_warnings(rows: pa.Table) -> pa.Table:
     return rows.filter(pc.not_equal(rows["severity"], "warning"))
 
 
-def everything_refused(before: Any, chunk: Any, task: Any, opened: Any, memo: Any, rows: Any) -> Any:
-    if task.kind == "dicom":
-        return judge._settled("dicom", "UNPARSEABLE", None)
-    return before(chunk, task, opened, memo, rows)
+def refused(code: str) -> Callable[..., Any]:
+    """Quarantines all DICOM objects."""
+
+    def read(before: Any, chunk: Any, task: Any, opened: Any, memo: Any, rows: Any) -> Any:
+        if task.kind == "dicom":
+            return judge._settled("dicom", code, None)
+        return before(chunk, task, opened, memo, rows)
+
+    return read
+
+
+def without_an_instance(resources: list[str]) -> list[str]:
+    first = orjson.loads(resources[0])
+    first["series"][0]["instance"].pop()
+    return [orjson.dumps(first).decode(), *resources[1:]]
 
 
 BREAKS = [
-    Break("raw_files", "expand drops an object", "raw_files.equals_claim", instead(expand, "expand", one_left_out)),
+    Break("raw_files", "expand drops an object", "raw_files.equals_claim", instead(work, "expand", one_left_out)),
     Break("raw_files", "a member is dropped", "raw_files.members_equal_directories",
           instead(expand, "members", without_a_member)),
     Break("raw_files", "members of a nested zip are dropped", "raw_files.members_equal_directories",
           instead(expand, "members", no_innermost)),
     Break("raw_files", "modified_at is constant", "raw_files.equals_claim",
           around(expand, "_rows", all_times_constant)),
+    Break("raw_files", "members have a time of their own", "raw_files.members_follow_containers",
+          around(expand, "_member_row", constant_time)),
     Break("raw_files", "sizes are one too high", "raw_files.equals_claim",
           around(expand, "_rows", lambda rows: (row | {"size": row["size"] + 1} for row in rows))),
     Break("raw_files", "rows are lost in publishing", "raw_files.rows_published", written("raw_files", drop_first)),
     Break("raw_files", "every DICOM file is called something else", "validated_batch.refused_are_no_dicom",
-          around(expand, "kind_of", lambda found: replace(found, code="NOT_DICOM") if found.kind == "dicom" else found)),
+          around(expand, "kind_of", called_something_else)),
     Break("validated_batch", "no DICOM file is recognised when it is read", "validated_batch.refused_are_no_dicom",
           instead(judge, "read_header", nothing_is_dicom)),
-    Break("validated_batch", "every DICOM file is called broken", "validated_batch.gate",
-          instead(judge, "_read", everything_refused)),
+    Break("validated_batch", "every DICOM file is called broken", "validated_batch.refused_are_no_dicom",
+          instead(judge, "_read", refused("UNPARSEABLE"))),
+    Break("validated_batch", "every DICOM file makes the reader crash", "validated_batch.gate",
+          instead(judge, "_read", refused("PARSER_CRASH"))),
+    Break("validated_batch", "files are left out as a system's", "validated_batch.system_files_are_named_so",
+          instead(expand, "is_system_file", lambda before, path: True)),
+    Break("validated_batch", "records of a quarantined file are kept", "validated_batch.nothing_of_refused_is_staged",
+          staged(Part.LEDGER, with_column("outcome", lambda values: ["quarantined" for _ in values]))),
     Break("validated_batch", "half of a table's records is dropped", "validated_batch.records_are_counted_again",
           around(delimited, "_frames", half_of_records)),
     Break("validated_batch", "a table gives no record and is ingested all the same",
@@ -337,6 +362,8 @@ BREAKS = [
           written("imaging_study", drop_first)),
     Break("imaging_study", "resources are mixed up", "imaging_study.says_what_studies_say",
           written("imaging_study", with_column("resource", turned))),
+    Break("imaging_study", "an instance is lost", "imaging_study.instances_add_up",
+          written("imaging_study", with_column("resource", without_an_instance))),
     Break("diagnostic_report", "a report is lost", "diagnostic_report.equals_clinical",
           written("diagnostic_report", drop_first)),
     Break("diagnostic_report", "reports come to another patient", "diagnostic_report.says_what_records_say",
@@ -365,6 +392,16 @@ BREAKS = [
 
 def test_code_that_is_not_broken_passes_every_rule(claimed, tmp_path):
     assert run(claimed, tmp_path) == {}
+
+
+def test_each_blocking_rule_catches_a_fault():
+    caught = {one.caught_by for one in BREAKS} | {*test_checks.BREAKS}
+    assert [name for rule in ALL_RULES if rule.blocking and (name := f"{rule.table}.{rule.name}") not in caught] == []
+
+
+def test_each_step_that_publishes_has_a_fault():
+    published = {*BATCH_STEPS, "batch_study"}
+    assert sorted(published - {one.step for one in BREAKS}) == []
 
 
 @pytest.mark.parametrize("fault", BREAKS, ids=[f"{one.step}: {one.name}" for one in BREAKS])
