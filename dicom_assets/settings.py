@@ -164,11 +164,38 @@ class ReadingLimits(_Section):
 
 
 class GateSettings(_Section):
-    """When a batch pauses: share of its objects that are quarantined, once at least `minimum` are."""
+    """When a batch pauses: share of its objects that are quarantined, once at least `minimum` are.
+
+    none_ingested: a smaller batch pauses when so many objects are quarantined and nothing at all is ingested; a single
+    broken file pauses nothing. ignored_share: the same for objects that are nothing that is read here (NOT_DICOM); 1
+    lets folders pass that hold no images. record_error_share: of the clinical records in files that are ingested.
+    warning_share: makes a check warn, never pause.
+    """
 
     quarantined_share: Annotated[float, Field(ge=0, le=1)] = 0.30
+    ignored_share: Annotated[float, Field(ge=0, le=1)] = 1.0
+    record_error_share: Annotated[float, Field(ge=0, le=1)] = 0.50
     minimum: Annotated[int, Field(ge=1)] = 10
+    none_ingested: Annotated[int, Field(ge=1)] = 3
     warning_share: Annotated[float, Field(ge=0, le=1)] = 0.50
+
+
+class ChecksSettings(_Section):
+    """How much of a batch the checks read again from its source, with other libraries than the ingest.
+
+    sample_objects: ingested objects that pydicom reads again and compares with their rows; 0 switches this off.
+    refused_objects: objects called NOT_DICOM or quarantined that are looked at again. archives: archives whose members
+    are compared with their directories. archive_members: members in one of them; larger ones are not compared.
+    clinical_files, clinical_bytes: files whose records are counted again, and bytes of them. Each is a bound on one
+    batch, and which objects are taken when there are more follows from the batch's id.
+    """
+
+    sample_objects: Annotated[int, Field(ge=0, le=10_000)] = 5
+    refused_objects: Annotated[int, Field(ge=0)] = 500
+    archives: Annotated[int, Field(ge=0)] = 1_000
+    archive_members: Annotated[int, Field(ge=0)] = 200_000
+    clinical_files: Annotated[int, Field(ge=0)] = 1_000
+    clinical_bytes: Annotated[int, Field(ge=0)] = 2 * 2**30
 
 
 class DatasetSettings(_Section):
@@ -393,6 +420,7 @@ class Settings(_Section):
     archives: ArchiveLimits = ArchiveLimits()
     reading: ReadingLimits = ReadingLimits()
     gate: GateSettings = GateSettings()
+    checks: ChecksSettings = ChecksSettings()
     clinical: ClinicalSettings = ClinicalSettings()
     fhir: FhirSettings = FhirSettings()
     omop: OmopSettings = OmopSettings()

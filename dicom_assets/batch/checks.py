@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from functools import partial
+from typing import Any, TypeVar
 
 import duckdb
 import pyarrow as pa
@@ -18,13 +19,17 @@ from dicom_assets.batch import clinical_checks
 from dicom_assets.batch.arrivals import VERSIONS, arrivals
 from dicom_assets.batch.books import books_of
 from dicom_assets.batch.publish import touched_studies
+from dicom_assets.batch.shares import excess
 from dicom_assets.batch.staging import SCHEMAS, Part, Staging
 from dicom_assets.lake.codes import WAITING
 from dicom_assets.lake.delta import Lake, schema_differences
 from dicom_assets.lake.query import answer, arrow, connect, connected, quoted, scan, where
 from dicom_assets.lake.registry import TABLES, Table
 from dicom_assets.lake.studies import study_scope
-from dicom_assets.settings import GateSettings, OmopSettings
+from dicom_assets.landing.claims import ClaimLog
+from dicom_assets.settings import GateSettings, OmopSettings, Settings
+
+Found = TypeVar("Found")
 
 SHOWN = 20
 """How many differing object_ids a result names."""
@@ -49,12 +54,15 @@ class CheckResult:
 
 @dataclass(frozen=True)
 class CheckContext:
-    """What a rule may look at."""
+    """What a rule may look at. log: the lake's claims, where whoever makes this has read them already."""
 
     lake: Lake
     staging: Staging
     gate: GateSettings = field(default_factory=GateSettings)
     omop: OmopSettings = field(default_factory=OmopSettings)
+    settings: Settings = field(default_factory=Settings)
+    log: ClaimLog | None = None
+    _found: dict[str, Any] = field(default_factory=dict, repr=False, compare=False)
     _staged: dict[Part, pa.Table] = field(default_factory=dict, repr=False, compare=False)
 
     def staged(self, part: Part) -> pa.Table:
@@ -63,6 +71,13 @@ class CheckContext:
             columns = [name for name in SCHEMAS[part].names if name in _JUDGED_BY]
             self._staged[part] = self.staging.read_whole(part, columns)
         return self._staged[part]
+
+    def once(self, name: str, find: Callable[[CheckContext], Found]) -> Found:
+        """What a function finds, which several rules of a table ask for; found once."""
+        if name not in self._found:
+            self._found[name] = find(self)
+        found: Found = self._found[name]
+        return found
 
     @property
     def batch(self) -> str:
@@ -84,7 +99,7 @@ class NamedRule:
     blocking: bool = True
 
 
-_JUDGED_BY = {"object_id", "outcome", "kind", "code", "stage", "severity"}
+_JUDGED_BY = {"object_id", "outcome", "kind", "code", "stage", "severity", "issues"}
 """The staged columns that the rules look at."""
 
 
@@ -190,6 +205,9 @@ def gate(context: CheckContext) -> CheckResult:
         return CheckResult(
             False, 0, len(lost), lost, "Objects that this batch brought into the lake cannot be read again; they stay."
         )
+    beyond = excess(ledger, context.staged(Part.CLINICAL), context.staged(Part.ERRORS), limits)
+    if beyond is not None:
+        return CheckResult(False, beyond.bound, beyond.actual, beyond.objects[:SHOWN], beyond.explanation)
     share = bad / total if total else 0.0
     too_many = bad >= limits.minimum and share > limits.quarantined_share
     words = (
@@ -219,14 +237,17 @@ def _lost_since(context: CheckContext) -> list[str]:
 
 
 def rows_published(part: Part, context: CheckContext) -> CheckResult:
-    """The table has exactly the staged rows of the batch."""
+    """The table has exactly the staged rows of the batch, each as it was staged."""
     name = str(part)
+    columns = TABLES[name].schema.names
+    listed = ", ".join(f'"{column}"' for column in columns)
+    row = f"object_id, hash({listed}) AS said"
     with connect(context.lake, [name], within=context.staging.scope(name)) as connection:
-        connection.register("staged", context.staged(part))
+        connection.register("staged", context.staging.read(part, columns))
         return compared(
             connection,
-            "SELECT object_id FROM staged",
-            f"SELECT object_id FROM {name} WHERE batch_id = {context.batch}",
+            f"SELECT {row} FROM staged",
+            f"SELECT {row} FROM {name} WHERE batch_id = {context.batch}",
         )
 
 

@@ -9,7 +9,8 @@ whatever the number of records and columns.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Any
 
@@ -28,7 +29,11 @@ from dicom_assets.settings import ClinicalSettings, DatasetSettings
 ERRORS_FILE = 900_000
 """Number of the first staged file that holds these errors, one for each file of records; chunks are numbered from 0."""
 
+EMPTIED_FILE = 999_997
+"""Number of the staged file with the errors of files of which no record is left."""
+
 _CODE = "RECORD_INVALID"
+_ALL_INVALID = "RECORDS_ALL_INVALID"
 
 _VALUES = """
 -- one row per value of a dataset's records
@@ -59,6 +64,8 @@ ORDER BY place
 def fit(lake: Lake, staging: Staging, settings: ClinicalSettings, run_id: str) -> int:
     """Refuses staged records whose values do not fit the pinned types of their dataset; how many.
 
+    A file of which no record is left is quarantined.
+
     The first batch that brings a column pins its type, by all the values that it brings. Later files do not change it.
     Raises LakeError.
     """
@@ -73,8 +80,43 @@ def fit(lake: Lake, staging: Staging, settings: ClinicalSettings, run_id: str) -
     for name in sorted(brought):
         refused |= _refused(lake, staging, known[name])
     if refused:
-        _take_out(staging, refused, run_id)
+        _quarantine_emptied(staging, _take_out(staging, refused, run_id))
     return len(refused)
+
+
+def _quarantine_emptied(staging: Staging, errors: Sequence[dict[str, Any]]) -> None:
+    """Quarantines the files of which no record is left, in the staged ledger, with an error row for each."""
+    left = {
+        name
+        for batch in staging.batches(Part.CLINICAL, ["object_id"])
+        for name in batch["object_id"].unique().to_pylist()
+    }
+    emptied = {error["object_id"]: error for error in reversed(errors) if error["object_id"] not in left}
+    if not emptied:
+        return
+    counts = Counter(
+        row["object_id"]
+        for row in staging.read(Part.ERRORS, ["object_id", "stage"]).to_pylist()
+        if row["stage"] == "record"
+    )
+    code = CODES[_ALL_INVALID]
+    ledger = staging.read_whole(Part.LEDGER).to_pylist()
+    for row in ledger:
+        if row["object_id"] in emptied:
+            row |= {"outcome": str(code.outcome), "code": code.name}
+    staging.stage(Part.LEDGER, pa.Table.from_pylist(ledger, schema=SCHEMAS[Part.LEDGER]))
+    rows = [
+        {
+            **error,
+            "stage": "read",
+            "code": code.name,
+            "record": 0,
+            "severity": str(code.severity),
+            "detail": "{0} of {0} records are invalid".format(counts[name]),
+        }
+        for name, error in emptied.items()
+    ]
+    staging.put(Part.ERRORS, EMPTIED_FILE, pa.Table.from_pylist(rows, schema=SCHEMAS[Part.ERRORS]))
 
 
 def _records(staging: Staging) -> pa.RecordBatchReader:
@@ -134,8 +176,9 @@ def _kind(dataset: DatasetSettings, inferred: Mapping[str, Any]) -> str:
     return next(kind for kind, fits in zip(datasets.TYPES, inferred["fits"], strict=True) if fits)
 
 
-def _take_out(staging: Staging, refused: Mapping[int, str], run_id: str) -> None:
-    """Rewrites the staged files that hold refused records without them, and stages their errors."""
+def _take_out(staging: Staging, refused: Mapping[int, str], run_id: str) -> list[dict[str, Any]]:
+    """Rewrites the staged files that hold refused records without them, and stages their errors; these."""
+    all_errors: list[dict[str, Any]] = []
     places = _places(staging)
     first = 0
     for name in staging.names(Part.CLINICAL):
@@ -147,10 +190,12 @@ def _take_out(staging: Staging, refused: Mapping[int, str], run_id: str) -> None
             errors = [
                 _error(row, places, refused[first + place], run_id) for place, row in zip(wrong, told, strict=True)
             ]
+            all_errors += errors
             staging.put(Part.ERRORS, ERRORS_FILE + number, pa.Table.from_pylist(errors, SCHEMAS[Part.ERRORS]))
             kept = pa.array([first + place not in refused for place in range(len(rows))])
             staging.put(Part.CLINICAL, number, rows.filter(kept))
         first += len(rows)
+    return all_errors
 
 
 def _places(staging: Staging) -> dict[str, dict[str, Any]]:

@@ -331,7 +331,16 @@ def _read_clinical(chunk: Chunk, task: ObjectTask, opened: ByteSource) -> _Verdi
     for part in read_records(opened, chunk.clinical, chunk.fhir, _dataset(chunk, task)):
         tables.append(_clinical_rows(chunk, task, part.records))
         errors += [_error(chunk, task, "record", "RECORD_INVALID", e.detail, e.record) for e in part.errors]
-    return _Verdict(Outcome.INGESTED, Kind.CLINICAL, records=tables, record_errors=errors)
+    if any(map(len, tables)):
+        return _Verdict(Outcome.INGESTED, Kind.CLINICAL, records=tables, record_errors=errors)
+    nothing = _settled(Kind.CLINICAL, *nothing_taken(len(errors)))
+    nothing.record_errors = errors
+    return nothing
+
+
+def nothing_taken(refused: int) -> tuple[str, str | None]:
+    """Code and detail of a clinical file of which no record was taken, so many of them for what is wrong with them."""
+    return ("RECORDS_ALL_INVALID", f"{refused} of {refused} records are invalid") if refused else ("NO_RECORDS", None)
 
 
 def _read_change(chunk: Chunk, task: ObjectTask, opened: ByteSource) -> _Verdict:

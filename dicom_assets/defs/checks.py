@@ -1,4 +1,4 @@
-"""Asset checks, one for each rule of `batch.checks`. A blocking check that fails pauses its batch, and that alone.
+"""Asset checks, one for each rule of `batch.rules`. A blocking check that fails pauses its batch, and that alone.
 
 Belongs here: how a rule becomes a check of Dagster. Does not belong here: the rules.
 """
@@ -10,9 +10,8 @@ from typing import Any
 import dagster as dg
 
 from dicom_assets.batch.books import Status
-from dicom_assets.batch.checks import RULES, CheckContext, CheckResult, NamedRule
-from dicom_assets.batch.standard_checks import STANDARD_RULES
-from dicom_assets.batch.version_checks import VERSION_RULES
+from dicom_assets.batch.checks import CheckResult, NamedRule
+from dicom_assets.batch.rules import ALL_RULES, judged
 from dicom_assets.batch.work import Work
 from dicom_assets.defs.assets import BATCH_ASSETS
 from dicom_assets.defs.partitions import BATCH
@@ -25,7 +24,10 @@ class GateConfig(dg.Config):
     """Bounds of the gate for one run; unset ones are those of the settings."""
 
     quarantined_share: float | None = None
+    ignored_share: float | None = None
+    record_error_share: float | None = None
     minimum: int | None = None
+    none_ingested: int | None = None
 
 
 def _result(rule: NamedRule, result: CheckResult) -> dg.AssetCheckResult:
@@ -51,7 +53,7 @@ def _evaluated(
     stopped = False
     with clear_failures():
         batch = work.batch(context.partition_key)
-        seen = CheckContext(batch.lake, batch.staging, limits, work.settings.omop)
+        seen = judged(batch, limits)
         for rule in rules:
             with work.lake.settled():  # not for all of them: in which order tables are looked at matters to a rule
                 result = rule.rule(seen)
@@ -111,7 +113,7 @@ def _gate(rule: NamedRule) -> dg.AssetChecksDefinition:
 def _checks() -> Iterator[dg.AssetChecksDefinition]:
     steps = {key.to_user_string(): asset.op.name for asset in BATCH_ASSETS for key in asset.keys}
     by_step: dict[str, list[NamedRule]] = {}
-    for rule in (*RULES, *VERSION_RULES, *STANDARD_RULES):
+    for rule in ALL_RULES:
         if rule.name == "gate":
             yield _gate(rule)
         else:

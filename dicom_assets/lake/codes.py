@@ -168,6 +168,11 @@ _QUARANTINED = [
         "correct the file and deliver it again.",
     ),
     (
+        "RECORDS_ALL_INVALID",
+        "A clinical file has records, and not one of them can be read.",
+        "See detail and the rows of stage record; correct the records and deliver the file again.",
+    ),
+    (
         "CHANGE_PAGE_UNREADABLE",
         "A landed window of changes is cut short, or is not what its first line says.",
         "Delete the file and read the window again: run its partition of dicom_changes.",
@@ -210,6 +215,7 @@ _WAITING = [
 ]
 _IGNORED = [
     ("NOT_DICOM", "Neither DICOM nor anything else that is read here.", "Nothing."),
+    ("NO_RECORDS", "A clinical table, Bundle or list without a single record.", "Nothing, unless it should have some."),
     ("DICOMDIR", "A DICOM media directory (PS3.10 8.6); the files that it lists are read by themselves.", "Nothing."),
     (
         "SYSTEM_FILE",
