@@ -94,8 +94,9 @@ def views(files: LakeFiles) -> dict[str, str]:
 
 
 def broken(view: str, why: str) -> str:
-    """SQL of a view that cannot be made: it fails when it is asked, and says why."""
-    return f"SELECT error({quoted(f'The view {view} cannot be shown: {why}.')}) AS error"
+    """SQL of a view that cannot be made: it fails when it is asked, and says why, whatever columns it is asked for."""
+    sentence = f"The view {view} cannot be shown: {why}."
+    return f"SELECT error({quoted(sentence)}) AS {named(sentence)}"
 
 
 def _view(dataset: str, types: Mapping[str, str]) -> str:

@@ -264,3 +264,5 @@ def test_a_view_that_cannot_be_made_costs_itself_and_no_other_query(labs: Graph,
     for view in ("clinical_visits", "clinical_torn"):
         with pytest.raises(QueryError, match=f"The view {view} cannot be shown"):
             run_read_only(labs.lake, f"SELECT * FROM {view}").fetchall()
+        with pytest.raises(QueryError, match=f"The view {view} cannot be shown"):
+            run_read_only(labs.lake, f"SELECT reason FROM {view}")
