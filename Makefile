@@ -54,6 +54,7 @@ bench-scale: $(VENV)/installed
 
 soak: $(VENV)/installed
 	$(BIN)/python -m bench.soak
+	$(BIN)/python -m bench.chaos --seconds $(or $(SECONDS),300)
 
 bench: $(VENV)/installed
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[bench]' -c constraints.txt
