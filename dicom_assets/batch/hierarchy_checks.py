@@ -41,7 +41,7 @@ def _view(context: CheckContext, name: str, keys: Sequence[str]) -> str:
 
 
 def _versions(context: CheckContext, keys: Sequence[str]) -> str:
-    """SQL for the rows that flat_metadata has of some studies; takes_part: whether nothing came to their place since."""
+    """SQL for rows that flat_metadata has of some studies; takes_part: nothing came to their place since."""
     scope = study_scope(context.lake, ["flat_metadata"], keys)["flat_metadata"]
     return f"""(
         SELECT
