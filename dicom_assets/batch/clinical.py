@@ -27,6 +27,7 @@ from dicom_assets.batch.staging import SCHEMAS, Part, Staging
 from dicom_assets.batch.versions import Decisions, decide, staged_rows
 from dicom_assets.lake.codes import CODES
 from dicom_assets.lake.delta import Lake
+from dicom_assets.lake.overwritten import last_claims
 from dicom_assets.lake.query import connect, connected, quoted, scan
 from dicom_assets.lake.registry import CLINICAL
 from dicom_assets.lake.rewrite import Written, written
@@ -57,23 +58,25 @@ class _Prepared:
 def publish_clinical(lake: Lake, staging: Staging, run_id: str = "", accepted: Collection[str] = ()) -> int:
     """Publishes a batch's clinical records; how many rows the batch now has in the table that count.
 
-    Of the versions of one file, or of one record with a key of its own, only the newest counts. The rows of other
+    Of the versions of one file only the one that was claimed last counts, of one record with a key of its own the
+    newest. The rows of other
     batches that this changes are rewritten together with the batch's own, in one commit. A batch that neither brings
     records nor brought some before opens nothing of the table. accepted: see `ClinicalSettings`.
     """
     staged = staged_rows(staging)
-    if not len(staged):
+    claims = last_claims(lake, staging.read_whole(Part.RAW, ["source", "uri", "member"]))
+    if not len(staged) and not len(claims):
         with lake.committing(CLINICAL.name):
             if _had(lake, staging):
                 lake.replace(CLINICAL.name, [staging.batch_id], CLINICAL.schema.empty_table())
         return 0
     for _ in range(TRIES_WITHOUT_RIGHT):
-        prepared = _prepared(lake, staging, staged, accepted)
+        prepared = _prepared(lake, staging, staged, claims, accepted)
         with lake.committing(CLINICAL.name):
             if lake.extents(CLINICAL.name).version == prepared.version:
                 return _committed(lake, staging, prepared, run_id)
     with lake.committing(CLINICAL.name):
-        return _committed(lake, staging, _prepared(lake, staging, staged, accepted), run_id)
+        return _committed(lake, staging, _prepared(lake, staging, staged, claims, accepted), run_id)
 
 
 def _had(lake: Lake, staging: Staging) -> bool:
@@ -84,11 +87,11 @@ def _had(lake: Lake, staging: Staging) -> bool:
         return bool(found.fetchall())
 
 
-def _prepared(lake: Lake, staging: Staging, staged: pa.Table, accepted: Collection[str]) -> _Prepared:
+def _prepared(lake: Lake, staging: Staging, staged: pa.Table, claims: pa.Table, accepted: Collection[str]) -> _Prepared:
     """Decides and writes on the table as it is now. What is never committed is nobody's; vacuum deletes it."""
     seen = lake.extents(CLINICAL.name)
     with connected(lake) as connection:
-        decisions = decide(connection, lake, seen, staging, staged, accepted)
+        decisions = decide(connection, lake, seen, staging, staged, claims, accepted)
     changes = _Changes(decisions)
     files = written(lake, CLINICAL.name, _rows(lake, staging, decisions, changes))
     rows = len(staged) - changes.not_counting_below(len(staged))

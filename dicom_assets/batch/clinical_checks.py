@@ -8,13 +8,16 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import chain
 
 import pyarrow as pa
 import pyarrow.compute as pc
 
 from dicom_assets.batch.staging import Part, Staging
 from dicom_assets.lake.delta import Lake
+from dicom_assets.lake.overwritten import last_claims
 from dicom_assets.lake.query import connected, quoted, scan
+from dicom_assets.lake.registry import CLINICAL
 
 _COMPARED = [
     "record_key",
@@ -61,9 +64,22 @@ GROUP BY ALL
 
 COMPARED = """
 -- one row per staged record that is not sure: whether it has been replaced, or is there
-SELECT object_id, is_there, ifnull(newest > version, false) AS is_replaced
+SELECT
+    unsure.object_id, is_there,
+    CASE
+        WHEN NOT is_keyed AND claims.object_id IS NOT NULL THEN claims.object_id <> unsure.object_id
+        ELSE ifnull(newest > version, false)
+    END AS is_replaced
 FROM unsure
 LEFT JOIN newest ON newest.file_key = unsure.file_key AND newest.named IS NOT DISTINCT FROM unsure.named
+LEFT JOIN claims ON claims.place_key = unsure.file_key
+"""
+
+OVERTAKEN = """
+-- one row per object whose records stand in the table though something else was claimed in their file's place since
+SELECT DISTINCT published.object_id
+FROM published JOIN claims ON claims.place_key = published.file_key
+WHERE NOT is_keyed AND claims.object_id <> published.object_id
 """
 
 
@@ -86,8 +102,10 @@ def counted(lake: Lake, staging: Staging, shown: int) -> Counted:
     with connected(lake) as connection:
         connection.execute(f"CREATE TEMP VIEW own AS FROM {own} WHERE batch_id = {batch}")
         there = int(connection.execute("SELECT count(*) FROM own").fetchall()[0][0])
-        if not len(staged):
+        claims = last_claims(lake, staging.read_whole(Part.RAW, ["source", "uri", "member"]))
+        if not len(staged) and not len(claims):
             return Counted(read, there + errors, ())
+        connection.register("claims", claims)
         connection.register("read", staged)
         connection.execute(
             f"CREATE TEMP VIEW staged AS SELECT {_VERSION} FROM (SELECT *, {batch} AS batch_id FROM read)"
@@ -106,14 +124,17 @@ def counted(lake: Lake, staging: Staging, shown: int) -> Counted:
             FROM ({COMPARED})
             """
         ).fetchall()[0]
-    return Counted(read, there + replaced + errors, lost or ())
+        overtaken = [one for (one,) in connection.execute(f"{OVERTAKEN} LIMIT {shown}").fetchall()]
+    lost = [*(lost or ()), *overtaken]
+    return Counted(read, there + replaced + errors, lost)
 
 
 def _staged(staging: Staging) -> pa.Table:
     """The staged records in narrow columns. is_keyed: whether a record has a key of its own."""
+    schema = pa.schema([CLINICAL.schema.field(name) for name in _COMPARED])
     parts = []
-    for batch in staging.batches(Part.CLINICAL, _COMPARED):
+    for batch in chain([pa.RecordBatch.from_pylist([], schema=schema)], staging.batches(Part.CLINICAL, _COMPARED)):
         columns = {name: batch[name] for name in _COMPARED if name != "record_key"}
         columns |= {name: batch[name].dictionary_encode() for name in ("object_id", "record_type", "patient_system")}
         parts.append(pa.table({**columns, "is_keyed": pc.equal(batch["file_key"], batch["record_key"])}))
-    return pa.concat_tables(parts).unify_dictionaries() if parts else pa.table({})
+    return pa.concat_tables(parts).unify_dictionaries()

@@ -3,18 +3,20 @@
 Belongs here: the decisions, in SQL over narrow columns, linear in what a batch brings and in the table. Does not belong
 here: writing what was decided (`clinical`), reading records (`dicom_assets.clinical`).
 
-The result depends on the versions that there are and on no order of arrival. Of the versions of one file of records
-without keys only the newest stays. Of a record with a key of its own stays, for each way in which its versions name
-their patient, the newest version, together with the time of the first one; nearly always that is one row. Among these
-the patient is the one that the first version names of which it is known; a version that names another one is held until
-a person resolves it (IDENTITY_CHANGED), and of the others the newest counts. What is missing does not contradict, and
-two versions of a Patient are one person as long as they have an identifier in common.
+The result depends on the versions that there are and on no order of arrival, but for the order in which one file
+changed: of the versions of one file of records without keys only the one that was claimed last stays, and none when
+what was claimed there last is no file of records. Of a record with a key of its own stays, for each way in which its
+versions name their patient, the newest version, together with the time of the first one; nearly always that is one row.
+Among these the patient is the one that the first version names of which it is known; a version that names another one
+is held until a person resolves it (IDENTITY_CHANGED), and of the others the newest counts. What is missing does not
+contradict, and two versions of a Patient are one person as long as they have an identifier in common.
 """
 
 from __future__ import annotations
 
 from collections.abc import Collection
 from dataclasses import dataclass
+from itertools import chain
 
 import duckdb
 import pyarrow as pa
@@ -69,9 +71,10 @@ _ORDER = ", ".join(f"{column} DESC" for column in _NEWEST.split(", "))
 """Newest first: by meta.lastUpdated where the resource tells it, then by the file's time; one object may come twice."""
 
 _EARLIER = """
--- one row per row of the table of the same record or file as a staged one; what the batch itself had is replaced, and
--- tells no more than who was named before
-SELECT published.* FROM published SEMI JOIN staged USING (file_key)
+-- one row per row of the table of the same record or file as a staged one, or of a file that the batch claimed again;
+-- what the batch itself had is replaced, and tells no more than who was named before
+SELECT published.* FROM published
+SEMI JOIN (SELECT file_key FROM staged UNION SELECT file_key FROM last_claims) AS here USING (file_key)
 WHERE place IS NOT NULL OR identity_since IS NOT NULL OR patient_identifiers IS NOT NULL
 """
 
@@ -86,7 +89,8 @@ GROUP BY file_key HAVING count(*) > 1
 """
 
 _OLD_FILES = f"""
--- one row per row of a file of records without keys that has a newer version
+-- one row per row of a file of records without keys that something was claimed in the place of, or that has a newer
+-- version
 WITH versions AS (
     SELECT DISTINCT file_key, told_at, version_at, object_id, batch_id FROM staged WHERE NOT is_keyed
     UNION
@@ -94,8 +98,14 @@ WITH versions AS (
     WHERE NOT is_keyed AND place IS NOT NULL
 ),
 old AS (
-    SELECT * FROM versions
-    QUALIFY row_number() OVER (PARTITION BY file_key ORDER BY {_ORDER.replace(" record DESC,", "")}) > 1
+    SELECT versions.* FROM versions LEFT JOIN last_claims USING (file_key)
+    QUALIFY coalesce(
+        versions.object_id <> last_claims.object_id,
+        row_number() OVER (
+            PARTITION BY file_key
+            ORDER BY {", ".join(f"versions.{one}" for one in _ORDER.replace(" record DESC,", "").split(", "))}
+        ) > 1
+    )
 )
 SELECT place, batch_id FROM staged SEMI JOIN old USING (file_key, told_at, version_at, object_id, batch_id)
 UNION ALL
@@ -273,7 +283,8 @@ def staged_rows(staging: Staging) -> pa.Table:
     """What the decisions look at of a batch's staged records, with `place`, in their order."""
     parts: list[pa.Table] = []
     first = 0
-    for batch in staging.batches(Part.CLINICAL, _READ):
+    schema = pa.schema([CLINICAL.schema.field(name) for name in _READ])
+    for batch in chain([pa.RecordBatch.from_pylist([], schema=schema)], staging.batches(Part.CLINICAL, _READ)):
         columns = {
             name: batch[name].dictionary_encode() if name in _REPEATED else batch[name]
             for name in batch.schema.names
@@ -282,7 +293,7 @@ def staged_rows(staging: Staging) -> pa.Table:
         columns["is_keyed"] = pc.equal(batch["record_key"], batch["file_key"])
         parts.append(pa.table({**columns, "place": pa.array(range(first, first + len(batch)), pa.int64())}))
         first += len(batch)
-    return pa.concat_tables(parts).unify_dictionaries() if parts else pa.table({})
+    return pa.concat_tables(parts).unify_dictionaries()
 
 
 def decide(
@@ -291,16 +302,19 @@ def decide(
     seen: Extents,
     staging: Staging,
     staged: pa.Table,
+    claims: pa.Table,
     accepted: Collection[str],
 ) -> Decisions:
     """Decides about all versions that a batch touches; the table is the one of `seen`.
 
-    accepted: records whose versions may name several patients. Raises LakeError.
+    claims: see `lake.overwritten.last_claims`, of the batch's places. accepted: records whose versions may name several
+    patients. Raises LakeError.
     """
     first, firsts = len(staged), {}
     for path, rows in zip(seen.paths.tolist(), seen.rows.tolist(), strict=True):
         firsts[str(path).rsplit("/", 1)[-1]] = first
         first += int(rows)
+    connection.register("last_claims", claims.rename_columns(["file_key", "object_id"]))
     _register(connection, lake, seen, staging, staged, firsts, accepted)
     _make(connection, "earlier", _EARLIER)
     _make(connection, "contested", _CONTESTED)

@@ -54,6 +54,16 @@ def enter(lake: Lake, claims: pa.Table) -> int:
     return len(rows)
 
 
+def last_claims(lake: Lake, places: pa.Table) -> pa.Table:
+    """The last claim of those of some places that were claimed more than once: place_key, object_id.
+
+    places: source, uri, member. Raises LakeError.
+    """
+    wanted = place_keys(places).to_pylist() if len(lake.extents(OVERWRITTEN.name)) else []
+    with connect(lake, [OVERWRITTEN.name], within={OVERWRITTEN.name: {"place_key": wanted}}) as connection:
+        return arrow(connection, f"SELECT place_key, object_id FROM {OVERWRITTEN.name}")
+
+
 def scope_of(lake: Lake, studies: Sequence[str], flat: Within) -> Mapping[str, Within]:
     """What to open of overwritten to see what concerns the objects of some studies; for `query.connect`.
 

@@ -70,6 +70,34 @@ def current(graph: Graph) -> dict[str, str]:
     return found
 
 
+class TestATableThatIsReplaced:
+    """Its records go as a whole, as instances do; records with a key of their own keep their own order."""
+
+    def _visits(self, graph: Graph) -> list[str]:
+        return [row["v"] for row in graph.rows("SELECT record_values ->> 'Visit' AS v FROM clinical ORDER BY 1")]
+
+    def test_by_one_with_an_older_time_leaves_the_one_that_was_claimed_last(self, graph, landing):
+        landing.put("t.csv", "PatientID,Visit\nP1,old 1\nP2,old 2\n", age_seconds=DAY)
+        landing.put("other.csv", "PatientID,Visit\nP1,other\n")
+        first = ingested(graph)
+        landing.put("t.csv", "PatientID,Visit\nP1,new\n", age_seconds=3 * DAY)
+        second = ingested(graph)
+        assert self._visits(graph) == ["new", "other"]
+        for batch in (first, second, first):
+            graph.run(batch)
+            assert graph.books(batch).status == "closed", graph.books(batch).reason
+            assert self._visits(graph) == ["new", "other"]
+
+    def test_by_something_that_is_no_table_leaves_nothing(self, graph, landing):
+        landing.put("t.csv", "PatientID,Visit\nP1,old\n")
+        first = ingested(graph)
+        landing.put("t.csv", dicom(1, 1, 1), age_seconds=DAY / 2)
+        ingested(graph)
+        assert self._visits(graph) == []
+        graph.run(first)
+        assert (graph.books(first).status, self._visits(graph)) == ("closed", [])
+
+
 class TestAFileThatIsReplaced:
     def test_by_another_patients_image_leaves_the_older_study_without_it(self, graph, landing):
         landing.put("a.dcm", dicom(1, 1, 1))

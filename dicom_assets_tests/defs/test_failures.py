@@ -89,7 +89,7 @@ def no_pause_before_a_retry(monkeypatch):
     monkeypatch.setattr(dg.RetryPolicy, "calculate_delay", lambda *_: 0)
 
 
-ASSETS = [key.to_user_string() for asset in BATCH_ASSETS for key in asset.keys]
+ASSETS = [key.to_user_string() for asset in BATCH_ASSETS for key in sorted(asset.keys)]
 CHECK_STEPS = {check.op.name if hasattr(check, "op") else str(check): check for check in CHECKS}
 
 
