@@ -220,9 +220,11 @@ _ONLY = """
 -- one row per version of an uncontested record that is another than it was: its patient is known, or known anew
 SELECT place, batch_id, patient, since_before AS since
 FROM (
-    SELECT *, NULL::TIMESTAMPTZ AS since_before FROM staged WHERE NOT is_patient
+    SELECT place, batch_id, file_key, source, server, name, NULL::TIMESTAMPTZ AS since_before
+    FROM staged WHERE NOT is_patient
     UNION ALL
-    SELECT *, identity_since FROM moved_rows WHERE NOT is_patient
+    SELECT place, batch_id, file_key, source, server, name, identity_since
+    FROM published SEMI JOIN moved USING (file_key)
 )
 ANTI JOIN contested USING (file_key)
 JOIN patients USING (source, server, name)
@@ -255,6 +257,8 @@ WHERE NOT stays
         patient IS NOT NULL
         AND (PatientID, IssuerOfPatientID, patient_system) IS DISTINCT FROM (id, issuer, system)
     )
+UNION
+SELECT DISTINCT batch_id FROM only_one WHERE place >= $staged
 """
 
 _HELD = """
@@ -328,12 +332,12 @@ def decide(
     _make(connection, "only_one", _ONLY)
     _make(connection, "old_files", _OLD_FILES)
     _make(connection, "changes", _CHANGES)
-    affected = [batch for (batch,) in connection.execute(f"{_AFFECTED} ORDER BY 1").fetchall() if batch]
+    affected = connection.execute(f"{_AFFECTED} ORDER BY 1", {"staged": len(staged)}).fetchall()
     return Decisions(
         arrow(connection, "SELECT * EXCLUDE (batch_id) FROM changes ORDER BY place"),
         arrow(connection, "SELECT id, issuer, system FROM patients ORDER BY patient"),
         firsts,
-        affected,
+        [batch for (batch,) in affected],
         arrow(connection, _HELD),
     )
 
@@ -377,6 +381,7 @@ def _move(connection: duckdb.DuckDBPyConnection) -> None:
         "SELECT EXISTS (FROM staged WHERE is_patient) OR EXISTS (FROM earlier WHERE is_patient)"
     ).fetchall()[0][0]
     _make(connection, "moved", _MOVED if brings else "SELECT file_key FROM contested WHERE false")
-    _make(connection, "moved_rows", "FROM published SEMI JOIN moved USING (file_key)")
-    connection.execute("INSERT INTO earlier FROM moved_rows")
-    connection.execute("INSERT INTO contested SELECT file_key FROM moved_rows GROUP BY file_key HAVING count(*) > 1")
+    several = "SELECT file_key FROM published SEMI JOIN moved USING (file_key) GROUP BY file_key HAVING count(*) > 1"
+    _make(connection, "rivalling", several)
+    connection.execute("INSERT INTO earlier FROM published SEMI JOIN rivalling USING (file_key)")
+    connection.execute("INSERT INTO contested FROM rivalling")
