@@ -89,8 +89,8 @@ class Structure(Heads):
 
     def _look(self, start: int, declared: Encoding) -> Encoding:
         """The encoding in which an element begins at `start`: the declared one, or the one that fits."""
-        others = (Encoding(not declared.explicit, declared.little), Encoding(True, not declared.little))
-        for encoding in (declared, *others):
+        other = Encoding(not declared.explicit, declared.little)
+        for encoding in (declared, other, Encoding(True, not declared.little), UNKNOWN):
             if self._sound(start, Level(Dataset(), self._size, False, encoding, DEFAULT, 1)):
                 return encoding
         written = self._bytes(start + 4, 2)
@@ -341,6 +341,9 @@ class Structure(Heads):
         limit = level.limit if end is None else end
         while end is None or position < end:
             tag, length = self._tag(position, encoding.little)
+            if end is not None and tag >> 16 != 0xFFFE and self._overlong(level, head, position, end):
+                self.flaws |= _BROKEN
+                return position
             if tag == -1 or position + 8 > limit:
                 if position + 8 > self._size:
                     self.truncated = True
@@ -369,6 +372,10 @@ class Structure(Heads):
             self.flaws |= _BROKEN
             return position if self._begins(position, level) and not self._begins(end, level) else end
         return end
+
+    def _overlong(self, level: Level, head: Head, position: int, end: int) -> bool:
+        """Whether a sequence is over at `position`, though its length leads to `end`."""
+        return self._sound(position, level, head.tag) and not self._sound(end, level, head.tag)
 
     def _item(
         self,
