@@ -127,6 +127,22 @@ class Heads:
             return False
         return head.length == UNDEFINED or head.value + head.length <= level.limit or head.tag in PIXELS
 
+    def _row(self, position: int, level: Level) -> bool:
+        """Whether elements of PS3.6 stand at `position` one behind the other: two where VRs are written, else three."""
+        last = level.last
+        for _ in range(2 if level.encoding.explicit else 3):
+            if position == self._size and last != level.last:
+                return True
+            if not self._sound(position, level, last):
+                return False
+            head = self._head(position, level.encoding)
+            if not in_dictionary(head.tag) or (head.vr is not None and head.vr not in dictionary_VR(head.tag)):
+                return False
+            if head.tag in PIXELS or head.length == UNDEFINED:
+                return True
+            last, position = head.tag, head.value + head.length
+        return True
+
     def _begins(self, position: int, level: Level) -> bool:
         """Whether some element, item or delimiter begins at `position`, or the object ends there."""
         outside = Level(level.ds, self._size, False, level.encoding, level.codecs, 2)

@@ -15,7 +15,7 @@ import orjson
 
 from dicom_assets.dicom.capped import reference
 from dicom_assets.dicom.charset import codecs_of
-from dicom_assets.dicom.flaws import DEPTH_CAPPED, HEADER_CAPPED, SOUND, VALUE_INVALID
+from dicom_assets.dicom.flaws import DEPTH_CAPPED, HEADER_CAPPED, SOUND, STRUCTURE_INVALID, VALUE_INVALID
 from dicom_assets.dicom.memo import MAX_SEQUENCE, MAX_VALUE, NONE_YET, Context, Entry, Memo
 from dicom_assets.dicom.source import ByteSource
 from dicom_assets.dicom.syntax import Preface
@@ -178,6 +178,7 @@ class Items:
                     item, at = self._item(data, at, at + length, context, depth, pixel, at + length)
                 items.append(item)
             elif tag == _SEQUENCE_END and undefined:
+                self._flaws |= STRUCTURE_INVALID if length else SOUND
                 break
             else:
                 raise Unusual("no item in a sequence")

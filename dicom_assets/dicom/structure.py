@@ -11,7 +11,8 @@ A fault inside one element costs that element. The rules, which are those of dcm
   follows; otherwise what encloses it counts.
 - A sequence that cannot be read ends where its length says, or, without one, at the first delimiter that a sound
   element follows.
-- Eight zeros are no element: they are passed over up to a sound one. Where nothing sound follows, reading ends.
+- Eight zeros are no element, nor is what has no credible tag and length: they are passed over up to sound ones. Where
+  nothing sound follows, reading ends.
 """
 
 from __future__ import annotations
@@ -45,6 +46,7 @@ from dicom_assets.dicom.source import ByteSource
 from dicom_assets.settings import ReadingLimits
 
 _CHARACTER_SET = 0x00080005
+_MAX_SCAN = 1 << 16  # bytes of an object in which elements are looked for behind others that cannot be read
 _BROKEN = STRUCTURE_INVALID | VALUE_INVALID
 
 
@@ -66,6 +68,7 @@ class Structure(Heads):
         self.truncated = False
         self.end = 0
         self.encoding = UNKNOWN
+        self._scan = _MAX_SCAN
 
     def command_set(self, start: int) -> Dataset:
         """Elements of group 0000 from `start` on, always in implicit little endian (PS3.7 6.3)."""
@@ -127,9 +130,12 @@ class Structure(Heads):
             else:
                 following = self._element(level, head, position)
                 if following is None:
-                    return position if top else level.limit
+                    following = self._behind_junk(level, position) if top else level.limit
+                    if following is None:
+                        return position
+                else:
+                    level.last = max(level.last, head.tag)
                 position = following
-                level.last = max(level.last, head.tag)
         if level.open and position >= level.limit:
             self._cut(level)
         return position
@@ -153,7 +159,7 @@ class Structure(Heads):
     def _delimiter(self, level: Level, head: Head) -> int | None:
         """Where to go on behind a delimiter or an item among elements; None where it ends the level."""
         if level.open:
-            self.flaws |= SOUND if head.tag == ITEM_END else _BROKEN
+            self.flaws |= _BROKEN if head.tag != ITEM_END else STRUCTURE_INVALID if head.length else SOUND
             if head.tag in (ITEM_END, SEQUENCE_END, ITEM):
                 return None
         self.flaws |= _BROKEN
@@ -180,10 +186,26 @@ class Structure(Heads):
         self.flaws |= HEADER_INCOMPLETE
         return None
 
+    def _behind_junk(self, level: Level, position: int) -> int | None:
+        """The first of some known elements in a row behind bytes that are none; None where no such row begins."""
+        block = self.source.read(position, min(self._scan, level.limit - position))
+        for at in range(1, len(block) - 7):
+            if level.encoding.explicit and block[at + 4 : at + 6] not in EXPLICIT_VRS:
+                continue
+            if self._row(position + at, level):
+                self.flaws |= HEADER_INCOMPLETE | VALUE_INVALID
+                self._scan -= at
+                return position + at
+        return None
+
     def _element(self, level: Level, head: Head, position: int) -> int | None:
         """Keeps the element whose head this is; where it ends, None where nothing can be read from here on."""
         if level.encoding.explicit and (head.vr is None or head.vr.encode() not in EXPLICIT_VRS):
-            head = self._odd_vr(level, head, position)
+            odd = self._odd_vr(level, head, position)
+            if odd is None:
+                self.flaws |= HEADER_INCOMPLETE
+                return None
+            head = odd
         if head.length == UNDEFINED:
             return self._undefined(level, head, position)
         end = head.value + head.length
@@ -194,11 +216,11 @@ class Structure(Heads):
         self._keep(level, head)
         return end
 
-    def _odd_vr(self, level: Level, head: Head, position: int) -> Head:
+    def _odd_vr(self, level: Level, head: Head, position: int) -> Head | None:
         """A VR that is not in PS3.5: its length has two bytes, or four, as what follows tells.
 
         Two capitals are a VR of the future; anything else is no VR, and the dictionary has it. Where nothing sound
-        follows in any way, the length is read as pydicom reads it.
+        follows in any way, the length is read as pydicom reads it, unless the tag is none either.
         """
         order = "<" if level.encoding.little else ">"
         raw = self._bytes(position, 12)
@@ -210,7 +232,7 @@ class Structure(Heads):
             if choice.length == UNDEFINED or self._sound(choice.value + choice.length, level, head.tag - 1):
                 self.flaws |= SOUND if choice is head else _BROKEN
                 return choice
-        return head
+        return head if head.tag & 0x10000 or in_dictionary(head.tag) else None
 
     def _beyond(self, level: Level, head: Head, end: int) -> int | None:
         """An element that ends behind its level."""
@@ -354,6 +376,7 @@ class Structure(Heads):
                 position = self._item(level, position + 8, length, items, encoding, limit, head.tag)
             elif tag == SEQUENCE_END:
                 if end is None:
+                    self.flaws |= STRUCTURE_INVALID if length else SOUND
                     return position + 8
                 position += 8
                 self.flaws |= STRUCTURE_INVALID if position == end else _BROKEN
