@@ -76,9 +76,20 @@ _INGESTED = [
     ("TRAILING_BYTES", "Bytes follow the end of the data set.", "Nothing, unless the sender should be told."),
     (
         "VALUE_INVALID",
-        "A value does not fit its value representation (PS3.5 6.2). Its typed column is NULL, what was "
-        "written stays in header.",
+        "A value cannot be read by its value representation (PS3.5 6.2), holds several values where its attribute has "
+        "one (6.4), goes on behind a NUL, or is a sequence that cannot be read. Its typed column is NULL, or the text "
+        "as written; what was written stays in header. Lengths and letters that can be read are not judged.",
         "Look at header; correct the sender if the attribute matters to you.",
+    ),
+    (
+        "STRUCTURE_INVALID",
+        "Lengths, delimiters or encodings break PS3.5 7 or PS3.10 7.1; what stands there was read as far as it goes.",
+        "Look at header; correct the sender if other software refuses the object.",
+    ),
+    (
+        "HEADER_INCOMPLETE",
+        "Some bytes of the data set, or all from some byte on, are no data elements. The header holds the others.",
+        "Compare the file with its source; send it again if they differ.",
     ),
     (
         "UID_INVALID",
@@ -87,12 +98,14 @@ _INGESTED = [
     ),
     (
         "CHARSET_UNDECODABLE",
-        "Text is not valid in the character set that the object declares (PS3.3 C.12.1.1.2).",
+        "Text is not valid in the character set that the object declares (PS3.3 C.12.1.1.2), or holds control "
+        "characters.",
         "Correct Specific Character Set at the sender; undecodable bytes stand in header.",
     ),
     (
         "META_MISSING",
-        "The preamble or the File Meta Information is missing (PS3.10 7.1); the transfer syntax was found by looking.",
+        "The preamble or the File Meta Information is missing or misplaced (PS3.10 7.1); a transfer syntax that it "
+        "does not name was found by looking.",
         "Nothing; store the object as a DICOM file if others must read it.",
     ),
     (
@@ -119,7 +132,7 @@ _INGESTED = [
 ]
 _QUARANTINED = [
     ("EMPTY_FILE", "The object has no bytes.", "Send it again."),
-    ("TRUNCATED_HEADER", "The object ends inside its header.", "Send it again; the transfer was cut."),
+    ("TRUNCATED_HEADER", "The object ends inside its header.", "Send it again; bytes are missing at its end."),
     ("UNPARSEABLE", "It begins like DICOM and cannot be read as DICOM.", "Open it with another tool; send it again."),
     (
         "MISSING_IDENTITY",
