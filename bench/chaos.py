@@ -55,7 +55,7 @@ root = "{folder}/landing"
 [claiming]
 batch_objects = 25
 quiet_seconds = 1.0
-# retry_seconds = [1.0, 2.0, 4.0]
+again_seconds = [1.0, 2.0, 4.0]
 
 [reading]
 workers = 1
@@ -63,8 +63,8 @@ object_seconds = 6.0
 
 [gate]
 quarantined_share = 1.0
-# i = 1.0
-# r = 1.0
+record_error_share = 1.0
+none_ingested = 1000
 
 [maintenance]
 retention_hours = 1
