@@ -44,7 +44,7 @@ types: $(VENV)/installed
 	$(BIN)/mypy
 
 ui: $(VENV)/installed
-	$(BIN)/dagster dev -h 127.0.0.1
+	umask 077; $(BIN)/dagster dev -h 127.0.0.1
 
 docs: $(VENV)/installed
 	$(BIN)/python -m dicom_assets.docs
@@ -54,6 +54,7 @@ bench-scale: $(VENV)/installed
 
 soak: $(VENV)/installed
 	$(BIN)/python -m bench.soak
+	$(BIN)/python -m bench.chaos --seconds $(or $(SECONDS),300)
 
 bench: $(VENV)/installed
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[bench]' -c constraints.txt

@@ -9,7 +9,9 @@ import sys
 PARTS = {
     "reader": ["--json", "build/bench-reader.json"],
     "ingest": ["--memory", "--json", "build/bench-ingest.json"],
+    "promise": ["--json", "build/bench-promise.json"],
     "fhir": [],
+    "clinical": ["--json", "build/bench-clinical.json"],
     "service": [],
     "blob": [],
     "requests": [],

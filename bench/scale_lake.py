@@ -423,6 +423,7 @@ def _books_and_claims(lake: Lake, batches: int) -> None:
             "object_id": unpacked(from_digests(object_digests(SOURCE, part["uri"], part["etag"]))),
             "source": pa.array([SOURCE] * size),
             "claimed_at": pa.array([FIRST] * size, MANIFEST.field("claimed_at").type),
+            "attempt": pa.array([1] * size, pa.int64()),
             **{name: part[name] for name in LISTING.names},
         }
         claim = pa.table([columns[name] for name in MANIFEST.names], schema=MANIFEST)

@@ -1,6 +1,7 @@
 """The command `dicom-assets`: options, printing, exit codes. Everything it does is done elsewhere.
 
-Results go to stdout, progress and errors to stderr. Exit codes: 0 done, 1 a batch did not close, 2 wrong input.
+Results go to stdout, progress and errors to stderr. Exit codes: 0 done, 1 a batch did not close, 2 wrong input, 3 a
+fault that nobody foresaw.
 """
 
 from __future__ import annotations
@@ -16,9 +17,9 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from dicom_assets import cli_services, cli_verify
-from dicom_assets.cli_services import told
-from dicom_assets.settings import Settings, load
+from dicom_assets import cli_services, cli_sources, cli_verify, faults
+from dicom_assets.cli_services import loaded, told
+from dicom_assets.settings import Settings
 from dicom_assets.startup import (
     COLOURS_OF_CODE,
     PIXELS_AND_DOWNLOADS,
@@ -33,6 +34,7 @@ from dicom_assets.startup import (
 
 if TYPE_CHECKING:
     from dicom_assets.defs.runner import Ended
+    from dicom_assets.landing.returns import Waiting
 
 app = typer.Typer(
     name="dicom-assets",
@@ -44,6 +46,10 @@ app = typer.Typer(
 
 Landing = Annotated[str | None, typer.Option("--landing", help="Folder or URL where objects arrive.")]
 LakeOption = Annotated[str | None, typer.Option("--lake", help="Folder or URL of the lake.")]
+
+
+UNFORESEEN = 3
+"""Exit code when something broke that no error of ours describes."""
 
 
 class Format(StrEnum):
@@ -68,18 +74,23 @@ def ingest(
 ) -> None:
     """Claim what is new and run every open batch now, until the books close."""
     with told():
-        settings = load(landing, lake)
+        settings = loaded(landing, lake)
         if quarantined_share is not None:
             gate = settings.gate.model_copy(update={"quarantined_share": quarantined_share})
             settings = settings.model_copy(update={"gate": gate})
         ended = ingest_now(settings)
-    _print_books([(b.batch_id, b.source, b.status, b.seen, b.ingested, b.quarantined, b.ignored, b.deleted)
-                  for b in ended.books])  # fmt: skip
+    rows = [(b.batch_id, b.source, b.status, b.seen, b.ingested, b.quarantined, b.ignored, b.deleted)
+            for b in ended.books]  # fmt: skip
+    if rows or not (ended.troubles or ended.waiting or ended.unread):
+        _print_books(rows)
+    for trouble in ended.troubles:
+        typer.echo(trouble, err=True)
     for books in ended.books:
         if books.status != "closed":
             typer.echo(f"Batch {books.batch_id} is {books.status}: {books.reason}", err=True)
     if ended.waiting:
         typer.echo(f"{ended.waiting} objects still change and were left.", err=True)
+    _say_what_waits(ended.unread)
     raise typer.Exit(0 if ended.closed else 1)
 
 
@@ -116,24 +127,40 @@ def _print_books(rows: Sequence[tuple[object, ...]], form: Format = Format.TABLE
     _print(_BOOKS, rows, form)
 
 
+def _say_what_waits(unread: Sequence[Waiting]) -> None:
+    """Which objects could not be read, source by source, and when they are read again."""
+    for one in unread:
+        why = ", ".join(f"{code} {count}" for code, count in sorted(one.codes.items()))
+        typer.echo(
+            f"Source {one.source}: {one.objects} objects could not be read and wait to be read again ({why}); the next "
+            f"attempt is at {one.next_at:%Y-%m-%dT%H:%M:%SZ}, or with the next `dicom-assets ingest`.",
+            err=True,
+        )
+
+
 @app.command()
 def status(lake: LakeOption = None, form: FormatOption = Format.TABLE) -> None:
-    """Show the batches and their books."""
+    """Show the batches and their books, and what waits to be read again."""
     with told():
-        settings = load(None, lake)
+        settings = loaded(None, lake)
         from dicom_assets.batch.books import all_books
         from dicom_assets.lake.query import existing
         from dicom_assets.landing.claims import ClaimLog
+        from dicom_assets.landing.returns import waiting
 
         found = existing(settings.lake)
         books = {b.batch_id: b for b in all_books(found)}
         rows: list[tuple[object, ...]] = []
-        for claim in ClaimLog(found.files).claims():
+        log = ClaimLog(found.files)
+        for claim in log.claims():
             b = books.get(claim.batch_id)
             if b is None:
                 rows.append((claim.batch_id, claim.source, "claimed", claim.objects, 0, 0, 0, 0))
             else:
                 rows.append((b.batch_id, b.source, b.status, b.seen, b.ingested, b.quarantined, b.ignored, b.deleted))
+        cli_sources.tell_doubts(found)
+        unread = waiting(log.returned())
+        rows += [("", one.source, "waiting", one.objects, 0, 0, 0, 0) for one in unread]
         if not rows and form is Format.TABLE:
             typer.echo("No batches yet. Run `dicom-assets ingest`.")
             return
@@ -141,6 +168,7 @@ def status(lake: LakeOption = None, form: FormatOption = Format.TABLE) -> None:
         for b in books.values():
             if b.reason:
                 typer.echo(f"Batch {b.batch_id} is {b.status}: {b.reason}", err=True)
+        _say_what_waits(unread)
 
 
 @app.command()
@@ -151,7 +179,7 @@ def errors(
 ) -> None:
     """Show what was found wrong or left out, grouped by reason, and what to do about it."""
     with told():
-        settings = load(None, lake)
+        settings = loaded(None, lake)
         from dicom_assets.lake.codes import CODES
         from dicom_assets.lake.query import connect, existing
 
@@ -178,7 +206,7 @@ def sql(
 ) -> None:
     """Run read-only SQL over the lake's tables."""
     with told():
-        settings = load(None, lake)
+        settings = loaded(None, lake)
         from dicom_assets.lake.query import existing, moment, rows, run_read_only
 
         text = sys.stdin.read() if query == "-" else query
@@ -190,7 +218,7 @@ def sql(
 def omop(folder: Annotated[Path, typer.Argument(help="Where the files are written.")], lake: LakeOption = None) -> None:
     """Write image_occurrence for an OMOP database: its DDL, the parents it refers to, and CSV for COPY."""
     with told():
-        settings = load(None, lake)
+        settings = loaded(None, lake)
         from dicom_assets.lake.query import arrow, connect, existing
         from dicom_assets.lake.registry import IMAGE_OCCURRENCE
         from dicom_assets.omop.ddl import export
@@ -234,13 +262,19 @@ def _print(names: Sequence[str], rows: Sequence[Sequence[object]], form: Format)
 
 
 cli_services.add_to(app)
+cli_sources.add_to(app)
 cli_verify.add_to(app)
 
 
 def main() -> None:
     """Entry point."""
+    faults.hush()
     try:
         app()
+    except Exception as error:  # noqa: BLE001 - the way out: what it says may hold patient data
+        faults.show(error)
+        typer.echo(f"dicom-assets: {faults.sentence(error)}", err=True)
+        leave(UNFORESEEN)
     except SystemExit as ended:
         if not isinstance(ended.code, int | None):
             raise

@@ -6,6 +6,7 @@ push is a file of its own, beside what was pushed.
 
 from __future__ import annotations
 
+import os
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -29,6 +30,13 @@ def told() -> Iterator[None]:
     except UserError as error:
         typer.echo(f"dicom-assets: {error}", err=True)
         raise typer.Exit(2) from None
+
+
+def loaded(landing: str | None = None, lake: str | None = None) -> Settings:
+    """The settings of a command; what this process writes from here on is for those to read whom they name."""
+    settings = load(landing, lake)
+    os.umask(settings.storage.umask)
+    return settings
 
 
 def _target(settings: Settings, to: str) -> ServiceSettings:
@@ -62,7 +70,7 @@ def push(
     target = report or Path("push-report.csv")
     done: list[Pushed] = []
     with told():
-        service = _target(load(), to)
+        service = _target(loaded(), to)
         try:
             with ServiceClient(service) as client:
                 for one in push_all(client, folder, partition):
@@ -89,7 +97,7 @@ def changes(
     from dicom_assets.service.sync import sync_window
 
     with told():
-        settings = load()
+        settings = loaded()
         service = settings.service(name)
         try:
             span = Window(since.replace(tzinfo=UTC), until.replace(tzinfo=UTC))
@@ -111,7 +119,7 @@ def audit(name: ServiceArgument, lake: LakeOption = None) -> None:
     from dicom_assets.service.client import ServiceClient
 
     with told():
-        settings = load(None, lake)
+        settings = loaded(None, lake)
         service = settings.service(name)
         due = datetime.now(UTC) - timedelta(
             minutes=settings.changes.delay_minutes + 2 * settings.changes.window_minutes
@@ -134,7 +142,7 @@ def repair(name: ServiceArgument, lake: LakeOption = None) -> None:
     from dicom_assets.service.client import ServiceClient
 
     with told():
-        settings = load(None, lake)
+        settings = loaded(None, lake)
         service = settings.service(name)
         found = existing(settings.lake)
         audit_id, findings = last_findings(found, name)

@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from dicom_assets.cli_services import LakeOption, told
-from dicom_assets.settings import Settings, load
+from dicom_assets.cli_services import LakeOption, loaded, told
+from dicom_assets.settings import Settings
 
 if TYPE_CHECKING:
     from dicom_assets.batch.verification.verify import Verified
@@ -30,7 +30,7 @@ def verify(
 ) -> None:
     """Compare all books with all tables and files; exit 1 when something differs."""
     with told():
-        settings = load(landing, lake)
+        settings = loaded(landing, lake)
         from dicom_assets.progress import Reporter
 
         with Reporter() as reporter:

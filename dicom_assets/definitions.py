@@ -2,7 +2,16 @@
 
 from __future__ import annotations
 
-from dicom_assets.defs.graph import build_defs
+import os
 
-defs = build_defs()
+from dicom_assets import faults
+from dicom_assets.defs.graph import build_defs
+from dicom_assets.settings import load
+
+faults.hush()
+
+settings = load()
+os.umask(settings.storage.umask)  # a process of Dagster's that loads this writes the lake, and logs of runs
+
+defs = build_defs(settings)
 """The graph."""

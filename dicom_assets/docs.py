@@ -9,7 +9,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from dicom_assets import docs_standards
-from dicom_assets.lake.codes import CODES
+from dicom_assets.lake.codes import CODES, OUTSIDE
 from dicom_assets.lake.query import sql_type
 from dicom_assets.lake.registry import TABLES, Table
 
@@ -52,10 +52,14 @@ Made from `dicom_assets/lake/registry.py` by `make docs`; a test keeps it curren
 {sections}"""
 
 
+def _no_outcome(code: str) -> str:
+    return "nothing: it waits" if code in OUTSIDE else "record or batch"
+
+
 def codes_page() -> str:
     """docs/reason-codes.md."""
     rows = "\n".join(
-        f"| `{c.name}` | {c.outcome or 'record or batch'} | {c.severity} | {c.meaning} | {c.remedy} |"
+        f"| `{c.name}` | {c.outcome or _no_outcome(c.name)} | {c.severity} | {c.meaning} | {c.remedy} |"
         for c in CODES.values()
     )
     return f"""# Reason codes

@@ -37,9 +37,22 @@ required codes); one that is not valid becomes a row of `ingestion_errors` with 
 
 One row for each resource in `clinical`; of its versions the newest by `meta.lastUpdated`, then by the file's time,
 whatever the order of arrival. `record_values` is the resource as it was written. A reference to a patient is resolved
-to the identifier of the Patient resource of the same source, and when that arrives later, then. Of several
+to the identifier of the Patient resource of the same source and server, and when that arrives later, then. Of several
 identifiers counts the first of `fhir.patient_identifier_systems`, then type MR, then use usual or official, then the
-first one. Columns that FHIR fills besides those of every clinical record:
+first one.
+
+An id means something on its server alone, so the server is part of a record's key. It is what `fhir.servers` says of
+the file's path, otherwise `fhir_server` of the source, otherwise `meta.source` of the resource without its fragment,
+otherwise empty. Reference and Patient must have the same one.
+
+A version that names another patient than the versions before it is not taken: it is held (`version_state`), the record
+stays with the patient it had, and `ingestion_errors` has a row IDENTITY_CHANGED that names the `record_key`, for a
+person to resolve ([reason-codes.md](reason-codes.md)). The patient is the first one that is known, by the time of the
+versions and not of their arrival. What is missing does not contradict, and two versions of a Patient that have an
+identifier in common are one person. The same holds for tables with `key_columns`. Rows with a `version_state` are in no
+view; who reads the Delta table itself asks for `version_state IS NULL`.
+
+Columns that FHIR fills besides those of every clinical record:
 
 | column of `clinical` | what it holds |
 |---|---|
@@ -61,8 +74,9 @@ itself, an accession number does not.
 the SHA-256 of `base/ImagingStudy/StudyInstanceUID` in hexadecimal; `base` is `fhir.base`, otherwise the source's
 name. A study that loses its last instance stays as `entered-in-error`. The same resources lie as NDJSON,
 {RESOURCES_PER_FILE:,} in a file, at
-`{{lake}}/Process/Clinical/FHIR NDJSON/{{source}}/yyyy/mm/dd/ImagingStudy/ImagingStudy-{{UTC time}}.ndjson`, one set for
-each batch, under the time at which the batch was claimed.
+`{{lake}}/Process/Clinical/FHIR NDJSON/{{source}}/yyyy/mm/dd/ImagingStudy/ImagingStudy-{{batch_id}}-{{number}}.ndjson`,
+one set for each batch, in the folder of the day on which the batch was claimed. A blocking check compares their lines
+with the table.
 
 {mapping.table()}
 Anatomic sites come from `dicom_assets/omop/concepts/anatomic_site.csv`, version {MAPPING_VERSION}; its sources stand in

@@ -48,7 +48,11 @@ class SourceSettings(_Section):
     mode: `in_place` reads and never writes there; `organize` moves what was ingested to `Process/` below the root, and
     what failed to `Failed/`. compress: each organized DICOM object becomes a zip of its own. queue: storage queue that
     announces new blobs, its name (in the root's account) or its URL; the source is then listed only now and then.
-    inventory: where reports of Blob Inventory lie; the newest one is the listing.
+    inventory: where reports of Blob Inventory lie; the newest one is the listing. fhir_server: name or URL of the
+    server that all FHIR of the source comes from; see `FhirSettings.servers`.
+
+    follow_links: whether symbolic links may lead out of the root of a folder. missing_share: see ClaimingSettings; of
+    this source alone.
     """
 
     name: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,62}$")] = "landing"
@@ -59,6 +63,9 @@ class SourceSettings(_Section):
     compress: bool = False
     queue: Annotated[str, Field(pattern=r"^(https?://[^\s?#]+/)?[a-z0-9](-?[a-z0-9]){2,62}$")] | None = None
     inventory: str | None = None
+    follow_links: bool = False
+    missing_share: Annotated[float, Field(gt=0, le=1)] | None = None
+    fhir_server: Annotated[str, Field(min_length=1)] | None = None
 
     @field_validator("root")
     @classmethod
@@ -70,17 +77,31 @@ class SourceSettings(_Section):
         remote = "://" in self.root and not self.root.startswith("file://")
         if (self.queue or self.inventory) and not remote:
             raise ValueError("queue and inventory are for roots on Azure Storage")
+        if self.follow_links and remote:
+            raise ValueError("follow_links is for roots that are folders")
         if self.compress and self.mode != "organize":
             raise ValueError("compress is for mode 'organize'")
         return self
 
 
 class ClaimingSettings(_Section):
-    """How batches are made. quiet_seconds: a younger file may still be written and waits."""
+    """How batches are made.
+
+    quiet_seconds: a younger file may still be written and waits. missing_share: a source that lacks more than this
+    share of the objects that the last look found, and at least missing_minimum of them, or all, looks emptied: nothing
+    of it is called gone until it is back or confirmed. 1 for sources that are emptied by those who deliver.
+    again_seconds: pauses after which an object that could not be read for an outside reason is claimed again, by
+    attempt; the last one counts from then on.
+    """
 
     batch_objects: Annotated[int, Field(ge=1, le=100_000)] = 5_000
     batches_per_tick: Annotated[int, Field(ge=1, le=100)] = 20
     quiet_seconds: Annotated[float, Field(ge=0)] = 10.0
+    missing_share: Annotated[float, Field(gt=0, le=1)] = 0.5
+    missing_minimum: Annotated[int, Field(ge=1)] = 10
+    again_seconds: Annotated[tuple[Annotated[float, Field(ge=0)], ...], Field(min_length=1)] = (
+        60.0, 300.0, 1_800.0, 7_200.0, 43_200.0, 86_400.0,
+    )  # fmt: skip
 
 
 class StorageSettings(_Section):
@@ -143,11 +164,38 @@ class ReadingLimits(_Section):
 
 
 class GateSettings(_Section):
-    """When a batch pauses: share of its objects that are quarantined, once at least `minimum` are."""
+    """When a batch pauses: share of its objects that are quarantined, once at least `minimum` are.
+
+    none_ingested: a smaller batch pauses when so many objects are quarantined and nothing at all is ingested; a single
+    broken file pauses nothing. ignored_share: the same for objects that are nothing that is read here (NOT_DICOM); 1
+    lets folders pass that hold no images. record_error_share: of the clinical records in files that are ingested.
+    warning_share: makes a check warn, never pause.
+    """
 
     quarantined_share: Annotated[float, Field(ge=0, le=1)] = 0.30
+    ignored_share: Annotated[float, Field(ge=0, le=1)] = 1.0
+    record_error_share: Annotated[float, Field(ge=0, le=1)] = 0.50
     minimum: Annotated[int, Field(ge=1)] = 10
+    none_ingested: Annotated[int, Field(ge=1)] = 3
     warning_share: Annotated[float, Field(ge=0, le=1)] = 0.50
+
+
+class ChecksSettings(_Section):
+    """How much of a batch the checks read again from its source, with other libraries than the ingest.
+
+    sample_objects: ingested objects that pydicom reads again and compares with their rows; 0 switches this off.
+    refused_objects: objects called NOT_DICOM or quarantined that are looked at again. archives: archives whose members
+    are compared with their directories. archive_members: members in one of them; larger ones are not compared.
+    clinical_files, clinical_bytes: files whose records are counted again, and bytes of them. Each is a bound on one
+    batch, and which objects are taken when there are more follows from the batch's id.
+    """
+
+    sample_objects: Annotated[int, Field(ge=0, le=10_000)] = 5
+    refused_objects: Annotated[int, Field(ge=0)] = 500
+    archives: Annotated[int, Field(ge=0)] = 1_000
+    archive_members: Annotated[int, Field(ge=0)] = 200_000
+    clinical_files: Annotated[int, Field(ge=0)] = 1_000
+    clinical_bytes: Annotated[int, Field(ge=0)] = 2 * 2**30
 
 
 class DatasetSettings(_Section):
@@ -174,6 +222,8 @@ class ClinicalSettings(_Section):
     encoding: codec of CSV files, such as cp1250 or shift_jis; without one it is detected (UTF-8, UTF-16, Windows-1252).
     datasets: tables with columns of their own; the first one whose patterns match a file counts. A table that none of
     them matches is read by the columns above, each record under its place in its file.
+    accepted_identity_changes: keys (record_key, as the error IDENTITY_CHANGED names them) of records whose newest
+    version is taken although it names another patient than the versions before it.
     """
 
     patient_id_columns: tuple[str, ...] = ("PatientID", "patient_id", "MRN", "person_source_value")
@@ -181,6 +231,7 @@ class ClinicalSettings(_Section):
     issuer: str | None = None
     encoding: str | None = None
     datasets: tuple[DatasetSettings, ...] = ()
+    accepted_identity_changes: tuple[Annotated[str, Field(pattern=r"^[0-9a-f]{24}$")], ...] = ()
 
     @field_validator("datasets")
     @classmethod
@@ -199,17 +250,27 @@ class ClinicalSettings(_Section):
             raise ValueError("no codec of this name; try utf-8, cp1252 or utf-16") from None
 
 
+class FhirServerSettings(_Section):
+    """One FHIR server. name: any name of it, such as its URL. files: patterns over the path of what comes from it."""
+
+    name: Annotated[str, Field(min_length=1)]
+    files: Annotated[tuple[str, ...], Field(min_length=1)]
+
+
 class FhirSettings(_Section):
     """How FHIR names things.
 
     base: what stands before `ImagingStudy/...` in the text whose hash is a resource's id; the source's name by
     default. issuer_systems: FHIR identifier system for each IssuerOfPatientID. patient_identifier_systems: systems of
-    the patient identifiers that imaging uses, most wanted first.
+    the patient identifiers that imaging uses, most wanted first. servers: whose ids the resources of some files have;
+    the first one whose patterns match the path below the root, or the member's path, counts; otherwise `fhir_server` of
+    the source, otherwise `meta.source` of the resource. Ids of two servers are different ids.
     """
 
     base: str | None = None
     issuer_systems: dict[str, str] = {}
     patient_identifier_systems: tuple[str, ...] = ()
+    servers: tuple[FhirServerSettings, ...] = ()
 
 
 class OmopSettings(_Section):
@@ -359,6 +420,7 @@ class Settings(_Section):
     archives: ArchiveLimits = ArchiveLimits()
     reading: ReadingLimits = ReadingLimits()
     gate: GateSettings = GateSettings()
+    checks: ChecksSettings = ChecksSettings()
     clinical: ClinicalSettings = ClinicalSettings()
     fhir: FhirSettings = FhirSettings()
     omop: OmopSettings = OmopSettings()

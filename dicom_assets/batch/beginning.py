@@ -22,7 +22,7 @@ from dicom_assets.batch.read import Progress
 from dicom_assets.batch.work import BatchBusy, Work
 from dicom_assets.lake.files import LakeError
 from dicom_assets.lake.locks import LockBusy
-from dicom_assets.landing.claims import Claimed
+from dicom_assets.landing.claims import Claimed, Haste
 from dicom_assets.landing.store import SourceUnavailable
 from dicom_assets.settings import Settings, SettingsError
 
@@ -81,7 +81,8 @@ class Beginning:
         self._wait_to_be_alone()
         for batch in self.work.organize_left():
             self.say(f"Batch {batch}: the moving of its objects was broken off and is finished now.")
-        return self._round(())
+        # Whoever asks for an ingest has perhaps just mended what kept objects from being read.
+        return self._round((), Haste(waiting=True, absent=True))
 
     def _wait_to_be_alone(self) -> None:
         """Takes the right to claim for as long as an ingest lasts; says so when it has to wait for another one."""
@@ -118,11 +119,11 @@ class Beginning:
             return first.result()
         return self._round(done)
 
-    def _round(self, done: Sequence[str]) -> Round:
+    def _round(self, done: Sequence[str], haste: Haste = Haste()) -> Round:  # noqa: B008 - frozen
         claimed: Sequence[Claimed] = ()
         unavailable: SourceUnavailable | None = None
         try:
-            claimed = claim_everywhere(self.work)
+            claimed = claim_everywhere(self.work, haste)
         except SourceUnavailable as error:
             unavailable = error  # what the other sources brought is run all the same
         batches = [batch for batch in self.work.unclosed() if batch not in done]

@@ -100,12 +100,13 @@ def counted(lake: Lake, batch_id: str) -> Mapping[str, int]:
 
 
 def close_batch(lake: Lake, staging: Staging, run_id: str) -> Books:
-    """Counts a batch in the tables, removes its staging, enters it as closed, and merges files that have piled up."""
-    known = _known(lake, staging.batch_id)
+    """Counts a batch in the tables, removes its staging, enters it as closed, and merges files that have piled up.
+
+    Whether the tables hold what they must was seen before (`closing`). Raises StagingMissing, LakeError.
+    """
+    known = known_books(lake, staging.batch_id)
     row: dict[str, Any] = dict(counted(lake, staging.batch_id))
-    read = sum(len(batch) for batch in staging.batches(Part.CLINICAL, ["record"])) + row.pop("record_errors")
-    if known.status == Status.CLOSED and not staging.left():
-        read = known.clinical_records  # cleanup alone was run again: what was read is not staged any more
+    read = staging.rows(Part.CLINICAL) + row.pop("record_errors")
     closed = replace(
         known,
         **row,
@@ -121,10 +122,15 @@ def close_batch(lake: Lake, staging: Staging, run_id: str) -> Books:
     return closed
 
 
-def stop_batch(lake: Lake, staging: Staging, status: Status, reason: str, run_id: str, *, source: str = "") -> Books:
-    """Enters a batch as paused or failed, with its staged errors published; its rows stay staged."""
+def stop_batch(
+    lake: Lake, staging: Staging, status: Status, reason: str, run_id: str, *, source: str = "", code: str | None = None
+) -> Books:
+    """Enters a batch as paused or failed, with its staged errors published; its rows stay staged.
+
+    code: of the batch's own error row; CHECK_FAILED when it is paused, RUN_FAILED when it failed.
+    """
     known = books_of(lake, staging.batch_id) or Books(staging.batch_id, source, status)
-    publish_errors(lake, staging, status, reason, run_id)
+    publish_errors(lake, staging, status, reason, run_id, code)
     row: dict[str, Any] = dict(counted(lake, staging.batch_id))
     row.pop("record_errors")
     row["seen"] = max(row["seen"], known.seen)
@@ -133,7 +139,9 @@ def stop_batch(lake: Lake, staging: Staging, status: Status, reason: str, run_id
     return stopped
 
 
-def publish_errors(lake: Lake, staging: Staging, status: Status | None, reason: str, run_id: str) -> int:
+def publish_errors(
+    lake: Lake, staging: Staging, status: Status | None, reason: str, run_id: str, code: str | None = None
+) -> int:
     """Publishes a batch's staged errors, and one of the batch itself when it stops; how many rows there are."""
     rows = staging.read(Part.ERRORS)
     if status is not None:
@@ -141,7 +149,7 @@ def publish_errors(lake: Lake, staging: Staging, status: Status | None, reason: 
             "batch_id": staging.batch_id,
             "object_id": "",
             "stage": "check" if status is Status.PAUSED else "run",
-            "code": "CHECK_FAILED" if status is Status.PAUSED else "RUN_FAILED",
+            "code": code or ("CHECK_FAILED" if status is Status.PAUSED else "RUN_FAILED"),
             "record": 0,
             "severity": str(CODES["CHECK_FAILED"].severity),
             "detail": reason,
@@ -154,7 +162,8 @@ def publish_errors(lake: Lake, staging: Staging, status: Status | None, reason: 
     return len(rows)
 
 
-def _known(lake: Lake, batch_id: str) -> Books:
+def known_books(lake: Lake, batch_id: str) -> Books:
+    """The books of a batch that was opened. Raises UnknownBatch."""
     known = books_of(lake, batch_id)
     if known is None:
         raise UnknownBatch(f"Batch {batch_id} was never opened: run the whole job ingest_batch for it.")

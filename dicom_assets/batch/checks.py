@@ -9,23 +9,32 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from functools import partial
+from typing import Any, TypeVar
 
 import duckdb
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from dicom_assets.batch import clinical_checks
+from dicom_assets.batch.arrivals import VERSIONS, arrivals
 from dicom_assets.batch.books import books_of
 from dicom_assets.batch.publish import touched_studies
+from dicom_assets.batch.shares import excess
 from dicom_assets.batch.staging import SCHEMAS, Part, Staging
+from dicom_assets.lake.codes import WAITING
 from dicom_assets.lake.delta import Lake, schema_differences
-from dicom_assets.lake.extents import Within
 from dicom_assets.lake.query import answer, arrow, connect, connected, quoted, scan, where
 from dicom_assets.lake.registry import TABLES, Table
 from dicom_assets.lake.studies import study_scope
-from dicom_assets.settings import GateSettings, OmopSettings
+from dicom_assets.landing.claims import ClaimLog
+from dicom_assets.settings import GateSettings, OmopSettings, Settings
+
+Found = TypeVar("Found")
 
 SHOWN = 20
 """How many differing object_ids a result names."""
+GUARDED = ("batches", "batch_study", "overwritten")
+"""Tables with rules of their own: books_are_closed, studies_are_indexed, overwrites_are_entered."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,20 +54,30 @@ class CheckResult:
 
 @dataclass(frozen=True)
 class CheckContext:
-    """What a rule may look at."""
+    """What a rule may look at. log: the lake's claims, where whoever makes this has read them already."""
 
     lake: Lake
     staging: Staging
     gate: GateSettings = field(default_factory=GateSettings)
     omop: OmopSettings = field(default_factory=OmopSettings)
+    settings: Settings = field(default_factory=Settings)
+    log: ClaimLog | None = None
+    _found: dict[str, Any] = field(default_factory=dict, repr=False, compare=False)
     _staged: dict[Part, pa.Table] = field(default_factory=dict, repr=False, compare=False)
 
     def staged(self, part: Part) -> pa.Table:
         """The staged rows of a part, in the columns that rules look at; read once for all rules of a table."""
         if part not in self._staged:
             columns = [name for name in SCHEMAS[part].names if name in _JUDGED_BY]
-            self._staged[part] = self.staging.read(part, columns)
+            self._staged[part] = self.staging.read_whole(part, columns)
         return self._staged[part]
+
+    def once(self, name: str, find: Callable[[CheckContext], Found]) -> Found:
+        """What a function finds, which several rules of a table ask for; found once."""
+        if name not in self._found:
+            self._found[name] = find(self)
+        found: Found = self._found[name]
+        return found
 
     @property
     def batch(self) -> str:
@@ -80,7 +99,7 @@ class NamedRule:
     blocking: bool = True
 
 
-_JUDGED_BY = {"object_id", "outcome", "kind", "code", "stage", "severity"}
+_JUDGED_BY = {"object_id", "outcome", "kind", "code", "stage", "severity", "issues"}
 """The staged columns that the rules look at."""
 
 
@@ -171,7 +190,7 @@ def gate(context: CheckContext) -> CheckResult:
     ledger = context.staged(Part.LEDGER)
     total = pc.sum(pc.not_equal(ledger["kind"], "archive")).as_py() or 0
     refused = ledger.filter(pc.equal(ledger["outcome"], "quarantined"))["object_id"]
-    unread = ledger.filter(pc.equal(ledger["code"], "READ_FAILED"))["object_id"].to_pylist()
+    unread = ledger.filter(pc.equal(ledger["outcome"], WAITING))["object_id"].to_pylist()
     bad = len(refused)
     if unread:
         return CheckResult(
@@ -179,13 +198,16 @@ def gate(context: CheckContext) -> CheckResult:
             0,
             len(unread),
             unread[:SHOWN],
-            "The storage refused objects (READ_FAILED): the source was not read whole.",
+            "The source is away, or refuses what this batch has brought into the lake already; its rows stay.",
         )
     lost = _lost_since(context)
     if lost:
         return CheckResult(
             False, 0, len(lost), lost, "Objects that this batch brought into the lake cannot be read again; they stay."
         )
+    beyond = excess(ledger, context.staged(Part.CLINICAL), context.staged(Part.ERRORS), limits)
+    if beyond is not None:
+        return CheckResult(False, beyond.bound, beyond.actual, beyond.objects[:SHOWN], beyond.explanation)
     share = bad / total if total else 0.0
     too_many = bad >= limits.minimum and share > limits.quarantined_share
     words = (
@@ -203,7 +225,9 @@ def _lost_since(context: CheckContext) -> list[str]:
     Members whose container is gone or changed are not in the ledger at all.
     """
     with connect(context.lake, ["flat_metadata"], within=context.staging.scope("flat_metadata")) as connection:
-        connection.register("ledger", context.staging.read(Part.LEDGER, ["batch_id", "object_id", "outcome", "code"]))
+        connection.register(
+            "ledger", context.staging.read_whole(Part.LEDGER, ["batch_id", "object_id", "outcome", "code"])
+        )
         return _ids(
             connection,
             f"SELECT object_id FROM flat_metadata LEFT JOIN ledger USING (batch_id, object_id) "
@@ -213,14 +237,17 @@ def _lost_since(context: CheckContext) -> list[str]:
 
 
 def rows_published(part: Part, context: CheckContext) -> CheckResult:
-    """The table has exactly the staged rows of the batch."""
+    """The table has exactly the staged rows of the batch, each as it was staged."""
     name = str(part)
+    columns = TABLES[name].schema.names
+    listed = ", ".join(f'"{column}"' for column in columns)
+    row = f"object_id, hash({listed}) AS said"
     with connect(context.lake, [name], within=context.staging.scope(name)) as connection:
-        connection.register("staged", context.staged(part))
+        connection.register("staged", context.staging.read(part, columns))
         return compared(
             connection,
-            "SELECT object_id FROM staged",
-            f"SELECT object_id FROM {name} WHERE batch_id = {context.batch}",
+            f"SELECT {row} FROM staged",
+            f"SELECT {row} FROM {name} WHERE batch_id = {context.batch}",
         )
 
 
@@ -235,41 +262,12 @@ def metadata_equals_ledger(context: CheckContext) -> CheckResult:
         )
 
 
-_CLINICAL_KEYS = ["source", "record_key", "file_key", "version_at", "last_updated", "object_id", "record"]
-
-
-def _clinical_version(row: str) -> str:
-    """The place of a row among the versions of its file, or of its record where that has a key of its own."""
-    return (
-        f"(coalesce({row}.last_updated, {row}.version_at), {row}.version_at, {row}.object_id, "
-        f"CASE WHEN {row}.file_key = {row}.record_key THEN {row}.record ELSE 0 END)"
-    )
-
-
 def clinical_records_accounted(context: CheckContext) -> CheckResult:
     """Clinical records read = rows, plus rows that a newer version has replaced, plus record errors."""
-    staged = context.staging.read(Part.CLINICAL, _CLINICAL_KEYS)
-    errors = pc.sum(pc.equal(context.staging.read(Part.ERRORS, ["code"])["code"], "RECORD_INVALID")).as_py() or 0
-    with connect(context.lake, ["clinical"], within=context.staging.scope("clinical")) as connection:
-        there = _count(connection, "SELECT count(*) FROM clinical")
-    read = len(staged) + errors
-    if not len(staged):
-        return CheckResult(read == there + errors, read, there + errors)
-    with connect(context.lake, ["clinical"]) as connection:
-        connection.register("staged", staged)
-        newer = (
-            "EXISTS (SELECT 1 FROM clinical c WHERE c.file_key = staged.file_key "
-            f"AND {_clinical_version('c')} > {_clinical_version('staged')})"
-        )
-        replaced = _count(connection, f"SELECT count(*) FROM staged WHERE {newer}")
-        differing = _ids(
-            connection,
-            "SELECT DISTINCT object_id FROM staged WHERE NOT EXISTS (SELECT 1 FROM clinical c "
-            "WHERE c.source = staged.source AND c.record_key = staged.record_key "
-            f"AND {_clinical_version('c')} >= {_clinical_version('staged')}) AND NOT {newer}",
-        )
-    actual = there + replaced + errors
-    return CheckResult(read == actual and not differing, read, actual, differing)
+    counted = clinical_checks.counted(context.lake, context.staging, SHOWN)
+    return CheckResult(
+        counted.read == counted.accounted and not counted.lost, counted.read, counted.accounted, counted.lost
+    )
 
 
 def studies_are_indexed(context: CheckContext) -> CheckResult:
@@ -307,30 +305,21 @@ def touched_rows(context: CheckContext, table: Table, columns: str = "") -> pa.T
     """
     keys = dict.fromkeys([_shown(table), "study_key", *table.key])
     scope = study_scope(context.lake, [table.name], _studies(context))[table.name]
-    return _answered(context, table.name, scope, columns or ", ".join(f'"{column}"' for column in keys))
+    listed = columns or ", ".join(f'"{column}"' for column in keys)
+    source = scan(context.lake, table.name, within=scope)
+    return answer(context.lake, f"SELECT {listed} FROM {source}{where(scope)}")
 
 
 def _versions(context: CheckContext) -> pa.Table:
     """What flat_metadata alone says of each instance of the touched studies: whether it is there, who brought it.
 
     Found in another way than the hierarchy is made: the newest version by comparison with every other version instead
-    of by a window.
+    of by a window, what was overwritten by what else arrived at the same place.
     """
-    scope = study_scope(context.lake, ["flat_metadata"], _studies(context))["flat_metadata"]
-    newest = "max((version_at, sequence, object_id))"
-    is_there = f"{newest} IS NOT DISTINCT FROM {newest} FILTER (operation = 'upsert') AS is_there"
-    return _answered(
-        context,
-        "flat_metadata",
-        scope,
-        f"study_key, {_GRAIN['instance']}, {is_there}, list(DISTINCT batch_id) AS batches",
-        " GROUP BY ALL",
-    )
-
-
-def _answered(context: CheckContext, name: str, scope: Within, columns: str, grouped: str = "") -> pa.Table:
-    source = scan(context.lake, name, within=scope)
-    return answer(context.lake, f"SELECT {columns} FROM {source}{where(scope)}{grouped}")
+    studies = _studies(context)
+    scope = study_scope(context.lake, ["flat_metadata"], studies)["flat_metadata"]
+    source = f"(SELECT * FROM {scan(context.lake, 'flat_metadata', within=scope)}{where(scope)})"
+    return answer(context.lake, VERSIONS.format(flat=source, arrived=arrivals(context.lake, scope, studies)))
 
 
 def hierarchy_equals_metadata(name: str, context: CheckContext) -> CheckResult:
@@ -480,8 +469,8 @@ def _rules() -> tuple[NamedRule, ...]:
                   blocking=False),
     ]  # fmt: skip
     for table in TABLES.values():
-        if table.name in ("batches", "batch_study") or not {"batch_id", "study_key"} & set(table.schema.names):
-            continue  # guarded by books_are_closed and studies_are_indexed, or not made by batches
+        if table.name in GUARDED or not {"batch_id", "study_key"} & set(table.schema.names):
+            continue  # or not made by batches
         rules.append(
             NamedRule(table.name, "as_registered", "Columns and types as registered, no duplicate keys",
                       partial(as_registered, table))

@@ -11,18 +11,20 @@ import json
 import time
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from typing import Any
 
 import pyarrow as pa
 
+from dicom_assets.batch.presence import watch
 from dicom_assets.batch.work import Work
 from dicom_assets.lake.codes import CODES
 from dicom_assets.lake.registry import INGESTION_ERRORS
 from dicom_assets.landing.azure import AzureContainer
-from dicom_assets.landing.claims import Claimed, claim_listed, claim_new
+from dicom_assets.landing.claims import Claimed, Haste, claim_listed
 from dicom_assets.landing.events import BlobEvent, EventQueue, Message, listing, newest
+from dicom_assets.landing.looks import SourceEmptied, Watch
 from dicom_assets.landing.store import LandingStore, SourceUnavailable, object_id
 from dicom_assets.landing.stores import open_store
 from dicom_assets.settings import SourceSettings
@@ -54,21 +56,59 @@ class _Round:
     done: list[Message] = field(default_factory=list)
 
 
-def claim_everywhere(work: Work) -> list[Claimed]:
-    """Claims what is new in every source. Raises SourceUnavailable, LakeError.
+def claim_everywhere(work: Work, haste: Haste = Haste()) -> list[Claimed]:  # noqa: B008 - frozen
+    """Claims what is new in every source, and what is to be read again. Raises SourceUnavailable, LakeError.
 
-    A source that cannot be listed keeps no other from being claimed: it is told when all have had their turn.
+    A source that cannot be listed keeps no other from being claimed: it is told when all have had their turn. Of one
+    that looks emptied nothing is claimed, and `work.looks.emptied` says so.
     """
     claimed: list[Claimed] = []
     unavailable: list[str] = []
     for store in work.stores():
         try:
-            claimed.append(claim_new(store, work.log, work.settings.claiming))
+            claimed.append(claim_watched(work, watch(work.looks, work.settings, store), haste))
+        except SourceEmptied:
+            continue
         except SourceUnavailable as error:
             unavailable.append(str(error))
     if unavailable:
         raise SourceUnavailable(" ".join(unavailable))
     return claimed
+
+
+def claim_watched(work: Work, watched: Watch, haste: Haste = Haste()) -> Claimed:  # noqa: B008 - frozen
+    """Claims what is new in a listing that is compared with the last look. Raises SourceUnavailable, LakeError."""
+    claimed = claim_listed(watched.source.name, watched, work.log, work.settings.claiming, haste=haste)
+    if watched.found is not None:
+        _record_passed_over(work, watched)
+    return claimed
+
+
+def _record_passed_over(work: Work, watched: Watch) -> None:
+    """Enters the places of a source that could not be listed in ingestion_errors, instead of earlier ones."""
+    source, places = watched.source.name, watched.passed_over
+    ids = [object_id(source, place.uri, "", None) for place in places]
+    told = hashlib.blake2b("".join(sorted(ids)).encode(), digest_size=8).hexdigest() if places else ""
+    if told == watched.told:
+        return
+    rows = [
+        {
+            "batch_id": f"source-{source}",
+            "object_id": one,
+            "stage": "claim",
+            "code": "FOLDER_UNREADABLE",
+            "record": 0,
+            "severity": str(CODES["FOLDER_UNREADABLE"].severity),
+            "detail": place.detail,
+            "uri": place.uri,
+            "occurred_at": datetime.now(UTC),
+        }
+        for one, place in zip(ids, places, strict=True)
+    ]
+    with work.lake.committing(INGESTION_ERRORS.name):
+        table = pa.Table.from_pylist(rows, schema=INGESTION_ERRORS.schema)
+        work.lake.replace(INGESTION_ERRORS.name, [f"source-{source}"], table)
+    work.looks.remember(source, replace(work.looks.memory(source), told=told, unread=len(places)))
 
 
 def queues(work: Work) -> dict[tuple[str, str], list[SourceSettings]]:
@@ -99,6 +139,9 @@ def claim_from_queue(work: Work, sources: Sequence[SourceSettings], seconds: flo
         if time.monotonic() > until:
             break
     _claim(work, round_, taken)
+    for store in stores:
+        if store.name not in round_.events:  # what is to be read again is due whether there are events or not
+            taken.claimed += len(claim_listed(store.name, lambda: (), work.log, work.settings.claiming).claims)
     queue.delete(round_.done)
     return taken
 
@@ -130,14 +173,18 @@ def _sort(
 
 
 def _claim(work: Work, round_: _Round, taken: Taken) -> None:
-    """Claims what the messages announce, and finds the messages that are done with."""
+    """Claims what the messages announce, and finds the messages that are done with.
+
+    What an event announces is there: it is claimed at once even if it was absent before.
+    """
     # A blob of an event is complete: there is nothing to wait for.
     claiming = work.settings.claiming.model_copy(update={"quiet_seconds": 0.0})
     settled: set[tuple[str, str]] = set()
     for source, events in round_.events.items():
         latest = newest(events)
         rows = listing(latest)
-        claimed = claim_listed(source, lambda rows=rows: [rows], work.log, claiming)  # type: ignore[misc]
+        announced = Haste(absent=True)
+        claimed = claim_listed(source, lambda rows=rows: [rows], work.log, claiming, haste=announced)  # type: ignore[misc]
         taken.claimed += len(claimed.claims)
         taken.superseded += len({(e.place, e.etag) for e in events}) - len(latest)
         current = {event.place: object_id(source, event.uri, event.etag, None) for event in latest}
@@ -179,19 +226,25 @@ def _record_poison(work: Work, queue: EventQueue, message: Message) -> None:
 class _Page:
     """A listing that ends when its time is up, and knows where."""
 
-    def __init__(self, store: LandingStore, after: str | None, until: float) -> None:
-        self._store, self._after, self._until = store, after, until
+    def __init__(self, watched: Watch, after: str | None, until: float) -> None:
+        self._watched, self._store, self._after, self._until = watched, watched.store, after, until
         self.last: str | None = None
+        # Only a container lists in one order that a later listing can go on in; a folder is listed whole.
+        self._resumable = isinstance(watched.store, AzureContainer)
+        watched.begins_at = after if self._resumable else None
+        watched.listing, watched.ends_at = self, lambda: self.last
 
     def __call__(self) -> Iterator[pa.RecordBatch]:
         """Begins anew."""
         self.last = None
-        # Only a container lists in one order that a later listing can go on in; a folder is listed whole.
-        resumable = isinstance(self._store, AzureContainer)
-        batches = self._store.list(self._after) if isinstance(self._store, AzureContainer) else self._store.list()
+        noticed = self._watched.passed_over.append
+        if isinstance(self._store, AzureContainer):
+            batches = self._store.list(self._after, passed_over=noticed)
+        else:
+            batches = self._store.list(passed_over=noticed)
         for batch in batches:
             yield batch
-            if resumable and time.monotonic() > self._until:
+            if self._resumable and time.monotonic() > self._until:
                 self.last = batch.column("uri")[-1].as_py()
                 return
 
@@ -210,11 +263,14 @@ def claim_by_listing(
     begun = time.monotonic()
     for index, store in enumerate(stores):
         left = begun + seconds - time.monotonic()
-        page = _Page(store, places.get(store.name), time.monotonic() + max(left, 0) / (len(stores) - index))
+        watched = watch(work.looks, work.settings, store)
+        page = _Page(watched, places.get(store.name), time.monotonic() + max(left, 0) / (len(stores) - index))
         try:
-            found = claim_listed(store.name, page, work.log, work.settings.claiming)
+            found = claim_watched(work, watched)
         except SourceUnavailable as error:
             unavailable.append(str(error))
+            if isinstance(error, SourceEmptied):
+                places.pop(store.name, None)  # the next look is at the whole of it
             continue
         claimed.append(found)
         if page.last is not None:

@@ -1,188 +1,219 @@
 """Publishing clinical records: the newest version of each, and whose record it is.
 
-Belongs here: which rows of `clinical` a batch replaces, and by what. Does not belong here: reading records
-(`dicom_assets.clinical`), the commit itself (`lake.delta`).
+Belongs here: which rows of `clinical` a batch replaces, and by what. Does not belong here: which version counts
+(`versions`), reading records (`dicom_assets.clinical`), the commit itself (`lake.delta`).
 
 The order of arrival makes no difference. Versions are compared with each other, not with the clock, and a reference to
 a Patient that arrives later is resolved when it does: the batches that hold such rows are rewritten together with the
 one that brings the Patient, in one commit.
+
+Everything is decided and written before the right to commit is taken, and taken again as it is when nobody has
+committed meanwhile; only a batch that was overtaken again and again does it while others wait.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Any
 
-import duckdb
+import numpy as np
+import numpy.typing as npt
 import pyarrow as pa
+import pyarrow.compute as pc
 
-from dicom_assets.batch.staging import Part, Staging
+from dicom_assets.batch.staging import SCHEMAS, Part, Staging
+from dicom_assets.batch.versions import Decisions, decide, staged_rows
+from dicom_assets.lake.codes import CODES
 from dicom_assets.lake.delta import Lake
-from dicom_assets.lake.query import arrow, connect, connected, quoted, scan
+from dicom_assets.lake.overwritten import last_claims
+from dicom_assets.lake.query import connect, connected, quoted, scan
 from dicom_assets.lake.registry import CLINICAL
+from dicom_assets.lake.rewrite import Written, written
 
 ROWS_AT_ONCE = 2_000
 """Rows of a batch of the stream that is written: some megabytes."""
 
-_DECIDING = [
-    "source",
-    "record_key",
-    "record_type",
-    "batch_id",
-    "object_id",
-    "record",
-    "file_key",
-    "version_at",
-    "last_updated",
-    "resource_id",
-    "patient_reference",
-    "PatientID",
-    "IssuerOfPatientID",
-    "patient_system",
-]
-"""What the decisions look at: never the records themselves, which may be large."""
+TRIES_WITHOUT_RIGHT = 3
+"""How often what was written is overtaken by another commit before it is done with the right to commit in hand."""
 
-VERSION = "(coalesce(last_updated, version_at), version_at, object_id)"
-"""What orders the versions of a record or file: meta.lastUpdated where the resource tells it, then the file's time."""
+ERRORS_FILE = 999_998
+"""Number of the staged file that holds errors of identity; chunks are numbered from 0."""
 
-_PATIENT = "regexp_replace({}, '^(Patient/|urn:uuid:|urn:oid:)', '')"
-"""What names a Patient within its source, in a reference or in the resource itself."""
-
-_AFFECTED = f"""
--- one row per other batch whose rows this one changes: replaced by newer versions, or resolved to another patient
-SELECT DISTINCT batch_id FROM (
-    SELECT batch_id FROM published SEMI JOIN staged USING (file_key)
-    UNION ALL
-    SELECT published.batch_id
-    FROM published
-    JOIN staged AS patient
-        ON patient.record_type = 'Patient' AND patient.PatientID IS NOT NULL
-        AND patient.source = published.source
-        AND {_PATIENT.format("published.patient_reference")}
-            IN (patient.resource_id, {_PATIENT.format("patient.patient_reference")})
-    WHERE published.record_type <> 'Patient' AND published.patient_reference IS NOT NULL
-        AND (published.PatientID, published.IssuerOfPatientID, published.patient_system)
-            IS DISTINCT FROM (patient.PatientID, patient.IssuerOfPatientID, patient.patient_system)
-)
-WHERE batch_id <> $1
-"""
-
-_CURRENT = f"""
--- one row per record among staged and affected rows: the newest one; a table keeps the records of its newest file
-SELECT batch_id, object_id, record FROM versions
-QUALIFY CASE
-    WHEN file_key = record_key THEN row_number() OVER (PARTITION BY file_key ORDER BY {VERSION} DESC, record DESC)
-    ELSE dense_rank() OVER (PARTITION BY file_key ORDER BY {VERSION} DESC)
-END = 1
-"""
-
-_PATIENTS = f"""
--- one row per name of a Patient within its source: its identifier
-WITH known AS (
-    SELECT {{names}} FROM current_rows WHERE record_type = 'Patient'
-    UNION ALL
-    SELECT {{names}} FROM published
-    WHERE record_type = 'Patient' AND record_key NOT IN (SELECT record_key FROM versions WHERE record_type = 'Patient')
-),
-named AS (
-    SELECT source, unnest([resource_id, {_PATIENT.format("patient_reference")}]) AS name, known.* EXCLUDE (source)
-    FROM known
-    WHERE PatientID IS NOT NULL
-)
-SELECT
-    source, name,
-    arg_max({{{{PatientID: PatientID, issuer: IssuerOfPatientID, system: patient_system}}}}, {VERSION}) AS patient
-FROM named
-WHERE name IS NOT NULL
-GROUP BY ALL
-"""
-
-_RESOLVED = f"""
--- one row per chosen record of `part`: its place there, and the identifier of the Patient that it refers to
-SELECT
-    place,
-    CASE WHEN patient IS NULL THEN PatientID ELSE patient.PatientID END AS PatientID,
-    CASE WHEN patient IS NULL THEN IssuerOfPatientID ELSE patient.issuer END AS IssuerOfPatientID,
-    CASE WHEN patient IS NULL THEN patient_system ELSE patient.system END AS patient_system
-FROM part AS written
-SEMI JOIN chosen USING (batch_id, object_id, record)
-LEFT JOIN patients
-    ON patients.source = written.source AND written.record_type <> 'Patient'
-    AND patients.name = {_PATIENT.format("written.patient_reference")}
-ORDER BY place
-"""
+_CODE = "IDENTITY_CHANGED"
 
 
-def publish_clinical(lake: Lake, staging: Staging) -> int:
-    """Publishes a batch's clinical records; how many rows the batch now has in the table.
+@dataclass(frozen=True)
+class _Prepared:
+    """What is to be committed, worked out on one version of the table. rows: of the batch, of those that count."""
 
-    Of the versions of one file, or of one record with a key of its own, only the newest stays. The rows of other
+    version: int
+    replaced: list[str]
+    files: Written
+    held: pa.Table
+    rows: int
+
+
+def publish_clinical(lake: Lake, staging: Staging, run_id: str = "", accepted: Collection[str] = ()) -> int:
+    """Publishes a batch's clinical records; how many rows the batch now has in the table that count.
+
+    Of the versions of one file only the one that was claimed last counts, of one record with a key of its own the
+    newest. The rows of other
     batches that this changes are rewritten together with the batch's own, in one commit. A batch that neither brings
-    records nor brought some before opens nothing of the table.
+    records nor brought some before opens nothing of the table. accepted: see `ClinicalSettings`.
     """
-    staged = staging.read(Part.CLINICAL, _DECIDING)
-    with lake.committing(CLINICAL.name):
-        if not len(staged):
+    staged = staged_rows(staging)
+    claims = last_claims(lake, staging.read_whole(Part.RAW, ["source", "uri", "member"]))
+    if not len(staged) and not len(claims):
+        with lake.committing(CLINICAL.name):
             if _had(lake, staging):
                 lake.replace(CLINICAL.name, [staging.batch_id], CLINICAL.schema.empty_table())
-            return 0
-        with connect(lake, []) as connection:
-            connection.register("staged", staged)
-            connection.execute(f"CREATE TEMP VIEW published AS SELECT * FROM {scan(lake, CLINICAL.name)}")
-            found = connection.execute(_AFFECTED, [staging.batch_id]).fetchall()
-            affected = [batch for (batch,) in found]
-            _choose(connection, affected)
-            lake.replace(
-                CLINICAL.name,
-                [*affected, staging.batch_id],
-                lambda: _current_rows(connection, lake, staging, affected),
-            )
-            own = connection.execute("SELECT count(*) FROM chosen WHERE batch_id = $1", [staging.batch_id]).fetchall()
-    return int(own[0][0])
+        return 0
+    for _ in range(TRIES_WITHOUT_RIGHT):
+        prepared = _prepared(lake, staging, staged, claims, accepted)
+        with lake.committing(CLINICAL.name):
+            if lake.extents(CLINICAL.name).version == prepared.version:
+                return _committed(lake, staging, prepared, run_id)
+    with lake.committing(CLINICAL.name):
+        return _committed(lake, staging, _prepared(lake, staging, staged, claims, accepted), run_id)
 
 
 def _had(lake: Lake, staging: Staging) -> bool:
     """Whether the table has rows of the batch, from an earlier run."""
-    with connect(lake, [CLINICAL.name], within=staging.scope(CLINICAL.name)) as connection:
-        return bool(connection.execute("SELECT 1 FROM clinical LIMIT 1").fetchall())
+    source = scan(lake, CLINICAL.name, within={"batch_id": [staging.batch_id]})
+    with connected(lake) as connection:
+        found = connection.execute(f"SELECT 1 FROM {source} WHERE batch_id = {quoted(staging.batch_id)} LIMIT 1")
+        return bool(found.fetchall())
 
 
-def _choose(connection: duckdb.DuckDBPyConnection, affected: list[str]) -> None:
-    """Decides which records stay and whose they are."""
-    names = ", ".join(f'"{name}"' for name in _DECIDING)
-    listed = ", ".join(map(quoted, affected)) or "NULL"
-    connection.execute(
-        f"CREATE TEMP VIEW versions AS SELECT {names} FROM staged "
-        f"UNION ALL SELECT {names} FROM published WHERE batch_id IN ({listed})"
-    )
-    connection.execute(f"CREATE TEMP TABLE chosen AS {_CURRENT}")
-    connection.execute(
-        "CREATE TEMP VIEW current_rows AS SELECT * FROM versions SEMI JOIN chosen USING (batch_id, object_id, record)"
-    )
-    connection.execute(f"CREATE TEMP TABLE patients AS {_PATIENTS.format(names=names)}")
+def _prepared(lake: Lake, staging: Staging, staged: pa.Table, claims: pa.Table, accepted: Collection[str]) -> _Prepared:
+    """Decides and writes on the table as it is now. What is never committed is nobody's; vacuum deletes it."""
+    seen = lake.extents(CLINICAL.name)
+    with connected(lake) as connection:
+        decisions = decide(connection, lake, seen, staging, staged, claims, accepted)
+    changes = _Changes(decisions)
+    files = written(lake, CLINICAL.name, _rows(lake, staging, decisions, changes))
+    rows = len(staged) - changes.not_counting_below(len(staged))
+    return _Prepared(seen.version, [*decisions.affected, staging.batch_id], files, decisions.held, rows)
 
 
-def _current_rows(
-    connection: duckdb.DuckDBPyConnection, lake: Lake, staging: Staging, affected: list[str]
-) -> Iterator[pa.RecordBatch]:
+def _committed(lake: Lake, staging: Staging, prepared: _Prepared, run_id: str) -> int:
+    _stage_errors(lake, staging, prepared.held, run_id)
+    lake.replace(CLINICAL.name, prepared.replaced, prepared.files)
+    return prepared.rows
+
+
+class _Changes:
+    """Decisions by place, to be applied to rows as they stream by."""
+
+    def __init__(self, decisions: Decisions) -> None:
+        changes = decisions.changes
+        self._places = changes["place"].to_numpy()
+        self._stays = changes["stays"].to_numpy(zero_copy_only=False).astype(bool)
+        self._changes = changes.select(["state", "since", "patient", "identifiers"]).combine_chunks()
+        self._patients = decisions.patients.combine_chunks()
+
+    def not_counting_below(self, place: int) -> int:
+        """How many rows before a place do not stay, or stay and do not count."""
+        end = int(np.searchsorted(self._places, place))
+        states = self._changes["state"].slice(0, end)
+        return int((~self._stays[:end] | states.is_valid().to_numpy(zero_copy_only=False)).sum())
+
+    def applied(self, batch: pa.RecordBatch, places: npt.NDArray[np.int64]) -> Iterator[pa.RecordBatch]:
+        """The rows of a batch that stay, as they are published. What a record says is only passed on."""
+        at = np.minimum(np.searchsorted(self._places, places), max(len(self._places) - 1, 0))
+        is_changed = self._places[at] == places if len(self._places) else np.zeros(len(places), bool)
+        rows = pa.Table.from_batches([batch]).select(CLINICAL.schema.names)
+        if is_changed.any():
+            stays = ~is_changed | self._stays[at]
+            rows, at, is_changed = rows.filter(pa.array(stays)), at[stays], is_changed[stays]
+            rows = self._changed(rows, pa.array(at), pa.array(is_changed))
+        yield from rows.cast(CLINICAL.schema).combine_chunks().to_batches()
+
+    def _changed(self, rows: pa.Table, at: pa.Array, is_changed: pa.Array) -> pa.Table:
+        changes = self._changes.take(at)
+        has_patient = pc.and_(is_changed, changes["patient"].is_valid())
+        patients = self._patients.take(changes["patient"])
+        columns = {name: rows[name] for name in rows.column_names}
+        for name, new in (("version_state", "state"), ("identity_since", "since")):
+            kind = rows.schema.field(name).type
+            columns[name] = pc.if_else(is_changed, changes[new].cast(kind), rows[name])
+        for name, new in (("PatientID", "id"), ("IssuerOfPatientID", "issuer"), ("patient_system", "system")):
+            columns[name] = pc.if_else(has_patient, patients[new], rows[name])
+        if changes["identifiers"].null_count < len(rows):
+            known = pc.and_(is_changed, changes["identifiers"].is_valid()).to_pylist()
+            merged = zip(
+                known, changes["identifiers"].to_pylist(), rows["patient_identifiers"].to_pylist(), strict=True
+            )
+            kind = rows.schema.field("patient_identifiers").type
+            columns["patient_identifiers"] = pa.array([new if is_new else old for is_new, new, old in merged], kind)
+        return pa.table(columns)
+
+
+def _rows(lake: Lake, staging: Staging, decisions: Decisions, changes: _Changes) -> Iterator[pa.RecordBatch]:
     """Rows of `clinical` for the staged batch and the affected ones, ROWS_AT_ONCE in memory at a time."""
+    first = 0
     for batch in staging.batches(Part.CLINICAL):
-        yield from _resolved(connection, batch)
-    if affected:
-        rows = scan(lake, CLINICAL.name, within={"batch_id": affected})
-        listed = ", ".join(map(quoted, affected))
-        with connected(lake) as other:  # another query on the same connection would end the stream
-            of_affected = other.sql(f"SELECT * FROM {rows} WHERE batch_id IN ({listed})")
-            for batch in of_affected.to_arrow_reader(ROWS_AT_ONCE):
-                yield from _resolved(connection, batch)
+        yield from changes.applied(batch, np.arange(first, first + len(batch)))
+        first += len(batch)
+    if not decisions.affected:
+        return
+    within = {"batch_id": decisions.affected}
+    source = scan(lake, CLINICAL.name, within=within, filename=True, row_number=True)
+    listed = ", ".join(map(quoted, decisions.affected))
+    sql = f"SELECT *, parse_filename(filename) AS file FROM {source} WHERE batch_id IN ({listed})"
+    with connected(lake) as connection:
+        for batch in connection.sql(sql).to_arrow_reader(ROWS_AT_ONCE):
+            files = batch["file"].dictionary_encode()
+            starts = np.array([decisions.firsts[name] for name in files.dictionary.to_pylist()], np.int64)
+            places = starts[files.indices.to_numpy()] + batch["file_row_number"].to_numpy()
+            yield from changes.applied(batch, places)
 
 
-def _resolved(connection: duckdb.DuckDBPyConnection, batch: pa.RecordBatch) -> Iterator[pa.RecordBatch]:
-    """The rows of a batch that stay, as they are published. What a record says never goes through DuckDB."""
-    schema = CLINICAL.schema
-    part = pa.table({name: batch[name] for name in _DECIDING} | {"place": range(len(batch))})
-    connection.register("part", part)
-    found = arrow(connection, _RESOLVED)
-    if len(found):
-        rows = pa.Table.from_batches([batch]).take(found["place"])
-        columns = [found[name] if name in found.column_names else rows[name] for name in schema.names]
-        yield from pa.table(columns, names=schema.names).cast(schema).combine_chunks().to_batches()
+def _stage_errors(lake: Lake, staging: Staging, held: pa.Table, run_id: str) -> None:
+    """Stages an error for each version that a person has to resolve, unless the batch that brought it has told it."""
+    rows = _untold(lake, held, staging.batch_id) if len(held) else []
+    if not rows and not any(name.endswith(f"/{ERRORS_FILE:06d}.arrow") for name in staging.names(Part.ERRORS)):
+        return
+    errors = [
+        {
+            "batch_id": staging.batch_id,
+            "object_id": row["object_id"],
+            "stage": "record",
+            "code": _CODE,
+            "record": row["record"],
+            "severity": str(CODES[_CODE].severity),
+            "detail": f"record_key {row['file_key']}: it names another patient than the versions before it",
+            "uri": row["uri"],
+            "member": row["member"],
+            "occurred_at": datetime.now(UTC),
+            "run_id": run_id,
+        }
+        for row in rows
+    ]
+    staging.put(Part.ERRORS, ERRORS_FILE, pa.Table.from_pylist(errors, schema=SCHEMAS[Part.ERRORS]))
+    staging.complete_as_it_is(Part.ERRORS)
+
+
+_UNTOLD = f"""
+-- one row per held version that no other batch which brought it has told of, with where its object lies
+SELECT held.*, uri, member
+FROM held
+LEFT JOIN raw_files USING (batch_id, object_id)
+WHERE batch_id = $own OR NOT EXISTS (
+    SELECT 1 FROM ingestion_errors AS told
+    WHERE told.batch_id = held.batch_id AND told.object_id = held.object_id AND told.record = held.record
+        AND told.code = '{_CODE}'
+)
+ORDER BY ALL
+"""
+
+
+def _untold(lake: Lake, held: pa.Table, own: str) -> list[dict[str, Any]]:
+    tables = ["raw_files", "ingestion_errors"]
+    within = {name: {"batch_id": held["batch_id"].unique().to_pylist()} for name in tables}
+    with connect(lake, tables, within=within) as connection:
+        connection.register("held", held)
+        rows: list[dict[str, Any]] = connection.sql(_UNTOLD, params={"own": own}).to_arrow_table().to_pylist()
+    return rows

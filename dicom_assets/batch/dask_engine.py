@@ -4,8 +4,9 @@ Belongs here: a ReadingEngine whose chunks are tasks of a Dask scheduler. Does n
 (dask-jobqueue, dask-kubernetes and `dask scheduler` do that), committing (workers never do; the run publishes).
 
 On a Dask worker each chunk is read by a watched process of its own (`engine.ProcessEngine`), so an object that hangs or
-crashes is blamed and left out there as it is here. A worker that is lost takes its chunks with it, and the scheduler
-gives them to another one: reading has no effects, so a chunk that is read twice is read once.
+crashes is read again alone there, and blamed when it does so again, as it is here. A worker that is lost takes its
+chunks with it, and the scheduler gives them to another one: reading has no effects, so a chunk that is read twice is
+read once.
 
 Needs the extra `dask`. The address comes from DICOM_ASSETS_DASK: `tcp://host:8786`, or the path of a scheduler file.
 """
@@ -54,13 +55,16 @@ class _Task:
 _here = threading.local()
 
 
-def read_task(task: _Task) -> Any:
-    """Runs on a Dask worker: reads one chunk in a watched process that stays for the next one of this thread."""
+def read_task(task: _Task) -> list[Any]:
+    """Runs on a Dask worker: reads one chunk in a watched process that stays for the next one of this thread.
+
+    Returns what the function returns, part by part where the chunk had to be divided.
+    """
     engine = getattr(_here, "engine", None)
     if engine is None:
         engine = _here.engine = ProcessEngine(task.limits.model_copy(update={"workers": 1}))
     try:
-        return next(iter(list(engine.run(task.function, [task.chunk]))))
+        return list(engine.run(task.function, [task.chunk]))
     except EngineFailed:
         engine.close()
         del _here.engine
@@ -147,9 +151,9 @@ class DaskEngine:
                 task = _Task(function, self._limits, chunk)
                 waiting.append((self._submit(task), task))
                 while len(waiting) >= self._bound():
-                    yield self._result(*waiting.popleft())
+                    yield from self._result(*waiting.popleft())
             while waiting:
-                yield self._result(*waiting.popleft())
+                yield from self._result(*waiting.popleft())
         finally:
             for future, _ in waiting:
                 with contextlib.suppress(OSError, TimeoutError):
@@ -162,12 +166,12 @@ class DaskEngine:
     def _submit(self, task: _Task) -> Any:
         return self._client.submit(read_task, task, key=f"chunk-{uuid.uuid4().hex}", pure=False)
 
-    def _result(self, future: Any, task: _Task) -> Any:
+    def _result(self, future: Any, task: _Task) -> list[Any]:
         from distributed import CancelledError, KilledWorker
 
         for _ in range(_MAX_LOST):
             try:
-                return future.result()
+                return list(future.result())
             except EngineFailed:
                 raise
             except KilledWorker:

@@ -1,7 +1,7 @@
 """Reading processes: chunks in, results out in the same order, and no object can take the batch down.
 
-Belongs here: starting, watching and replacing processes; blame for the object at which one hung, crashed or grew.
-Does not belong here: what is done with a chunk (`judge`), the child's side (`worker`).
+Belongs here: starting, watching and replacing processes, and telling why one ended. Does not belong here: what is done
+with a chunk (`judge`), what the end of a process means for an object (`job`), the child's side (`worker`).
 
 Processes are never forked from this one, whose libraries do not survive a fork, but from a `nursery`, or started
 fresh where that is not possible. They end with their parent, even by SIGKILL. At most three chunks for each process are
@@ -24,10 +24,11 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable, Generator, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from types import TracebackType
-from typing import IO, Any, Protocol, Self, TypeVar
+from typing import Any, BinaryIO, Protocol, Self, TypeVar
 
+from dicom_assets.batch.job import Job, reason_of
 from dicom_assets.batch.nursery import IS_POSSIBLE, Nursery, child_command, child_environment
 from dicom_assets.batch.worker import BASE, IDLE, LENGTH, PID, PROGRESS, Preparing, resident
 from dicom_assets.settings import ReadingLimits
@@ -45,7 +46,6 @@ IN_FLIGHT = 3
 
 _TICK_SECONDS = 0.05
 _START_SECONDS = 60.0
-_MAX_UNBLAMED = 3  # losses of a process on one chunk outside any object, after which the chunk fails
 
 
 class Named(Protocol):
@@ -60,8 +60,8 @@ class Named(Protocol):
 class Chunk(Protocol):
     """Some objects that are read together: a dataclass that can be pickled.
 
-    poison: outcome by object_id for objects that must not be read, since reading them ended a process: PARSER_CRASH or
-    PARSER_TIMEOUT. The engine replaces it; the function honours it.
+    poison: reason code by object_id for objects that must not be read, since reading them alone ended a process, too:
+    PARSER_CRASH, PARSER_TIMEOUT or READER_KILLED. The engine replaces it; the function honours it.
     """
 
     @property
@@ -84,6 +84,8 @@ class ReadingEngine(Protocol):
 
     def run(self, function: Callable[[Any, Beat], Result], chunks: Iterable[Any]) -> Generator[Result]:
         """What the function returns for each chunk, in order of the chunks.
+
+        A chunk that was divided at an object gives a result for each of its parts, in their order.
 
         `function(chunk, beat)` is importable by name and calls `beat(i)` before it reads object i. Whoever breaks off
         closes the generator. Raises EngineFailed.
@@ -118,57 +120,47 @@ def worker_count(limits: ReadingLimits) -> int:
     return os.cpu_count() or 1
 
 
-def _page() -> IO[bytes]:
-    """A page of memory that processes share. It lies in no folder: a mapped file in a full one ends in SIGBUS."""
-    file = os.fdopen(os.memfd_create("progress"), "w+b") if IS_POSSIBLE else tempfile.TemporaryFile()
-    file.write(bytes(mmap.PAGESIZE))  # not truncated to that: what is written has its place
-    file.flush()
-    return file
-
-
-@dataclass(slots=True)
-class _Job:
-    """A chunk on its way."""
-
-    sequence: int
-    function: Callable[[Any, Beat], Any]
-    chunk: Any
-    unblamed: int = 0
-    answer: tuple[bool, Any] | None = None
-
-
 @dataclass(slots=True)
 class _Process:
-    """One reading process and the parent's ends of its pipes. origin: where it was forked, or itself."""
+    """One reading process and the parent's ends of its pipes.
+
+    origin: where it was forked, or itself. is_fresh: it has read no object yet.
+    """
 
     origin: Nursery | subprocess.Popen[bytes]
     requests: int
     results: int
     lifeline: int
     shared: memoryview
-    job: _Job | None = None
+    job: Job | None = None
     outgoing: memoryview = field(default_factory=lambda: memoryview(b""))
     incoming: bytearray = field(default_factory=bytearray)
     seen: int = IDLE
     since: float = 0.0
     first_memory: int = 0
+    is_fresh: bool = True
 
     @property
     def pid(self) -> int:
         """Its process id; 0 while it has not begun."""
         return int(self.shared[PID])
 
-    def close(self) -> None:
-        """Ends the process at once."""
+    def close(self) -> int | None:
+        """Ends the process at once, if it has not ended by itself.
+
+        Returns how it ended: its status, or the negative number of the signal that ended it first; None when unknown.
+        """
+        status: int | None = None
         if isinstance(self.origin, subprocess.Popen):
             self.origin.kill()
-            self.origin.wait()
+            status = self.origin.wait()
         elif self.pid and self.origin.is_alive:
             # Even when it has ended by itself nobody else has its id before the nursery is told.
             os.kill(self.pid, signal.SIGKILL)
-            self.origin.ended(self.pid)
+            status = self.origin.ended(self.pid)
         for descriptor in (self.requests, self.results, self.lifeline):
             os.close(descriptor)
+        return status
 
 
 class ProcessEngine:
@@ -178,12 +170,11 @@ class ProcessEngine:
         """Nothing is started before the first chunk."""
         self._limits = limits
         self._count = worker_count(limits)
-        self._inbox: queue.SimpleQueue[_Job | None] = queue.SimpleQueue()
-        self._outbox: queue.SimpleQueue[_Job | EngineFailed] = queue.SimpleQueue()
+        self._inbox: queue.SimpleQueue[Job | None] = queue.SimpleQueue()
+        self._outbox: queue.SimpleQueue[Job | EngineFailed] = queue.SimpleQueue()
         self._thread: threading.Thread | None = None
         self._wake_read, self._wake_write = os.pipe()
         os.set_blocking(self._wake_read, False)
-        self._next = 0
 
     def __enter__(self) -> Self:
         return self
@@ -209,7 +200,7 @@ class ProcessEngine:
                 target=self._serve, args=(self._inbox, self._outbox), name="reading-engine", daemon=True
             )
             self._thread.start()
-        pending: deque[_Job] = deque()
+        pending: deque[Job] = deque()
         source = iter(chunks)
         exhausted = False
         complete = False
@@ -220,29 +211,26 @@ class ProcessEngine:
                     if chunk is None:
                         exhausted = True
                         break
-                    job = _Job(self._next, function, chunk)
-                    self._next += 1
+                    job = Job(function, chunk)
                     pending.append(job)
                     self._inbox.put(job)
                     os.write(self._wake_write, b"x")
                 if not pending:
                     break
-                while pending[0].answer is None:
+                while not pending[0].is_answered:
                     done = self._outbox.get()
                     if isinstance(done, EngineFailed):
                         raise done
-                first = pending.popleft()
-                assert first.answer is not None
-                sound, value = first.answer
-                if not sound:
-                    raise EngineFailed(f"reading failed: {value}")
-                yield value
+                for sound, value in pending.popleft().answers():
+                    if not sound:
+                        raise EngineFailed(f"reading failed: {value}")
+                    yield value
             complete = True
         finally:
             if not complete:  # the caller stopped early or something failed: what is on the way is void
                 self.close()
 
-    def _serve(self, inbox: queue.SimpleQueue[_Job | None], outbox: queue.SimpleQueue[_Job | EngineFailed]) -> None:
+    def _serve(self, inbox: queue.SimpleQueue[Job | None], outbox: queue.SimpleQueue[Job | EngineFailed]) -> None:
         """The thread that watches the processes. It starts them too: on Linux they end with this thread."""
         supervisor = _Supervisor(self._limits, self._count, inbox, outbox, self._wake_read)
         fault: str | None = "the thread that serves reading processes has broken off"
@@ -257,6 +245,21 @@ class ProcessEngine:
             supervisor.close()
 
 
+def _shared_page() -> BinaryIO:
+    """A file of one page for a process and this one to share.
+
+    It is memory where the system has such files. On a disk its place is taken at once: a page of a file with a hole is
+    a bus error when the disk is full by the time it is written to.
+    """
+    if hasattr(os, "memfd_create"):
+        file = os.fdopen(os.memfd_create("progress"), "w+b", buffering=0)
+        file.truncate(mmap.PAGESIZE)
+        return file
+    whole = tempfile.TemporaryFile(buffering=0)  # noqa: SIM115 - the caller closes it
+    whole.write(bytes(mmap.PAGESIZE))
+    return whole
+
+
 class _Supervisor:
     """Event loop over the processes of one engine."""
 
@@ -264,15 +267,15 @@ class _Supervisor:
         self,
         limits: ReadingLimits,
         count: int,
-        inbox: queue.SimpleQueue[_Job | None],
-        outbox: queue.SimpleQueue[_Job | EngineFailed],
+        inbox: queue.SimpleQueue[Job | None],
+        outbox: queue.SimpleQueue[Job | EngineFailed],
         wake: int,
     ) -> None:
         self._limits = limits
         self._count = count
         self._inbox = inbox
         self._outbox = outbox
-        self._waiting: deque[_Job] = deque()
+        self._waiting: deque[Job] = deque()
         self._processes: list[_Process] = []
         self._nursery: Nursery | None = None
         self._wake = wake
@@ -318,26 +321,38 @@ class _Supervisor:
                 self._waiting.append(job)
         return True
 
+    def _process_for(self, job: Job) -> _Process | None:
+        """A process that may read a chunk now, started where there is none; None while there is none to be had."""
+        busy = [p.job for p in self._processes if p.job is not None]
+        if any(one.must_be_quiet for one in busy) or (busy and job.must_be_quiet):
+            return None
+        idle = [p for p in self._processes if p.job is None]
+        found = next((p for p in idle if p.is_fresh or not job.is_lone), None)
+        if found is None and idle and len(self._processes) >= self._count:
+            self._forget(idle[0])  # makes room for a fresh one
+        if found is None and len(self._processes) < self._count:
+            found = self._start(job)
+        return found
+
     def _assign(self) -> None:
         while self._waiting:
-            process = next((p for p in self._processes if p.job is None), None)
+            process = self._process_for(self._waiting[0])
             if process is None:
-                if len(self._processes) >= self._count:
-                    return
-                process = self._start(self._waiting[0])
+                return
             job = self._waiting.popleft()
+            process.is_fresh = process.is_fresh and isinstance(job.chunk, Preparing)
             body = pickle.dumps((job.function, job.chunk), protocol=5)
             process.job, process.seen, process.since = job, IDLE, time.monotonic()
             process.shared[PROGRESS], process.shared[BASE] = IDLE, 0
             process.outgoing = memoryview(LENGTH.pack(len(body)) + body)
             self._write(process)
 
-    def _start(self, job: _Job) -> _Process:
+    def _start(self, job: Job) -> _Process:
         request_read, request_write = os.pipe()
         result_read, result_write = os.pipe()
         life_read, life_write = os.pipe()
         memory = self._limits.worker_memory_bytes
-        with _page() as file:
+        with _shared_page() as file:
             shared = memoryview(mmap.mmap(file.fileno(), mmap.PAGESIZE)).cast("q")
             child = (request_read, result_write, file.fileno(), life_read)
             origin: Nursery | subprocess.Popen[bytes]
@@ -388,7 +403,7 @@ class _Supervisor:
             except BlockingIOError:
                 return
             if not block:
-                self._lost(process, "PARSER_CRASH")
+                self._lost(process, None)
                 return
             process.incoming += block
             if len(process.incoming) < LENGTH.size:
@@ -425,32 +440,29 @@ class _Supervisor:
             elif base and resident(process.pid) - base > self._limits.worker_memory_bytes:
                 self._lost(process, "PARSER_CRASH")
 
-    def _forget(self, process: _Process) -> None:
-        """Ends a process and everything that waits for it."""
+    def _forget(self, process: _Process) -> int | None:
+        """Ends a process and everything that waits for it; how it ended, see `_Process.close`."""
         with contextlib.suppress(KeyError):
             self._selector.unregister(process.requests)
         self._selector.unregister(process.results)
         self._processes.remove(process)
-        process.close()
+        return process.close()
 
-    def _lost(self, process: _Process, code: str) -> None:
-        """Replaces a process. Its chunk is read again without the object that was being read."""
+    def _lost(self, process: _Process, code: str | None) -> None:
+        """Replaces a process. code: why this engine ends it; None when it has ended by itself.
+
+        What that means for the object that was being read, `Job.lost` says.
+        """
         index, job = process.shared[PROGRESS], process.job
         origin = process.origin
         if not process.pid and isinstance(origin, Nursery):
             origin.close(at_once=True)  # it does not fork; those that it has forked come here next
         blameless = isinstance(origin, Nursery) and not origin.is_alive
-        self._forget(process)
+        status = self._forget(process)
         if job is None:
             return
         named = not blameless and 0 <= index < len(job.chunk.objects)
-        name = job.chunk.objects[index].object_id if named else None
-        if name is not None and name not in job.chunk.poison:
-            job.chunk = replace(job.chunk, poison={**job.chunk.poison, name: code})
-        else:
-            job.unblamed += 1
-            if job.unblamed >= _MAX_UNBLAMED:
-                job.answer = (False, "a reading process ended outside any object, again and again")
-                self._outbox.put(job)
-                return
-        self._waiting.appendleft(job)
+        again = job.lost(index if named else None, code or reason_of(status))
+        if not again:
+            self._outbox.put(job)
+        self._waiting.extendleft(reversed(again))

@@ -6,9 +6,10 @@ codes that are settled without reading. Does not belong here: judging what is in
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from datetime import datetime
+from types import MappingProxyType
 from typing import Any
 
 import pyarrow as pa
@@ -51,7 +52,7 @@ class _Parts:
             self.flush()
 
     def flush(self) -> None:
-        if self._rows:
+        if self._rows or not self._number:
             self._staging.put(Part.RAW, self._number, pa.Table.from_pylist(self._rows, schema=RAW_STAGED))
             self._number += 1
             self._rows = []
@@ -62,20 +63,33 @@ def _nothing_known(uri: str) -> frozenset[str]:
 
 
 def expand(
-    manifest: pa.Table, store: LandingStore, limits: ArchiveLimits, staging: Staging, known: Known = _nothing_known
+    manifest: pa.Table,
+    store: LandingStore,
+    limits: ArchiveLimits,
+    staging: Staging,
+    known: Known = _nothing_known,
+    settled: Mapping[str, str] = MappingProxyType({}),
 ) -> int:
     """Stages one row for each object of a manifest and each member of each archive in it; how many there are.
 
     An object that cannot be opened keeps its row, with the code that it will end in. known: entries of a window file
-    that earlier batches have accounted for; they are not claimed again.
+    that earlier batches have accounted for; they are not claimed again. settled: codes of objects that are not opened.
+    A manifest without objects stages no row.
     """
     staging.clear(Part.RAW)
     parts = _Parts(staging)
     objects = [_Claimed(**row) for row in manifest.select(list(_Claimed.__slots__)).to_pylist()]
-    shared = {"batch_id": staging.batch_id, "source": store.name, "claimed_at": manifest["claimed_at"][0].as_py()}
-    opened = store.open_all([ObjectRef(o.uri, o.etag, o.size) for o in objects], HEAD_BYTES)
-    for claimed, source in zip(objects, opened, strict=True):
+    claimed_at = manifest["claimed_at"][0].as_py() if objects else None
+    shared = {"batch_id": staging.batch_id, "source": store.name, "claimed_at": claimed_at}
+    opened = store.open_all(
+        [ObjectRef(o.uri, o.etag, o.size) for o in objects if o.object_id not in settled], HEAD_BYTES
+    )
+    for claimed in objects:
         own = shared | {"source": source_of(store.name, claimed.uri)}
+        if claimed.object_id in settled:
+            parts.add(own | _claimed_row(claimed) | {"verdict": settled[claimed.object_id]})
+            continue
+        source = next(opened)
         for row in _rows(claimed, source, store, limits, known):
             parts.add(own | row)
         if not isinstance(source, ObjectError):
@@ -87,14 +101,7 @@ def expand(
 def _rows(
     claimed: _Claimed, source: OpenObject | ObjectError, store: LandingStore, limits: ArchiveLimits, known: Known
 ) -> Iterator[dict[str, Any]]:
-    own = {
-        "object_id": claimed.object_id,
-        "uri": claimed.uri,
-        "etag": claimed.etag,
-        "size": claimed.size,
-        "modified_at": claimed.modified_at,
-        "kind": str(Kind.OTHER),
-    }
+    own = _claimed_row(claimed)
     if is_system_file(store.below_root(claimed.uri)):
         yield own | {"verdict": "SYSTEM_FILE"}
         return
@@ -125,6 +132,18 @@ def _rows(
         return
     yield own | {"verdict": "ARCHIVE_EXPANDED"}
     yield from rows
+
+
+def _claimed_row(claimed: _Claimed) -> dict[str, Any]:
+    """The row of an object of which nothing is known but its claim."""
+    return {
+        "object_id": claimed.object_id,
+        "uri": claimed.uri,
+        "etag": claimed.etag,
+        "size": claimed.size,
+        "modified_at": claimed.modified_at,
+        "kind": str(Kind.OTHER),
+    }
 
 
 def _entry_rows(container: _Claimed, page: OpenObject, source: str, known: Known) -> Iterator[dict[str, Any]]:

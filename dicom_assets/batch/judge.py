@@ -24,7 +24,7 @@ from dicom_assets.dicom.header import Header, Memo, NotDicom, Unreadable, read_h
 from dicom_assets.dicom.rows import dicom_columns, header_texts, issue_lists
 from dicom_assets.dicom.source import ByteSource
 from dicom_assets.lake import keys
-from dicom_assets.lake.codes import CODES, Kind, Outcome
+from dicom_assets.lake.codes import CODES, OUTSIDE, WAITING, Kind, Outcome
 from dicom_assets.lake.files import ArrowSink, arrow_bytes
 from dicom_assets.lake.registry import FLAT_METADATA
 from dicom_assets.landing.archives import open_members
@@ -101,13 +101,21 @@ class JudgedChunk:
 
 @dataclass(slots=True)
 class _Verdict:
-    """Outcome of one object, with everything found on the way."""
+    """Outcome of one object, or that it waits, with everything found on the way."""
 
-    outcome: Outcome
+    outcome: str
     kind: str
     findings: list[tuple[str, str | None]] = field(default_factory=list)
     header: Header | None = None
     version: Version | None = None
+    records: Sequence[pa.Table] = ()
+    record_errors: Sequence[dict[str, Any]] = ()
+
+    @property
+    def held_bytes(self) -> int:
+        """What it takes in memory, about."""
+        header = 0 if self.header is None else len(self.header.json or b"")
+        return header + sum(int(table.nbytes) for table in self.records)
 
 
 HELD_BYTES = 8 << 20
@@ -116,12 +124,16 @@ HELD_BYTES = 8 << 20
 
 @dataclass(slots=True)
 class _Rows:
-    """Rows of one chunk. Those that may be large are compressed as they come."""
+    """Rows of one chunk. Those that may be large are compressed as they come.
+
+    unseen: members whose container was not seen to be the same since they were read.
+    """
 
     ledger: list[dict[str, Any]] = field(default_factory=list)
     errors: list[dict[str, Any]] = field(default_factory=list)
     accepted: list[tuple[ObjectTask, Header, Version | None]] = field(default_factory=list)
     held_bytes: int = 0
+    unseen: list[tuple[ObjectTask, _Verdict]] = field(default_factory=list)
     flat: ArrowSink = field(default_factory=lambda: ArrowSink(SCHEMAS[Part.FLAT]))
     clinical: ArrowSink = field(default_factory=lambda: ArrowSink(SCHEMAS[Part.CLINICAL]))
 
@@ -137,9 +149,12 @@ def judge_chunk(chunk: Chunk, beat: Callable[[int], None]) -> JudgedChunk:
     opening = _open_all(chunk)
     for position in range(len(chunk.objects)):
         beat(position)  # before opening: a nested archive may hang there already
-        _, opened = next(opening)
+        _, opened, container = next(opening)
         task = chunk.objects[position]
-        _record(chunk, task, _judge(chunk, task, opened, memo, rows), rows)
+        rows.unseen.append((task, _judge(chunk, task, opened, memo)))
+        following = chunk.objects[position + 1] if position + 1 < len(chunk.objects) else None
+        if container is None or _container(task) != _container(following) or _unseen_bytes(rows) >= HELD_BYTES:
+            _record_seen(chunk, container, rows)
         if rows.held_bytes >= HELD_BYTES:
             _compress(chunk, rows)
     opening.close()
@@ -150,18 +165,42 @@ def judge_chunk(chunk: Chunk, beat: Callable[[int], None]) -> JudgedChunk:
 
 
 Opened = OpenObject | ByteSource | ObjectError | None
+Opening = tuple[ObjectTask, Opened, OpenObject | None]
+"""An object, its open bytes or why there are none, and the open archive that they come from."""
 
 
-def _open_all(chunk: Chunk) -> Generator[tuple[ObjectTask, Opened]]:
+def _container(task: ObjectTask | None) -> str | None:
+    """The archive that an object must be read from; None for an object of its own."""
+    return None if task is None or task.located.member is None else task.located.uri
+
+
+def _unseen_bytes(rows: _Rows) -> int:
+    return sum(verdict.held_bytes for _, verdict in rows.unseen)
+
+
+def _record_seen(chunk: Chunk, container: OpenObject | None, rows: _Rows) -> None:
+    """Records what was read, if its container is still what was claimed: a member cannot see that by itself.
+
+    Otherwise none of the members that were read since it was last looked at is what it seemed to be.
+    """
+    changed = None if container is None else _verified(container)
+    for task, verdict in rows.unseen:
+        is_read = not _is_settled(chunk, task)
+        found = _settled(task.kind, changed.code, changed.detail) if changed is not None and is_read else verdict
+        _record(chunk, task, found, rows)
+    rows.unseen = []
+
+
+def _open_all(chunk: Chunk) -> Generator[Opening]:
     """Each object with its open bytes, or with why there are none; files of their own first fetched side by side."""
     store = open_store(chunk.settings)
     located = (task.located for task in chunk.objects)
-    for container, group in groupby(located, key=lambda task: task.uri if task.member is not None else None):
+    for container, group in groupby(located, key=_container):
         tasks = list(group)
         if container is None:
-            yield from _open_files(store, tasks, chunk)
+            yield from ((*one, None) for one in _open_files(store, tasks, chunk))
         elif tasks[0].kind == Kind.CHANGE:
-            yield from _open_entries(store, tasks, chunk)
+            yield from ((*one, None) for one in _open_entries(store, tasks, chunk))
         else:
             yield from _open_archive(store, tasks, chunk)
 
@@ -183,28 +222,26 @@ def _open_files(store: LandingStore, tasks: Sequence[ObjectTask], chunk: Chunk) 
             result.close()
 
 
-def _open_archive(
-    store: LandingStore, tasks: Sequence[ObjectTask], chunk: Chunk
-) -> Iterator[tuple[ObjectTask, Opened]]:
+def _open_archive(store: LandingStore, tasks: Sequence[ObjectTask], chunk: Chunk) -> Iterator[Opening]:
     wanted = [task for task in tasks if not _is_settled(chunk, task)]
     if not wanted:
-        yield from ((task, None) for task in tasks)
+        yield from ((task, None, None) for task in tasks)
         return
     first = wanted[0]
     container = next(
         store.open_all([ObjectRef(first.uri, first.etag, first.container_size or 0)], chunk.reading.first_read_bytes)
     )
     if isinstance(container, ObjectError):
-        yield from ((task, None if _is_settled(chunk, task) else container) for task in tasks)
+        yield from ((task, None if _is_settled(chunk, task) else container, None) for task in tasks)
         return
     try:
         members = open_members(container, [task.entry for task in wanted], chunk.archives)
         for task in tasks:
             if _is_settled(chunk, task):
-                yield task, None
+                yield task, None, container
                 continue
             _, member = next(members)
-            yield task, _verified(container) or member
+            yield task, _verified(container) or member, container
     finally:
         container.close()
 
@@ -244,8 +281,8 @@ def _verified(container: OpenObject) -> ObjectError | None:
     return None
 
 
-def _judge(chunk: Chunk, task: ObjectTask, opened: Opened, memo: Memo, rows: _Rows) -> _Verdict:
-    """The outcome of one object."""
+def _judge(chunk: Chunk, task: ObjectTask, opened: Opened, memo: Memo) -> _Verdict:
+    """The outcome of one object; nothing of it is recorded before it was seen to be the same after its reading."""
     poisoned = chunk.poison.get(task.object_id)
     if poisoned is not None:
         return _settled(task.kind, poisoned, None)
@@ -258,7 +295,7 @@ def _judge(chunk: Chunk, task: ObjectTask, opened: Opened, memo: Memo, rows: _Ro
     if opened.size > chunk.reading.max_object_bytes:
         return _settled(task.kind, "TOO_LARGE", f"more than {chunk.reading.max_object_bytes} bytes")
     try:
-        verdict = _read(chunk, task, opened, memo, rows)
+        verdict = _read(chunk, task, opened, memo)
         verify = getattr(opened, "verify", None)
         if verify is not None:
             verify()
@@ -273,9 +310,9 @@ def _judge(chunk: Chunk, task: ObjectTask, opened: Opened, memo: Memo, rows: _Ro
     return verdict
 
 
-def _read(chunk: Chunk, task: ObjectTask, opened: ByteSource, memo: Memo, rows: _Rows) -> _Verdict:
+def _read(chunk: Chunk, task: ObjectTask, opened: ByteSource, memo: Memo) -> _Verdict:
     if task.kind == Kind.CLINICAL:
-        return _read_clinical(chunk, task, opened, rows)
+        return _read_clinical(chunk, task, opened)
     if task.kind == Kind.CHANGE:
         return _read_change(chunk, task, opened)
     try:
@@ -287,17 +324,23 @@ def _read(chunk: Chunk, task: ObjectTask, opened: ByteSource, memo: Memo, rows: 
     return _Verdict(Outcome.INGESTED, Kind.DICOM, [(code, None) for code in header.issues], header)
 
 
-def _read_clinical(chunk: Chunk, task: ObjectTask, opened: ByteSource, rows: _Rows) -> _Verdict:
+def _read_clinical(chunk: Chunk, task: ObjectTask, opened: ByteSource) -> _Verdict:
     from dicom_assets.clinical.records import read_records  # slow to import, and few workers need it
 
     tables, errors = [], []
     for part in read_records(opened, chunk.clinical, chunk.fhir, _dataset(chunk, task)):
         tables.append(_clinical_rows(chunk, task, part.records))
         errors += [_error(chunk, task, "record", "RECORD_INVALID", e.detail, e.record) for e in part.errors]
-    for table in tables:
-        rows.clinical.write(table)
-    rows.errors += errors
-    return _Verdict(Outcome.INGESTED, Kind.CLINICAL)
+    if any(map(len, tables)):
+        return _Verdict(Outcome.INGESTED, Kind.CLINICAL, records=tables, record_errors=errors)
+    nothing = _settled(Kind.CLINICAL, *nothing_taken(len(errors)))
+    nothing.record_errors = errors
+    return nothing
+
+
+def nothing_taken(refused: int) -> tuple[str, str | None]:
+    """Code and detail of a clinical file of which no record was taken, so many of them for what is wrong with them."""
+    return ("RECORDS_ALL_INVALID", f"{refused} of {refused} records are invalid") if refused else ("NO_RECORDS", None)
 
 
 def _read_change(chunk: Chunk, task: ObjectTask, opened: ByteSource) -> _Verdict:
@@ -310,7 +353,7 @@ def _read_change(chunk: Chunk, task: ObjectTask, opened: ByteSource) -> _Verdict
 
 
 def _settled(kind: str, code: str, detail: str | None) -> _Verdict:
-    outcome = CODES[code].outcome
+    outcome = WAITING if code in OUTSIDE else CODES[code].outcome
     if outcome is None:
         raise AssertionError(f"{code} is no code of an object")
     return _Verdict(outcome, kind, [(code, detail)])
@@ -328,6 +371,9 @@ def _record(chunk: Chunk, task: ObjectTask, verdict: _Verdict, rows: _Rows) -> N
         }
     )
     rows.errors += [_error(chunk, task, "read", code, detail, 0) for code, detail in dict(verdict.findings).items()]
+    for table in verdict.records:
+        rows.clinical.write(table)
+    rows.errors += verdict.record_errors
     if verdict.header is not None:
         rows.accepted.append((task, verdict.header, verdict.version))
         rows.held_bytes += len(verdict.header.json or b"")
@@ -382,8 +428,9 @@ def _flat_rows(chunk: Chunk, accepted: Sequence[tuple[ObjectTask, Header, Versio
         "version_at": [v.version_at for v in versions],
         "version_text": [v.version_text or None for v in versions],
         "sequence": [v.sequence for v in versions],
+        # Where the object lies now: its place as it was claimed may be another object's by now.
         "uri": [v.uri or t.uri for t, v in zip(tasks, versions, strict=True)],
-        "member": [t.member for t in tasks],
+        "member": [t.located.member for t in tasks],
         "size": [t.size if file else None for t, file in zip(tasks, is_file, strict=True)],
         "study_key": [
             keys.study_key(v.source, h.columns["StudyInstanceUID"]) for v, h in zip(versions, headers, strict=True)
@@ -399,30 +446,44 @@ def _flat_rows(chunk: Chunk, accepted: Sequence[tuple[ObjectTask, Header, Versio
 
 def _own_version(chunk: Chunk, task: ObjectTask) -> Version:
     """A file's own version: the time of its last modification."""
-    return Version(task.source, "upsert", task.modified_at or chunk.claimed_at, "", 0, task.uri)
+    return Version(task.source, "upsert", task.modified_at or chunk.claimed_at, "", 0, task.located.uri)
 
 
 def _dataset(chunk: Chunk, task: ObjectTask) -> DatasetSettings | None:
     """The configured dataset that a file belongs to, by its path below the root or in its archive."""
     if not chunk.clinical.datasets:
         return None
+    return next((one for one in chunk.clinical.datasets if _is_named(chunk, task, one.files)), None)
+
+
+def _is_named(chunk: Chunk, task: ObjectTask, patterns: Sequence[str]) -> bool:
+    """Whether a pattern matches a file's path below the root, or its path in its archive."""
     path = open_store(chunk.settings).below_root(task.uri)
-    for dataset in chunk.clinical.datasets:
-        for pattern in dataset.files:
-            regex = pattern_regex(pattern)
-            if any(name is not None and re.fullmatch(regex, name) for name in (path, task.member)):
-                return dataset
-    return None
+    regexes = [pattern_regex(pattern) for pattern in patterns]
+    return any(name is not None and re.fullmatch(regex, name) for regex in regexes for name in (path, task.member))
+
+
+def _server(chunk: Chunk, task: ObjectTask) -> str | None:
+    """The FHIR server that a file is configured to come from: by its path, otherwise by its source."""
+    named = (one.name for one in chunk.fhir.servers if _is_named(chunk, task, one.files))
+    return next(named, chunk.settings.fhir_server)
 
 
 def _clinical_rows(chunk: Chunk, task: ObjectTask, records: pa.Table) -> pa.Table:
     """Staged rows of clinical for some records of one file.
 
     A record with a key of its own replaces older versions of itself wherever they stood; any other one goes with its
-    file.
+    file. Ids of FHIR are those of a server, which is part of the key.
     """
     size = len(records)
-    if "natural_key" in records.column_names:
+    if "server" in records.column_names:
+        server = _server(chunk, task)
+        servers = records["server"].to_pylist() if server is None else [server] * size
+        own_names = zip(servers, records["natural_key"].to_pylist(), strict=True)
+        names = [keys.record_key(task.source, server, name) for server, name in own_names]
+        files = names
+        records = records.set_column(records.column_names.index("server"), "server", pa.array(servers, pa.string()))
+    elif "natural_key" in records.column_names:
         names = [keys.record_key(task.source, name) for name in records["natural_key"].to_pylist()]
         files = names
     else:

@@ -8,7 +8,8 @@ survive a fork, and the process that runs batches has dozens. A reading process 
 6 ms instead of 0.3 s. Linux alone: elsewhere system libraries forbid a fork without exec.
 
 Messages are JSON objects, one a packet: `{"module", "memory"}` with the descriptors of `worker.main` asks for a
-process, `{"ended"}` says that a process was killed, whose id may be used again from then on.
+process, `{"ended"}` says that a process was killed, whose id may be used again from then on; it is answered by
+`{"ended", "status"}`, which tells how the process ended.
 """
 
 from __future__ import annotations
@@ -31,6 +32,7 @@ from dicom_assets.batch import worker
 IS_POSSIBLE = sys.platform == "linux"
 
 _END_SECONDS = 5.0
+_ANSWER_SECONDS = 5.0
 _MESSAGE_BYTES = 4096
 _DESCRIPTORS = 4
 
@@ -76,10 +78,21 @@ class Nursery:
             message = json.dumps({"module": module, "memory": memory}).encode()
             socket.send_fds(self._control, [message], list(descriptors))
 
-    def ended(self, pid: int) -> None:
-        """Says that a process was killed, and need not be kept in mind any more."""
-        with contextlib.suppress(BrokenPipeError, ConnectionResetError):
+    def ended(self, pid: int) -> int | None:
+        """Says that a process was killed, and need not be kept in mind any more.
+
+        Returns how it ended, which may have been before: its exit status, or the negative number of a signal. None when
+        the nursery does not tell.
+        """
+        with contextlib.suppress(OSError):
+            self._control.settimeout(_ANSWER_SECONDS)
             self._control.send(json.dumps({"ended": pid}).encode())
+            while answer := self._control.recv(_MESSAGE_BYTES):
+                told = json.loads(answer)
+                if told["ended"] == pid:  # an answer that came too late is passed over
+                    status: int = told["status"]
+                    return status
+        return None
 
     def close(self, *, at_once: bool) -> None:
         """Ends it. at_once: even in the middle of something, and what it has forked with it."""
@@ -106,7 +119,10 @@ def serve(control: int, parent: int) -> None:
                 break
             asked = json.loads(message)
             if "ended" in asked:
-                os.waitpid(asked["ended"], 0)
+                _, status = os.waitpid(asked["ended"], 0)
+                told_end = {"ended": asked["ended"], "status": os.waitstatus_to_exitcode(status)}
+                with contextlib.suppress(OSError):  # whoever asked has gone
+                    told.send(json.dumps(told_end).encode())
                 continue
             # Whoever is forked imports it as well, and says what is wrong with it.
             with contextlib.suppress(Exception):

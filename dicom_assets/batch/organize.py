@@ -20,6 +20,7 @@ import zipfile
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from typing import IO, Any
@@ -31,12 +32,13 @@ from dicom_assets.batch.staging import LOCATION, RAW_STAGED, Part, Staging
 from dicom_assets.batch.standards import publish_imaging_study, publish_occurrences
 from dicom_assets.dicom.source import ByteSource
 from dicom_assets.lake import locks
-from dicom_assets.lake.codes import Kind, Outcome
+from dicom_assets.lake.codes import ABSENT, CODES, OUTSIDE, Kind, Outcome
 from dicom_assets.lake.delta import Lake
 from dicom_assets.lake.files import LakeError, LakeFiles
 from dicom_assets.lake.query import connect, quoted
 from dicom_assets.lake.registry import FLAT_METADATA, IMAGE_OCCURRENCE, INGESTION_ERRORS, INSTANCE, RAW_FILES, TABLES
 from dicom_assets.landing.archives import members, open_members
+from dicom_assets.landing.looks import Looks
 from dicom_assets.landing.organize import Mover, Placed, fit_name, mover, pieces, target
 from dicom_assets.landing.store import LandingStore, ObjectError, ObjectRef
 from dicom_assets.settings import ArchiveLimits, Settings
@@ -46,7 +48,7 @@ LOCK = "organize"
 _LOCK_SECONDS = 120.0
 _TRIES = 2
 
-KEPT = frozenset(("OBJECT_GONE", "CHANGED_DURING_READ", "READ_FAILED", "SYSTEM_FILE"))
+KEPT = ABSENT | OUTSIDE | {"SYSTEM_FILE"}
 """Codes of objects that are not there as claimed, or not ours to touch."""
 SHUT_IN = frozenset(
     ("ARCHIVE_UNREADABLE", "ARCHIVE_LIMIT", "ARCHIVE_ENCRYPTED", "ARCHIVE_MEMBER_UNSAFE", "SYSTEM_FILE")
@@ -195,15 +197,18 @@ class Organizing:
         except locks.LockBusy:
             raise LakeError("Another process has been planning for two minutes. Run the batch again.") from None
 
-    def stage(self, staging: Staging) -> int:
-        """Stages raw_files from the plan, with the places where the objects lie now; how many rows there are."""
+    def stage(self, staging: Staging, settled: Mapping[str, str]) -> int:
+        """Stages raw_files from the plan, with the places where the objects lie now; how many rows there are.
+
+        settled: codes of objects that are not opened.
+        """
         places = {row["object_id"]: row["at"] for row in self._placed().to_pylist()}
-        staging.clear(Part.RAW)
         rows = [
-            {name: row[name] for name in RAW_STAGED.names} | {"at": places.get(row["object_id"])}
+            {name: row[name] for name in RAW_STAGED.names}
+            | {"at": places.get(row["object_id"]), "verdict": settled.get(row["object_id"], row["verdict"])}
             for row in self._plan().to_pylist()
         ]
-        staging.put(Part.RAW, 0, pa.Table.from_pylist(rows, schema=RAW_STAGED))
+        staging.stage(Part.RAW, pa.Table.from_pylist(rows, schema=RAW_STAGED))
         return len(rows)
 
     def finish(self) -> None:
@@ -212,7 +217,10 @@ class Organizing:
             done = self._placed()
             self._rewrite(done)
             if not self._files.names(self._path("cleared")):
+                looks, removed = Looks(self._files), sum(row["remove"] for row in done.to_pylist())
+                looks.moving(self.store.name, self.batch_id, removed)
                 self._clear(done)
+                looks.moved(self.store.name, self.batch_id, removed)
                 self._files.put(self._path("cleared/yes"), b"")
         self._files.delete(self._mark)
 
@@ -226,16 +234,48 @@ class Organizing:
             return self._files.get_parquet(path)
         except FileNotFoundError:
             pass
-        rows = list(self._place(self._plan().to_pylist()))
+        failed: dict[str, str] = {}
+        rows = list(self._place(self._plan().to_pylist(), failed))
+        self._tell(failed)
         table = pa.Table.from_pylist(rows, schema=DONE)
         self._files.put_parquet(path, table, create=True)
         return table
 
-    def _place(self, rows: Sequence[dict[str, Any]]) -> Iterator[dict[str, Any]]:
+    def _tell(self, failed: Mapping[str, str]) -> None:
+        """Enters objects that could not be moved in ingestion_errors; they stay where they are, and in the lake."""
+        if not failed:
+            return
+        own = f"organize-{self.batch_id}"
+        rows = [
+            {
+                "batch_id": own,
+                "object_id": object_id,
+                "stage": "organize",
+                "code": "NOT_MOVED",
+                "record": 0,
+                "severity": str(CODES["NOT_MOVED"].severity),
+                "detail": detail,
+                "occurred_at": datetime.now(UTC),
+            }
+            for object_id, detail in failed.items()
+        ]
+        with self.lake.committing(INGESTION_ERRORS.name):
+            self.lake.replace(INGESTION_ERRORS.name, [own], pa.Table.from_pylist(rows, schema=INGESTION_ERRORS.schema))
+
+    def _place(self, rows: Sequence[dict[str, Any]], failed: dict[str, str]) -> Iterator[dict[str, Any]]:
+        """failed: gets the objects that cannot be moved, with why."""
         moves = mover(self.store)
+
+        def moved(row: Mapping[str, Any]) -> dict[str, Any] | None:
+            try:
+                return self._move(moves, row)
+            except ObjectError as error:
+                failed[row["object_id"]] = error.detail
+                return None
+
         single = [row for row in rows if row["action"] == "move"]
         with ThreadPoolExecutor(moves.at_once) as pool:
-            found = pool.map(lambda row: self._move(moves, row), single)
+            found = pool.map(moved, single)
             inside = _by_container(rows)
             for row, placed in zip(single, found, strict=True):
                 if placed is not None:
@@ -243,7 +283,10 @@ class Organizing:
                     yield from self._moved_whole(placed, inside.get(row["object_id"], ()))
         for row in rows:
             if row["action"] == "unpack":
-                yield from self._unpack(moves, row, inside[row["object_id"]])
+                try:
+                    yield from list(self._unpack(moves, row, inside[row["object_id"]]))
+                except ObjectError as error:
+                    failed[row["object_id"]] = error.detail
 
     def _move(self, moves: Mover, row: Mapping[str, Any]) -> dict[str, Any] | None:
         """The place of an object that was moved; None when it is not there as claimed any more."""
@@ -257,7 +300,9 @@ class Organizing:
             return None
         try:
             return self._zip(moves, row, opened)
-        except ObjectError:
+        except ObjectError as error:
+            if error.code == "NOT_MOVED":
+                raise
             moves.discard(row["target"])
             return None
         finally:
@@ -309,10 +354,12 @@ class Organizing:
                     places.append(self._zip(moves, row, member))
                 else:
                     places.append(_location(moves.write(row["target"], pieces(member))))
+                member.verify()
             opened.verify()
         except ObjectError:
             for row in leaves:  # all of them: a try that was killed may have come further than this one
-                moves.discard(row["target"])
+                with suppress(ObjectError):  # what has no fit name was never written
+                    moves.discard(row["target"])
             raise
         finally:
             if not isinstance(opened, ObjectError):
@@ -354,7 +401,7 @@ class Organizing:
             ).fetchall()
         touched = pa.table({"study_key": [key for (key,) in found]}, schema=pa.schema([("study_key", pa.string())]))
         staging = Staging(self._files, f"{self.batch_id}-organize")
-        staging.put(Part.TOUCHED, 0, touched)
+        staging.stage(Part.TOUCHED, touched)
         publish_hierarchy(self.lake, staging, INSTANCE.name)
         publish_imaging_study(self.lake, staging, self.settings)
         publish_occurrences(self.lake, staging, self.settings, IMAGE_OCCURRENCE.name)

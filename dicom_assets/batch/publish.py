@@ -7,58 +7,120 @@ OMOP (`batch.standards`).
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 
 import duckdb
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from dicom_assets.batch.engine import ReadingEngine
 from dicom_assets.batch.memory import give_back
 from dicom_assets.batch.packing import pack_flat
 from dicom_assets.batch.staging import Part, Staging
-from dicom_assets.lake import studies
+from dicom_assets.lake import overwritten, studies
+from dicom_assets.lake.codes import Kind
 from dicom_assets.lake.delta import Lake
 from dicom_assets.lake.hierarchy import REBUILDS
 from dicom_assets.lake.query import arrow, connect
-from dicom_assets.lake.registry import TABLES
+from dicom_assets.lake.registry import INSTANCE, OVERWRITTEN, TABLES
 from dicom_assets.lake.rewrite import Written, added
 
 
 def publish_rows(lake: Lake, staging: Staging, part: Part) -> int:
-    """Replaces a batch's rows of raw_files, validated_batch or ingestion_errors by the staged ones; how many."""
+    """Replaces a batch's rows of raw_files, validated_batch or ingestion_errors by the staged ones; how many.
+
+    Raises StagingMissing, and then replaces nothing.
+    """
     name = str(part)
-    rows = staging.read(part, TABLES[name].schema.names)
+    names = TABLES[name].schema.names
+    rows = staging.read_whole(part, names) if part is not Part.RAW else _lying(staging.read_whole(part)).select(names)
     with lake.committing(name):
         lake.replace(name, [staging.batch_id], rows)
     return len(rows)
 
 
+def _lying(raw: pa.Table) -> pa.Table:
+    """Staged raw_files with the places where objects lie now: those that they were claimed at may be others' by now."""
+    at = raw["at"].combine_chunks()
+    if at.null_count == len(at):
+        return raw
+    for name in ("uri", "member", "etag"):
+        there = pc.if_else(at.is_valid(), pc.struct_field(at, name), raw[name].combine_chunks())
+        raw = raw.set_column(raw.schema.get_field_index(name), raw.schema.field(name), there)
+    return raw
+
+
 def write_flat(lake: Lake, staging: Staging, engine: ReadingEngine | None = None) -> Written:
-    """Writes a batch's staged rows of flat_metadata for `publish_flat` to commit; engine: see `pack_flat`."""
+    """Writes a batch's staged rows of flat_metadata for `publish_flat` to commit; engine: see `pack_flat`.
+
+    Raises StagingMissing, LakeError.
+    """
+    staging.require_all(Part.FLAT, "object_id")
     packed = pack_flat(staging, engine)
     return [] if packed is None else [added(packed)]
 
 
-def publish_flat(lake: Lake, staging: Staging, files: Written | None = None) -> int:
-    """Replaces a batch's rows of flat_metadata by the staged ones; how many there are.
+Before = Mapping[str, Sequence[str]]
+"""By uri of a batch, the batches that had claimed it before."""
 
-    files: what `write_flat` has written already.
 
-    The studies that the batch touches, by its new rows and by those it had, are staged first: a kill between the two
-    leaves no study behind that would have to be rebuilt.
+def publish_flat(
+    lake: Lake, staging: Staging, files: Written | None = None, before: Callable[[], Before] = dict
+) -> int:
+    """Replaces a batch's rows of flat_metadata by the staged ones; how many. Raises StagingMissing, LakeError.
+
+    files: what `write_flat` has written already. before: asked for the uris that earlier batches had claimed.
+
+    What the batch overwrites is entered before anything else: an earlier batch that is published only now either has
+    its rows found below, or finds this entry when it rebuilds its studies. The studies that the batch touches, by its
+    new rows, by those it had and by those that it overwrites, are staged next: a kill behind that leaves no study that
+    would have to be rebuilt.
     """
+    rows = staging.require_all(Part.FLAT, "object_id")
     studies.build(lake)
+    earlier = before()
+    claims = _claims_again(staging, earlier)
+    overwritten.enter(lake, claims)
     with lake.committing("flat_metadata"):
-        touched = _touched(lake, staging)
+        touched = _touched(lake, staging, claims, earlier)
         staging.put(Part.TOUCHED, 0, touched)
+        staging.complete(Part.TOUCHED, len(touched))
         studies.enter(lake, staging.batch_id, touched["study_key"].to_pylist())
         lake.replace("flat_metadata", [staging.batch_id], write_flat(lake, staging) if files is None else files)
-    return sum(len(batch) for batch in staging.batches(Part.FLAT, ["object_id"]))
+    return rows
 
 
-def _touched(lake: Lake, staging: Staging) -> pa.Table:
+def _claims_again(staging: Staging, earlier: Before) -> pa.Table:
+    """The batch's objects and members, whatever became of them, whose uri was claimed before.
+
+    Entries of a service's changes have no place of their own.
+    """
+    names = [name for name in OVERWRITTEN.schema.names if name != "place_key"]
+    if not earlier:
+        return TABLES["raw_files"].schema.empty_table().select(names)
+    rows = staging.read_whole(Part.RAW, [*names, "kind"])
+    again = pc.is_in(rows["uri"], pa.array(list(earlier), pa.string()))
+    return rows.filter(pc.and_(again, pc.not_equal(rows["kind"], str(Kind.CHANGE)))).select(names)
+
+
+def _overwritten_studies(lake: Lake, claims: pa.Table, earlier: Before) -> set[str]:
+    """The studies of what earlier batches had found at the places of these claims."""
+    if not len(claims):
+        return set()
+    batches = {batch for uri in claims["uri"].unique().to_pylist() for batch in earlier[uri]}
+    with connect(lake, ["flat_metadata"], within={"flat_metadata": {"batch_id": batches}}) as connection:
+        connection.register("claims", claims)
+        found = connection.execute(
+            "SELECT DISTINCT study_key FROM flat_metadata AS flat JOIN claims ON claims.source = flat.source "
+            "AND claims.uri = flat.uri AND claims.member IS NOT DISTINCT FROM flat.member"
+        ).fetchall()
+    return {key for (key,) in found}
+
+
+def _touched(lake: Lake, staging: Staging, claims: pa.Table, earlier: Before) -> pa.Table:
     keys = {key for batch in staging.batches(Part.FLAT, ["study_key"]) for key in batch["study_key"].to_pylist()}
     keys.update(staging.read(Part.TOUCHED)["study_key"].to_pylist())
+    keys |= _overwritten_studies(lake, claims, earlier)
     with connect(lake, ["flat_metadata"], within=staging.scope("flat_metadata")) as connection:
         had = connection.execute("SELECT DISTINCT study_key FROM flat_metadata").fetchall()
     keys.update(key for (key,) in had)
@@ -67,8 +129,7 @@ def _touched(lake: Lake, staging: Staging) -> pa.Table:
 
 def touched_studies(staging: Staging) -> pa.Table:
     """The study_keys that a batch touches. Raises StagingMissing when flat_metadata was not published."""
-    staging.require(Part.TOUCHED)
-    return staging.read(Part.TOUCHED)
+    return staging.read_whole(Part.TOUCHED)
 
 
 ROWS_AT_ONCE = 6_000
@@ -108,8 +169,11 @@ def publish_hierarchy(lake: Lake, staging: Staging, name: str) -> int:
     order = ["study_key", *(column for column in TABLES[name].key if column.endswith("InstanceUID"))]
     published = 0
     with lake.committing(name):
-        scope = studies.study_scope(lake, sources, touched["study_key"].to_pylist())
-        with connect(lake, sources, within=scope, reuse=True) as connection:
+        wanted = touched["study_key"].to_pylist()
+        scope = studies.study_scope(lake, sources, wanted)
+        if name == INSTANCE.name:
+            scope = {**scope, **overwritten.scope_of(lake, wanted, scope["flat_metadata"])}
+        with connect(lake, [*scope], within=scope, reuse=True) as connection:
             for keys, rebuilt in _rebuilt(connection, sql, touched, sources[-1]):
                 rows = rebuilt.cast(TABLES[name].schema).sort_by([(column, "ascending") for column in order])
                 del rebuilt

@@ -15,6 +15,8 @@ from dataclasses import dataclass
 from dicom_assets.batch.engine import ReadingEngine, worker_count
 from dicom_assets.batch.judge import Chunk, ObjectTask, judge_chunk
 from dicom_assets.batch.staging import RAW_STAGED, Part, Staging
+from dicom_assets.lake.codes import Kind
+from dicom_assets.lake.files import arrow_rows
 from dicom_assets.settings import Settings, SourceSettings
 
 MEMBERS_PER_FILE = 4
@@ -27,6 +29,10 @@ SHORTEST = 16
 """Objects of the last chunks of a batch: shorter ones take longer to stage than to read."""
 SHORTEST_OF_FEW = 63
 """The same for a batch that would fit into one chunk: what it stages is small, and each file of it a request."""
+
+CLINICAL_BYTES = 16 << 20
+"""Bytes of the clinical files of a chunk, unless one alone has more: its rows are in memory until it is staged, and
+an hour's delivery of tables is some dozen files for several processes."""
 
 _TASK_COLUMNS = [name for name in RAW_STAGED.names if name in ObjectTask.__slots__]
 
@@ -56,13 +62,16 @@ def tasks(staging: Staging) -> Iterator[ObjectTask]:
 
 def chunks(staging: Staging, settings: Settings, source: SourceSettings, run_id: str) -> Iterator[Chunk]:
     """Cuts a batch into chunks; members of one archive stay together up to a bound."""
-    claimed_at = next(staging.batches(Part.RAW, ["claimed_at"]))["claimed_at"][0].as_py()
+    claimed_at = next((batch["claimed_at"][0].as_py() for batch in staging.batches(Part.RAW, ["claimed_at"])
+                       if len(batch)), None)  # fmt: skip
+    if claimed_at is None:
+        return  # everything has left the batch
     left = sum(len(batch) for batch in staging.batches(Part.RAW, ["object_id"]))
     whole = settings.reading.chunk_objects
     shares = SHARES * worker_count(settings.reading)
     shortest = SHORTEST if left > whole else SHORTEST_OF_FEW
     held: list[ObjectTask] = []
-    number = 0
+    number = clinical = 0
 
     def chunk() -> Chunk:
         return Chunk(
@@ -84,11 +93,14 @@ def chunks(staging: Staging, settings: Settings, source: SourceSettings, run_id:
         longer = MEMBERS_PER_FILE if members else 1
         share = -(-(left + len(held)) // shares)
         bound = min(whole * longer, max(shortest * longer, share))
-        if len(held) >= bound or (changes and len(held) >= bound // (2 * longer)):
+        own = task.size if task.kind == Kind.CLINICAL else 0
+        full = len(held) >= bound or (changes and len(held) >= bound // (2 * longer))
+        if full or (clinical and clinical + own > CLINICAL_BYTES):
             yield chunk()
             number += 1
-            held = []
+            held, clinical = [], 0
         held.append(task)
+        clinical += own
         left -= 1
     if held:
         yield chunk()
@@ -107,16 +119,20 @@ def read_batch(
     At most the engine's chunks in flight are in memory. Raises StagingMissing when the batch was not expanded,
     LakeError when staging cannot be written.
     """
-    staging.require(Part.RAW)
-    staging.clear(Part.LEDGER, Part.FLAT, Part.CLINICAL, Part.ERRORS)
-    total = sum(len(batch) for batch in staging.batches(Part.RAW, ["object_id"]))
+    total = staging.require_all(Part.RAW, "object_id")
+    read = (Part.LEDGER, Part.FLAT, Part.CLINICAL, Part.ERRORS)
+    staging.clear(*read)
     outcomes: Counter[str] = Counter()
+    rows: Counter[Part] = Counter()
     done, started = 0, time.monotonic()
     with closing(engine.run(judge_chunk, chunks(staging, settings, source, run_id))) as results:
-        for judged in results:
+        for number, judged in enumerate(results):  # not a chunk's own number: one that was divided comes in parts
             for part, arrow in judged.parts.items():
-                staging.put_bytes(part, judged.number, arrow)
+                staging.put_bytes(part, number, arrow)
+                rows[part] += arrow_rows(arrow)
             outcomes.update(judged.outcomes)
             done += judged.objects
             progress(Progress(staging.batch_id, done, total, done / max(time.monotonic() - started, 1e-6)))
+    for part in read:
+        staging.complete(part, rows[part])
     return outcomes

@@ -21,12 +21,13 @@ from deltalake.transaction import AddAction
 from dicom_assets.lake import torn
 from dicom_assets.lake.delta import Lake
 from dicom_assets.lake.extents import Extents
-from dicom_assets.lake.files import LakeError, TornFile
+from dicom_assets.lake.files import LakeError, LakeFiles, TornFile
 from dicom_assets.lake.query import arrow, connect
 from dicom_assets.lake.registry import BATCHES, TABLES
 from dicom_assets.lake.rewrite import swap
 from dicom_assets.landing import claimed, claims
 from dicom_assets.landing.claims import MANIFEST
+from dicom_assets.landing.returns import ReturnLog
 
 
 @dataclass(frozen=True)
@@ -70,6 +71,7 @@ def mend_claims(lake: Lake) -> Mended:
     if len(orphans) > len(lost):
         raise LakeError("More batches have rows without a claim than claims are torn. Run `dicom-assets verify`.")
     files.delete(claimed.FOLDER)  # it may know objects of claims that are set aside
+    attempts = _attempts(files)
     made: list[str] = []
     aside: list[int] = []
     for path in sorted(lost):
@@ -77,12 +79,26 @@ def mend_claims(lake: Lake) -> Mended:
         if len(made) < len(orphans):
             batch = orphans[len(made)]
             own = rows.filter(pa.array([one == batch for one in rows["batch_id"].to_pylist()], pa.bool_()))
+            own = own.append_column("attempt", pa.array([attempts.get(one, 1) for one in _ids(own)], pa.int64()))
             files.put_parquet(path, own.select(MANIFEST.names).cast(MANIFEST), create=True)
             made.append(batch)
         else:
             aside.append(claims.number_of(path))
     _forget_begun(lake, [*whole, *made])
     return Mended(tuple(aside), tuple(made))
+
+
+def _ids(rows: pa.Table) -> list[str]:
+    ids: list[str] = rows["object_id"].to_pylist()
+    return ids
+
+
+def _attempts(files: LakeFiles) -> Mapping[str, int]:
+    """How often objects were claimed that a batch has returned, once for each return and once more."""
+    found: dict[str, int] = {}
+    for row in ReturnLog(files).open({}).select(["object_id", "attempt"]).to_pylist():
+        found[row["object_id"]] = max(found.get(row["object_id"], 1), row["attempt"] + 1)
+    return found
 
 
 def drop_files(lake: Lake, name: str, paths: Collection[str]) -> None:

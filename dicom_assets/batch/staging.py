@@ -24,6 +24,8 @@ from dicom_assets.lake.registry import (
 )
 
 FOLDER = "_staging"
+_WHOLE = "whole"
+"""Name of the mark beside a part's files: it holds their rows, is written last and goes with them."""
 KEPT_BYTES = 32 << 20
 """What is kept of a batch's staged files on an object store; what comes after that is fetched when it is read."""
 
@@ -78,17 +80,24 @@ SCHEMAS: dict[Part, pa.Schema] = {
 
 
 class StagingMissing(LakeError):
-    """An asset was run alone, and what it needs is not staged any more."""
+    """An asset was run alone, and what it needs is not staged, or not any more."""
+
+
+def again(batch_id: str) -> str:
+    """The sentence that says how a batch is run from its beginning to its end."""
+    return f"Run the whole job: dagster job backfill -j ingest_batch --partitions {batch_id} --noprompt"
 
 
 @dataclass
 class Kept:
     """What the one process that holds a batch knows of its staged files: nobody else writes or deletes them meanwhile.
 
-    names: the files of a part; parts that are not in it have to be listed. data: files of a lake on an object store.
+    names: the files of a part; parts that are not in it have to be listed. whole: rows of parts that are staged whole.
+    data: files of a lake on an object store.
     """
 
     names: dict[Part, list[str]] = field(default_factory=dict)
+    whole: dict[Part, int] = field(default_factory=dict)
     data: dict[str, bytes] = field(default_factory=dict)
     lock: Lock = field(default_factory=Lock)
 
@@ -111,6 +120,7 @@ class Kept:
         with self.lock:
             for part in gone:
                 self.names.pop(part, None)
+                self.whole.pop(part, None)
             self.data = {name: data for name, data in self.data.items() if _part(name) not in gone}
             yield
             self.names.update({part: [] for part in gone})
@@ -151,11 +161,14 @@ class Staging:
     def names(self, part: Part) -> list[str]:
         """The staged files of a part, in their order."""
         if self.kept is None:
-            return self.files.names(f"{self.folder}/{part}")
+            return self._listed(part)
         with self.kept.lock:
             if part not in self.kept.names:
-                self.kept.names[part] = self.files.names(f"{self.folder}/{part}")
+                self.kept.names[part] = self._listed(part)
             return self.kept.names[part]
+
+    def _listed(self, part: Part) -> list[str]:
+        return [name for name in self.files.names(f"{self.folder}/{part}") if name.endswith(".arrow")]
 
     def batches(self, part: Part, columns: list[str] | None = None) -> Iterator[pa.RecordBatch]:
         """The staged rows of a part, `lake.files.ARROW_ROWS` in memory at a time."""
@@ -174,14 +187,62 @@ class Staging:
         """Deletes parts, so that a rerun starts anew."""
         self._delete([f"{self.folder}/{part}" for part in parts], parts)
 
-    def require(self, part: Part) -> None:
-        """Raises StagingMissing when nothing of a part is staged."""
-        if not self.names(part):
+    def complete(self, part: Part, rows: int) -> None:
+        """Marks a part as staged whole, with so many rows; one without rows as well, which has no file."""
+        self.files.put(f"{self.folder}/{part}/{_WHOLE}", str(rows).encode(), durable=False)
+        if self.kept is not None:
+            with self.kept.lock:
+                self.kept.whole[part] = rows
+
+    def complete_as_it_is(self, part: Part) -> None:
+        """Marks a part as staged whole with the rows that are there, after some were added or taken out."""
+        self.complete(part, sum(len(batch) for batch in self.batches(part, ["object_id"])))
+
+    def stage(self, part: Part, table: pa.Table) -> None:
+        """Stages all rows of a part, in place of those that it had."""
+        self.clear(part)
+        if len(table):
+            self.put(part, 0, table)
+        self.complete(part, len(table))
+
+    def rows(self, part: Part) -> int:
+        """How many rows of a part were staged. Raises StagingMissing when it is not staged whole."""
+        found = None if self.kept is None else self.kept.whole.get(part)
+        if found is not None:
+            return found
+        try:
+            return int(self.files.get(f"{self.folder}/{part}/{_WHOLE}"))
+        except (FileNotFoundError, ValueError):
             raise StagingMissing(
-                f"Batch {self.batch_id} has no staged {part}: its staging is gone since it closed. "
-                "Run the whole job: dagster job backfill -j ingest_batch --partitions "
-                f"{self.batch_id} --noprompt"
-            )
+                f"Batch {self.batch_id} has no staged {part}: the steps before were not run, or it is closed since. "
+                f"{again(self.batch_id)}"
+            ) from None
+
+    def require(self, *parts: Part) -> None:
+        """Raises StagingMissing when one of some parts is not staged whole."""
+        for part in parts:
+            self.rows(part)
+
+    def read_whole(self, part: Part, columns: list[str] | None = None) -> pa.Table:
+        """All rows of a part that is staged whole, see `read`. Raises StagingMissing when it is not."""
+        wanted = self.rows(part)
+        table = self.read(part, columns)
+        if len(table) != wanted:
+            raise self._torn(part, wanted, len(table))
+        return table
+
+    def require_all(self, part: Part, column: str) -> int:
+        """How many rows of a part are there, counted. Raises StagingMissing when there were more or less."""
+        wanted = self.rows(part)
+        there = sum(len(batch) for batch in self.batches(part, [column]))
+        if there != wanted:
+            raise self._torn(part, wanted, there)
+        return there
+
+    def _torn(self, part: Part, wanted: int, there: int) -> StagingMissing:
+        return StagingMissing(
+            f"Batch {self.batch_id}: {wanted} rows of {part} were staged, {there} are there. {again(self.batch_id)}"
+        )
 
     def remove(self) -> int:
         """Deletes the batch's staging; how many files there were."""

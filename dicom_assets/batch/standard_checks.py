@@ -9,11 +9,15 @@ closes last.
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Any
 
 import duckdb
+import pyarrow as pa
 
+from dicom_assets.batch.books import books_of
 from dicom_assets.batch.checks import SHOWN, CheckContext, CheckResult, NamedRule, compared, touched_rows
 from dicom_assets.batch.publish import touched_studies
 from dicom_assets.lake.query import arrow, connect, scan
@@ -25,7 +29,7 @@ _SERIES_GRAIN = f"{_STUDY_GRAIN}, SeriesInstanceUID"
 _LISTED = "from_json(resource -> 'series', '[\"json\"]')"
 _COUNTED = f"list_sum(list_transform({_LISTED}, lambda one: json_array_length(one, '$.instance')))::BIGINT"
 _ASKED = {
-    "imaging_study": f"{_STUDY_GRAIN}, is_deleted, {_COUNTED} AS instances",
+    "imaging_study": f"id, {_STUDY_GRAIN}, is_deleted, {_COUNTED} AS instances",
     "image_occurrence_origin": f"{_SERIES_GRAIN}, image_occurrence_id, modality_mapped, anatomic_site_mapped",
 }
 """By table, what the rules look at besides its key."""
@@ -62,6 +66,35 @@ def imaging_studies_equal_studies(context: CheckContext) -> CheckResult:
             f"SELECT {_STUDY_GRAIN} FROM imaging_study SEMI JOIN settled USING (study_key) WHERE NOT is_deleted",
             "study_key",
         )
+
+
+def files_equal_resources(context: CheckContext) -> CheckResult:
+    """Lines of the batch's NDJSON files = resources of the studies that it touches, by their ids.
+
+    The files are found by the batch's id and read as lines, whoever wrote them and however they are numbered. Studies
+    that another open batch touches are left out.
+    """
+    with _settled(context, "imaging_study") as connection:
+        ids = [one["id"] for one in _lines(context)]
+        connection.register("lines", pa.table({"id": pa.array(ids, pa.string())}))
+        return compared(
+            connection,
+            "SELECT id, study_key FROM imaging_study SEMI JOIN settled USING (study_key)",
+            "SELECT id, coalesce(study_key, 'no resource of the batch') AS study_key FROM lines "
+            "LEFT JOIN imaging_study USING (id) "
+            "WHERE study_key IS NULL OR study_key IN (SELECT study_key FROM settled)",
+            "study_key",
+        )
+
+
+def _lines(context: CheckContext) -> Iterator[dict[str, Any]]:
+    batch = context.staging.batch_id
+    books = books_of(context.lake, batch)
+    day = f"{batch[:4]}/{batch[4:6]}/{batch[6:8]}"
+    for path in context.lake.files.names(f"Process/Clinical/FHIR NDJSON/{books.source if books else ''}/{day}"):
+        if f"-{batch}-" in path and path.endswith(".ndjson"):
+            for line in context.lake.files.get(path).splitlines():
+                yield json.loads(line)
 
 
 def fhir_instances_equal_instances(context: CheckContext) -> CheckResult:
@@ -161,6 +194,9 @@ STANDARD_RULES: tuple[NamedRule, ...] = (
         "instances_add_up",
         "Instances summed through FHIR = instances in the lake",
         fhir_instances_equal_instances,
+    ),
+    NamedRule(
+        "imaging_study", "files_equal_rows", "Lines of the batch's NDJSON files = resources", files_equal_resources
     ),
     NamedRule(
         "diagnostic_report", "equals_clinical", "Reports read = rows of diagnostic_report", reports_equal_records

@@ -86,8 +86,8 @@ QUALIFY row_number() OVER (
 def publish_imaging_study(lake: Lake, staging: Staging, settings: Settings) -> tuple[int, int]:
     """Rebuilds the touched studies of imaging_study, and writes their NDJSON files; how many rows and files.
 
-    A study that has lost its last instance stays, as entered-in-error. Files are named by the batch's time, so a rerun
-    writes the same ones again.
+    A study that has lost its last instance stays, as entered-in-error. Files carry the batch's id, so a rerun
+    replaces its own and those of no other batch.
     """
     touched = touched_studies(staging)
     wanted = touched["study_key"].to_pylist()
@@ -147,13 +147,16 @@ def _write_ndjson(lake: Lake, staging: Staging, rows: pa.Table) -> int:
     claimed = staging.read(Part.RAW, ["source", "claimed_at"]).slice(0, 1).to_pylist()
     if not claimed:
         return 0
-    number = 0
-    for path, data in imaging.ndjson_files(
-        rows["resource"].to_pylist(), claimed[0]["source"], claimed[0]["claimed_at"]
-    ):
-        lake.files.put(path, data)
-        number += 1
-    return number
+    folder = imaging.ndjson_folder(claimed[0]["source"], claimed[0]["claimed_at"])
+    written = set()
+    for name, data in imaging.ndjson_files(rows["resource"].to_pylist(), staging.batch_id):
+        lake.files.put(f"{folder}/{name}", data)
+        written.add(f"{folder}/{name}")
+    own = f"{folder}/{imaging.ndjson_name(staging.batch_id)}"
+    for path in lake.files.names(folder):
+        if path.startswith(own) and path not in written:  # an earlier run had more to say
+            lake.files.remove(path)
+    return len(written)
 
 
 _NAMED = """
@@ -177,11 +180,11 @@ SEMI JOIN named USING (name)
 """
 
 _OTHER_PATIENT = """
--- one row per report whose record has come to another patient
-SELECT diagnostic_report.record_key, diagnostic_report.batch_id
+-- one row per report whose record has come to another patient, or of which another version counts now
+SELECT clinical.record_key, clinical.batch_id
 FROM diagnostic_report JOIN clinical USING (source, record_key)
-WHERE (diagnostic_report.PatientID, diagnostic_report.IssuerOfPatientID)
-    IS DISTINCT FROM (clinical.PatientID, clinical.IssuerOfPatientID)
+WHERE (diagnostic_report.PatientID, diagnostic_report.IssuerOfPatientID, diagnostic_report.batch_id)
+    IS DISTINCT FROM (clinical.PatientID, clinical.IssuerOfPatientID, clinical.batch_id)
 """
 
 _LINKABLE = f"""
@@ -228,7 +231,7 @@ def publish_diagnostic_report(lake: Lake, staging: Staging) -> int:
 
 def _affected_reports(lake: Lake, staging: Staging) -> set[tuple[str, str]]:
     """The reports to link anew: each record_key with a batch whose rows of `clinical` may hold the record."""
-    brought = staging.read(Part.CLINICAL, ["record_type", "record_key", "resource_id"])
+    brought = staging.read_whole(Part.CLINICAL, ["record_type", "record_key", "resource_id"])
     kinds = set(brought["record_type"].unique().to_pylist())
     touched = touched_studies(staging)
     wanted = touched["study_key"].to_pylist()

@@ -6,7 +6,7 @@ not belong here: Dagster (it hands this object to assets as a resource), and wha
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor, wait
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
@@ -16,25 +16,30 @@ from typing import Any, Self
 
 import pyarrow as pa
 
-from dicom_assets.batch import books, datasets
+from dicom_assets.batch import books, closing, datasets
 from dicom_assets.batch.ahead import Ahead, ReadingAhead
 from dicom_assets.batch.books import Books, Status
+from dicom_assets.batch.checks import CheckContext
 from dicom_assets.batch.engine import ProcessEngine, ReadingEngine, cluster_address
 from dicom_assets.batch.expand import expand
 from dicom_assets.batch.known import known_before
+from dicom_assets.batch.leaving import leave, own_manifest, report_absent
 from dicom_assets.batch.memory import give_back
 from dicom_assets.batch.organize import Organizing, unfinished
+from dicom_assets.batch.presence import require_source, while_source_is_there
 from dicom_assets.batch.publish import publish_flat, publish_rows, write_flat
 from dicom_assets.batch.read import Progress, read_batch
 from dicom_assets.batch.recovery import mend_claims
-from dicom_assets.batch.staging import Kept, Part, Staging
+from dicom_assets.batch.staging import Kept, Part, Staging, again
 from dicom_assets.lake import locks, recent
 from dicom_assets.lake.delta import Lake
-from dicom_assets.lake.files import TornFile
+from dicom_assets.lake.files import LakeError, TornFile
 from dicom_assets.lake.query import forget_answers
 from dicom_assets.lake.rewrite import Written
-from dicom_assets.landing.claims import ClaimLog
-from dicom_assets.landing.store import LandingStore
+from dicom_assets.landing.claims import Claim, ClaimLog
+from dicom_assets.landing.looks import Looks
+from dicom_assets.landing.places import Places
+from dicom_assets.landing.store import LandingStore, SourceUnavailable
 from dicom_assets.landing.stores import open_store
 from dicom_assets.settings import Settings, SourceSettings
 
@@ -45,6 +50,10 @@ INGEST_LOCK = "ingest"
 
 class BatchBusy(Exception):
     """Another process works on the batch."""
+
+
+class BatchClosed(LakeError):
+    """A step that would open a closed batch was run alone."""
 
 
 @dataclass
@@ -63,6 +72,8 @@ class Work:
     _batches: dict[str, tuple[BatchWork, ExitStack]] = field(default_factory=dict, repr=False)
     _ahead: dict[str, Ahead] = field(default_factory=dict, repr=False)
     _written: dict[str, Future[Written]] = field(default_factory=dict, repr=False)
+    unmoved: dict[str, str] = field(default_factory=dict)
+    """Batches in mode `organize` whose moving could not be finished, and why."""
 
     def __enter__(self) -> Self:
         """Begins."""
@@ -99,6 +110,16 @@ class Work:
         """The lake's claims."""
         return ClaimLog(self.lake.files)
 
+    @cached_property
+    def looks(self) -> Looks:
+        """What is remembered of the sources, and what this process has found of them."""
+        return Looks(self.lake.files)
+
+    @cached_property
+    def places(self) -> Places:
+        """Which claims had a uri before."""
+        return Places(self.lake.files, self.log)
+
     @contextmanager
     def claiming(self, wait_seconds: float) -> Iterator[None]:
         """The right to claim and to start what was claimed. Raises LockBusy after wait_seconds."""
@@ -112,7 +133,12 @@ class Work:
             self.log.claims()
         except TornFile:
             self.say(str(mend_claims(self.lake)))
-            del self.log  # it is opened anew
+            self.forget_claims()
+
+    def forget_claims(self) -> None:
+        """Lets the claim log be opened anew."""
+        for name in ("log", "places"):
+            self.__dict__.pop(name, None)
 
     def stores(self) -> list[LandingStore]:
         """The configured sources, open."""
@@ -197,7 +223,11 @@ class Work:
             wait([found])
 
     def organize_left(self) -> list[str]:
-        """Finishes the moving of closed batches that was broken off; which. Raises LakeError, SourceUnavailable."""
+        """Finishes the moving of closed batches that was broken off; which. Raises LakeError.
+
+        A batch that cannot be moved keeps no other from it; `unmoved` says why.
+        """
+        self.unmoved.clear()
         done: list[str] = []
         left = unfinished(self.lake.files)
         if not left:
@@ -210,19 +240,34 @@ class Work:
                         batch = other.batch(batch_id, wait_seconds=0)
                     except BatchBusy:
                         continue  # whoever holds it finishes it
-                    batch.organizing.finish()
+                    try:
+                        batch.organizing.finish()
+                    except SourceUnavailable as error:
+                        self.unmoved[batch_id] = f"Batch {batch_id} is closed, and its objects are not moved. {error}"
+                        continue
                 done.append(batch_id)
         return done
 
     def unstarted(self) -> list[str]:
-        """Batches that were claimed and never started, oldest first."""
+        """Batches that were claimed and never started, oldest first; none of a source that looks emptied."""
         started = {row.batch_id for row in books.all_books(self.lake)}
-        return [claim.batch_id for claim in self.log.claims() if claim.batch_id not in started]
+        return self._of_sources_there([claim for claim in self.log.claims() if claim.batch_id not in started])
 
     def unclosed(self) -> list[str]:
-        """Batches whose books are not closed, oldest first."""
+        """Batches whose books are not closed, oldest first; none of a source that looks emptied."""
         closed = {row.batch_id for row in books.all_books(self.lake) if row.status == Status.CLOSED}
-        return [claim.batch_id for claim in self.log.claims() if claim.batch_id not in closed]
+        return self._of_sources_there([claim for claim in self.log.claims() if claim.batch_id not in closed])
+
+    def waited(self) -> dict[str, str]:
+        """Batches that waited for their source and can go on, each with the run that was refused."""
+        waiting = self.looks.waiting()
+        if not waiting:
+            return {}
+        return {batch: waiting[batch] for batch in self.unclosed() if batch in waiting}
+
+    def _of_sources_there(self, claims: Sequence[Claim]) -> list[str]:
+        emptied = {name: self.looks.is_emptied(name) for name in {claim.source for claim in claims}}
+        return [claim.batch_id for claim in claims if not emptied[claim.source]]
 
 
 @dataclass(frozen=True)
@@ -248,15 +293,25 @@ class BatchWork:
         """The source that the batch was claimed from. Raises SettingsError when it is not configured any more."""
         return self.work.settings.source(self.manifest["source"][0].as_py())
 
-    def begin(self, run_id: str) -> int:
-        """Opens the books, expands the manifest and publishes raw_files; how many objects and members there are."""
-        organizing = self.organizing
+    @while_source_is_there
+    def begin(self, run_id: str, *, to_the_end: bool = True) -> int:
+        """Opens the books, expands the manifest and publishes raw_files; how many objects and members there are.
+
+        to_the_end: whether the run goes on until it closes the books. Raises BatchClosed when it does not and the batch
+        is closed, SourceUnavailable, LakeError.
+        """
         known = books.books_of(self.lake, self.batch_id)
+        if known is not None and known.status == Status.CLOSED and not to_the_end:
+            raise BatchClosed(
+                f"Batch {self.batch_id} is closed: one of its steps alone would open it, and nothing would close it. "
+                f"{again(self.batch_id)}"
+            )
+        organizing = self.organizing
         organizing.begin_again(closed=known is not None and known.status == Status.CLOSED)
         books.open_batch(self.lake, self.batch_id, self.source.name, run_id, len(self.manifest))
         ahead = self.work.ahead(self.batch_id, run_id)
         if organizing.is_placed:
-            seen = organizing.stage(self.staging)
+            seen = organizing.stage(self.staging, own_manifest(self.manifest, self.work.log.returns)[1])
         elif ahead is None:
             seen = self.expand()
         else:
@@ -266,6 +321,7 @@ class BatchWork:
         books.open_batch(self.lake, self.batch_id, self.source.name, run_id, seen)
         return seen
 
+    @while_source_is_there
     def judge(self, run_id: str) -> Mapping[str, int]:
         """Reads every object, stages what it says, publishes the ledger; objects by outcome."""
         self.work.forget_written(self.batch_id)
@@ -276,24 +332,48 @@ class BatchWork:
             with self._once():
                 outcomes = ahead.outcomes.result()
         self.work.forget_ahead(self.batch_id)
+        outcomes = self._let_leave(run_id, outcomes)
         self.work.write_ahead(self.batch_id)
-        datasets.fit(self.lake, self.staging, self.work.settings.clinical, run_id)
+        if datasets.fit(self.lake, self.staging, self.work.settings.clinical, run_id):
+            for part in (Part.CLINICAL, Part.ERRORS):
+                self.staging.complete_as_it_is(part)
         publish_rows(self.lake, self.staging, Part.LEDGER)
         return outcomes
 
+    def _let_leave(self, run_id: str, outcomes: Mapping[str, int]) -> Mapping[str, int]:
+        """Lets what could not be read leave the batch; what is left, objects by outcome."""
+        left = leave(self.lake, self.staging, self.manifest, self.work.log.returns, self._pauses)
+        if not left:
+            return outcomes
+        publish_rows(self.lake, self.staging, Part.RAW)
+        rest = {outcome: count - left.get(outcome, 0) for outcome, count in outcomes.items()}
+        books.open_batch(self.lake, self.batch_id, self.source.name, run_id, sum(rest.values()))
+        return rest
+
+    @property
+    def _pauses(self) -> tuple[float, ...]:
+        return self.work.settings.claiming.again_seconds
+
     def publish_flat(self) -> int:
         """Publishes flat_metadata; how many rows the batch has in it. Raises LakeError."""
-        return publish_flat(self.lake, self.staging, self.work.written(self.batch_id))
+        written = self.work.written(self.batch_id)
+        return publish_flat(self.lake, self.staging, written, lambda: self.work.places.before(self.batch_id))
 
     def expand(self) -> int:
         """Stages one row for each object of the manifest and each member in it; how many. Raises SourceUnavailable."""
         store = open_store(self.source)
         before = known_before(self.lake, self.batch_id)
-        return expand(self.manifest, store, self.work.settings.archives, self.staging, before)
+        own, settled = own_manifest(self.manifest, self.work.log.returns)
+        seen = expand(own, store, self.work.settings.archives, self.staging, before, settled)
+        self.staging.complete(Part.RAW, seen)
+        require_source(self, Part.RAW, "verdict")
+        return seen
 
     def read(self, run_id: str, progress: Callable[[Progress], None]) -> Mapping[str, int]:
         """Reads every object of what was expanded and stages what it says; objects by outcome."""
-        return read_batch(self.staging, self.work.settings, self.source, self.work.engine, run_id, progress)
+        outcomes = read_batch(self.staging, self.work.settings, self.source, self.work.engine, run_id, progress)
+        require_source(self, Part.LEDGER, "code")
+        return outcomes
 
     @contextmanager
     def _once(self) -> Iterator[None]:
@@ -312,17 +392,26 @@ class BatchWork:
         return Organizing(self.lake, open_store(self.source), self.batch_id, self.work.settings)
 
     def close(self, run_id: str) -> Books:
-        """Closes the books; in mode `organize` then moves what was ingested. Raises LakeError, SourceUnavailable."""
+        """Closes the books; in mode `organize` then moves what was ingested.
+
+        Raises BooksDiffer when the tables are not what the books would say of them; LakeError, SourceUnavailable.
+        """
         organizing = self.organizing
+        closed = closing.unchanged(self.lake, self.staging)
+        if closed is not None:
+            if organizing.is_planned:
+                organizing.finish()
+            return closed
+        closing.compare(CheckContext(self.lake, self.staging))
         if organizing.is_placed or (self.source.mode == "organize" and self.staging.left()):
             organizing.prepare(self.staging, compress=self.source.compress)
+        report_absent(self.staging, self.manifest, self.work.log.returns, self._pauses)
         closed = books.close_batch(self.lake, self.staging, run_id)
         if organizing.is_planned:
             organizing.finish()
         return closed
 
-    def stop(self, status: Status, reason: str, run_id: str) -> Books:
-        """Pauses the batch, or marks it failed."""
-        return books.stop_batch(
-            self.lake, self.staging, status, reason, run_id, source=self.manifest["source"][0].as_py()
-        )
+    def stop(self, status: Status, reason: str, run_id: str, *, code: str | None = None) -> Books:
+        """Pauses the batch, or marks it failed; code: of its own error row."""
+        source = self.manifest["source"][0].as_py()
+        return books.stop_batch(self.lake, self.staging, status, reason, run_id, source=source, code=code)

@@ -45,6 +45,8 @@ _MADE_HERE = (
     "last_updated",
     "patient_reference",
     "patient_system",
+    "patient_identifiers",
+    "server",
     "status",
     "category",
     "code_system",
@@ -52,11 +54,13 @@ _MADE_HERE = (
     "code_display",
     "effective_at",
     "effective_end",
+    "effective_text",
+    "effective_end_text",
 )
 RESOURCE_ROWS = pa.schema(
     [CLINICAL.schema.field(name) for name in _MADE_HERE] + [pa.field("natural_key", pa.string(), nullable=False)]
 )
-"""What a file of resources gives to `clinical`. natural_key: type and id, which name a resource within its source."""
+"""What a file of resources gives to `clinical`. natural_key: type and id, which name a resource within its server."""
 
 
 def read_resources(source: Bytes, settings: FhirSettings) -> Iterator[ClinicalChunk]:
@@ -101,17 +105,20 @@ def _row(frame: Frame, number: int, settings: FhirSettings) -> dict[str, Any] | 
     return {**written, **patient, **columns_of(resource, frame.full_url)}
 
 
-def patient_of(resource: Json, full_url: str | None, settings: FhirSettings) -> dict[str, str | None]:
+def patient_of(resource: Json, full_url: str | None, settings: FhirSettings) -> dict[str, Any]:
     """Whose record it is: the reference, and the identifier with its system where the resource itself tells it.
 
-    A reference to a Patient that lies elsewhere leaves the identifier NULL; `patients` resolves it later.
+    A reference to a Patient that lies elsewhere leaves the identifier NULL; `patients` resolves it later. Of a Patient
+    all identifiers, those that are no longer in use as well: by these two versions of it are told to be one person.
     """
-    reference, found = None, None
+    reference, found, every = None, None, None
     if resource["resourceType"] == "Patient":
         name = text_of(resource.get("id"))
         is_alias = (full_url or "").startswith("urn:") and not (name and (full_url or "").endswith(f":{name}"))
         reference = f"Patient/{name}" if name and not is_alias else full_url
-        found = patient_identifier(objects(resource.get("identifier")), settings.patient_identifier_systems)
+        identifiers = objects(resource.get("identifier"))
+        found = patient_identifier(identifiers, settings.patient_identifier_systems)
+        every = sorted({f"{one.system or ''}|{one.value}" for one in map(identified, identifiers) if one})
     else:
         for element in ("subject", "patient", "beneficiary", "individual", "for"):
             target = resource.get(element)
@@ -124,6 +131,7 @@ def patient_of(resource: Json, full_url: str | None, settings: FhirSettings) -> 
         "PatientID": found.value if found else None,
         "IssuerOfPatientID": issuer_of(found.system, settings.issuer_systems) if found else None,
         "patient_system": found.system if found else None,
+        "patient_identifiers": every,
     }
 
 
@@ -167,7 +175,7 @@ _TIMES = (
 
 
 def columns_of(resource: Json, full_url: str | None) -> dict[str, Any]:
-    """The typed columns of a valid resource, and the key that names it within its source."""
+    """The typed columns of a valid resource, and the key that names it within its server."""
     meta = resource.get("meta")
     meta = meta if isinstance(meta, dict) else {}
     name = text_of(resource.get("id"))
@@ -175,6 +183,7 @@ def columns_of(resource: Json, full_url: str | None) -> dict[str, Any]:
     system, code, display = _coding(resource)
     start, end = _times(resource)
     return {
+        "server": (text_of(meta.get("source")) or "").partition("#")[0],
         "record_type": kind,
         "natural_key": f"{kind}/{name}" if name else str(full_url),
         "resource_id": name,
@@ -185,8 +194,10 @@ def columns_of(resource: Json, full_url: str | None) -> dict[str, Any]:
         "code_system": system,
         "code": code,
         "code_display": display,
-        "effective_at": start,
-        "effective_end": end,
+        "effective_at": values.moment_or_day(start),
+        "effective_end": values.moment_or_day(end),
+        "effective_text": start,
+        "effective_end_text": end,
     }
 
 
@@ -217,11 +228,11 @@ def _first_code(value: Any) -> Coded:
     return None, None, None
 
 
-def _times(resource: Json) -> tuple[Any, Any]:
+def _times(resource: Json) -> tuple[str | None, str | None]:
     for element in _TIMES:
         value: Any = resource.get(element)
         if isinstance(value, str):
-            return values.moment_or_day(value), None
+            return text_of(value), None
         if isinstance(value, dict) and (value.get("start") or value.get("end")):
-            return values.moment_or_day(value.get("start")), values.moment_or_day(value.get("end"))
+            return text_of(value.get("start")), text_of(value.get("end"))
     return None, None

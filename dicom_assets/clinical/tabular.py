@@ -48,7 +48,8 @@ def read_table(
 ) -> Iterator[ClinicalChunk]:
     """The records of a CSV or Parquet file, told apart by content, in chunks of at most 20,000.
 
-    Schema RECORDS; with `effective_at` for a dataset that has a date column, and `natural_key` for one with a key.
+    Schema RECORDS; with `effective_at` and `effective_text` for a dataset that has a date column, and `natural_key` for
+    one with a key.
     Raises ClinicalUnreadable when the file as a whole is refused, which may show after some chunks: then those do not
     count either. Storage errors come as they are.
     """
@@ -102,7 +103,8 @@ def _dataset_chunk(frame: Frame, settings: ClinicalSettings, dataset: DatasetSet
     if dataset.date_column:
         written = frame.values[column_of(names, (dataset.date_column,)) or ""].tolist()
         at = pa.array([moment_or_day(value) for value in written], CLINICAL.column("effective_at").type)
-        records = records.append_column("effective_at", at)
+        text = pa.array([(value or "").strip() or None for value in written], pa.string())
+        records = records.append_column("effective_at", at).append_column("effective_text", text)
     if not dataset.key_columns:
         return ClinicalChunk(records, chunk.errors)
     columns = [frame.values[column_of(names, (name,)) or ""].tolist() for name in dataset.key_columns]

@@ -13,6 +13,7 @@ from dicom_assets.defs.jobs import ingest_batch
 from dicom_assets.defs.partitions import BATCH
 from dicom_assets.defs.resources import WorkParam
 from dicom_assets.defs.sensors import wanted_runs
+from dicom_assets.defs.tables import fail_clearly
 from dicom_assets.lake.files import LakeError
 from dicom_assets.lake.locks import LockBusy
 from dicom_assets.landing.store import SourceUnavailable
@@ -42,6 +43,7 @@ def event_sensors(settings: Settings) -> list[dg.SensorDefinition]:
         default_status=status,
         description="Reads storage queues for new blobs, claims them and runs each batch once.",
     )
+    @fail_clearly
     def blob_events(context: dg.SensorEvaluationContext, work: WorkParam) -> dg.SensorResult | dg.SkipReason:
         """One tick: take messages, claim, delete messages, ask for runs. One queue's fault holds up no other."""
         unavailable: list[str] = []
@@ -75,6 +77,7 @@ def event_sensors(settings: Settings) -> list[dg.SensorDefinition]:
         default_status=status,
         description="Lists sources that have a queue now and then, for what their events missed.",
     )
+    @fail_clearly
     def missed_events(context: dg.SensorEvaluationContext, work: WorkParam) -> dg.SkipReason:
         """One tick: go on with the listing that is under way, or begin one when the last is old enough.
 
@@ -96,7 +99,7 @@ def event_sensors(settings: Settings) -> list[dg.SensorDefinition]:
             raise dg.Failure(str(error)) from None
         if unavailable is not None:
             raise dg.Failure(str(unavailable)) from None
-        context.update_cursor(places or f"at {now + pause}")
+        context.update_cursor(places or f"at {now + (MISSED_INTERVAL_SECONDS if work.looks.emptied else pause)}")
         batches = sum(len(one.claims) for one in claimed)
         return dg.SkipReason(f"{batches} batches of what no event announced; `blob_events` asks for their runs.")
 

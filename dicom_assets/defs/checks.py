@@ -1,4 +1,4 @@
-"""Asset checks, one for each rule of `batch.checks`. A blocking check that fails pauses its batch, and that alone.
+"""Asset checks, one for each rule of `batch.rules`. A blocking check that fails pauses its batch, and that alone.
 
 Belongs here: how a rule becomes a check of Dagster. Does not belong here: the rules.
 """
@@ -10,13 +10,13 @@ from typing import Any
 import dagster as dg
 
 from dicom_assets.batch.books import Status
-from dicom_assets.batch.checks import RULES, CheckContext, CheckResult, NamedRule
-from dicom_assets.batch.standard_checks import STANDARD_RULES
+from dicom_assets.batch.checks import CheckResult, NamedRule
+from dicom_assets.batch.rules import ALL_RULES, judged
 from dicom_assets.batch.work import Work
 from dicom_assets.defs.assets import BATCH_ASSETS
 from dicom_assets.defs.partitions import BATCH
 from dicom_assets.defs.resources import WorkParam
-from dicom_assets.defs.tables import clear_failures
+from dicom_assets.defs.tables import clear_failures, fail_clearly
 from dicom_assets.settings import GateSettings
 
 
@@ -24,7 +24,10 @@ class GateConfig(dg.Config):
     """Bounds of the gate for one run; unset ones are those of the settings."""
 
     quarantined_share: float | None = None
+    ignored_share: float | None = None
+    record_error_share: float | None = None
     minimum: int | None = None
+    none_ingested: int | None = None
 
 
 def _result(rule: NamedRule, result: CheckResult) -> dg.AssetCheckResult:
@@ -50,7 +53,7 @@ def _evaluated(
     stopped = False
     with clear_failures():
         batch = work.batch(context.partition_key)
-        seen = CheckContext(batch.lake, batch.staging, limits, work.settings.omop)
+        seen = judged(batch, limits)
         for rule in rules:
             with work.lake.settled():  # not for all of them: in which order tables are looked at matters to a rule
                 result = rule.rule(seen)
@@ -79,6 +82,7 @@ def _checks_of(step: str, rules: Sequence[NamedRule]) -> dg.AssetChecksDefinitio
         ],
         can_subset=True,
     )
+    @fail_clearly
     def checks(context: dg.AssetCheckExecutionContext, work: WorkParam) -> Iterator[dg.AssetCheckResult]:
         wanted = {(key.asset_key.to_user_string(), key.name) for key in context.selected_asset_check_keys}
         chosen = [rule for rule in rules if (rule.table, rule.name) in wanted]
@@ -97,6 +101,7 @@ def _gate(rule: NamedRule) -> dg.AssetChecksDefinition:
         blocking=rule.blocking,
         partitions_def=BATCH,
     )
+    @fail_clearly
     def gate(context: dg.AssetCheckExecutionContext, work: WorkParam, config: GateConfig) -> dg.AssetCheckResult:
         limits = work.settings.gate.model_copy(update=config.model_dump(exclude_none=True))
         (result,) = _evaluated(context, work, [rule], limits)
@@ -108,7 +113,7 @@ def _gate(rule: NamedRule) -> dg.AssetChecksDefinition:
 def _checks() -> Iterator[dg.AssetChecksDefinition]:
     steps = {key.to_user_string(): asset.op.name for asset in BATCH_ASSETS for key in asset.keys}
     by_step: dict[str, list[NamedRule]] = {}
-    for rule in (*RULES, *STANDARD_RULES):
+    for rule in ALL_RULES:
         if rule.name == "gate":
             yield _gate(rule)
         else:

@@ -10,7 +10,7 @@ from dicom_assets.defs.assets import BATCH_ASSETS
 from dicom_assets.defs.executor import side_by_side
 from dicom_assets.defs.partitions import BATCH, REGISTER_AT_ONCE
 from dicom_assets.defs.resources import WorkParam
-from dicom_assets.defs.tables import clear_failures
+from dicom_assets.defs.tables import clear_failures, fail_clearly
 
 ingest_batch = dg.define_asset_job(
     "ingest_batch",
@@ -38,11 +38,14 @@ def register(instance: dg.DagsterInstance, keys: list[str]) -> list[str]:
 
 
 @dg.op(description="Claims what is new in every source and registers the batches.")
+@fail_clearly
 def claim(context: dg.OpExecutionContext, work: WorkParam) -> None:
     """What the sensor does, by hand."""
     with clear_failures():
         rounds = claim_everywhere(work)
         register(context.instance, work.unclosed())
+    for sentence in work.looks.emptied.values():
+        context.log.warning(sentence)
     context.log.info(
         "%d batches claimed, %d objects still wait", sum(len(r.claims) for r in rounds), sum(r.waiting for r in rounds)
     )

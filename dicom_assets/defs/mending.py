@@ -80,7 +80,7 @@ def _set_right(work: Work, instance: dg.DagsterInstance, found: Verified, say: S
     if found.torn or any(one.rule == "summary" and not one.holds for one in found.findings):
         work.lake.files.delete("_claimed")
         say(str(mend_claims(work.lake)) or "The summary of claims is made anew.")
-        del work.log
+        work.forget_claims()
         done = True
     for name, paths in found.sound.broken.items():
         say(f"Table {name}: {len(paths)} data files are missing or torn and are taken out of it.")
@@ -152,7 +152,7 @@ def _rebuild(work: Work, studies: Sequence[str]) -> None:
     staging = Staging(lake.files, f"verify-{uuid.uuid4().hex[:12]}")
     touched = pa.table({"study_key": pa.array(sorted(studies), pa.string())}, schema=SCHEMAS[Part.TOUCHED])
     try:
-        staging.put(Part.TOUCHED, 0, touched)
+        staging.stage(Part.TOUCHED, touched)
         for name in REBUILDS:
             publish_hierarchy(lake, staging, name)
         publish_imaging_study(lake, staging, settings)

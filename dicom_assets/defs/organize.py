@@ -7,18 +7,22 @@ import dagster as dg
 
 from dicom_assets.batch.organize import unfinished
 from dicom_assets.defs.resources import WorkParam
-from dicom_assets.defs.tables import clear_failures
+from dicom_assets.defs.tables import clear_failures, fail_clearly
 from dicom_assets.lake.files import LakeError
+from dicom_assets.landing.store import SourceUnavailable
 from dicom_assets.settings import Settings
 
 INTERVAL_SECONDS = 300
 
 
 @dg.op(description="Finishes the moving of closed batches that was broken off.")
+@fail_clearly
 def organize(context: dg.OpExecutionContext, work: WorkParam) -> None:
     """Goes on with every plan that is not finished and that nobody is at."""
     with clear_failures():
         done = work.organize_left()
+        if work.unmoved:
+            raise SourceUnavailable(" ".join(work.unmoved.values()))
     context.log.info("%d batches organized", len(done))
 
 
@@ -39,6 +43,7 @@ def organize_sensor(settings: Settings) -> dg.SensorDefinition:
         default_status=dg.DefaultSensorStatus.RUNNING if any_organized else dg.DefaultSensorStatus.STOPPED,
         description="Looks for batches whose objects were not moved to the end.",
     )
+    @fail_clearly
     def left_unorganized(context: dg.SensorEvaluationContext, work: WorkParam) -> dg.RunRequest | dg.SkipReason:
         """One tick: a run when the last tick has seen the same batch already, so that one under way is left alone."""
         try:

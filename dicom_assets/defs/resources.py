@@ -6,6 +6,7 @@ import dagster as dg
 
 from dicom_assets.batch.engine import ReadingEngine
 from dicom_assets.batch.work import Work
+from dicom_assets.defs.tables import fail_clearly
 from dicom_assets.settings import Settings
 
 WorkParam = dg.ResourceParam[Work]
@@ -20,6 +21,7 @@ def work_resource(
     """
 
     @dg.resource(description="Lake, sources and the batches that a run holds")
+    @fail_clearly
     def work(_: dg.InitResourceContext) -> Iterator[Work]:
         if opened is not None:
             yield opened

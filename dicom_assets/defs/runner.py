@@ -6,7 +6,7 @@ here: Dagster's state (`instance`), options and printing (`cli`).
 
 import logging
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import cached_property
@@ -26,6 +26,7 @@ from dicom_assets.defs.jobs import register
 from dicom_assets.defs.sensors import mark
 from dicom_assets.lake.torn import needs_verifying
 from dicom_assets.landing.claims import Claimed, seconds_until
+from dicom_assets.landing.returns import Waiting, waiting
 from dicom_assets.settings import Settings
 
 CHANGING_SECONDS = 600.0
@@ -36,15 +37,22 @@ _QUIET = {"loggers": {"console": {"config": {"log_level": "CRITICAL"}}}}
 
 @dataclass(frozen=True)
 class Ended:
-    """What an ingest did: the books of the batches it ran, and how many objects still changed when it gave up."""
+    """What an ingest did: the books of the batches it ran, and what it left behind.
+
+    waiting: objects that still changed when it gave up. troubles: what else it left and why, a sentence for each
+    source. unread: objects that could not be read and wait to be read again.
+    """
 
     books: tuple[Books, ...]
     waiting: int
+    troubles: tuple[str, ...] = ()
+    unread: tuple[Waiting, ...] = ()
 
     @property
     def closed(self) -> bool:
         """Whether every batch closed and nothing is left behind."""
-        return self.waiting == 0 and all(one.status == Status.CLOSED for one in self.books)
+        left = self.waiting or self.troubles or self.unread
+        return not left and all(one.status == Status.CLOSED for one in self.books)
 
 
 def ingest(
@@ -76,28 +84,45 @@ def go_on(beginning: Beginning, instance: dg.DagsterInstance) -> Ended:
             done[batch] = runs.run(batch, following)
         if found.unavailable is not None:
             raise found.unavailable
-        waiting = sum(one.waiting for one in found.claimed)
+        changing = sum(one.waiting for one in found.claimed)
         if any(one.more for one in found.claimed):
             continue
-        if not waiting:
+        if not changing:
             # Seldom: what it needs is not imported before.
             if needs_verifying(beginning.work.lake.files):
                 from dicom_assets.defs.mending import mend_after_power_cut
 
                 mend_after_power_cut(beginning.work, instance, beginning.say)
             beginning.work.organize_left()  # what a batch could not move although its books closed is told here
-            return Ended(tuple(done.values()), 0)
+            return _ended(beginning, done, 0)
         if time.monotonic() - started > CHANGING_SECONDS:
             beginning.say(
-                f"{waiting} objects still change after {CHANGING_SECONDS:.0f} s; they are left for the next time."
+                f"{changing} objects still change after {CHANGING_SECONDS:.0f} s; they are left for the next time."
             )
-            return Ended(tuple(done.values()), waiting)
-        _wait(found.claimed, waiting, beginning.say)
+            return _ended(beginning, done, changing)
+        _wait(found.claimed, changing, beginning.say)
 
 
-def _wait(rounds: Sequence[Claimed], waiting: int, say: Callable[[str], None]) -> None:
+def _ended(beginning: Beginning, done: Mapping[str, Books], changing: int) -> Ended:
+    configured = {source.name for source in beginning.settings.sources}
+    unread = [one for one in waiting(beginning.work.log.returned()) if one.source in configured]
+    return Ended(tuple(done.values()), changing, _troubles(beginning), tuple(unread))
+
+
+def _troubles(beginning: Beginning) -> tuple[str, ...]:
+    """What is wrong with sources whose faults keep nothing else from being done."""
+    looks = beginning.work.looks
+    passed_over = (
+        f"Source '{source}': {count} folders cannot be read and were passed over; see `dicom-assets errors`."
+        for source, count in looks.passed_over.items()
+        if count
+    )
+    return (*looks.emptied.values(), *passed_over, *beginning.work.unmoved.values())
+
+
+def _wait(rounds: Sequence[Claimed], changing: int, say: Callable[[str], None]) -> None:
     seconds = max(1, max(seconds_until(one.quiet_at) for one in rounds))
-    say(f"{waiting} objects were written just now; waiting {seconds} s until they are complete.")
+    say(f"{changing} objects were written just now; waiting {seconds} s until they are complete.")
     time.sleep(seconds)
 
 

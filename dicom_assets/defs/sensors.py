@@ -10,6 +10,7 @@ from dicom_assets.batch.work import INGEST_LOCK, Work
 from dicom_assets.defs.jobs import ingest_batch
 from dicom_assets.defs.partitions import BATCH, REGISTER_AT_ONCE, retired
 from dicom_assets.defs.resources import WorkParam
+from dicom_assets.defs.tables import fail_clearly
 from dicom_assets.lake.files import LakeError
 from dicom_assets.lake.locks import LockBusy
 from dicom_assets.landing.claims import UnknownBatch
@@ -34,6 +35,12 @@ def wanted_runs(work: Work, known: set[str], *, announced: bool) -> dg.SensorRes
     asked = [batch for batch in work.unstarted() if batch in mine][:RUNS_PER_TICK]
     known = known | retired(all_books(work.lake), work.settings.maintenance.partition_days, datetime.now(UTC))
     requests = [dg.RunRequest(run_key=batch, partition_key=batch) for batch in asked]
+    # A batch that waited for its source has had its run; the one that was refused makes the key of the next.
+    requests += [
+        dg.RunRequest(run_key=f"{batch}-after-{refused}", partition_key=batch)
+        for batch, refused in work.waited().items()
+        if batch in mine and batch not in asked
+    ][: RUNS_PER_TICK - len(asked)]
     every = dict.fromkeys([*asked, *(claim.batch_id for claim in work.log.claims())])
     fresh = [batch for batch in every if batch not in known]
     return dg.SensorResult(
@@ -48,6 +55,7 @@ def wanted_runs(work: Work, known: set[str], *, announced: bool) -> dg.SensorRes
     default_status=dg.DefaultSensorStatus.RUNNING,
     description="Claims what is new in the landing zone and runs each batch once.",
 )
+@fail_clearly
 def new_files(context: dg.SensorEvaluationContext, work: WorkParam) -> dg.SensorResult | dg.SkipReason:
     """One tick: list, claim, ask for runs. A source that is not there fails the ticks that bring nothing else.
 
@@ -83,6 +91,7 @@ def failure_sensor(settings: Settings) -> dg.SensorDefinition:
         default_status=dg.DefaultSensorStatus.RUNNING,
         description="Enters a run that broke off in the books of its batch.",
     )
+    @fail_clearly
     def mark_failed(context: dg.RunFailureSensorContext) -> None:
         batch = context.dagster_run.tags.get("dagster/partition")
         if batch is not None:

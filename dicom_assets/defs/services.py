@@ -13,6 +13,7 @@ import dagster as dg
 
 from dicom_assets.defs.assets.dicom_changes import dicom_changes_asset
 from dicom_assets.defs.assets.dicom_service_audit import dicom_service_audit
+from dicom_assets.defs.tables import fail_clearly
 from dicom_assets.defs.windows import CATCH_UP, due, tick_cron, wanted
 from dicom_assets.service.sync import prepare_landing
 from dicom_assets.settings import ChangesSettings, Settings
@@ -83,6 +84,7 @@ def _schedule(changes: ChangesSettings, status: dg.DefaultScheduleStatus) -> dg.
         default_status=status,
         description=f"Reads each window of changes {changes.delay_minutes} minutes after it has closed.",
     )
+    @fail_clearly
     def closed_windows(context: dg.ScheduleEvaluationContext) -> list[dg.RunRequest] | dg.SkipReason:
         at = context.scheduled_execution_time.astimezone(UTC)
         keys = due(changes, max(at, datetime.now(UTC)), CATCH_UP)

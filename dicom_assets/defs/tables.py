@@ -4,24 +4,23 @@ Belongs here: the one decorator for assets of the batch graph. Does not belong h
 """
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from typing import Any
 
 import dagster as dg
-import duckdb
-import pyarrow as pa
 
-from dicom_assets.batch.engine import EngineFailed
+from dicom_assets.batch.closing import BooksDiffer
 from dicom_assets.batch.memory import give_back
-from dicom_assets.batch.work import BatchBusy, Work
+from dicom_assets.batch.staging import StagingMissing
+from dicom_assets.batch.work import BatchBusy, BatchClosed, Work
+from dicom_assets.defs import failures
 from dicom_assets.defs.partitions import BATCH
 from dicom_assets.lake.codes import Outcome
 from dicom_assets.lake.delta import ForeignTable, Lake
-from dicom_assets.lake.files import LakeError
 from dicom_assets.lake.query import sql_type
 from dicom_assets.lake.registry import TABLES, Table
 from dicom_assets.landing.claims import UnknownBatch
-from dicom_assets.landing.store import SourceUnavailable
+from dicom_assets.landing.looks import SourceEmptied
 from dicom_assets.omop.concepts import MappingError
 from dicom_assets.omop.identifiers import IdentifiersExhausted
 from dicom_assets.settings import SettingsError
@@ -32,7 +31,21 @@ OWNERS = ["team:imaging-data"]
 # lasts longer needs a person.
 OUTSIDE = dg.RetryPolicy(max_retries=2, delay=1, backoff=dg.Backoff.EXPONENTIAL, jitter=dg.Jitter.PLUS_MINUS)
 
-FINAL = (ForeignTable, UnknownBatch, SettingsError, BatchBusy, MappingError, IdentifiersExhausted)
+FINAL = (
+    ForeignTable,
+    UnknownBatch,
+    SourceEmptied,
+    SettingsError,
+    BatchBusy,
+    BatchClosed,
+    BooksDiffer,
+    StagingMissing,
+    MappingError,
+    IdentifiersExhausted,
+)
+
+fail_clearly = failures.fail_clearly(FINAL)
+"""Decorates every function that Dagster calls: what it raises leaves as `clear_failures` says."""
 
 
 def table_schema(table: Table) -> dg.TableSchema:
@@ -85,7 +98,7 @@ def batch_asset(
         retry_policy=OUTSIDE,
         **({**_told(name), **options} if name in TABLES else options),
     )
-    return decorator
+    return lambda function: decorator(fail_clearly(function))
 
 
 def batch_step(
@@ -105,7 +118,7 @@ def batch_step(
         can_subset=True,
         retry_policy=OUTSIDE,
     )
-    return decorator
+    return lambda function: decorator(fail_clearly(function))
 
 
 def materialized(
@@ -126,20 +139,12 @@ def materialized(
     )
 
 
-@contextmanager
-def clear_failures() -> Iterator[None]:
-    """Turns typed errors into failures of a step: retried where the reason may pass, final where a person must help.
+def clear_failures() -> AbstractContextManager[None]:
+    """Turns errors into failures of a step: retried where the reason may pass, final where a person must help.
 
-    Errors of libraries may hold values of rows, so only their kind is passed on.
+    Errors that say no sentence of ours may hold values of rows, so only type and place are passed on.
     """
-    try:
-        yield
-    except FINAL as error:
-        raise dg.Failure(str(error), allow_retries=False) from None
-    except (LakeError, SourceUnavailable, EngineFailed) as error:
-        raise dg.Failure(str(error)) from None
-    except (duckdb.Error, pa.ArrowException) as error:
-        raise dg.Failure(f"The rows of the batch cannot be processed: {type(error).__name__}.") from None
+    return failures.clear_failures(FINAL)
 
 
 @contextmanager
@@ -147,6 +152,12 @@ def one_step(work: Work) -> Iterator[None]:
     """What a step of a batch does: with clear failures, and with one look at each table of the lake."""
     with clear_failures(), work.lake.settled():
         yield
+
+
+def runs_to_the_end(run: dg.DagsterRun) -> bool:
+    """Whether a run closes the books of its batch, as the whole job does; assets can be made alone as well."""
+    assets, steps = run.asset_selection, run.step_keys_to_execute
+    return (not assets or dg.AssetKey("cleanup") in assets) and (not steps or "cleanup" in steps)
 
 
 def outcome_counts(outcomes: Mapping[str, int]) -> dict[str, int]:

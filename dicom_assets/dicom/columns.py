@@ -3,7 +3,9 @@
 Belongs here: how a value becomes a date, a time in ISO form, a number, a text; which attributes are columns is the
 registry's (`lake.attributes`). Does not belong here: bytes.
 
-A value that does not fit its type is None and carries VALUE_INVALID; what was written stays in the header.
+A value that does not fit its type is None and carries VALUE_INVALID; what was written stays in the header. So do
+several values of an attribute that has one (value multiplicity 1, PS3.5 6.4): a text is taken as it was written, with
+its backslashes, never its first part alone, or two patients would become one; what is no text is None.
 """
 
 from __future__ import annotations
@@ -146,6 +148,8 @@ def column(tag: int, values: list[Any] | None, flaws: int = SOUND) -> tuple[Any,
             result: Any = [None if value is None else convert(value) for value in values]
             if all(value is None for value in result):
                 return None, SOUND
+        elif len(values) > 1:
+            return _undivided(tag, values), VALUE_INVALID | (UID_INVALID if uid else SOUND)
         else:
             result = None if values[0] is None else convert(values[0])
     except Misfit:
@@ -153,6 +157,14 @@ def column(tag: int, values: list[Any] | None, flaws: int = SOUND) -> tuple[Any,
     if uid and not valid_uids(result if multiple else [result]):
         return result, UID_INVALID
     return result, SOUND
+
+
+def _undivided(tag: int, values: list[Any]) -> str | None:
+    """Several values of an attribute that has one, as they were written; None where the column is no plain text."""
+    if CONVERTERS[tag][1] not in (_text, _name):
+        return None
+    texts = [_text("" if value is None else value) or "" for value in values]
+    return "\\".join(texts) if any(texts) else None
 
 
 def valid_uids(uids: Sequence[str | None]) -> bool:
@@ -163,26 +175,27 @@ def valid_uids(uids: Sequence[str | None]) -> bool:
 def fill(columns: dict[str, Any], tag: int, element: dict[str, Any], flaws: int) -> int:
     """Puts what the columns take from one element of the data set into `columns`; returns the flaws found."""
     if tag in CONVERTERS:
-        value, found = column(tag, element.get("Value"), flaws)
+        values = element.get("Value")
+        value, found = column(tag, values, flaws)
         if value is not None:
             columns[CONVERTERS[tag][0]] = value
-            if tag == PATIENT_NAME:
-                name_parts(columns, value)
+        if tag == PATIENT_NAME and values and len(values) == 1 and isinstance(values[0], (str, dict)):
+            name_parts(columns, _text(values[0]) or "")
         return found
     if tag in CODED:
         items = element.get("Value")
         if element.get("vr") == "SQ" and items:
             for name, key in CODED[tag]:
-                part = items[0].get(key, {}).get("Value")
-                if part and isinstance(part[0], str) and part[0].strip():
-                    columns[name] = part[0].strip()
-    return SOUND
+                part = items[0].get(key, {}).get("Value") or ()
+                text = "\\".join(value.strip() for value in part if isinstance(value, str))
+                if text:
+                    columns[name] = text
+                flaws |= VALUE_INVALID if len(part) > 1 else SOUND
+    return flaws & VALUE_INVALID
 
 
 def name_parts(columns: dict[str, Any], alphabetic: str) -> None:
-    """Family and given name of the patient from the alphabetic representation (PS3.5 6.2.1)."""
-    parts = alphabetic.split("^")
-    if family := parts[0].strip():
-        columns["patient_family_name"] = family
-    if len(parts) > 1 and (given := parts[1].strip()):
-        columns["patient_given_name"] = given
+    """The patient's family and given name from the alphabetic representation (PS3.5 6.2.1), each if it is sound."""
+    for name, part in zip(("patient_family_name", "patient_given_name"), alphabetic.split("^"), strict=False):
+        if (text := part.strip()) and "\\" not in text:  # no name has a backslash but for bytes that were refused
+            columns[name] = text

@@ -1,7 +1,7 @@
 """Tier 1: one pass over the raw elements of a data set, bytes to JSON fragments (PS3.5 7, PS3.18 F).
 
 Belongs here: windows over the data set, and where its own elements begin and end, in either encoding and byte order.
-Whatever is unusual is raised as Unusual and left to pydicom; this reader never guesses. Does not belong here: sequences
+Whatever is unusual is raised as Unusual and left to tier 2; this reader never guesses. Does not belong here: sequences
 (`items`), what values mean (`values`), columns, memory (`memo`), pixel data (`pixels`).
 """
 
@@ -231,7 +231,7 @@ class _Walk(Items):
         if entry is not None:
             self._trail.append((tag, raw, entry))
             return entry, end
-        vr = self._resolve(known, length, self._notes, context, None)
+        vr = self._resolve(known, self._notes, context, None)
         if vr == "SQ":
             return self._top_sequence(known._replace(prefix=prefix_of(tag, vr)), data, position, start, end, context)
         self._trail.append(None)
@@ -258,7 +258,7 @@ class _Walk(Items):
         """Decodes one value; remembers it by `key` where there is one and nothing is wrong with it."""
         tag = known.tag
         prefix = known.prefix if vr == known.vr else prefix_of(tag, vr)
-        fragment, values, flaws = self._decode(tag, prefix, vr, value, context)
+        fragment, values, flaws = self._decode(tag, prefix, vr, value, context, known.action)
         columns: dict[str, Any] | None = None
         if tag in CONVERTERS:
             columns = {}

@@ -1,37 +1,36 @@
-"""Tier 2: pydicom finds the elements of whatever is unusual; their values are decoded by the same rules as ever.
+"""Tier 2: whatever is unusual; its values are decoded by the same rules as ever.
 
-Belongs here: pydicom, held silent (its warnings may quote values) and lenient. Does not belong here: the decision
-that an object is unusual (`header`).
+Belongs here: from the elements that were found (`structure`) to JSON, with pydicom's look-up of VRs, held silent (its
+warnings may quote values). Does not belong here: the decision that an object is unusual (`header`).
 """
 
 from __future__ import annotations
 
-import io
 import logging
 import struct
 import warnings
-import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any, BinaryIO
+from typing import Any
 
 import orjson
 from pydicom import config
 from pydicom.dataelem import DataElement, RawDataElement
 from pydicom.dataset import Dataset
 from pydicom.errors import BytesLengthException
-from pydicom.filereader import read_dataset
 from pydicom.hooks import hooks
 
 from dicom_assets.dicom.capped import reference
 from dicom_assets.dicom.charset import DEFAULT
 from dicom_assets.dicom.columns import fill
 from dicom_assets.dicom.errors import Unreadable
-from dicom_assets.dicom.flaws import DEPTH_CAPPED, HEADER_CAPPED, SOUND, VALUE_INVALID
+from dicom_assets.dicom.flaws import DEPTH_CAPPED, HEADER_CAPPED, HEADER_INCOMPLETE, SOUND, VALUE_INVALID
+from dicom_assets.dicom.heads import Encoding
 from dicom_assets.dicom.memo import MAX_VALUE
 from dicom_assets.dicom.parsed import Parsed, exceeds
 from dicom_assets.dicom.pixels import PIXELS
 from dicom_assets.dicom.source import ByteSource
+from dicom_assets.dicom.structure import Structure
 from dicom_assets.dicom.syntax import Preface
 from dicom_assets.dicom.values import BULK, DECODERS, json_element
 from dicom_assets.settings import ReadingLimits
@@ -49,49 +48,10 @@ PYDICOM_ERRORS = (
     TypeError,
     ValueError,
     struct.error,
-    zlib.error,
 )
 """What pydicom raises at bytes that it cannot read; it has no type of its own for that."""
 
-_HEAD = 8
-_CUT_HEADS = (0, 8, 9, 10, 11)
-"""Bytes left out at the end: pydicom fails at an object that ends inside the head of an element."""
-
 _LUT_DESCRIPTORS = frozenset({0x00281101, 0x00281102, 0x00281103, 0x00283002})
-
-
-class _Bytes(io.RawIOBase):
-    """A ByteSource as a file. Keeps the storage's own error, which pydicom would mistake for a fault of the bytes."""
-
-    def __init__(self, source: ByteSource, size: int) -> None:
-        self._source = source
-        self._size = size
-        self._position = 0
-        self.failure: OSError | None = None
-
-    def readable(self) -> bool:
-        return True
-
-    def seekable(self) -> bool:
-        return True
-
-    def readinto(self, buffer: Any) -> int:
-        try:
-            block = self._source.read(self._position, max(0, min(len(buffer), self._size - self._position)))
-        except OSError as error:
-            self.failure = error
-            raise
-        buffer[: len(block)] = block
-        self._position += len(block)
-        return len(block)
-
-    def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
-        base = {io.SEEK_SET: 0, io.SEEK_CUR: self._position, io.SEEK_END: self._size}[whence]
-        self._position = max(0, base + offset)
-        return self._position
-
-    def tell(self) -> int:
-        return self._position
 
 
 @contextmanager
@@ -110,63 +70,34 @@ def _lenient() -> Iterator[None]:
             logger.disabled = disabled
 
 
-def _behind_commands(tag: int, vr: str | None, length: int) -> bool:
-    return tag >> 16 != 0
-
-
-def _before_pixels(tag: int, vr: str | None, length: int) -> bool:
-    return tag in PIXELS
-
-
 def parse(body: ByteSource, start: int, preface: Preface, limits: ReadingLimits) -> Parsed:
-    """The data set of `body` from `start` on as pydicom finds it, with a command set in front of it (PS3.7 6.3) if any.
+    """The data set of `body` from `start` on, with a command set in front of it (PS3.7 6.3) if any.
 
     Raises Unreadable, or the storage's own OSError.
     """
-    with _lenient():
-        for missing in _CUT_HEADS:
-            raw = _Bytes(body, body.size - missing)
-            file: BinaryIO = io.BufferedReader(raw, 1 << 16)
-            try:
-                sets = _read(file, body, start, preface, limits)
-                end = file.tell()
-                found = _Walk(body, limits).run(sets)
-            except struct.error:
-                continue
-            except PYDICOM_ERRORS as error:
-                if raw.failure is not None:
-                    raise raw.failure from None
-                cut = isinstance(error, EOFError) or (isinstance(error, OSError) and file.tell() >= body.size)
-                code = "TRUNCATED_HEADER" if cut else "UNPARSEABLE"
-                detail = f"pydicom cannot read the data set ({type(error).__name__})"
-                raise Unreadable(code, detail) from None
-            found.end = end
-            found.truncated |= missing > 0 or 0 < body.size - _last_end(sets[-1]) < _HEAD
-            head = body.read(end, 4)
-            if len(head) == 4:
-                group, number = struct.unpack("<HH" if preface.little else ">HH", head)
-                found.at_pixels = group << 16 | number in PIXELS
-            return found
-    raise Unreadable("UNPARSEABLE", "pydicom cannot read the data set")
-
-
-def _read(file: BinaryIO, body: ByteSource, start: int, preface: Preface, limits: ReadingLimits) -> list[Dataset]:
-    """Command set, if any, and data set."""
-    file.seek(start)
-    sets = []
-    if body.read(start, 2) == b"\0\0":
-        sets.append(read_dataset(file, True, True, stop_when=_behind_commands))
-    bound = limits.max_value_bytes
-    sets.append(read_dataset(file, not preface.explicit, preface.little, stop_when=_before_pixels, defer_size=bound))
-    return sets
-
-
-def _last_end(ds: Dataset) -> int:
-    """Where the last element with a length ends; the end of the object where none has one."""
-    last = next(iter(list(ds._dict.values())[-1:]), None)
-    if not isinstance(last, RawDataElement) or last.length == 0xFFFFFFFF:
-        return 1 << 62
-    return last.value_tell + last.length
+    structure = Structure(body, limits)
+    try:
+        with _lenient():
+            sets = []
+            if body.read(start, 2) == b"\0\0" and any(body.read(start, 8)):
+                sets.append(structure.command_set(start))
+                start = structure.end
+            sets.append(structure.data_set(start, Encoding(preface.explicit, preface.little)))
+            found = _Walk(body, limits).run(sets)
+    except (struct.error, RecursionError) as error:
+        detail = f"the data set cannot be read ({type(error).__name__})"
+        raise Unreadable("UNPARSEABLE", detail, structure.end) from None
+    found.flaws |= structure.flaws
+    found.end = structure.end
+    found.encoding = structure.encoding
+    found.truncated |= structure.truncated
+    left = body.size - found.end
+    if left >= 8:
+        group, number = struct.unpack("<HH" if structure.encoding.little else ">HH", body.read(found.end, 4))
+        found.at_pixels = group << 16 | number in PIXELS
+        found.flaws |= SOUND if found.at_pixels else HEADER_INCOMPLETE
+    found.trailing = 0 < left < 8 and not found.truncated
+    return found
 
 
 class _Walk:
@@ -214,8 +145,10 @@ class _Walk:
 
     def _element(self, ds: Dataset, raw: DataElement | RawDataElement, depth: int) -> tuple[dict[str, Any] | None, int]:
         """The element as DICOM JSON, None where it is bulk, and flaws."""
-        if isinstance(raw, DataElement):  # a sequence without length, or a value that pydicom needed for reading
+        if isinstance(raw, DataElement):  # a sequence, or a value that pydicom needed to find a VR
             if raw.VR == "SQ":
+                if not raw.is_undefined_length:
+                    ds._set_pixel_representation(raw)
                 return self._sequence(raw, depth)
             return (None if raw.VR in BULK else raw.to_json_dict(None, 0)), SOUND
         tag = int(raw.tag)
@@ -224,21 +157,12 @@ class _Walk:
             self._truncated = True
         if vr in BULK:
             return None, SOUND
+        if vr == "SQ":  # a fault inside one sequence costs that sequence alone
+            return self._reference(raw, vr), VALUE_INVALID
         value = raw.value
         if value is None and raw.length:
-            if vr != "SQ":
-                return reference(vr, self._source, raw.value_tell, raw.length), HEADER_CAPPED
-            value = self._source.read(raw.value_tell, raw.length)
-            raw = raw._replace(value=value)
-            ds._dict[raw.tag] = raw
+            return reference(vr, self._source, raw.value_tell, raw.length), HEADER_CAPPED
         value = value or b""
-        if raw.length != 0xFFFFFFFF and len(value) < raw.length:
-            self._truncated = True
-        if vr == "SQ":
-            try:
-                return self._sequence(ds[tag], depth)
-            except PYDICOM_ERRORS:  # a fault inside one sequence costs that sequence alone
-                return self._reference(raw, vr), VALUE_INVALID
         if vr not in DECODERS:
             return None, VALUE_INVALID
         codecs = ds.original_character_set or DEFAULT
@@ -251,7 +175,7 @@ class _Walk:
     def _vr(self, ds: Dataset, raw: RawDataElement) -> str:
         """The VR that counts: written, from the dictionaries, or found from the values around it."""
         looked_up: dict[str, Any] = {}
-        hooks.raw_element_vr(raw, looked_up, ds=ds)
+        hooks.raw_element_vr(raw._replace(value=None), looked_up, ds=ds)  # UN counts as known at any length (CP-1066)
         vr = str(looked_up["VR"])
         if " or " not in vr:
             return vr

@@ -18,13 +18,21 @@ HEADER_CAPPED = 16
 """A value above the bound on size was replaced by its place, length, count and digest."""
 UID_INVALID = 32
 """A UID breaks PS3.5 9.1."""
+CHARSET_PARTLY = 64
+"""A person name some of whose representations are CHARSET_LOST, but no alphabetic one."""
+STRUCTURE_INVALID = 128
+"""Lengths, delimiters or the order of elements break PS3.5 7; what stands there was read."""
+HEADER_INCOMPLETE = 256
+"""Some bytes in the data set, or all from some byte on, are no data elements."""
 
 _CODES = (
     (VALUE_INVALID, "VALUE_INVALID"),
-    (CHARSET_GUESSED | CHARSET_LOST, "CHARSET_UNDECODABLE"),
+    (CHARSET_GUESSED | CHARSET_LOST | CHARSET_PARTLY, "CHARSET_UNDECODABLE"),
     (DEPTH_CAPPED, "DEPTH_CAPPED"),
     (HEADER_CAPPED, "HEADER_CAPPED"),
     (UID_INVALID, "UID_INVALID"),
+    (STRUCTURE_INVALID, "STRUCTURE_INVALID"),
+    (HEADER_INCOMPLETE, "HEADER_INCOMPLETE"),
 )
 
 

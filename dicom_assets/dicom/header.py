@@ -3,12 +3,13 @@
 Belongs here: the contract of reading, which tier reads an object, and the judgements on the whole object (identity,
 File Meta Information, ends). Does not belong here: elements, values, columns, which have their modules.
 
-The tiers: 1 is our own one-pass reader; 2 is pydicom, for whatever is unusual; 3 is an outcome with a reason code.
+The tiers: 1 is a reader that makes one pass; 2 is one that looks around, for whatever is unusual; 3 is an outcome with
+a reason code.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import orjson
@@ -16,7 +17,7 @@ import orjson
 from dicom_assets.dicom import elements, fallback, flaws
 from dicom_assets.dicom.charset import DEFAULT
 from dicom_assets.dicom.errors import NotDicom, Unreadable
-from dicom_assets.dicom.items import BROKEN, Unusual
+from dicom_assets.dicom.items import Unusual
 from dicom_assets.dicom.memo import Memo
 from dicom_assets.dicom.parsed import Parsed
 from dicom_assets.dicom.pixels import pixel_issues
@@ -70,7 +71,7 @@ def read_header(source: ByteSource, limits: ReadingLimits, memo: Memo | None = N
         raise Unreadable("TOO_LARGE", "the object is larger than the bound")
     if preface.media_directory:
         return _MEDIA_DIRECTORY
-    body, start = data_set(ahead, preface, limits.max_inflated_bytes)
+    body, start, wrapping = data_set(ahead, preface, limits.max_inflated_bytes)
     window = body.read(0, limits.first_read_bytes) if preface.deflated else ahead.head
     reason: str | None = None
     try:
@@ -78,7 +79,7 @@ def read_header(source: ByteSource, limits: ReadingLimits, memo: Memo | None = N
     except Unusual as unusual:
         reason = unusual.reason
         found = fallback.parse(body, start, preface, limits)
-        found.flaws |= flaws.VALUE_INVALID if reason in BROKEN else flaws.SOUND
+    found.flaws |= preface.flaws | wrapping
     columns = found.columns
     if columns.get("SOPClassUID") == MEDIA_DIRECTORY:
         return _MEDIA_DIRECTORY
@@ -117,8 +118,11 @@ class _Ahead:
 def _require_identity(found: Parsed) -> None:
     if all(map(found.columns.get, IDENTITY)):
         return
-    if found.truncated or (not found.at_pixels and found.last < _LAST_IDENTITY):
+    incomplete = found.flaws & flaws.HEADER_INCOMPLETE
+    if found.truncated or not (found.at_pixels or incomplete or found.last >= _LAST_IDENTITY):
         raise Unreadable("TRUNCATED_HEADER", "the object ends before its identity", found.end)
+    if found.flaws & flaws.HEADER_INCOMPLETE:
+        raise Unreadable("UNPARSEABLE", "what stands in the data set is no data element", found.end)
     raise Unreadable("MISSING_IDENTITY", "Study, Series or SOP Instance UID is missing")
 
 
@@ -135,10 +139,17 @@ def _issues(body: ByteSource, preface: Preface, found: Parsed) -> tuple[str, ...
     if found.truncated:
         issues.add("TRUNCATED_DATA_SET")
     elif found.at_pixels:
-        issues |= pixel_issues(body, found.end, preface, columns)
+        issues |= pixel_issues(body, found.end, _as_found(preface, found), columns)
     elif found.trailing:
         issues.add("TRAILING_BYTES")
     return tuple(sorted(issues, key=_ORDER.__getitem__)) if issues else ()
+
+
+def _as_found(preface: Preface, found: Parsed) -> Preface:
+    """The preface with the encoding that the data set has."""
+    if found.encoding is None:
+        return preface
+    return replace(preface, explicit=found.encoding.explicit, little=found.encoding.little)
 
 
 def _meta_json(preface: Preface, memo: Memo) -> bytes:

@@ -15,7 +15,7 @@ import orjson
 
 from dicom_assets.dicom.capped import reference
 from dicom_assets.dicom.charset import codecs_of
-from dicom_assets.dicom.flaws import DEPTH_CAPPED, HEADER_CAPPED, SOUND, VALUE_INVALID
+from dicom_assets.dicom.flaws import DEPTH_CAPPED, HEADER_CAPPED, SOUND, STRUCTURE_INVALID, VALUE_INVALID
 from dicom_assets.dicom.memo import MAX_SEQUENCE, MAX_VALUE, NONE_YET, Context, Entry, Memo
 from dicom_assets.dicom.source import ByteSource
 from dicom_assets.dicom.syntax import Preface
@@ -49,24 +49,12 @@ _ITEM, _ITEM_END, _SEQUENCE_END = 0xFFFEE000, 0xFFFEE00D, 0xFFFEE0DD
 
 
 class Unusual(Exception):
-    """Something that this reader leaves to pydicom; the reason is a word or two, never from the object."""
+    """Something that this reader leaves to tier 2; the reason is a word or two, never from the object."""
 
     def __init__(self, reason: str) -> None:
         """Why."""
         super().__init__(reason)
         self.reason = reason
-
-
-BROKEN = frozenset(
-    {
-        "delimiter",
-        "item beyond its sequence",
-        "no item in a sequence",
-        "sequence beyond its item",
-        "value beyond its item",
-    }
-)
-"""Reasons that are faults of the object itself: its header carries VALUE_INVALID, whatever pydicom makes of it."""
 
 
 class Short(Exception):
@@ -100,21 +88,17 @@ class Items:
 
     def _capped(self, known: Known, vr: str, start: int, length: int) -> Entry:
         """What stands for a value above the bounds."""
-        if known.action in (PRIVATE, SIGNED, UNKNOWN_VR):
+        if known.action in (PRIVATE, SIGNED):
             raise Unusual("long value of unknown VR")
         self._flaws |= HEADER_CAPPED
         element = reference(vr, self._body, self._base + start, length)
         return Entry(orjson.dumps({f"{known.tag:08X}": element})[1:-1], None, 0, None)
 
-    def _resolve(
-        self, known: Known, length: int, notes: dict[int, bytes], context: Context, inherited: bytes | None
-    ) -> str:
+    def _resolve(self, known: Known, notes: dict[int, bytes], context: Context, inherited: bytes | None) -> str:
         """The VR of an element for which the element itself does not say it."""
         tag, form, action, vr, _ = known
-        if action in (VALUE, NOTED, CHARSET, OMITTED):
+        if action in (VALUE, NOTED, CHARSET, OMITTED, UNKNOWN_VR):
             return vr
-        if action == UNKNOWN_VR:
-            return vr if length < 0xFFFF else "UN"
         if action == SIGNED:
             pixel = notes.get(PIXEL_REPRESENTATION) or inherited
             if pixel is not None and len(pixel) != 2:
@@ -131,11 +115,12 @@ class Items:
         raise Unusual("delimiter" if action == DELIMITER else "VR")
 
     def _decode(
-        self, tag: int, prefix: bytes, vr: str, value: bytes, context: Context
+        self, tag: int, prefix: bytes, vr: str, value: bytes, context: Context, action: int = VALUE
     ) -> tuple[bytes, list[Any] | None, int]:
-        """Fragment, JSON values and flaws of one value."""
+        """Fragment, JSON values and flaws of one value; what is written as UN is little endian (PS3.5 6.2.2)."""
+        little = self._little or action in (UNKNOWN_VR, PRIVATE)
         try:
-            values, flaws = DECODERS[vr](value, self._little, context.codecs)
+            values, flaws = DECODERS[vr](value, little, context.codecs)
         except struct.error:
             text = base64.b64encode(value).decode("ascii")
             return prefix_of(tag, "UN") + b',"InlineBinary":"' + text.encode("ascii") + b'"}', None, VALUE_INVALID
@@ -193,6 +178,7 @@ class Items:
                     item, at = self._item(data, at, at + length, context, depth, pixel, at + length)
                 items.append(item)
             elif tag == _SEQUENCE_END and undefined:
+                self._flaws |= STRUCTURE_INVALID if length else SOUND
                 break
             else:
                 raise Unusual("no item in a sequence")
@@ -297,7 +283,7 @@ class Items:
     ) -> bytes:
         """The fragment of an element in an item that is not simply a short value; empty where it is left out."""
         tag = known.tag
-        vr = self._resolve(known, end - start, notes, context, pixel)
+        vr = self._resolve(known, notes, context, pixel)
         if vr in BULK:
             return b""
         prefix = known.prefix if vr == known.vr else prefix_of(tag, vr)
@@ -308,7 +294,7 @@ class Items:
             return fragment
         if end - start > self._limits.max_value_bytes:
             return self._capped(known, vr, start, end - start).fragment or b""
-        fragment, _, flaws = self._decode(tag, prefix, vr, data[start:end], context)
+        fragment, _, flaws = self._decode(tag, prefix, vr, data[start:end], context, known.action)
         self._flaws |= flaws
         return fragment
 

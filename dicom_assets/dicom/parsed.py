@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from dicom_assets.dicom.flaws import SOUND
+from dicom_assets.dicom.heads import Encoding
 from dicom_assets.settings import ReadingLimits
 
 
@@ -17,6 +18,7 @@ class Parsed:
     json: members of its DICOM JSON object, without braces. columns: values by column. flaws: bits of `flaws`.
     end: where reading ended, in bytes of the data set's source. at_pixels: pixel data starts there. truncated: the
     object ends inside an element. trailing: bytes are left that are no element. last: tag of the last element.
+    encoding: how elements are written, where that is not what was declared.
     """
 
     json: bytes = b""
@@ -27,6 +29,7 @@ class Parsed:
     truncated: bool = False
     trailing: bool = False
     last: int = 0
+    encoding: Encoding | None = None
 
 
 def exceeds(parts: Sequence[bytes], fragment: bytes, limits: ReadingLimits) -> bool:

@@ -13,7 +13,8 @@ from dataclasses import dataclass
 from pydicom.datadict import dictionary_VR
 
 from dicom_assets.dicom.errors import NotDicom, Unreadable
-from dicom_assets.dicom.sniff import EXPLICIT_VRS, LONG_VRS, has_preamble, looks_like_dicom
+from dicom_assets.dicom.flaws import SOUND, STRUCTURE_INVALID
+from dicom_assets.dicom.sniff import EXPLICIT_VRS, LONG_VRS, begins_at, has_preamble
 from dicom_assets.dicom.source import ByteSource, BytesSource
 
 IMPLICIT_LITTLE = "1.2.840.10008.1.2"
@@ -24,7 +25,7 @@ ENCAPSULATED_UNCOMPRESSED = "1.2.840.10008.1.2.1.98"
 MEDIA_DIRECTORY = "1.2.840.10008.1.3.10"
 _JPIP_DEFLATED = ("1.2.840.10008.1.2.4.95", "1.2.840.10008.1.2.4.205")
 
-_HEAD = struct.Struct("<HH2sH")
+_LOOK = 4096  # bytes in which an object must begin
 _MAX_META = 1 << 20  # bytes; File Meta Information beyond this is not believed
 
 
@@ -34,7 +35,8 @@ class Preface:
 
     start: where the data set begins. meta: elements of group 0002 as (tag, VR, raw value). complete: preamble,
     prefix and a transfer syntax were there. transfer_syntax: declared, or found by looking. deflated: from `start` on
-    the object is deflated (PS3.5 A.5).
+    the object is deflated (PS3.5 A.5). flaws: STRUCTURE_INVALID where the File Meta Information is not written as
+    PS3.10 7.1 asks for and could be read.
     """
 
     start: int
@@ -44,6 +46,7 @@ class Preface:
     explicit: bool
     little: bool
     deflated: bool
+    flaws: int = SOUND
 
     def text(self, tag: int) -> str:
         """A UID or text of the File Meta Information without padding; "" where it is missing."""
@@ -68,40 +71,10 @@ def read_preface(head: bytes, size: int) -> Preface:
 
     Raises NotDicom, Unreadable, or IndexError when it does not end within `head` and more bytes are there.
     """
-    prefixed = has_preamble(head)
-    if not prefixed and not looks_like_dicom(head[:4096]):
+    begins = begins_at(head[:_LOOK])
+    if begins is None:
         raise NotDicom
-    start = 132 if prefixed else 0
-    meta: list[tuple[int, str, bytes]] = []
-    implicit = head[start : start + 2] == b"\2\0" and head[start + 4 : start + 6] not in EXPLICIT_VRS
-    while True:
-        if len(head) - start < 12:
-            if len(head) < size:
-                raise IndexError
-            break
-        group, number, vr, length = _HEAD.unpack_from(head, start)
-        if group != 2:
-            break
-        value = start + 8
-        if implicit:  # against PS3.10 7.1, but it happens
-            vr = _meta_vr(number)
-            (length,) = struct.unpack_from("<I", head, start + 4)
-        elif vr in LONG_VRS:
-            (length,) = struct.unpack_from("<I", head, start + 8)
-            value += 4
-        elif vr not in EXPLICIT_VRS:  # read as pydicom would: a VR of the future, or implicit after all
-            if not b"AA" <= vr <= b"ZZ":
-                (length,) = struct.unpack_from("<I", head, start + 4)
-            vr = b"UN"
-        end = value + length
-        if end > size:
-            raise Unreadable("TRUNCATED_HEADER", "the object ends inside its File Meta Information", start)
-        if end > _MAX_META:
-            raise Unreadable("UNPARSEABLE", "File Meta Information is beyond belief", start)
-        if end > len(head):
-            raise IndexError
-        meta.append((group << 16 | number, vr.decode("ascii"), head[value:end]))
-        start = end
+    meta, start, flaws = _meta(head, begins, size)
     declared = next((raw.decode("latin-1").strip(" \0") for tag, _, raw in meta if tag == 0x00020010), "")
     if declared:
         explicit, little = declared != IMPLICIT_LITTLE, declared != EXPLICIT_BIG
@@ -111,12 +84,65 @@ def read_preface(head: bytes, size: int) -> Preface:
     return Preface(
         start=start,
         meta=tuple(meta),
-        complete=prefixed and bool(declared),
+        complete=begins == 132 and has_preamble(head) and bool(declared),
         transfer_syntax=found,
         explicit=explicit,
         little=little,
         deflated=found == DEFLATED or found in _JPIP_DEFLATED,
+        flaws=flaws,
     )
+
+
+def _meta(head: bytes, start: int, size: int) -> tuple[list[tuple[int, str, bytes]], int, int]:
+    """File Meta Information from `start` on: its elements, where it ends, and its flaws.
+
+    Against PS3.10 7.1 it may be in implicit VR or in big endian: both happen. Where an element's length leads beyond
+    the object, the group's length tells where the data set begins. Raises as `read_preface` does.
+    """
+    first = head[start : start + 6]
+    written = first[4:] in EXPLICIT_VRS
+    order = ">" if written and first[:2] == b"\0\2" else "<"
+    implicit = not written and first[:2] == b"\2\0"
+    unpack = struct.Struct(order + "HH2sH").unpack_from
+    meta: list[tuple[int, str, bytes]] = []
+    flaws = STRUCTURE_INVALID if order == ">" else SOUND
+    ends: int | None = None
+    while True:
+        if len(head) - start < 12:
+            if len(head) < size:
+                raise IndexError
+            break
+        group, number, vr, length = unpack(head, start)
+        if group != 2:
+            break
+        value = start + 8
+        if implicit:
+            vr = _meta_vr(number)
+            (length,) = struct.unpack_from("<I", head, start + 4)
+        elif vr in LONG_VRS:
+            (length,) = struct.unpack_from(order + "I", head, start + 8)
+            value += 4
+        elif vr not in EXPLICIT_VRS:  # read as pydicom would: a VR of the future, or implicit after all
+            if not b"AA" <= vr <= b"ZZ":
+                (length,) = struct.unpack_from("<I", head, start + 4)
+            vr = b"UN"
+        end = value + length
+        if end > size:
+            if ends is None or not start < ends < size:
+                raise Unreadable("TRUNCATED_HEADER", "the object ends inside its File Meta Information", start)
+            return meta, ends, flaws | STRUCTURE_INVALID
+        if end > _MAX_META:
+            raise Unreadable("UNPARSEABLE", "File Meta Information is beyond belief", start)
+        if end > len(head):
+            raise IndexError
+        raw = head[value:end]
+        if order == ">" and vr in (b"UL", b"US"):
+            raw = raw[::-1]
+        if number == 0 and len(raw) == 4:
+            ends = end + int.from_bytes(raw, "little")
+        meta.append((group << 16 | number, vr.decode("ascii"), raw))
+        start = end
+    return meta, start, flaws
 
 
 def _meta_vr(number: int) -> bytes:
@@ -135,9 +161,26 @@ def _look(head: bytes, start: int) -> tuple[bool, bool]:
     return True, group < 0x0400  # a big-endian group up to 00FF reads as 0100 or more
 
 
-def inflate(source: ByteSource, start: int, bound: int) -> bytes:
-    """The inflated data set from `start` on (PS3.5 A.5). Raises Unreadable when broken or longer than `bound` bytes."""
-    inflater = zlib.decompressobj(-zlib.MAX_WBITS)
+def inflate(source: ByteSource, start: int, bound: int) -> tuple[bytes, int]:
+    """The inflated data set from `start` on (PS3.5 A.5), and STRUCTURE_INVALID where it wears a header of zlib or gzip.
+
+    PS3.5 asks for the bare stream of RFC 1951. Raises Unreadable when broken or longer than `bound` bytes.
+    """
+    try:
+        return _inflated(source, start, bound, -zlib.MAX_WBITS), SOUND
+    except Unreadable as bare:
+        if bare.code != "UNPARSEABLE" or not _wears_header(source.read(start, 2)):
+            raise
+    return _inflated(source, start, bound, 32 + zlib.MAX_WBITS), STRUCTURE_INVALID
+
+
+def _wears_header(first: bytes) -> bool:
+    """Whether a stream begins as zlib (RFC 1950) or gzip (RFC 1952) does."""
+    return first == b"\x1f\x8b" or (len(first) == 2 and first[0] & 0x0F == 8 and int.from_bytes(first, "big") % 31 == 0)
+
+
+def _inflated(source: ByteSource, start: int, bound: int, window: int) -> bytes:
+    inflater = zlib.decompressobj(window)
     parts: list[bytes] = []
     total, offset = 0, start
     while not inflater.eof and offset < source.size:
@@ -158,8 +201,9 @@ def inflate(source: ByteSource, start: int, bound: int) -> bytes:
     return b"".join(parts)
 
 
-def data_set(source: ByteSource, preface: Preface, bound: int) -> tuple[ByteSource, int]:
-    """Where the data set's bytes are: (source, offset); the object itself, or what was inflated from it."""
+def data_set(source: ByteSource, preface: Preface, bound: int) -> tuple[ByteSource, int, int]:
+    """Where the data set's bytes are: (source, offset), the object itself, or what was inflated from it; and flaws."""
     if not preface.deflated:
-        return source, preface.start
-    return BytesSource(inflate(source, preface.start, bound)), 0
+        return source, preface.start, SOUND
+    inflated, flaws = inflate(source, preface.start, bound)
+    return BytesSource(inflated), 0, flaws

@@ -1,4 +1,4 @@
-"""One raw value to the `Value` of the DICOM JSON Model (PS3.5 6.2, PS3.18 F.2).
+r"""One raw value to the `Value` of the DICOM JSON Model (PS3.5 6.2, PS3.18 F.2).
 
 Belongs here: how the bytes of each VR become JSON values. Does not belong here: where an element begins and ends
 (`elements`), which values are columns (`columns`).
@@ -8,7 +8,8 @@ Where pydicom loses what was written, this keeps it as JSON that is still valid:
 - DS and IS that are no numbers, or whose number JSON cannot hold: the text as it was written, as a string
   (PS3.18 F.2.3 allows strings for both);
 - FL and FD that are not finite: the strings "NaN", "Infinity", "-Infinity";
-- binary numbers whose length does not fit their VR: VR UN with InlineBinary.
+- binary numbers whose length does not fit their VR: VR UN with InlineBinary;
+- a value goes to its first NUL; control characters that no text may have are written as `\xHH`.
 
 All of these carry VALUE_INVALID. Empty values between backslashes are null for numbers and names, "" for text.
 """
@@ -24,8 +25,9 @@ from typing import Any
 
 import orjson
 
-from dicom_assets.dicom.charset import decode
-from dicom_assets.dicom.flaws import CHARSET_LOST, SOUND, VALUE_INVALID
+from dicom_assets.dicom.charset import decode, spelled
+from dicom_assets.dicom.flaws import CHARSET_LOST, CHARSET_PARTLY, SOUND, VALUE_INVALID
+from dicom_assets.dicom.iso2022 import NAME_RESETS, NO_RESETS
 
 BULK = frozenset({"OB", "OD", "OF", "OL", "OV", "OW", "UN"})
 """VRs that a header leaves out (PS3.18 F: bulk data)."""
@@ -38,49 +40,90 @@ _INT64 = range(-(2**63), 2**63)
 
 def _latin(raw: bytes) -> tuple[str, int]:
     """Text of a VR that is bound to the default repertoire; bytes beyond it are kept as Latin-1."""
-    return raw.decode("latin-1"), SOUND if raw.isascii() else VALUE_INVALID
+    text = raw.decode("latin-1")
+    if text.isascii() and (text.isprintable() or spelled(text) == text):
+        return text, SOUND
+    return text, VALUE_INVALID
 
 
-def _plain(text: str) -> Values:
+def _written(values: list[str], flaw: int) -> list[str]:
+    """Parted values without characters that no text may have; there are none where there is no flaw."""
+    return list(map(spelled, values)) if flaw else values
+
+
+def _ended(values: list[str], padding: str) -> tuple[list[str], int]:
+    """Values up to their first NUL, which ends a value; what is not padding behind it is a flaw."""
+    kept, flaw = [], SOUND
+    for value in values:
+        head, nul, rest = value.partition("\0")
+        if nul:
+            flaw |= VALUE_INVALID if rest.strip(padding) else SOUND
+            head = head.rstrip(" ")
+        kept.append(head)
+    return kept, flaw
+
+
+def _plain(text: str) -> tuple[list[str] | None, int]:
     """Values of AS, CS, DA, TM, DT: padding behind the last one goes."""
     text = text.rstrip(" \x00")
-    return text.split("\\") if text else None
+    if not text:
+        return None, SOUND
+    values = text.split("\\")
+    if "\0" not in text:
+        return values, SOUND
+    return _ended(values, "")[0], VALUE_INVALID  # NUL pads nothing but the end
 
 
 def _strings(raw: bytes, little: bool, codecs: tuple[str, ...]) -> tuple[Values, int]:
     text, flaw = _latin(raw)
-    return _plain(text), flaw
+    values, ended = _plain(text)
+    return values and _written(values, flaw), flaw | ended
 
 
 def _uids(raw: bytes, little: bool, codecs: tuple[str, ...]) -> tuple[Values, int]:
     text, flaw = _latin(raw)
-    values = _plain(text)
-    return ([v.strip() for v in values] if values else None), flaw
+    values, ended = _plain(text)
+    return ([v.strip() for v in _written(values, flaw)] if values else None), flaw | ended
 
 
 def _application_entities(raw: bytes, little: bool, codecs: tuple[str, ...]) -> tuple[Values, int]:
     text, flaw = _latin(raw)
-    values = [v.strip() for v in text.split("\\")]
+    values = text.split("\\")
+    if "\0" in text:
+        values, ended = _ended(values, "\0 ")
+        flaw |= ended
+    values = [v.strip() for v in _written(values, flaw)]
     return (None if values == [""] else values), flaw
 
 
 def _uri(raw: bytes, little: bool, codecs: tuple[str, ...]) -> tuple[Values, int]:
     text, flaw = _latin(raw)
-    text = text.rstrip()
+    if "\0" in text:
+        (text,), ended = _ended([text], "\0 ")
+        flaw |= ended
+    text = spelled(text.rstrip())
     return ([text] if text else None), flaw
 
 
 def _texts(raw: bytes, little: bool, codecs: tuple[str, ...]) -> tuple[Values, int]:
     text, flaw = decode(raw, codecs)
-    # Refused bytes are written as \xHH: their backslash separates nothing.
-    parts = [decode(p, codecs)[0] for p in raw.split(b"\\")] if flaw == CHARSET_LOST else text.split("\\")
-    values = [part.rstrip("\0 ") for part in parts]
+    values = [part.rstrip("\0 ") for part in text.split("\\")]
+    if "\0" in text:
+        values, ended = _ended(values, "\0 ")
+        flaw |= ended
+    if flaw & CHARSET_LOST:
+        values = list(map(spelled, values))
     return (None if values == [""] else values), flaw
 
 
 def _text(raw: bytes, little: bool, codecs: tuple[str, ...]) -> tuple[Values, int]:
-    text, flaw = decode(raw, codecs)
+    text, flaw = decode(raw, codecs, NO_RESETS)
     text = text.rstrip("\0 ")
+    if "\0" in text:
+        (text,), ended = _ended([text], "\0 ")
+        flaw |= ended
+    if flaw & CHARSET_LOST:
+        text = spelled(text)
     return ([text] if text else None), flaw
 
 
@@ -89,17 +132,26 @@ _REPRESENTATIONS = ("Alphabetic", "Ideographic", "Phonetic")
 
 def _names(raw: bytes, little: bool, codecs: tuple[str, ...]) -> tuple[Values, int]:
     """Person names in up to three representations (PS3.5 6.2.1)."""
-    raw = raw.rstrip(b"\x00 ")
-    text, flaw = decode(raw, codecs)
-    parts = [decode(p, codecs)[0] for p in raw.split(b"\\")] if flaw == CHARSET_LOST else text.split("\\")
+    text, flaw = decode(raw.rstrip(b"\x00 "), codecs, NAME_RESETS)
+    parts = text.split("\\")
+    if "\0" in text:
+        parts, ended = _ended(parts, "\0 ")
+        flaw |= ended
     values: list[Any] = []
+    lost = False
     for name in parts:
         groups = name.split("=")
         while groups and not groups[-1]:
             groups.pop()
+        if flaw & CHARSET_LOST:
+            written = list(map(spelled, groups))
+            lost |= written[:1] != groups[:1]
+            groups = written
         values.append(dict(zip(_REPRESENTATIONS, groups, strict=False)) if groups else None)
         if len(groups) > 3:
             flaw |= VALUE_INVALID
+    if flaw & CHARSET_LOST and not lost:
+        flaw ^= CHARSET_LOST | CHARSET_PARTLY
     return (None if values == [None] else values), flaw
 
 
@@ -118,6 +170,12 @@ def _json_numbers(raw: bytes) -> list[float] | None:
     return None
 
 
+def _numerals(text: str) -> tuple[list[str], int]:
+    """The texts of numbers, each up to its first NUL, which pads nothing but the end."""
+    parts = text.split("\\")
+    return (_ended(parts, "")[0], VALUE_INVALID) if "\0" in text else (parts, SOUND)
+
+
 def _decimals(raw: bytes, little: bool, codecs: tuple[str, ...]) -> tuple[Values, int]:
     if not raw.translate(None, b"0123456789.-+ \\"):  # no exponent, so every number is finite
         if len(raw) >= MANY_DECIMALS and (numbers := _json_numbers(raw)) is not None:
@@ -128,8 +186,8 @@ def _decimals(raw: bytes, little: bool, codecs: tuple[str, ...]) -> tuple[Values
     if not text:
         return None, SOUND
     values: list[Any] = []
-    flaw = SOUND
-    for part in text.split("\\"):
+    parts, flaw = _numerals(text)
+    for part in parts:
         if not part.strip():
             values.append(None)
             continue
@@ -141,7 +199,7 @@ def _decimals(raw: bytes, little: bool, codecs: tuple[str, ...]) -> tuple[Values
         if sound:
             values.append(number)
         else:
-            values.append(part)
+            values.append(spelled(part))
             flaw = VALUE_INVALID
     return values, flaw
 
@@ -154,14 +212,14 @@ def _integers(raw: bytes, little: bool, codecs: tuple[str, ...]) -> tuple[Values
     if not text.strip():
         return None, SOUND
     values: list[Any] = []
-    flaw = SOUND
-    for part in text.split("\\"):
+    parts, flaw = _numerals(text)
+    for part in parts:
         if not part.strip():
             values.append(None)
             continue
         number = _integer(part)
         if number is None:
-            values.append(part)
+            values.append(spelled(part))
             flaw = VALUE_INVALID
         else:
             values.append(number)

@@ -33,9 +33,9 @@ CHARSET = 6
 PIXEL_DATA = 7
 DELIMITER = 8
 UNKNOWN_VR = 9
-"""Written as UN, while the dictionary knows the VR; counts as UN from 65,535 bytes on."""
+"""Written as UN, while the dictionary knows the VR: implicit and little endian, whatever its length (PS3.5 6.2.2)."""
 ODD = 10
-"""Left to pydicom."""
+"""Left to tier 2."""
 
 CHARACTER_SET = 0x00080005
 PIXEL_REPRESENTATION = 0x00280103
@@ -126,6 +126,8 @@ def _unknown(tag: int, group: int, number: int) -> tuple[int, str]:
         vr = dictionary_VR(tag)
     except KeyError:
         return OMITTED, "UN"
+    if tag == CHARACTER_SET:
+        return CHARSET, vr
     return (UNKNOWN_VR, vr) if vr in DECODERS else (OMITTED, "UN") if vr in BULK else (ODD, "UN")
 
 

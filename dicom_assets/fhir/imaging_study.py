@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Sequence
-from datetime import datetime, timedelta
+from datetime import datetime
 from typing import Any
 
 import orjson
@@ -150,24 +150,34 @@ def _row(study: Row, built: dict[str, Any]) -> dict[str, Any]:
     }
 
 
-def ndjson_files(resources: Iterable[str], namespace: str, at: datetime) -> Iterator[tuple[str, bytes]]:
-    """Paths and bytes of the NDJSON files of one publication, RESOURCES_PER_FILE resources each.
+def ndjson_folder(namespace: str, at: datetime) -> str:
+    """Where the NDJSON files of a batch lie: `Process/Clinical/FHIR NDJSON/{namespace}/yyyy/mm/dd/ImagingStudy`.
 
-    Paths are `Process/Clinical/FHIR NDJSON/{namespace}/yyyy/mm/dd/ImagingStudy/ImagingStudy-{UTC time}.ndjson`. at:
-    time of the batch, in UTC. It has microseconds, and each further file takes the next one, so that the names are the
-    same in every rerun and differ between batches.
+    at: when the batch was claimed, in UTC.
+    """
+    return f"Process/Clinical/FHIR NDJSON/{namespace}/{at:%Y/%m/%d}/ImagingStudy"
+
+
+def ndjson_name(batch_id: str) -> str:
+    """What the names of a batch's NDJSON files begin with. A time alone would be shared by all batches of a round."""
+    return f"ImagingStudy-{batch_id}-"
+
+
+def ndjson_files(resources: Iterable[str], batch_id: str) -> Iterator[tuple[str, bytes]]:
+    """Names and bytes of the NDJSON files of one batch, RESOURCES_PER_FILE resources each, numbered from 1.
+
+    They are the same in every rerun, and no other batch has them.
     """
     held: list[str] = []
-    number = 0
+    number = 1
     for one in resources:
         held.append(one)
         if len(held) == RESOURCES_PER_FILE:
-            yield _file(held, namespace, at + timedelta(microseconds=number))
+            yield _file(held, batch_id, number)
             held, number = [], number + 1
     if held:
-        yield _file(held, namespace, at + timedelta(microseconds=number))
+        yield _file(held, batch_id, number)
 
 
-def _file(lines: list[str], namespace: str, at: datetime) -> tuple[str, bytes]:
-    folder = f"Process/Clinical/FHIR NDJSON/{namespace}/{at:%Y/%m/%d}/ImagingStudy"
-    return f"{folder}/ImagingStudy-{at:%Y%m%dT%H%M%S%f}Z.ndjson", "".join(f"{line}\n" for line in lines).encode()
+def _file(lines: list[str], batch_id: str, number: int) -> tuple[str, bytes]:
+    return f"{ndjson_name(batch_id)}{number:06d}.ndjson", "".join(f"{line}\n" for line in lines).encode()

@@ -42,7 +42,8 @@ class Kind(StrEnum):
 class ReasonCode:
     """One reason code.
 
-    outcome: what an object with this code ends as; None for codes of records, which have no outcome of their own.
+    outcome: what an object with this code ends as; None for codes of records, which have no outcome of their own, and
+    for reasons from outside, which are no outcome.
     meaning, remedy: one sentence each, for users.
     """
 
@@ -75,9 +76,20 @@ _INGESTED = [
     ("TRAILING_BYTES", "Bytes follow the end of the data set.", "Nothing, unless the sender should be told."),
     (
         "VALUE_INVALID",
-        "A value does not fit its value representation (PS3.5 6.2). Its typed column is NULL, what was "
-        "written stays in header.",
+        "A value cannot be read by its value representation (PS3.5 6.2), holds several values where its attribute has "
+        "one (6.4), goes on behind a NUL, or is a sequence that cannot be read. Its typed column is NULL, or the text "
+        "as written; what was written stays in header. Lengths and letters that can be read are not judged.",
         "Look at header; correct the sender if the attribute matters to you.",
+    ),
+    (
+        "STRUCTURE_INVALID",
+        "Lengths, delimiters or encodings break PS3.5 7 or PS3.10 7.1; what stands there was read as far as it goes.",
+        "Look at header; correct the sender if other software refuses the object.",
+    ),
+    (
+        "HEADER_INCOMPLETE",
+        "Some bytes of the data set, or all from some byte on, are no data elements. The header holds the others.",
+        "Compare the file with its source; send it again if they differ.",
     ),
     (
         "UID_INVALID",
@@ -86,12 +98,14 @@ _INGESTED = [
     ),
     (
         "CHARSET_UNDECODABLE",
-        "Text is not valid in the character set that the object declares (PS3.3 C.12.1.1.2).",
+        "Text is not valid in the character set that the object declares (PS3.3 C.12.1.1.2), or holds control "
+        "characters.",
         "Correct Specific Character Set at the sender; undecodable bytes stand in header.",
     ),
     (
         "META_MISSING",
-        "The preamble or the File Meta Information is missing (PS3.10 7.1); the transfer syntax was found by looking.",
+        "The preamble or the File Meta Information is missing or misplaced (PS3.10 7.1); a transfer syntax that it "
+        "does not name was found by looking.",
         "Nothing; store the object as a DICOM file if others must read it.",
     ),
     (
@@ -107,33 +121,40 @@ _INGESTED = [
     (
         "DEPTH_CAPPED",
         "Sequences are nested deeper than the bound; the header holds them down to the bound.",
-        "Raise reading.max_depth if you need the rest.",
+        "If you need the rest, raise reading.max_depth, then run its batch again (README, Backfills).",
     ),
     (
         "HEADER_CAPPED",
         "A value above the size bound is kept as count and digest.",
-        "Read the value from the object itself, or raise reading.max_value_bytes.",
+        "Read the value from the object itself; or raise reading.max_value_bytes, then run its batch again (README, "
+        "Backfills).",
     ),
 ]
 _QUARANTINED = [
     ("EMPTY_FILE", "The object has no bytes.", "Send it again."),
-    ("TRUNCATED_HEADER", "The object ends inside its header.", "Send it again; the transfer was cut."),
+    ("TRUNCATED_HEADER", "The object ends inside its header.", "Send it again; bytes are missing at its end."),
     ("UNPARSEABLE", "It begins like DICOM and cannot be read as DICOM.", "Open it with another tool; send it again."),
     (
         "MISSING_IDENTITY",
         "Study, Series or SOP Instance UID is missing or unusable.",
         "Supply the UIDs at the source; without them the instance has no place in the lake.",
     ),
-    ("TOO_LARGE", "The object is larger than the bound.", "Raise reading.max_object_bytes."),
+    (
+        "TOO_LARGE",
+        "The object is larger than the bound.",
+        "Raise reading.max_object_bytes, then run its batch again (README, Backfills).",
+    ),
     (
         "PARSER_TIMEOUT",
-        "Reading took longer than the limit for one object.",
-        "Look at the object; raise reading.object_seconds if it is sound.",
+        "Reading took longer than the limit for one object, and did so again when it was read alone.",
+        "Look at the object; if it is sound, raise reading.object_seconds, then run its batch again (README, "
+        "Backfills).",
     ),
     (
         "PARSER_CRASH",
-        "The process that read it ended or grew beyond its memory limit.",
-        "Look at the object; raise reading.worker_memory_bytes if it is sound.",
+        "The process that read it ended or grew beyond its memory limit, and so did another one that read it alone.",
+        "Look at the object; if it is sound, raise reading.worker_memory_bytes, then run its batch again (README, "
+        "Backfills).",
     ),
     (
         "ARCHIVE_UNREADABLE",
@@ -143,7 +164,8 @@ _QUARANTINED = [
     (
         "ARCHIVE_LIMIT",
         "The archive exceeds a limit: entries, inflated bytes, ratio or nesting.",
-        "Split it, or raise the archive limits if you trust its sender.",
+        "Split it; or, if you trust its sender, raise archives.max_entries or the limit that detail names, then "
+        "run its batch again (README, Backfills).",
     ),
     ("ARCHIVE_ENCRYPTED", "The member is encrypted.", "Deliver it without a password."),
     (
@@ -155,7 +177,13 @@ _QUARANTINED = [
     (
         "CLINICAL_UNREADABLE",
         "A clinical file cannot be read: its encoding, its structure, or no patient id column.",
-        "See detail; name the column in clinical.patient_id_columns.",
+        "See detail; name the column in clinical.patient_id_columns, then run its batch again (README, Backfills); or "
+        "correct the file and deliver it again.",
+    ),
+    (
+        "RECORDS_ALL_INVALID",
+        "A clinical file has records, and not one of them can be read.",
+        "See detail and the rows of stage record; correct the records and deliver the file again.",
     ),
     (
         "CHANGE_PAGE_UNREADABLE",
@@ -175,16 +203,32 @@ _QUARANTINED = [
     (
         "OBJECT_GONE",
         "The object was there when it was claimed and is not there any more.",
-        "Deliver it again if it was moved by mistake.",
+        "If it was moved by mistake, move it back: it is claimed again when it is listed as it was, or as a new "
+        "version.",
     ),
+]
+_WAITING = [
     (
         "READ_FAILED",
-        "The storage refused or broke off the reading. The batch pauses.",
-        "Mend permissions or connection, then run the batch again.",
+        "The storage refused or broke off the reading. The object has left its batch and waits to be read again.",
+        "Mend permissions or connection; it is read again by itself, at once by `dicom-assets ingest`.",
+    ),
+    (
+        "READER_KILLED",
+        "Whatever process read it was killed by somebody else, as the system does when memory is short, also when it "
+        "was read alone. The object has left its batch and waits to be read again.",
+        "Give the machine more memory or lower reading.workers; it is read again by itself, at once by "
+        "`dicom-assets ingest`.",
+    ),
+    (
+        "SOURCE_UNAVAILABLE",
+        "The root of its source was not there. The batch pauses.",
+        "Mount the folder, or mend the container; then run `dicom-assets ingest`.",
     ),
 ]
 _IGNORED = [
     ("NOT_DICOM", "Neither DICOM nor anything else that is read here.", "Nothing."),
+    ("NO_RECORDS", "A clinical table, Bundle or list without a single record.", "Nothing, unless it should have some."),
     ("DICOMDIR", "A DICOM media directory (PS3.10 8.6); the files that it lists are read by themselves.", "Nothing."),
     (
         "SYSTEM_FILE",
@@ -196,6 +240,11 @@ _IGNORED = [
         "A change whose instance has been deleted since; the entry that deletes it follows in the feed.",
         "Nothing.",
     ),
+    (
+        "LINK_NOT_FOLLOWED",
+        "A symbolic link that leads out of the source's root, to a folder, in a circle or nowhere; it was not read.",
+        "Deliver the file itself, or set follow_links = true for the source if links out of it are to be trusted.",
+    ),
     ("ARCHIVE_EXPANDED", "The archive itself; its members are counted one by one.", "Nothing."),
 ]
 _RECORD = [
@@ -205,9 +254,33 @@ _RECORD = [
         "See detail and record; correct the record and deliver the file again.",
     ),
     (
+        "IDENTITY_CHANGED",
+        "A version of a clinical record names another patient than the versions before it. It is held back: the record "
+        "stays with the patient it had.",
+        "When ids of several servers meet, name the servers (fhir_server of the source, or fhir.servers). When the "
+        "patient has a new identifier, deliver the Patient with the one before among its identifiers. When the change "
+        "is right, put the record_key that detail names into clinical.accepted_identity_changes. Then run the batch "
+        "again.",
+    ),
+    (
         "CHECK_FAILED",
         "A blocking check on the batch did not hold; the batch is paused.",
         "See detail; remove the cause, then run the batch again.",
+    ),
+    (
+        "SOURCE_EMPTIED",
+        "The source holds far less than the last look found, as a mount that is away does; the batch waits.",
+        "Mount it again; if it is as it should be: dicom-assets source confirm NAME. The batch then goes on by itself.",
+    ),
+    (
+        "FOLDER_UNREADABLE",
+        "A folder of the source cannot be listed; it was passed over, and nothing in it is claimed or called gone.",
+        "Let the user who runs this read and enter it, or exclude it with a pattern that ends in /**.",
+    ),
+    (
+        "NOT_MOVED",
+        "An object of a source in mode organize could not be moved; it stays where it is, and in the lake.",
+        "See detail; rename it, or move it by hand where it is in the way.",
     ),
     ("RUN_FAILED", "A run of the batch broke off.", "See detail and the run's log; run the batch again."),
     (
@@ -223,8 +296,16 @@ CODES: dict[str, ReasonCode] = {
         (Outcome.INGESTED, _INGESTED),
         (Outcome.QUARANTINED, _QUARANTINED),
         (Outcome.IGNORED, _IGNORED),
+        (None, _WAITING),
         (None, _RECORD),
     )
     for name, meaning, remedy in group
 }
 """Every reason code by name, in the order in which users meet them."""
+
+WAITING = "waiting"
+"""What stands in place of an outcome while a batch is read: the object could not be read for an outside reason."""
+OUTSIDE = frozenset(name for name, _, _ in _WAITING)
+"""Codes of objects that could not be read for a reason that is not theirs; they are no outcome."""
+ABSENT = frozenset(("OBJECT_GONE", "CHANGED_DURING_READ"))
+"""Codes of objects that were not there as they were claimed; listed again as they were, they are claimed again."""

@@ -26,6 +26,7 @@ from dicom_assets.lake.extents import Extents, extents
 from dicom_assets.lake.files import CONTRIBUTOR, LakeError, LakeFiles
 from dicom_assets.lake.pack import statistics_columns
 from dicom_assets.lake.registry import TABLES, Table
+from dicom_assets.lake.spill import clear_left_over
 
 if TYPE_CHECKING:
     from deltalake._internal import RemoveAction
@@ -101,6 +102,7 @@ class Lake:
         self._looked = _Looked()
         if make:
             self._make_tables()
+            clear_left_over(self.files)
 
     @property
     def storage_options(self) -> dict[str, str] | None:

@@ -190,7 +190,7 @@ class LakeFiles:
         return len(names)
 
     def remove(self, path: str) -> None:
-        """Deletes one file, if it is there. Raises LakeError."""
+        """Deletes one file; gone is what was asked for. Raises LakeError."""
         try:
             obstore.delete(self.store, path)
         except (NotFoundError, FileNotFoundError):
@@ -286,6 +286,12 @@ class ArrowSink:
         self._writer.close()
         file, self._sink = self._sink.getvalue(), None
         return bytes(file)
+
+
+def arrow_rows(data: bytes) -> int:
+    """How many rows an Arrow file has; of its columns only the first is unpacked for it."""
+    file = pa.ipc.open_file(pa.BufferReader(data), options=pa.ipc.IpcReadOptions(included_fields=[0]))
+    return sum(file.get_batch(number).num_rows for number in range(file.num_record_batches))
 
 
 def arrow_bytes(table: pa.Table) -> bytes:

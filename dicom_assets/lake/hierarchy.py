@@ -10,7 +10,15 @@ from dicom_assets.lake.attributes import Level
 from dicom_assets.lake.registry import FLAT_METADATA, INSTANCE, SERIES, STUDY, Table
 
 NEWEST = "version_at, sequence, object_id"
-"""The total order of versions: the last one wins."""
+"""The total order of versions at different places: the last one wins."""
+
+OVERTAKEN = """last.source = flat.source AND last.uri = flat.uri AND last.member IS NOT DISTINCT FROM flat.member
+    AND last.claimed_at > flat.ingested_at AND flat.version_text IS NULL"""
+"""Where a row `last` of overwritten is a later claim of the place of a row `flat` of flat_metadata.
+
+Times of claims are an order: each is later than those of all claims before it. A change of a service has no place of
+its own: its versions have the service's order.
+"""
 
 
 def _list(names: list[str], prefix: str = "") -> str:
@@ -22,18 +30,24 @@ def _instance_sql() -> str:
     copied = [c.name for c in INSTANCE.columns if c.name in FLAT_METADATA]
     order = ", ".join(f"{column} DESC" for column in NEWEST.split(", "))
     return f"""
--- one row per (source, study, series, SOP instance): its newest version, unless that deletes it
-WITH versions AS (
+-- one row per (source, study, series, SOP instance): its newest version, unless that deletes it; what was overwritten
+-- takes no part
+WITH placed AS (
+    SELECT flat.*, last.place_key IS NOT NULL AS is_overwritten
+    FROM flat_metadata AS flat
+    SEMI JOIN touched USING (study_key)
+    LEFT JOIN overwritten AS last ON {OVERTAKEN}
+),
+versions AS (
     SELECT
-        batch_id, object_id, operation,
-        row_number() OVER (instance ORDER BY {order}) AS age,
+        batch_id, object_id, operation, is_overwritten,
+        row_number() OVER (instance ORDER BY is_overwritten, {order}) AS age,
         min(ingested_at) OVER (instance) AS first_seen_at,
         max(ingested_at) OVER (instance) AS updated_at
-    FROM flat_metadata
-    SEMI JOIN touched USING (study_key)
+    FROM placed
     WINDOW instance AS (PARTITION BY source, StudyInstanceUID, SeriesInstanceUID, SOPInstanceUID)
 ),
-current_rows AS (SELECT * FROM versions WHERE age = 1 AND operation = 'upsert')
+current_rows AS (SELECT * FROM versions WHERE age = 1 AND operation = 'upsert' AND NOT is_overwritten)
 SELECT
     {_list([c.name for c in INSTANCE.columns])}
 FROM (
@@ -134,4 +148,4 @@ REBUILDS: dict[str, tuple[str, tuple[str, ...]]] = {
     "series": (SERIES_SQL, ("instance",)),
     "study": (STUDY_SQL, ("series", "instance")),
 }
-"""For each table of the hierarchy: its SQL, and the tables that the SQL reads."""
+"""For each table of the hierarchy: its SQL, and the tables that it is made from; instance looks at overwritten too."""

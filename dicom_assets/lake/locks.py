@@ -57,7 +57,7 @@ def _open(path: Path) -> int:
     """The lock's file, made when it is missing. Raises LakeError."""
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        return os.open(path, os.O_RDWR | os.O_CREAT, 0o644)
+        return os.open(path, os.O_RDWR | os.O_CREAT, 0o666)  # less what the process's umask takes
     except OSError as error:
         if error.errno == errno.ENOSPC:
             raise LakeError(

@@ -8,7 +8,7 @@ from __future__ import annotations
 import atexit
 import re
 from collections.abc import Iterable, Mapping, Sequence
-from contextlib import nullcontext
+from contextlib import nullcontext, suppress
 from datetime import UTC, datetime
 from functools import cache
 from pathlib import Path
@@ -21,7 +21,11 @@ from dicom_assets.lake import datasets, members, recent
 from dicom_assets.lake.delta import Lake, NoSuchVersion
 from dicom_assets.lake.extents import Within, extents
 from dicom_assets.lake.files import PROTOCOL, LakeError
+from dicom_assets.lake.hierarchy import OVERTAKEN
+from dicom_assets.lake.quoting import named
+from dicom_assets.lake.quoting import quoted as quoted
 from dicom_assets.lake.registry import TABLES
+from dicom_assets.lake.spill import spill_folder
 from dicom_assets.settings import UserError
 
 _SQL_TYPES = {
@@ -50,10 +54,22 @@ JOIN clinical
     AND coalesce(trim(clinical.IssuerOfPatientID), '') = coalesce(trim(study.IssuerOfPatientID), '')
 WHERE trim(study.PatientID) <> ''
 """,
-    )
+    ),
+    "flat_metadata_versions": (
+        ("flat_metadata", "overwritten"),
+        f"""
+-- one row per row of flat_metadata, with the object and the batch that its place was claimed for last, if it was again
+SELECT flat.*, last.object_id AS replaced_by, last.batch_id AS replaced_in
+FROM flat_metadata AS flat
+LEFT JOIN overwritten AS last ON {OVERTAKEN}
+""",
+    ),
 }
 """Views beside the tables: the tables that each needs, and its SQL."""
 
+
+SHOWN = {"clinical": "version_state IS NULL"}
+"""By table, SQL for the rows that count; what publishes and checks the table reads the others by `scan`."""
 
 _EXPLAIN = re.compile(r"^(\s|--[^\n]*\n|/\*.*?\*/)*explain\b(\s+analyze\b|\s*\([^)]*\))?", re.IGNORECASE | re.DOTALL)
 
@@ -81,11 +97,6 @@ def sql_type(kind: pa.DataType) -> str:
     return _SQL_TYPES[str(kind)]
 
 
-def quoted(text: str) -> str:
-    """A text as a SQL literal."""
-    return "'" + text.replace("'", "''") + "'"
-
-
 def scan(
     lake: Lake,
     name: str,
@@ -94,13 +105,14 @@ def scan(
     within: Within | None = None,
     paths: Sequence[str] | None = None,
     filename: bool = False,
+    row_number: bool = False,
 ) -> str:
     """SQL that stands for a table, for a FROM clause.
 
     Reads the Parquet files that the Delta log names: right because no table has deletion vectors or hive partitions,
     and every file has the columns of the registry. within: only files that can hold such rows are opened; the caller
     still filters the rows. paths: only these files of the table, as the log names them. filename: with a column that
-    tells the file.
+    tells the file. row_number: with one, `file_row_number`, that tells the place in the file.
     """
     if paths is None:
         known = lake.extents(name) if at is None else extents(lake.table(name, at))
@@ -116,8 +128,11 @@ def scan(
         if lake.table_files is not None:
             files = [f"{PROTOCOL}://{name}/{file.rsplit('/', 1)[-1]}" for file in files]
         listed = ", ".join(quoted(file.removeprefix("file://")) for file in files)
-        return f"read_parquet([{listed}]{', filename=true' if filename else ''})"
+        more = f"{', filename=true' if filename else ''}{', file_row_number=true' if row_number else ''}"
+        return f"read_parquet([{listed}]{more})"
     nulls = ", ".join(f'NULL::{sql_type(c.type)} AS "{c.name}"' for c in TABLES[name].columns)
+    nulls += ", NULL::VARCHAR AS filename" if filename else ""
+    nulls += ", NULL::BIGINT AS file_row_number" if row_number else ""
     return f"(SELECT {nulls} WHERE false)"
 
 
@@ -126,6 +141,7 @@ def _shared() -> duckdb.DuckDBPyConnection:
     """The process's one database in memory: a cursor on it costs far less than a database of its own."""
     connection = duckdb.connect()
     connection.execute("SET GLOBAL TimeZone = 'UTC'")
+    connection.execute("SET GLOBAL temp_directory = ''")  # until `connected` knows a lake: never the current folder
     connection.execute("SET GLOBAL allocator_background_threads = true")  # they give back what a query has freed
     atexit.register(_shared.cache_clear)  # DuckDB complains on stderr of what is left when the interpreter ends
     return connection
@@ -139,12 +155,27 @@ def connected(lake: Lake | None = None, *, alone: bool = False) -> duckdb.DuckDB
     """
     remote = lake is not None and lake.table_files is not None
     if not (alone or remote):
-        return _shared().cursor()
+        cursor = _shared().cursor()
+        if lake is not None:
+            _spill(cursor, lake)
+        return cursor
     connection = duckdb.connect()
+    connection.execute("SET temp_directory = ''")
+    if lake is not None:
+        _spill(connection, lake)
     if lake is not None and lake.table_files is not None:
         connection.register_filesystem(lake.table_files)
     connection.execute("SET TimeZone = 'UTC'")
     return connection
+
+
+def _spill(connection: duckdb.DuckDBPyConnection, lake: Lake) -> None:
+    """Lets a database put what does not fit into memory below a lake, unless it has done so below another one."""
+    folder = str(spill_folder(lake.files))
+    ((now,),) = connection.execute("SELECT current_setting('temp_directory')").fetchall()
+    if now != folder:
+        with suppress(duckdb.NotImplementedException):  # it has begun to write in the folder that it was given first
+            connection.execute(f"SET GLOBAL temp_directory = {quoted(folder)}")
 
 
 def connect(
@@ -180,22 +211,30 @@ def connect(
                     raise
                 wanted.remove(name)
                 continue
-            connection.execute(f'CREATE TEMP VIEW "{name}" AS SELECT * FROM {source}{where(scope)}')
+            connection.execute(f'CREATE TEMP VIEW "{name}" AS SELECT * FROM {source}{where(scope, SHOWN.get(name))}')
     for name, (needed, sql) in VIEWS.items():
         if set(needed) <= set(wanted):
             connection.execute(f'CREATE TEMP VIEW "{name}" AS {sql}')
     if tables is None and "clinical" in wanted:
         for name, sql in datasets.views(lake.files).items():
-            connection.execute(f'CREATE TEMP VIEW "{name}" AS {sql}')
+            _show(connection, name, sql)
     return connection
 
 
-def where(scope: Within | None) -> str:
-    """SQL that leaves only rows with these values."""
-    if not scope:
-        return ""
-    listed = {column: ", ".join(map(quoted, sorted(set(values)))) or "NULL" for column, values in scope.items()}
-    return " WHERE " + " AND ".join(f'"{column}" IN ({values})' for column, values in listed.items())
+def _show(connection: duckdb.DuckDBPyConnection, name: str, sql: str) -> None:
+    """Makes a view of what somebody has configured; one that cannot be made costs itself and no other query."""
+    try:
+        connection.execute(f"CREATE TEMP VIEW {named(name)} AS {sql}")
+    except duckdb.Error as error:
+        why = f"DuckDB refuses it ({type(error).__name__})"
+        connection.execute(f"CREATE TEMP VIEW {named(name)} AS {datasets.broken(name, why)}")
+
+
+def where(scope: Within | None, shown: str | None = None) -> str:
+    """SQL that leaves only rows with these values; shown: and rows for which this SQL holds."""
+    listed = {column: ", ".join(map(quoted, sorted(set(values)))) or "NULL" for column, values in (scope or {}).items()}
+    terms = [f'"{column}" IN ({values})' for column, values in listed.items()] + ([shown] if shown else [])
+    return f" WHERE {' AND '.join(terms)}" if terms else ""
 
 
 def arrow(connection: duckdb.DuckDBPyConnection, sql: str) -> pa.Table:

@@ -72,6 +72,7 @@ OWN = _own(
         "Names the record within its source: hash of file and record number, or key columns",
     ),
     file_key=(pa.string(), "What newer versions replace as a whole: the file of the record, or its own record_key"),
+    place_key=(pa.string(), "Hash of source, uri and member: the place of an object, whatever its version"),
     status=(pa.string(), "open, paused, closed or failed"),
     seen=(pa.int64(), "Objects and members claimed"),
     ingested=(pa.int64(), "Objects in the lake"),
@@ -209,7 +210,7 @@ INGESTION_ERRORS = _table(
     "batch_id object_id stage code record",
     "batch_id object_id stage code record severity detail uri member occurred_at run_id",
     "Everything that was found wrong or left out, with its reason code.",
-    upstream=("validated_batch",),
+    upstream=("validated_batch", "clinical"),
     required="severity occurred_at",
 )
 BATCHES = _table(
@@ -229,6 +230,17 @@ BATCH_STUDY = _table(
     "batch_id study_key",
     "Index of flat_metadata: which batches hold rows of a study, so that a study is found without a scan.",
     upstream=("flat_metadata",),
+)
+OVERWRITTEN = _table(
+    "overwritten",
+    "place (uri, or uri and member of an archive) that was claimed more than once",
+    "place_key",
+    "place_key source uri member batch_id object_id claimed_at",
+    "The last claim of each place whose bytes were replaced; what flat_metadata has of earlier claims stays there, and "
+    "takes no part in what is current.",
+    replaced_by="place_key",
+    upstream=("raw_files",),
+    required="source uri batch_id object_id claimed_at",
 )
 _CLINICAL = _table(
     "clinical",
@@ -291,6 +303,7 @@ TABLES: dict[str, Table] = {
         VALIDATED_BATCH,
         FLAT_METADATA,
         BATCH_STUDY,
+        OVERWRITTEN,
         CLINICAL,
         INSTANCE,
         SERIES,

@@ -249,10 +249,11 @@ def standard_tables(own: Own) -> tuple[Table, Table, Table, Table, Table, Table]
 
 
 def clinical_columns() -> tuple[Column, ...]:
-    """Columns that FHIR resources add to `clinical`; NULL for records of CSV and Parquet files."""
+    """Columns of `clinical` that FHIR resources fill; mostly NULL for records of CSV and Parquet files."""
     return tuple(
         Column(name, kind, text)
         for name, kind, text in (
+            ("server", TEXT, "Server whose id it is: as configured, else meta.source, else empty; part of the key"),
             ("resource_id", TEXT, "Logical id of the FHIR resource"),
             ("resource_version", TEXT, "meta.versionId"),
             ("last_updated", TIMESTAMP, "meta.lastUpdated"),
@@ -265,5 +266,15 @@ def clinical_columns() -> tuple[Column, ...]:
             ("code_display", TEXT, "Its display, otherwise the text"),
             ("effective_at", TIMESTAMP, "When it was true or done: effective, performed, onset, period, date ..."),
             ("effective_end", TIMESTAMP, "End of that period"),
+            ("effective_text", TEXT, "effective_at as it was written, with its offset"),
+            ("effective_end_text", TEXT, "effective_end as it was written, with its offset"),
+            ("patient_identifiers", TEXTS, "Every identifier of a Patient as system|value, those of the past as well"),
+            (
+                "version_state",
+                TEXT,
+                "NULL: it counts. superseded: a newer version names the same patient in another way. held: it names "
+                "another patient than before (IDENTITY_CHANGED). Views show what counts",
+            ),
+            ("identity_since", TIMESTAMP, "When the first version named this patient, if that was an older version"),
         )
     )

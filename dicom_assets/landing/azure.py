@@ -14,7 +14,7 @@ import asyncio
 import re
 import threading
 from collections import deque
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future
 from functools import cached_property, lru_cache
 from typing import TYPE_CHECKING, Any
@@ -38,7 +38,15 @@ from dicom_assets.lake.azure import (
 )
 from dicom_assets.landing.globs import matcher
 from dicom_assets.landing.inventory import Inventory
-from dicom_assets.landing.store import LISTING, ObjectError, ObjectRef, OpenObject, SourceUnavailable
+from dicom_assets.landing.store import (
+    LISTING,
+    ObjectError,
+    ObjectRef,
+    OpenObject,
+    PassedOver,
+    SourceUnavailable,
+    unnoticed,
+)
 from dicom_assets.settings import SourceSettings
 
 if TYPE_CHECKING:
@@ -108,7 +116,13 @@ class AzureContainer:
         below = self._below(place.path)
         return re.search(LEFT_ALONE, below) is None and (self._wanted is None or self._wanted(below))
 
-    def list(self, after: str | None = None) -> Iterator[pa.RecordBatch]:
+    def device(self) -> int | None:
+        """None: a container is no file system."""
+        return None
+
+    def list(
+        self, after: str | None = None, *, passed_over: Callable[[PassedOver], None] = unnoticed
+    ) -> Iterator[pa.RecordBatch]:
         """Everything that is there now, by name (schema LISTING); only what comes behind the URI `after`, if given.
 
         With an inventory, its newest report stands for the listing. Raises SourceUnavailable when any page of it cannot
@@ -239,7 +253,7 @@ class AzureContainer:
         text = str(error)
         if status == 404:
             if "ContainerNotFound" in text:
-                return ObjectError("READ_FAILED", f"The container of source '{self._name}' is not there.")
+                return ObjectError("SOURCE_UNAVAILABLE", f"The container of source '{self._name}' is not there.")
             return ObjectError("OBJECT_GONE", "The blob is not there any more.")
         if "BlobArchived" in text:
             return ObjectError("READ_FAILED", "The blob is in the archive tier: move it to hot, cool or cold.")

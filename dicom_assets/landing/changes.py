@@ -23,6 +23,7 @@ import orjson
 import pyarrow as pa
 
 from dicom_assets.dicom.source import ByteSource
+from dicom_assets.landing.store import partition_source
 
 DEFAULT_PARTITION = "Microsoft.Default"
 """The data partition of a service that has no others; it does not appear in the name of the source."""
@@ -112,7 +113,7 @@ class ChangeEntry:
 
     def source(self, service: str) -> str:
         """Name of the source: the service, with the data partition where it is not the default one."""
-        return service if self.partition.lower() == DEFAULT_PARTITION.lower() else f"{service}/{self.partition}"
+        return partition_source(service, self.partition)
 
 
 def parse_timestamp(text: str) -> datetime:

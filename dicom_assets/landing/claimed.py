@@ -3,9 +3,9 @@
 Belongs here: the set of claimed ids, and the summary of the oldest claims. Does not belong here: the claim log that the
 summary is made from and that alone decides (`claims`).
 
-A summary `_claimed/{n}/` stands for the claims 1 to n: the sorted ids of each source, ten bytes an object, and one row
-a claim. It is written once, its list of claims last, and made anew some hundred claims later; whoever finds none reads
-the claims themselves.
+A summary `_claimed/{n}/` stands for the claims 1 to n: the sorted ids of each source, ten bytes an object, how often
+those objects were claimed that were claimed more than once, and one row a claim. It is written once, its list of claims
+last, and made anew some hundred claims later; whoever finds none reads the claims themselves.
 """
 
 from __future__ import annotations
@@ -26,6 +26,7 @@ from dicom_assets.lake.registry import TIMESTAMP
 FOLDER = "_claimed"
 _ID_BYTES = 10
 _LIST = "claims.parquet"
+_AGAIN = "again.parquet"
 _COMPLETE = re.compile(rf"^{FOLDER}/(\d{{12}})/{re.escape(_LIST)}$")
 _SCHEMA = pa.schema(
     [
@@ -36,6 +37,8 @@ _SCHEMA = pa.schema(
         pa.field("path", pa.string()),
     ]
 )
+
+_AGAIN_SCHEMA = pa.schema([pa.field("object_id", pa.string()), pa.field("attempt", pa.int64())])
 
 Packed = npt.NDArray[np.bytes_]
 """object_ids as ten bytes each."""
@@ -157,6 +160,7 @@ class Summary:
         """Finds the newest complete summary."""
         self._files = files
         self._read: dict[str, Packed] = {}
+        self._attempts: Mapping[str, int] | None = None
         self.number, self.claims = 0, []
         complete = [int(match[1]) for match in map(_COMPLETE.match, files.names(FOLDER)) if match]
         for number in sorted(complete, reverse=True):
@@ -193,6 +197,16 @@ class Summary:
             self._read[source] = self._open(_ids_path(self.number, source)) if known else _EMPTY
         return self._read[source]
 
+    def attempts(self) -> Mapping[str, int]:
+        """How often objects were claimed that were claimed more than once.
+
+        Raises FileNotFoundError when a newer summary has replaced this one.
+        """
+        if self._attempts is None:
+            rows = self._files.get_parquet(f"{FOLDER}/{self.number:012d}/{_AGAIN}") if self.number else None
+            self._attempts = {} if rows is None else dict(zip(*rows.to_pydict().values(), strict=True))
+        return self._attempts
+
     def _open(self, path: str) -> Packed:
         """Ids in a file: mapped where the lake is a folder, so that looking up a few reads a few pages of it."""
         root = self._files.local_root
@@ -210,8 +224,16 @@ def _ids_path(number: int, source: str) -> str:
     return f"{FOLDER}/{number:012d}/{source}.ids"
 
 
-def summarise(files: LakeFiles, number: int, claims: Sequence[Claim], ids: Mapping[str, ClaimedIds]) -> None:
+def summarise(
+    files: LakeFiles,
+    number: int,
+    claims: Sequence[Claim],
+    ids: Mapping[str, ClaimedIds],
+    attempts: Mapping[str, int],
+) -> None:
     """Writes the summary of the claims 1 to `number`, and deletes all but the one before. Raises LakeError."""
+    again = pa.table({"object_id": list(attempts), "attempt": list(attempts.values())}, schema=_AGAIN_SCHEMA)
+    files.put_parquet(f"{FOLDER}/{number:012d}/{_AGAIN}", again)
     for source, claimed in ids.items():
         files.put(_ids_path(number, source), claimed.sorted().tobytes())
     rows = pa.Table.from_pylist([claim._asdict() for claim in claims], schema=_SCHEMA)

@@ -2,18 +2,20 @@
 
 Belongs here: `plan`, the one pure function that decides, and the claim log, the durable record that it decides from.
 The log is a row of numbered files that are written once and never changed: whoever writes number n + 1 first has it,
-so two claimers never claim the same object, and a claim is there whole or not at all. Does not belong here: Dagster's
-partitions, which follow from the log and are never asked.
+so two claimers never claim the same object, and a claim is there whole or not at all. An object is claimed once, and
+again only when its batch has returned it (`returns`). Does not belong here: Dagster's partitions, which follow from the
+log and are never asked.
 """
 
 from __future__ import annotations
 
 import hashlib
 import math
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from itertools import pairwise
+from types import MappingProxyType
 
 import numpy as np
 import pyarrow as pa
@@ -23,7 +25,8 @@ from dicom_assets.lake.files import LakeFiles
 from dicom_assets.lake.registry import OWN
 from dicom_assets.landing.claimed import Claim as Claim
 from dicom_assets.landing.claimed import ClaimedIds as ClaimedIds
-from dicom_assets.landing.claimed import Summary, from_digests, summarise, unpacked
+from dicom_assets.landing.claimed import Summary, from_digests, packed, summarise, unpacked
+from dicom_assets.landing.returns import ReturnLog
 from dicom_assets.landing.store import LandingStore, object_digests
 from dicom_assets.settings import ClaimingSettings
 
@@ -33,8 +36,14 @@ MANIFEST = pa.schema(
         OWN[name].field
         for name in ("batch_id", "object_id", "source", "uri", "etag", "size", "modified_at", "claimed_at")
     ]
-)
-"""Columns of a batch's manifest: the objects as they were listed when they were claimed."""
+).append(pa.field("attempt", pa.int64()))
+"""Columns of a batch's manifest: the objects as they were listed when they were claimed.
+
+attempt: 1 for an object that was never claimed before; one more each time that a batch has returned it.
+"""
+
+_KNOWN_BY = ["batch_id", "object_id", "source", "claimed_at", "attempt"]
+"""What is read of a claim to know it."""
 
 SUMMARISE_AFTER = 100
 """Claims after which their summary is made anew."""
@@ -66,8 +75,12 @@ def plan(
     claimed: ClaimedIds,
     now: datetime,
     settings: ClaimingSettings,
+    absent: Mapping[str, int] = MappingProxyType({}),
 ) -> Plan:
     """Decides what is new and makes batches of it; pure.
+
+    absent: claimed objects that their batch did not find and that are claimed again when they are listed, with how
+    often they were claimed.
 
     listing: batches of `landing.store.LISTING`, folder by folder. A folder stays in one batch where it fits. An object
     younger than the quiet period waits, unless its time lies in the future, which only a wrong clock writes.
@@ -80,7 +93,7 @@ def plan(
     held, waiting, more = 0, 0, False
     quiet_at: datetime | None = None
     for part in listing:
-        fresh = _new_objects(source, part, claimed)
+        fresh = _new_objects(source, part, claimed, absent)
         if not len(fresh):
             continue
         young = pc.and_(
@@ -114,10 +127,17 @@ def plan(
     return Plan(stamped, waiting, quiet_at, more)
 
 
-def _new_objects(source: str, part: pa.RecordBatch, claimed: ClaimedIds) -> pa.Table:
+def _new_objects(source: str, part: pa.RecordBatch, claimed: ClaimedIds, absent: Mapping[str, int]) -> pa.Table:
     ids = from_digests(object_digests(source, part.column("uri"), part.column("etag")))
     missing = claimed.lacks(ids)
-    return pa.Table.from_batches([part.filter(pa.array(missing))]).append_column("object_id", unpacked(ids[missing]))
+    if absent:
+        missing |= np.isin(ids, packed(pa.array(list(absent), pa.string())))
+    names = unpacked(ids[missing])
+    attempts = pa.array(
+        [absent.get(one, 0) + 1 for one in names.to_pylist()] if absent else [1] * len(names), pa.int64()
+    )
+    fresh = pa.Table.from_batches([part.filter(pa.array(missing))])
+    return fresh.append_column("object_id", names).append_column("attempt", attempts)
 
 
 def _folders(objects: pa.Table) -> Iterator[pa.Table]:
@@ -136,18 +156,18 @@ def _stamp(objects: pa.Table, source: str, now: datetime) -> pa.Table:
     columns = {
         "source": pa.array([source] * size),
         "claimed_at": pa.array([now] * size, OWN["claimed_at"].type),
-        **{name: objects[name] for name in ("object_id", "uri", "etag", "size", "modified_at")},
+        **{name: objects[name] for name in ("object_id", "uri", "etag", "size", "modified_at", "attempt")},
     }
     schema = pa.schema([field for field in MANIFEST if field.name != "batch_id"])
     return pa.table([columns[name] for name in schema.names], schema=schema)
 
 
 def batch_id(manifest: pa.Table) -> str:
-    """Sortable id of a batch: UTC time of its claim, then a fingerprint of its objects."""
+    """Sortable id of a batch: UTC time of its claim, then a fingerprint of its objects and of their attempts."""
     claimed_at = manifest["claimed_at"][0].as_py().astimezone(UTC)
     digest = hashlib.blake2b(digest_size=4)
-    for one in manifest["object_id"].to_pylist():
-        digest.update(one.encode())
+    for one, attempt in zip(manifest["object_id"].to_pylist(), manifest["attempt"].to_pylist(), strict=True):
+        digest.update(one.encode() if attempt == 1 else f"{one}.{attempt}".encode())
     return f"{claimed_at:%Y%m%dT%H%M%SZ}-{digest.hexdigest()}"
 
 
@@ -160,6 +180,8 @@ class ClaimLog:
         self._summary: Summary | None = None
         self._known: dict[str, Claim] = {}
         self._ids: dict[str, pa.ChunkedArray] = {}
+        self._attempts: dict[str, int] = {}
+        self.returns = ReturnLog(files)
 
     def _paths(self) -> list[str]:
         """The claims that came after the summary."""
@@ -177,7 +199,7 @@ class ClaimLog:
         """Every claim, oldest first."""
         for path in self._paths():
             if path not in self._known:
-                self._remember(path, self._files.get_parquet(path, ["batch_id", "object_id", "source", "claimed_at"]))
+                self._remember(path, self._files.get_parquet(path, _KNOWN_BY))
         return sorted(self._known.values(), key=lambda claim: claim.path)
 
     def claimed_ids(self, source: str) -> ClaimedIds:
@@ -185,8 +207,27 @@ class ClaimLog:
         try:
             return self._claimed(source)
         except FileNotFoundError:  # a newer summary has replaced the one that this log began with
-            self._summary, self._known, self._ids = None, {}, {}
+            self._forget()
             return self._claimed(source)
+
+    def attempts(self) -> Mapping[str, int]:
+        """How often objects were claimed that were claimed more than once, by object_id."""
+        try:
+            return self._all_attempts()
+        except FileNotFoundError:
+            self._forget()
+            return self._all_attempts()
+
+    def _all_attempts(self) -> Mapping[str, int]:
+        self.claims()
+        return {**self._summarised().attempts(), **self._attempts}
+
+    def _forget(self) -> None:
+        self._summary, self._known, self._ids, self._attempts = None, {}, {}, {}
+
+    def returned(self) -> pa.Table:
+        """What batches have returned and is not claimed again (schema RETURNS)."""
+        return self.returns.open(self.attempts())
 
     def _claimed(self, source: str) -> ClaimedIds:
         claims = self.claims()
@@ -199,12 +240,15 @@ class ClaimLog:
         if newest - self._summarised().number >= SUMMARISE_AFTER:
             claims = self.claims()[:newest]
             sources = {claim.source for claim in claims}
-            summarise(self._files, len(claims), claims, {source: self.claimed_ids(source) for source in sources})
+            ids = {source: self.claimed_ids(source) for source in sources}
+            summarise(self._files, len(claims), claims, ids, self.attempts())
 
     def _remember(self, path: str, table: pa.Table) -> Claim:
         first = table.slice(0, 1).to_pylist()[0]
         claim = Claim(first["batch_id"], first["source"], len(table), first["claimed_at"], path)
         self._known[path], self._ids[path] = claim, table["object_id"]
+        again = table.filter(pc.greater(table["attempt"], 1))
+        self._attempts |= zip(again["object_id"].to_pylist(), again["attempt"].to_pylist(), strict=True)
         return claim
 
     def manifest(self, wanted: str) -> pa.Table:
@@ -217,7 +261,12 @@ class ClaimLog:
         )
 
     def append(self, manifest: pa.Table, after: int) -> Claim | None:
-        """Writes a claim as number after + 1; None when somebody else was first, and the plan is outdated."""
+        """Writes a claim as number after + 1; None when somebody else was first, and the plan is outdated.
+
+        Its time is made later than that of every claim before it, whatever the clock says: of one uri the last claim is
+        the one that counts (`lake.overwritten`).
+        """
+        manifest = _later(manifest, max((claim.claimed_at for claim in self._known.values()), default=None))
         name = batch_id(manifest)
         table = manifest.add_column(0, MANIFEST.field("batch_id"), pa.array([name] * len(manifest))).cast(MANIFEST)
         path = _path(after + 1)
@@ -236,6 +285,14 @@ def number_of(path: str) -> int:
     return int(path.rsplit("/", 1)[1].removesuffix(".parquet"))
 
 
+def _later(manifest: pa.Table, than: datetime | None) -> pa.Table:
+    """A manifest whose time is later than another one, by a microsecond where it was not."""
+    if than is None or manifest["claimed_at"][0].as_py() > than:
+        return manifest
+    place, field = manifest.schema.get_field_index("claimed_at"), OWN["claimed_at"].field
+    return manifest.set_column(place, field, pa.array([than + timedelta(microseconds=1)] * len(manifest), field.type))
+
+
 def _path(number: int) -> str:
     return f"{FOLDER}/{number:012d}.parquet"
 
@@ -250,9 +307,23 @@ class Claimed:
     more: bool
 
 
-def claim_new(store: LandingStore, log: ClaimLog, settings: ClaimingSettings, now: datetime | None = None) -> Claimed:
-    """Lists a source and claims what is new in it; see `claim_listed`."""
-    return claim_listed(store.name, store.list, log, settings, now)
+@dataclass(frozen=True, slots=True)
+class Haste:
+    """Whether pauses are passed over: of what waits to be read again, and of what was absent and is listed again."""
+
+    waiting: bool = False
+    absent: bool = False
+
+
+def claim_new(
+    store: LandingStore,
+    log: ClaimLog,
+    settings: ClaimingSettings,
+    now: datetime | None = None,
+    haste: Haste = Haste(),
+) -> Claimed:
+    """Lists a source and claims what is new in it, and what is to be read again; see `claim_listed`."""
+    return claim_listed(store.name, store.list, log, settings, now, haste)
 
 
 def claim_listed(
@@ -261,18 +332,25 @@ def claim_listed(
     log: ClaimLog,
     settings: ClaimingSettings,
     now: datetime | None = None,
+    haste: Haste = Haste(),
 ) -> Claimed:
     """Claims what is new in a listing of a source, batch by batch, each claim durable before the next.
 
-    listing: begins anew whenever another claimer was quicker. Raises SourceUnavailable before anything is claimed when
-    it does not come to its end, and LakeError.
+    What its batch did not find and is listed as it was is claimed again. So is what left its batch because it could not
+    be read, listed or not, in batches of its own: reading finds out what became of it. listing: begins anew whenever
+    another claimer was quicker. Raises SourceUnavailable before anything is claimed when it does not come to its end,
+    and LakeError.
     """
     while True:
         newest = len(log)
-        claimed_ids = log.claimed_ids(source)
-        planned = plan(source, listing(), claimed_ids, now or datetime.now(UTC), settings)
+        moment = now or datetime.now(UTC)
+        returned = log.returned()
+        absent = _due(returned, source, None if haste.absent else moment, waits=False)
+        attempts = dict(zip(absent["object_id"].to_pylist(), absent["attempt"].to_pylist(), strict=True))
+        planned = plan(source, listing(), log.claimed_ids(source), moment, settings, attempts)
+        again, more = _again(_due(returned, source, None if haste.waiting else moment, waits=True), moment, settings)
         done: list[Claim] = []
-        for manifest in planned.batches:
+        for manifest in (*planned.batches, *again):
             claim = log.append(manifest, newest)
             if claim is None:
                 break
@@ -280,9 +358,31 @@ def claim_listed(
             newest += 1
         else:
             log.summarise()
-            return Claimed(tuple(done), planned.waiting, planned.quiet_at, planned.more)
+            if len(returned):
+                log.returns.merge(log.attempts())
+            return Claimed(tuple(done), planned.waiting, planned.quiet_at, planned.more or more)
         if done:
             return Claimed(tuple(done), planned.waiting, planned.quiet_at, True)
+
+
+def _due(returned: pa.Table, source: str, moment: datetime | None, *, waits: bool) -> pa.Table:
+    """What batches of a source have returned; moment: only what may be claimed again by then."""
+    wanted = pc.and_(pc.equal(returned["source"], source), pc.equal(returned["waits"], waits))
+    if moment is not None:
+        wanted = pc.and_(wanted, pc.less_equal(returned["due_at"], pa.scalar(moment, returned["due_at"].type)))
+    return returned.filter(wanted)
+
+
+def _again(due: pa.Table, now: datetime, settings: ClaimingSettings) -> tuple[list[pa.Table], bool]:
+    """Batches of what is read again, at most as many as a round makes, and whether something is left."""
+    if not len(due):
+        return [], False
+    rows = due.sort_by("uri")
+    rows = rows.set_column(rows.column_names.index("attempt"), "attempt", pc.add(rows["attempt"], 1))
+    bound, most = settings.batch_objects, settings.batch_objects * settings.batches_per_tick
+    source = rows["source"][0].as_py()
+    parts = [rows.slice(start, bound) for start in range(0, min(len(rows), most), bound)]
+    return [_stamp(part, source, now) for part in parts], len(rows) > most
 
 
 def seconds_until(moment: datetime | None) -> int:

@@ -26,6 +26,9 @@ KEPT_BYTES = 16 * 2**20
 RATIO_COUNTS_FROM = 16 * 2**20
 """Inflated bytes below which no ratio is suspicious: an empty image of that size is ordinary."""
 
+DEFLATE_RATIO = 1_040.0
+"""More than DEFLATE makes of one byte (RFC 1951: 258 bytes from two bits)."""
+
 _PIECE = 32 * 1024
 _STEP = 256 * 1024
 _LOCAL = struct.Struct("<4sHHHHHIIIHH")
@@ -43,13 +46,17 @@ class Budget:
         self._ratio = limits.max_ratio
         self.spent = 0
 
-    def spend(self, count: int, inflated: int, consumed: int) -> None:
-        """Counts `count` more bytes; their member stands at `inflated` from `consumed`. ArchiveError(ARCHIVE_LIMIT)."""
+    def spend(self, count: int, inflated: int, consumed: int, *, passing: bool = False) -> None:
+        """Counts `count` more bytes; their member stands at `inflated` from `consumed`. ArchiveError(ARCHIVE_LIMIT).
+
+        passing: the bytes are looked at and dropped, so an image of nothing but zeros may have any ratio of DEFLATE.
+        """
         self.spent += count
+        ratio = max(self._ratio, DEFLATE_RATIO) if passing else self._ratio
         if self.spent > self._most:
             raise ArchiveError("ARCHIVE_LIMIT", f"its members inflate to more than {self._most} bytes")
-        if inflated > RATIO_COUNTS_FROM and inflated > self._ratio * consumed:
-            raise ArchiveError("ARCHIVE_LIMIT", f"it inflates to more than {self._ratio:g} times its size")
+        if inflated > RATIO_COUNTS_FROM and inflated > ratio * consumed:
+            raise ArchiveError("ARCHIVE_LIMIT", f"it inflates to more than {ratio:g} times its size")
 
 
 class _Inflater(Protocol):
@@ -86,7 +93,8 @@ class MemberBytes:
     """One member as a byte source. It is valid until the archive's next member is asked for.
 
     size is what the directory declares; a compressed member that turns out shorter or longer, or whose checksum is
-    wrong, raises when its end is reached. A stored one is read in place, like a file, and its checksum not computed.
+    wrong, raises when its end is reached. A stored one is read in place, like a file. `verify` goes to the end of
+    either.
     Reads go forward by inflating; backward within the first KEPT_BYTES from memory, and beyond them from an anonymous
     temporary file, to which the whole member is then inflated.
     """
@@ -148,6 +156,8 @@ class MemberBytes:
 
         ArchiveError(ARCHIVE_LIMIT) beyond `max_nested_bytes`; ObjectError(READ_FAILED) when the disk is full.
         """
+        if self._stored_at >= 0:
+            self.verify()
         if self._stored_at >= 0 or self._file is not None:
             return
         most = self._limits.max_nested_bytes
@@ -169,6 +179,29 @@ class MemberBytes:
         self._file = copy
         self._kept.clear()
 
+    def verify(self) -> None:
+        """ArchiveError(ARCHIVE_UNREADABLE) unless the whole member has the checksum that its directory declares.
+
+        What was not read yet is read for it, a piece in memory at a time; do it when nothing else is to be read.
+        """
+        if self._stored_at >= 0 and not self._checked:
+            at, crc = 0, 0
+            while at < self.size:
+                piece = self._source.read(self._stored_at + at, min(_STEP, self.size - at))
+                at, crc = at + len(piece), zlib.crc32(piece, crc)
+                if not piece:
+                    raise _unreadable("a member is cut short")
+            self._compare(crc)
+        while self._stored_at < 0 and self._position < self.size:
+            self._step(_STEP, passing=True)
+        if not self.size:
+            self._compare(0)
+
+    def _compare(self, crc: int) -> None:
+        if crc != self._crc_wanted:
+            raise _unreadable("CRC: a member's checksum is wrong")
+        self._checked = True
+
     def close(self) -> None:
         """Gives the temporary file back, if there is one."""
         if self._file is not None:
@@ -186,20 +219,18 @@ class MemberBytes:
                 wanted += out[max(offset - at, 0) :]
         return bytes(wanted)
 
-    def _step(self, most: int) -> bytes:
+    def _step(self, most: int, *, passing: bool = False) -> bytes:
         """The next inflated bytes, at least one and at most `most`; at the member's end it is checked."""
         out = self._inflate(min(most, self.size - self._position))
         if not out:
             raise _unreadable("a member ends before its declared size")
         self._position += len(out)
         self._crc = zlib.crc32(out, self._crc)
-        self._budget.spend(len(out), self._position, self._next - self._packed_start)
+        self._budget.spend(len(out), self._position, self._next - self._packed_start, passing=passing)
         if self._position == self.size and not self._checked:
             if self._inflate(1):
                 raise _unreadable("a member goes on behind its declared size")
-            if self._crc != self._crc_wanted:
-                raise _unreadable("a member's checksum is wrong")
-            self._checked = True
+            self._compare(self._crc)
         return out
 
     def _inflate(self, most: int) -> bytes:

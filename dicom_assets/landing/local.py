@@ -3,9 +3,9 @@
 Belongs here: listing, opening and reading files of one folder tree. Does not belong here: what is new (claims), what
 a file is (sniff), what is in it (archives).
 
-Links: a link to a file is followed and counts under its own path. A link to a folder is not followed, so that no loop
-and no file under two names can arise; its target can be configured as a source of its own. The root itself may be a
-link. Anything else that is no regular file (pipes, sockets, devices) is passed over.
+Which links are followed stands in `links`; the root itself may be one. Anything else that is no regular file (pipes,
+sockets, devices) is left out. A folder below the root that cannot be listed is passed over, and told; one that vanishes
+meanwhile is not there.
 """
 
 from __future__ import annotations
@@ -14,7 +14,8 @@ import errno
 import os
 import re
 import stat
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from functools import cached_property
 from operator import attrgetter
 from pathlib import Path
 from urllib.parse import quote_from_bytes, unquote_to_bytes
@@ -22,7 +23,17 @@ from urllib.parse import quote_from_bytes, unquote_to_bytes
 import pyarrow as pa
 
 from dicom_assets.landing.globs import matcher, pruner
-from dicom_assets.landing.store import LISTING, ObjectError, ObjectRef, OpenObject, SourceUnavailable
+from dicom_assets.landing.links import LINK, is_made_up, is_within, lies_within, link_etag, target_of
+from dicom_assets.landing.sniff import is_system_file
+from dicom_assets.landing.store import (
+    LISTING,
+    ObjectError,
+    ObjectRef,
+    OpenObject,
+    PassedOver,
+    SourceUnavailable,
+    unnoticed,
+)
 from dicom_assets.settings import SourceSettings
 
 LISTING_ROWS = 10_000
@@ -35,6 +46,7 @@ _by_name = attrgetter("name")
 
 Entries = list[os.DirEntry[bytes]]
 Names = list[bytes]
+Failures = list[OSError]
 Folders = list[tuple[bytes, bytes]]
 
 
@@ -55,11 +67,7 @@ def path_of(uri: str) -> str:
 
 def etag_of(status: os.stat_result) -> str:
     """Version of a file's bytes: modification time in ns and size, both hexadecimal."""
-    return _etag(status.st_mtime_ns, status.st_size)
-
-
-def _etag(time: int, size: int) -> str:
-    return f"{time:x}-{size:x}"
+    return f"{status.st_mtime_ns:x}-{status.st_size:x}"
 
 
 class LocalObject:
@@ -124,6 +132,19 @@ class LocalFolder:
         self._root = os.fsencode(path_of(settings.root) if settings.root.startswith(_SCHEME) else settings.root)
         self._wanted = matcher(settings.include, settings.exclude)
         self._pruned = pruner(settings.exclude)
+        self._follow = settings.follow_links
+
+    @cached_property
+    def _real_root(self) -> bytes:
+        """The root without links on the way to it."""
+        return os.path.realpath(self._root)
+
+    def device(self) -> int | None:
+        """Number of the file system that the root lies on. Raises SourceUnavailable."""
+        try:
+            return os.stat(self._root).st_dev  # noqa: PTH116 - names need not be valid text
+        except OSError as error:
+            raise self._unavailable(error) from None
 
     @property
     def name(self) -> str:
@@ -139,29 +160,46 @@ class LocalFolder:
         """The path of an object below the source's root."""
         return path_of(uri).removeprefix(os.fsdecode(self._root).rstrip("/") + "/")
 
-    def list(self) -> Iterator[pa.RecordBatch]:
+    def list(self, *, passed_over: Callable[[PassedOver], None] = unnoticed) -> Iterator[pa.RecordBatch]:
         """Everything that is there now: a folder's files by name, then its folders by name (schema LISTING).
 
-        Names are ordered by their bytes. A file that vanishes between listing and stat is not there. Raises
-        SourceUnavailable when the root or a folder below it cannot be listed, also when a folder vanishes meanwhile;
-        folders that an exclude pattern ending in `/**` matches are not entered.
+        Names are ordered by their bytes. A file that vanishes between listing and stat, or a folder that vanishes, is
+        not there. passed_over: called for each folder that cannot be listed. Raises SourceUnavailable when the root
+        cannot be. Folders that an exclude pattern ending in `/**` matches are not entered.
         """
         rows = _Rows()
         pending: Folders = [(self._root, b"")]
+        entered: set[bytes] = set()
         while pending:
             folder, below = pending.pop()
-            files, folders = self._scan(folder)
+            failures: Failures = []
+            try:
+                files, folders = self._scan(folder)
+            except OSError as error:
+                if folder == self._root:
+                    raise self._unavailable(error) from None
+                files, folders, failures = [], [], [error]
             prefix = uri_of(folder).rstrip("/") + "/"
             for start in range(0, len(files), LISTING_ROWS):
-                self._add(files[start : start + LISTING_ROWS], prefix, below, rows)
+                folders += self._add(files[start : start + LISTING_ROWS], prefix, below, rows, entered, failures)
                 if len(rows) >= LISTING_ROWS:
                     yield rows.take()
-            deeper: Folders = [(folder.rstrip(b"/") + b"/" + name, below + name + b"/") for name in folders]
+            failures = [error for error in failures if error.errno not in _GONE]
+            if failures and not self._is_systems(below):
+                passed_over(PassedOver(prefix, _why(failures[0])))
+            deeper: Folders = [
+                (folder.rstrip(b"/") + b"/" + name, below + name + b"/") for name in sorted(set(folders))
+            ]
             if self._pruned is not None:
                 deeper = [(path, key) for path, key in deeper if not self._pruned(os.fsdecode(key[:-1]))]
             pending.extend(reversed(deeper))
         if len(rows):
             yield rows.take()
+
+    def _is_systems(self, below: bytes) -> bool:
+        """Whether all that lies in a folder would be ignored as a system's, so that nothing is missed."""
+        path = os.fsdecode(below.rstrip(b"/"))
+        return path == "lost+found" or is_system_file(path)
 
     def open_all(self, objects: Sequence[ObjectRef], first_bytes: int) -> Iterator[OpenObject | ObjectError]:
         """Opens objects in this order, one result each; `first_bytes` needs no care here, the page cache has it."""
@@ -173,6 +211,8 @@ class LocalFolder:
 
     def _open(self, claimed: ObjectRef) -> LocalObject:
         """The open file, its size and time compared with the claim; ObjectError."""
+        if claimed.etag.startswith(LINK):
+            raise _not_followed()
         try:
             # O_NONBLOCK: a pipe that has taken the file's place must not hang the reader.
             fd = os.open(path_of(claimed.uri), os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
@@ -182,9 +222,13 @@ class LocalFolder:
             raise _read_failed(error) from None
         try:
             status = os.fstat(fd)
+            strayed = not self._follow and not lies_within(fd, path_of(claimed.uri), self._real_root)
         except OSError as error:
             os.close(fd)
             raise _read_failed(error) from None
+        if strayed:  # a link has taken the place of the file, or of a folder on the way to it
+            os.close(fd)
+            raise _not_followed()
         if not stat.S_ISREG(status.st_mode) or etag_of(status) != claimed.etag or status.st_size != claimed.size:
             os.close(fd)
             raise _changed()
@@ -194,69 +238,86 @@ class LocalFolder:
         """OBJECT_GONE, unless the whole root is missing: then the object may well exist, and the batch must pause."""
         if Path(os.fsdecode(self._root)).is_dir():
             return ObjectError("OBJECT_GONE", "The file is not there any more.")
-        return ObjectError("READ_FAILED", f"The folder of source '{self._name}' is not there; is it mounted?")
+        return ObjectError("SOURCE_UNAVAILABLE", f"The folder of source '{self._name}' is not there; is it mounted?")
 
     def _scan(self, folder: bytes) -> tuple[Entries, Names]:
         """Entries that are no folders, and names of folders, each sorted by bytes."""
         files: Entries = []
         folders: Names = []
-        try:
-            with os.scandir(folder) as entries:
-                for entry in entries:
-                    if entry.is_dir(follow_symlinks=False):
-                        folders.append(entry.name)
-                    else:
-                        files.append(entry)
-        except OSError as error:
-            raise self._unavailable(error, is_root=folder == self._root) from None
+        if is_made_up(os.stat(folder).st_dev):  # noqa: PTH116
+            raise OSError(errno.ENOTSUP, "its files are made up by the system as they are read")
+        with os.scandir(folder) as entries:
+            for entry in entries:
+                if entry.is_dir(follow_symlinks=False):
+                    folders.append(entry.name)
+                else:
+                    files.append(entry)
         files.sort(key=_by_name)
         folders.sort()
         return files, folders
 
-    def _add(self, entries: Entries, prefix: str, below: bytes, rows: _Rows) -> None:
-        """Adds the wanted regular files among entries of one folder."""
+    def _add(
+        self, entries: Entries, prefix: str, below: bytes, rows: _Rows, entered: set[bytes], failures: Failures
+    ) -> Names:
+        """Adds the wanted regular files among entries of one folder; names of links that are followed into folders.
+
+        entered: real paths of the folders that links have led to. failures: gets those of entries.
+        """
         wanted = self._wanted
-        if wanted is not None:
-            entries = [entry for entry in entries if wanted(os.fsdecode(below + entry.name))]
         names: Names = []
+        folders: Names = []
         for entry in entries:
+            is_wanted = wanted is None or wanted(os.fsdecode(below + entry.name))
+            if not is_wanted and not (self._follow and entry.is_symlink()):
+                continue
             try:
-                status = entry.stat()
+                status, etag = entry.stat(follow_symlinks=False), None
+                if stat.S_ISLNK(status.st_mode):
+                    target = target_of(entry.path, self._real_root, follow=self._follow)
+                    if target.is_folder and self._enters(entry.path, entered):
+                        folders.append(entry.name)
+                        continue
+                    if target.status is None or target.is_folder:
+                        etag = link_etag(status)
+                    else:
+                        status = target.status
             except OSError as error:
-                if error.errno in _GONE:
-                    continue
-                raise self._unavailable(error, is_root=False) from None
-            if stat.S_ISREG(status.st_mode):
+                failures.append(error)
+                continue
+            if is_wanted and (etag is not None or stat.S_ISREG(status.st_mode)):
                 names.append(entry.name)
                 rows.times.append(status.st_mtime_ns)
                 rows.sizes.append(status.st_size)
+                rows.etags.append(etag or etag_of(status))
         rows.uris += [prefix + name for name in _encoded(names)]
+        return folders
 
-    def _unavailable(self, error: OSError, *, is_root: bool) -> SourceUnavailable:
-        """What happened and what to do, without a path below the root."""
+    def _enters(self, link: bytes, entered: set[bytes]) -> bool:
+        """Whether no other link has led into what this one leads to, or around it."""
+        path = os.path.realpath(link)
+        if any(is_within(path, one) or is_within(one, path) for one in entered):
+            return False
+        entered.add(path)
+        return True
+
+    def _unavailable(self, error: OSError) -> SourceUnavailable:
+        """What happened to the root, and what to do."""
         root = os.fsdecode(self._root).encode("utf-8", "replace").decode()
-        reason = os.strerror(error.errno) if error.errno else "unknown error"
-        if is_root and error.errno in (errno.ENOENT, errno.ENOTDIR):
+        if error.errno in (errno.ENOENT, errno.ENOTDIR):
             what = f"{root} is not a folder that exists. Create or mount it, or correct the source's root."
-        elif is_root:
-            what = f"{root} cannot be listed ({reason}). Let the user who runs this read and enter it."
-        elif error.errno in _GONE:
-            what = f"a folder below {root} vanished while it was listed. It is listed again next time."
         else:
-            what = (
-                f"a folder or file below {root} cannot be listed ({reason}). Let the user who runs this read and enter "
-                "every folder, or exclude it with a pattern that ends in /**."
-            )
+            what = f"{root} cannot be listed ({_why(error)}). Let the user who runs this read and enter it."
         return SourceUnavailable(f"Source '{self._name}': {what}")
 
 
 class _Rows:
     """Rows of a listing on their way into a record batch. times: modification, in ns."""
 
-    __slots__ = ("sizes", "times", "uris")
+    __slots__ = ("etags", "sizes", "times", "uris")
 
     def __init__(self) -> None:
         self.uris: list[str] = []
+        self.etags: list[str] = []
         self.sizes: list[int] = []
         self.times: list[int] = []
 
@@ -265,11 +326,10 @@ class _Rows:
 
     def take(self) -> pa.RecordBatch:
         """The rows so far as one record batch; begins anew."""
-        etags = [_etag(time, size) for time, size in zip(self.times, self.sizes, strict=True)]
         micros = [time // 1000 for time in self.times]
-        columns = (self.uris, etags, self.sizes, micros)
+        columns = (self.uris, self.etags, self.sizes, micros)
         arrays = [pa.array(values, field.type) for values, field in zip(columns, LISTING, strict=True)]
-        self.uris, self.sizes, self.times = [], [], []
+        self.uris, self.etags, self.sizes, self.times = [], [], [], []
         return pa.RecordBatch.from_arrays(arrays, schema=LISTING)
 
 
@@ -279,6 +339,17 @@ def _encoded(names: Names) -> list[str]:
     if _PLAIN_NAMES(joined):
         return joined.decode("ascii").split("/") if names else []
     return [quote_from_bytes(name) for name in names]
+
+
+def _why(error: OSError) -> str:
+    """The system's word for an error, which holds no path."""
+    if error.errno == errno.ENOTSUP:
+        return "its files are made up by the system as they are read"
+    return os.strerror(error.errno) if error.errno else "unknown error"
+
+
+def _not_followed() -> ObjectError:
+    return ObjectError("LINK_NOT_FOLLOWED", "A link that is not followed.")
 
 
 def _changed() -> ObjectError:

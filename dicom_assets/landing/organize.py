@@ -24,12 +24,17 @@ from dicom_assets.dicom.source import ByteSource
 from dicom_assets.lake.azure import credential, failures, parse, reason, status_of
 from dicom_assets.landing.azure import AzureContainer
 from dicom_assets.landing.local import LocalFolder, etag_of, path_of, uri_of
-from dicom_assets.landing.store import LandingStore, ObjectRef, SourceUnavailable
+from dicom_assets.landing.store import LandingStore, ObjectError, ObjectRef, SourceUnavailable
 
 PIECE = 4 * 2**20
 CONTRIBUTOR = "Storage Blob Data Contributor"
 _COPY_SECONDS = 3_600.0
 _NAME_MOST = 120
+_NAME_BYTES = 200
+"""Of the 255 bytes that a file's name may have: a stamp, `.zip`, and what a file is called while it is written come in
+addition. Characters of three bytes are usual."""
+_OF_ONE_OBJECT = frozenset((errno.ENAMETOOLONG, errno.EILSEQ, errno.EINVAL, errno.ELOOP, errno.EISDIR, errno.ENOTDIR))
+"""Errors that say something about one name, and nothing about the storage."""
 _UNFIT = re.compile(r"[^\w.()+=@ -]")
 
 
@@ -43,7 +48,10 @@ class Placed:
 
 
 class Mover(Protocol):
-    """What an organized source can do besides being read. Paths are below its root, `/` between parts."""
+    """What an organized source can do besides being read. Paths are below its root, `/` between parts.
+
+    Raises SourceUnavailable when the source cannot be written, ObjectError when one object cannot be.
+    """
 
     @property
     def at_once(self) -> int:
@@ -93,7 +101,8 @@ def target(outcome: str, kind: str, source: str, stamp: int, name: str) -> str:
 def fit_name(path: str) -> str:
     """The last part of a path or a member's name, fit for any storage."""
     last = re.split(r"[/\\!]", path.rstrip("/"))[-1].encode("utf-8", "replace").decode()
-    return _UNFIT.sub("_", last)[-_NAME_MOST:].strip() or "object"
+    fit = _UNFIT.sub("_", last)[-_NAME_MOST:]
+    return fit.encode()[-_NAME_BYTES:].decode(errors="ignore").strip() or "object"
 
 
 def pieces(source: ByteSource) -> Iterator[bytes]:
@@ -191,8 +200,10 @@ class FolderMover:
             os.utime(part, ns=times)
         part.replace(new)
 
-    def _failed(self, error: OSError) -> SourceUnavailable:
+    def _failed(self, error: OSError) -> SourceUnavailable | ObjectError:
         why = os.strerror(error.errno) if error.errno else "unknown error"
+        if error.errno in _OF_ONE_OBJECT:
+            return ObjectError("NOT_MOVED", why)
         return SourceUnavailable(
             f"Source '{self._store.name}' cannot be organized ({why}). Let the user who runs this write there."
         )

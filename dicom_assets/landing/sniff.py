@@ -13,7 +13,7 @@ from enum import StrEnum
 
 from dicom_assets.clinical.dialect import looks_like_table
 from dicom_assets.clinical.framing import looks_like_fhir
-from dicom_assets.dicom.sniff import looks_like_dicom
+from dicom_assets.dicom.sniff import begins_at, looks_like_dicom
 from dicom_assets.lake.codes import Kind
 from dicom_assets.landing.changes import looks_like_change_page
 from dicom_assets.settings import ClinicalSettings
@@ -64,6 +64,7 @@ _PACKED = re.compile(
     rb"|\x28\xb5\x2f\xfd"  # zstd (RFC 8878)
     rb"|MSCF\0\0\0\0"
 )
+_LOOK = 4096  # bytes in which DICOM without a proper preamble must begin
 _TAR = slice(257, 262)
 _PARQUET_LEAST = 12  # bytes: magic at both ends, length of the footer
 
@@ -80,7 +81,7 @@ def kind_of(head: bytes, size: int) -> Sniffed:
     """
     if size == 0:
         return EMPTY
-    if looks_like_dicom(head):
+    if looks_like_dicom(head[:_LOOK]):
         return DICOM
     if head.startswith(_ZIP):
         return ZIP
@@ -94,7 +95,7 @@ def kind_of(head: bytes, size: int) -> Sniffed:
         return FHIR
     if looks_like_table(head, len(head) >= size, _KNOWN_COLUMNS):
         return DELIMITED
-    return UNKNOWN
+    return UNKNOWN if begins_at(head[:_LOOK]) is None else DICOM
 
 
 def _is_packed_nifti(head: bytes) -> bool:

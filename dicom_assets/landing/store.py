@@ -8,10 +8,10 @@ from __future__ import annotations
 
 import hashlib
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Protocol
-from urllib.parse import unquote
+from typing import NamedTuple, Protocol
+from urllib.parse import quote, unquote_to_bytes
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -37,11 +37,32 @@ def source_of(source: str, uri: str) -> str:
     nothing.
     """
     found = _PARTITION(uri)
-    return source if found is None or found[1].lower() == DEFAULT_PARTITION else f"{source}/{unquote(found[1])}"
+    return source if found is None else partition_source(source, unquote_to_bytes(found[1]))
+
+
+def partition_source(source: str, partition: str | bytes) -> str:
+    """Name of the source that a data partition is.
+
+    A partition of a DICOM service is called by letters, digits, `.`, `-` and `_`. Whoever delivers names the folder, so
+    anything else is percent-encoded: the name of a source stands in books, keys and messages.
+    """
+    quoted = quote(partition, safe="", errors="surrogatepass") if isinstance(partition, str) else quote(partition, "")
+    return source if quoted.lower() == DEFAULT_PARTITION else f"{source}/{quoted}"
 
 
 class SourceUnavailable(UserError):
     """A source cannot be listed or reached. The message names the source, never an object."""
+
+
+class PassedOver(NamedTuple):
+    """A place that could not be listed, while the rest was. detail: why, without a path."""
+
+    uri: str
+    detail: str
+
+
+def unnoticed(_: PassedOver) -> None:
+    """For who does not want to know what was passed over."""
 
 
 class ObjectError(OSError):
@@ -87,10 +108,15 @@ class LandingStore(Protocol):
         """The path of an object below the source's root."""
         ...
 
-    def list(self) -> Iterator[pa.RecordBatch]:
+    def device(self) -> int | None:
+        """Number of the file system that the root lies on; None where there is none to tell."""
+        ...
+
+    def list(self, *, passed_over: Callable[[PassedOver], None] = unnoticed) -> Iterator[pa.RecordBatch]:
         """Everything that is there now (schema LISTING, folder by folder).
 
-        Raises SourceUnavailable when any part of it cannot be listed: a failed listing is not an empty listing.
+        passed_over: called for each place below the root that cannot be listed; the rest is. Raises SourceUnavailable
+        when the source as a whole cannot be listed: a failed listing is not an empty listing.
         """
         ...
 

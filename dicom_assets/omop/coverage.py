@@ -50,7 +50,8 @@ COUNTED: Mapping[str, str] = {
         {_struct("reports linked to a study", "link_state = 'linked'", "link_state")}
     ]""",
     "clinical": f"""CASE
-        WHEN patient_reference IS NOT NULL OR PatientID IS NOT NULL OR resource_id IS NULL
+        WHEN version_state IS NULL
+            AND (patient_reference IS NOT NULL OR PatientID IS NOT NULL OR resource_id IS NULL)
         THEN [{_struct("clinical records with a patient", "coalesce(trim(PatientID), '') <> ''")}]
     END""",
 }

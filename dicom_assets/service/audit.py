@@ -13,7 +13,8 @@ from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from enum import StrEnum
 
-from dicom_assets.landing.changes import DEFAULT_PARTITION, parse_entry
+from dicom_assets.landing.changes import parse_entry
+from dicom_assets.landing.store import partition_source
 from dicom_assets.service.client import ServiceClient
 from dicom_assets.service.dicomweb import (
     Key,
@@ -94,9 +95,7 @@ def partitions_of(client: ServiceClient) -> tuple[str | None, ...]:
 
 def source_of(service: ServiceSettings, partition: str | None) -> str:
     """Name of the source that a partition is in the lake."""
-    if partition is None or partition.lower() == DEFAULT_PARTITION.lower():
-        return service.name
-    return f"{service.name}/{partition}"
+    return service.name if partition is None else partition_source(service.name, partition)
 
 
 @dataclass(frozen=True, slots=True)

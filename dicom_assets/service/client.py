@@ -30,6 +30,7 @@ from dicom_assets.service.errors import (
     ServiceUnavailable,
     clean_reason,
 )
+from dicom_assets.service.paths import resource
 from dicom_assets.service.tokens import Credentials, credentials_for
 from dicom_assets.settings import ServiceSettings
 
@@ -125,10 +126,11 @@ class ServiceClient:
             return datetime.now(UTC)
 
     def dicomweb(self, path: str, partition: str | None = None) -> str:
-        """Path of a DICOMweb resource: below the version, and below the data partition where one is named."""
+        """Path of a DICOMweb resource (see `paths`): below the version, and the data partition if one is named."""
         if self.service.kind == "dicomweb":
             return path
-        return f"{self.service.api}/{f'partitions/{partition}/' if partition else ''}{path}"
+        below = f"{resource(self.name, 'partitions', partition)}/" if partition else ""
+        return f"{self.service.api}/{below}{path}"
 
     def get(
         self,

@@ -20,6 +20,7 @@ import orjson
 from dicom_assets.service.client import ServiceClient
 from dicom_assets.service.errors import AnswerInvalid, AnswerTooLarge, ServiceError
 from dicom_assets.service.feed import V1_SLACK, FeedPage, Window, iso
+from dicom_assets.service.paths import fits_in_path, resource
 
 DICOM_JSON = "application/dicom+json"
 STUDY, SERIES, INSTANCE = "0020000D", "0020000E", "00080018"
@@ -98,7 +99,7 @@ def count_studies(client: ServiceClient, partition: str | None = None) -> Iterat
 def instances_of(client: ServiceClient, study: str, partition: str | None = None) -> set[Key]:
     """Keys of the instances of one study; empty when the server does not have it."""
     try:
-        found = list(search(client, f"studies/{study}/instances", INSTANCE, None, partition))
+        found = list(search(client, resource(client.name, "studies", study, "instances"), INSTANCE, None, partition))
     except ServiceError as error:
         if error.status == 404:
             return set()
@@ -112,11 +113,12 @@ def study_metadata(client: ServiceClient, study: str, partition: str | None = No
     Nothing when the server does not have it (any more).
     """
     try:
-        yield from _metadata(client, f"studies/{study}", "a study", partition)
+        yield from _metadata(client, resource(client.name, "studies", study), "a study", partition)
     except AnswerTooLarge:
-        for item in list(search(client, f"studies/{study}/series", SERIES, None, partition)):
+        for item in list(search(client, resource(client.name, "studies", study, "series"), SERIES, None, partition)):
             series = uid_of(client, item, SERIES)
-            yield from _metadata(client, f"studies/{study}/series/{series}", "a series", partition)
+            path = resource(client.name, "studies", study, "series", series)
+            yield from _metadata(client, path, "a series", partition)
 
 
 def instance_metadata(
@@ -133,7 +135,7 @@ def instance_metadata(
                     yield item
         else:
             for _, series, instance in sorted(wanted):
-                path = f"studies/{study}/series/{series}/instances/{instance}"
+                path = resource(client.name, "studies", study, "series", series, "instances", instance)
                 yield from _metadata(client, path, "an instance", partition)
 
 
@@ -279,8 +281,10 @@ def orthanc_window(client: ServiceClient, window: Window, *, metadata: bool = Tr
         if not metadata:
             yield FeedPage([entry(key, one.sequence, one.at, {}) for key, one in by_key.items()])
             continue
-        entries = []
-        for item in instance_metadata(client, by_key):
+        # What no request can ask for is landed without metadata, and so quarantined; the rest is landed as ever.
+        unfit = {key for key in by_key if not all(map(fits_in_path, key))}
+        entries = [entry(key, by_key[key].sequence, by_key[key].at, {}, action="Create") for key in sorted(unfit)]
+        for item in instance_metadata(client, by_key.keys() - unfit):
             found = by_key[key_of(client, item)]
             entries.append(entry(key_of(client, item), found.sequence, found.at, item, action="Create"))
         entries.sort(key=lambda one: int(one["sequence"]))
@@ -290,21 +294,22 @@ def orthanc_window(client: ServiceClient, window: Window, *, metadata: bool = Tr
 
 def _orthanc_key(client: ServiceClient, orthanc_id: str, series_keys: dict[str, tuple[str, str]]) -> Key | None:
     """UIDs of an instance from Orthanc's ids; None when it is gone. Series are remembered."""
-    found = _orthanc(client, f"instances/{orthanc_id}")
+    found = _orthanc(client, "instances", orthanc_id)
     if found is None:
         return None
     parent = str(found.get("ParentSeries", ""))
     if parent not in series_keys:
-        series = _orthanc(client, f"series/{parent}")
-        study = _orthanc(client, f"studies/{series.get('ParentStudy', '')}") if series else None
+        series = _orthanc(client, "series", parent)
+        study = _orthanc(client, "studies", str(series.get("ParentStudy", ""))) if series else None
         if series is None or study is None:
             return None
         series_keys[parent] = (_main(client, study, "StudyInstanceUID"), _main(client, series, "SeriesInstanceUID"))
     return (*series_keys[parent], _main(client, found, "SOPInstanceUID"))
 
 
-def _orthanc(client: ServiceClient, path: str) -> dict[str, Any] | None:
-    what = f"one of Orthanc's {path.split('/', 1)[0]}"
+def _orthanc(client: ServiceClient, kind: str, orthanc_id: str) -> dict[str, Any] | None:
+    what = f"one of Orthanc's {kind}"
+    path = resource(client.name, kind, orthanc_id)
     reply = client.get(f"{client.service.orthanc_url}/{path}", what=what, accepted=(200, 404))
     found = reply.json() if reply.status == 200 else None
     return found if isinstance(found, dict) else None

@@ -27,9 +27,9 @@ from dicom_assets.lake.files import LakeError, LakeFiles
 from dicom_assets.lake.query import existing, rows, run_read_only
 from dicom_assets.landing.store import SourceUnavailable
 from dicom_assets.landing.stores import open_store
-from dicom_assets.settings import Settings
+from dicom_assets.settings import ClaimingSettings, Settings
 from dicom_assets_tests.azure import azurite
-from dicom_assets_tests.azure.azurite import Container
+from dicom_assets_tests.azure.azurite import Container, Proxy
 from dicom_assets_tests.support.dicoms import dicom
 from dicom_assets_tests.support.lakes import Graph
 
@@ -254,6 +254,29 @@ class TestBlobsThatChange:
         assert account.graph.books(batch).status == Status.CLOSED
 
 
+class TestBlobsThatCannotBeRead:
+    @pytest.mark.parametrize("status", [403, 409])
+    def test_wait_and_are_claimed_again_without_an_event_or_a_listing(
+        self, account: Account, faults: Proxy, status: int
+    ) -> None:
+        account.settings = account.settings.model_copy(update={"claiming": ClaimingSettings(again_seconds=(0,))})
+        account.graph.settings = account.settings
+        account.put("in/a.dcm", dicom(1))
+        account.put("in/b.dcm", dicom(2))
+        (first,) = account.batches(account.tick())
+        faults.refuse = lambda method, path: status if path.split("?")[0].endswith("/in/b.dcm") else None
+        account.graph.run(first)
+        books = account.graph.books(first)
+        assert (books.status, books.seen, books.ingested) == (Status.CLOSED, 1, 1)
+        faults.refuse = lambda method, path: 403 if "comp=list" in path and "restype=container" in path else None
+        assert account.left() == 0
+        (second,) = account.batches(account.tick())
+        account.graph.run(second)
+        assert account.graph.books(second).ingested == 1
+        assert len(account.graph.rows("SELECT object_id FROM instance")) == 2
+        assert account.batches(account.tick()) == []
+
+
 class TestMessagesThatAreNoEvents:
     @pytest.fixture(autouse=True)
     def _again_at_once(self, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
@@ -296,14 +319,24 @@ def test_listings_that_run_out_of_time_go_on_where_they_ended(account: Account, 
             assert failed is None
             rounds += 1
         assert rounds > 2
+        name = account.settings.sources[0].name
+        seen = work.looks.memory(name).believed
+        assert seen is not None
+        assert (seen.objects, seen.device) == (7, None), "the parts of a listing are one look"
+        for number in range(7):
+            account.container.client.delete_blob(f"in/{number}.dcm")
+        _, cursor, failed = claim_by_listing(work, [store], None, seconds=60)
+        assert "looks emptied: 7 objects" in str(failed)
+        assert work.looks.is_emptied(name)
     assert account.objects() == [f"{n}.dcm" for n in range(7)]
 
 
 def test_one_source_that_is_not_there_holds_up_no_other(account: Account) -> None:
     account.container.put("in/a.dcm", b"x")
     claiming = account.settings.claiming.model_copy(update={"quiet_seconds": 0.0})
-    with Work(account.settings.model_copy(update={"claiming": claiming})) as work:
-        missing = account.settings.sources[0].model_copy(update={"name": "x", "root": "az://devstoreaccount1/nothing"})
+    missing = account.settings.sources[0].model_copy(update={"name": "x", "root": "az://devstoreaccount1/nothing"})
+    sources = (missing, account.settings.sources[0])
+    with Work(account.settings.model_copy(update={"claiming": claiming, "sources": sources})) as work:
         stores = [open_store(missing), open_store(account.settings.sources[0])]
         claimed, _, failed = claim_by_listing(work, stores, None, 60)
         assert len(claimed[0].claims) == 1

@@ -169,7 +169,7 @@ class TestReading:
         container.client.delete_blob("a")
         assert code_of(source, claimed) == "OBJECT_GONE"
         container.client.delete_container()
-        assert code_of(source, claimed) == "READ_FAILED"
+        assert code_of(source, claimed) == "SOURCE_UNAVAILABLE"
 
 
 class TestStorageThatRefuses:

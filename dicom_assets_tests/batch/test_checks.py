@@ -69,9 +69,7 @@ def cleaned(context: CheckContext) -> CheckContext:
 
 
 def _restage(context: CheckContext, part: Part, change: Callable[[pa.Table], pa.Table]) -> None:
-    rows = context.staging.read(part)
-    context.staging.clear(part)
-    context.staging.put(part, 0, change(rows))
+    context.staging.stage(part, change(context.staging.read(part)))
 
 
 def without_first_staged(part: Part) -> Callable[[CheckContext], None]:

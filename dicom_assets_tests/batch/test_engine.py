@@ -40,11 +40,21 @@ def read(chunk, beat):
         if thing.object_id in chunk.poison:
             outcomes.append((thing.object_id, chunk.poison[thing.object_id]))
             continue
-        match thing.act:
+        act = thing.act
+        if act.startswith("once "):  # misbehaves in the first process alone
+            _, act, mark = act.split(" ", 2)
+            if seen_before(mark):
+                act = "read"
+        elif act.startswith("kill "):  # its process is killed so many times
+            _, times, mark = act.split(" ", 2)
+            act = "killed" if seen_before(mark) < int(times) else "read"
+        match act:
             case "crash":
                 ctypes.string_at(0)
             case "exit":
                 os._exit(3)
+            case "killed":
+                os.kill(os.getpid(), signal.SIGKILL)
             case "hang":
                 while True:
                     pass
@@ -58,10 +68,22 @@ def read(chunk, beat):
                     held.append(bytearray(32 << 20))
             case "fault":
                 raise ValueError("DOE^JANE")
+            case "who":
+                outcomes.append((thing.object_id, (os.getpid(), len(chunk.objects))))
+                continue
             case "print":
                 print("DOE^JANE")
         outcomes.append((thing.object_id, "read"))
     return outcomes
+
+
+def seen_before(mark):
+    """How often an object was begun before; one more from now on."""
+    with open(mark, "a+") as file:
+        file.seek(0)
+        times = len(file.read())
+        file.write("x")
+    return times
 
 
 def modules(chunk, beat):
@@ -130,6 +152,52 @@ def test_an_object_that_grows_beyond_the_limit_is_blamed():
 def test_several_bad_objects_in_one_chunk_are_blamed_one_by_one(engine):
     found = outcomes(engine, [chunk(0, o0="exit", o1="crash", o3="hang")])
     assert found == {"0-0": "PARSER_CRASH", "0-1": "PARSER_CRASH", "0-2": "read", "0-3": "PARSER_TIMEOUT"}
+
+
+@pytest.mark.parametrize("what", ["crash", "hang", "killed", "grow"])
+def test_an_object_whose_process_ended_once_is_read_again_alone_and_not_blamed(tmp_path, what):
+    with ProcessEngine(limits(worker_memory_bytes=2**28)) as engine:
+        found = outcomes(engine, [chunk(0, o1=f"once {what} {tmp_path / 'mark'}"), chunk(1)])
+    assert (tmp_path / "mark").exists()
+    assert found == {f"{number}-{i}": "read" for number in range(2) for i in range(4)}
+
+
+def test_what_is_read_again_is_alone_in_a_process_that_has_read_nothing(tmp_path):
+    with ProcessEngine(limits(workers=1)) as engine:
+        list(engine.run(prepare, [Preparing(__name__)]))
+        ((_, (first, _)),) = next(engine.run(read, [Things([Thing("a", "who")])]))
+        parts = [*engine.run(read, [chunk(0, o0="who", o1=f"once killed {tmp_path / 'mark'}", o2="who"), chunk(1)])]
+    assert [[name for name, _ in part] for part in parts] == [
+        ["0-0"], ["0-1"], ["0-2", "0-3"], ["1-0", "1-1", "1-2", "1-3"]
+    ]  # fmt: skip
+    before, after = parts[0][0][1], parts[2][0][1]
+    assert before[1] == 1
+    assert len({first, before[0], after[0]}) == 3, "the process that read before it has not read it alone, too"
+
+
+@pytest.mark.parametrize(("killed", "outcome"), [(2, "read"), (3, "READER_KILLED")])
+def test_an_object_whose_processes_somebody_else_kills_has_three_tries_and_is_not_called_bad(
+    engine, tmp_path, killed, outcome
+):
+    found = outcomes(engine, [chunk(i, o1=f"kill {killed} {tmp_path / 'mark'}") if i == 2 else chunk(i)
+                              for i in range(6)])  # fmt: skip
+    assert found.pop("2-1") == outcome
+    assert len((tmp_path / "mark").read_text()) == 3
+    assert set(found.values()) == {"read"}
+    assert len(found) == 23
+
+
+def test_a_reading_process_that_is_killed_from_outside_costs_no_object():
+    with ProcessEngine(limits(object_seconds=20)) as engine:
+        run = engine.run(read, [chunk(i, o1="wait") for i in range(4)])
+        first = next(run)
+        origins = psutil.Process().children()
+        victims = [one for origin in origins for one in origin.children()] if IS_POSSIBLE else origins
+        for process in victims:
+            process.kill()
+        found = {name: outcome for result in [first, *run] for name, outcome in result}
+    assert victims
+    assert found == {f"{number}-{i}": "read" for number in range(4) for i in range(4)}
 
 
 def test_a_fault_of_the_function_fails_the_run_and_quotes_no_object(engine):

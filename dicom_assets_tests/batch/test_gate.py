@@ -104,10 +104,11 @@ class TestTheSourceCannotBeReadWhole:
         assert not graph.run(batch).success
         books = graph.books(batch)
         assert books.status == "paused"
-        assert "The storage refused objects (READ_FAILED): the source was not read whole." in books.reason
+        assert "The source is away" in books.reason
         assert (
             graph.rows("SELECT code, detail FROM ingestion_errors WHERE stage = 'read'")
-            == [{"code": "READ_FAILED", "detail": "The folder of source 'landing' is not there; is it mounted?"}] * 2
+            == [{"code": "SOURCE_UNAVAILABLE", "detail": "The folder of source 'landing' is not there; is it mounted?"}]
+            * 2
         )
         gate = graph.checks(batch)["validated_batch.gate"]
         assert (gate.metadata["expected"].value, gate.metadata["actual"].value) == (0, 2)
@@ -162,3 +163,82 @@ class TestWarnings:
         assert (check.passed, check.severity.value, check.metadata["actual"].value) == (False, "WARN", 1.0)
         assert graph.rows("SELECT code FROM ingestion_errors") == [{"code": "PATIENT_ID_MISSING"}]
         assert (graph.books(batch).status, graph.books(batch).ingested) == ("closed", 1)
+
+
+class TestASmallBatchLosesAllThatItHas:
+    def test_three_of_three_pause_and_say_what_to_do(self, graph, landing):
+        put_bad(landing, bad=3, good=0)
+        landing.put("readme.txt", "text")
+        (batch,) = graph.ingest()
+        books = graph.books(batch)
+        assert (books.status, books.quarantined) == ("paused", 3)
+        assert books.reason == (
+            "validated_batch.gate: Nothing is ingested of what looked like DICOM: all 3 objects are quarantined. "
+            "Remove the cause and run it again, or raise quarantined_share to 1 for that run"
+        )
+        assert graph.run(batch, gate_config(quarantined_share=1.0)).success
+        assert graph.books(batch).status == "closed"
+
+    def test_what_came_with_it_does_not_hide_it(self, graph, landing):
+        put_bad(landing, bad=3, good=0)
+        landing.put("table.csv", "PatientID;diagnosis\nP1;R91\n")
+        (batch,) = graph.ingest()
+        assert graph.books(batch).status == "paused"
+
+    @pytest.mark.parametrize("bad", [1, 2])
+    def test_one_or_two_broken_files_alone_close_with_their_reasons(self, graph, landing, bad):
+        put_bad(landing, bad=bad, good=0)
+        (batch,) = graph.ingest()
+        assert (graph.books(batch).status, graph.books(batch).quarantined) == ("closed", bad)
+        assert graph.rows("SELECT count(*) AS n FROM ingestion_errors WHERE code = 'MISSING_IDENTITY'") == [{"n": bad}]
+
+    def test_files_that_only_look_like_data_pause_nothing(self, graph, landing):
+        for number in range(4):
+            landing.put(f"{number}.dcm", b"")
+            landing.put(f"{number}.csv", f"name;size\na;{number}\nb;2\n")
+            landing.put(f"{number}.txt", "text")
+        (batch,) = graph.ingest()
+        assert graph.books(batch).status == "closed"
+
+    def test_how_many_is_a_setting(self, tmp_path, landing, instance):
+        graph = Graph(settings_for(tmp_path / "lake", landing.root, gate={"none_ingested": 1}), instance)
+        put_bad(landing, bad=1, good=0)
+        (batch,) = graph.ingest()
+        assert graph.books(batch).status == "paused"
+
+
+class TestTooMuchIsNothingThatIsReadHere:
+    def test_a_folder_of_texts_closes_by_default(self, graph, landing):
+        for number in range(12):
+            landing.put(f"{number}.txt", "text")
+        (batch,) = graph.ingest()
+        assert (graph.books(batch).status, graph.books(batch).ignored) == ("closed", 12)
+
+    def test_it_pauses_above_the_share_that_is_set(self, tmp_path, landing, instance):
+        graph = Graph(settings_for(tmp_path / "lake", landing.root, gate={"ignored_share": 0.5}), instance)
+        for number in range(12):
+            landing.put(f"{number}.txt", "text")
+        landing.put("a.dcm", dicom())
+        (batch,) = graph.ingest()
+        assert graph.books(batch).reason == (
+            "validated_batch.gate: 12 of 13 objects are nothing that is read here (92%); the batch pauses above 50%. "
+            "Remove the cause and run it again, or raise ignored_share for that run"
+        )
+        assert graph.run(batch, gate_config(ignored_share=1.0)).success
+
+
+class TestTooManyRecordsCannotBeRead:
+    def test_it_pauses_above_half_of_them(self, graph, landing):
+        landing.put("a.csv", "PatientID;diagnosis\n" + "P1;R91\n" * 9 + "P1\n" * 11)
+        (batch,) = graph.ingest()
+        assert graph.books(batch).reason == (
+            "validated_batch.gate: 11 of 20 clinical records cannot be read (55%); the batch pauses above 50%. "
+            "Remove the cause and run it again, or raise record_error_share for that run"
+        )
+        assert graph.run(batch, gate_config(record_error_share=0.6)).success
+        assert graph.rows("SELECT count(*) AS n FROM clinical") == [{"n": 9}]
+
+    def test_a_few_do_not(self, graph, landing):
+        landing.put("a.csv", "PatientID;diagnosis\nP1;R91\n" + "P1\n" * 9)
+        (batch,) = graph.ingest()
+        assert graph.books(batch).status == "closed"

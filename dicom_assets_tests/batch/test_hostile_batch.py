@@ -2,6 +2,10 @@
 
 import ctypes
 import io
+import os
+import re
+import signal
+import time
 import zipfile
 
 import pytest
@@ -18,7 +22,17 @@ from dicom_assets_tests.support.lakes import BATCH_STEPS, make_asset, settings_f
 from dicom_assets_tests.support.landings import LandingFolder
 
 CRASHES, HANGS, GROWS = "makes the reader crash", "makes the reader hang", "makes the reader grow"
+KILLED, STALLED = "once somebody kills its reader", "once the storage stands still"
 GOOD = 30
+
+
+def is_first(mark):
+    """Whether this is the first time; mark: a path."""
+    try:
+        os.close(os.open(mark, os.O_CREAT | os.O_EXCL))
+    except FileExistsError:
+        return False
+    return True
 
 
 def judge_harmed(chunk, beat):
@@ -27,6 +41,11 @@ def judge_harmed(chunk, beat):
 
     def harmed(source, *arguments):
         content = source.read(0, 4_096)
+        for what in (KILLED, STALLED):
+            if what.encode() in content and is_first(re.search(rb"mark=([^ \0]+)", content)[1]):
+                if what is KILLED:
+                    os.kill(os.getpid(), signal.SIGKILL)
+                time.sleep(60)
         if CRASHES.encode() in content:
             ctypes.string_at(0)
         while HANGS.encode() in content:
@@ -71,10 +90,13 @@ def ledger(tmp_path_factory):
         landing.put(f"good/{number:04d}.dcm", dicom(1, 1, number + 1))
     for number, what in enumerate((CRASHES, HANGS, GROWS)):
         landing.put(f"good/{number * 9:04d}-bad.dcm", dicom(2, 1, number + 1, SeriesDescription=what))
+    for number, what in enumerate((KILLED, STALLED)):
+        sound = dicom(3, 1, number + 1, SeriesDescription=what, ImageComments=f"mark={folder / str(number)} ")
+        landing.put(f"good/{number * 9 + 3:04d}-sound.dcm", sound)
     for number, (make, _) in enumerate(HOSTILE.values()):
         landing.put(f"hostile/{number:02d}.dcm", make())
     landing.put("hostile/bomb.zip", zip_bomb())
-    limits = {"object_seconds": 5, "worker_memory_bytes": 2**28, "max_inflated_bytes": 32 << 20, "chunk_objects": 16}
+    limits = {"object_seconds": 3, "worker_memory_bytes": 2**28, "max_inflated_bytes": 32 << 20, "chunk_objects": 16}
     settings = settings_for(
         folder / "lake",
         landing.root,
@@ -99,6 +121,11 @@ def test_each_object_that_ends_a_process_has_its_own_code(ledger):
     assert ledger["0000-bad.dcm"] == ("quarantined", "PARSER_CRASH")
     assert ledger["0009-bad.dcm"] == ("quarantined", "PARSER_TIMEOUT")
     assert ledger["0018-bad.dcm"] == ("quarantined", "PARSER_CRASH")
+
+
+def test_an_object_whose_process_was_killed_or_stood_still_once_is_ingested(ledger):
+    assert ledger["0003-sound.dcm"] == ("ingested", None)
+    assert ledger["0012-sound.dcm"] == ("ingested", None)
 
 
 def test_each_hostile_object_ends_in_one_of_its_codes(ledger):

@@ -41,7 +41,8 @@ class TestNames:
     @pytest.mark.parametrize(
         ("name", "fit"),
         [("../../etc/passwd", "passwd"), ("C:\\x\\y.dcm", "y.dcm"), ("outer.zip!inner.dcm", "inner.dcm"), ("..", ".."),
-         ("a\x00b\n.dcm", "a_b_.dcm"), ("", "object"), ("x" * 500, "x" * 120), ("caf\udce9.dcm", "caf_.dcm")],
+         ("a\x00b\n.dcm", "a_b_.dcm"), ("", "object"), ("x" * 500, "x" * 120), ("影" * 99 + ".dcm", "影" * 65 + ".dcm"),
+         ("caf\udce9.dcm", "caf_.dcm")],
     )  # fmt: skip
     def test_names_from_archives_are_made_fit(self, name: str, fit: str) -> None:
         assert fit_name(name) == fit
@@ -320,8 +321,71 @@ def test_a_source_that_cannot_be_written_is_told_and_nothing_is_lost(
 
     with monkeypatch.context() as patch:
         patch.setattr(FolderMover, "_make_folder", refuse)
-        with pytest.raises(SourceUnavailable, match=r"cannot be organized .*write there"):
-            ingest(settings, instance)
+        ended = ingest(settings, instance)
+        assert not ended.closed
+        assert any("cannot be organized" in trouble and "write there" in trouble for trouble in ended.troubles)
         assert below(landing.root) == ["1.dcm"]
     assert ingest(settings, instance).closed
     assert [path.split("/")[0] for path in below(landing.root)] == ["Process"]
+
+
+@pytest.mark.parametrize("compress", [False, True])
+def test_names_of_many_long_characters_come_to_their_place(
+    tmp_path: Path, landing: LandingFolder, instance: dg.DagsterInstance, compress: bool
+) -> None:
+    landing.put("影" * 80 + ".dcm", dicom(1, 1, 1))
+    landing.put_zip("a.zip", {"影" * 100 + ".dcm": dicom(1, 1, 2), "b.dcm": dicom(1, 1, 3)})
+    settings = settings_of(tmp_path, landing.root, compress=compress)
+    assert ingest(settings, instance).closed
+    assert [path.split("/")[0] for path in below(landing.root)] == ["Process"] * 3
+    assert ingest(settings, instance).troubles == ()
+
+
+@pytest.mark.parametrize("name", ["1.dcm", "a.zip"])
+def test_an_object_that_cannot_be_moved_stays_and_is_told_while_the_rest_is_moved(
+    tmp_path: Path,
+    landing: LandingFolder,
+    instance: dg.DagsterInstance,
+    monkeypatch: pytest.MonkeyPatch,
+    name: str,
+) -> None:
+    landing.put("1.dcm", dicom(1, 1, 1))
+    landing.put("2.dcm", dicom(1, 1, 2))
+    landing.put_zip("a.zip", {"c.dcm": dicom(1, 1, 3)})
+    make = FolderMover._make_folder
+    unfit = {"1.dcm": ("_1.dcm",), "a.zip": ("_a.zip", "_c.dcm")}[name]
+
+    def refuse(self: FolderMover, path: str) -> None:
+        if path.endswith(unfit):
+            raise OSError(36, "File name too long")
+        make(self, path)
+
+    monkeypatch.setattr(FolderMover, "_make_folder", refuse)
+    graph = Graph(settings_of(tmp_path, landing.root), instance)
+    assert ingest(graph.settings, instance).closed
+    assert [path for path in below(landing.root) if not path.startswith("Process/")] == [name]
+    assert graph.rows("SELECT code, detail FROM ingestion_errors WHERE stage = 'organize'") == [
+        {"code": "NOT_MOVED", "detail": "File name too long"}
+    ]
+    every_uri_leads_to_its_object(graph)
+
+
+def test_a_batch_that_cannot_be_moved_ends_no_later_ingest(
+    tmp_path: Path, landing: LandingFolder, instance: dg.DagsterInstance, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    landing.put("1.dcm", dicom(1, 1, 1))
+    settings = settings_of(tmp_path, landing.root)
+    link = FolderMover.copy
+
+    def refuse(self: FolderMover, claimed: Any, path: str) -> Any:
+        if path.endswith("_1.dcm"):
+            raise SourceUnavailable("no")
+        return link(self, claimed, path)
+
+    monkeypatch.setattr(FolderMover, "copy", refuse)
+    ingest(settings, instance)
+    landing.put("2.dcm", dicom(1, 1, 2))
+    ended = ingest(settings, instance)
+    assert [one.status for one in ended.books] == [Status.CLOSED]
+    assert len(ended.troubles) == 1
+    assert [path.split("/")[0] for path in below(landing.root)] == ["1.dcm", "Process"]

@@ -55,7 +55,7 @@ def test_whoever_holds_a_batch_reads_what_lies_there(tmp_path: Path, steps: list
 def held(tmp_path: Path) -> Staging:
     """The staging of a batch that is held, with one file whose name is known."""
     staging = Staging(LakeFiles(str(tmp_path / "lake")), "batch", Kept())
-    staging.put(Part.TOUCHED, 0, rows(Part.TOUCHED, "a"))
+    staging.stage(Part.TOUCHED, rows(Part.TOUCHED, "a"))
     assert values(staging, Part.TOUCHED) == ["a"]
     return staging
 
@@ -91,6 +91,30 @@ def test_a_part_that_is_gone_is_missed(held):
     held.remove()
     with pytest.raises(StagingMissing):
         held.require(Part.TOUCHED)
+
+
+@pytest.mark.parametrize("kept", [Kept(), None])
+def test_a_part_without_rows_is_there_once_it_is_marked(tmp_path, kept):
+    staging = Staging(LakeFiles(str(tmp_path / "lake")), "batch", kept)
+    with pytest.raises(StagingMissing, match=r"has no staged clinical.*Run the whole job"):
+        staging.read_whole(Part.CLINICAL)
+    staging.complete(Part.CLINICAL, 0)
+    assert len(staging.read_whole(Part.CLINICAL)) == 0
+    staging.clear(Part.CLINICAL)
+    with pytest.raises(StagingMissing):
+        staging.require(Part.CLINICAL)
+
+
+def test_a_part_that_lost_a_file_is_not_taken_for_whole(held):
+    held.put(Part.TOUCHED, 1, rows(Part.TOUCHED, "b"))
+    held.complete(Part.TOUCHED, 2)
+    held.files.delete(f"{held.folder}/{Part.TOUCHED}")
+    with pytest.raises(StagingMissing):
+        Staging(held.files, held.batch_id).read_whole(Part.TOUCHED)
+    held.put(Part.TOUCHED, 0, rows(Part.TOUCHED, "a"))
+    held.complete(Part.TOUCHED, 2)
+    with pytest.raises(StagingMissing, match="2 rows of touched_studies were staged, 1 are there"):
+        Staging(held.files, held.batch_id).read_whole(Part.TOUCHED)
 
 
 def test_no_more_is_kept_than_the_bound(monkeypatch):

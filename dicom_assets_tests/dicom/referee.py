@@ -4,9 +4,12 @@ import io
 import json
 import math
 import warnings
+from collections.abc import Callable
+from dataclasses import dataclass
 
 import pydicom
 from pydicom import config
+from pydicom.dataelem import RawDataElement
 
 from dicom_assets.dicom import elements
 from dicom_assets.dicom.header import Memo, NotDicom, Unreadable, read_header
@@ -16,8 +19,57 @@ from dicom_assets.dicom.values import BULK
 from dicom_assets.settings import ReadingLimits
 
 LIMITS = ReadingLimits()
-DIFFERS = {"VALUE_INVALID", "CHARSET_UNDECODABLE", "DEPTH_CAPPED", "HEADER_CAPPED"}
+DIFFERS = {
+    *("VALUE_INVALID", "CHARSET_UNDECODABLE", "DEPTH_CAPPED", "HEADER_CAPPED"),
+    *("STRUCTURE_INVALID", "HEADER_INCOMPLETE"),
+}
 """Issues under which a header may say more than pydicom does."""
+
+
+@dataclass(frozen=True)
+class Difference:
+    """One kind of element of which the header says something else than pydicom on purpose, without any flaw.
+
+    section: of the standard, by which the header is right. applies: whether an element is of this kind, by itself as
+    pydicom found it, not yet decoded, and by the character set that is declared for it.
+    """
+
+    name: str
+    section: str
+    applies: Callable[[RawDataElement, str], bool]
+
+
+_TEXTS = {"SH", "LO", "ST", "LT", "UC", "UT", "PN", "UN", None}
+_ON_PURPOSE = [
+    (
+        "Escape sequences leave no byte in a text",
+        "PS3.5 6.1.2.5, K.2",
+        lambda raw, charset: raw.VR in _TEXTS and b"\x1b$)A" in raw.value,
+    ),
+    (
+        "The first character set counts again behind a control character, a backslash between values, and ^ and = in "
+        "a person name",
+        "PS3.5 6.1.2.5.3",
+        lambda raw, charset: raw.VR in _TEXTS and b"\x1b" in raw.value,
+    ),
+    (
+        "ISO_IR 203 and ISO 2022 IR 203 are Latin alphabet No. 9",
+        "PS3.3 C.12.1.1.2",
+        lambda raw, charset: raw.VR in _TEXTS and " 203" in charset,
+    ),
+    (
+        "A value written as UN is implicit and little endian in every transfer syntax",
+        "PS3.5 6.2.2",
+        lambda raw, charset: raw.VR == "UN" and len(raw.value) < 0xFFFF,
+    ),
+    (
+        "A value written as UN has the VR of the dictionary at any length",
+        "PS3.5 6.2.2 (CP-1066)",
+        lambda raw, charset: raw.VR == "UN" and len(raw.value) >= 0xFFFF,
+    ),
+]
+ON_PURPOSE = [Difference(*entry) for entry in _ON_PURPOSE]
+"""All of them; docs/reader.md has the same list."""
 
 
 def read(data, memo=None, limits=LIMITS):
@@ -86,12 +138,42 @@ def same(ours, theirs):
 
 
 def differences(data, header):
-    """Tags on which pydicom and the header disagree; none where pydicom has nothing to say."""
-    theirs = pydicom_says(data)
+    """Tags on which pydicom and the header disagree, and not on purpose; none where pydicom has nothing to say."""
+    theirs = pydicom_says(data) if data[128:132] == b"DICM" or b"DICM" not in data[:4096] else None
     if theirs is None:
         return []
     ours = without_bulk(json.loads(header.json))
-    return [tag for tag in sorted(ours.keys() | theirs.keys()) if not same(ours.get(tag), theirs.get(tag))]
+    if same(ours, theirs):
+        return []
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        ds = pydicom.dcmread(io.BytesIO(data), stop_before_pixels=True, force=True)
+        return _unexplained(ours, theirs, ds, "")
+
+
+def _unexplained(ours, theirs, ds, charset):
+    """Tags of this level on which the two disagree for no documented reason."""
+    if (declared := ds.get_item(0x00080005)) is not None:
+        charset = str(declared.value)
+    found = []
+    for tag in sorted(ours.keys() | theirs.keys()):
+        mine, other = ours.get(tag), theirs.get(tag)
+        if same(mine, other):
+            continue
+        raw = ds.get_item(int(tag, 16))
+        if _nested(mine) and _nested(other) and len(mine["Value"]) == len(other["Value"]):
+            items = ds[int(tag, 16)].value
+            pairs = zip(mine["Value"], other["Value"], items, strict=True)
+            if not any(_unexplained(m, o, item, charset) for m, o, item in pairs):
+                continue
+        if isinstance(raw, RawDataElement) and any(kind.applies(raw, charset) for kind in ON_PURPOSE):
+            continue
+        found.append(tag)
+    return found
+
+
+def _nested(element):
+    return element is not None and element["vr"] == "SQ" and "Value" in element
 
 
 __all__ = ["Memo", "by_pydicom_tier", "differences", "outcome", "pydicom_says", "read"]

@@ -2,6 +2,7 @@
 
 from datetime import date
 
+import pyarrow as pa
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -9,6 +10,7 @@ from pydicom.datadict import tag_for_keyword
 
 from dicom_assets.dicom.columns import Misfit, column, fill, iso_date, iso_date_time, iso_time, valid_uids
 from dicom_assets.dicom.flaws import CHARSET_LOST, SOUND, UID_INVALID, VALUE_INVALID
+from dicom_assets.lake.attributes import ATTRIBUTES
 
 
 def typed(keyword, *values, flaws=SOUND):
@@ -80,8 +82,20 @@ def test_each_vr_has_its_type():
     assert typed("StudyDescription", " Thorax ") == ("Thorax", SOUND)
 
 
-def test_single_valued_columns_take_the_first_value():
-    assert typed("Modality", "CT", "MR") == ("CT", SOUND)
+@pytest.mark.parametrize("attribute", [a for a in ATTRIBUTES if not a.multiple], ids=lambda a: a.keyword)
+def test_several_values_of_an_attribute_that_has_one_are_flagged_and_never_cut(attribute):
+    one = {"DA": "20260102", "TM": "1405", "DT": "2026", "UI": "1.2", "PN": {"Alphabetic": "A"}}
+    numeric = pa.types.is_floating(attribute.type) or pa.types.is_integer(attribute.type)
+    value = one.get(attribute.vr, 1 if numeric else "A")
+    written = "A" if attribute.vr == "PN" else value
+    text = pa.types.is_string(attribute.type) and attribute.vr not in ("TM", "DT")
+    taken, flaws = column(attribute.tag, [value, value])
+    assert flaws & VALUE_INVALID
+    assert taken == (f"{written}\\{written}" if text else None)
+
+
+def test_several_empty_values_are_none():
+    assert typed("PatientID", "", "") == (None, VALUE_INVALID)
 
 
 def test_empty_values_are_null_without_a_flaw():

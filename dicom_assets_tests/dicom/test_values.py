@@ -104,8 +104,7 @@ def test_text_without_a_declaration_is_read_as_latin_1_and_flagged_as_a_guess():
 
 def test_an_escape_sequence_that_nobody_declared_loses_nothing():
     text, flaw = decode(b"a\x1b$B;3\x1b(Bb", DEFAULT)
-    assert flaw == CHARSET_LOST
-    assert text == "a\x1b$B;3b"
+    assert (text, flaw) == ("a山b", CHARSET_GUESSED)  # the sequence says itself what it stands for
 
 
 @given(st.binary(max_size=40), st.sampled_from(sorted(DECODERS)), st.binary(max_size=20), st.booleans())
@@ -146,7 +145,7 @@ def test_integer_strings_keep_every_digit(number):
     assert value("IS", str(number).encode()) == ([number], SOUND)
 
 
-@given(st.text(st.characters(exclude_characters="\\\x1b", codec="utf-8"), max_size=30))
+@given(st.text(st.characters(exclude_characters="\\", exclude_categories=["Cc"], codec="utf-8"), max_size=30))
 def test_utf8_text_survives(text):
     expected = text.rstrip("\0 ")
     assume(expected)

@@ -14,7 +14,6 @@ from dicom_assets import reference
 from dicom_assets.batch import clinical
 from dicom_assets.fhir.validation import fault_of
 from dicom_assets.lake import files
-from dicom_assets.lake.delta import Lake
 from dicom_assets.landing.changes import DEFAULT_PARTITION
 from dicom_assets.service.changes import pack
 from dicom_assets.service.feed import FeedPage
@@ -163,8 +162,9 @@ class TestOrderOfArrival:
     def test_a_patient_whose_identifier_changes_takes_its_records_along(self, graph: Graph, landing: LandingFolder):
         landing.put("a.ndjson", ndjson(patient(), condition()), age_seconds=9_000)
         ingest(graph)
-        later = {"meta": {"lastUpdated": "2031-01-01T00:00:00Z"}}
-        landing.put("b.ndjson", ndjson(patient(value="77", **later)), age_seconds=8_000)
+        both = [{"system": "http://hosp", "value": "77"}, {"system": "http://hosp", "value": "0042", "use": "old"}]
+        later = {"meta": {"lastUpdated": "2031-01-01T00:00:00Z"}, "identifier": both}
+        landing.put("b.ndjson", ndjson(patient() | later), age_seconds=8_000)
         ingest(graph)
         assert graph.rows("SELECT DISTINCT PatientID AS id FROM clinical") == [{"id": "77"}]
 
@@ -209,14 +209,12 @@ class TestOrderOfArrival:
         monkeypatch.setattr(clinical, "ROWS_AT_ONCE", 4)
         monkeypatch.setattr(files, "ARROW_ROWS", 4)
         largest = []
-        replace = Lake.replace
+        written = clinical.written
 
-        def counting(lake, name, values, rows):
-            if name == "clinical":
-                largest.append(max(map(len, rows())))
-            replace(lake, name, values, rows)
+        def counting(lake, name, rows):
+            return written(lake, name, (largest.append(len(batch)) or batch for batch in rows))
 
-        monkeypatch.setattr(Lake, "replace", counting)
+        monkeypatch.setattr(clinical, "written", counting)
         landing.put("a.ndjson", ndjson(*(condition(f"c{n}") for n in range(25))), age_seconds=9_000)
         ingest(graph)
         landing.put("b.ndjson", ndjson(patient()), age_seconds=8_000)

@@ -11,7 +11,7 @@ import pytest
 
 from dicom_assets.fhir import imaging_study, mapping
 from dicom_assets.fhir.identifiers import DATA_ABSENT
-from dicom_assets.fhir.imaging_study import ndjson_files, resource_id, rows
+from dicom_assets.fhir.imaging_study import ndjson_files, ndjson_folder, resource_id, rows
 from dicom_assets.fhir.mapping import Context
 from dicom_assets.fhir.validation import fault_of
 from dicom_assets.lake.registry import INSTANCE, SERIES, STUDY
@@ -254,16 +254,16 @@ def test_ids_are_hashes_of_base_type_and_uid_and_differ_between_sources():
     assert build(study())["id"] != build(study(source="other"))["id"]
 
 
-def test_files_hold_a_thousand_resources_each_and_carry_the_time():
-    files = list(ndjson_files((f'{{"n":{n}}}' for n in range(2_345)), "pacs", AT))
-    assert [path for path, _ in files] == [
-        f"Process/Clinical/FHIR NDJSON/pacs/2026/11/20/ImagingStudy/ImagingStudy-20261120T083015{n}Z.ndjson"
-        for n in (123456, 123457, 123458)
+def test_files_hold_a_thousand_resources_each_and_carry_the_batch():
+    files = list(ndjson_files((f'{{"n":{n}}}' for n in range(2_345)), "20261120T083015Z-0123abcd"))
+    assert [name for name, _ in files] == [
+        f"ImagingStudy-20261120T083015Z-0123abcd-00000{number}.ndjson" for number in (1, 2, 3)
     ]
     assert [data.count(b"\n") for _, data in files] == [1_000, 1_000, 345]
     assert [json.loads(line)["n"] for _, data in files for line in data.splitlines()] == list(range(2_345))
-    assert list(ndjson_files([], "pacs", AT)) == []
-    assert "2026/11/21" in next(ndjson_files(["{}"], "pacs", AT + timedelta(days=1)))[0]
+    assert list(ndjson_files([], "batch")) == []
+    assert ndjson_folder("pacs", AT) == "Process/Clinical/FHIR NDJSON/pacs/2026/11/20/ImagingStudy"
+    assert "2026/11/21" in ndjson_folder("pacs", AT + timedelta(days=1))
 
 
 def test_every_attribute_that_the_mapping_names_is_a_column_or_a_code_sequence():

@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 
 from dicom_assets.landing import local
 from dicom_assets.landing.local import LocalFolder, path_of, uri_of
-from dicom_assets.landing.store import LISTING, ObjectError, ObjectRef, OpenObject, SourceUnavailable
+from dicom_assets.landing.store import LISTING, ObjectError, ObjectRef, OpenObject, PassedOver, SourceUnavailable
 from dicom_assets.settings import SourceSettings
 
 
@@ -100,16 +100,6 @@ class TestListing:
         assert os.fsencode(path_of(row["uri"])).endswith(name)
         assert only(store(tmp_path), ObjectRef(row["uri"], row["etag"], row["size"])).read(0, 9) == b"ok"
 
-    def test_links_to_files_count_links_to_folders_do_not(self, tmp_path: Path) -> None:
-        write(tmp_path, "in/real/a", "outside/b")
-        root = tmp_path / "in"
-        (root / "file").symlink_to(tmp_path / "outside/b")
-        (root / "folder").symlink_to(tmp_path / "outside")
-        (root / "loop").symlink_to(root)
-        (root / "dangling").symlink_to(root / "nowhere")
-        (root / "itself").symlink_to(root / "itself")
-        assert below(root, store(root)) == ["file", "real/a"]
-
     def test_the_root_may_be_a_link(self, tmp_path: Path) -> None:
         write(tmp_path, "real/a")
         (tmp_path / "link").symlink_to(tmp_path / "real")
@@ -148,26 +138,62 @@ class TestAFailedListingIsNotAnEmptyListing:
         with pytest.raises(SourceUnavailable, match="is not a folder"):
             list(store(tmp_path / "file").list())
 
-    @pytest.mark.parametrize(
-        ("error", "says"), [(PermissionError(13, "no"), "Permission denied"), (FileNotFoundError(2, "no"), "vanished")]
-    )
-    def test_a_folder_below_that_cannot_be_listed_fails_the_whole_without_its_name(
-        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, error: OSError, says: str
-    ) -> None:
-        write(tmp_path, "a", "DOE^JANE/x")
+
+class TestAFaultBelowTheRootStaysWithItsFolder:
+    def passed_over(self, folder: LocalFolder) -> tuple[list[str], list[PassedOver]]:
+        places: list[PassedOver] = []
+        found = [row["uri"] for batch in folder.list(passed_over=places.append) for row in batch.to_pylist()]
+        return found, places
+
+    def refuse(self, monkeypatch: pytest.MonkeyPatch, name: bytes, error: OSError) -> None:
         scandir = os.scandir
 
-        def refuse(path: bytes) -> Any:
-            if path.endswith(b"JANE"):
+        def refused(path: bytes) -> Any:
+            if path.endswith(name):
                 raise error
             return scandir(path)
 
-        monkeypatch.setattr(local.os, "scandir", refuse)
-        with pytest.raises(SourceUnavailable, match=says) as failure:
-            list(store(tmp_path).list())
-        assert "JANE" not in str(failure.value)
-        assert "'ct'" in str(failure.value)
-        assert below(tmp_path, store(tmp_path, exclude=("DOE*/**",))) == ["a"]
+        monkeypatch.setattr(local.os, "scandir", refused)
+
+    def test_a_folder_that_cannot_be_listed_is_passed_over_and_told_with_all_else_listed(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        write(tmp_path, "a", "DOE^JANE/x", "z/b")
+        self.refuse(monkeypatch, b"JANE", PermissionError(13, "no"))
+        found, places = self.passed_over(store(tmp_path))
+        assert found == [uri_of(str(tmp_path / "a")), uri_of(str(tmp_path / "z/b"))]
+        assert places == [PassedOver(f"{uri_of(str(tmp_path))}/DOE%5EJANE/", "Permission denied")]
+        assert self.passed_over(store(tmp_path, exclude=("DOE*/**",)))[1] == []
+
+    def test_a_folder_that_vanishes_among_others_is_not_there(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        write(tmp_path, *[f"{number:03d}/a" for number in range(40)])
+        self.refuse(monkeypatch, b"017", FileNotFoundError(2, "no"))
+        found, places = self.passed_over(store(tmp_path))
+        assert (len(found), places) == (39, [])
+
+    def test_a_file_that_cannot_be_looked_at_is_told_by_its_folder_once(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        write(tmp_path, "a", "sub/b", "sub/c", "sub/d")
+        for name in ("b", "c"):
+            (tmp_path / "sub" / name).chmod(0o123)
+
+        def refuse(mode: int) -> bool:
+            if mode & 0o777 == 0o123:
+                raise OSError(5, "no")
+            return False
+
+        monkeypatch.setattr(local.stat, "S_ISLNK", refuse)
+        found, places = self.passed_over(store(tmp_path))
+        assert found == [uri_of(str(tmp_path / "a")), uri_of(str(tmp_path / "sub/d"))]
+        assert [place.detail for place in places] == ["Input/output error"]
+
+    def test_folders_of_the_system_are_not_missed(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        write(tmp_path, "lost+found/x", "a")
+        self.refuse(monkeypatch, b"lost+found", PermissionError(13, "no"))
+        assert self.passed_over(store(tmp_path))[1] == []
 
 
 class TestOpening:
@@ -238,7 +264,7 @@ class TestOpening:
         write(tmp_path, "in/a")
         claimed = claim(tmp_path / "in/a")
         (tmp_path / "in").rename(tmp_path / "unmounted")
-        assert code_of(store(tmp_path / "in"), claimed) == "READ_FAILED"
+        assert code_of(store(tmp_path / "in"), claimed) == "SOURCE_UNAVAILABLE"
 
     def test_a_storage_that_refuses_is_no_verdict_on_the_object(
         self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch

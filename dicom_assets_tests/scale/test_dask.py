@@ -97,9 +97,9 @@ class TestDaskEngine:
             there = _read(work, batch, engine)
         assert there == _read(work, batch, InlineEngine())
 
-    def test_an_object_that_ends_its_reader_is_blamed_on_a_worker_as_it_is_here(self, cluster):
+    def test_an_object_that_ends_its_reader_is_read_again_alone_on_a_worker_and_then_blamed(self, cluster):
         with DaskEngine(cluster.scheduler_address, LIMITS) as engine:
-            assert list(engine.run(ends_at_poison, [Few()])) == [{"b": "PARSER_CRASH"}]
+            assert list(engine.run(ends_at_poison, [Few()])) == [{}, {"b": "PARSER_CRASH"}, {}]
 
     def test_a_whole_batch_ends_in_the_same_tables(self, cluster, tmp_path, monkeypatch):
         import dagster as dg

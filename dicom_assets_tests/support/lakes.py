@@ -156,7 +156,7 @@ def make_asset(name: str, batch_id: str, work: Work) -> None:
     """Makes one asset of a batch, without Dagster's run around it."""
     context = SimpleNamespace(
         partition_key=batch_id,
-        run=SimpleNamespace(run_id="run"),
+        run=SimpleNamespace(run_id="run", asset_selection=None, step_keys_to_execute=None),
         log=logging.getLogger("test"),
         selected_asset_keys={dg.AssetKey(name)},
     )

@@ -132,7 +132,7 @@ LEVELS = ("instance", "series", "study")
 def stage(lake: Lake, batch: Sequence[Version]) -> Staging:
     """Stages the rows of one batch."""
     staging = Staging(lake.files, batch_name(batch[0].batch))
-    staging.put(Part.FLAT, 0, flat_rows(batch))
+    staging.stage(Part.FLAT, flat_rows(batch))
     return staging
 
 

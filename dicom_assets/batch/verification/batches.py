@@ -68,7 +68,8 @@ ANTI JOIN (SELECT batch_id, object_id FROM validated_batch WHERE outcome = 'inge
     USING (batch_id, object_id)
 UNION
 SELECT batch_id, 'books' FROM books
-LEFT JOIN (SELECT batch_id, count(*) AS there FROM clinical GROUP BY batch_id) USING (batch_id)
+LEFT JOIN (SELECT batch_id, count(*) AS there FROM clinical WHERE version_state IS NULL GROUP BY batch_id)
+    USING (batch_id)
 WHERE coalesce(there, 0) > clinical_rows
     OR (coalesce(there, 0) < clinical_rows AND NOT EXISTS (
         SELECT 1 FROM all_books AS later
@@ -111,7 +112,8 @@ RULES: tuple[BatchRule, ...] = (
         "SELECT DISTINCT batch_id, study_key FROM flat_metadata ANTI JOIN batch_study USING (batch_id, study_key)"),
     BatchRule("reports", "Reports in clinical = rows of diagnostic_report", ("clinical", "diagnostic_report"),
         _differing(
-            "SELECT batch_id, object_id FROM clinical WHERE record_type = 'DiagnosticReport'",
+            "SELECT batch_id, object_id FROM clinical WHERE record_type = 'DiagnosticReport' "
+            "AND version_state IS NULL",
             "SELECT batch_id, object_id FROM diagnostic_report")),
 )  # fmt: skip
 """Every rule, in the order of the flow."""

@@ -18,6 +18,7 @@ import pyarrow as pa
 from dicom_assets.batch.expand import expand
 from dicom_assets.batch.judge import judge_chunk
 from dicom_assets.batch.known import known_before
+from dicom_assets.batch.leaving import own_manifest
 from dicom_assets.batch.organize import Organizing
 from dicom_assets.batch.read import Progress, chunks
 from dicom_assets.batch.staging import SCHEMAS, Part, Staging
@@ -73,12 +74,14 @@ def _compared(work: Work, batch_id: str, progress: Callable[[Progress], None]) -
     store = open_store(source)
     scratch = Staging(work.lake.files, f"verify-{uuid.uuid4().hex[:12]}")
     try:
+        own, settled = own_manifest(manifest, work.log.returns)
         organizing = Organizing(work.lake, store, batch_id, work.settings)
         if organizing.is_placed:
-            total = organizing.stage(scratch)
+            total = organizing.stage(scratch, settled)
         else:
             known = known_before(work.lake, batch_id)
-            total = expand(manifest, store, work.settings.archives, scratch, known)
+            total = expand(own, store, work.settings.archives, scratch, known, settled)
+            scratch.complete(Part.RAW, total)
         again: list[pa.RecordBatch] = []
         digests: list[pa.RecordBatch] = []
         done = 0

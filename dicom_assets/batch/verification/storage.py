@@ -18,6 +18,7 @@ import pyarrow.parquet as pq
 from obstore.exceptions import BaseError
 
 from dicom_assets.batch import staging
+from dicom_assets.batch.leaving import own_manifest
 from dicom_assets.batch.verification.findings import SHOWN, Finding, Sound, batch_tables
 from dicom_assets.lake import torn
 from dicom_assets.lake.delta import Lake
@@ -91,6 +92,7 @@ class Claimed(Mapping[str, pa.Array]):
     def __init__(self, files: LakeFiles, log: claims.ClaimLog) -> None:
         """Finds the claims that can be read."""
         self._files = files
+        self._returns = log.returns
         self._paths: dict[str, str] = {}
         self.torn: list[int] = []
         self.findings = tuple(self._look(log))
@@ -124,7 +126,9 @@ class Claimed(Mapping[str, pa.Array]):
         return str(rows["batch_id"][0].as_py()) if len(rows) else None
 
     def __getitem__(self, batch_id: str) -> pa.Array:
-        return self._files.get_parquet(self._paths[batch_id], ["object_id"])["object_id"].combine_chunks()
+        """The objects that are the batch's own: those that have left it are claimed by another one."""
+        manifest = self._files.get_parquet(self._paths[batch_id], ["batch_id", "object_id"])
+        return own_manifest(manifest, self._returns)[0]["object_id"].combine_chunks()
 
     def __iter__(self) -> Iterator[str]:
         return iter(self._paths)
@@ -152,7 +156,8 @@ def strangers(sound: Sound, claimed: Collection[str], *, is_complete: bool) -> F
             if sound.opens(name):
                 rows = connection.execute(
                     f"SELECT DISTINCT batch_id FROM {sound.source(name)} ANTI JOIN claimed USING (batch_id) "
-                    "WHERE batch_id NOT LIKE 'event-%' ORDER BY 1"  # messages of queues that nobody could read
+                    # Messages of queues that nobody could read, and places of sources that were passed over.
+                    "WHERE NOT regexp_matches(batch_id, '^(event|source)-') ORDER BY 1"
                 ).fetchall()
                 if rows:
                     found[name] = [batch for (batch,) in rows]
@@ -173,6 +178,49 @@ def unbooked(sound: Sound) -> Finding:
         ).fetchall()
     batches = [batch for (batch,) in found]
     return Finding("unbooked", description, len(batches), batches, shown=batches[:SHOWN])
+
+
+PLACES_AT_ONCE = 2_000_000
+"""Rows of raw_files whose places are compared together."""
+
+
+def overwritten(sound: Sound) -> Finding:
+    """Places that were claimed twice and are not known as overwritten by their last claim."""
+    description = "Places that were claimed again are known as overwritten"
+    if not sound.opens("raw_files", "overwritten", "batches"):
+        return Finding("overwritten", description, told="not looked at: a table cannot be opened", is_note=True)
+    found: set[str] = set()
+    parts = max(1, -(-sound.lake.row_count("raw_files") // PLACES_AT_ONCE))
+    with connected(sound.lake) as connection:
+        connection.execute(
+            f"CREATE TEMP TABLE closed AS SELECT batch_id FROM {sound.source('batches')} WHERE status = 'closed'"
+        )
+        connection.execute(f"CREATE TEMP VIEW arrived AS SELECT * FROM {sound.source('raw_files')}")
+        connection.execute(f"CREATE TEMP VIEW known AS SELECT * FROM {sound.source('overwritten')}")
+        for part in range(parts):
+            found |= {batch for (batch,) in connection.execute(_CLAIMED_AGAIN, [parts, part]).fetchall()}
+    batches = sorted(found)
+    return Finding("overwritten", description, len(batches), batches, shown=batches[:SHOWN])
+
+
+_CLAIMED_AGAIN = """
+-- closed batches with objects at a place that an earlier claim had, and no entry of that time or a later one
+WITH places AS (
+    SELECT source, uri, member, batch_id, claimed_at FROM arrived
+    SEMI JOIN closed USING (batch_id)
+    WHERE kind <> 'change' AND hash(uri) % $1 = $2
+),
+again AS (
+    SELECT * FROM places
+    QUALIFY claimed_at > min(claimed_at) OVER (PARTITION BY source, uri, coalesce(member, ''))
+)
+SELECT DISTINCT batch_id FROM again
+WHERE NOT EXISTS (
+    SELECT 1 FROM known WHERE known.source = again.source AND known.uri = again.uri
+        AND coalesce(known.member, '') = coalesce(again.member, '') AND known.claimed_at >= again.claimed_at
+)
+ORDER BY 1
+"""
 
 
 def identifiers(sound: Sound) -> Finding:

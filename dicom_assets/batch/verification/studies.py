@@ -45,13 +45,24 @@ def _listed(names: Sequence[str]) -> str:
 _COPIED = [column.name for column in INSTANCE.columns if column.name in FLAT_METADATA]
 
 _INSTANCES = f"""
-WITH versions AS (
-    SELECT {_INSTANCE_GRAIN}, max({_NEWEST}) AS newest, min(ingested_at) AS first_at, max(ingested_at) AS last_at
-    FROM flat_metadata GROUP BY ALL
+-- instances by their newest version, but for those whose place was claimed again
+WITH placed AS (
+    SELECT *, version_text IS NULL AND EXISTS (
+        SELECT 1 FROM overwritten AS last
+        WHERE last.source = flat.source AND last.uri = flat.uri
+            AND coalesce(last.member, '') = coalesce(flat.member, '') AND last.claimed_at > flat.ingested_at
+    ) AS is_overwritten
+    FROM flat_metadata AS flat
+),
+versions AS (
+    SELECT
+        {_INSTANCE_GRAIN}, max({_NEWEST}) FILTER (NOT is_overwritten) AS newest,
+        min(ingested_at) AS first_at, max(ingested_at) AS last_at
+    FROM placed GROUP BY ALL
 )
 SELECT study_key, hash({_listed(_COPIED)}, first_at, last_at) AS content
-FROM flat_metadata JOIN versions USING ({_INSTANCE_GRAIN})
-WHERE {_NEWEST} = newest AND operation = 'upsert'
+FROM placed JOIN versions USING ({_INSTANCE_GRAIN})
+WHERE {_NEWEST} = newest AND operation = 'upsert' AND NOT is_overwritten
 """
 
 _CONTENTS = f"""
@@ -112,7 +123,7 @@ _MODALITIES = """
 _NO_INDEX = "(SELECT '' AS batch_id, '' AS study_key)"
 
 RULES: tuple[StudyRule, ...] = (
-    StudyRule("instance", "instance = newest versions in flat_metadata", ("instance", "flat_metadata"),
+    StudyRule("instance", "instance = newest versions in flat_metadata", ("instance", "flat_metadata", "overwritten"),
         _INSTANCES, _INSTANCES_THERE),
     StudyRule("series", "series = what its instances give", ("series", "instance"),
         _hashed(_SERIES, SERIES), _hashed("FROM series", SERIES)),
@@ -147,7 +158,7 @@ def look(sound: Sound, closed: pa.Table, chosen: Sequence[str] | None) -> Iterat
     # Tables before what they are made from, so that a rebuild that is seen has its metadata seen as well; the index
     # last, in which a batch is entered before it writes anything.
     order = ["image_occurrence", "image_occurrence_origin", "imaging_study", "study", "series", "instance",
-             "flat_metadata"]  # fmt: skip
+             "overwritten", "flat_metadata"]  # fmt: skip
     tables = {name for rule in possible for name in rule.tables}
     with connected(sound.lake) as connection:
         sources = {name: sound.source(name) for name in order if name in tables}
@@ -188,6 +199,9 @@ def _views(
 ) -> None:
     for name, source in sources.items():
         if name == "image_occurrence":
+            continue
+        if name == "overwritten":
+            connection.execute(f"CREATE OR REPLACE TEMP VIEW {name} AS SELECT * FROM {source}")
             continue
         wanted = " SEMI JOIN wanted USING (study_key)" if is_chosen else ""
         connection.execute(

@@ -98,6 +98,7 @@ def _rows(lake: Lake, sound: Sound, claimed: storage.Claimed, chosen: Sequence[s
     if chosen:
         return
     yield storage.unbooked(sound)
+    yield storage.overwritten(sound)
     yield storage.identifiers(sound)
     yield storage.coverage(sound)
     yield storage.strangers(sound, claimed, is_complete=not claimed.torn)

@@ -6,7 +6,7 @@ from typing import Any
 import dagster as dg
 
 from dicom_assets.defs.resources import WorkParam
-from dicom_assets.defs.tables import OWNERS
+from dicom_assets.defs.tables import OWNERS, fail_clearly
 from dicom_assets.defs.windows import partitions, window_of
 from dicom_assets.service.changes import LandingUnwritable
 from dicom_assets.service.client import ServiceClient
@@ -32,6 +32,7 @@ def dicom_changes_asset(settings: Settings) -> dg.AssetsDefinition:
         retry_policy=ONCE_MORE,
         description="Changes of each DICOM service in a window of time, as they came, in its landing zone.",
     )
+    @fail_clearly
     def dicom_changes(context: dg.AssetExecutionContext, work: WorkParam) -> dg.MaterializeResult[Any]:
         """One window of every service. A service that fails keeps no other one from being landed."""
         window = window_of(context.partition_key, changes.window_minutes)

@@ -10,7 +10,7 @@ from dicom_assets.defs.resources import WorkParam
 from dicom_assets.defs.tables import batch_asset, materialized, one_step
 
 
-@batch_asset("ingestion_errors", deps=["validated_batch"], group="books", kinds={"python", "deltalake"})
+@batch_asset("ingestion_errors", deps=["validated_batch", "clinical"], group="books", kinds={"python", "deltalake"})
 def ingestion_errors(context: dg.AssetExecutionContext, work: WorkParam) -> dg.MaterializeResult[Any]:
     """One row for each error, warning and remark of the batch."""
     with one_step(work):

@@ -9,7 +9,7 @@ import dagster as dg
 from dicom_assets.batch.books import all_books
 from dicom_assets.defs.partitions import retire, retired
 from dicom_assets.defs.resources import WorkParam
-from dicom_assets.defs.tables import OWNERS, clear_failures
+from dicom_assets.defs.tables import OWNERS, clear_failures, fail_clearly
 from dicom_assets.lake.maintenance import Maintained, maintain
 from dicom_assets.lake.registry import TABLES
 
@@ -23,6 +23,7 @@ _COLUMNS = ("table", "files before", "files after", "bytes before", "bytes after
     owners=OWNERS,
     description="Compacts and vacuums every table of the lake; old versions stay readable within the retention.",
 )
+@fail_clearly
 def table_maintenance(context: dg.AssetExecutionContext, work: WorkParam) -> dg.MaterializeResult[Any]:
     """Compaction and vacuum of every table, and partitions of old batches retired, with their effect as metadata."""
     with clear_failures():

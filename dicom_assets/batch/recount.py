@@ -1,0 +1,240 @@
+"""How many records a clinical file has, counted by other means than those that read it.
+
+Belongs here: Parquet's footer, Arrow's CSV reader, the standard library's JSON decoder. Nothing of
+`dicom_assets.clinical` is used, and nothing is said of what a record holds: a record that cannot be read counts too.
+"""
+
+from __future__ import annotations
+
+import codecs
+import io
+import json
+from collections.abc import Iterator
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.csv as csv
+import pyarrow.parquet as pq
+
+_HEAD = 65_536
+_CHUNK = 1 << 20
+_LONGEST = 32 << 20
+"""Bytes or characters of one value that are held."""
+_CSV_BLOCK = 8 << 20
+_BUNDLES = 3
+"""How deep a Bundle may lie in Bundles; deeper ones are one record."""
+
+
+class Uncounted(Exception):
+    """The records cannot be told in this way."""
+
+
+def count_records(file: io.RawIOBase) -> int:
+    """The records of a table (Parquet, delimited text) or of FHIR JSON. Raises Uncounted, and what the file raises."""
+    head = file.read(_HEAD) or b""
+    file.seek(0)
+    if head.startswith(b"PAR1"):
+        return _parquet(file)
+    text = head.removeprefix(codecs.BOM_UTF8).lstrip()
+    if text[:1] in (b"{", b"["):
+        return _json(file, text)
+    return _delimited(file, head)
+
+
+def _parquet(file: io.RawIOBase) -> int:
+    try:
+        with pq.ParquetFile(pa.PythonFile(file, mode="r")) as found:
+            return int(found.metadata.num_rows)
+    except pa.ArrowException:
+        raise Uncounted from None
+
+
+def _delimited(file: io.RawIOBase, head: bytes) -> int:
+    """Rows but the first; a row with too few or too many fields is one, a blank line is none."""
+    wide = head[:2] in (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)
+    if not wide and b"\0" in head:
+        raise Uncounted
+    first = (head.decode("utf-16", "replace") if wide else head.decode("latin-1")).lstrip("\r\n").splitlines()
+    written = sorted(((first[0].count(mark), mark) for mark in ",;\t|"), reverse=True) if first else []
+    if not written or not written[0][0] or written[0][0] == written[1][0]:
+        raise Uncounted
+    wrong = 0
+
+    def refuse(row: Any) -> str:
+        nonlocal wrong
+        wrong += 1
+        return "skip"
+
+    try:
+        reader = csv.open_csv(
+            pa.PythonFile(file, mode="r"),
+            csv.ReadOptions(
+                use_threads=False,
+                block_size=_CSV_BLOCK,
+                autogenerate_column_names=True,
+                encoding="utf-16" if wide else "utf8",
+            ),
+            csv.ParseOptions(
+                delimiter=written[0][1], newlines_in_values=True, ignore_empty_lines=True, invalid_row_handler=refuse
+            ),
+            csv.ConvertOptions(check_utf8=False, include_columns=["f0"], column_types={"f0": pa.binary()}),
+        )
+        rows = sum(len(batch) for batch in reader)
+    except (pa.ArrowException, UnicodeError):
+        raise Uncounted from None
+    return rows + wrong - 1
+
+
+def _json(file: io.RawIOBase, text: bytes) -> int:
+    """Resources: lines of NDJSON, elements of an array, entries of Bundles, or values one after the other."""
+    lines = text.split(b"\n", 2)
+    if text[:1] == b"{" and len(lines) > 1 and (_whole(lines[0]) or _whole(lines[1])):
+        return _lines(file)
+    decoder = _Values(io.TextIOWrapper(io.BufferedReader(file, _CHUNK), "utf-8-sig", errors="replace"))
+    try:
+        return decoder.count()
+    except (ValueError, RecursionError):
+        raise Uncounted from None
+
+
+def _whole(line: bytes) -> bool:
+    try:
+        return isinstance(json.loads(line), dict)
+    except ValueError:
+        return False
+
+
+def _lines(file: io.RawIOBase) -> int:
+    total = 0
+    for line in _split(file):
+        if not line.strip():
+            continue
+        if b'"Bundle"' not in line:
+            total += 1
+            continue
+        try:
+            value = json.loads(line)
+        except (ValueError, RecursionError):
+            total += 1  # a line that is broken is one record that cannot be read
+            continue
+        total += _resources(value, 0)
+    return total
+
+
+def _split(file: io.RawIOBase) -> Iterator[bytes]:
+    held = b""
+    while piece := file.read(_CHUNK):
+        *whole, held = (held + piece).split(b"\n")
+        if len(held) > _CHUNK:
+            raise Uncounted  # what such a line is depends on how it is taken apart
+        yield from whole
+    yield held
+
+
+def _resources(value: Any, depth: int) -> int:
+    """How many records one value is; a Bundle is its entries."""
+    if not isinstance(value, dict) or value.get("resourceType") != "Bundle" or depth >= _BUNDLES:
+        return 1
+    entries = value.get("entry") or []
+    if not isinstance(entries, list) or not all(isinstance(one, dict) for one in entries):
+        raise Uncounted
+    return sum(_entry(one, depth) for one in entries)
+
+
+def _entry(entry: Any, depth: int) -> int:
+    if not isinstance(entry, dict):
+        raise Uncounted
+    resource = entry.get("resource")
+    return _resources(resource, depth + 1) if isinstance(resource, dict) else 1
+
+
+class _Values:
+    """JSON values of a text one after the other, and of a Bundle one entry after the other, however long it is."""
+
+    def __init__(self, text: io.TextIOBase) -> None:
+        self._text = text
+        self._held, self._at = "", 0
+        self._decode = json.JSONDecoder().raw_decode
+
+    def count(self) -> int:
+        total = 0
+        while mark := self._next():
+            if mark == "[":
+                total += sum(self._value_at_top() for _ in self._elements())
+            else:
+                total += self._value_at_top()
+        return total
+
+    def _more(self) -> bool:
+        """Reads on, at least as much as is held, so that a long value is not tried again and again."""
+        self._held = self._held[self._at :]
+        self._at = 0
+        if len(self._held) > _LONGEST:
+            raise Uncounted
+        piece = self._text.read(max(_CHUNK, len(self._held)))
+        self._held += piece
+        return bool(piece)
+
+    def _next(self) -> str:
+        """The next character that is no space, without taking it; empty at the end."""
+        while True:
+            while self._at < len(self._held) and self._held[self._at] in " \t\r\n":
+                self._at += 1
+            if self._at < len(self._held):
+                return self._held[self._at]
+            if not self._more():
+                return ""
+
+    def _take(self, wanted: str) -> None:
+        if self._next() != wanted:
+            raise ValueError
+        self._at += 1
+
+    def _value(self) -> Any:
+        self._next()
+        while True:
+            try:
+                value, end = self._decode(self._held, self._at)
+            except ValueError:
+                if not self._more():
+                    raise
+                continue
+            if end == len(self._held) and self._more():
+                continue  # a number may go on
+            self._at = end
+            return value
+
+    def _elements(self) -> Iterator[None]:
+        """Once for each element of an array, which whoever asks takes."""
+        self._take("[")
+        if self._next() == "]":
+            self._take("]")
+            return
+        while True:
+            yield
+            if self._next() == ",":
+                self._take(",")
+                continue
+            self._take("]")
+            return
+
+    def _value_at_top(self) -> int:
+        """The records of one object, whose entries are taken one by one."""
+        self._take("{")
+        kind, entries = None, 0
+        if self._next() == "}":
+            self._take("}")
+            return 1
+        while True:
+            key = self._value()
+            self._take(":")
+            if key == "entry" and self._next() == "[":
+                entries = sum(_entry(self._value(), 0) for _ in self._elements())
+            else:
+                value = self._value()
+                kind = value if key == "resourceType" else kind
+            if self._next() == ",":
+                self._take(",")
+                continue
+            self._take("}")
+            return entries if kind == "Bundle" else 1

@@ -1,0 +1,413 @@
+"""A table of breaks: how the code of each step is broken, and which blocking rule must catch it.
+
+Belongs here: whole steps run with one function broken, on a small batch of everything. Does not belong here: rows that
+are broken after a sound run (`test_checks`). A step that publishes without a break of its own fails a test below.
+"""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import orjson
+import pyarrow as pa
+import pytest
+
+from dicom_assets.batch import books, clinical, expand, judge, publish, work
+from dicom_assets.batch.engine import InlineEngine
+from dicom_assets.batch.rules import ALL_RULES
+from dicom_assets.batch.staging import Part, Staging
+from dicom_assets.batch.work import Work
+from dicom_assets.clinical import delimited
+from dicom_assets.dicom.header import NotDicom
+from dicom_assets.lake import hierarchy
+from dicom_assets.lake.delta import Lake
+from dicom_assets.landing.claims import claim_new
+from dicom_assets_tests.batch import test_checks
+from dicom_assets_tests.support.dicoms import dicom, without_identity
+from dicom_assets_tests.support.lakes import BATCH_STEPS, settings_for
+from dicom_assets_tests.support.landings import LandingFolder, zipped
+from dicom_assets_tests.support.steps import failures
+
+PATIENT = '{"resourceType":"Patient","id":"p1","identifier":[{"system":"urn:oid:1.2.3","value":"P0001"}]}'
+REPORTS = "\n".join(
+    f'{{"resourceType":"DiagnosticReport","id":"r{n}","status":"final","code":{{"text":"CT"}},'
+    f'"subject":{{"reference":"Patient/p1"}}}}'
+    for n in range(3)
+)
+TABLE = "PatientID;diagnosis\n" + "".join(f"P000{n};R9{n}\n" for n in range(1, 7))
+
+
+def put_everything(folder: Path) -> LandingFolder:
+    """A batch of everything: three patients, versions of one instance, members of nested zips, tables, FHIR, flaws."""
+    folder.mkdir()
+    landing = LandingFolder(folder)
+    for number in (1, 2):
+        landing.put(f"a/{number}.dcm", dicom(1, 1, number), age_seconds=90_000 + number)
+    landing.put("a/old.dcm", dicom(2, 1, 1, SeriesDescription="old", BodyPartExamined="HEAD"), age_seconds=99_000)
+    landing.put("a/new.dcm", dicom(2, 1, 1, SeriesDescription="new"), age_seconds=95_000)
+    landing.put("a/nobody.dcm", dicom(3, 1, 1, PatientID=None), age_seconds=96_000)
+    inner = zipped({"deep/1.dcm": dicom(3, 2, 1), "deep/2.txt": b"text"})
+    landing.put_zip("b/all.zip", {"1.dcm": dicom(4, 1, 1), "2.dcm": dicom(4, 1, 2), "inner.zip": inner})
+    landing.put("c/diagnoses.csv", TABLE)
+    landing.put("c/fhir.ndjson", f"{PATIENT}\n{REPORTS}\n")
+    landing.put("d/odd.dcm", without_identity())
+    landing.put("d/readme.txt", "nothing to see here\n")
+    return landing
+
+
+@pytest.fixture(scope="module")
+def claimed(tmp_path_factory) -> Path:
+    """A lake with one claimed batch."""
+    folder = tmp_path_factory.mktemp("claimed")
+    landing = put_everything(folder / "landing")
+    with Work(settings_for(folder / "lake", landing.root)) as own:
+        claim_new(own.stores()[0], own.log, own.settings.claiming)
+    return folder
+
+
+def run(claimed: Path, tmp_path: Path, **sections: Any) -> dict[str, Any]:
+    """The batch through all steps until rules do not hold; these, by name."""
+    shutil.copytree(claimed / "lake", tmp_path / "lake")
+    settings = settings_for(tmp_path / "lake", claimed / "landing", **sections)
+    with Work(settings, shared_engine=InlineEngine()) as own:
+        (claim,) = own.log.claims()
+        return failures(own.batch(claim.batch_id))
+
+
+@dataclass(frozen=True)
+class Break:
+    """One deliberate fault. step: what publishes or reads wrongly. caught_by: the rule that must say so."""
+
+    step: str
+    name: str
+    caught_by: str
+    do: Callable[[pytest.MonkeyPatch], None]
+
+
+def around(owner: object, name: str, change: Callable[[Any], Any]) -> Callable[[pytest.MonkeyPatch], None]:
+    """Changes what a function gives back."""
+
+    def do(patch: pytest.MonkeyPatch) -> None:
+        before = getattr(owner, name)
+        patch.setattr(owner, name, lambda *args, **kwargs: change(before(*args, **kwargs)))
+
+    return do
+
+
+def instead(owner: object, name: str, other: Callable[..., Any]) -> Callable[[pytest.MonkeyPatch], None]:
+    """Puts another function in its place, which gets the one that was there first."""
+
+    def do(patch: pytest.MonkeyPatch) -> None:
+        before = getattr(owner, name)
+        patch.setattr(owner, name, lambda *args, **kwargs: other(before, *args, **kwargs))
+
+    return do
+
+
+def staged(part: Part, change: Callable[[pa.Table], pa.Table]) -> Callable[[pytest.MonkeyPatch], None]:
+    """Changes rows of a part as they are staged."""
+
+    def do(patch: pytest.MonkeyPatch) -> None:
+        before = Staging.put_bytes
+
+        def put(self: Staging, to: Part, number: int, arrow: bytes) -> None:
+            if to is part:
+                rows = change(pa.ipc.open_file(arrow).read_all())
+                Staging.put(self, part, number + 1_000, rows)
+            else:
+                before(self, to, number, arrow)
+
+        def put_rows(self: Staging, to: Part, number: int, table: pa.Table) -> None:
+            from dicom_assets.lake.files import arrow_bytes
+
+            before(self, to, number, arrow_bytes(table))
+
+        patch.setattr(Staging, "put", put_rows)
+        patch.setattr(Staging, "put_bytes", put)
+
+    return do
+
+
+def written(table: str, change: Callable[[pa.Table], pa.Table]) -> Callable[[pytest.MonkeyPatch], None]:
+    """Changes rows of a table on their way into it."""
+
+    def do(patch: pytest.MonkeyPatch) -> None:
+        before = Lake.replace
+
+        def put(self: Lake, name: str, keys: Any, rows: Any) -> Any:
+            if name == table:
+                given = rows() if callable(rows) else rows
+                whole = given if isinstance(given, pa.Table) else pa.Table.from_batches([*given], _schema(table))
+                rows = change(whole).cast(_schema(table))
+            return before(self, name, keys, rows)
+
+        patch.setattr(Lake, "replace", put)
+
+    return do
+
+
+def _schema(table: str) -> pa.Schema:
+    from dicom_assets.lake.registry import TABLES
+
+    return TABLES[table].schema
+
+
+def with_column(name: str, change: Callable[[list[Any]], list[Any]]) -> Callable[[pa.Table], pa.Table]:
+    """Changes the values of one column."""
+
+    def apply(rows: pa.Table) -> pa.Table:
+        place = rows.schema.get_field_index(name)
+        values = pa.array(change(rows[name].to_pylist()), rows.schema.field(name).type)
+        return rows.set_column(place, rows.schema.field(name), values)
+
+    return apply
+
+
+def one_more(values: list[Any]) -> list[Any]:
+    return [None if value is None else value + 1 for value in values]
+
+
+def turned(values: list[Any]) -> list[Any]:
+    """Each neighbour gets the other's value."""
+    return values[1:] + values[:1]
+
+
+def half(rows: pa.Table) -> pa.Table:
+    return rows.slice(0, len(rows) // 2)
+
+
+def drop_first(rows: pa.Table) -> pa.Table:
+    return rows.slice(1)
+
+
+def without_a_member(before: Any, source: Any, limits: Any) -> Any:
+    return iter([*before(source, limits)][1:])
+
+
+def no_innermost(before: Any, source: Any, limits: Any) -> Any:
+    return (member for member in before(source, limits) if len(member.entry) == 1)
+
+
+def half_of_records(frames: Any) -> Any:
+    return (replace(frame, values=frame.values.iloc[::2]) for frame in frames)
+
+
+def called_something_else(found: Any) -> Any:
+    return replace(found, code="NOT_DICOM") if found.kind == "dicom" else found
+
+
+def nothing_is_dicom(before: Any, *args: Any) -> Any:
+    raise NotDicom
+
+
+def swapped(name: str) -> Callable[[list[Any]], list[Any]]:
+    """Gives the first header with a value that of the first one with another, and back: in columns alone."""
+
+    def change(headers: list[Any]) -> list[Any]:
+        for header in headers:
+            other = next((h for h in headers if h.columns.get(name) != header.columns.get(name)), None)
+            if other is not None:
+                mine, its = header.columns.get(name), other.columns.get(name)
+                header.columns[name], other.columns[name] = its, mine
+                break
+        return headers
+
+    return change
+
+
+def columns_swapped(before: Any, headers: Any) -> Any:
+    return before(swapped("PatientID")(list(headers)))
+
+
+def neighbours_read(before: Any, chunk: Any, accepted: Any) -> Any:
+    """Each object gets what its neighbour says: header, columns and all."""
+    sound = [entry for entry in accepted if not entry[1].issues]
+    others = turned([header for _, header, _ in sound])
+    mixed = [(task, other, version) for (task, _, version), other in zip(sound, others, strict=True)]
+    return before(chunk, mixed + [entry for entry in accepted if entry[1].issues])
+
+
+def constant_time(row: dict[str, Any]) -> dict[str, Any]:
+    return row | {"modified_at": datetime(2020, 1, 1, tzinfo=UTC)}
+
+
+def all_times_constant(rows: Any) -> Any:
+    return (constant_time(row) for row in rows)
+
+
+def one_left_out(before: Any, manifest: pa.Table, *args: Any) -> Any:
+    return before(manifest.slice(1), *args)
+
+
+def oldest_first(patch: pytest.MonkeyPatch) -> None:
+    sql, sources = hierarchy.REBUILDS["instance"]
+    broken = sql.replace(" DESC", " ASC")
+    assert broken != sql
+    patch.setitem(hierarchy.REBUILDS, "instance", (broken, sources))
+
+
+def any_value_of_series(patch: pytest.MonkeyPatch) -> None:
+    sql, sources = hierarchy.REBUILDS["series"]
+    broken = sql.replace("arg_max(", "arg_min(")
+    assert broken != sql
+    patch.setitem(hierarchy.REBUILDS, "series", (broken, sources))
+
+
+def counted_wrongly(before: Any, lake: Any, batch_id: str) -> Any:
+    found = dict(before(lake, batch_id))
+    return found | {"ingested": found["ingested"] + 1, "ignored": found["ignored"] - 1}
+
+
+def no_warnings(rows: pa.Table) -> pa.Table:
+    import pyarrow.compute as pc
+
+    return rows.filter(pc.not_equal(rows["severity"], "warning"))
+
+
+def refused(code: str) -> Callable[..., Any]:
+    """Quarantines all DICOM objects."""
+
+    def read(before: Any, chunk: Any, task: Any, opened: Any, memo: Any, rows: Any) -> Any:
+        if task.kind == "dicom":
+            return judge._settled("dicom", code, None)
+        return before(chunk, task, opened, memo, rows)
+
+    return read
+
+
+def without_an_instance(resources: list[str]) -> list[str]:
+    first = orjson.loads(resources[0])
+    first["series"][0]["instance"].pop()
+    return [orjson.dumps(first).decode(), *resources[1:]]
+
+
+BREAKS = [
+    Break("raw_files", "expand drops an object", "raw_files.equals_claim", instead(work, "expand", one_left_out)),
+    Break("raw_files", "a member is dropped", "raw_files.members_equal_directories",
+          instead(expand, "members", without_a_member)),
+    Break("raw_files", "members of a nested zip are dropped", "raw_files.members_equal_directories",
+          instead(expand, "members", no_innermost)),
+    Break("raw_files", "modified_at is constant", "raw_files.equals_claim",
+          around(expand, "_rows", all_times_constant)),
+    Break("raw_files", "members have a time of their own", "raw_files.members_follow_containers",
+          around(expand, "_member_row", constant_time)),
+    Break("raw_files", "sizes are one too high", "raw_files.equals_claim",
+          around(expand, "_rows", lambda rows: (row | {"size": row["size"] + 1} for row in rows))),
+    Break("raw_files", "rows are lost in publishing", "raw_files.rows_published", written("raw_files", drop_first)),
+    Break("raw_files", "every DICOM file is called something else", "validated_batch.refused_are_no_dicom",
+          around(expand, "kind_of", called_something_else)),
+    Break("validated_batch", "no DICOM file is recognised when it is read", "validated_batch.refused_are_no_dicom",
+          instead(judge, "read_header", nothing_is_dicom)),
+    Break("validated_batch", "every DICOM file is called broken", "validated_batch.refused_are_no_dicom",
+          instead(judge, "_read", refused("UNPARSEABLE"))),
+    Break("validated_batch", "every DICOM file makes the reader crash", "validated_batch.gate",
+          instead(judge, "_read", refused("PARSER_CRASH"))),
+    Break("validated_batch", "files are left out as a system's", "validated_batch.system_files_are_named_so",
+          instead(expand, "is_system_file", lambda before, path: True)),
+    Break("validated_batch", "records of a quarantined file are kept", "validated_batch.nothing_of_refused_is_staged",
+          staged(Part.LEDGER, with_column("outcome", lambda values: ["quarantined" for _ in values]))),
+    Break("validated_batch", "half of a table's records is dropped", "validated_batch.records_are_counted_again",
+          around(delimited, "_frames", half_of_records)),
+    Break("validated_batch", "a table gives no record and is ingested all the same",
+          "validated_batch.ingested_have_rows", staged(Part.CLINICAL, lambda rows: rows.slice(0, 0))),
+    Break("validated_batch", "outcomes are lost in publishing", "validated_batch.rows_published",
+          written("validated_batch", drop_first)),
+    Break("validated_batch", "codes are mixed up in publishing", "validated_batch.rows_published",
+          written("validated_batch", with_column("code", turned))),
+    Break("validated_batch", "warning rows are dropped", "validated_batch.issues_have_errors",
+          staged(Part.ERRORS, no_warnings)),
+    Break("validated_batch", "PatientIDs of records are mixed up", "validated_batch.patients_stand_in_records",
+          staged(Part.CLINICAL, with_column("PatientID", turned))),
+    Break("flat_metadata", "PatientIDs of neighbours are swapped", "flat_metadata.columns_equal_headers",
+          instead(judge, "dicom_columns", columns_swapped)),
+    Break("flat_metadata", "neighbours are swapped, header and all", "flat_metadata.sample_equals_source",
+          instead(judge, "_flat_rows", neighbours_read)),
+    Break("flat_metadata", "version_at is constant", "flat_metadata.equals_claim",
+          around(judge, "_own_version", lambda v: replace(v, version_at=datetime(2020, 1, 1, tzinfo=UTC)))),
+    Break("flat_metadata", "a typed column is mixed up", "flat_metadata.sample_equals_source",
+          around(judge, "dicom_columns", lambda rows: with_column("SeriesDescription", turned)(
+              pa.Table.from_batches([rows])).combine_chunks().to_batches()[0])),
+    Break("flat_metadata", "rows are lost in packing", "flat_metadata.equals_ledger",
+          instead(publish, "pack_flat", lambda before, staging, engine=None: None)),
+    Break("batch_study", "studies are missing in the index", "flat_metadata.studies_are_indexed",
+          written("batch_study", drop_first)),
+    Break("clinical", "records are lost in publishing", "clinical.records_accounted", written("clinical", half)),
+    Break("clinical", "records are mixed up in publishing", "clinical.equals_staged",
+          written("clinical", with_column("record_values", turned))),
+    Break("clinical", "the oldest version of a record wins", "clinical.records_accounted",
+          instead(clinical, "_choose", lambda before, connection, affected: (
+              before(connection, affected), connection.execute("DELETE FROM chosen WHERE record = 1"))[0])),
+    Break("instance", "the oldest version wins", "instance.is_newest", oldest_first),
+    Break("instance", "instances are lost", "instance.equals_flat_metadata", written("instance", drop_first)),
+    Break("instance", "places are mixed up", "instance.is_newest", written("instance", with_column("uri", turned))),
+    Break("series", "a count is one too high", "series.equals_instances",
+          written("series", with_column("instance_count", one_more))),
+    Break("series", "the oldest value wins", "series.equals_instances", any_value_of_series),
+    Break("study", "a count of series is one too high", "study.equals_instances",
+          written("study", with_column("series_count", one_more))),
+    Break("study", "a count of patients is one too high", "study.equals_instances",
+          written("study", with_column("patient_count", one_more))),
+    Break("study", "patients are mixed up", "study.equals_instances",
+          written("study", with_column("PatientID", turned))),
+    Break("study", "modalities are forgotten", "study.equals_instances",
+          written("study", with_column("ModalitiesInStudy", lambda values: [None for _ in values]))),
+    Break("ingestion_errors", "error rows are lost in publishing", "ingestion_errors.rows_published",
+          written("ingestion_errors", no_warnings)),
+    Break("imaging_study", "a study has no resource", "imaging_study.equals_studies",
+          written("imaging_study", drop_first)),
+    Break("imaging_study", "resources are mixed up", "imaging_study.says_what_studies_say",
+          written("imaging_study", with_column("resource", turned))),
+    Break("imaging_study", "an instance is lost", "imaging_study.instances_add_up",
+          written("imaging_study", with_column("resource", without_an_instance))),
+    Break("diagnostic_report", "a report is lost", "diagnostic_report.equals_clinical",
+          written("diagnostic_report", drop_first)),
+    Break("diagnostic_report", "reports come to another patient", "diagnostic_report.says_what_records_say",
+          written("diagnostic_report", with_column("PatientID", lambda values: ["P0002" for _ in values]))),
+    Break("omop_identifier", "ids are lost", "omop_identifier.series_have_identifiers",
+          written("omop_identifier", half)),
+    Break("omop_identifier", "one id is given out twice", "omop_identifier.ids_are_unique",
+          written("omop_identifier", with_column("id", lambda values: [abs(values[0]) for _ in values]))),
+    Break("image_occurrence", "a series is lost", "image_occurrence_origin.equals_series",
+          written("image_occurrence", drop_first)),
+    Break("image_occurrence", "two patients are one person", "image_occurrence_origin.says_what_series_say",
+          written("image_occurrence", with_column("person_id", lambda values: [-1 for _ in values]))),
+    Break("image_occurrence", "dates are mixed up", "image_occurrence_origin.says_what_series_say",
+          written("image_occurrence", with_column(
+              "image_occurrence_date", lambda values: [datetime(2001, 1, 1, tzinfo=UTC).date() for _ in values]))),
+    Break("image_occurrence_origin", "origins are lost", "image_occurrence_origin.equals_series",
+          written("image_occurrence_origin", drop_first)),
+    Break("mapping_coverage", "totals are one too high", "mapping_coverage.counts_every_row",
+          written("mapping_coverage", with_column("total", one_more))),
+    Break("cleanup", "outcomes are counted wrongly", "cleanup.books_equal_tables",
+          instead(books, "counted", counted_wrongly)),
+    Break("cleanup", "staging stays", "cleanup.staging_is_empty", instead(Staging, "remove", lambda before, self: 0)),
+]  # fmt: skip
+"""Each deliberate fault."""
+
+
+def test_code_that_is_not_broken_passes_every_rule(claimed, tmp_path):
+    assert run(claimed, tmp_path) == {}
+
+
+def test_each_blocking_rule_catches_a_fault():
+    caught = {one.caught_by for one in BREAKS} | {*test_checks.BREAKS}
+    assert [name for rule in ALL_RULES if rule.blocking and (name := f"{rule.table}.{rule.name}") not in caught] == []
+
+
+def test_each_step_that_publishes_has_a_fault():
+    published = {*BATCH_STEPS, "batch_study"}
+    assert sorted(published - {one.step for one in BREAKS}) == []
+
+
+@pytest.mark.parametrize("fault", BREAKS, ids=[f"{one.step}: {one.name}" for one in BREAKS])
+def test_a_fault_is_caught_before_the_batch_goes_on(claimed, tmp_path, monkeypatch, fault: Break):
+    fault.do(monkeypatch)
+    found = run(claimed, tmp_path, checks={"sample_objects": 20})
+    assert fault.caught_by in found, found
+    if fault.step != "mapping_coverage" and fault.step != "cleanup":
+        assert found[fault.caught_by].differing

@@ -1,0 +1,382 @@
+"""What was overwritten is not current: of one uri, or of one member of an archive, only the last claim takes part."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import tempfile
+from collections.abc import Iterator
+from datetime import UTC, datetime, timedelta
+from functools import partial
+from pathlib import Path
+from random import Random
+from typing import NamedTuple
+from unittest import mock
+
+import dagster as dg
+import pyarrow as pa
+import pytest
+from hypothesis import HealthCheck, Phase, given, settings
+from hypothesis import strategies as st
+
+from dicom_assets.batch.checks import CheckContext, hierarchy_equals_metadata
+from dicom_assets.batch.publish import publish_flat, publish_hierarchy, publish_rows
+from dicom_assets.batch.staging import RAW_STAGED, Part, Staging
+from dicom_assets.batch.version_checks import overwrites_are_entered
+from dicom_assets.lake import hierarchy, overwritten
+from dicom_assets.lake.delta import Lake
+from dicom_assets.lake.registry import FLAT_METADATA
+from dicom_assets.landing.claims import MANIFEST, ClaimLog, claim_new
+from dicom_assets.landing.places import Places
+from dicom_assets.settings import Settings
+from dicom_assets_tests.support.dicoms import dicom, uid
+from dicom_assets_tests.support.lakes import Graph, contents, settings_for
+from dicom_assets_tests.support.landings import DAY, LandingFolder
+from dicom_assets_tests.support.versions import LEVELS, NOON, Version, flat_rows
+
+
+@pytest.fixture(scope="module")
+def empty_lake(tmp_path_factory) -> str:
+    """A lake without rows, to be copied."""
+    folder = tmp_path_factory.mktemp("empty") / "lake"
+    Lake(str(folder))
+    return str(folder)
+
+
+@pytest.fixture
+def landing(tmp_path: Path) -> LandingFolder:
+    (tmp_path / "landing").mkdir()
+    return LandingFolder(tmp_path / "landing")
+
+
+@pytest.fixture
+def graph(tmp_path: Path, landing: LandingFolder) -> Iterator[Graph]:
+    with dg.DagsterInstance.ephemeral() as instance:
+        yield Graph(settings_for(tmp_path / "lake", landing.root), instance)
+
+
+def ingested(graph: Graph) -> str:
+    """Ingests what is new as one batch, which closes; which."""
+    (batch,) = graph.ingest()
+    assert graph.books(batch).status == "closed", graph.books(batch).reason
+    return batch
+
+
+def current(graph: Graph) -> dict[str, str]:
+    """By SOPInstanceUID of every current instance, its PatientID; instance and study agree."""
+    found = {row["SOPInstanceUID"]: row["PatientID"] for row in graph.rows("FROM instance")}
+    studies = {row["StudyInstanceUID"] for row in graph.rows("FROM study")}
+    assert studies == {row["StudyInstanceUID"] for row in graph.rows("FROM instance")}
+    return found
+
+
+class TestATableThatIsReplaced:
+    """Its records go as a whole, as instances do; records with a key of their own keep their own order."""
+
+    def _visits(self, graph: Graph) -> list[str]:
+        return [row["v"] for row in graph.rows("SELECT record_values ->> 'Visit' AS v FROM clinical ORDER BY 1")]
+
+    def test_by_one_with_an_older_time_leaves_the_one_that_was_claimed_last(self, graph, landing):
+        landing.put("t.csv", "PatientID,Visit\nP1,old 1\nP2,old 2\n", age_seconds=DAY)
+        landing.put("other.csv", "PatientID,Visit\nP1,other\n")
+        first = ingested(graph)
+        landing.put("t.csv", "PatientID,Visit\nP1,new\n", age_seconds=3 * DAY)
+        second = ingested(graph)
+        assert self._visits(graph) == ["new", "other"]
+        for batch in (first, second, first):
+            graph.run(batch)
+            assert graph.books(batch).status == "closed", graph.books(batch).reason
+            assert self._visits(graph) == ["new", "other"]
+
+    def test_by_something_that_is_no_table_leaves_nothing(self, graph, landing):
+        landing.put("t.csv", "PatientID,Visit\nP1,old\n")
+        first = ingested(graph)
+        landing.put("t.csv", dicom(1, 1, 1), age_seconds=DAY / 2)
+        ingested(graph)
+        assert self._visits(graph) == []
+        graph.run(first)
+        assert (graph.books(first).status, self._visits(graph)) == ("closed", [])
+
+
+class TestAFileThatIsReplaced:
+    def test_by_another_patients_image_leaves_the_older_study_without_it(self, graph, landing):
+        landing.put("a.dcm", dicom(1, 1, 1))
+        landing.put("b.dcm", dicom(1, 1, 2))
+        first = ingested(graph)
+        landing.put("a.dcm", dicom(2, 1, 1), age_seconds=DAY / 2)
+        second = ingested(graph)
+        assert current(graph) == {uid(1, 1, 2): "P0001", uid(2, 1, 1): "P0002"}
+        (study,) = graph.rows(f"FROM study WHERE StudyInstanceUID = '{uid(1)}'")
+        assert study["instance_count"] == 1
+        versions = graph.rows(
+            "SELECT batch_id, replaced_in, replaced_by IS NOT NULL AS gone FROM flat_metadata_versions "
+            "ORDER BY batch_id, SOPInstanceUID"
+        )
+        assert [(row["batch_id"], row["replaced_in"], row["gone"]) for row in versions] == [
+            (first, second, True),
+            (first, None, False),
+            (second, None, False),
+        ]
+
+    def test_as_the_only_one_of_its_study_takes_the_study_with_it(self, graph, landing):
+        landing.put("a.dcm", dicom(1, 1, 1))
+        ingested(graph)
+        landing.put("a.dcm", dicom(2, 1, 1), age_seconds=DAY / 2)
+        ingested(graph)
+        assert current(graph) == {uid(2, 1, 1): "P0002"}
+        resources = graph.rows("SELECT StudyInstanceUID AS uid, is_deleted FROM imaging_study ORDER BY uid")
+        assert resources == [{"uid": uid(1), "is_deleted": True}, {"uid": uid(2), "is_deleted": False}]
+        origins = graph.rows("SELECT StudyInstanceUID AS uid FROM image_occurrence_origin")
+        assert origins == [{"uid": uid(2)}]
+
+    def test_by_one_with_an_older_time_is_replaced_all_the_same(self, graph, landing):
+        landing.put("a.dcm", dicom(1, 1, 1, PatientName="New^Time"))
+        ingested(graph)
+        landing.put("a.dcm", dicom(1, 1, 1, PatientName="Old^Time"), age_seconds=9 * DAY)
+        ingested(graph)
+        assert [row["PatientName"] for row in graph.rows("FROM instance")] == ["Old^Time"]
+
+    def test_by_text_is_gone(self, graph, landing):
+        landing.put("a.dcm", dicom(1, 1, 1))
+        ingested(graph)
+        landing.put("a.dcm", "no image any more\n", age_seconds=DAY / 2)
+        ingested(graph)
+        assert current(graph) == {}
+
+    def test_by_what_is_quarantined_is_gone_too(self, graph, landing):
+        landing.put("a.dcm", dicom(1, 1, 1))
+        landing.put_series(3, 1, 12)
+        ingested(graph)
+        landing.put("a.dcm", dicom(1, 1, 1)[:300], age_seconds=DAY / 2)
+        ingested(graph)
+        assert set(current(graph)) == {uid(3, 1, number) for number in range(1, 13)}
+
+    def test_stays_current_where_it_lies_under_another_uri_as_well(self, graph, landing):
+        landing.put("a.dcm", dicom(1, 1, 1), age_seconds=2 * DAY)
+        landing.put("copy.dcm", dicom(1, 1, 1), age_seconds=3 * DAY)
+        ingested(graph)
+        landing.put("a.dcm", dicom(2, 1, 1))
+        ingested(graph)
+        assert set(current(graph)) == {uid(1, 1, 1), uid(2, 1, 1)}
+        (row,) = graph.rows(f"FROM instance WHERE SOPInstanceUID = '{uid(1, 1, 1)}'")
+        assert row["uri"].endswith("copy.dcm")
+
+    def test_by_the_image_that_it_was_before_is_current_again(self, graph, landing):
+        for moment, study in enumerate([1, 2, 1]):
+            landing.put("a.dcm", dicom(study, 1, 1), age_seconds=DAY - 60 * moment)
+            ingested(graph)
+        assert current(graph) == {uid(1, 1, 1): "P0001"}
+
+
+class TestAnArchiveThatIsReplaced:
+    def test_loses_the_members_that_have_the_names_of_new_ones(self, graph, landing):
+        landing.put_zip("a.zip", {"1.dcm": dicom(1, 1, 1), "2.dcm": dicom(1, 1, 2)})
+        ingested(graph)
+        landing.put_zip("a.zip", {"1.dcm": dicom(2, 1, 1)}, age_seconds=DAY / 2)
+        ingested(graph)
+        assert current(graph) == {uid(1, 1, 2): "P0001", uid(2, 1, 1): "P0002"}
+
+    def test_takes_the_place_of_a_file(self, graph, landing):
+        landing.put("a", dicom(1, 1, 1))
+        ingested(graph)
+        landing.put_zip("a", {"1.dcm": dicom(2, 1, 1)}, age_seconds=DAY / 2)
+        ingested(graph)
+        assert current(graph) == {uid(2, 1, 1): "P0002"}
+
+
+class TestTheOrderOfBatches:
+    def test_a_later_claim_that_is_published_first_stays_the_current_one(self, graph, landing):
+        landing.put("a.dcm", dicom(1, 1, 1))
+        (first,) = graph.claim()
+        landing.put("a.dcm", dicom(2, 1, 1), age_seconds=9 * DAY)
+        (second,) = graph.claim()
+        # The bytes of the first claim are gone, so that it is read from a folder in which they are not.
+        graph.run(second)
+        assert current(graph) == {uid(2, 1, 1): "P0002"}
+        graph.run(first)
+        assert current(graph) == {uid(2, 1, 1): "P0002"}
+        graph.run(second)
+        assert current(graph) == {uid(2, 1, 1): "P0002"}
+
+    def test_claims_of_one_microsecond_have_an_order(self, graph, landing):
+        now = datetime.now(UTC)
+        times = []
+        for study in (1, 2):
+            landing.put("a.dcm", dicom(study, 1, 1), age_seconds=DAY / study)
+            with graph.work() as work:
+                (store,) = work.stores()
+                (claim,) = claim_new(store, work.log, graph.settings.claiming, now).claims
+                times.append(claim.claimed_at)
+        assert times[0] < times[1]
+
+
+class Write(NamedTuple):
+    """One version of what lies at a place: an instance, or nothing that is DICOM. minute: its time."""
+
+    place: str
+    instance: int | None
+    minute: int
+
+
+def writes() -> st.SearchStrategy[list[list[Write]]]:
+    """Claims one after the other, in each of them at most one version of each of three places."""
+    one = st.builds(
+        Write,
+        place=st.sampled_from(["a", "b", "z!1"]),
+        instance=st.sampled_from([None, 1, 2, 3]),
+        minute=st.integers(0, 3),
+    )
+    claim = st.lists(one, min_size=1, max_size=3, unique_by=lambda write: write.place)
+    return st.lists(claim, min_size=2, max_size=4)
+
+
+def _claimed(lake: Lake, log: ClaimLog, writes: list[Write], number: int) -> tuple[str, pa.Table, pa.Table]:
+    """Claims some versions: the batch, its rows of flat_metadata, and those of raw_files."""
+    ids = [f"{number:04d}{place:016d}" for place in range(len(writes))]
+    manifest = pa.Table.from_pylist(
+        [
+            {
+                "object_id": one,
+                "source": "landing",
+                "uri": f"file:///{write.place[0]}",
+                "etag": f"{number}",
+                "size": 1,
+                "modified_at": NOON + timedelta(minutes=write.minute),
+                "claimed_at": NOON,
+            }
+            for one, write in zip(ids, writes, strict=True)
+        ],
+        schema=pa.schema([field for field in MANIFEST if field.name != "batch_id"]),
+    )
+    claim = log.append(manifest, number)
+    assert claim is not None
+    raw = [
+        row
+        | {"batch_id": claim.batch_id, "claimed_at": claim.claimed_at, "kind": "other"}
+        | ({"member": "1"} if "!" in write.place else {})
+        for row, write in zip(manifest.to_pylist(), writes, strict=True)
+    ]
+    versions = [
+        Version(1 + write.instance % 2, 1, write.instance, write.minute, 0, False, None, "P", place, number)
+        for place, write in enumerate(writes)
+        if write.instance is not None
+    ]
+    rows = flat_rows(versions).to_pylist()
+    kept = [row for row, write in zip(raw, writes, strict=True) if write.instance is not None]
+    for row, own in zip(rows, kept, strict=True):
+        row |= {name: own.get(name) for name in ("batch_id", "object_id", "uri", "member")}
+        row["ingested_at"] = claim.claimed_at
+    flat = pa.Table.from_pylist(rows, schema=FLAT_METADATA.schema)
+    return claim.batch_id, flat, pa.Table.from_pylist(raw, schema=RAW_STAGED)
+
+
+@given(writes(), st.randoms(use_true_random=False))
+@settings(
+    max_examples=15,
+    deadline=None,
+    suppress_health_check=list(HealthCheck),
+    phases=(Phase.explicit, Phase.reuse, Phase.generate),
+)
+def test_the_result_depends_on_the_order_in_which_a_uri_changed_and_on_no_other(empty_lake, claims, chance: Random):
+    with tempfile.TemporaryDirectory() as folder:
+        lake = Lake(shutil.copytree(empty_lake, f"{folder}/lake"), make=False)
+        log = ClaimLog(lake.files)
+        batches = [_claimed(lake, log, claim, number) for number, claim in enumerate(claims)]
+        order = [*chance.sample(batches, len(batches)), *chance.sample(batches, 1)]
+        for batch, flat, raw in order:
+            staging = Staging(lake.files, batch)
+            staging.remove()
+            staging.stage(Part.RAW, raw)
+            staging.stage(Part.FLAT, flat)
+            publish_rows(lake, staging, Part.RAW)
+            publish_flat(lake, staging, before=partial(Places(lake.files, log).before, batch))
+            for level in LEVELS:
+                publish_hierarchy(lake, staging, level)
+            for level in LEVELS:
+                assert hierarchy_equals_metadata(level, CheckContext(lake, staging)).passed
+            assert overwrites_are_entered(CheckContext(lake, staging)).passed
+        found = contents(lake, LEVELS)
+    assert {row["SOPInstanceUID"]: row["object_id"] for row in found["instance"]} == _expected(claims)
+    assert {row["StudyInstanceUID"] for row in found["study"]} == {row["StudyInstanceUID"] for row in found["instance"]}
+    assert sum(row["instance_count"] for row in found["study"]) == len(found["instance"])
+
+
+def _expected(claims: list[list[Write]]) -> dict[str, str]:
+    """By SOPInstanceUID the object that is current: of each place the last version, of these the newest."""
+    last: dict[str, tuple[Write, str]] = {}
+    for number, claim in enumerate(claims):
+        for place, write in enumerate(claim):
+            last[write.place] = (write, f"{number:04d}{place:016d}")
+    newest: dict[str, tuple[int, str]] = {}
+    for write, object_id in last.values():
+        if write.instance is not None:
+            key = uid(1 + write.instance % 2, 1, write.instance)
+            newest[key] = max(newest.get(key, (-1, "")), (write.minute, object_id))
+    return {key: object_id for key, (_, object_id) in newest.items()}
+
+
+class TestWhatTheRulesFind:
+    def test_overwrites_that_nobody_entered(self, graph, landing):
+        landing.put("a.dcm", dicom(1, 1, 1))
+        ingested(graph)
+        landing.put("a.dcm", dicom(1, 1, 2), age_seconds=DAY / 2)
+        (batch,) = graph.claim()
+        with mock.patch.object(overwritten, "enter", return_value=0):
+            graph.run(batch)
+        assert graph.books(batch).status == "paused"
+        assert not graph.checks(batch)["flat_metadata.overwrites_are_entered"].passed
+
+    def test_overwrites_that_the_hierarchy_does_not_heed(self, graph, landing):
+        landing.put("a.dcm", dicom(1, 1, 1))
+        ingested(graph)
+        landing.put("a.dcm", dicom(1, 1, 2), age_seconds=DAY / 2)
+        (batch,) = graph.claim()
+        heedless = hierarchy.INSTANCE_SQL.replace("AND NOT is_overwritten", "")
+        with mock.patch.dict(hierarchy.REBUILDS, {"instance": (heedless, ("flat_metadata",))}):
+            graph.run(batch)
+        assert graph.books(batch).status == "paused"
+        assert not graph.checks(batch)["instance.equals_flat_metadata"].passed
+
+
+class TestTheIndexOfPlaces:
+    def _log(self, lake: Lake, claims: int) -> ClaimLog:
+        log = ClaimLog(lake.files)
+        for number in range(claims):
+            _claimed(lake, log, [Write("a", 1, 0), Write("b" if number % 2 else "c", 1, 0)], number)
+        return log
+
+    def test_says_which_earlier_claims_had_a_uri(self, empty_lake, tmp_path):
+        lake = Lake(shutil.copytree(empty_lake, tmp_path / "lake").as_posix(), make=False)
+        log = self._log(lake, 5)
+        names = [claim.batch_id for claim in log.claims()]
+        places = Places(lake.files, log)
+        assert places.before(names[0]) == {}
+        assert places.before(names[3]) == {"file:///a": names[:3], "file:///b": [names[1]]}
+
+    def test_says_the_same_from_a_summary_and_without_one_that_is_torn(self, empty_lake, tmp_path, monkeypatch):
+        lake = Lake(shutil.copytree(empty_lake, tmp_path / "lake").as_posix(), make=False)
+        log = self._log(lake, 7)
+        names = [claim.batch_id for claim in log.claims()]
+        plain = Places(lake.files, log).before(names[6])
+        monkeypatch.setattr("dicom_assets.landing.places.SUMMARISE_AFTER", 5)
+        assert Places(lake.files, log).before(names[6]) == plain
+        (summary,) = (tmp_path / "lake" / "_places").rglob("*.bin")
+        assert Places(lake.files, log).before(names[6]) == plain
+        os.truncate(summary, 0)
+        assert Places(lake.files, log).before(names[6]) == plain
+
+
+def test_what_was_moved_out_of_the_way_is_not_overwritten_by_what_comes_there_next(tmp_path, landing):
+    """In mode organize the bytes of the first file lie elsewhere when the second one arrives, also when it is rerun."""
+    source = {"name": "landing", "root": str(landing.root), "mode": "organize"}
+    values = {"lake": str(tmp_path / "lake"), "sources": [source], "reading": {"workers": 1}}
+    with dg.DagsterInstance.ephemeral() as instance:
+        graph = Graph(Settings.model_validate(values), instance)
+        batches = []
+        for study in (1, 2):
+            landing.put("in/a.dcm", dicom(study, 1, 1), age_seconds=DAY / study)
+            batches.append(ingested(graph))
+        assert set(current(graph)) == {uid(1, 1, 1), uid(2, 1, 1)}
+        for batch in batches:
+            assert graph.run(batch).success
+            assert set(current(graph)) == {uid(1, 1, 1), uid(2, 1, 1)}

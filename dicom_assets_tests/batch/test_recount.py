@@ -1,0 +1,92 @@
+"""Records counted by other means than they are read by: both agree, and where the other one cannot tell it says so."""
+
+from __future__ import annotations
+
+import io
+import json
+
+import pandas as pd
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from dicom_assets.batch.recount import Uncounted, count_records
+from dicom_assets.batch.reopening import OutOfBounds, Reader
+from dicom_assets.clinical.records import read_records
+from dicom_assets.dicom.source import BytesSource
+from dicom_assets.settings import ClinicalSettings, FhirSettings
+
+PATIENT = {"resourceType": "Patient", "id": "p"}
+
+
+def counted(data: bytes) -> int:
+    return count_records(Reader(BytesSource(data), 1 << 30))
+
+
+def read(data: bytes) -> int:
+    parts = read_records(BytesSource(data), ClinicalSettings(), FhirSettings())
+    return sum(len(part.records) + len(part.errors) for part in parts)
+
+
+def bundle(*resources: object) -> dict:
+    return {"resourceType": "Bundle", "entry": [{"resource": one} for one in resources]}
+
+
+def parquet(rows: int) -> bytes:
+    sink = io.BytesIO()
+    pd.DataFrame({"PatientID": ["P"] * rows, "value": range(rows)}).to_parquet(sink)
+    return sink.getvalue()
+
+
+FILES = {
+    "table": b"PatientID;diagnosis\nP1;R91\nP2;\n",
+    "no end of line": b"PatientID,diagnosis\r\nP1,R91\r\nP2,R92",
+    "blank lines": b"PatientID,diagnosis\n\nP1,R91\n\n\nP2,R92\n\n",
+    "short and long records": b"PatientID,a,b\nP1\nP1,1,2\nP1,1,2,3\nP1,1,2,\n",
+    "quotes": b'PatientID,text\nP1,"one\ntwo, three"\nP2,"say ""hello"""\n',
+    "Windows-1252": "PatientID;Name\nP1;Müller\n".encode("cp1252"),
+    "byte order mark": b"\xef\xbb\xbfPatientID;a\nP1;1\n",
+    "UTF-16": "PatientID;a\nP1;1\nP2;2\n".encode("utf-16"),
+    "Parquet": parquet(3),
+    "NDJSON": b'{"resourceType":"Patient","id":"a"}\n\nbroken\n{"resourceType":"Patient","id":"b"}',
+    "Bundles in lines": "\n".join(json.dumps(bundle(PATIENT, PATIENT)) for _ in range(3)).encode(),
+    "a resource": json.dumps(PATIENT, indent=2).encode(),
+    "an array": json.dumps([PATIENT, bundle(PATIENT, bundle(PATIENT, PATIENT))]).encode(),
+    "a Bundle": json.dumps(bundle(*[PATIENT] * 5_000, {}), indent=1).encode(),
+    "its type comes last": json.dumps({"entry": bundle(PATIENT)["entry"], "resourceType": "Bundle"}).encode(),
+    "an entry without a resource": json.dumps({"resourceType": "Bundle", "entry": [{"fullUrl": "urn:a"}]}).encode(),
+    "an empty Bundle": json.dumps({"resourceType": "Bundle", "entry": []}).encode(),
+    "a List, whose entries are no resources": json.dumps(
+        {"resourceType": "List", "id": "l", "status": "current", "mode": "working", "entry": [{}, {}]}
+    ).encode(),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("data", FILES.values(), ids=FILES.keys())
+def test_both_count_the_same(data: bytes):
+    assert counted(data) == read(data)
+
+
+_FIELD = st.text(st.characters(codec="utf-8", exclude_characters="\0", exclude_categories=["Cc", "Cs"]), max_size=8)
+
+
+@settings(max_examples=40, deadline=None)
+@given(st.lists(st.lists(_FIELD.map(lambda text: text.replace('"', "")), min_size=1, max_size=4), max_size=20))
+def test_both_count_the_same_of_any_table(rows: list[list[str]]):
+    data = "PatientID;a;b\n" + "".join(";".join(f'"{field};{field}"' for field in row) + "\n" for row in rows)
+    assert counted(data.encode()) == read(data.encode()) == len(rows)
+
+
+@pytest.mark.parametrize(
+    "data",
+    [b"PAR1 and more PAR1", b"PatientID\nP1\n", b"a,b;c\n", b'{"resourceType":"Bundle","entry":[{', b"a;b\n\0;1\n"],
+    ids=["broken Parquet", "no delimiter", "two delimiters", "cut JSON", "binary"],
+)  # fmt: skip
+def test_what_the_other_reader_cannot_tell_is_not_counted(data: bytes):
+    with pytest.raises(Uncounted):
+        counted(data)
+
+
+def test_no_more_of_an_object_is_read_than_it_may_cost():
+    with pytest.raises(OutOfBounds):
+        count_records(Reader(BytesSource(b"PatientID;a\n" + b"P1;1\n" * 100_000), 65_536))

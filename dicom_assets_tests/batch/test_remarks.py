@@ -1,0 +1,121 @@
+"""What a check could not look at is said, and pauses nothing; and what is taken into the sample."""
+
+from __future__ import annotations
+
+import io
+import zipfile
+
+import pytest
+
+from dicom_assets.batch.reopening import chosen
+from dicom_assets.batch.rules import judged
+from dicom_assets.batch.sample_checks import sample
+from dicom_assets.batch.staging import Staging
+from dicom_assets_tests.support.dicoms import dicom
+from dicom_assets_tests.support.lakes import Graph, settings_for
+from dicom_assets_tests.support.landings import LandingFolder, zipped
+from dicom_assets_tests.support.steps import steps
+
+
+def object_id(graph: Graph, member: str | None = None) -> str:
+    """The object_id of the one own object, or of a member."""
+    own = "container_id IS NULL" if member is None else f"member = '{member}'"
+    (row,) = graph.rows(f"SELECT object_id FROM raw_files WHERE {own}")
+    return row["object_id"]
+
+
+def bzip2_inside() -> bytes:
+    """An archive whose nested one is packed in a way that the comparison does not unpack."""
+    sink = io.BytesIO()
+    with zipfile.ZipFile(sink, "w") as archive:
+        archive.writestr("inner.zip", zipped({"1.dcm": dicom()}), zipfile.ZIP_BZIP2)
+    return sink.getvalue()
+
+
+def test_an_archive_that_the_other_library_cannot_look_into_is_named_and_pauses_nothing(graph, landing):
+    landing.put("a.zip", bzip2_inside())
+    (batch,) = graph.ingest()
+    check = graph.checks(batch)["raw_files.archives_are_compared"]
+    assert (check.passed, check.blocking, check.severity.value) == (False, False, "WARN")
+    assert check.metadata["differing"].value == [object_id(graph)]
+    assert graph.checks(batch)["raw_files.members_equal_directories"].metadata["expected"].value == 0
+    assert graph.books(batch).status == "closed"
+
+
+@pytest.mark.parametrize("limits", [{"archives": 0}, {"archive_members": 1}], ids=str)
+def test_an_archive_beyond_a_bound_is_named(tmp_path, landing, instance, limits):
+    graph = Graph(settings_for(tmp_path / "lake", landing.root, checks=limits), instance)
+    landing.put_zip("a.zip", {"1.dcm": dicom(), "2.dcm": dicom(instance=2)})
+    (batch,) = graph.ingest()
+    check = graph.checks(batch)["raw_files.archives_are_compared"]
+    assert (check.passed, check.metadata["differing"].value) == (False, [object_id(graph)])
+    assert graph.books(batch).status == "closed"
+
+
+def test_a_table_that_the_other_reader_cannot_count_is_named_and_pauses_nothing(graph, landing):
+    landing.put("a.csv", 'PatientID;text\nP1;"one" two\nP2;three\n')
+    (batch,) = graph.ingest()
+    check = graph.checks(batch)["validated_batch.files_are_counted_again"]
+    counted = graph.checks(batch)["validated_batch.records_are_counted_again"]
+    assert counted.passed
+    assert check.passed == bool(counted.metadata["expected"].value)
+    assert graph.books(batch).status == "closed"
+
+
+def test_a_file_beyond_the_bytes_of_a_batch_is_named(tmp_path, landing, instance):
+    graph = Graph(settings_for(tmp_path / "lake", landing.root, checks={"clinical_bytes": 10}), instance)
+    landing.put("a.csv", "PatientID;diagnosis\nP1;R91\n")
+    (batch,) = graph.ingest()
+    check = graph.checks(batch)["validated_batch.files_are_counted_again"]
+    assert (check.passed, check.blocking) == (False, False)
+    assert check.metadata["differing"].value == [object_id(graph)]
+    assert graph.books(batch).status == "closed"
+
+
+class TestTheSample:
+    @pytest.fixture
+    def full(self, landing: LandingFolder) -> LandingFolder:
+        landing.put_series(1, 1, 20)
+        landing.put_zip("a.zip", {f"{n}.dcm": dicom(2, 1, n) for n in range(1, 21)})
+        return landing
+
+    def sampled(self, graph: Graph, until: str = "flat_metadata", gone: str | None = None) -> list[str]:
+        (batch_id,) = graph.claim()
+        with graph.work() as work:
+            batch = work.batch(batch_id)
+            for tables, make in steps(batch):
+                make()
+                if until in tables:
+                    break
+            for path in sorted((work.stores()[0].root).rglob(gone)) if gone else ():
+                path.unlink()
+            found = sample(judged(batch))
+        assert found.differing == []
+        return found.compared
+
+    def test_it_has_five_objects_by_default_files_and_members_among_them(self, graph, full):
+        found = self.sampled(graph)
+        assert len(found) == 5
+        rows = graph.rows("SELECT object_id, member IS NULL AS own FROM raw_files")
+        assert {row["own"] for row in rows if row["object_id"] in found} == {True, False}
+
+    def test_another_object_takes_the_place_of_one_that_is_gone(self, graph, full):
+        found = self.sampled(graph, gone="*.dcm")
+        rows = graph.rows("SELECT object_id FROM raw_files WHERE member IS NOT NULL")
+        assert len(found) == 5
+        assert set(found) <= {row["object_id"] for row in rows}
+
+    def test_it_can_be_switched_off(self, tmp_path, instance, full):
+        graph = Graph(settings_for(tmp_path / "lake", full.root, checks={"sample_objects": 0}), instance)
+        assert self.sampled(graph) == []
+
+    def test_which_objects_are_taken_follows_from_the_batch(self):
+        ids = [f"{number:020x}" for number in range(100)]
+        assert chosen("a", ids, 5) == chosen("a", ids[::-1], 5) != chosen("b", ids, 5)
+
+
+def test_nothing_is_staged_any_more_when_the_checks_have_run(graph, landing):
+    landing.put("a.dcm", dicom())
+    (batch,) = graph.ingest()
+    with graph.work() as work:
+        assert Staging(work.lake.files, batch).left() == 0

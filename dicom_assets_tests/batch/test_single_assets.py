@@ -1,0 +1,131 @@
+"""Asset by asset: a step made alone publishes what is staged, or refuses with a sentence and changes nothing."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Callable, Iterator
+from contextlib import suppress
+from pathlib import Path
+
+import dagster as dg
+import pytest
+
+from dicom_assets.batch.checks import RULES, CheckContext
+from dicom_assets.batch.staging import Part, Staging, StagingMissing
+from dicom_assets.batch.standard_checks import STANDARD_RULES
+from dicom_assets.batch.version_checks import VERSION_RULES
+from dicom_assets.lake.delta import Lake
+from dicom_assets_tests.support.lakes import BATCH_STEPS, Graph, contents, settings_for
+from dicom_assets_tests.support.landings import LandingFolder, put_mixed
+
+NAMES = [*BATCH_STEPS]
+REPORT = (
+    '{"resourceType":"DiagnosticReport","id":"r1","status":"final","code":{"text":"CT"},'
+    '"subject":{"reference":"Patient/p1"}}\n'
+)
+RULES_OF_ALL = (*RULES, *VERSION_RULES, *STANDARD_RULES)
+MAY_BE_MADE_AGAIN = {"mapping_coverage", "cleanup"}
+"""What needs nothing staged: the one counts the whole lake, the other finds that nothing is to be done."""
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory) -> Path:
+    """A landing folder, and lakes: `closed`, and `read`, in which the batch was read and nothing of it published."""
+    folder = tmp_path_factory.mktemp("single")
+    (folder / "landing").mkdir()
+    landing = LandingFolder(folder / "landing")
+    put_mixed(landing)
+    landing.put("clinical/reports.ndjson", REPORT)
+    with dg.DagsterInstance.ephemeral() as instance:
+        graph = Graph(settings_for(folder / "closed", landing.root), instance)
+        (batch,) = graph.claim()
+        shutil.copytree(folder / "closed", folder / "read")
+        assert graph.run(batch).success
+        other = Graph(settings_for(folder / "read", landing.root), instance)
+        assert other.run(batch, select=["raw_files", "validated_batch"]).success
+    (folder / "batch").write_text(batch)
+    return folder
+
+
+@pytest.fixture
+def graph_of(folder, tmp_path) -> Iterator[Callable[[str], tuple[Graph, str]]]:
+    """Gives the real graph over a copy of one of the lakes, and the batch."""
+    batch = (folder / "batch").read_text()
+    with dg.DagsterInstance.ephemeral() as instance:
+        instance.add_dynamic_partitions("batch", [batch])
+
+        def graph(state: str) -> tuple[Graph, str]:
+            shutil.copytree(folder / state, tmp_path / "lake")
+            return Graph(settings_for(tmp_path / "lake", folder / "landing"), instance), batch
+
+        yield graph
+
+
+def failure(result: dg.ExecuteInProcessResult) -> str:
+    """What the step that failed says."""
+    (event,) = [event for event in result.all_events if event.is_step_failure]
+    return event.step_failure_data.user_failure_data.description
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_an_asset_of_a_closed_batch_that_is_made_alone_leaves_every_table_as_it_was(graph_of, name):
+    graph, batch = graph_of("closed")
+    before = contents(graph.lake)
+    result = graph.run(batch, select=[name])
+    assert contents(graph.lake) == before
+    if name in MAY_BE_MADE_AGAIN:
+        assert result.success
+    else:
+        assert f"Run the whole job: dagster job backfill -j ingest_batch --partitions {batch}" in failure(result)
+
+
+@pytest.mark.parametrize("rule", RULES_OF_ALL, ids=lambda rule: f"{rule.table}.{rule.name}")
+def test_a_rule_of_a_closed_batch_holds_or_says_that_nothing_is_staged(graph_of, rule):
+    """Else looking at it again would pause the batch."""
+    graph, batch = graph_of("closed")
+    with suppress(StagingMissing):
+        assert rule.rule(CheckContext(graph.lake, Staging(graph.lake.files, batch))).passed
+
+
+def test_the_whole_job_of_a_closed_batch_may_be_run_again(graph_of):
+    graph, batch = graph_of("closed")
+    before = contents(graph.lake)
+    assert graph.run(batch).success
+    assert contents(graph.lake) == before
+
+
+@pytest.mark.parametrize("name", [name for name in NAMES if name != "cleanup"])
+def test_books_do_not_close_while_a_table_lacks_what_the_batch_brings(graph_of, name):
+    """Everything is made but for one asset; what cannot be made without that is not either."""
+    graph, batch = graph_of("read")
+    if name in ("raw_files", "validated_batch"):
+        graph.lake.replace(name, [batch], graph.lake.table(name).to_pyarrow_table().slice(0, 0))
+    graph.run(batch, select=[other for other in NAMES[2:-1] if other != name])
+    result = graph.run(batch, select=["cleanup"])
+    if name in ("mapping_coverage", "omop_identifier"):  # the one is of the whole lake, occurrences give ids out too
+        assert result.success
+        return
+    assert "Run the whole job" in failure(result)
+    assert graph.books(batch).status != "closed"
+    assert Staging(graph.lake.files, batch).left()
+    if name != "flat_metadata":
+        assert f" {name}" in failure(result)
+
+
+def test_cleanup_alone_does_not_close_over_rows_that_are_gone(graph_of):
+    graph, batch = graph_of("closed")
+    lake = Lake(graph.settings.lake)
+    lake.replace("flat_metadata", [batch], lake.table("flat_metadata").to_pyarrow_table().slice(0, 0))
+    closed_at = graph.books(batch).closed_at
+    assert "flat_metadata 0 instead of 7" in failure(graph.run(batch, select=["cleanup"]))
+    assert graph.books(batch).closed_at == closed_at
+
+
+def test_what_was_staged_in_part_is_not_published(graph_of):
+    graph, batch = graph_of("read")
+    staging = Staging(graph.lake.files, batch)
+    staging.put(Part.FLAT, 0, staging.read(Part.FLAT).slice(1))
+    for name in staging.names(Part.FLAT)[1:]:
+        (graph.lake.files.local_root / name).unlink()
+    assert "rows of flat_metadata were staged" in failure(graph.run(batch, select=["flat_metadata"]))
+    assert graph.rows("FROM flat_metadata") == []

@@ -1,0 +1,307 @@
+"""An object that cannot be read now is not bad: it leaves its batch, waits, and is read again by a later one."""
+
+from __future__ import annotations
+
+import errno
+import io
+import os
+import zipfile
+from collections.abc import Iterator
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+import pytest
+
+from dicom_assets.batch import judge, read
+from dicom_assets.landing.claims import ClaimLog, Haste, claim_new
+from dicom_assets.landing.returns import waiting
+from dicom_assets_tests.support.dicoms import dicom
+from dicom_assets_tests.support.faults import breaking_off, refusing
+from dicom_assets_tests.support.lakes import Graph, settings_for, table
+from dicom_assets_tests.support.landings import CLINICAL_CSV, LandingFolder
+
+OF_BATCHES = ("raw_files", "validated_batch", "flat_metadata", "clinical", "ingestion_errors")
+
+PATIENT, AT_ONCE = Haste(), Haste(waiting=True, absent=True)
+
+
+def log(graph: Graph) -> ClaimLog:
+    return ClaimLog(graph.lake.files)
+
+
+def claim_later(graph: Graph, seconds: float = 0, haste: Haste = PATIENT) -> list[str]:
+    """Claims as a tick does some seconds from now."""
+    with graph.work() as work:
+        (store,) = work.stores()
+        later = datetime.now(UTC) + timedelta(seconds=seconds)
+        done = claim_new(store, work.log, graph.settings.claiming, later, haste)
+    batches = [claim.batch_id for claim in done.claims]
+    graph.instance.add_dynamic_partitions("batch", batches)
+    return batches
+
+
+def run_at_once(graph: Graph) -> list[str]:
+    """Claims and runs as `dicom-assets ingest` does."""
+    batches = claim_later(graph, haste=AT_ONCE)
+    for batch in batches:
+        assert graph.run(batch).success
+    return batches
+
+
+def ids(graph: Graph, batch: str) -> list[str]:
+    found: list[str] = log(graph).manifest(batch)["object_id"].to_pylist()
+    return found
+
+
+def outcomes(graph: Graph) -> list[tuple[str, str, str | None]]:
+    """(batch, last part of the name, code or outcome) of every row of the ledger."""
+    rows = graph.rows(
+        "SELECT batch_id, regexp_extract(coalesce(member, uri), '[^/]*$') AS name, coalesce(code, outcome) AS said "
+        "FROM raw_files JOIN validated_batch USING (batch_id, object_id) ORDER BY ALL"
+    )
+    return [(row["batch_id"], row["name"], row["said"]) for row in rows]
+
+
+def books(graph: Graph, batch: str) -> tuple[str, int, int, int]:
+    found = graph.books(batch)
+    return found.status, found.seen, found.ingested, found.balance
+
+
+class TestAnObjectThatCannotBeRead:
+    @pytest.mark.parametrize("error", [errno.EACCES, errno.EIO, errno.ESTALE, errno.ETIMEDOUT])
+    def test_leaves_its_batch_which_closes_without_it_and_is_read_again_under_the_same_name(
+        self, graph, landing, error
+    ):
+        good, bad = landing.put("a.dcm", dicom(1)), landing.put("b.dcm", dicom(2))
+        with refusing(bad, error=error):
+            (batch,) = graph.ingest()
+        first = ids(graph, batch)
+        assert graph.results[batch].success
+        assert books(graph, batch) == ("closed", 1, 1, 0)
+        left = log(graph).returned()["object_id"].to_pylist()
+        assert len(left) == 1
+        for name in OF_BATCHES:
+            assert not set(left) & set(table(graph.lake, name)["object_id"].to_pylist()), name
+        (one,) = waiting(log(graph).returned())
+        assert (one.source, one.objects, one.codes) == ("landing", 1, {"READ_FAILED": 1})
+
+        assert claim_later(graph, 50) == [], "its pause is a minute"
+        (second,) = claim_later(graph, 70)
+        assert ids(graph, second) == left
+        assert set(left) < set(first)
+        assert graph.run(second).success
+        assert books(graph, second) == ("closed", 1, 1, 0)
+        assert outcomes(graph) == [(batch, good.name, "ingested"), (second, bad.name, "ingested")]
+        assert waiting(log(graph).returned()) == []
+        assert claim_later(graph, 1e6) == []
+
+    def test_waits_longer_after_each_attempt(self, graph, landing):
+        bad = landing.put("a.dcm", dicom())
+        seconds = []
+        with refusing(bad):
+            graph.ingest()
+            for _ in range(7):
+                returned = log(graph).returned().to_pylist()[0]
+                seconds.append(round((returned["due_at"] - returned["returned_at"]).total_seconds()))
+                assert claim_later(graph, seconds[-1] - 5) == []
+                (batch,) = claim_later(graph, seconds[-1] + 5)
+                assert graph.run(batch).success
+        assert seconds == [60, 300, 1_800, 7_200, 43_200, 86_400, 86_400]
+
+    def test_a_batch_that_everything_leaves_closes_with_nothing_seen(self, graph, landing):
+        paths = landing.put_series(1, 1, 3)
+        with refusing(*paths):
+            (batch,) = graph.ingest()
+            assert graph.results[batch].success, graph.books(batch).reason
+            assert books(graph, batch) == ("closed", 0, 0, 0)
+            assert graph.run(batch).success, "run again it has nothing to read, too"
+        assert books(graph, batch) == ("closed", 0, 0, 0)
+        assert graph.run(batch).success, "what has left is not its own any more"
+        assert books(graph, batch) == ("closed", 0, 0, 0)
+        (second,) = run_at_once(graph)
+        assert books(graph, second) == ("closed", 3, 3, 0)
+
+    def test_run_again_its_first_batch_leaves_it_to_the_later_one(self, graph, landing):
+        landing.put("a.dcm", dicom(1))
+        with refusing(landing.put("b.dcm", dicom(2))):
+            (batch,) = graph.ingest()
+        assert graph.run(batch).success, "before it is claimed again"
+        assert books(graph, batch) == ("closed", 1, 1, 0)
+        (second,) = run_at_once(graph)
+        assert graph.run(batch).success, "and after that"
+        assert (books(graph, batch), books(graph, second)) == (("closed", 1, 1, 0), ("closed", 1, 1, 0))
+        assert len(table(graph.lake, "instance")) == 2
+
+    def test_clinical_records_of_what_left_are_not_published(self, graph, landing):
+        with breaking_off(landing.put("a.csv", CLINICAL_CSV * 2_000), 32_768):
+            (batch,) = graph.ingest()
+        assert books(graph, batch) == ("closed", 0, 0, 0)
+        assert len(table(graph.lake, "clinical")) == len(table(graph.lake, "ingestion_errors")) == 0
+        (second,) = run_at_once(graph)
+        assert books(graph, second) == ("closed", 1, 1, 0)
+        assert len(table(graph.lake, "clinical")) > 1_000
+
+    def test_that_is_not_listed_any_more_is_read_again_and_found_to_be_gone(self, graph, landing):
+        bad = landing.put("a.dcm", dicom())
+        with refusing(bad):
+            graph.ingest()
+        bad.unlink()
+        (second,) = run_at_once(graph)
+        assert outcomes(graph) == [(second, "a.dcm", "OBJECT_GONE")]
+        assert books(graph, second) == ("closed", 1, 0, 0)
+
+    def test_of_which_a_newer_version_came_meanwhile_is_accounted_for_all_the_same(self, graph, landing):
+        bad = landing.put("a.dcm", dicom(SeriesDescription="old"))
+        with refusing(bad):
+            graph.ingest()
+        landing.put("a.dcm", dicom(SeriesDescription="new"), age_seconds=3_600)
+        batches = run_at_once(graph)
+        assert sorted(said for _, _, said in outcomes(graph)) == ["CHANGED_DURING_READ", "ingested"]
+        assert {books(graph, batch)[0] for batch in batches} == {"closed"}
+        assert table(graph.lake, "instance")["SeriesDescription"].to_pylist() == ["new"]
+        assert waiting(log(graph).returned()) == []
+
+    def test_pauses_the_batch_instead_when_that_has_brought_it_into_the_lake_before(self, graph, landing):
+        bad = landing.put("a.dcm", dicom())
+        landing.put("b.dcm", dicom(instance=2))
+        (batch,) = graph.ingest()
+        with refusing(bad):
+            assert not graph.run(batch).success
+        assert graph.books(batch).status == "paused"
+        assert "its rows stay" in graph.books(batch).reason
+        assert len(table(graph.lake, "flat_metadata")) == 2
+        assert waiting(log(graph).returned()) == []
+        assert graph.run(batch).success
+        assert books(graph, batch) == ("closed", 2, 2, 0)
+
+
+def archive(members: int = 4) -> bytes:
+    """A ZIP of DICOM objects with long headers, stored as they are, so that each lies where it can be found."""
+    sink = io.BytesIO()
+    with zipfile.ZipFile(sink, "w", zipfile.ZIP_STORED) as file:
+        for number in range(1, members + 1):
+            file.writestr(f"{number}.dcm", dicom(1, 1, number, TextValue="x" * 100_000))
+    return sink.getvalue()
+
+
+class TestAnArchiveThatCannotBeReadWhole:
+    @pytest.fixture
+    def broken(self, graph: Graph, landing: LandingFolder) -> Iterator[tuple[Graph, str]]:
+        """A batch of a file and an archive whose second member breaks off in the middle."""
+        landing.put("good.dcm", dicom(2))
+        path = landing.put("a.zip", data := archive())
+        with breaking_off(path, len(data) * 3 // 8, len(data) * 3 // 8 + 10_000):
+            (batch,) = graph.ingest()
+        yield graph, batch
+
+    def test_leaves_with_all_of_its_members_and_is_read_again_whole(self, broken):
+        graph, batch = broken
+        assert books(graph, batch) == ("closed", 1, 1, 0)
+        assert outcomes(graph) == [(batch, "good.dcm", "ingested")]
+        assert len(table(graph.lake, "instance")) == 1
+        (one,) = waiting(log(graph).returned())
+        assert (one.objects, one.codes) == (1, {"READ_FAILED": 1})
+        (second,) = run_at_once(graph)
+        assert books(graph, second) == ("closed", 5, 4, 0)
+        assert len(table(graph.lake, "instance")) == 5
+
+    def test_that_vanishes_in_the_middle_leaves_whole_too_so_that_no_member_is_read_by_two_batches(
+        self, graph, landing, monkeypatch
+    ):
+        path = landing.put("a.zip", archive())
+        away = landing.root.parent / "a.zip"
+        kept, opened = judge._open_archive, []
+
+        def vanishing(*arguments):
+            if len(opened) == 2:
+                path.rename(away)
+            opened.append(arguments)
+            yield from kept(*arguments)
+
+        monkeypatch.setattr(judge, "_open_archive", vanishing)
+        graph.settings = settings_for(Path(graph.settings.lake), landing.root, reading={"chunk_objects": 1})
+        monkeypatch.setattr(read, "MEMBERS_PER_FILE", 1)
+        monkeypatch.setattr(read, "SHORTEST_OF_FEW", 1)
+        (batch,) = graph.ingest()
+        assert len(opened) > 2
+        assert books(graph, batch) == ("closed", 0, 0, 0)
+        monkeypatch.undo()
+        (second,) = run_at_once(graph)
+        assert outcomes(graph) == [(second, "a.zip", "OBJECT_GONE")]
+        away.rename(path)
+        (third,) = run_at_once(graph)
+        assert books(graph, third) == ("closed", 5, 4, 0)
+
+
+class TestAnObjectThatIsGone:
+    def test_and_comes_back_as_it_was_is_claimed_again_under_the_same_name(self, graph, landing):
+        """A subfolder that is moved away between claim and reading, and moved back."""
+        landing.put("here.dcm", dicom(3))
+        landing.put_series(1, 1, 3, folder="sub/deep")
+        landing.put_zip("sub/a.zip", {"1.dcm": dicom(2, 1, 1), "2.dcm": dicom(2, 1, 2)})
+        (batch,) = graph.claim()
+        away = landing.root.parent / "away"
+        (landing.root / "sub").rename(away)
+        assert graph.run(batch).success
+        assert books(graph, batch) == ("closed", 5, 1, 0)
+        assert claim_later(graph) == [], "it is not listed"
+
+        away.rename(landing.root / "sub")
+        assert graph.run(batch).success, "what has come back is not the old batch's any more"
+        assert books(graph, batch) == ("closed", 5, 1, 0)
+        (second,) = claim_later(graph)
+        assert set(ids(graph, second)) < set(ids(graph, batch))
+        assert graph.run(second).success
+        assert books(graph, second) == ("closed", 6, 5, 0)
+        assert graph.run(batch).success
+        assert books(graph, batch) == ("closed", 5, 1, 0)
+        assert len(table(graph.lake, "instance")) == 6
+        assert claim_later(graph, 1e6) == []
+
+    def test_and_is_listed_again_and_again_without_being_there_is_claimed_ever_more_seldom(self, graph, landing):
+        """As a listing from yesterday's inventory lists it."""
+        path = landing.put("a.dcm", dicom())
+        status = path.stat()
+        gone = 0
+        pauses = []
+        for _ in range(4):
+            path.write_bytes(dicom())
+            os.utime(path, ns=(status.st_atime_ns, status.st_mtime_ns))
+            returned = log(graph).returned().to_pylist()
+            if returned:
+                pauses.append((returned[0]["due_at"] - returned[0]["returned_at"]).total_seconds())
+                if pauses[-1]:
+                    assert claim_later(graph, pauses[-1] - 5) == []
+            (batch,) = claim_later(graph, sum(pauses) + 5)
+            path.unlink()
+            assert graph.run(batch).success
+            gone += 1
+        assert [said for _, _, said in outcomes(graph)] == ["OBJECT_GONE"] * gone
+        assert pauses == [0, 60, 300]
+
+    def test_that_changed_and_changed_back_is_claimed_again(self, graph, landing):
+        path = landing.put("a.dcm", dicom())
+        (batch,) = graph.claim()
+        kept = path.rename(landing.root.parent / "kept")
+        landing.put("a.dcm", dicom(SeriesDescription="other"), age_seconds=3_600)
+        assert graph.run(batch).success
+        kept.rename(path)
+        (second,) = claim_later(graph)
+        assert graph.run(second).success
+        assert [said for _, _, said in outcomes(graph)] in (
+            ["CHANGED_DURING_READ", "ingested"],
+            ["ingested", "CHANGED_DURING_READ"],
+        )
+
+    def test_is_told_again_when_it_is_gone_again_from_a_batch_that_paused(self, graph, landing):
+        """The log is written when the books close, so a paused batch finds what has come back."""
+        paths = landing.put_series(1, 1, 12)
+        (batch,) = graph.claim()
+        for path in paths:
+            path.rename(landing.root.parent / path.name)
+        assert not graph.run(batch).success, "the gate: all of them are quarantined"
+        for path in paths:
+            (landing.root.parent / path.name).rename(path)
+        assert claim_later(graph) == []
+        assert graph.run(batch).success
+        assert books(graph, batch) == ("closed", 12, 12, 0)

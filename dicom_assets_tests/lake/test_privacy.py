@@ -1,0 +1,79 @@
+"""Who may read what a lake and its state hold, and where DuckDB puts what does not fit into memory."""
+
+from __future__ import annotations
+
+import os
+import stat
+from pathlib import Path
+
+import duckdb
+import pytest
+
+from dicom_assets.lake.delta import Lake
+from dicom_assets.lake.query import connect, connected
+from dicom_assets_tests.support.commands import command
+from dicom_assets_tests.support.landings import LandingFolder, put_mixed
+
+
+def _modes(*roots: Path) -> set[int]:
+    return {
+        stat.S_IMODE(path.stat().st_mode) & 0o077 for root in roots for path in [root, *root.rglob("*")]
+        if not path.is_symlink()
+    }  # fmt: skip
+
+
+@pytest.mark.parametrize(("readers", "bits"), [("owner", 0), ("group", 0o050), ("everyone", 0o055)])
+def test_the_lake_and_its_state_are_for_those_whom_the_settings_name(tmp_path, readers, bits):
+    put_mixed(LandingFolder(tmp_path / "landing"))
+    (tmp_path / "dicom-assets.toml").write_text(f'[storage]\nreadable_by = "{readers}"\n')
+    done = command(
+        "dicom-assets", "ingest", "--landing", tmp_path / "landing", "--lake", tmp_path / "lake", cwd=tmp_path
+    )
+    assert done.returncode == 0, done.stderr
+    assert (tmp_path / "lake.dagster").is_dir()
+    found = _modes(tmp_path / "lake", tmp_path / "lake.dagster") - {0o700 & 0o077}
+    assert found <= {bits, bits & 0o044}
+    assert bits == 0 or bits in found
+
+
+class TestWhatDoesNotFitIntoMemory:
+    SPILLING = "SELECT * FROM (SELECT i, i::VARCHAR || repeat('x', 30) AS s FROM range(3000000) t(i)) ORDER BY hash(i)"
+
+    def _spill(self, connection: duckdb.DuckDBPyConnection) -> None:
+        connection.execute("SET memory_limit = '100MB'")
+        connection.execute("SET threads = 1")
+        connection.execute(self.SPILLING).fetchmany(1)
+
+    def test_goes_into_a_private_folder_of_the_lake(self, tmp_path, monkeypatch):
+        monkeypatch.chdir(tmp_path)
+        lake = Lake(str(tmp_path / "lake"))
+        with connect(lake, ["study"], alone=True) as connection:
+            self._spill(connection)
+            (folder,) = (tmp_path / "lake" / "_tmp").iterdir()
+            assert stat.S_IMODE(folder.parent.stat().st_mode) == 0o700
+        assert not (tmp_path / ".tmp").exists()
+
+    def test_never_goes_into_the_current_folder_without_a_lake(self, tmp_path, monkeypatch):
+        monkeypatch.chdir(tmp_path)
+        with connected(alone=True) as connection, pytest.raises(duckdb.OutOfMemoryException):
+            self._spill(connection)
+        assert list(tmp_path.iterdir()) == []
+
+    def test_is_removed_by_the_next_process_when_its_own_was_killed(self, tmp_path):
+        lake = Lake(str(tmp_path / "lake"))
+        host = os.uname().nodename
+        left = tmp_path / "lake" / "_tmp" / f"{host}-999999999"
+        other = tmp_path / "lake" / "_tmp" / f"{host}-{os.getppid()}"
+        for folder in (left, other):
+            folder.mkdir(parents=True)
+            (folder / "duckdb_temp_storage.tmp").write_bytes(b"x")
+        Lake(lake.uri)
+        assert (left.exists(), other.exists()) == (False, True)
+
+
+def test_an_ingest_needs_no_room_among_temporary_files(tmp_path):
+    """The page that a reading process tells its progress in was a file with a hole: a bus error on a full disk."""
+    put_mixed(LandingFolder(tmp_path / "landing"))
+    arguments = ("ingest", "--landing", tmp_path / "landing", "--lake", tmp_path / "lake")
+    done = command("dicom-assets", *arguments, cwd=tmp_path, environment={"TMPDIR": "/proc/nowhere"})
+    assert done.returncode == 0, done.stderr
