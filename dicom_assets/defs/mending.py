@@ -6,7 +6,8 @@ differs (`batch.verification`), what single torn files become (`batch.recovery`,
 
 import logging
 import uuid
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
 
 import dagster as dg
 import pyarrow as pa
@@ -21,6 +22,7 @@ from dicom_assets.batch.standards import (
     publish_imaging_study,
     publish_occurrences,
 )
+from dicom_assets.batch.verification.findings import Finding
 from dicom_assets.batch.verification.storage import Strangers
 from dicom_assets.batch.verification.verify import Verified, verify
 from dicom_assets.batch.work import BatchBusy, Work
@@ -63,10 +65,13 @@ def mend(
     """
     lake, settings = work.lake, work.settings
     found = found or verify(lake, settings, chosen, say)
+    unclosed: set[str] = set()
     for _ in range(ROUNDS):
-        if found.holds or not _set_right(work, instance, found, say):
+        if found.holds or not _set_right(work, instance, found, say, unclosed):
             break
         found = verify(lake, settings, chosen, say)
+    if unclosed:
+        return _with_unclosed(found, sorted(unclosed))
     is_right = all(one.holds for one in found.findings if one.rule != "set aside")
     if is_right and not chosen and torn.needs_verifying(lake.files):
         torn.verified(lake.files)
@@ -74,8 +79,14 @@ def mend(
     return found
 
 
-def _set_right(work: Work, instance: dg.DagsterInstance, found: Verified, say: Say) -> bool:
-    """One round; whether anything was done."""
+def _with_unclosed(found: Verified, unclosed: Sequence[str]) -> Verified:
+    """What was found, with the batches that were run again and did not close, and so are not compared any more."""
+    told = Finding("run again", "Batches that were run again have closed", len(unclosed), unclosed)
+    return replace(found, findings=(*found.findings, told))
+
+
+def _set_right(work: Work, instance: dg.DagsterInstance, found: Verified, say: Say, unclosed: set[str]) -> bool:
+    """One round; whether anything was done. unclosed: gets the batches that were run again and did not close."""
     done = False
     if found.torn or any(one.rule == "summary" and not one.holds for one in found.findings):
         work.lake.files.delete("_claimed")
@@ -95,7 +106,7 @@ def _set_right(work: Work, instance: dg.DagsterInstance, found: Verified, say: S
         return True  # what is missing now is found by looking again
     done = _clear_staging(work, found) or done
     if found.batches:
-        _run(work, instance, found.batches, say)
+        unclosed.update(_run(work, instance, found.batches, say))
         return True
     if found.studies:
         say(f"{len(found.studies)} studies are made again from all their rows.")
@@ -132,7 +143,8 @@ def _run_again(work: Work, job: dg.JobDefinition, instance: dg.DagsterInstance, 
         work.release(batch)
 
 
-def _run(work: Work, instance: dg.DagsterInstance, batches: Sequence[str], say: Say) -> None:
+def _run(work: Work, instance: dg.DagsterInstance, batches: Sequence[str], say: Say) -> Iterator[str]:
+    """Runs batches again; those that do not close."""
     logging.getLogger("dagster").setLevel(logging.CRITICAL)
     job = build_defs(work.settings, work=work).resolve_job_def("ingest_batch")
     register(instance, list(batches))
@@ -142,9 +154,11 @@ def _run(work: Work, instance: dg.DagsterInstance, batches: Sequence[str], say: 
             reason = _run_again(work, job, instance, batch)
         except BatchBusy as error:
             say(str(error))
+            yield batch
             continue
         if reason is not None:
             say(f"Batch {batch} did not close: {reason}")
+            yield batch
 
 
 def _rebuild(work: Work, studies: Sequence[str]) -> None:

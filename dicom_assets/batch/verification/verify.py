@@ -104,7 +104,14 @@ def _rows(lake: Lake, sound: Sound, claimed: storage.Claimed, chosen: Sequence[s
     yield storage.strangers(sound, claimed, is_complete=not claimed.torn)
     not_closed = sorted((set(claimed) | set(status)) - set(names))
     yield storage.staged(lake.files, not_closed)
-    yield Finding("open", "Batches that are not closed yet", len(not_closed), shown=not_closed[:SHOWN], is_note=True)
+    yield Finding(
+        "open",
+        "Batches that are not closed yet",
+        len(not_closed),
+        shown=not_closed[:SHOWN],
+        told="`dicom-assets ingest` runs them" if not_closed else "",
+        is_note=True,
+    )
 
 
 class UnknownClaim(UserError, UnknownBatch):
