@@ -79,6 +79,7 @@ class Beginning:
 
     def _begin(self) -> Round:
         self._wait_to_be_alone()
+        self.work.clear_left_staging()
         for batch in self.work.organize_left():
             self.say(f"Batch {batch}: the moving of its objects was broken off and is finished now.")
         # Whoever asks for an ingest has perhaps just mended what kept objects from being read.
