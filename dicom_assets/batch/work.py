@@ -290,10 +290,9 @@ class BatchWork:
 
     def expand(self) -> int:
         """Stages one row for each object of the manifest and each member in it; how many. Raises SourceUnavailable."""
-        store = open_store(self.source)
         before = known_before(self.lake, self.batch_id)
         own, settled = own_manifest(self.manifest, self.work.log.returns)
-        return expand(own, store, self.work.settings.archives, self.staging, before, settled)
+        return expand(own, self.source, self.work.settings, self.staging, self.work.engine, before, settled)
 
     def read(self, run_id: str, progress: Callable[[Progress], None]) -> Mapping[str, int]:
         """Reads every object of what was expanded and stages what it says; objects by outcome."""
