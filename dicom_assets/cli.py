@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from dicom_assets import cli_services, faults, printing
+from dicom_assets import settings as settings_module
 from dicom_assets.cli_services import told
 from dicom_assets.printing import say
 from dicom_assets.settings import Settings, load
@@ -257,6 +258,7 @@ cli_services.add_to(app)
 def main() -> None:
     """Entry point."""
     faults.hush()
+    settings_module.tell_file = lambda path: say(f"Settings: {path}", err=True)
     try:
         app()
     except Exception as error:  # noqa: BLE001 - the way out: what it says may hold patient data

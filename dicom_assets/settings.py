@@ -10,7 +10,7 @@ import codecs
 import io
 import os
 import tomllib
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -429,6 +429,15 @@ class Settings(_Section):
         )
 
 
+def _say_nothing(path: Path) -> None:
+    return
+
+
+tell_file: Callable[[Path], None] = _say_nothing
+"""Called with the file that settings were read from, an absolute path; the command says it, since a file in whatever
+folder is the current one decides what is ingested."""
+
+
 def load(landing: str | None = None, lake: str | None = None, environment: Mapping[str, str] = os.environ) -> Settings:
     """Settings from arguments, then environment, then the TOML file, then defaults.
 
@@ -457,10 +466,13 @@ def load(landing: str | None = None, lake: str | None = None, environment: Mappi
         values["lake"] = lake
     values.setdefault("lake", DEFAULT_LAKE)
     try:
-        return Settings.model_validate(values)
+        settings = Settings.model_validate(values)
     except ValidationError as error:
         faults = "; ".join(
             ": ".join(filter(None, (".".join(map(str, e["loc"])), e["msg"].removeprefix("Value error, "))))
             for e in error.errors()
         )
         raise SettingsError(f"{path if path.is_file() else 'Settings'}: {faults}") from None
+    if path.is_file():
+        tell_file(path.absolute())
+    return settings

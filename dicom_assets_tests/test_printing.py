@@ -19,6 +19,7 @@ from dicom_assets.cli_services import told
 from dicom_assets.printing import cell, csv_text, json_text, visible
 from dicom_assets.service.push import Outcome, Pushed, write_report
 from dicom_assets.settings import UserError
+from dicom_assets_tests.support.commands import command
 from dicom_assets_tests.support.dicoms import dicom
 
 TITLE = "\x1b]0;owned\x07"
@@ -109,3 +110,20 @@ def test_the_report_of_a_push_runs_nothing_in_a_spreadsheet(tmp_path):
     name = next(iter(fields))
     write_report(tmp_path / "report.csv", [Pushed(**{**fields, name: "=cmd|x", "outcome": Outcome.FAILED})])
     assert "'=cmd|x" in (tmp_path / "report.csv").read_text()
+
+
+@pytest.mark.parametrize("named", [True, False])
+def test_a_command_says_on_stderr_which_file_its_settings_are_from_and_stdout_stays_the_result(lake, tmp_path, named):
+    config = tmp_path / ("other.toml" if named else "dicom-assets.toml")
+    config.write_text(f'lake = "{lake}"\n')
+    environment = {"DICOM_ASSETS_CONFIG": str(config)} if named else {}
+    done = command("dicom-assets", "status", "--format", "json", cwd=tmp_path, environment=environment)
+    assert done.returncode == 0, done.stderr
+    assert done.stderr.count(f"Settings: {config}\n") == 1
+    assert len(json.loads(done.stdout)) == 1
+
+
+def test_a_command_without_a_file_speaks_of_none(lake, tmp_path):
+    done = command("dicom-assets", "status", "--lake", lake, cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert "Settings:" not in done.stderr
