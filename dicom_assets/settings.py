@@ -10,7 +10,7 @@ import codecs
 import io
 import os
 import tomllib
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -148,7 +148,8 @@ class ReadingLimits(_Section):
     """Bounds on the reading of one object.
 
     workers: reading processes; 0 means one for each core. max_value_bytes: a longer value of a header is kept as
-    count and digest. max_header_bytes: bound on the DICOM JSON of one object.
+    count and digest. max_header_bytes: bound on the DICOM JSON of one object. object_seconds: for reading it, and for
+    listing all members of an archive.
     """
 
     workers: Annotated[int, Field(ge=0, le=256)] = 0
@@ -500,6 +501,15 @@ class Settings(_Section):
         )
 
 
+def _say_nothing(path: Path) -> None:
+    return
+
+
+tell_file: Callable[[Path], None] = _say_nothing
+"""Called with the file that settings were read from, an absolute path; the command says it, since a file in whatever
+folder is the current one decides what is ingested."""
+
+
 def load(landing: str | None = None, lake: str | None = None, environment: Mapping[str, str] = os.environ) -> Settings:
     """Settings from arguments, then environment, then the TOML file, then defaults.
 
@@ -528,10 +538,13 @@ def load(landing: str | None = None, lake: str | None = None, environment: Mappi
         values["lake"] = lake
     values.setdefault("lake", DEFAULT_LAKE)
     try:
-        return Settings.model_validate(values)
+        settings = Settings.model_validate(values)
     except ValidationError as error:
         faults = "; ".join(
             ": ".join(filter(None, (".".join(map(str, e["loc"])), e["msg"].removeprefix("Value error, "))))
             for e in error.errors()
         )
         raise SettingsError(f"{path if path.is_file() else 'Settings'}: {faults}") from None
+    if path.is_file():
+        tell_file(path.absolute())
+    return settings
