@@ -411,3 +411,8 @@ def test_a_fault_is_caught_before_the_batch_goes_on(claimed, tmp_path, monkeypat
     assert fault.caught_by in found, found
     if fault.step != "mapping_coverage" and fault.step != "cleanup":
         assert found[fault.caught_by].differing
+
+
+def test_the_documentation_names_each_rule():
+    text = (Path(__file__).parents[2] / "docs/checks.md").read_text(encoding="utf-8")
+    assert [rule.name for rule in ALL_RULES if f"`{rule.name}`" not in text] == []
