@@ -28,6 +28,7 @@ from dicom_assets.service.changes import land, window_path
 from dicom_assets.service.client import ServiceClient
 from dicom_assets.service.feed import read_window
 from dicom_assets.settings import GateSettings
+from dicom_assets_tests.dicom import raw
 from dicom_assets_tests.landing.zip_forge import Record, forge
 from dicom_assets_tests.service.test_batches import Synced, one, synced, window
 from dicom_assets_tests.support.dicoms import dicom, uid, without_identity
@@ -412,6 +413,7 @@ def _(zone: Zone) -> None:
     outside.write_bytes(GOOD)
     link = zone.landing.root / "a.dcm"
     link.symlink_to(outside)
+    os.utime(link, (1e9, 1e9), follow_symlinks=False)
     zone.ingest()
     assert zone.codes("a.dcm") == {"LINK_NOT_FOLLOWED", "ignored"}
     link.unlink()
@@ -426,6 +428,11 @@ sent_again(
     b'{"resourceType":"Patient","id":"p1"}\n{"resourceType":"Patient","id":"p2"}\n',
     "a.ndjson",
 )
+
+
+IMAGE = (raw.element(0x00280010, "US", b"\x02\0"), raw.element(0x00280011, "US", b"\x02\0"))
+sent_again("STRUCTURE_INVALID", raw.dicom(raw.sequence(0x00081140, b"\xfe\xff\xdd\xe0\0\0\0\0"), *IMAGE), GOOD)
+sent_again("HEADER_INCOMPLETE", raw.dicom(*IMAGE) + bytes(200), GOOD)
 
 
 # Of a batch.
