@@ -62,7 +62,7 @@ bench: $(VENV)/installed
 
 fuzz: $(VENV)/installed
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[fuzz]' -c constraints.txt
-	$(BIN)/python -m fuzz.reader --seconds $(or $(SECONDS),600)
+	$(BIN)/python -m fuzz.$(or $(TARGET),reader) --seconds $(or $(SECONDS),600)
 
 # Servers and checkers that some tests talk to: Azurite, and the official FHIR definitions.
 node: node_modules/.bin/azurite

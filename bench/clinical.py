@@ -7,7 +7,7 @@ memory of one large Bundle (`fhir_bundle`), images (`ingest`).
 
 Each kind is ingested into a lake of its own. FHIR comes in two ingests: first Observations, then the Patients that
 they refer to, so that the second one rewrites every row of the first. Steps are those of the run: `validated_batch`
-reads, all others are what comes beyond reading.
+reads, and fits values to types; all others are what comes beyond reading.
 """
 
 from __future__ import annotations

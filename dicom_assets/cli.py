@@ -6,9 +6,6 @@ fault that nobody foresaw.
 
 from __future__ import annotations
 
-import csv
-import io
-import json
 import sys
 from collections.abc import Sequence
 from enum import StrEnum
@@ -17,8 +14,10 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from dicom_assets import cli_services, cli_sources, cli_verify, faults
+from dicom_assets import cli_services, cli_sources, cli_verify, faults, printing
+from dicom_assets import settings as settings_module
 from dicom_assets.cli_services import loaded, told
+from dicom_assets.printing import say
 from dicom_assets.settings import Settings
 from dicom_assets.startup import (
     COLOURS_OF_CODE,
@@ -84,10 +83,10 @@ def ingest(
     if rows or not (ended.troubles or ended.waiting or ended.unread):
         _print_books(rows)
     for trouble in ended.troubles:
-        typer.echo(trouble, err=True)
+        say(trouble, err=True)
     for books in ended.books:
         if books.status != "closed":
-            typer.echo(f"Batch {books.batch_id} is {books.status}: {books.reason}", err=True)
+            say(f"Batch {books.batch_id} is {books.status}: {books.reason}", err=True)
     if ended.waiting:
         typer.echo(f"{ended.waiting} objects still change and were left.", err=True)
     _say_what_waits(ended.unread)
@@ -167,7 +166,7 @@ def status(lake: LakeOption = None, form: FormatOption = Format.TABLE) -> None:
         _print(_BOOKS, rows, form)
         for b in books.values():
             if b.reason:
-                typer.echo(f"Batch {b.batch_id} is {b.status}: {b.reason}", err=True)
+                say(f"Batch {b.batch_id} is {b.status}: {b.reason}", err=True)
         _say_what_waits(unread)
 
 
@@ -228,7 +227,7 @@ def omop(folder: Annotated[Path, typer.Argument(help="Where the files are writte
     try:
         written = export(rows.cast(IMAGE_OCCURRENCE.schema), folder)
     except OSError as error:
-        typer.echo(f"dicom-assets: cannot write to {folder}: {error.strerror}", err=True)
+        say(f"dicom-assets: cannot write to {folder}: {error.strerror}", err=True)
         raise typer.Exit(2) from None
     typer.echo(f"{len(rows)} rows in {', '.join(str(path) for path in written)}")
 
@@ -241,20 +240,16 @@ def demo(folder: Annotated[Path, typer.Argument(help="Where the sample input is 
     try:
         written = write_demo(folder)
     except OSError as error:
-        typer.echo(f"dicom-assets: cannot write sample input to {folder}: {error.strerror}", err=True)
+        say(f"dicom-assets: cannot write sample input to {folder}: {error.strerror}", err=True)
         raise typer.Exit(2) from None
     typer.echo(f"{written} files in {folder}")
 
 
 def _print(names: Sequence[str], rows: Sequence[Sequence[object]], form: Format) -> None:
     if form is Format.CSV:
-        sink = io.StringIO()
-        writer = csv.writer(sink, lineterminator="\n")
-        writer.writerow(names)
-        writer.writerows(rows)
-        typer.echo(sink.getvalue(), nl=False)
+        typer.echo(printing.csv_text(names, rows), nl=False)
     elif form is Format.JSON:
-        typer.echo(json.dumps([dict(zip(names, row, strict=True)) for row in rows], default=str, ensure_ascii=False))
+        typer.echo(printing.json_text(names, rows))
     else:
         from dicom_assets.progress import print_table
 
@@ -269,6 +264,7 @@ cli_verify.add_to(app)
 def main() -> None:
     """Entry point."""
     faults.hush()
+    settings_module.tell_file = lambda path: say(f"Settings: {path}", err=True)
     try:
         app()
     except Exception as error:  # noqa: BLE001 - the way out: what it says may hold patient data

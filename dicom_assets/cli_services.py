@@ -16,6 +16,7 @@ from typing import Annotated
 
 import typer
 
+from dicom_assets.printing import say
 from dicom_assets.settings import ServiceSettings, Settings, SettingsError, UserError, load
 
 LakeOption = Annotated[str | None, typer.Option("--lake", help="Folder or URL of the lake.")]
@@ -28,7 +29,7 @@ def told() -> Iterator[None]:
     try:
         yield
     except UserError as error:
-        typer.echo(f"dicom-assets: {error}", err=True)
+        say(f"dicom-assets: {error}", err=True)
         raise typer.Exit(2) from None
 
 
@@ -81,8 +82,8 @@ def push(
             write_report(target, done)
     counts = Counter((str(one.outcome), one.words) for one in done)
     for (outcome, words), number in sorted(counts.items()):
-        typer.echo(f"{number:8d} {outcome}{': ' + words if words else ''}")
-    typer.echo(f"Report on each file: {target.name}", err=True)
+        say(f"{number:8d} {outcome}{': ' + words if words else ''}")
+    say(f"Report on each file: {target.name}", err=True)
     raise typer.Exit(1 if any(one.outcome is Outcome.FAILED for one in done) else 0)
 
 
@@ -130,7 +131,7 @@ def audit(name: ServiceArgument, lake: LakeOption = None) -> None:
     for kind, number in found.counts().items():
         typer.echo(f"{number:8d} {kind}")
     if found.findings:
-        typer.echo(f"The studies are in table dicom_service_audit. To repair exactly these: {found.command}", err=True)
+        say(f"The studies are in table dicom_service_audit. To repair exactly these: {found.command}", err=True)
     raise typer.Exit(1 if found.findings else 0)
 
 

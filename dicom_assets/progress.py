@@ -16,6 +16,8 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
+from dicom_assets.printing import visible
+
 if TYPE_CHECKING:
     from dicom_assets.batch.read import Progress as Reading
 
@@ -53,7 +55,7 @@ class Reporter:
 
     def say(self, sentence: str) -> None:
         """One sentence on a line of its own."""
-        self._console.print(sentence, markup=False)
+        self._console.print(visible(sentence), markup=False, emoji=False)
 
     def show(self, reading: Reading) -> None:
         """How far the reading of a batch is."""
@@ -76,7 +78,7 @@ def print_table(names: Sequence[str], rows: Sequence[Sequence[object]]) -> None:
     table = Table(box=None, pad_edge=False, header_style="bold")
     for index, name in enumerate(names):
         numeric = bool(rows) and all(isinstance(row[index], int | float) or row[index] is None for row in rows)
-        table.add_column(name, justify="right" if numeric else "left", overflow="fold")
+        table.add_column(visible(name), justify="right" if numeric else "left", overflow="fold")
     for row in rows:
-        table.add_row(*("" if value is None else str(value) for value in row))
+        table.add_row(*("" if value is None else visible(str(value)) for value in row))
     Console(width=width, highlight=False, markup=False, emoji=False).print(table)

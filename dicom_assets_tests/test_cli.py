@@ -214,6 +214,6 @@ class TestHelp:
         found = command(*arguments, cwd=tmp_path)
         assert found.returncode == 1
         assert "paused" in found.stdout
-        assert "validated_batch.gate: 11 of 11 objects are quarantined (100%)" in found.stderr
+        assert "all 11 objects are quarantined. Remove the cause and run it again" in found.stderr
         again = command(*arguments, "--quarantined-share", "1", cwd=tmp_path)
         assert (again.returncode, again.stdout.split()[10]) == (0, "closed")

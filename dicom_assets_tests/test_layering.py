@@ -44,12 +44,23 @@ def named(path: Path) -> str:
     return path.relative_to(ROOT).as_posix()
 
 
-LEAVES = {
-    path.stem
-    for path in ROOT.glob("*.py")
-    if not any(name.startswith("dicom_assets") for name in imported(path)) and path.stem != "__init__"
-}
-"""Modules beside the packages that import nothing of the project, such as settings: everybody may import these."""
+def _leaves() -> set[str]:
+    own = {path.stem: path for path in ROOT.glob("*.py") if path.stem != "__init__"}
+    leaves: set[str] = set()
+    while True:
+        allowed = {"dicom_assets", *(f"dicom_assets.{one}" for one in leaves)}
+        more = {
+            name
+            for name, path in own.items()
+            if {one for one in imported(path) if one.startswith("dicom_assets")} <= allowed
+        }
+        if more == leaves:
+            return leaves
+        leaves = more
+
+
+LEAVES = _leaves()
+"""Modules beside the packages that import nothing else of the project, such as settings: everybody may import them."""
 
 
 def test_settings_import_nothing_of_the_project():

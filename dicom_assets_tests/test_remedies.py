@@ -28,6 +28,7 @@ from dicom_assets.service.changes import land, window_path
 from dicom_assets.service.client import ServiceClient
 from dicom_assets.service.feed import read_window
 from dicom_assets.settings import GateSettings
+from dicom_assets_tests.dicom import raw
 from dicom_assets_tests.landing.zip_forge import Record, forge
 from dicom_assets_tests.service.test_batches import Synced, one, synced, window
 from dicom_assets_tests.support.dicoms import dicom, uid, without_identity
@@ -42,10 +43,20 @@ NOTHING = {
     "DICOMDIR": "the files that it lists are read by themselves",
     "SYSTEM_FILE": "it is not for the lake",
     "CHANGE_SUPERSEDED": "the entry that deletes the instance follows",
+    "NO_RECORDS": "there is nothing to take from it",
     "ARCHIVE_EXPANDED": "the members are counted one by one",
     "EVENT_UNREADABLE": "no object is concerned: listings find what events miss, and the message is kept for a person",
 }
 """Codes whose remedy asks for nothing that would change the lake, and why."""
+
+
+ELSEWHERE = {
+    "SOURCE_EMPTIED": "batch/test_emptied_sources.py",
+    "FOLDER_UNREADABLE": "batch/test_passed_over.py",
+    "NOT_MOVED": "batch/test_organize.py",
+    "IDENTITY_CHANGED": "clinical/test_identity.py",
+}
+"""Codes of sources, of organizing and of several deliveries: the tests there cause them and do what the remedy says."""
 
 
 @dataclass
@@ -395,6 +406,35 @@ read_window_again("CHANGE_INVALID", spoil_entry)
 read_window_again("CHANGE_PAGE_UNREADABLE", spoil_file)
 
 
+@remedy("LINK_NOT_FOLLOWED")
+def _(zone: Zone) -> None:
+    """A link out of the zone; then the file itself."""
+    outside = zone.landing.root.parent / "outside.dcm"
+    outside.write_bytes(GOOD)
+    link = zone.landing.root / "a.dcm"
+    link.symlink_to(outside)
+    os.utime(link, (1e9, 1e9), follow_symlinks=False)
+    zone.ingest()
+    assert zone.codes("a.dcm") == {"LINK_NOT_FOLLOWED", "ignored"}
+    link.unlink()
+    zone.landing.put("a.dcm", GOOD)
+    zone.ingest()
+    assert zone.codes("a.dcm") == {"ingested"}
+
+
+sent_again(
+    "RECORDS_ALL_INVALID",
+    b'{"resourceType":"Patient"}\n{"resourceType":"Patient"}\n',
+    b'{"resourceType":"Patient","id":"p1"}\n{"resourceType":"Patient","id":"p2"}\n',
+    "a.ndjson",
+)
+
+
+IMAGE = (raw.element(0x00280010, "US", b"\x02\0"), raw.element(0x00280011, "US", b"\x02\0"))
+sent_again("STRUCTURE_INVALID", raw.dicom(raw.sequence(0x00081140, b"\xfe\xff\xdd\xe0\0\0\0\0"), *IMAGE), GOOD)
+sent_again("HEADER_INCOMPLETE", raw.dicom(*IMAGE) + bytes(200), GOOD)
+
+
 # Of a batch.
 
 
@@ -423,8 +463,13 @@ def _(zone: Zone) -> None:
 
 
 def test_every_code_has_a_case_or_needs_none():
-    assert {*CASES, *NOTHING} == set(CODES)
-    assert not set(CASES) & set(NOTHING)
+    assert {*CASES, *NOTHING, *ELSEWHERE} == set(CODES)
+    assert len(CASES) + len(NOTHING) + len(ELSEWHERE) == len(CODES)
+
+
+@pytest.mark.parametrize("code", sorted(ELSEWHERE))
+def test_a_code_that_is_caused_elsewhere_is_named_there(code):
+    assert code in (Path(__file__).parent / ELSEWHERE[code]).read_text(encoding="utf-8")
 
 
 @pytest.mark.parametrize("code", sorted(NOTHING))

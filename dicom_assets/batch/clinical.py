@@ -23,6 +23,7 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from dicom_assets.batch.memory import give_back
 from dicom_assets.batch.staging import SCHEMAS, Part, Staging
 from dicom_assets.batch.versions import Decisions, decide, staged_rows
 from dicom_assets.lake.codes import CODES
@@ -92,6 +93,7 @@ def _prepared(lake: Lake, staging: Staging, staged: pa.Table, claims: pa.Table, 
     seen = lake.extents(CLINICAL.name)
     with connected(lake) as connection:
         decisions = decide(connection, lake, seen, staging, staged, claims, accepted)
+    give_back()  # what the decisions took, before rows are written
     changes = _Changes(decisions)
     files = written(lake, CLINICAL.name, _rows(lake, staging, decisions, changes))
     rows = len(staged) - changes.not_counting_below(len(staged))

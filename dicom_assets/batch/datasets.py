@@ -16,6 +16,7 @@ from typing import Any
 
 import pyarrow as pa
 
+from dicom_assets.batch.memory import give_back
 from dicom_assets.batch.staging import SCHEMAS, Part, Staging
 from dicom_assets.clinical.dialect import plain_name
 from dicom_assets.lake import datasets
@@ -79,6 +80,7 @@ def fit(lake: Lake, staging: Staging, settings: ClinicalSettings, run_id: str) -
     refused: dict[int, str] = {}
     for name in sorted(brought):
         refused |= _refused(lake, staging, known[name])
+        give_back()
     if refused:
         _quarantine_emptied(staging, _take_out(staging, refused, run_id))
     return len(refused)

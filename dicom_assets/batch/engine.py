@@ -360,7 +360,7 @@ class _Supervisor:
                 if self._nursery is None or not self._nursery.is_alive:
                     self._nursery = Nursery()
                 origin = self._nursery
-                module = job.chunk.module if isinstance(job.chunk, Preparing) else job.function.__module__
+                module = getattr(job.chunk, "module", job.function.__module__)
                 origin.start(module, child, memory)
             else:
                 numbers = ", ".join(map(str, (*child, os.getpid(), memory)))

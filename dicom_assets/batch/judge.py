@@ -7,7 +7,6 @@ Arrow files. Does not belong here: how a header is read (`dicom`), how processes
 
 from __future__ import annotations
 
-import re
 from collections import Counter
 from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -18,6 +17,7 @@ from typing import Any
 import pyarrow as pa
 
 from dicom_assets.batch.changes import Version, open_entries, read_change
+from dicom_assets.batch.clinical_rows import clinical_rows, dataset_of
 from dicom_assets.batch.staging import SCHEMAS, Part
 from dicom_assets.clinical.source import ClinicalUnreadable
 from dicom_assets.dicom.header import Header, Memo, NotDicom, Unreadable, read_header
@@ -29,13 +29,11 @@ from dicom_assets.lake.files import ArrowSink, arrow_bytes
 from dicom_assets.lake.registry import FLAT_METADATA
 from dicom_assets.landing.archives import open_members
 from dicom_assets.landing.changes import EntryInvalid, PageUnreadable
-from dicom_assets.landing.globs import pattern_regex
 from dicom_assets.landing.store import LandingStore, ObjectError, ObjectRef, OpenObject
 from dicom_assets.landing.stores import open_store
 from dicom_assets.settings import (
     ArchiveLimits,
     ClinicalSettings,
-    DatasetSettings,
     FhirSettings,
     ReadingLimits,
     SourceSettings,
@@ -328,8 +326,8 @@ def _read_clinical(chunk: Chunk, task: ObjectTask, opened: ByteSource) -> _Verdi
     from dicom_assets.clinical.records import read_records  # slow to import, and few workers need it
 
     tables, errors = [], []
-    for part in read_records(opened, chunk.clinical, chunk.fhir, _dataset(chunk, task)):
-        tables.append(_clinical_rows(chunk, task, part.records))
+    for part in read_records(opened, chunk.clinical, chunk.fhir, dataset_of(chunk, task)):
+        tables.append(clinical_rows(chunk, task, part.records))
         errors += [_error(chunk, task, "record", "RECORD_INVALID", e.detail, e.record) for e in part.errors]
     if any(map(len, tables)):
         return _Verdict(Outcome.INGESTED, Kind.CLINICAL, records=tables, record_errors=errors)
@@ -447,64 +445,3 @@ def _flat_rows(chunk: Chunk, accepted: Sequence[tuple[ObjectTask, Header, Versio
 def _own_version(chunk: Chunk, task: ObjectTask) -> Version:
     """A file's own version: the time of its last modification."""
     return Version(task.source, "upsert", task.modified_at or chunk.claimed_at, "", 0, task.located.uri)
-
-
-def _dataset(chunk: Chunk, task: ObjectTask) -> DatasetSettings | None:
-    """The configured dataset that a file belongs to, by its path below the root or in its archive."""
-    if not chunk.clinical.datasets:
-        return None
-    return next((one for one in chunk.clinical.datasets if _is_named(chunk, task, one.files)), None)
-
-
-def _is_named(chunk: Chunk, task: ObjectTask, patterns: Sequence[str]) -> bool:
-    """Whether a pattern matches a file's path below the root, or its path in its archive."""
-    path = open_store(chunk.settings).below_root(task.uri)
-    regexes = [pattern_regex(pattern) for pattern in patterns]
-    return any(name is not None and re.fullmatch(regex, name) for regex in regexes for name in (path, task.member))
-
-
-def _server(chunk: Chunk, task: ObjectTask) -> str | None:
-    """The FHIR server that a file is configured to come from: by its path, otherwise by its source."""
-    named = (one.name for one in chunk.fhir.servers if _is_named(chunk, task, one.files))
-    return next(named, chunk.settings.fhir_server)
-
-
-def _clinical_rows(chunk: Chunk, task: ObjectTask, records: pa.Table) -> pa.Table:
-    """Staged rows of clinical for some records of one file.
-
-    A record with a key of its own replaces older versions of itself wherever they stood; any other one goes with its
-    file. Ids of FHIR are those of a server, which is part of the key.
-    """
-    size = len(records)
-    if "server" in records.column_names:
-        server = _server(chunk, task)
-        servers = records["server"].to_pylist() if server is None else [server] * size
-        own_names = zip(servers, records["natural_key"].to_pylist(), strict=True)
-        names = [keys.record_key(task.source, server, name) for server, name in own_names]
-        files = names
-        records = records.set_column(records.column_names.index("server"), "server", pa.array(servers, pa.string()))
-    elif "natural_key" in records.column_names:
-        names = [keys.record_key(task.source, name) for name in records["natural_key"].to_pylist()]
-        files = names
-    else:
-        file = keys.file_key(task.source, task.uri, task.member)
-        names = [keys.record_key(file, str(number)) for number in records["record"].to_pylist()]
-        files = [file] * size
-    own: dict[str, Any] = {
-        "source": [task.source] * size,
-        "record_key": names,
-        "batch_id": [chunk.batch_id] * size,
-        "object_id": [task.object_id] * size,
-        "file_key": files,
-        "version_at": [task.modified_at or chunk.claimed_at] * size,
-    }
-    schema = SCHEMAS[Part.CLINICAL]
-    arrays = [
-        pa.array(own[f.name], f.type)
-        if f.name in own
-        else records[f.name].combine_chunks().cast(f.type)
-        if f.name in records.column_names
-        else pa.nulls(size, f.type)
-        for f in schema
-    ]
-    return pa.table(arrays, schema=schema)

@@ -14,6 +14,7 @@ from dicom_assets.batch.record_checks import RECORD_RULES
 from dicom_assets.batch.sample_checks import SAMPLE_RULES
 from dicom_assets.batch.standard_checks import STANDARD_RULES
 from dicom_assets.batch.version_checks import VERSION_RULES
+from dicom_assets.batch.warning_checks import WARNING_RULES
 from dicom_assets.batch.work import BatchWork
 from dicom_assets.settings import GateSettings
 
@@ -27,6 +28,7 @@ ALL_RULES: tuple[NamedRule, ...] = (
     *HIERARCHY_RULES,
     *STANDARD_RULES,
     *PUBLISHED_RULES,
+    *WARNING_RULES,
 )
 """Every rule; those of one table are looked at in this order."""
 

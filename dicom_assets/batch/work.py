@@ -378,11 +378,10 @@ class BatchWork:
 
     def expand(self) -> int:
         """Stages one row for each object of the manifest and each member in it; how many. Raises SourceUnavailable."""
-        store = open_store(self.source)
         before = known_before(self.lake, self.batch_id)
         own, settled = own_manifest(self.manifest, self.work.log.returns)
         self.staging.begin()
-        seen = expand(own, store, self.work.settings.archives, self.staging, before, settled)
+        seen = expand(own, self.source, self.work.settings, self.staging, self.work.engine, before, settled)
         self.staging.complete(Part.RAW, seen)
         require_source(self, Part.RAW, "verdict")
         return seen

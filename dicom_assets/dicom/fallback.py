@@ -10,7 +10,7 @@ import logging
 import struct
 import warnings
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import Any
 
 import orjson
@@ -148,7 +148,8 @@ class _Walk:
         if isinstance(raw, DataElement):  # a sequence, or a value that pydicom needed to find a VR
             if raw.VR == "SQ":
                 if not raw.is_undefined_length:
-                    ds._set_pixel_representation(raw)
+                    with suppress(*PYDICOM_ERRORS):  # one that is no number tells nothing
+                        ds._set_pixel_representation(raw)
                 return self._sequence(raw, depth)
             return (None if raw.VR in BULK else raw.to_json_dict(None, 0)), SOUND
         tag = int(raw.tag)

@@ -18,6 +18,7 @@ import orjson
 from pydicom.datadict import dictionary_VR
 
 from dicom_assets.dicom import flaws
+from dicom_assets.dicom.charset import spelled
 from dicom_assets.dicom.columns import CODED, CONVERTERS, fill
 from dicom_assets.dicom.errors import Unreadable
 from dicom_assets.dicom.flaws import DEPTH_CAPPED, HEADER_CAPPED, SOUND, VALUE_INVALID
@@ -158,6 +159,9 @@ class _Walk:
         kept, flaw = [], SOUND
         for value in values:
             good, wrong = convert(value)
+            if isinstance(good, str) and not good.isprintable():
+                good, unwritable = _writable(good)
+                wrong |= unwritable
             kept.append(good)
             flaw |= wrong
         if vr in _PADDED_ONCE and kept:
@@ -204,7 +208,7 @@ def _key(written: str) -> str | None:
 
 def _plain_text(vr: str, value: str) -> bool:
     sound = vr in _FREE_TEXT or (vr in _CODED_TEXT and value.isascii())
-    return sound and 0 < len(value) < 1_024 and value[-1] not in " \0" and value[0] != " "
+    return sound and 0 < len(value) < 1_024 and value[-1] != " " and value[0] != " " and value.isprintable()
 
 
 class _Plain(dict[type, Callable[[str, Any], bool]]):
@@ -242,6 +246,13 @@ def _length(values: list[Any]) -> int:
     return total
 
 
+def _writable(text: str) -> tuple[str, int]:
+    """A text up to its first NUL, without control characters that no text may have (PS3.5 6.1.3)."""
+    head, _, rest = text.partition("\0")
+    written = spelled(head)
+    return written, SOUND if written == head and not rest.strip("\0 ") else VALUE_INVALID
+
+
 def _string(value: Any) -> tuple[Any, int]:
     """Text: padding behind it goes; what is no text is kept as text."""
     if isinstance(value, str):
@@ -267,17 +278,19 @@ def _trimmed(value: Any) -> tuple[Any, int]:
 def _name(value: Any) -> tuple[Any, int]:
     """A person name as an object of its representations; one that comes as text is taken apart (PS3.5 6.2.1)."""
     if isinstance(value, dict):
-        kept = {
-            part: text.rstrip(" \0")
+        written = {
+            part: _writable(text.rstrip(" \0"))
             for part in ("Alphabetic", "Ideographic", "Phonetic")
-            if isinstance(text := value.get(part), str) and text.strip(" \0")
+            if isinstance(text := value.get(part), str)
         }
-        sound = all(value[part] is None or isinstance(value[part], str) for part in value)
-        return kept or None, SOUND if sound else VALUE_INVALID
+        flaw = SOUND if all(value[part] is None or isinstance(value[part], str) for part in value) else VALUE_INVALID
+        for _, wrong in written.values():
+            flaw |= wrong
+        return {part: text for part, (text, _) in written.items() if text.strip(" ")} or None, flaw
     if isinstance(value, str):
-        groups = value.rstrip(" \0").split("=")
-        named = dict(zip(("Alphabetic", "Ideographic", "Phonetic"), groups, strict=False))
-        return {part: text for part, text in named.items() if text} or None, SOUND
+        text, flaw = _writable(value.rstrip(" \0"))
+        named = dict(zip(("Alphabetic", "Ideographic", "Phonetic"), text.split("="), strict=False))
+        return {part: text for part, text in named.items() if text} or None, flaw
     return None, SOUND if value is None else VALUE_INVALID
 
 

@@ -34,6 +34,8 @@ def looks_like_dicom(head: bytes) -> bool:
     first group, known, in ascending order, of a sound VR and length, in either encoding and byte order. Text, tables
     and archives never are. An empty preamble counts whatever follows it: the object is damaged DICOM.
     """
+    if _is_usual(head):
+        return True
     return (has_preamble(head) and (_parses(head, _BEHIND_PREAMBLE) or not any(head[:128]))) or _parses(head, 0)
 
 
@@ -44,6 +46,8 @@ def begins_at(head: bytes) -> int | None:
     behind too few bytes or behind zeros, and what follows parses; or it stands in its place behind bytes that are no
     text, and what follows is damaged.
     """
+    if _is_usual(head):
+        return _BEHIND_PREAMBLE
     if looks_like_dicom(head):
         return _BEHIND_PREAMBLE if has_preamble(head) and not _parses(head, 0) else 0
     at = head.find(PREFIX)
@@ -52,6 +56,11 @@ def begins_at(head: bytes) -> int | None:
             return at + len(PREFIX)
         at = head.find(PREFIX, at + 1)
     return _BEHIND_PREAMBLE if has_preamble(head) and 0 in head[:128] else None
+
+
+def _is_usual(head: bytes) -> bool:
+    """Whether an object begins as nearly all do: the question is asked of each."""
+    return head[128:134] == b"DICM\2\0" and head[136:138] in EXPLICIT_VRS
 
 
 def _parses(head: bytes, offset: int) -> bool:
@@ -85,7 +94,7 @@ def _may_be_first(head: bytes, tag: int, explicit: bool, little: bool) -> bool:
 
 def _element(head: bytes, offset: int, explicit: bool, little: bool) -> tuple[int, int] | None:
     """Tag and end of a plausible element at `offset`, or None."""
-    if len(head) - offset < 12:
+    if len(head) - offset < 8:
         return None
     order = "<" if little else ">"
     group, number = struct.unpack_from(order + "HH", head, offset)
@@ -97,6 +106,8 @@ def _element(head: bytes, offset: int, explicit: bool, little: bool) -> tuple[in
         if vr not in EXPLICIT_VRS:
             return None
         if vr in LONG_VRS:
+            if len(head) - offset < 12:
+                return None
             start = offset + 12
             (length,) = struct.unpack_from(order + "I", head, offset + 8)
             if vr == b"SQ" and length == 0xFFFFFFFF:

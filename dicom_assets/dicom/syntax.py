@@ -25,6 +25,7 @@ ENCAPSULATED_UNCOMPRESSED = "1.2.840.10008.1.2.1.98"
 MEDIA_DIRECTORY = "1.2.840.10008.1.3.10"
 _JPIP_DEFLATED = ("1.2.840.10008.1.2.4.95", "1.2.840.10008.1.2.4.205")
 
+_HEADS = {order: struct.Struct(order + "HH2sH").unpack_from for order in "<>"}
 _LOOK = 4096  # bytes in which an object must begin
 _MAX_META = 1 << 20  # bytes; File Meta Information beyond this is not believed
 
@@ -103,7 +104,7 @@ def _meta(head: bytes, start: int, size: int) -> tuple[list[tuple[int, str, byte
     written = first[4:] in EXPLICIT_VRS
     order = ">" if written and first[:2] == b"\0\2" else "<"
     implicit = not written and first[:2] == b"\2\0"
-    unpack = struct.Struct(order + "HH2sH").unpack_from
+    unpack = _HEADS[order]
     meta: list[tuple[int, str, bytes]] = []
     flaws = STRUCTURE_INVALID if order == ">" else SOUND
     ends: int | None = None

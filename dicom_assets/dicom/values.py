@@ -75,12 +75,18 @@ def _plain(text: str) -> tuple[list[str] | None, int]:
 
 
 def _strings(raw: bytes, little: bool, codecs: tuple[str, ...]) -> tuple[Values, int]:
+    usual = raw.rstrip(b" \0").decode("latin-1")
+    if usual.isascii() and usual.isprintable():  # nearly all are
+        return (usual.split("\\") if usual else None), SOUND
     text, flaw = _latin(raw)
     values, ended = _plain(text)
     return values and _written(values, flaw), flaw | ended
 
 
 def _uids(raw: bytes, little: bool, codecs: tuple[str, ...]) -> tuple[Values, int]:
+    usual = raw.rstrip(b" \0").decode("latin-1")
+    if usual.isascii() and usual.isprintable():
+        return ([v.strip() for v in usual.split("\\")] if usual else None), SOUND
     text, flaw = _latin(raw)
     values, ended = _plain(text)
     return ([v.strip() for v in _written(values, flaw)] if values else None), flaw | ended

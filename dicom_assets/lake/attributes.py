@@ -77,7 +77,8 @@ _KEYWORDS = {
 class Attribute:
     """One DICOM attribute that is a column (PS3.6).
 
-    multiple: whether its value multiplicity exceeds one; the column is then a list, otherwise the first value.
+    multiple: whether its value multiplicity exceeds one; the column is then a list, otherwise one
+    value, never the first of several.
     """
 
     keyword: str

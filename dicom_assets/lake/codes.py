@@ -132,7 +132,11 @@ _INGESTED = [
 ]
 _QUARANTINED = [
     ("EMPTY_FILE", "The object has no bytes.", "Send it again."),
-    ("TRUNCATED_HEADER", "The object ends inside its header.", "Send it again; bytes are missing at its end."),
+    (
+        "TRUNCATED_HEADER",
+        "The object ends inside an element of its header, or before the elements that identify it.",
+        "Compare it with its source, and send it again if that has more.",
+    ),
     ("UNPARSEABLE", "It begins like DICOM and cannot be read as DICOM.", "Open it with another tool; send it again."),
     (
         "MISSING_IDENTITY",

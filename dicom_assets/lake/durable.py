@@ -59,6 +59,12 @@ def write_whole(target: Path, data: bytes, *, create: bool = False, synced: bool
                 os.link(beside, target)
             except FileExistsError:
                 return False
+            except OSError:  # a file system without hard links: the name is taken first, and filled at once
+                try:
+                    os.close(os.open(target, os.O_CREAT | os.O_EXCL | os.O_WRONLY))
+                except FileExistsError:
+                    return False
+                beside.replace(target)
         else:
             beside.replace(target)
     finally:

@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from dicom_assets.dicom.sniff import looks_like_dicom
+from dicom_assets.printing import cell
 from dicom_assets.service.client import ServiceClient
 from dicom_assets.service.dicomweb import value_of
 from dicom_assets.service.errors import ServiceError, ServiceRefused, phrase
@@ -157,4 +158,4 @@ def write_report(path: Path, reports: Sequence[Pushed]) -> None:
     with path.open("w", encoding="utf-8", newline="") as file:
         writer = csv.writer(file)
         writer.writerow([field.name for field in fields(Pushed)])
-        writer.writerows(astuple(report) for report in reports)
+        writer.writerows([cell(value) for value in astuple(report)] for report in reports)

@@ -17,7 +17,7 @@ import orjson
 import pyarrow as pa
 import pytest
 
-from dicom_assets.batch import books, clinical, expand, judge, publish, work
+from dicom_assets.batch import books, clinical, judge, listing, publish, standards, work
 from dicom_assets.batch.engine import InlineEngine
 from dicom_assets.batch.rules import ALL_RULES
 from dicom_assets.batch.staging import Part, Staging
@@ -26,6 +26,9 @@ from dicom_assets.clinical import delimited
 from dicom_assets.dicom.header import NotDicom
 from dicom_assets.lake import hierarchy
 from dicom_assets.lake.delta import Lake
+from dicom_assets.lake.files import arrow_bytes
+from dicom_assets.lake.registry import TABLES
+from dicom_assets.lake.rewrite import get_file
 from dicom_assets.landing.claims import claim_new
 from dicom_assets_tests.batch import test_checks
 from dicom_assets_tests.support.dicoms import dicom, without_identity
@@ -110,27 +113,13 @@ def instead(owner: object, name: str, other: Callable[..., Any]) -> Callable[[py
 
 
 def staged(part: Part, change: Callable[[pa.Table], pa.Table]) -> Callable[[pytest.MonkeyPatch], None]:
-    """Changes rows of a part as they are staged."""
+    """Changes rows of a part as they are read, before they are staged."""
 
-    def do(patch: pytest.MonkeyPatch) -> None:
-        before = Staging.put_bytes
+    def changed(parts: Any) -> Any:
+        for to, arrow in parts:
+            yield to, arrow_bytes(change(pa.ipc.open_file(arrow).read_all())) if to is part else arrow
 
-        def put(self: Staging, to: Part, number: int, arrow: bytes) -> None:
-            if to is part:
-                rows = change(pa.ipc.open_file(arrow).read_all())
-                Staging.put(self, part, number + 1_000, rows)
-            else:
-                before(self, to, number, arrow)
-
-        def put_rows(self: Staging, to: Part, number: int, table: pa.Table) -> None:
-            from dicom_assets.lake.files import arrow_bytes
-
-            before(self, to, number, arrow_bytes(table))
-
-        patch.setattr(Staging, "put", put_rows)
-        patch.setattr(Staging, "put_bytes", put)
-
-    return do
+    return around(judge, "_files", changed)
 
 
 def written(table: str, change: Callable[[pa.Table], pa.Table]) -> Callable[[pytest.MonkeyPatch], None]:
@@ -142,7 +131,14 @@ def written(table: str, change: Callable[[pa.Table], pa.Table]) -> Callable[[pyt
         def put(self: Lake, name: str, keys: Any, rows: Any) -> Any:
             if name == table:
                 given = rows() if callable(rows) else rows
-                whole = given if isinstance(given, pa.Table) else pa.Table.from_batches([*given], _schema(table))
+                if not isinstance(given, pa.Table):
+                    parts = [*given]
+                    given = (
+                        pa.concat_tables([get_file(self, TABLES[table], one.path) for one in parts])
+                        if parts and hasattr(parts[0], "path")
+                        else pa.Table.from_batches(parts, _schema(table))
+                    )
+                whole = given
                 rows = change(whole).cast(_schema(table))
             return before(self, name, keys, rows)
 
@@ -152,8 +148,6 @@ def written(table: str, change: Callable[[pa.Table], pa.Table]) -> Callable[[pyt
 
 
 def _schema(table: str) -> pa.Schema:
-    from dicom_assets.lake.registry import TABLES
-
     return TABLES[table].schema
 
 
@@ -236,10 +230,6 @@ def constant_time(row: dict[str, Any]) -> dict[str, Any]:
     return row | {"modified_at": datetime(2020, 1, 1, tzinfo=UTC)}
 
 
-def all_times_constant(rows: Any) -> Any:
-    return (constant_time(row) for row in rows)
-
-
 def one_left_out(before: Any, manifest: pa.Table, *args: Any) -> Any:
     return before(manifest.slice(1), *args)
 
@@ -272,12 +262,17 @@ def no_warnings(rows: pa.Table) -> pa.Table:
 def refused(code: str) -> Callable[..., Any]:
     """Quarantines all DICOM objects."""
 
-    def read(before: Any, chunk: Any, task: Any, opened: Any, memo: Any, rows: Any) -> Any:
+    def read(before: Any, chunk: Any, task: Any, opened: Any, memo: Any) -> Any:
         if task.kind == "dicom":
             return judge._settled("dicom", code, None)
-        return before(chunk, task, opened, memo, rows)
+        return before(chunk, task, opened, memo)
 
     return read
+
+
+def first_is_old(decisions: Any) -> Any:
+    first = pa.Table.from_pylist([{"place": 0, "stays": False}], schema=decisions.changes.schema)
+    return replace(decisions, changes=first)
 
 
 def without_an_instance(resources: list[str]) -> list[str]:
@@ -289,18 +284,18 @@ def without_an_instance(resources: list[str]) -> list[str]:
 BREAKS = [
     Break("raw_files", "expand drops an object", "raw_files.equals_claim", instead(work, "expand", one_left_out)),
     Break("raw_files", "a member is dropped", "raw_files.members_equal_directories",
-          instead(expand, "members", without_a_member)),
+          instead(listing, "members", without_a_member)),
     Break("raw_files", "members of a nested zip are dropped", "raw_files.members_equal_directories",
-          instead(expand, "members", no_innermost)),
+          instead(listing, "members", no_innermost)),
     Break("raw_files", "modified_at is constant", "raw_files.equals_claim",
-          around(expand, "_rows", all_times_constant)),
+          around(listing._Listing, "_shared", constant_time)),
     Break("raw_files", "members have a time of their own", "raw_files.members_follow_containers",
-          around(expand, "_member_row", constant_time)),
+          around(listing, "_member_row", constant_time)),
     Break("raw_files", "sizes are one too high", "raw_files.equals_claim",
-          around(expand, "_rows", lambda rows: (row | {"size": row["size"] + 1} for row in rows))),
+          around(listing._Listing, "own", lambda row: row | {"size": row["size"] + 1})),
     Break("raw_files", "rows are lost in publishing", "raw_files.rows_published", written("raw_files", drop_first)),
     Break("raw_files", "every DICOM file is called something else", "validated_batch.refused_are_no_dicom",
-          around(expand, "kind_of", called_something_else)),
+          around(listing, "kind_of", called_something_else)),
     Break("validated_batch", "no DICOM file is recognised when it is read", "validated_batch.refused_are_no_dicom",
           instead(judge, "read_header", nothing_is_dicom)),
     Break("validated_batch", "every DICOM file is called broken", "validated_batch.refused_are_no_dicom",
@@ -308,7 +303,7 @@ BREAKS = [
     Break("validated_batch", "every DICOM file makes the reader crash", "validated_batch.gate",
           instead(judge, "_read", refused("PARSER_CRASH"))),
     Break("validated_batch", "files are left out as a system's", "validated_batch.system_files_are_named_so",
-          instead(expand, "is_system_file", lambda before, path: True)),
+          instead(listing, "is_system_file", lambda before, path: True)),
     Break("validated_batch", "records of a quarantined file are kept", "validated_batch.nothing_of_refused_is_staged",
           staged(Part.LEDGER, with_column("outcome", lambda values: ["quarantined" for _ in values]))),
     Break("validated_batch", "half of a table's records is dropped", "validated_batch.records_are_counted_again",
@@ -339,9 +334,8 @@ BREAKS = [
     Break("clinical", "records are lost in publishing", "clinical.records_accounted", written("clinical", half)),
     Break("clinical", "records are mixed up in publishing", "clinical.equals_staged",
           written("clinical", with_column("record_values", turned))),
-    Break("clinical", "the oldest version of a record wins", "clinical.records_accounted",
-          instead(clinical, "_choose", lambda before, connection, affected: (
-              before(connection, affected), connection.execute("DELETE FROM chosen WHERE record = 1"))[0])),
+    Break("clinical", "a record is taken for one that was replaced", "clinical.records_accounted",
+          around(clinical, "decide", first_is_old)),
     Break("instance", "the oldest version wins", "instance.is_newest", oldest_first),
     Break("instance", "instances are lost", "instance.equals_flat_metadata", written("instance", drop_first)),
     Break("instance", "places are mixed up", "instance.is_newest", written("instance", with_column("uri", turned))),
@@ -360,6 +354,9 @@ BREAKS = [
           written("ingestion_errors", no_warnings)),
     Break("imaging_study", "a study has no resource", "imaging_study.equals_studies",
           written("imaging_study", drop_first)),
+    Break("imaging_study", "a resource is missing in the files", "imaging_study.files_equal_rows",
+          instead(standards, "_write_ndjson",
+                  lambda before, lake, staging, rows: before(lake, staging, rows.slice(1)))),
     Break("imaging_study", "resources are mixed up", "imaging_study.says_what_studies_say",
           written("imaging_study", with_column("resource", turned))),
     Break("imaging_study", "an instance is lost", "imaging_study.instances_add_up",
@@ -394,8 +391,12 @@ def test_code_that_is_not_broken_passes_every_rule(claimed, tmp_path):
     assert run(claimed, tmp_path) == {}
 
 
+ELSEWHERE = {"flat_metadata.overwrites_are_entered"}
+"""Rules that need several batches to be broken: `test_overwritten` breaks them."""
+
+
 def test_each_blocking_rule_catches_a_fault():
-    caught = {one.caught_by for one in BREAKS} | {*test_checks.BREAKS}
+    caught = {one.caught_by for one in BREAKS} | {*test_checks.BREAKS} | ELSEWHERE
     assert [name for rule in ALL_RULES if rule.blocking and (name := f"{rule.table}.{rule.name}") not in caught] == []
 
 
@@ -411,3 +412,8 @@ def test_a_fault_is_caught_before_the_batch_goes_on(claimed, tmp_path, monkeypat
     assert fault.caught_by in found, found
     if fault.step != "mapping_coverage" and fault.step != "cleanup":
         assert found[fault.caught_by].differing
+
+
+def test_the_documentation_names_each_rule():
+    text = (Path(__file__).parents[2] / "docs/checks.md").read_text(encoding="utf-8")
+    assert [rule.name for rule in ALL_RULES if f"`{rule.name}`" not in text] == []

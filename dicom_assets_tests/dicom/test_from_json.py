@@ -23,7 +23,10 @@ from dicom_assets.settings import ReadingLimits
 
 LIMITS = ReadingLimits()
 FILES = sorted(p for p in (Path(pydicom.data.__file__).parent / "test_files").iterdir() if p.is_file())
-OF_FILES = {"META_MISSING", "TRUNCATED_DATA_SET", "TRUNCATED_PIXEL_DATA", "TRAILING_BYTES", "CHARSET_UNDECODABLE"}
+OF_FILES = {
+    *("META_MISSING", "TRUNCATED_DATA_SET", "TRUNCATED_PIXEL_DATA", "TRAILING_BYTES", "CHARSET_UNDECODABLE"),
+    *("STRUCTURE_INVALID", "HEADER_INCOMPLETE"),
+}
 """What can only be told from a file's bytes."""
 IDENTITY = {
     "0020000D": {"vr": "UI", "Value": ["1.2"]},
@@ -85,6 +88,29 @@ def test_a_value_that_does_not_fit_is_kept_and_marked(vr, value):
     assert "VALUE_INVALID" in header.issues
     assert orjson.loads(header.json)["00280030"]["Value"] == [str(value) if value is True else value]
     dicom_columns([header])
+
+
+@pytest.mark.parametrize(
+    ("vr", "tag", "value", "kept"),
+    [
+        ("UI", "0020000D", "1.2\0junk", "1.2"),
+        ("LO", "00100020", "P1\0\x01", "P1"),
+        ("LT", "00204000", "a\x9b31mb", "a\\x9b31mb"),
+        ("CS", "00080060", "C\x07T", "C\\x07T"),
+        ("PN", "00100010", {"Alphabetic": "A^B\0C"}, {"Alphabetic": "A^B"}),
+        ("PN", "00100010", "A^B\x1b[0m", {"Alphabetic": "A^B\\x1b[0m"}),
+    ],
+)
+def test_nul_ends_a_value_and_control_characters_are_spelled(vr, tag, value, kept):
+    header = header_from_json({**IDENTITY, tag: {"vr": vr, "Value": [value]}}, LIMITS)
+    assert orjson.loads(header.json)[tag]["Value"] == [kept]
+    assert "VALUE_INVALID" in header.issues
+    assert not [text for text in header.columns.values() if isinstance(text, str) and not text.isprintable()]
+
+
+def test_several_values_of_an_identifier_are_not_cut():
+    header = header_from_json({**IDENTITY, "00100020": {"vr": "LO", "Value": ["CR3", "TEST1"]}}, LIMITS)
+    assert (header.columns["PatientID"], header.issues) == ("CR3\\TEST1", ("VALUE_INVALID",))
 
 
 def test_bulk_data_is_left_out_at_every_depth():

@@ -276,6 +276,14 @@ def test_a_value_written_as_un_above_the_bound_is_in_the_header_by_reference():
     assert "count=400001&" in json.loads(header.json)["30060050"]["BulkDataURI"]
 
 
+def test_a_pixel_representation_that_is_no_number_costs_itself_alone():
+    odd = element(0x00280103, "US", b"\0\0\0\0\0", explicit=False, length=5)[:-1]
+    signed = sequence(REFERENCED, item(element(0x00280106, "US", b"\1\0", explicit=False)), explicit=False)
+    header = read(dicom(signed, odd, syntax=IMPLICIT))
+    assert header.issues == ("VALUE_INVALID",)
+    assert json.loads(header.json)["00280103"]["vr"] == "UN"
+
+
 # NUL
 
 

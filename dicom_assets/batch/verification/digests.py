@@ -80,7 +80,7 @@ def _compared(work: Work, batch_id: str, progress: Callable[[Progress], None]) -
             total = organizing.stage(scratch, settled)
         else:
             known = known_before(work.lake, batch_id)
-            total = expand(own, store, work.settings.archives, scratch, known, settled)
+            total = expand(own, source, work.settings, scratch, work.engine, known, settled)
             scratch.complete(Part.RAW, total)
         again: list[pa.RecordBatch] = []
         digests: list[pa.RecordBatch] = []

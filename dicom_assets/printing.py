@@ -1,0 +1,80 @@
+"""What is printed, made harmless for terminals, which obey control characters, and spreadsheets, which run formulas.
+
+Belongs here: cleaning text that came from outside, whatever is printed where. It imports nothing of the project. Does
+not belong here: tables and bars (`progress`), what is printed (`cli`).
+
+A file that only a database reads, as `dicom-assets omop` writes, is left exact.
+"""
+
+from __future__ import annotations
+
+import csv
+import json
+import re
+import sys
+from collections.abc import Sequence
+
+_HARMFUL = re.compile(
+    "[\x00-\x1f\x7f-\x9f"  # C0, DEL and C1: escape sequences begin with ESC or with U+009B
+    "\u061c\u200e\u200f\u202a-\u202e\u2066-\u2069"  # what turns the direction of writing
+    "\u2028\u2029\ud800-\udfff]"  # line breaks of Unicode; halves of characters, which cannot be encoded
+)
+_SHORT = {"\t": "\\t", "\n": "\\n", "\r": "\\r"}
+_FORMULA = ("=", "+", "-", "@", "\t", "\r", "\n")
+
+
+def visible(text: str, kept: str = "") -> str:
+    r"""A text with its control characters escaped, `\x1b` for instance; those in `kept` stay."""
+    return _HARMFUL.sub(lambda found: found[0] if found[0] in kept else _escaped(found[0]), text)
+
+
+def _escaped(character: str) -> str:
+    code = ord(character)
+    return _SHORT.get(character) or (f"\\x{code:02x}" if code < 0x100 else f"\\u{code:04x}")
+
+
+def say(sentence: str, *, err: bool = False) -> None:
+    """Prints a sentence, which may have several lines, with what it quotes from outside escaped."""
+    import typer
+
+    typer.echo(visible(sentence, kept="\n\t"), err=err)
+
+
+def cell(value: object) -> object:
+    """A value for a CSV file that may be opened in a spreadsheet.
+
+    A text that a spreadsheet would take for a formula gets an apostrophe before it, which spreadsheets do not show.
+    Numbers stay numbers, negative ones too.
+    """
+    return f"'{value}" if isinstance(value, str) and value.startswith(_FORMULA) else value
+
+
+def csv_text(names: Sequence[str], rows: Sequence[Sequence[object]]) -> str:
+    """Rows as CSV; on a terminal with control characters escaped, elsewhere with every other character as it is."""
+    on_terminal = sys.stdout.isatty()
+
+    def shown(value: object) -> object:
+        if value is None or isinstance(value, int | float):
+            return value
+        harmless = cell(value)
+        return visible(str(harmless)) if on_terminal else harmless
+
+    lines = _Lines()
+    writer = csv.writer(lines)  # with its own line ends, or it would leave a CR in a value unquoted
+    writer.writerow([shown(name) for name in names])
+    writer.writerows([shown(value) for value in row] for row in rows)
+    return "".join(lines)
+
+
+class _Lines(list[str]):
+    """Takes the lines of a CSV file, each with the end that Unix gives it."""
+
+    def write(self, line: str) -> None:
+        """One line."""
+        self.append(line.removesuffix("\r\n") + "\n")
+
+
+def json_text(names: Sequence[str], rows: Sequence[Sequence[object]]) -> str:
+    """Rows as a JSON array of objects; control characters are escaped as JSON does it, which changes no value."""
+    text = json.dumps([dict(zip(names, row, strict=True)) for row in rows], default=str, ensure_ascii=False)
+    return _HARMFUL.sub(lambda found: f"\\u{ord(found[0]):04x}", text)

@@ -1,0 +1,408 @@
+"""The sections of the settings file, each with its defaults and bounds; and the errors that a user can act on.
+
+Belongs here: what can be set in one section. Does not belong here: the file as a whole, and where it is read from
+(`settings`).
+"""
+
+from __future__ import annotations
+
+import codecs
+import io
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
+
+CONFIG_FILE = "dicom-assets.toml"
+DEFAULT_LANDING = "data/landing"
+DEFAULT_LAKE = "data/lake"
+DEFAULT_CHANGES = "data/changes"
+CHANGE_FILES = "**/*.ndjson.zst"
+"""Files that windows of changes are landed in."""
+DICOM_SERVICE_SCOPE = "https://dicom.healthcareapis.azure.com/.default"
+"""Scope of the tokens that Azure Health Data Services asks for."""
+
+
+class UserError(Exception):
+    """What a user can do something about; the message says what is wrong, where, and what to do."""
+
+
+class SettingsError(UserError, ValueError):
+    """A setting is wrong; the message says which, where and what is expected."""
+
+
+class Section(BaseModel):
+    """A section of the file: names that it does not know are refused."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class SourceSettings(Section):
+    """One landing source.
+
+    name: appears in tables and logs, so it must not hold patient data. root: folder or URL. include, exclude: glob
+    patterns over the path below the root; `**` crosses folders. Everything is included by default.
+
+    mode: `in_place` reads and never writes there; `organize` moves what was ingested to `Process/` below the root, and
+    what failed to `Failed/`. compress: each organized DICOM object becomes a zip of its own. queue: storage queue that
+    announces new blobs, its name (in the root's account) or its URL; the source is then listed only now and then.
+    inventory: where reports of Blob Inventory lie; the newest one is the listing. fhir_server: name or URL of the
+    server that all FHIR of the source comes from; see `FhirSettings.servers`.
+
+    follow_links: whether symbolic links may lead out of the root of a folder. missing_share: see ClaimingSettings; of
+    this source alone.
+    """
+
+    name: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,62}$")] = "landing"
+    root: Annotated[str, Field(min_length=1)]
+    include: tuple[str, ...] = ("**",)
+    exclude: tuple[str, ...] = ()
+    mode: Literal["in_place", "organize"] = "in_place"
+    compress: bool = False
+    queue: Annotated[str, Field(pattern=r"^(https?://[^\s?#]+/)?[a-z0-9](-?[a-z0-9]){2,62}$")] | None = None
+    inventory: str | None = None
+    follow_links: bool = False
+    missing_share: Annotated[float, Field(gt=0, le=1)] | None = None
+    fhir_server: Annotated[str, Field(min_length=1)] | None = None
+
+    @field_validator("root")
+    @classmethod
+    def _absolute(cls, root: str) -> str:
+        return root if "://" in root else str(Path(root).expanduser().absolute())
+
+    @model_validator(mode="after")
+    def _fitting(self) -> SourceSettings:
+        remote = "://" in self.root and not self.root.startswith("file://")
+        if (self.queue or self.inventory) and not remote:
+            raise ValueError("queue and inventory are for roots on Azure Storage")
+        if self.follow_links and remote:
+            raise ValueError("follow_links is for roots that are folders")
+        if self.compress and self.mode != "organize":
+            raise ValueError("compress is for mode 'organize'")
+        return self
+
+
+class ClaimingSettings(Section):
+    """How batches are made.
+
+    quiet_seconds: a younger file may still be written and waits. missing_share: a source that lacks more than this
+    share of the objects that the last look found, and at least missing_minimum of them, or all, looks emptied: nothing
+    of it is called gone until it is back or confirmed. 1 for sources that are emptied by those who deliver.
+    again_seconds: pauses after which an object that could not be read for an outside reason is claimed again, by
+    attempt; the last one counts from then on.
+    """
+
+    batch_objects: Annotated[int, Field(ge=1, le=100_000)] = 5_000
+    batches_per_tick: Annotated[int, Field(ge=1, le=100)] = 20
+    quiet_seconds: Annotated[float, Field(ge=0)] = 10.0
+    missing_share: Annotated[float, Field(gt=0, le=1)] = 0.5
+    missing_minimum: Annotated[int, Field(ge=1)] = 10
+    again_seconds: Annotated[tuple[Annotated[float, Field(ge=0)], ...], Field(min_length=1)] = (
+        60.0, 300.0, 1_800.0, 7_200.0, 43_200.0, 86_400.0,
+    )  # fmt: skip
+
+
+class StorageSettings(Section):
+    """How a lake in a folder is written.
+
+    survive_power_cuts: what the books rest on is on the disk before a step goes on, which costs about a tenth of a
+    small batch's time. readable_by: whom of this machine's users the files of lake and state are readable by.
+    """
+
+    survive_power_cuts: bool = True
+    readable_by: Literal["owner", "group", "everyone"] = "owner"
+
+    @property
+    def umask(self) -> int:
+        """The permissions that no file or folder gets."""
+        return {"owner": 0o077, "group": 0o027, "everyone": 0o022}[self.readable_by]
+
+
+class EventSettings(Section):
+    """How storage queues are read.
+
+    messages_per_tick: bound on what one tick takes. visible_again_seconds: when a message is delivered again whose
+    claim did not become durable. tries: deliveries after which an unreadable message goes to `{queue}-poison`.
+    reconcile_minutes: how often sources with a queue are listed all the same, for what events missed.
+    """
+
+    messages_per_tick: Annotated[int, Field(ge=1, le=20_000)] = 4_000
+    visible_again_seconds: Annotated[int, Field(ge=1, le=86_400)] = 300
+    tries: Annotated[int, Field(ge=1, le=100)] = 5
+    reconcile_minutes: Annotated[int, Field(ge=1)] = 360
+
+
+class ArchiveLimits(Section):
+    """Bounds on one ZIP file with everything nested in it."""
+
+    max_entries: Annotated[int, Field(ge=1)] = 1_000_000
+    max_inflated_bytes: Annotated[int, Field(ge=1)] = 64 * 2**30
+    max_ratio: Annotated[float, Field(gt=1)] = 1_000.0
+    max_depth: Annotated[int, Field(ge=1, le=16)] = 3
+    max_nested_bytes: Annotated[int, Field(ge=1)] = 2 * 2**30
+
+
+class ReadingLimits(Section):
+    """Bounds on the reading of one object.
+
+    workers: reading processes; 0 means one for each core. max_value_bytes: a longer value of a header is kept as
+    count and digest. max_header_bytes: bound on the DICOM JSON of one object. object_seconds: for reading it, and for
+    listing all members of an archive.
+    """
+
+    workers: Annotated[int, Field(ge=0, le=256)] = 0
+    chunk_objects: Annotated[int, Field(ge=1, le=10_000)] = 500
+    first_read_bytes: Annotated[int, Field(ge=256)] = 65_536
+    max_object_bytes: Annotated[int, Field(ge=1)] = 16 * 2**30
+    max_inflated_bytes: Annotated[int, Field(ge=1)] = 256 * 2**20
+    max_depth: Annotated[int, Field(ge=1, le=200)] = 32
+    max_value_bytes: Annotated[int, Field(ge=1_024)] = 2**20
+    max_header_bytes: Annotated[int, Field(ge=65_536)] = 64 * 2**20
+    object_seconds: Annotated[float, Field(gt=0)] = 60.0
+    worker_memory_bytes: Annotated[int, Field(ge=2**28)] = 2 * 2**30
+
+
+class GateSettings(Section):
+    """When a batch pauses: share of its objects that are quarantined, once at least `minimum` are.
+
+    none_ingested: a smaller batch pauses when so many objects are quarantined and nothing at all is ingested; a single
+    broken file pauses nothing. ignored_share: the same for objects that are nothing that is read here (NOT_DICOM); 1
+    lets folders pass that hold no images. record_error_share: of the clinical records in files that are ingested.
+    warning_share: makes a check warn, never pause.
+    """
+
+    quarantined_share: Annotated[float, Field(ge=0, le=1)] = 0.30
+    ignored_share: Annotated[float, Field(ge=0, le=1)] = 1.0
+    record_error_share: Annotated[float, Field(ge=0, le=1)] = 0.50
+    minimum: Annotated[int, Field(ge=1)] = 10
+    none_ingested: Annotated[int, Field(ge=1)] = 3
+    warning_share: Annotated[float, Field(ge=0, le=1)] = 0.50
+
+
+class ChecksSettings(Section):
+    """How much of a batch the checks read again from its source, with other libraries than the ingest.
+
+    sample_objects: ingested objects that pydicom reads again and compares with their rows; 0 switches this off.
+    refused_objects: objects called NOT_DICOM or quarantined that are looked at again. archives: archives whose members
+    are compared with their directories. archive_members: members in one of them; larger ones are not compared.
+    clinical_files, clinical_bytes: files whose records are counted again, and bytes of them. Each is a bound on one
+    batch, and which objects are taken when there are more follows from the batch's id.
+    """
+
+    sample_objects: Annotated[int, Field(ge=0, le=10_000)] = 5
+    refused_objects: Annotated[int, Field(ge=0)] = 500
+    archives: Annotated[int, Field(ge=0)] = 1_000
+    archive_members: Annotated[int, Field(ge=0)] = 200_000
+    clinical_files: Annotated[int, Field(ge=0)] = 1_000
+    clinical_bytes: Annotated[int, Field(ge=0)] = 2 * 2**30
+
+
+class DatasetSettings(Section):
+    """One set of clinical tables, delivered as CSV or Parquet again and again.
+
+    name: record type of its records and, after `clinical_`, a view of typed columns. files: patterns over the path
+    below the root, or over a member's path. key_columns: a record with the same values replaces the older one, whatever
+    file it stands in; without them a newer version of a file replaces the whole file. date_column: becomes
+    effective_at.
+    """
+
+    name: Annotated[str, Field(pattern=r"^[a-z][a-z0-9_]{0,40}$")]
+    files: Annotated[tuple[str, ...], Field(min_length=1)]
+    patient_id_column: str
+    issuer_column: str | None = None
+    issuer: str | None = None
+    date_column: str | None = None
+    key_columns: tuple[str, ...] = ()
+
+
+class ClinicalSettings(Section):
+    """How clinical tables are recognised. Column names are compared without regard to case, space, `_` and `-`.
+
+    encoding: codec of CSV files, such as cp1250 or shift_jis; without one it is detected (UTF-8, UTF-16, Windows-1252).
+    datasets: tables with columns of their own; the first one whose patterns match a file counts. A table that none of
+    them matches is read by the columns above, each record under its place in its file.
+    accepted_identity_changes: keys (record_key, as the error IDENTITY_CHANGED names them) of records whose newest
+    version is taken although it names another patient than the versions before it.
+    """
+
+    patient_id_columns: tuple[str, ...] = ("PatientID", "patient_id", "MRN", "person_source_value")
+    issuer_columns: tuple[str, ...] = ("IssuerOfPatientID", "issuer")
+    issuer: str | None = None
+    encoding: str | None = None
+    datasets: tuple[DatasetSettings, ...] = ()
+    accepted_identity_changes: tuple[Annotated[str, Field(pattern=r"^[0-9a-f]{24}$")], ...] = ()
+
+    @field_validator("datasets")
+    @classmethod
+    def _distinct(cls, datasets: tuple[DatasetSettings, ...]) -> tuple[DatasetSettings, ...]:
+        if len({dataset.name for dataset in datasets}) != len(datasets):
+            raise ValueError("two datasets have the same name")
+        return datasets
+
+    @field_validator("encoding")
+    @classmethod
+    def _known(cls, encoding: str | None) -> str | None:
+        try:
+            io.TextIOWrapper(io.BytesIO(), encoding)
+            return encoding and codecs.lookup(encoding).name
+        except LookupError:
+            raise ValueError("no codec of this name; try utf-8, cp1252 or utf-16") from None
+
+
+class FhirServerSettings(Section):
+    """One FHIR server. name: any name of it, such as its URL. files: patterns over the path of what comes from it."""
+
+    name: Annotated[str, Field(min_length=1)]
+    files: Annotated[tuple[str, ...], Field(min_length=1)]
+
+
+class FhirSettings(Section):
+    """How FHIR names things.
+
+    base: what stands before `ImagingStudy/...` in the text whose hash is a resource's id; the source's name by
+    default. issuer_systems: FHIR identifier system for each IssuerOfPatientID. patient_identifier_systems: systems of
+    the patient identifiers that imaging uses, most wanted first. servers: whose ids the resources of some files have;
+    the first one whose patterns match the path below the root, or the member's path, counts; otherwise `fhir_server` of
+    the source, otherwise `meta.source` of the resource. Ids of two servers are different ids.
+    """
+
+    base: str | None = None
+    issuer_systems: dict[str, str] = {}
+    patient_identifier_systems: tuple[str, ...] = ()
+    servers: tuple[FhirServerSettings, ...] = ()
+
+
+class OmopSettings(Section):
+    """How series become rows of an OMOP database.
+
+    wadors_base: URL that `/studies/...` follows in wadors_uri. person_map, visit_map, procedure_map: CSV or Parquet
+    with PatientID (and IssuerOfPatientID) or AccessionNumber, and the id. modality_concepts, anatomic_site_concepts:
+    CSV whose rows come before the packaged ones. mapped_share_warning, mapped_share_error: a share of mapped series
+    below this makes the coverage check warn or fail; it never blocks.
+    """
+
+    wadors_base: str | None = None
+    person_map: str | None = None
+    visit_map: str | None = None
+    procedure_map: str | None = None
+    modality_concepts: str | None = None
+    anatomic_site_concepts: str | None = None
+    mapped_share_warning: Annotated[float, Field(ge=0, le=1)] = 0.9
+    mapped_share_error: Annotated[float, Field(ge=0, le=1)] = 0.5
+
+
+class MaintenanceSettings(Section):
+    """How long replaced versions of the tables stay readable, and closed batches stay partitions of Dagster.
+
+    partition_days: a batch that closed before is taken off Dagster's list, which is kept for some ten thousand keys;
+    its books and its rows stay. 0 keeps all.
+    """
+
+    retention_hours: Annotated[int, Field(ge=0)] = 720
+    partition_days: Annotated[int, Field(ge=0)] = 365
+
+
+class ServiceSettings(Section):
+    """One DICOM service whose changes are landed.
+
+    name: the landing source that its windows become. url: where the service starts, without version and `studies`.
+    kind: `dicom-service` has the change feed of Azure Health Data Services and microsoft/dicom-server; `dicomweb` is
+    any other QIDO/WADO server, followed by Orthanc's `/changes` or by study date. landing: folder or URL that the
+    windows are written to, `data/changes/{name}` by default. auth: `token_variable`, `user_variable` and
+    `password_variable` name environment variables; a secret itself has no place here. partitions: data partitions to
+    audit where the service has them. page_bytes: bound on one answer. retry_after_seconds: the longest wait that the
+    server may ask for.
+    """
+
+    name: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,62}$")]
+    url: Annotated[str, Field(pattern=r"^https?://[^\s?#]+$")]
+    kind: Literal["dicom-service", "dicomweb"] = "dicom-service"
+    api: Literal["v2", "v1"] = "v2"
+    follow: Literal["orthanc-changes", "study-date"] = "orthanc-changes"
+    changes_url: str | None = None
+    landing: str = ""
+    auth: Literal["anonymous", "bearer", "basic", "entra"] = "anonymous"
+    token_variable: str | None = None
+    user_variable: str | None = None
+    password_variable: str | None = None
+    scope: str = DICOM_SERVICE_SCOPE
+    partitions: tuple[str, ...] = ()
+    page_size: Annotated[int, Field(ge=1, le=200)] = 200
+    page_bytes: Annotated[int, Field(ge=2**16)] = 256 * 2**20
+    connect_seconds: Annotated[float, Field(gt=0)] = 10.0
+    read_seconds: Annotated[float, Field(gt=0)] = 120.0
+    retries: Annotated[int, Field(ge=0, le=20)] = 6
+    retry_after_seconds: Annotated[float, Field(ge=0)] = 300.0
+
+    @model_validator(mode="before")
+    @classmethod
+    def _landing_by_name(cls, values: Any) -> Any:
+        if isinstance(values, dict) and not values.get("landing") and values.get("name"):
+            return {**values, "landing": f"{DEFAULT_CHANGES}/{values['name']}"}
+        return values
+
+    @field_validator("landing")
+    @classmethod
+    def _absolute(cls, landing: str) -> str:
+        return landing if "://" in landing else str(Path(landing).expanduser().absolute())
+
+    @field_validator("url")
+    @classmethod
+    def _without_slash(cls, url: str) -> str:
+        if "@" in url.split("/")[2]:
+            raise ValueError("a url must not hold a user or a password; name environment variables instead")
+        return url.rstrip("/")
+
+    @property
+    def orthanc_url(self) -> str:
+        """Where Orthanc's own API starts: `changes_url`, or what stands before `/dicom-web`."""
+        return (self.changes_url or self.url.removesuffix("/dicom-web")).rstrip("/")
+
+    @model_validator(mode="after")
+    def _complete(self) -> ServiceSettings:
+        if _origin(self.orthanc_url) != _origin(self.url):
+            raise ValueError("changes_url must be on the same host as url: credentials are sent to both")
+        if self.auth == "bearer" and not self.token_variable:
+            raise ValueError("auth 'bearer' needs token_variable, the name of an environment variable")
+        if self.auth == "basic" and not (self.user_variable and self.password_variable):
+            raise ValueError("auth 'basic' needs user_variable and password_variable, names of environment variables")
+        if self.auth != "anonymous" and self.url.startswith("http://") and not _is_loopback(self.url):
+            raise ValueError("credentials are sent over https only (http is accepted on loopback)")
+        return self
+
+
+def _origin(url: str) -> list[str]:
+    return url.split("/")[:3]
+
+
+def _is_loopback(url: str) -> bool:
+    host = url.split("/")[2]
+    return host.startswith(("127.", "localhost", "[::1]"))
+
+
+class ChangesSettings(Section):
+    """The windows in which changes are read; one row of windows for all services.
+
+    start: beginning of the first window, with time zone. window_minutes: width of a window, which divides an
+    hour or a day.
+    delay_minutes: how long after its end a window is read; paging through a window is stable only once it has closed.
+    """
+
+    start: datetime = datetime(2026, 1, 1, tzinfo=UTC)
+    window_minutes: Annotated[int, Field(ge=5, le=1_440)] = 60
+    delay_minutes: Annotated[int, Field(ge=0, le=1_440)] = 15
+
+    @field_validator("start")
+    @classmethod
+    def _with_zone(cls, start: datetime) -> datetime:
+        if start.tzinfo is None:
+            raise ValueError("needs a time zone, such as 2026-01-01T00:00:00Z")
+        return start.astimezone(UTC)
+
+    @field_validator("window_minutes")
+    @classmethod
+    def _divides(cls, minutes: int) -> int:
+        if 60 % minutes and (minutes % 60 or 1_440 % minutes):
+            raise ValueError("must divide an hour, or be whole hours that divide a day, such as 5, 15, 60, 360 or 1440")
+        return minutes

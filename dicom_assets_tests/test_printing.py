@@ -1,0 +1,129 @@
+"""What came from outside reaches a terminal without control characters, and a spreadsheet without formulas."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import re
+from decimal import Decimal
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from typer.testing import CliRunner
+
+from dicom_assets import printing
+from dicom_assets.cli import app
+from dicom_assets.cli_services import told
+from dicom_assets.printing import cell, csv_text, json_text, visible
+from dicom_assets.service.push import Outcome, Pushed, write_report
+from dicom_assets.settings import UserError
+from dicom_assets_tests.support.commands import command
+from dicom_assets_tests.support.dicoms import dicom
+
+TITLE = "\x1b]0;owned\x07"
+HOSTILE = [TITLE, "\x9b31m", "a\rb", "\u202egnp.exe", "\u2066x", "\x7f", "\x00"]
+FORMULAS = ["=cmd|'/c calc'!A0", "+1", "-1+cmd", "@SUM(A1)", "\t=1", "\r=1", "\n=1"]
+CONTROLS = re.compile("[\x00-\x09\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069]")
+
+
+@given(st.text(st.characters(codec=None, exclude_categories=())))
+def test_a_visible_text_has_no_control_character_and_can_be_encoded(text: str):
+    shown = visible(text)
+    assert not CONTROLS.search(shown)
+    assert "\n" not in shown
+    shown.encode()
+
+
+@given(st.text(st.characters(exclude_categories=("Cc", "Cf", "Cs", "Zl", "Zp"))))
+def test_what_is_harmless_stays_as_it_is(text: str):
+    assert visible(text) == text
+
+
+@pytest.mark.parametrize("text", FORMULAS)
+def test_a_formula_in_csv_has_an_apostrophe_before_it(text: str):
+    assert cell(text) == f"'{text}"
+
+
+def test_numbers_stay_numbers_in_csv():
+    rows = [(-1, -1.5, Decimal("-2.50"), None, "-3", "4MR1", True)]
+    (line,) = csv.reader(io.StringIO(csv_text(list("abcdefg"), rows).partition("\n")[2]))
+    assert line == ["-1", "-1.5", "-2.50", "", "'-3", "4MR1", "True"]
+
+
+@pytest.mark.parametrize("text", HOSTILE)
+def test_csv_for_a_program_keeps_every_character_and_on_a_terminal_has_no_controls(text: str, monkeypatch):
+    (row,) = csv.reader(io.StringIO(csv_text(["a"], [(f"x{text}",)]).partition("\n")[2], newline=""))
+    assert row == [f"x{text}"]
+    monkeypatch.setattr(printing.sys, "stdout", type("Terminal", (io.StringIO,), {"isatty": lambda _: True})())
+    assert not CONTROLS.search(csv_text([text], [(text,)]))
+
+
+@pytest.mark.parametrize("text", HOSTILE)
+def test_json_says_the_same_value_without_a_control_character(text: str):
+    made = json_text(["a"], [(text,)])
+    assert json.loads(made) == [{"a": text}]
+    assert not CONTROLS.search(made)
+
+
+@pytest.fixture(scope="module")
+def lake(tmp_path_factory):
+    """A lake of one image whose description is hostile."""
+    folder = tmp_path_factory.mktemp("printing")
+    (folder / "in").mkdir()
+    (folder / "in" / "a.dcm").write_bytes(dicom())
+    with pytest.MonkeyPatch.context() as patch:
+        patch.delenv("DAGSTER_HOME", raising=False)
+        patch.chdir(folder)
+        done = CliRunner().invoke(app, ["ingest", "--landing", str(folder / "in"), "--lake", str(folder / "lake")])
+    assert done.exit_code in (0, 1), done.output
+    return folder / "lake"
+
+
+QUERY = "SELECT chr(27) || ']0;owned' || chr(7) AS title, '=cmd|x' AS formula, -1 AS number FROM study"
+
+
+@pytest.mark.parametrize(
+    ("form", "expected"),
+    [
+        ("table", ["\\x1b]0;owned\\x07", "=cmd|x", "-1"]),
+        ("csv", [TITLE, "'=cmd|x", "-1"]),
+        ("json", ["\\u001b]0;owned\\u0007", "=cmd|x", "-1"]),
+    ],
+)
+def test_the_command_cleans_what_tables_hold(lake, form, expected):
+    done = CliRunner().invoke(app, ["sql", QUERY, "--lake", str(lake), "--format", form])
+    assert done.exit_code == 0, done.output
+    assert all(one in done.stdout for one in expected), done.stdout
+    assert form == "csv" or TITLE not in done.stdout
+
+
+def test_what_a_server_said_is_cleaned_before_it_is_shown(capsys):
+    with pytest.raises(Exception, match=""), told():
+        raise UserError(f"pacs: the server answered {TITLE}\x9b1m")
+    assert capsys.readouterr().err == "dicom-assets: pacs: the server answered \\x1b]0;owned\\x07\\x9b1m\n"
+
+
+def test_the_report_of_a_push_runs_nothing_in_a_spreadsheet(tmp_path):
+    fields = dict.fromkeys(Pushed.__dataclass_fields__, "")
+    name = next(iter(fields))
+    write_report(tmp_path / "report.csv", [Pushed(**{**fields, name: "=cmd|x", "outcome": Outcome.FAILED})])
+    assert "'=cmd|x" in (tmp_path / "report.csv").read_text()
+
+
+@pytest.mark.parametrize("named", [True, False])
+def test_a_command_says_on_stderr_which_file_its_settings_are_from_and_stdout_stays_the_result(lake, tmp_path, named):
+    config = tmp_path / ("other.toml" if named else "dicom-assets.toml")
+    config.write_text(f'lake = "{lake}"\n')
+    environment = {"DICOM_ASSETS_CONFIG": str(config)} if named else {}
+    done = command("dicom-assets", "status", "--format", "json", cwd=tmp_path, environment=environment)
+    assert done.returncode == 0, done.stderr
+    assert done.stderr.count(f"Settings: {config}\n") == 1
+    assert len(json.loads(done.stdout)) == 1
+
+
+def test_a_command_without_a_file_speaks_of_none(lake, tmp_path):
+    done = command("dicom-assets", "status", "--lake", lake, cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert "Settings:" not in done.stderr

@@ -1,0 +1,132 @@
+"""Fuzzes character sets: any bytes in any declared set become text that is whole, writable and the same each time.
+
+    python -m fuzz.charset [--seconds N] [--seed S]
+
+Guided by coverage where atheris is installed, by blind choice otherwise. What fails is written to build/fuzz, under its
+digest, as VR, NUL, Specific Character Set, NUL, value; the exit status is 1.
+"""
+
+from __future__ import annotations
+
+import argparse
+import hashlib
+import random
+import re
+import sys
+import time
+from contextlib import nullcontext
+from pathlib import Path
+
+import orjson
+
+try:
+    import atheris
+except ImportError:
+    atheris = None
+
+with atheris.instrument_imports(include=["dicom_assets.dicom"]) if atheris else nullcontext():
+    from dicom_assets.dicom.charset import codecs_of
+    from dicom_assets.dicom.flaws import CHARSET_GUESSED, CHARSET_LOST, CHARSET_PARTLY, SOUND
+    from dicom_assets.dicom.iso2022 import DESIGNATIONS
+    from dicom_assets.dicom.values import json_element
+
+FAILURES = Path("build/fuzz")
+VRS = (b"LO", b"PN", b"LT", b"SH", b"ST", b"UC", b"UT", b"CS", b"UI", b"AE", b"UR", b"DS", b"IS", b"DA", b"TM")
+_TEXTS = frozenset({"LO", "PN", "LT", "SH", "ST", "UC", "UT"})
+_TERMS = (
+    *(b"", b"ISO_IR 192", b"GB18030", b"GBK", b"ISO_IR 13", b"ISO_IR 100", b"ISO_IR 166", b"ISO_IR 203", b"rot13"),
+    *(b"ISO 2022 IR %d" % number for number in (6, 13, 58, 87, 100, 126, 127, 138, 144, 148, 149, 159, 166, 203)),
+)
+_PIECES = (
+    *sorted(DESIGNATIONS),
+    *(b"^", b"=", b"\\", b"\r\n", b"\x0c", b"\0", b"\x1b", b"\x1b$", b"\x9b31m", b" ", b"A", b"\xd0\xd8", b";3"),
+)
+_FORBIDDEN = re.compile("[\x00-\x08\x0b\x0e-\x1f\x7f-\x9f\ud800-\udfff]")
+_LOST = CHARSET_GUESSED | CHARSET_LOST | CHARSET_PARTLY
+
+
+def judge(data: bytes) -> None:
+    """Raises AssertionError, or whatever decoding should not have raised, and keeps the bytes."""
+    vr, _, rest = data.partition(b"\0")
+    charset, _, raw = rest.partition(b"\0")
+    if vr not in VRS:
+        return
+    try:
+        _judge(vr.decode("ascii"), charset, raw)
+    except BaseException:
+        FAILURES.mkdir(parents=True, exist_ok=True)
+        (FAILURES / hashlib.blake2b(data, digest_size=8).hexdigest()).write_bytes(data)
+        raise
+
+
+def _judge(vr: str, charset: bytes, raw: bytes) -> None:
+    codecs = codecs_of(charset)
+    found, flaws = json_element(vr, raw, True, codecs)
+    assert json_element(vr, raw, True, codecs) == (found, flaws), "not the same twice"
+    orjson.dumps(found)
+    texts = [
+        text
+        for value in found.get("Value", ())
+        for text in (value.values() if isinstance(value, dict) else [value])
+        if isinstance(text, str)
+    ]
+    assert not any(map(_FORBIDDEN.search, texts)), "a control character, a NUL or a surrogate is left"
+    if vr in _TEXTS and raw.isascii() and b"\x1b" not in raw and raw.decode("ascii").isprintable():
+        assert flaws & _LOST == SOUND, "ASCII is sound in every set"
+
+
+def _made(rng: random.Random) -> bytes:
+    charset = b"\\".join(rng.choice(_TERMS) for _ in range(rng.randrange(1, 4)))
+    pieces = [rng.choice(_PIECES) if rng.random() < 0.6 else rng.randbytes(rng.randrange(1, 6)) for _ in range(8)]
+    return rng.choice(VRS) + b"\0" + charset + b"\0" + b"".join(pieces)
+
+
+def blindly(seconds: float, seed: int) -> int:
+    """Judges made values until time is up; how many failed."""
+    rng, judged, failed = random.Random(seed), 0, 0
+    ends = time.monotonic() + seconds
+    while time.monotonic() < ends:
+        judged += 1
+        try:
+            judge(_made(rng))
+        except Exception as error:  # noqa: BLE001 - a failure is counted and kept, and the run goes on
+            failed += 1
+            print(f"FAILED: {type(error).__name__}", flush=True)
+    print(f"{judged} values, {failed} failed")
+    return failed
+
+
+def guided(seconds: float, seed: int) -> None:
+    """Lets atheris search for values that reach new code; ends the process."""
+
+    def mutate(data: bytes, most: int, number: int) -> bytes:
+        rng = random.Random(number)
+        if rng.random() < 0.3 or not data:
+            return _made(rng)[:most]
+        at = rng.randrange(len(data))
+        return (data[:at] + rng.choice(_PIECES) + data[at + rng.randrange(3) :])[:most]
+
+    arguments = [
+        sys.argv[0],
+        f"-max_total_time={int(seconds)}",
+        f"-seed={seed}",
+        "-max_len=512",
+        "-print_final_stats=1",
+    ]
+    atheris.Setup(arguments, judge, custom_mutator=mutate)
+    atheris.Fuzz()
+
+
+def main() -> None:
+    """Command line."""
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("--seconds", type=float, default=300)
+    parser.add_argument("--seed", type=int, default=1)
+    args = parser.parse_args()
+    if atheris is None:
+        sys.exit(1 if blindly(args.seconds, args.seed) else 0)
+    guided(args.seconds, args.seed)
+
+
+if __name__ == "__main__":
+    main()
