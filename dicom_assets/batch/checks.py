@@ -244,7 +244,7 @@ def rows_published(part: Part, context: CheckContext) -> CheckResult:
     row = f"object_id, hash({listed}) AS said"
     staged = "staged"
     if part is Part.RAW:  # what was moved since its claim stands in the table where it lies now
-        there = (f"CASE WHEN at IS NULL THEN {one} ELSE at.{one} END AS {one}" for one in ("uri", "member", "etag"))
+        there = (f'CASE WHEN "at" IS NULL THEN {one} ELSE "at".{one} END AS {one}' for one in ("uri", "member", "etag"))
         staged = f"(SELECT * REPLACE ({', '.join(there)}) FROM staged)"
     with connect(context.lake, [name], within=context.staging.scope(name)) as connection:
         connection.register(
