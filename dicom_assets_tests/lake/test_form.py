@@ -23,6 +23,8 @@ COMMANDS = (
     ("errors",),
     ("sql", "SELECT count(*) FROM study"),
     ("omop", "{landing}-omop"),
+    ("verify",),
+    ("verify", "--fix"),
 )
 
 
