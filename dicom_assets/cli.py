@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from dicom_assets import cli_services, cli_sources, faults, printing
+from dicom_assets import cli_services, cli_sources, cli_verify, faults, printing
 from dicom_assets import settings as settings_module
 from dicom_assets.cli_services import loaded, told
 from dicom_assets.printing import say
@@ -258,6 +258,7 @@ def _print(names: Sequence[str], rows: Sequence[Sequence[object]], form: Format)
 
 cli_services.add_to(app)
 cli_sources.add_to(app)
+cli_verify.add_to(app)
 
 
 def main() -> None:

@@ -64,7 +64,7 @@ class Beginning:
 
     def __enter__(self) -> Self:
         """Starts the first round, without waiting for it."""
-        self.work = self._held.enter_context(Work(self.settings, self.progress, self.engine))
+        self.work = self._held.enter_context(Work(self.settings, self.progress, self.engine, self.say))
         thread = self._held.enter_context(ThreadPoolExecutor(1, thread_name_prefix="first-round"))
         self._first: Future[Round] | None = thread.submit(self._begin)
         return self
@@ -79,6 +79,7 @@ class Beginning:
 
     def _begin(self) -> Round:
         self._wait_to_be_alone()
+        self.work.clear_left_staging()
         for batch in self.work.organize_left():
             self.say(f"Batch {batch}: the moving of its objects was broken off and is finished now.")
         # Whoever asks for an ingest has perhaps just mended what kept objects from being read.

@@ -6,7 +6,7 @@ without batch_id where a part says so. Does not belong here: what the rows mean.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field
 from enum import StrEnum
@@ -26,6 +26,8 @@ from dicom_assets.lake.registry import (
 FOLDER = "_staging"
 _WHOLE = "whole"
 """Name of the mark beside a part's files: it holds their rows, is written last and goes with them."""
+_BEGUN = "begun"
+"""Name of the mark by which a turn is taken; see `Staging.begin`."""
 KEPT_BYTES = 32 << 20
 """What is kept of a batch's staged files on an object store; what comes after that is fetched when it is read."""
 
@@ -93,9 +95,12 @@ class Kept:
     """What the one process that holds a batch knows of its staged files: nobody else writes or deletes them meanwhile.
 
     names: the files of a part; parts that are not in it have to be listed. whole: rows of parts that are staged whole.
-    data: files of a lake on an object store.
+    data: files of a lake on an object store. check: raises LakeError when the right to the batch is lost. turn: see
+    `Staging.begin`; None before it is known.
     """
 
+    check: Callable[[], None] = lambda: None
+    turn: int | None = None
     names: dict[Part, list[str]] = field(default_factory=dict)
     whole: dict[Part, int] = field(default_factory=dict)
     data: dict[str, bytes] = field(default_factory=dict)
@@ -139,9 +144,50 @@ class Staging:
     kept: Kept | None = field(default=None, repr=False, compare=False)
 
     @property
-    def folder(self) -> str:
+    def root(self) -> str:
         """The batch's own prefix; nothing else is ever deleted."""
         return f"{FOLDER}/{self.batch_id}"
+
+    @property
+    def folder(self) -> str:
+        """Where the files of the batch's last turn lie. On an object store it is looked for; see `begin`."""
+        if self.files.local_root is not None:
+            return self.root
+        if self.kept is None:
+            return self._of_turn(self._last_turn())
+        if self.kept.turn is None:
+            self.kept.turn = self._last_turn()
+        return self._of_turn(self.kept.turn)
+
+    def begin(self) -> None:
+        """Begins anew, with nothing staged, in a folder that nobody else writes to. Raises LakeError.
+
+        The right to a batch on an object store is a lease, which ends while its holder is stopped: a write that was on
+        its way then comes when somebody else has taken the batch over. So each turn has a number, which only one can
+        take, and only what the last one has staged is ever read. A lock of the operating system is never lost.
+        """
+        if self.files.local_root is not None or self.kept is None:
+            return
+        self.kept.check()
+        turn = self._last_turn() + 1
+        if not self.files.put(f"{self._of_turn(turn)}/{_BEGUN}", b"", create=True):
+            raise LakeError(f"Somebody else has taken over batch {self.batch_id}. {again(self.batch_id)}")
+        with self.kept.deleting(Part):
+            self.kept.turn = turn
+        for earlier in {name.split("/")[2] for name in self.files.names(self.root)} - {f"{turn:06d}"}:
+            self.files.delete(f"{self.root}/{earlier}")
+
+    def _of_turn(self, turn: int) -> str:
+        return f"{self.root}/{turn:06d}" if turn else self.root
+
+    def _last_turn(self) -> int:
+        """The number of the last turn; 0 when none has begun."""
+        names = [name.split("/")[2] for name in self.files.names(self.root) if name.endswith(f"/{_BEGUN}")]
+        return max((int(name) for name in names if name.isdigit()), default=0)
+
+    def _check(self) -> None:
+        if self.kept is not None:
+            self.kept.check()
 
     def scope(self, *tables: str) -> dict[str, dict[str, list[str]]]:
         """What to open of some tables to see the batch's own rows; for `lake.query.connect`."""
@@ -155,6 +201,7 @@ class Staging:
         """Stages rows that are an Arrow file already."""
         name = f"{self.folder}/{part}/{number:06d}.arrow"
         remote = self.files.local_root is None
+        self._check()
         with self.kept.writing(part, name, arrow if remote else None) if self.kept else nullcontext():
             self.files.put(name, arrow, durable=False)  # it can be read again
 
@@ -189,6 +236,7 @@ class Staging:
 
     def complete(self, part: Part, rows: int) -> None:
         """Marks a part as staged whole, with so many rows; one without rows as well, which has no file."""
+        self._check()
         self.files.put(f"{self.folder}/{part}/{_WHOLE}", str(rows).encode(), durable=False)
         if self.kept is not None:
             with self.kept.lock:
@@ -246,12 +294,13 @@ class Staging:
 
     def remove(self) -> int:
         """Deletes the batch's staging; how many files there were."""
-        return self._delete([self.folder], Part)
+        return self._delete([self.root], Part)
 
     def _delete(self, folders: Iterable[str], parts: Iterable[Part]) -> int:
+        self._check()
         with self.kept.deleting(parts) if self.kept else nullcontext():
             return sum(map(self.files.delete, folders))
 
     def left(self) -> int:
         """How many staged files there are."""
-        return len(self.files.names(self.folder))
+        return len(self.files.names(self.root))

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor, wait
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, field
 from functools import cached_property
 from types import TracebackType
@@ -29,10 +29,12 @@ from dicom_assets.batch.organize import Organizing, unfinished
 from dicom_assets.batch.presence import require_source, while_source_is_there
 from dicom_assets.batch.publish import publish_flat, publish_rows, write_flat
 from dicom_assets.batch.read import Progress, read_batch
+from dicom_assets.batch.recovery import mend_claims
+from dicom_assets.batch.staging import FOLDER as STAGING
 from dicom_assets.batch.staging import Kept, Part, Staging, again
 from dicom_assets.lake import locks, recent
 from dicom_assets.lake.delta import Lake
-from dicom_assets.lake.files import LakeError
+from dicom_assets.lake.files import LakeError, TornFile
 from dicom_assets.lake.query import forget_answers
 from dicom_assets.lake.rewrite import Written
 from dicom_assets.landing.claims import Claim, ClaimLog
@@ -59,12 +61,14 @@ class BatchClosed(LakeError):
 class Work:
     """A lake, its sources and the batches that this process holds; a context manager that lets go of them.
 
-    progress: called while a batch is read. shared_engine: reads instead of processes of its own, and outlives it.
+    progress: called while a batch is read. shared_engine: reads instead of processes of its own, and outlives it. say:
+    called with a sentence about what was set right.
     """
 
     settings: Settings
     progress: Callable[[Progress], None] = lambda _: None
     shared_engine: ReadingEngine | None = None
+    say: Callable[[str], None] = lambda _: None
     _held: ExitStack = field(default_factory=ExitStack, repr=False)
     _batches: dict[str, tuple[BatchWork, ExitStack]] = field(default_factory=dict, repr=False)
     _ahead: dict[str, Ahead] = field(default_factory=dict, repr=False)
@@ -121,7 +125,21 @@ class Work:
     def claiming(self, wait_seconds: float) -> Iterator[None]:
         """The right to claim and to start what was claimed. Raises LockBusy after wait_seconds."""
         with locks.held(self.lake.files, INGEST_LOCK, wait_seconds):
+            self._mend_claims()
             yield
+
+    def _mend_claims(self) -> None:
+        """Before anything is claimed: sets right what a power cut has torn of the claim log."""
+        try:
+            self.log.claims()
+        except TornFile:
+            self.say(str(mend_claims(self.lake)))
+            self.forget_claims()
+
+    def forget_claims(self) -> None:
+        """Lets the claim log be opened anew."""
+        for name in ("log", "places"):
+            self.__dict__.pop(name, None)
 
     def stores(self) -> list[LandingStore]:
         """The configured sources, open."""
@@ -133,12 +151,12 @@ class Work:
             manifest = self.log.manifest(batch_id)
             lock = ExitStack()
             try:
-                lock.enter_context(locks.held(self.lake.files, f"batch-{batch_id}", wait_seconds, once=True))
+                check = lock.enter_context(locks.held(self.lake.files, f"batch-{batch_id}", wait_seconds, once=True))
             except locks.LockBusy:
                 raise BatchBusy(
                     f"Another process works on batch {batch_id}. Wait until it has ended, then run it again."
                 ) from None
-            self._batches[batch_id] = BatchWork(self, manifest, Staging(self.lake.files, batch_id, Kept())), lock
+            self._batches[batch_id] = BatchWork(self, manifest, Staging(self.lake.files, batch_id, Kept(check))), lock
         return self._batches[batch_id][0]
 
     def release(self, batch_id: str) -> None:
@@ -231,6 +249,21 @@ class Work:
                 done.append(batch_id)
         return done
 
+    def clear_left_staging(self) -> list[str]:
+        """Removes what is staged of closed batches, as a holder that was stopped leaves it; whose. Raises LakeError."""
+        staged = {name.split("/")[1] for name in self.lake.files.names(STAGING)}
+        if not staged:
+            return []
+        closed = {row.batch_id for row in books.all_books(self.lake) if row.status == Status.CLOSED}
+        left = sorted(staged & closed)
+        for batch_id in left:
+            with Work(self.settings) as other, suppress(BatchBusy):
+                staging = other.batch(batch_id, wait_seconds=0).staging
+                known = books.books_of(self.lake, batch_id)
+                if known is not None and known.status == Status.CLOSED:
+                    staging.remove()
+        return left
+
     def unstarted(self) -> list[str]:
         """Batches that were claimed and never started, oldest first; none of a source that looks emptied."""
         started = {row.batch_id for row in books.all_books(self.lake)}
@@ -294,6 +327,7 @@ class BatchWork:
         books.open_batch(self.lake, self.batch_id, self.source.name, run_id, len(self.manifest))
         ahead = self.work.ahead(self.batch_id, run_id)
         if organizing.is_placed:
+            self.staging.begin()
             seen = organizing.stage(self.staging, own_manifest(self.manifest, self.work.log.returns)[1])
         elif ahead is None:
             seen = self.expand()
@@ -346,6 +380,7 @@ class BatchWork:
         """Stages one row for each object of the manifest and each member in it; how many. Raises SourceUnavailable."""
         before = known_before(self.lake, self.batch_id)
         own, settled = own_manifest(self.manifest, self.work.log.returns)
+        self.staging.begin()
         seen = expand(own, self.source, self.work.settings, self.staging, self.work.engine, before, settled)
         self.staging.complete(Part.RAW, seen)
         require_source(self, Part.RAW, "verdict")

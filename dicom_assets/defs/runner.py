@@ -24,6 +24,7 @@ from dicom_assets.defs.executor import execute_here
 from dicom_assets.defs.graph import build_defs
 from dicom_assets.defs.jobs import register
 from dicom_assets.defs.sensors import mark
+from dicom_assets.lake.torn import needs_verifying
 from dicom_assets.landing.claims import Claimed, seconds_until
 from dicom_assets.landing.returns import Waiting, waiting
 from dicom_assets.settings import Settings
@@ -87,6 +88,11 @@ def go_on(beginning: Beginning, instance: dg.DagsterInstance) -> Ended:
         if any(one.more for one in found.claimed):
             continue
         if not changing:
+            # Seldom: what it needs is not imported before.
+            if needs_verifying(beginning.work.lake.files):
+                from dicom_assets.defs.mending import mend_after_power_cut
+
+                mend_after_power_cut(beginning.work, instance, beginning.say)
             beginning.work.organize_left()  # what a batch could not move although its books closed is told here
             return _ended(beginning, done, 0)
         if time.monotonic() - started > CHANGING_SECONDS:

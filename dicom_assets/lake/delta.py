@@ -346,6 +346,24 @@ class Lake:
                 self._begin_again(table)
         return self._opened(table.name)
 
+    def mend_tables(self) -> None:
+        """Opens every table, or sets it aside and makes it anew where its log is beyond reading. Raises LakeError.
+
+        What was set aside is missing from then on, as `torn.MARK` says.
+        """
+        for table in TABLES.values():
+            try:
+                self._made(table)
+                continue
+            except ForeignTable:
+                raise
+            except LakeError as error:
+                if not isinstance(error.__cause__ or error.__context__ or error, torn.TornLog | DeltaError):
+                    raise
+            with self.committing(table.name):
+                torn.set_table_aside(self.files, table.name)
+            self._make(table)
+
     def _make(self, table: Table) -> None:
         self._create(table, self.location(table.name))
         log = f"{table.name}/_delta_log"

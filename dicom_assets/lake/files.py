@@ -50,6 +50,18 @@ class LakeError(UserError):
     """The lake cannot be read or written. The message says what to do and holds no row's values."""
 
 
+class TornFile(LakeError):
+    """A file of the lake is empty or cut, as a power cut leaves it."""
+
+    def __init__(self, path: str) -> None:
+        """path: below the lake's root; of our own making, without patient data."""
+        super().__init__(
+            f"The file {path} of the lake is torn, as by a power cut. Run `dicom-assets verify`, which says what it "
+            "held, and `dicom-assets verify --fix`, which makes it again."
+        )
+        self.path = path
+
+
 class LakeFiles:
     """Files below the root of one lake."""
 
@@ -191,9 +203,15 @@ class LakeFiles:
         return self.put(path, parquet_bytes(table), create=create)
 
     def get_parquet(self, path: str, columns: list[str] | None = None) -> pa.Table:
-        """Reads a Parquet file, or only some of its columns, in this order. Raises FileNotFoundError, LakeError."""
-        found = self._parquet(path).read(columns=columns)
-        return found if columns is None else found.select(columns)
+        """Reads a Parquet file, or only some of its columns, in this order.
+
+        Raises FileNotFoundError, TornFile, LakeError.
+        """
+        try:
+            found = self._parquet(path).read(columns=columns)
+            return found if columns is None else found.select(columns)
+        except (pa.ArrowException, KeyError):
+            raise TornFile(path) from None
 
     def _parquet(self, path: str) -> pq.ParquetFile:
         # Not `pq.read_table`: it imports Arrow's data sets, 60 MB of memory that nothing else needs.
@@ -204,7 +222,7 @@ class LakeFiles:
     ) -> Iterator[pa.RecordBatch]:
         """The rows of an Arrow file, ARROW_ROWS at a time, or only some of their columns, in this order.
 
-        data: the file, where it is at hand. Raises FileNotFoundError, LakeError.
+        data: the file, where it is at hand. Raises FileNotFoundError, TornFile, LakeError.
         """
         root = self.local_root
         try:
@@ -214,17 +232,28 @@ class LakeFiles:
                 source = pa.BufferReader(self.get(path) if data is None else data)
         except FileNotFoundError:
             raise
+        except pa.ArrowException:  # there is nothing in it
+            raise TornFile(path) from None
         except OSError as error:
             raise LakeError(_sentence("read from", error, self.place)) from None
         with source:
-            fields = None
-            if columns is not None:
-                schema = pa.ipc.open_file(source).schema
-                fields = [schema.get_field_index(column) for column in columns]
-            file = pa.ipc.open_file(source, options=pa.ipc.IpcReadOptions(included_fields=fields))
-            for number in range(file.num_record_batches):
-                batch = file.get_batch(number)
+            for batch in _batches(source, columns, path):
                 yield batch if columns is None else batch.select(list(columns))
+
+
+def _batches(source: pa.NativeFile, columns: Sequence[str] | None, path: str) -> Iterator[pa.RecordBatch]:
+    """The batches of an Arrow file. Raises TornFile."""
+    fields = None
+    try:
+        if columns is not None:
+            schema = pa.ipc.open_file(source).schema
+            fields = [schema.get_field_index(column) for column in columns]
+        file = pa.ipc.open_file(source, options=pa.ipc.IpcReadOptions(included_fields=fields))
+        for number in range(file.num_record_batches):
+            batch = file.get_batch(number)
+            yield batch
+    except (pa.ArrowException, OSError):
+        raise TornFile(path) from None
 
 
 def parquet_bytes(table: pa.Table) -> bytes:

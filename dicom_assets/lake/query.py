@@ -7,8 +7,8 @@ from __future__ import annotations
 
 import atexit
 import re
-from collections.abc import Iterable, Mapping, Sequence
-from contextlib import nullcontext, suppress
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, nullcontext, suppress
 from datetime import UTC, datetime
 from functools import cache
 from pathlib import Path
@@ -80,9 +80,14 @@ class QueryError(UserError):
 
 def existing(uri: str) -> Lake:
     """The lake that is there already. Raises LakeError when there is none: reading makes nothing."""
+    is_there(uri)
+    return Lake(uri, make=False)
+
+
+def is_there(uri: str) -> None:
+    """Raises LakeError when there is no lake in a folder."""
     if "://" not in uri and not (Path(uri) / "batches" / "_delta_log").is_dir():
         raise LakeError(f"There is no lake at {uri}. Run `dicom-assets ingest` first, or give --lake.")
-    return Lake(uri, make=False)
 
 
 def sql_type(kind: pa.DataType) -> str:
@@ -206,7 +211,10 @@ def connect(
                     raise
                 wanted.remove(name)
                 continue
-            connection.execute(f'CREATE TEMP VIEW "{name}" AS SELECT * FROM {source}{where(scope, SHOWN.get(name))}')
+            with _readable(name) if at is None else nullcontext():
+                connection.execute(
+                    f'CREATE TEMP VIEW "{name}" AS SELECT * FROM {source}{where(scope, SHOWN.get(name))}'
+                )
     for name, (needed, sql) in VIEWS.items():
         if set(needed) <= set(wanted):
             connection.execute(f'CREATE TEMP VIEW "{name}" AS {sql}')
@@ -214,6 +222,18 @@ def connect(
         for name, sql in datasets.views(lake.files).items():
             _show(connection, name, sql)
     return connection
+
+
+@contextmanager
+def _readable(name: str) -> Iterator[None]:
+    """Turns what DuckDB says of a data file that is gone or torn into a sentence."""
+    try:
+        yield
+    except (duckdb.IOException, duckdb.InvalidInputException):
+        raise LakeError(
+            f"Table {name}: a data file of it is missing or torn. Run `dicom-assets verify`, which names it, and "
+            "`dicom-assets verify --fix`, which makes its rows again."
+        ) from None
 
 
 def _show(connection: duckdb.DuckDBPyConnection, name: str, sql: str) -> None:

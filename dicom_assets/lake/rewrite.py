@@ -147,7 +147,10 @@ def replace_batches(
             if column in now.low and now.low[column][index] == now.high[column][index] is not None:
                 gone.append(index)
                 continue
-            of = pc.is_in(lake.files.get_parquet(f"{name}/{path}", [column])[column], replaced)
+            there = lake.files.get_parquet(f"{name}/{path}", [column])[column].cast(
+                pa.string()
+            )  # of other writers, too
+            of = pc.is_in(there, replaced)
             if pc.any(of).as_py():
                 gone.append(index)
                 kept = (

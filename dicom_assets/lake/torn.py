@@ -138,7 +138,7 @@ def needs_verifying(files: LakeFiles) -> bool:
 
 def verified(files: LakeFiles) -> None:
     """Takes the mark away. Raises LakeError."""
-    files.delete(MARK)
+    files.remove(MARK)
 
 
 def set_table_aside(files: LakeFiles, name: str) -> None:
@@ -156,6 +156,13 @@ def set_table_aside(files: LakeFiles, name: str) -> None:
         (root / name).rename(target)
     except OSError as error:
         raise LakeError(f"Table {name} cannot be moved aside: {error.strerror}.") from None
+
+
+def set_file_aside(files: LakeFiles, path: str) -> None:
+    """Moves a torn file of the lake out of the way. Raises LakeError."""
+    folder, _, name = path.rpartition("/")
+    files.put(_aside(folder.lstrip("_"), name), files.get(path))
+    files.remove(path)
 
 
 def _aside(name: str, what: str) -> str:

@@ -11,6 +11,7 @@ last, and made anew some hundred claims later; whoever finds none reads the clai
 from __future__ import annotations
 
 import re
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime
 from typing import NamedTuple
@@ -19,7 +20,7 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
-from dicom_assets.lake.files import LakeFiles
+from dicom_assets.lake.files import LakeFiles, TornFile
 from dicom_assets.lake.registry import TIMESTAMP
 
 FOLDER = "_claimed"
@@ -165,13 +166,29 @@ class Summary:
         for number in sorted(complete, reverse=True):
             try:
                 rows = files.get_parquet(f"{FOLDER}/{number:012d}/{_LIST}")
-            except FileNotFoundError:
-                continue  # a newer one has replaced it since
-            self.number, self.claims = number, [Claim(*row) for row in _rows(rows)]
+            except (FileNotFoundError, TornFile):
+                continue  # a newer one has replaced it since, or a power cut has torn it
+            claims = [Claim(*row) for row in _rows(rows)]
+            if not self._is_whole(number, claims):
+                continue
+            self.number, self.claims = number, claims
             return
 
     number: int
     claims: list[Claim]
+
+    def _is_whole(self, number: int, claims: Sequence[Claim]) -> bool:
+        """Whether as many ids are there as were claimed: whoever misses some claims objects a second time."""
+        root = self._files.local_root
+        if root is None:
+            return True
+        objects: Counter[str] = Counter()
+        for claim in claims:
+            objects[claim.source] += claim.objects
+        places = {source: root / _ids_path(number, source) for source in objects}
+        return all(
+            place.exists() and place.stat().st_size == objects[source] * _ID_BYTES for source, place in places.items()
+        )
 
     def ids(self, source: str) -> Packed:
         """The sorted ids of a source. Raises FileNotFoundError when a newer summary has replaced this one."""

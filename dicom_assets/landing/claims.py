@@ -280,6 +280,11 @@ class ClaimLog:
         return int(paths[-1].rsplit("/", 1)[1].removesuffix(".parquet")) if paths else self._summarised().number
 
 
+def number_of(path: str) -> int:
+    """The number of the claim in a file."""
+    return int(path.rsplit("/", 1)[1].removesuffix(".parquet"))
+
+
 def _later(manifest: pa.Table, than: datetime | None) -> pa.Table:
     """A manifest whose time is later than another one, by a microsecond where it was not."""
     if than is None or manifest["claimed_at"][0].as_py() > than:

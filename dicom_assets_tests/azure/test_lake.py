@@ -198,7 +198,7 @@ class TestRequests:
         lake = Lake(lake_url)
         staging = Staging(lake.files, "batch", Kept())
         schema = SCHEMAS[Part.TOUCHED]
-        staging.put(Part.TOUCHED, 0, pa.Table.from_pylist([{"study_key": "a"}], schema=schema))
+        staging.stage(Part.TOUCHED, pa.Table.from_pylist([{"study_key": "a"}], schema=schema))
         staging.require(Part.TOUCHED)
         faults.seen.clear()
         assert staging.read(Part.TOUCHED)["study_key"].to_pylist() == ["a"]

@@ -5,6 +5,7 @@ import os
 import signal
 import subprocess
 import sys
+import tempfile
 import threading
 import time
 from dataclasses import dataclass, field
@@ -338,3 +339,11 @@ def test_processes_end_with_a_killed_parent_even_when_they_hang():
 
 def test_inline_runs_the_same_function_here():
     assert [len(result) for result in InlineEngine().run(read, [chunk(0), chunk(1)])] == [4, 4]
+
+
+def test_processes_share_their_progress_where_no_temporary_file_can_be_written(tmp_path, monkeypatch):
+    """A file in a full folder could be mapped and not written: whoever did it ended by SIGBUS."""
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "is not there"))
+    with ProcessEngine(ReadingLimits(workers=1)) as engine:
+        (answer,) = engine.run(prepare, [Preparing("json")])
+    assert answer is None

@@ -63,8 +63,8 @@ def held(tmp_path: Path) -> Staging:
 def test_what_was_written_though_an_error_was_told_is_there(held, monkeypatch):
     put = held.files.put
 
-    def breaking(path: str, data: bytes) -> bool:
-        put(path, data)
+    def breaking(path: str, data: bytes, **options: bool) -> bool:
+        put(path, data, **options)
         raise LakeError("the connection broke after the file was written")
 
     monkeypatch.setattr(held.files, "put", breaking)

@@ -1,0 +1,113 @@
+"""Reading closed batches again: what lies at its source as it was claimed must still say what the lake says.
+
+Belongs here: finding objects that were overwritten by bytes of the same size and time, which no listing tells. Does not
+belong here: how an object is read (`batch.judge`).
+
+Each batch is expanded and read as it was, into a staging of its own that nobody publishes; of what comes back only
+digests are kept. Objects that are not there as claimed any more cannot be compared.
+"""
+
+from __future__ import annotations
+
+import uuid
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import closing
+
+import pyarrow as pa
+
+from dicom_assets.batch.expand import expand
+from dicom_assets.batch.judge import judge_chunk
+from dicom_assets.batch.known import known_before
+from dicom_assets.batch.leaving import own_manifest
+from dicom_assets.batch.organize import Organizing
+from dicom_assets.batch.read import Progress, chunks
+from dicom_assets.batch.staging import SCHEMAS, Part, Staging
+from dicom_assets.batch.verification.findings import SHOWN, Finding
+from dicom_assets.batch.work import Work
+from dicom_assets.lake.query import connect
+from dicom_assets.landing.stores import open_store
+
+_AWAY = "('OBJECT_GONE', 'CHANGED_DURING_READ', 'READ_FAILED')"
+"""Codes of objects that are not there as claimed, or cannot be read now."""
+
+_COMPARED = f"""
+-- objects of one batch by what reading them again gave; NULL digests are those of change entries and other kinds
+SELECT
+    count(*) FILTER (again.outcome IS NULL OR again.code IN {_AWAY}),
+    list(object_id ORDER BY object_id) FILTER (
+        again.outcome IS NOT NULL AND coalesce(again.code, '') NOT IN {_AWAY}
+        AND digests.content_digest IS DISTINCT FROM flat.content_digest
+    )
+FROM flat_metadata AS flat
+LEFT JOIN again USING (object_id)
+LEFT JOIN digests USING (object_id)
+WHERE flat.batch_id = $1
+"""
+
+
+def compare(
+    work: Work, batches: Sequence[str], progress: Callable[[Progress], None] = lambda _: None
+) -> Iterator[Finding]:
+    """Reads closed batches again. Raises SettingsError for a source that is not configured, SourceUnavailable."""
+    differing: list[str] = []
+    of: list[str] = []
+    away = 0
+    for batch in batches:
+        gone, changed = _compared(work, batch, progress)
+        away += gone
+        differing += changed
+        of += [batch] if changed else []
+    yield Finding(
+        "digests",
+        "Objects at their source = their headers in the lake",
+        len(differing),
+        of,
+        shown=differing[:SHOWN],
+        told=f"{away} objects are not there as claimed and were not compared" if away else "",
+    )
+
+
+def _compared(work: Work, batch_id: str, progress: Callable[[Progress], None]) -> tuple[int, list[str]]:
+    """How many objects of a batch are away, and which say something else."""
+    manifest = work.log.manifest(batch_id)
+    source = work.settings.source(manifest["source"][0].as_py())
+    store = open_store(source)
+    scratch = Staging(work.lake.files, f"verify-{uuid.uuid4().hex[:12]}")
+    try:
+        own, settled = own_manifest(manifest, work.log.returns)
+        organizing = Organizing(work.lake, store, batch_id, work.settings)
+        if organizing.is_placed:
+            total = organizing.stage(scratch, settled)
+        else:
+            known = known_before(work.lake, batch_id)
+            total = expand(own, source, work.settings, scratch, work.engine, known, settled)
+            scratch.complete(Part.RAW, total)
+        again: list[pa.RecordBatch] = []
+        digests: list[pa.RecordBatch] = []
+        done = 0
+        with closing(work.engine.run(judge_chunk, chunks(scratch, work.settings, source, batch_id))) as results:
+            for judged in results:
+                for part, kept in ((Part.LEDGER, again), (Part.FLAT, digests)):
+                    if part in judged.parts:
+                        names = _KEPT[part].names
+                        kept += work.lake.files.arrow_batches("", names, judged.parts[part])
+                done += judged.objects
+                progress(Progress(batch_id, done, total, 0.0))
+    finally:
+        scratch.remove()
+    within = {"flat_metadata": {"batch_id": [batch_id]}}
+    with connect(work.lake, ["flat_metadata"], within=within) as connection:
+        connection.register("again", pa.Table.from_batches(again, _KEPT[Part.LEDGER]))
+        connection.register("digests", pa.Table.from_batches(digests, _KEPT[Part.FLAT]))
+        gone, changed = connection.execute(_COMPARED, [batch_id]).fetchall()[0]
+    return int(gone), list(changed or ())
+
+
+_KEPT = {
+    part: pa.schema([SCHEMAS[part].field(name) for name in names])
+    for part, names in (
+        (Part.LEDGER, ("object_id", "outcome", "code")),
+        (Part.FLAT, ("object_id", "content_digest")),
+    )
+}
+"""What is kept of what comes back."""

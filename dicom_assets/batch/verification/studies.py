@@ -1,0 +1,231 @@
+"""Rules over studies: instance, series and study are what flat_metadata gives, FHIR and OMOP what these give.
+
+Belongs here: each rule's SQL over a range of studies, written independently of the code that makes the rows: newest
+versions by comparison of whole keys instead of windows, attributes by the key of versions instead of a rank. Does not
+belong here: single batches (`batches`).
+
+A study that a batch touches which is not closed may be between two states; it is left out.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterator, Sequence
+from dataclasses import dataclass
+
+import duckdb
+import pyarrow as pa
+
+from dicom_assets.batch.verification.findings import SHOWN, Finding, Sound
+from dicom_assets.lake.query import connected
+from dicom_assets.lake.registry import FLAT_METADATA, INSTANCE, SERIES, STUDY, Table
+
+ROWS_AT_ONCE = 1_000_000
+"""Rows of flat_metadata that are looked at together, about."""
+
+_NEWEST = "(version_at, sequence, object_id)"
+_SERIES_GRAIN = "source, StudyInstanceUID, SeriesInstanceUID"
+_INSTANCE_GRAIN = f"{_SERIES_GRAIN}, SOPInstanceUID"
+
+
+@dataclass(frozen=True, slots=True)
+class StudyRule:
+    """A rule: two queries that must give the same rows, study by study. name: also the table it is about."""
+
+    name: str
+    description: str
+    tables: tuple[str, ...]
+    expected: str
+    actual: str
+
+
+def _listed(names: Sequence[str]) -> str:
+    return ", ".join(f'"{name}"' for name in names)
+
+
+_COPIED = [column.name for column in INSTANCE.columns if column.name in FLAT_METADATA]
+
+_INSTANCES = f"""
+-- instances by their newest version, but for those whose place was claimed again
+WITH placed AS (
+    SELECT *, version_text IS NULL AND EXISTS (
+        SELECT 1 FROM overwritten AS last
+        WHERE last.source = flat.source AND last.uri = flat.uri
+            AND coalesce(last.member, '') = coalesce(flat.member, '') AND last.claimed_at > flat.ingested_at
+    ) AS is_overwritten
+    FROM flat_metadata AS flat
+),
+versions AS (
+    SELECT
+        {_INSTANCE_GRAIN}, max({_NEWEST}) FILTER (NOT is_overwritten) AS newest,
+        min(ingested_at) AS first_at, max(ingested_at) AS last_at
+    FROM placed GROUP BY ALL
+)
+SELECT study_key, hash({_listed(_COPIED)}, first_at, last_at) AS content
+FROM placed JOIN versions USING ({_INSTANCE_GRAIN})
+WHERE {_NEWEST} = newest AND operation = 'upsert' AND NOT is_overwritten
+"""
+
+_CONTENTS = f"""
+-- batches whose rows of flat_metadata say something else than the instance that was made from them
+SELECT DISTINCT batch_id FROM flat_metadata JOIN instance USING (batch_id, object_id)
+WHERE hash({", ".join(f'flat_metadata."{name}"' for name in _COPIED)})
+    <> hash({", ".join(f'instance."{name}"' for name in _COPIED)})
+"""
+
+_INSTANCES_THERE = f"SELECT study_key, hash({_listed(_COPIED)}, first_seen_at, updated_at) AS content FROM instance"
+
+
+def _described(table: Table, grain: str, counts: dict[str, str]) -> str:
+    """Rows of a level as the instances below it give them: counts, and the newest value of each attribute."""
+    keys = grain.split(", ")
+    made = {
+        "object_id": "max({'at': version_at, 'number': sequence, 'name': object_id})['name']",
+        "version_at": "max(version_at)",
+        **counts,
+    }
+    columns = [
+        f'any_value("{name}")' if name == "study_key"
+        else f'"{name}"' if name in keys
+        else f"{made[name]}" if name in made
+        else f'arg_max("{name}", {_NEWEST})'
+        for name in table.schema.names
+    ]  # fmt: skip
+    listed = ", ".join(f'{sql} AS "{name}"' for sql, name in zip(columns, table.schema.names, strict=True))
+    return f"SELECT {listed} FROM instance GROUP BY {grain}"
+
+
+_TIMES = {"size": "sum(size)::BIGINT", "first_seen_at": "min(first_seen_at)", "updated_at": "max(updated_at)"}
+_SERIES = _described(SERIES, _SERIES_GRAIN, {**_TIMES, "instance_count": "count(*)"})
+_STUDIES = _described(
+    STUDY,
+    "source, StudyInstanceUID",
+    {
+        **_TIMES,
+        "instance_count": "count(*)",
+        "series_count": "count(DISTINCT SeriesInstanceUID)",
+        "patient_count": "count(DISTINCT (trim(coalesce(PatientID, '')), trim(coalesce(IssuerOfPatientID, ''))))",
+        "ModalitiesInStudy": "NULL::VARCHAR[]",  # a rule of its own
+    },
+)
+
+
+def _hashed(rows: str, table: Table, without: Collection[str] = ()) -> str:
+    names = [name for name in table.schema.names if name not in without]
+    return f"SELECT study_key, hash({_listed(names)}) AS content FROM ({rows})"
+
+
+_MODALITIES = """
+    SELECT study_key, source, StudyInstanceUID, list(DISTINCT Modality ORDER BY Modality)
+        FILTER (Modality IS NOT NULL) AS modalities
+    FROM series GROUP BY ALL
+"""
+
+_NO_INDEX = "(SELECT '' AS batch_id, '' AS study_key)"
+
+RULES: tuple[StudyRule, ...] = (
+    StudyRule("instance", "instance = newest versions in flat_metadata", ("instance", "flat_metadata", "overwritten"),
+        _INSTANCES, _INSTANCES_THERE),
+    StudyRule("series", "series = what its instances give", ("series", "instance"),
+        _hashed(_SERIES, SERIES), _hashed("FROM series", SERIES)),
+    StudyRule("study", "study = what its instances give", ("study", "instance"),
+        _hashed(_STUDIES, STUDY, ["ModalitiesInStudy"]), _hashed("FROM study", STUDY, ["ModalitiesInStudy"])),
+    StudyRule("modalities", "ModalitiesInStudy = modalities of its series", ("study", "series"),
+        f"SELECT study_key, coalesce(modalities, []) AS content FROM ({_MODALITIES})",
+        "SELECT study_key, coalesce(ModalitiesInStudy, []) AS content FROM study"),
+    StudyRule("imaging_study", "FHIR ImagingStudy = studies, with series and instances counted",
+        ("imaging_study", "study"),
+        "SELECT study_key, (source, StudyInstanceUID, series_count, instance_count) AS content FROM study",
+        "SELECT study_key, (source, StudyInstanceUID, json_array_length(resource, '$.series')::BIGINT, "
+        "coalesce(list_sum([json_array_length(one) FOR one IN json_extract(resource, '$.series[*].instance')]), 0)"
+        "::BIGINT) AS content FROM imaging_study WHERE NOT is_deleted"),
+    StudyRule("image_occurrence", "OMOP rows = series", ("series", "image_occurrence_origin", "image_occurrence"),
+        f"SELECT study_key, ({_SERIES_GRAIN}) AS content FROM series",
+        f"SELECT study_key, ({_SERIES_GRAIN}) AS content FROM image_occurrence_origin "
+        "LEFT JOIN image_occurrence USING (image_occurrence_id) "
+        "WHERE image_study_UID = StudyInstanceUID AND image_series_UID = SeriesInstanceUID"),
+)  # fmt: skip
+"""Every rule, in the order of the flow."""
+
+
+def look(sound: Sound, closed: pa.Table, chosen: Sequence[str] | None) -> Iterator[Finding]:
+    """What each rule finds. closed: batch_ids, read before anything else.
+
+    chosen: only studies that these batches touch. Raises LakeError, duckdb.Error.
+    """
+    found: dict[str, list[str]] = {rule.name: [] for rule in RULES}
+    again: set[str] = set()
+    possible = [rule for rule in RULES if sound.opens(*rule.tables)]
+    # Tables before what they are made from, so that a rebuild that is seen has its metadata seen as well; the index
+    # last, in which a batch is entered before it writes anything.
+    order = ["image_occurrence", "image_occurrence_origin", "imaging_study", "study", "series", "instance",
+             "overwritten", "flat_metadata"]  # fmt: skip
+    tables = {name for rule in possible for name in rule.tables}
+    with connected(sound.lake) as connection:
+        sources = {name: sound.source(name) for name in order if name in tables}
+        connection.register("closed", closed)
+        index = sound.source("batch_study") if sound.opens("batch_study") else _NO_INDEX
+        connection.execute(
+            f"CREATE TEMP TABLE moving AS SELECT DISTINCT study_key FROM {index} ANTI JOIN closed USING (batch_id)"
+        )
+        if chosen is not None:
+            connection.register("chosen", pa.table({"batch_id": pa.array(list(chosen), pa.string())}))
+            connection.execute(
+                f"CREATE TEMP TABLE wanted AS SELECT DISTINCT study_key FROM {index} SEMI JOIN chosen USING (batch_id)"
+            )
+        for low, high in _ranges(sound.lake.row_count("flat_metadata") if sound.opens("flat_metadata") else 0):
+            _views(connection, sources, low, high, is_chosen=chosen is not None)
+            for rule in possible:
+                found[rule.name] += _differing(connection, rule)
+            if found["instance"]:  # which of the two is right, only the source can say
+                again.update(batch for (batch,) in connection.execute(_CONTENTS).fetchall())
+    for rule in RULES:
+        if rule in possible:
+            keys = found[rule.name]
+            batches = again if rule.name == "instance" else ()
+            yield Finding(rule.name, rule.description, len(keys), batches, keys, keys[:SHOWN])
+        else:
+            yield Finding(rule.name, rule.description, told="not looked at: a table cannot be opened", is_note=True)
+
+
+def _ranges(rows: int) -> list[tuple[str, str]]:
+    """Ranges of study_key, as many as the rows need: keys are hashes, so each range has as many of them."""
+    parts = max(1, min(4_096, -(-rows // ROWS_AT_ONCE)))
+    edges = [f"{(1 << 64) * part // parts:016x}" for part in range(parts)]
+    return [*zip(["", *edges[1:]], [*edges[1:], "g"], strict=True)]
+
+
+def _views(
+    connection: duckdb.DuckDBPyConnection, sources: dict[str, str], low: str, high: str, *, is_chosen: bool
+) -> None:
+    for name, source in sources.items():
+        if name == "image_occurrence":
+            continue
+        if name == "overwritten":
+            connection.execute(f"CREATE OR REPLACE TEMP VIEW {name} AS SELECT * FROM {source}")
+            continue
+        wanted = " SEMI JOIN wanted USING (study_key)" if is_chosen else ""
+        connection.execute(
+            f"CREATE OR REPLACE TEMP VIEW {name} AS SELECT * FROM "
+            f"(SELECT * FROM {source} WHERE study_key >= '{low}' AND study_key < '{high}')"
+            f"{wanted} ANTI JOIN moving USING (study_key)"
+        )
+    if "image_occurrence" in sources and "image_occurrence_origin" in sources:
+        connection.execute(
+            f"CREATE OR REPLACE TEMP VIEW image_occurrence AS SELECT * FROM {sources['image_occurrence']} SEMI JOIN "
+            "(SELECT StudyInstanceUID AS image_study_UID FROM image_occurrence_origin) USING (image_study_UID)"
+        )
+
+
+def _differing(connection: duckdb.DuckDBPyConnection, rule: StudyRule) -> list[str]:
+    rows = connection.execute(
+        f"""
+        SELECT DISTINCT study_key FROM (
+            SELECT study_key FROM (
+                SELECT study_key, content, 1 AS times FROM ({rule.expected})
+                UNION ALL
+                SELECT study_key, content, -1 AS times FROM ({rule.actual})
+            ) GROUP BY study_key, content HAVING sum(times) <> 0
+        ) ORDER BY study_key
+        """
+    ).fetchall()
+    return [key for (key,) in rows]

@@ -1,0 +1,175 @@
+"""What is broken in a lake by hand is named by its rule, and `--fix` brings back exactly what was there."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Callable
+from pathlib import Path
+
+import pyarrow as pa
+import pytest
+from deltalake import DeltaTable
+
+from dicom_assets.lake.query import arrow, connect, quoted
+from dicom_assets.lake.registry import TABLES
+from dicom_assets_tests.verification.conftest import Broken
+
+
+def delete(broken: Broken, table: str, where: str) -> None:
+    """Deletes rows behind the lake's back."""
+    told = DeltaTable(broken.lake.location(table)).delete(where)
+    assert told["num_deleted_rows"] > 0, "the test breaks something"
+
+
+def change(broken: Broken, table: str, column: str, value: str, where: str = "true") -> None:
+    """Changes values behind the lake's back."""
+    told = DeltaTable(broken.lake.location(table)).update({column: value}, predicate=where)
+    assert told["num_updated_rows"] > 0, "the test breaks something"
+
+
+def twice(broken: Broken, table: str) -> None:
+    """Doubles the rows of a batch's or study's file."""
+    lake, key = broken.lake, TABLES[table].replaced_by
+    with connect(lake, [table]) as connection:
+        rows = arrow(connection, f"SELECT * FROM {table}").cast(TABLES[table].schema)
+    values = rows[key].unique().to_pylist()
+    with lake.committing(table):
+        lake.replace(table, values, pa.concat_tables([rows, rows.slice(0, 1)]))
+
+
+def one(table: str, column: str = "object_id", where: str = "true") -> Callable[[Broken], str]:
+    """A condition that picks one row."""
+
+    def condition(broken: Broken) -> str:
+        with connect(broken.lake, [table]) as connection:
+            first = connection.sql(f"SELECT min({column}) FROM {table} WHERE {where}").fetchall()[0][0]
+        return f"{column} = {quoted(str(first))}"
+
+    return condition
+
+
+BREAKS: dict[str, tuple[str, Callable[[Broken], None]]] = {
+    "a file that was claimed has no row": ("claimed", lambda b: delete(
+        b, "raw_files", one("raw_files", where="member IS NULL AND kind = 'dicom'")(b))),
+    "a file has two rows": ("claimed", lambda b: twice(b, "raw_files")),
+    "a member has no row": ("judged", lambda b: delete(
+        b, "raw_files", one("raw_files", where="member IS NOT NULL")(b))),
+    "an archive has no row": ("members", lambda b: delete(b, "raw_files", "kind = 'archive'")),
+    "an object has no outcome": ("judged", lambda b: delete(b, "validated_batch", one("validated_batch")(b))),
+    "an outcome is another one": ("books", lambda b: change(
+        b, "validated_batch", "outcome", "'ignored'", one("validated_batch", where="kind = 'dicom'")(b))),
+    "the books count one too many": ("books", lambda b: change(
+        b, "batches", "ingested", "ingested + 1", f"batch_id = '{b.batches[0]}'")),
+    "the books do not balance": ("books", lambda b: change(b, "batches", "seen", "seen + 1")),
+    "a header is missing": ("metadata", lambda b: delete(b, "flat_metadata", one("flat_metadata")(b))),
+    "all of a batch is missing": ("metadata", lambda b: delete(
+        b, "flat_metadata", f"batch_id = '{b.batches[1]}'")),
+    "a reason is missing": ("reasons", lambda b: delete(b, "ingestion_errors", "code = 'MISSING_IDENTITY'")),
+    "a reason is another one": ("reasons", lambda b: change(
+        b, "ingestion_errors", "code", "'EMPTY_FILE'", "code = 'MISSING_IDENTITY'")),
+    "a clinical record is missing": ("clinical", lambda b: delete(b, "clinical", "PatientID = '0007'")),
+    "the index misses a study": ("indexed", lambda b: delete(b, "batch_study", one("batch_study", "study_key")(b))),
+    "a report is missing": ("reports", lambda b: delete(b, "diagnostic_report", "true")),
+    "an instance is missing": ("instance", lambda b: delete(b, "instance", one("instance")(b))),
+    "an instance says something else": ("instance", lambda b: change(
+        b, "instance", '"SeriesDescription"', "'x'", one("instance")(b))),
+    "a header says something else": ("instance", lambda b: change(
+        b, "flat_metadata", '"PatientID"', "'x'", one("flat_metadata")(b))),
+    "a series is missing": ("series", lambda b: delete(b, "series", one("series")(b))),
+    "a series counts one too many": ("series", lambda b: change(
+        b, "series", "instance_count", "instance_count + 1", one("series")(b))),
+    "a series says something else": ("series", lambda b: change(b, "series", '"Modality"', "'MR'")),
+    "a study counts one series too many": ("study", lambda b: change(
+        b, "study", "series_count", "series_count + 1", one("study")(b))),
+    "a study has another patient": ("study", lambda b: change(b, "study", '"PatientID"', "'x'", one("study")(b))),
+    "a study stands twice": ("study", lambda b: twice(b, "study")),
+    "a study has no FHIR resource": ("imaging_study", lambda b: delete(
+        b, "imaging_study", one("imaging_study", "study_key")(b))),
+    "a series has no OMOP row": ("image_occurrence", lambda b: delete(
+        b, "image_occurrence", "image_occurrence_id = 1")),
+    "an OMOP row has no origin": ("image_occurrence", lambda b: delete(
+        b, "image_occurrence_origin", "image_occurrence_id = 1")),
+    "an id of OMOP is forgotten": ("identifiers", lambda b: delete(
+        b, "omop_identifier", "domain = 'image_occurrence' AND id = 5")),
+    "a batch has no books": ("unbooked", lambda b: delete(b, "batches", f"batch_id = '{b.batches[0]}'")),
+    "rows of a batch that nobody claimed": ("unclaimed", lambda b: b.lake.replace(
+        "ingestion_errors", ["20260101T000000Z-00000000"], stranger())),
+    "something is staged of a closed batch": ("staging", lambda b: b.lake.files.put(
+        f"_staging/{b.batches[0]}/touched_studies/000000.arrow", b"x") and None),
+}  # fmt: skip
+"""What is done to the lake, by what it is; and the rule that must name it."""
+
+
+def stranger() -> pa.Table:
+    row = {"batch_id": "20260101T000000Z-00000000", "object_id": "0" * 20, "stage": "read", "code": "EMPTY_FILE",
+           "record": 0, "severity": "error", "occurred_at": 0}  # fmt: skip
+    return pa.Table.from_pylist([row], schema=TABLES["ingestion_errors"].schema)
+
+
+def test_an_untouched_lake_differs_in_nothing(broken):
+    found = broken.verify()
+    assert [one.rule for one in found.findings if not one.holds] == []
+    assert found.holds
+
+
+@pytest.mark.parametrize("what", BREAKS)
+def test_what_is_broken_is_named_and_made_again(broken, what):
+    rule, break_it = BREAKS[what]
+    break_it(broken)
+    found = broken.verify()
+    assert rule in [one.rule for one in found.findings if not one.holds]
+    assert not found.holds
+    left = broken.mend()
+    assert [(one.rule, one.shown) for one in left.findings if not one.holds] == []
+    now = broken.contents()
+    for table, rows in broken.expected.items():
+        assert now[table] == rows, table
+    assert [path for path in (broken.root / "_staging").rglob("*") if path.is_file()] == []
+
+
+DATA = [name for name, table in TABLES.items() if name not in ("dicom_service_audit", "overwritten")]
+GIVEN_OUT = {"omop_identifier", "image_occurrence", "image_occurrence_origin"}
+"""Tables with ids of OMOP: those that were forgotten are given out anew."""
+
+
+@pytest.mark.parametrize(("table", "how"), zip(DATA, itertools.cycle(["gone", "empty", "cut"]), strict=False))
+def test_a_data_file_that_is_lost_is_named_and_its_rows_are_made_again(broken, table, how):
+    path = max(map(Path, broken.lake.table(table).file_uris()))
+    if how == "gone":
+        path.unlink()
+    else:
+        with path.open("r+b") as file:
+            file.truncate(0 if how == "empty" else path.stat().st_size // 2)
+    (named,) = [one for one in broken.verify().findings if one.rule == "files"]
+    assert (named.differing, named.told) == (1, f"1 of {table}")
+    assert broken.mend().holds
+    now = broken.contents()
+    for name, rows in broken.expected.items():
+        if table != "omop_identifier" or name not in GIVEN_OUT:
+            assert now[name] == rows, name
+
+
+def test_one_batch_alone_is_looked_at(broken):
+    first, second = broken.batches
+    delete(broken, "ingestion_errors", f"batch_id = '{second}'")
+    assert broken.verify(first).holds
+    found = broken.verify(second)
+    assert [one.rule for one in found.findings if not one.holds] == ["reasons"]
+    assert found.batches == [second]
+
+
+def test_what_an_open_batch_touches_is_left_out(broken):
+    change(broken, "batches", "status", "'open'", f"batch_id = '{broken.batches[1]}'")
+    delete(broken, "instance", f"batch_id = '{broken.batches[1]}'")
+    found = broken.verify()
+    assert found.holds
+    assert [one.shown for one in found.findings if one.rule == "open"] == [[broken.batches[1]]]
+
+
+def test_names_are_ids_alone(broken):
+    for table in ("raw_files", "validated_batch", "ingestion_errors"):
+        delete(broken, table, "true")
+    delete(broken, "study", "true")
+    told = repr([(one.shown, one.told, one.batches) for one in broken.verify().findings])
+    for word in ("P0001", "Test^", ".dcm", "1.2.826", "landing"):
+        assert word not in told

@@ -1,0 +1,135 @@
+"""What only the sources can tell: objects that were overwritten unnoticed, and those that cannot be read again."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from pathlib import Path
+
+import dagster as dg
+import pytest
+from deltalake import DeltaTable
+
+from dicom_assets.batch.engine import InlineEngine
+from dicom_assets.batch.verification.digests import compare
+from dicom_assets.batch.verification.findings import Finding
+from dicom_assets.batch.verification.verify import verify
+from dicom_assets.batch.work import Work
+from dicom_assets.defs.mending import mend
+from dicom_assets.lake.delta import Lake
+from dicom_assets_tests.support.commands import command
+from dicom_assets_tests.support.dicoms import dicom
+from dicom_assets_tests.support.lakes import Graph, contents, table
+from dicom_assets_tests.support.landings import zipped
+from dicom_assets_tests.support.steps import step_through
+
+
+@pytest.fixture
+def taken(graph: Graph, landing) -> Graph:
+    """A lake of one batch: two files, and an archive with one object and one other file."""
+    landing.put_series(1, 1, 2)
+    landing.put_zip("more.zip", {"1.dcm": dicom(2, 1, 1), "notes.txt": b"notes"})
+    step_through(graph)
+    return graph
+
+
+def digests(graph: Graph) -> Finding:
+    with Work(graph.settings, shared_engine=InlineEngine()) as work:
+        (found,) = compare(work, [claim.batch_id for claim in work.log.claims()])
+    assert [path for path in (Path(graph.settings.lake) / "_staging").rglob("*") if path.is_file()] == []
+    return found
+
+
+def unnoticed(path: Path, data: bytes) -> None:
+    """Overwrites a file by bytes of the same size, and gives it the same time."""
+    before = path.stat()
+    assert len(data) == before.st_size
+    with path.open("r+b") as file:
+        file.write(data)
+    os.utime(path, ns=(before.st_atime_ns, before.st_mtime_ns))
+
+
+def test_sources_that_are_as_they_were_differ_in_nothing(taken):
+    found = digests(taken)
+    assert (found.holds, found.told) == (True, "")
+
+
+def test_a_file_that_was_overwritten_by_one_of_the_same_size_and_time_is_named(taken, landing):
+    unnoticed(landing.root / "study1/series1/0001.dcm", dicom(1, 1, 1, PatientID="P9999"))
+    found = digests(taken)
+    (row,) = taken.rows("SELECT object_id, batch_id FROM flat_metadata WHERE uri LIKE '%0001.dcm'")
+    assert (found.differing, list(found.shown), list(found.batches)) == (1, [row["object_id"]], [row["batch_id"]])
+
+
+def test_a_member_of_an_archive_that_was_overwritten_is_named(taken, landing):
+    path = landing.root / "more.zip"
+    unnoticed(path, _same_size(path.stat().st_size))
+    assert digests(taken).differing == 1
+
+
+def _same_size(wanted: int) -> bytes:
+    """An archive with another patient, of so many bytes."""
+    for number in range(10_000):
+        made = zipped({"1.dcm": dicom(2, 1, 1, PatientID=f"Q{number:04d}"), "notes.txt": b"notes"})
+        if len(made) == wanted:
+            return made
+    raise AssertionError("no archive of this size was made")
+
+
+def test_objects_that_are_gone_are_counted_and_not_compared(taken, landing):
+    (landing.root / "study1/series1/0001.dcm").unlink()
+    found = digests(taken)
+    assert found.holds
+    assert found.told == "1 objects are not there as claimed and were not compared"
+
+
+def test_the_command_reads_again_and_makes_again_what_differs(tmp_path, landing):
+    landing.put_series(1, 1, 2)
+    where = ("--landing", str(landing.root), "--lake", str(tmp_path / "lake"))
+    assert command("dicom-assets", "ingest", *where, cwd=tmp_path).returncode == 0
+    unnoticed(landing.root / "study1/series1/0001.dcm", dicom(1, 1, 1, PatientID="P9999"))
+    assert command("dicom-assets", "verify", *where, cwd=tmp_path).returncode == 0
+    named = command("dicom-assets", "verify", "--digests", *where, cwd=tmp_path)
+    assert named.returncode == 1
+    assert "digests" in named.stdout
+    assert "DIFFERS" in named.stdout
+    for word in ("P9999", "P0001", ".dcm"):
+        assert word not in named.stdout + named.stderr
+    fixed = command("dicom-assets", "verify", "--digests", "--fix", *where, cwd=tmp_path)
+    assert fixed.returncode == 0, fixed.stdout + fixed.stderr
+    ids = table(Lake(str(tmp_path / "lake")), "instance")["PatientID"].to_pylist()
+    assert sorted(ids) == ["P0001", "P9999"]
+    unknown = command("dicom-assets", "verify", "--batch", "20260101T000000Z-00000000", *where, cwd=tmp_path)
+    assert unknown.returncode == 2
+    assert "No batch '20260101T000000Z-00000000' is claimed" in unknown.stderr
+
+
+def mended(graph: Graph, said: list[str]) -> bool:
+    with (
+        dg.DagsterInstance.ephemeral() as instance,
+        Work(graph.settings, shared_engine=InlineEngine()) as work,
+        work.claiming(1),
+    ):
+        return mend(work, instance, say=said.append).holds
+
+
+def test_what_cannot_be_read_again_is_told_and_takes_nothing_with_it(taken, landing):
+    before = contents(taken.lake, ["flat_metadata", "instance"])
+    DeltaTable(taken.lake.location("ingestion_errors")).delete()
+    shutil.rmtree(landing.root / "study1")
+    said: list[str] = []
+    assert not mended(taken, said)
+    assert [sentence for sentence in said if "did not close" in sentence]
+    assert contents(taken.lake, ["flat_metadata", "instance"]) == before
+
+
+def test_a_place_that_was_claimed_again_and_is_not_known_as_such_is_named_and_entered(taken, landing):
+    landing.put("study1/series1/0001.dcm", dicom(1, 1, 1, SeriesDescription="newer"), age_seconds=3_600)
+    (batch,) = step_through(taken)
+    assert verify(taken.lake, taken.settings).holds
+    expected = contents(taken.lake)
+    DeltaTable(taken.lake.location("overwritten")).delete()
+    differing = {one.rule: list(one.batches) for one in verify(taken.lake, taken.settings).findings if not one.holds}
+    assert differing["overwritten"] == [batch]
+    assert mended(taken, [])
+    assert contents(taken.lake) == expected
