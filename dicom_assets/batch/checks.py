@@ -242,14 +242,13 @@ def rows_published(part: Part, context: CheckContext) -> CheckResult:
     columns = TABLES[name].schema.names
     listed = ", ".join(f'"{column}"' for column in columns)
     row = f"object_id, hash({listed}) AS said"
-    staged = "staged"
+    needed, staged = columns, "staged"
     if part is Part.RAW:  # what was moved since its claim stands in the table where it lies now
-        there = (f'CASE WHEN "at" IS NULL THEN {one} ELSE "at".{one} END AS {one}' for one in ("uri", "member", "etag"))
-        staged = f"(SELECT * REPLACE ({', '.join(there)}) FROM staged)"
+        place = 'CASE WHEN "at" IS NULL THEN {0} ELSE struct_extract("at", \'{0}\') END AS {0}'
+        there = ", ".join(map(place.format, ("uri", "member", "etag")))
+        needed, staged = [*columns, "at"], f"(SELECT * REPLACE ({there}) FROM staged)"
     with connect(context.lake, [name], within=context.staging.scope(name)) as connection:
-        connection.register(
-            "staged", context.staging.read_whole(part, [*columns, *(["at"] if part is Part.RAW else [])])
-        )
+        connection.register("staged", context.staging.read_whole(part, needed))
         return compared(
             connection,
             f"SELECT {row} FROM {staged}",
