@@ -18,14 +18,13 @@ import dagster as dg
 
 from dicom_assets import faults
 from dicom_assets.batch.engine import EngineFailed
-from dicom_assets.lake.leases import LeaseBusy
 from dicom_assets.lake.locks import LockBusy
 from dicom_assets.settings import UserError
 
 Given = ParamSpec("Given")
 Made = TypeVar("Made")
 
-OUR_SENTENCES = (UserError, EngineFailed, LockBusy, LeaseBusy)
+OUR_SENTENCES = (UserError, EngineFailed, LockBusy)
 """Errors whose message is a sentence of ours without patient data."""
 
 IS_CLEAR = "_fails_clearly"
