@@ -17,6 +17,7 @@ from pydicom.data import get_testdata_file
 
 from dicom_assets.lake.codes import CODES, Kind, Outcome
 from dicom_assets.landing.sniff import Form, is_system_file, kind_of
+from dicom_assets_tests.support.dicoms import dicom
 
 
 def form(data: bytes, head: int = 4_096) -> Form:
@@ -50,9 +51,13 @@ def test_dicom_whatever_its_name(name: str) -> None:
     assert kind_of(Path(str(path)).read_bytes()[:4_096], 99_999).kind is Kind.DICOM
 
 
-def test_dicom_even_when_its_preamble_makes_it_something_else_besides() -> None:
-    assert form(b"PK\x03\x04" + b"\0" * 124 + b"DICM") is Form.DICOM
-    assert form(b"II*\0" + b"\0" * 124 + b"DICM") is Form.DICOM
+@pytest.mark.parametrize("start", [b"PK\x03\x04", b"II*\0", b"\x1f\x8b\x08\0", b"PAR1"])
+def test_dicom_even_when_its_preamble_makes_it_something_else_besides(start: bytes) -> None:
+    assert form(start.ljust(128, b"\0") + dicom()[128:]) is Form.DICOM
+
+
+def test_four_letters_at_their_place_make_no_dicom() -> None:
+    assert form(b"PK\x03\x04" + b"\0" * 124 + b"DICM") is Form.ZIP
 
 
 @pytest.mark.parametrize("data", [zipped(), b"PK\x05\x06" + b"\0" * 18, zipped()[:20]], ids=["whole", "empty", "cut"])
