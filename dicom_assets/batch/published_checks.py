@@ -77,7 +77,7 @@ def imaging_studies_say_what_studies_say(context: CheckContext) -> CheckResult:
 def reports_say_what_records_say(context: CheckContext) -> CheckResult:
     """The batch's rows of diagnostic_report have status, code and patient of their records."""
     tables = ["clinical", "diagnostic_report"]
-    said = "source, record_key, object_id, version_at, status, code, code_system, effective_at"
+    said = "source, record_key, object_id, version_at, status, code, code_system"
     with connect(context.lake, tables, within=context.staging.scope(*tables)) as connection:
         return compared(
             connection,

@@ -43,7 +43,7 @@ _TEXTS = (
 )
 _NUMBERS = ("SeriesNumber", "InstanceNumber", "Rows", "Columns")
 _DATES = ("StudyDate", "SeriesDate")
-COMPARED = (*_TEXTS, *_NUMBERS, *_DATES, "TransferSyntaxUID")
+COMPARED = (*_TEXTS, *_NUMBERS, *_DATES)
 """The columns that are compared with the object."""
 
 _OWN = ("object_id", "operation", "sequence", "issues", "content_digest", "header")
@@ -53,7 +53,8 @@ _DEFLATED = b"1.2.840.10008.1.2.1.99"
 _META_BYTES = 4_096
 """Where the File Meta Information, which names the transfer syntax, stands."""
 _BULK = {"OB", "OD", "OF", "OL", "OV", "OW", "UN"}
-_DOUBTS = {"VALUE_INVALID", "CHARSET_UNDECODABLE", "HEADER_CAPPED", "TRUNCATED_DATA_SET", "UID_INVALID"}
+_DOUBTS = {"VALUE_INVALID", "CHARSET_UNDECODABLE", "HEADER_CAPPED", "TRUNCATED_DATA_SET", "UID_INVALID",
+           "STRUCTURE_INVALID", "HEADER_INCOMPLETE"}  # fmt: skip
 """Issues with which a value may be missing from its column, or look different there."""
 _ROUNDS = 4
 
@@ -173,9 +174,8 @@ def _equals_object(row: Row, data: Any) -> bool:
 
 def _said(data: Any, keyword: str) -> Iterator[Any]:
     """What pydicom says of an attribute, nothing where it is not sure."""
-    holder = data.file_meta if keyword == "TransferSyntaxUID" else data
     try:
-        value = holder[keyword].value if keyword in holder else None
+        value = data[keyword].value if keyword in data else None
         if value is not None and not isinstance(value, str | bytes) and hasattr(value, "__getitem__"):
             value = value[0] if len(value) else None
         if keyword == "PatientName" and value is not None:
