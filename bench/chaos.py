@@ -38,11 +38,9 @@ from typing import Any
 import psutil
 
 from bench.scale import write_instance
+from bench.soak import MARK, own_processes
 
 REPOSITORY = Path(__file__).parents[1]
-MARK = "DICOM_ASSETS_CHAOS"
-"""Environment variable by which the processes of a run are told from others."""
-
 STUDIES, PER_STUDY, PER_SERIES = 12, 8, 4
 FOLDERS = 6
 SETTINGS = """
@@ -365,18 +363,6 @@ def _end_group(process: subprocess.Popen[bytes]) -> None:
         os.killpg(process.pid, signal.SIGCONT)
         os.killpg(process.pid, signal.SIGKILL)
     process.wait()
-
-
-def own_processes(folder: Path) -> list[psutil.Process]:
-    """The processes that this run has started, directly or not, and that still run."""
-    found = []
-    for process in psutil.process_iter():
-        try:
-            if process.pid != os.getpid() and process.environ().get(MARK) == str(folder):
-                found.append(process)
-        except psutil.Error:
-            continue
-    return found
 
 
 def make_project(folder: Path) -> None:

@@ -106,8 +106,8 @@ class ClaimingSettings(Section):
 class StorageSettings(Section):
     """How a lake in a folder is written.
 
-    survive_power_cuts: what the books rest on is on the disk before a step goes on: some 180 waits for the disk in a
-    small batch. readable_by: whom of this machine's users the files of lake and state are readable by.
+    survive_power_cuts: what the books rest on is on the disk before a step goes on. readable_by: whom of this machine's
+    users the files of lake and state are readable by.
     """
 
     survive_power_cuts: bool = True

@@ -27,7 +27,7 @@ from dicom_assets.settings import ArchiveLimits, SourceSettings
 
 HEAD_BYTES = 4_096
 ROWS = 20_000
-"""Rows that are held before they become a table, which takes a tenth of their memory."""
+"""Rows that are held before they become a table, which takes far less memory."""
 
 Row = dict[str, Any]
 
