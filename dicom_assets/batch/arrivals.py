@@ -4,18 +4,20 @@ Belongs here: SQL of its own for which version of an instance counts. Does not b
 hierarchy (`lake.hierarchy`), the rules (`checks`, `version_checks`).
 
 The table overwritten says only in which batches to look. That an object came to a place is taken from its own row in
-raw_files; where that was moved since (mode organize), from the place that overwritten has for this very object.
+raw_files; where that was moved since (mode organize), from the place that overwritten has for this very object. What
+was not there as it was claimed, by the ledger, never came there: a newer version that was there may be claimed already.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 
+from dicom_assets.lake.codes import ABSENT
 from dicom_assets.lake.delta import Lake
 from dicom_assets.lake.extents import Within
 from dicom_assets.lake.overwritten import scope_of
-from dicom_assets.lake.query import connect, scan, where
-from dicom_assets.lake.registry import OVERWRITTEN, RAW_FILES
+from dicom_assets.lake.query import connect, quoted, scan, where
+from dicom_assets.lake.registry import OVERWRITTEN, RAW_FILES, VALIDATED_BATCH
 
 _PLACE = "source, uri, member"
 
@@ -55,7 +57,15 @@ def arrivals(lake: Lake, flat: Within, studies: Sequence[str]) -> str:
     if len(batches) < 2:
         return f"(SELECT NULL::VARCHAR AS batch_id, NULL::TIMESTAMPTZ AS claimed_at, {_nothing()} WHERE false)"
     within = {"batch_id": batches}
-    raw = f"(SELECT * FROM {scan(lake, RAW_FILES.name, within=within)}{where(within)})"
+    codes = ", ".join(quoted(code) for code in sorted(ABSENT))
+    raw = f"""(
+        SELECT * FROM (SELECT * FROM {scan(lake, RAW_FILES.name, within=within)}{where(within)})
+        ANTI JOIN (
+            SELECT batch_id, object_id FROM (
+                SELECT * FROM {scan(lake, VALIDATED_BATCH.name, within=within)}{where(within)}
+            ) WHERE code IN ({codes})
+        ) USING (batch_id, object_id)
+    )"""
     moved = ""
     if named:
         places = scope[OVERWRITTEN.name]

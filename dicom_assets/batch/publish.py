@@ -18,7 +18,7 @@ from dicom_assets.batch.memory import give_back
 from dicom_assets.batch.packing import pack_flat
 from dicom_assets.batch.staging import Part, Staging
 from dicom_assets.lake import overwritten, studies
-from dicom_assets.lake.codes import Kind
+from dicom_assets.lake.codes import ABSENT, Kind
 from dicom_assets.lake.delta import Lake
 from dicom_assets.lake.hierarchy import REBUILDS
 from dicom_assets.lake.query import arrow, connect
@@ -91,16 +91,22 @@ def publish_flat(
 
 
 def _claims_again(staging: Staging, earlier: Before) -> pa.Table:
-    """The batch's objects and members, whatever became of them, whose uri was claimed before.
+    """The batch's objects and members whose uri was claimed before, whatever became of those that were there.
 
-    Entries of a service's changes have no place of their own.
+    What was not there as it was claimed overwrites nothing: it may have been claimed once more, with a newer version in
+    its place. Entries of a service's changes have no place of their own.
     """
     names = [name for name in OVERWRITTEN.schema.names if name != "place_key"]
     if not earlier:
         return TABLES["raw_files"].schema.empty_table().select(names)
     rows = staging.read_whole(Part.RAW, [*names, "kind"])
     again = pc.is_in(rows["uri"], pa.array(list(earlier), pa.string()))
-    return rows.filter(pc.and_(again, pc.not_equal(rows["kind"], str(Kind.CHANGE)))).select(names)
+    rows = rows.filter(pc.and_(again, pc.not_equal(rows["kind"], str(Kind.CHANGE)))).select(names)
+    if not len(rows):
+        return rows
+    ledger = staging.read_whole(Part.LEDGER, ["object_id", "code"])
+    absent = ledger.filter(pc.is_in(ledger["code"], pa.array(sorted(ABSENT))))["object_id"]
+    return rows.filter(pc.invert(pc.is_in(rows["object_id"], absent.combine_chunks())))
 
 
 def _overwritten_studies(lake: Lake, claims: pa.Table, earlier: Before) -> set[str]:

@@ -17,7 +17,6 @@ from typing import Any
 import duckdb
 import pyarrow as pa
 
-from dicom_assets.batch.books import books_of
 from dicom_assets.batch.checks import SHOWN, CheckContext, CheckResult, NamedRule, compared, touched_rows
 from dicom_assets.batch.publish import touched_studies
 from dicom_assets.lake.query import arrow, connect, scan
@@ -75,7 +74,8 @@ def files_equal_resources(context: CheckContext) -> CheckResult:
     that another open batch touches are left out.
     """
     with _settled(context, "imaging_study") as connection:
-        ids = [one["id"] for one in _lines(context)]
+        sources = connection.execute("SELECT DISTINCT source FROM imaging_study SEMI JOIN settled USING (study_key)")
+        ids = [one["id"] for (source,) in sources.fetchall() for one in _lines(context, source)]
         connection.register("lines", pa.table({"id": pa.array(ids, pa.string())}))
         return compared(
             connection,
@@ -87,11 +87,10 @@ def files_equal_resources(context: CheckContext) -> CheckResult:
         )
 
 
-def _lines(context: CheckContext) -> Iterator[dict[str, Any]]:
+def _lines(context: CheckContext, source: str) -> Iterator[dict[str, Any]]:
     batch = context.staging.batch_id
-    books = books_of(context.lake, batch)
     day = f"{batch[:4]}/{batch[4:6]}/{batch[6:8]}"
-    for path in context.lake.files.names(f"Process/Clinical/FHIR NDJSON/{books.source if books else ''}/{day}"):
+    for path in context.lake.files.names(f"Process/Clinical/FHIR NDJSON/{source}/{day}"):
         if f"-{batch}-" in path and path.endswith(".ndjson"):
             for line in context.lake.files.get(path).splitlines():
                 yield json.loads(line)

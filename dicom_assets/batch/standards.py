@@ -144,19 +144,24 @@ def _groups(studies: pa.Table) -> Iterator[pa.Table]:
 
 
 def _write_ndjson(lake: Lake, staging: Staging, rows: pa.Table) -> int:
-    claimed = staging.read(Part.RAW, ["source", "claimed_at"]).slice(0, 1).to_pylist()
+    """Writes each study's resource below the source that the study came from; how many files."""
+    claimed = staging.read(Part.RAW, ["claimed_at"]).slice(0, 1)["claimed_at"].to_pylist()
     if not claimed:
         return 0
-    folder = imaging.ndjson_folder(claimed[0]["source"], claimed[0]["claimed_at"])
-    written = set()
-    for name, data in imaging.ndjson_files(rows["resource"].to_pylist(), staging.batch_id):
-        lake.files.put(f"{folder}/{name}", data)
-        written.add(f"{folder}/{name}")
-    own = f"{folder}/{imaging.ndjson_name(staging.batch_id)}"
-    for path in lake.files.names(folder):
-        if path.startswith(own) and path not in written:  # an earlier run had more to say
-            lake.files.remove(path)
-    return len(written)
+    written = 0
+    for source in sorted(set(rows["source"].to_pylist())):
+        folder = imaging.ndjson_folder(source, claimed[0])
+        resources = rows.filter(pc.equal(rows["source"], source))["resource"].to_pylist()
+        names = dict(imaging.ndjson_files(resources, staging.batch_id))
+        for name, data in names.items():
+            lake.files.put(f"{folder}/{name}", data)
+        own = f"{folder}/{imaging.ndjson_name(staging.batch_id)}"
+        paths = {f"{folder}/{name}" for name in names}
+        for path in lake.files.names(folder):
+            if path.startswith(own) and path not in paths:  # an earlier run had more to say
+                lake.files.remove(path)
+        written += len(names)
+    return written
 
 
 _NAMED = """

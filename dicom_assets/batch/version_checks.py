@@ -21,6 +21,8 @@ FROM raw_files AS own
 JOIN raw_files AS earlier
     ON earlier.source = own.source AND earlier.uri = own.uri
     AND coalesce(earlier.member, '') = coalesce(own.member, '')
+ANTI JOIN (FROM validated_batch WHERE batch_id = {mine} AND code IN ('OBJECT_GONE', 'CHANGED_DURING_READ')) AS absent
+    ON absent.object_id = own.object_id
 WHERE own.batch_id = {mine} AND own.kind <> 'change'
     AND earlier.batch_id <> {mine} AND earlier.claimed_at < own.claimed_at
 """
@@ -38,7 +40,10 @@ ORDER BY object_id
 
 
 def overwrites_are_entered(context: CheckContext) -> CheckResult:
-    """Each object at a place that one of the last batches before had too stands in overwritten, or a later one does."""
+    """Each object at a place that one of the last batches before had too stands in overwritten, or a later one does.
+
+    What was not there as it was claimed did not come to its place.
+    """
     mine = context.staging.batch_id
     with connect(context.lake, ["batches"]) as connection:
         found = connection.execute(
@@ -47,8 +52,11 @@ def overwrites_are_entered(context: CheckContext) -> CheckResult:
         ).fetchall()
     if not found:
         return CheckResult(True, 0, 0)
-    within = {"raw_files": {"batch_id": [mine, *(batch for (batch,) in found)]}}
-    with connect(context.lake, ["raw_files"], within=within) as connection:
+    within = {
+        "raw_files": {"batch_id": [mine, *(batch for (batch,) in found)]},
+        "validated_batch": {"batch_id": [mine]},
+    }
+    with connect(context.lake, ["raw_files", "validated_batch"], within=within) as connection:
         again = arrow(connection, _AGAIN.format(mine=context.batch))
     if not len(again):
         return CheckResult(True, 0, 0)

@@ -28,13 +28,19 @@ def require(files: LakeFiles, *, make: bool) -> None:
     make: a place that holds no lake yet gets the number of this release.
     """
     found = _read(files)
-    if found is None and not _is_lake(files):
+    held = _held(files) if found is None else []
+    if found is None and not held:
         if not make:
             return  # whoever asks for a table is told that there is none
         write(files)
         found = _read(files)  # of two that make a lake at the same time, one was first
     elif found is None:
         found = _read(files)  # somebody else was just making it
+    if found is None and not {"_claims", "batches"} & {*held}:
+        raise OtherFormat(
+            f"The lake already holds a Delta table '{held[0]}' that this project did not make. Nothing was changed. "
+            "Give an empty folder."
+        )
     _compare(found)
 
 
@@ -72,12 +78,13 @@ def _read(files: LakeFiles) -> int | None:
         return 0
 
 
-def _is_lake(files: LakeFiles) -> bool:
-    """Whether a place holds a table of a lake, or claims."""
+def _held(files: LakeFiles) -> list[str]:
+    """What a place holds of a lake: claims, tables."""
     root = files.local_root
+    folders = {"_claims": "_claims"} | {table: f"{table}/_delta_log" for table in TABLES}
     if root is not None:
-        return any((root / name).exists() for name in ("_claims", *(f"{table}/_delta_log" for table in TABLES)))
-    return any(files.names(prefix) for prefix in ("_claims", *(f"{table}/_delta_log" for table in TABLES)))
+        return [name for name, folder in folders.items() if (root / folder).exists()]
+    return [name for name, folder in folders.items() if any(files.names(folder))]
 
 
 def _release() -> str:

@@ -161,6 +161,20 @@ class TestAnObjectThatCannotBeRead:
         assert table(graph.lake, "instance")["SeriesDescription"].to_pylist() == ["new"]
         assert waiting(log(graph).returned()) == []
 
+    def test_of_which_a_newer_version_is_in_the_lake_does_not_push_that_out(self, graph, landing):
+        bad = landing.put("a.dcm", dicom(SeriesDescription="old"))
+        with refusing(bad):
+            graph.ingest()
+        landing.put("a.dcm", dicom(SeriesDescription="new"), age_seconds=3_600)
+        (newer,) = claim_later(graph, 10)
+        assert graph.run(newer).success
+        assert table(graph.lake, "instance")["SeriesDescription"].to_pylist() == ["new"]
+        (later,) = claim_later(graph, 70)
+        assert graph.run(later).success
+        assert outcomes(graph) == [(newer, "a.dcm", "ingested"), (later, "a.dcm", "CHANGED_DURING_READ")]
+        assert books(graph, later)[0] == "closed"
+        assert table(graph.lake, "instance")["SeriesDescription"].to_pylist() == ["new"]
+
     def test_pauses_the_batch_instead_when_that_has_brought_it_into_the_lake_before(self, graph, landing):
         bad = landing.put("a.dcm", dicom())
         landing.put("b.dcm", dicom(instance=2))

@@ -17,7 +17,7 @@ from dicom_assets.batch.work import Work
 from dicom_assets.lake.delta import Lake
 from dicom_assets.landing.claims import Haste, claim_new
 from dicom_assets.settings import Settings
-from dicom_assets_tests.batch.test_crashes import SPINE, Killed, cut_off
+from dicom_assets_tests.batch.test_crashes import NAMES, Killed, cut_off
 from dicom_assets_tests.support.dicoms import dicom
 from dicom_assets_tests.support.faults import refusing
 from dicom_assets_tests.support.lakes import contents, make_asset, settings_for, table
@@ -33,7 +33,7 @@ def claim(settings: Settings) -> list[str]:
 
 def run(settings: Settings, batch: str, names: list[str] | None = None) -> None:
     with Work(settings, shared_engine=InlineEngine()) as work:
-        for name in names or SPINE:
+        for name in names or NAMES:
             make_asset(name, batch, work)
 
 
@@ -106,7 +106,7 @@ class TestCutOff:
             return settings_for(Path(shutil.copytree(origin, tmp_path / name)), landing.root)
 
         begun = copied("begun")
-        unreadable(begun, SPINE[: SPINE.index(names[0])])
+        unreadable(begun, NAMES[: NAMES.index(names[0])])
         whole = copied("whole", Path(begun.lake))
         points = moments(lambda: unreadable(whole, names))
         expected = self.finish(whole, batch)

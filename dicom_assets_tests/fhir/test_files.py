@@ -59,13 +59,13 @@ def test_a_batch_that_is_run_again_replaces_its_own_files(graph, monkeypatch):
 def test_a_writer_that_loses_something_is_found(graph, monkeypatch, loses):
     kept = LakeFiles.put
 
-    def losing(self: LakeFiles, path: str, data: bytes, *, create: bool = False) -> bool:
+    def losing(self: LakeFiles, path: str, data: bytes, **how: bool) -> bool:
         if path.endswith(".ndjson"):
             if loses == "a file":
                 return True
             lines = data.splitlines(keepends=True)
             data = b"".join(lines[1:] if loses == "a line" else [lines[0], *lines[:-1]])
-        return kept(self, path, data, create=create)
+        return kept(self, path, data, **how)
 
     monkeypatch.setattr(LakeFiles, "put", losing)
     batch = graph.claim()[0]
