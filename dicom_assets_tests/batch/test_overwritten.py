@@ -25,7 +25,7 @@ from dicom_assets.batch.staging import RAW_STAGED, Part, Staging
 from dicom_assets.batch.version_checks import overwrites_are_entered
 from dicom_assets.lake import hierarchy, overwritten
 from dicom_assets.lake.delta import Lake
-from dicom_assets.lake.registry import FLAT_METADATA
+from dicom_assets.lake.registry import FLAT_METADATA, VALIDATED_BATCH
 from dicom_assets.landing.claims import MANIFEST, ClaimLog, claim_new
 from dicom_assets.landing.places import Places
 from dicom_assets.settings import Settings
@@ -210,8 +210,12 @@ class TestTheOrderOfBatches:
         assert times[0] < times[1]
 
 
+GONE = 0
+"""What was claimed and was not there when it was read."""
+
+
 class Write(NamedTuple):
-    """One version of what lies at a place: an instance, or nothing that is DICOM. minute: its time."""
+    """One version of what lies at a place: an instance, nothing that is DICOM, or GONE. minute: its time."""
 
     place: str
     instance: int | None
@@ -223,15 +227,15 @@ def writes() -> st.SearchStrategy[list[list[Write]]]:
     one = st.builds(
         Write,
         place=st.sampled_from(["a", "b", "z!1"]),
-        instance=st.sampled_from([None, 1, 2, 3]),
+        instance=st.sampled_from([None, GONE, 1, 2, 3]),
         minute=st.integers(0, 3),
     )
     claim = st.lists(one, min_size=1, max_size=3, unique_by=lambda write: write.place)
     return st.lists(claim, min_size=2, max_size=4)
 
 
-def _claimed(lake: Lake, log: ClaimLog, writes: list[Write], number: int) -> tuple[str, pa.Table, pa.Table]:
-    """Claims some versions: the batch, its rows of flat_metadata, and those of raw_files."""
+def _claimed(lake: Lake, log: ClaimLog, writes: list[Write], number: int) -> tuple[str, dict[Part, pa.Table]]:
+    """Claims some versions: the batch, and what is staged of it."""
     ids = [f"{number:04d}{place:016d}" for place in range(len(writes))]
     manifest = pa.Table.from_pylist(
         [
@@ -259,15 +263,29 @@ def _claimed(lake: Lake, log: ClaimLog, writes: list[Write], number: int) -> tup
     versions = [
         Version(1 + write.instance % 2, 1, write.instance, write.minute, 0, False, None, "P", place, number)
         for place, write in enumerate(writes)
-        if write.instance is not None
+        if write.instance
     ]
     rows = flat_rows(versions).to_pylist()
-    kept = [row for row, write in zip(raw, writes, strict=True) if write.instance is not None]
+    kept = [row for row, write in zip(raw, writes, strict=True) if write.instance]
     for row, own in zip(rows, kept, strict=True):
         row |= {name: own.get(name) for name in ("batch_id", "object_id", "uri", "member")}
         row["ingested_at"] = claim.claimed_at
-    flat = pa.Table.from_pylist(rows, schema=FLAT_METADATA.schema)
-    return claim.batch_id, flat, pa.Table.from_pylist(raw, schema=RAW_STAGED)
+    ledger = [
+        {
+            "batch_id": claim.batch_id,
+            "object_id": one,
+            "outcome": "ignored" if not write.instance else "ingested",
+            "code": {None: "NOT_DICOM", GONE: "OBJECT_GONE"}.get(write.instance),
+            "kind": "other",
+            "judged_at": NOON,
+        }
+        for one, write in zip(ids, writes, strict=True)
+    ]
+    return claim.batch_id, {
+        Part.RAW: pa.Table.from_pylist(raw, schema=RAW_STAGED),
+        Part.LEDGER: pa.Table.from_pylist(ledger, schema=VALIDATED_BATCH.schema),
+        Part.FLAT: pa.Table.from_pylist(rows, schema=FLAT_METADATA.schema),
+    }
 
 
 @given(writes(), st.randoms(use_true_random=False))
@@ -283,12 +301,13 @@ def test_the_result_depends_on_the_order_in_which_a_uri_changed_and_on_no_other(
         log = ClaimLog(lake.files)
         batches = [_claimed(lake, log, claim, number) for number, claim in enumerate(claims)]
         order = [*chance.sample(batches, len(batches)), *chance.sample(batches, 1)]
-        for batch, flat, raw in order:
+        for batch, parts in order:
             staging = Staging(lake.files, batch)
             staging.remove()
-            staging.stage(Part.RAW, raw)
-            staging.stage(Part.FLAT, flat)
+            for part, rows in parts.items():
+                staging.stage(part, rows)
             publish_rows(lake, staging, Part.RAW)
+            publish_rows(lake, staging, Part.LEDGER)
             publish_flat(lake, staging, before=partial(Places(lake.files, log).before, batch))
             for level in LEVELS:
                 publish_hierarchy(lake, staging, level)
@@ -306,7 +325,8 @@ def _expected(claims: list[list[Write]]) -> dict[str, str]:
     last: dict[str, tuple[Write, str]] = {}
     for number, claim in enumerate(claims):
         for place, write in enumerate(claim):
-            last[write.place] = (write, f"{number:04d}{place:016d}")
+            if write.instance != GONE:
+                last[write.place] = (write, f"{number:04d}{place:016d}")
     newest: dict[str, tuple[int, str]] = {}
     for write, object_id in last.values():
         if write.instance is not None:

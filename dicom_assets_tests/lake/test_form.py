@@ -49,7 +49,7 @@ def test_a_new_lake_gets_the_number_and_an_existing_one_keeps_what_it_says(tmp_p
 )
 def test_another_number_is_told_with_what_to_do_and_nothing_is_written(tmp_path, number, sentence, make):
     lake = tmp_path / "lake"
-    write_deltalake(str(lake / "study"), pa.table({"StudyInstanceUID": ["1.2"]}))
+    write_deltalake(str(lake / "batches"), pa.table({"batch_id": ["1"]}))
     if number is not None:
         (lake / FILE).write_text(json.dumps({"format": number, "made_by": "someone"}))
     before = everything(lake)
