@@ -65,12 +65,15 @@ def test_backfills_of_all_of_some_and_of_a_range_are_drained_by_the_daemon(proje
 
 
 class TestASingleAssetByHand:
-    def test_is_materialized_for_one_batch(self, project):
+    def test_of_a_closed_batch_is_refused_with_the_command_that_makes_the_whole_of_it(self, project):
+        batch = batches(project)[0]
         done = project.run(
-            "dagster", "asset", "materialize", "--select", "raw_files", "--partition", batches(project)[0],
+            "dagster", "asset", "materialize", "--select", "raw_files", "--partition", batch,
             "-m", "dicom_assets.definitions",
         )  # fmt: skip
-        assert done.returncode == 0, done.stderr
+        assert done.returncode != 0
+        assert f"dagster job backfill -j ingest_batch --partitions {batch} --noprompt" in done.stderr + done.stdout
+        assert batch in project.closed()
 
     def test_of_a_partition_that_does_not_exist_says_so(self, project):
         done = project.run(
