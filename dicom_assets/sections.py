@@ -93,7 +93,7 @@ class ClaimingSettings(Section):
     attempt; the last one counts from then on.
     """
 
-    batch_objects: Annotated[int, Field(ge=1, le=100_000)] = 5_000
+    batch_objects: Annotated[int, Field(ge=1, le=100_000)] = 20_000
     batches_per_tick: Annotated[int, Field(ge=1, le=100)] = 20
     quiet_seconds: Annotated[float, Field(ge=0)] = 10.0
     missing_share: Annotated[float, Field(gt=0, le=1)] = 0.5

@@ -6,7 +6,7 @@ without batch_id where a part says so. Does not belong here: what the rows mean.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field
 from enum import StrEnum
@@ -30,6 +30,8 @@ _BEGUN = "begun"
 """Name of the mark by which a turn is taken; see `Staging.begin`."""
 KEPT_BYTES = 32 << 20
 """What is kept of a batch's staged files on an object store; what comes after that is fetched when it is read."""
+KEPT_ROWS_BYTES = 32_000_000
+"""What is kept of a batch's staged rows in memory; what comes after that is read again."""
 
 
 class Part(StrEnum):
@@ -71,6 +73,9 @@ entry, container_size: place in the container, and its size. verdict: a code tha
 object lies now, if it was moved since it was claimed.
 """
 
+_NARROW = frozenset((Part.RAW, Part.LEDGER, Part.ERRORS, Part.TOUCHED))
+"""Parts that are read whole as soon as something of them is asked for."""
+
 SCHEMAS: dict[Part, pa.Schema] = {
     Part.RAW: RAW_STAGED,
     Part.LEDGER: VALIDATED_BATCH.schema,
@@ -95,8 +100,9 @@ class Kept:
     """What the one process that holds a batch knows of its staged files: nobody else writes or deletes them meanwhile.
 
     names: the files of a part; parts that are not in it have to be listed. whole: rows of parts that are staged whole.
-    data: files of a lake on an object store. check: raises LakeError when the right to the batch is lost. turn: see
-    `Staging.begin`; None before it is known.
+    data: files of a lake on an object store. tables: rows of parts, in some columns, that were read already: a dozen
+    rules ask for the same ones, and a part lies in many files. check: raises LakeError when the right to the batch is
+    lost. turn: see `Staging.begin`; None before it is known.
     """
 
     check: Callable[[], None] = lambda: None
@@ -104,6 +110,7 @@ class Kept:
     names: dict[Part, list[str]] = field(default_factory=dict)
     whole: dict[Part, int] = field(default_factory=dict)
     data: dict[str, bytes] = field(default_factory=dict)
+    tables: dict[tuple[Part, tuple[str, ...]], pa.Table] = field(default_factory=dict)
     lock: Lock = field(default_factory=Lock)
 
     @contextmanager
@@ -112,7 +119,9 @@ class Kept:
         with self.lock:
             before = self.names.pop(part, None)  # when it fails, the storage tells what is there
             self.data.pop(name, None)
+            self._forget({part})
             yield
+            self._forget({part})
             if before is not None:
                 self.names[part] = sorted({*before, name})
             if data is not None and sum(map(len, self.data.values())) + len(data) <= KEPT_BYTES:
@@ -127,8 +136,27 @@ class Kept:
                 self.names.pop(part, None)
                 self.whole.pop(part, None)
             self.data = {name: data for name, data in self.data.items() if _part(name) not in gone}
+            self._forget(gone)
             yield
+            self._forget(gone)
             self.names.update({part: [] for part in gone})
+
+
+    def read(self, part: Part, columns: tuple[str, ...], read: Callable[[], pa.Table]) -> pa.Table:
+        """The rows of a part in some columns, read unless they were, and kept as long as there is room."""
+        found = self.tables.get((part, columns))
+        if found is None:
+            names = self.names.get(part)
+            found = read()
+            with self.lock:
+                is_unchanged = names is not None and self.names.get(part) is names
+                if is_unchanged and sum(one.nbytes for one in self.tables.values()) + found.nbytes <= KEPT_ROWS_BYTES:
+                    self.tables[part, columns] = found
+        return found
+
+    def _forget(self, parts: Collection[Part]) -> None:
+        for key in [key for key in self.tables if key[0] in parts]:
+            self.tables.pop(key, None)
 
 
 def _part(name: str) -> str:
@@ -225,6 +253,16 @@ class Staging:
 
     def read(self, part: Part, columns: list[str] | None = None) -> pa.Table:
         """All rows of a part; not for parts that hold headers."""
+        if self.kept is None or (columns is None and part is Part.FLAT):
+            return self._read(part, columns)
+        self.names(part)  # known from here on, so that a change of them is seen
+        whole = part in _NARROW
+        wanted = SCHEMAS[part].names if columns is None else columns
+        asked = SCHEMAS[part].names if whole else wanted
+        found = self.kept.read(part, tuple(asked), lambda: self._read(part, asked))
+        return found.select(wanted) if columns is not None else found
+
+    def _read(self, part: Part, columns: list[str] | None) -> pa.Table:
         schema = SCHEMAS[part]
         if columns is not None:
             schema = pa.schema([schema.field(name) for name in columns])
@@ -282,7 +320,7 @@ class Staging:
     def require_all(self, part: Part, column: str) -> int:
         """How many rows of a part are there, counted. Raises StagingMissing when there were more or less."""
         wanted = self.rows(part)
-        there = sum(len(batch) for batch in self.batches(part, [column]))
+        there = len(self.read(part, [column]))
         if there != wanted:
             raise self._torn(part, wanted, there)
         return there

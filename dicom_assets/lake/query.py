@@ -155,27 +155,28 @@ def connected(lake: Lake | None = None, *, alone: bool = False) -> duckdb.DuckDB
     """
     remote = lake is not None and lake.table_files is not None
     if not (alone or remote):
-        cursor = _shared().cursor()
         if lake is not None:
-            _spill(cursor, lake)
-        return cursor
+            _spill_shared(str(spill_folder(lake.files)))
+        return _shared().cursor()
     connection = duckdb.connect()
     connection.execute("SET temp_directory = ''")
     if lake is not None:
-        _spill(connection, lake)
+        _spill(connection, str(spill_folder(lake.files)))
     if lake is not None and lake.table_files is not None:
         connection.register_filesystem(lake.table_files)
     connection.execute("SET TimeZone = 'UTC'")
     return connection
 
 
-def _spill(connection: duckdb.DuckDBPyConnection, lake: Lake) -> None:
-    """Lets a database put what does not fit into memory below a lake, unless it has done so below another one."""
-    folder = str(spill_folder(lake.files))
-    ((now,),) = connection.execute("SELECT current_setting('temp_directory')").fetchall()
-    if now != folder:
-        with suppress(duckdb.NotImplementedException):  # it has begun to write in the folder that it was given first
-            connection.execute(f"SET GLOBAL temp_directory = {quoted(folder)}")
+@cache
+def _spill_shared(folder: str) -> None:
+    """Lets the process's database put into a folder what does not fit into memory; asked once for each lake."""
+    _spill(_shared(), folder)
+
+
+def _spill(connection: duckdb.DuckDBPyConnection, folder: str) -> None:
+    with suppress(duckdb.NotImplementedException):  # it has begun to write in the folder that it was given first
+        connection.execute(f"SET GLOBAL temp_directory = {quoted(folder)}")
 
 
 def connect(
@@ -257,7 +258,7 @@ def arrow(connection: duckdb.DuckDBPyConnection, sql: str) -> pa.Table:
     return connection.sql(sql).to_arrow_table()
 
 
-_ANSWERS = 8
+_ANSWERS_BYTES = 32_000_000
 _answers: dict[tuple[str, str], pa.Table] = {}
 _answering = Lock()
 
@@ -265,8 +266,8 @@ _answering = Lock()
 def answer(lake: Lake, sql: str) -> pa.Table:
     """What SQL over files of a lake says, which `scan` names; asked again soon, the answer is the one that was given.
 
-    A file never changes, so neither does what SQL says that names nothing else. The last few answers are kept: for what
-    several rules ask of the rows of one batch.
+    A file never changes, so neither does what SQL says that names nothing else. The last answers are kept, as many as
+    there is room for: for what several rules ask of the rows of one batch, and its closing once more.
     """
     key = lake.uri, sql
     found = _answers.get(key)
@@ -275,8 +276,9 @@ def answer(lake: Lake, sql: str) -> pa.Table:
             found = arrow(connection, sql)
         with _answering:
             _answers[key] = found
-            while len(_answers) > _ANSWERS:
-                del _answers[next(iter(_answers))]
+            held = sum(one.nbytes for one in _answers.values())
+            while held > _ANSWERS_BYTES:
+                held -= _answers.pop(next(iter(_answers))).nbytes
     return found
 
 
