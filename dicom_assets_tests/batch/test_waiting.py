@@ -31,10 +31,14 @@ def log(graph: Graph) -> ClaimLog:
 
 def claim_later(graph: Graph, seconds: float = 0, haste: Haste = PATIENT) -> list[str]:
     """Claims as a tick does some seconds from now."""
+    return claim_at(graph, datetime.now(UTC) + timedelta(seconds=seconds), haste)
+
+
+def claim_at(graph: Graph, moment: datetime, haste: Haste = PATIENT) -> list[str]:
+    """Claims as a tick does at a moment."""
     with graph.work() as work:
         (store,) = work.stores()
-        later = datetime.now(UTC) + timedelta(seconds=seconds)
-        done = claim_new(store, work.log, graph.settings.claiming, later, haste)
+        done = claim_new(store, work.log, graph.settings.claiming, moment, haste)
     batches = [claim.batch_id for claim in done.claims]
     graph.instance.add_dynamic_partitions("batch", batches)
     return batches
@@ -103,8 +107,8 @@ class TestAnObjectThatCannotBeRead:
             for _ in range(7):
                 returned = log(graph).returned().to_pylist()[0]
                 seconds.append(round((returned["due_at"] - returned["returned_at"]).total_seconds()))
-                assert claim_later(graph, seconds[-1] - 5) == []
-                (batch,) = claim_later(graph, seconds[-1] + 5)
+                assert claim_at(graph, returned["due_at"] - timedelta(seconds=1)) == []
+                (batch,) = claim_at(graph, returned["due_at"] + timedelta(seconds=1))
                 assert graph.run(batch).success
         assert seconds == [60, 300, 1_800, 7_200, 43_200, 86_400, 86_400]
 
