@@ -59,7 +59,11 @@ OWN = _own(
     instance_count=(pa.int64(), "Instances, counted"),
     first_seen_at=(TIMESTAMP, "When the first object of it that the lake still knows was claimed"),
     updated_at=(TIMESTAMP, "When the newest object of it was claimed"),
-    patient_count=(pa.int64(), "Different patients (PatientID with issuer) among the instances; above 1 is a conflict"),
+    patient_count=(
+        pa.int64(),
+        "Different patients (PatientID with issuer) that the instances name, what is missing aside; above 1 is a "
+        "conflict",
+    ),
     stage=(pa.string(), "Where it was found: read, record, check"),
     record=(pa.int64(), "Number of the record in its file, from 1; 0 for the object as a whole"),
     severity=(pa.string(), "error, warning or info"),

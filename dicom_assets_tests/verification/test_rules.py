@@ -81,7 +81,7 @@ BREAKS: dict[str, tuple[str, Callable[[Broken], None]]] = {
     "a series says something else": ("series", lambda b: change(b, "series", '"Modality"', "'MR'")),
     "a study counts one series too many": ("study", lambda b: change(
         b, "study", "series_count", "series_count + 1", one("study")(b))),
-    "a study has another patient": ("study", lambda b: change(b, "study", '"PatientID"', "'x'", one("study")(b))),
+    "a study has another patient": ("patients", lambda b: change(b, "study", '"PatientID"', "'x'", one("study")(b))),
     "a study stands twice": ("study", lambda b: twice(b, "study")),
     "a study has no FHIR resource": ("imaging_study", lambda b: delete(
         b, "imaging_study", one("imaging_study", "study_key")(b))),

@@ -103,8 +103,8 @@ _STUDIES = _described(
         **_TIMES,
         "instance_count": "count(*)",
         "series_count": "count(DISTINCT SeriesInstanceUID)",
-        "patient_count": "count(DISTINCT (trim(coalesce(PatientID, '')), trim(coalesce(IssuerOfPatientID, ''))))",
-        "ModalitiesInStudy": "NULL::VARCHAR[]",  # a rule of its own
+        **dict.fromkeys(("patient_count", "PatientID", "IssuerOfPatientID"), "NULL"),  # rules of their own
+        "ModalitiesInStudy": "NULL::VARCHAR[]",
     },
 )
 
@@ -114,10 +114,37 @@ def _hashed(rows: str, table: Table, without: Collection[str] = ()) -> str:
     return f"SELECT study_key, hash({_listed(names)}) AS content FROM ({rows})"
 
 
+_OWN_RULES = ["ModalitiesInStudy", "patient_count", "PatientID", "IssuerOfPatientID"]
+
 _MODALITIES = """
     SELECT study_key, source, StudyInstanceUID, list(DISTINCT Modality ORDER BY Modality)
         FILTER (Modality IS NOT NULL) AS modalities
-    FROM series GROUP BY ALL
+    FROM instance GROUP BY ALL
+"""
+
+
+def _said(column: str) -> str:
+    """A text without control characters and space around it; NULL when nothing is left."""
+    space = r"[\s\pZ\x85]*"
+    plain = rf"regexp_replace({column}, '[\x01-\x08\x0b\x0c\x0e-\x1f\x7f]', '', 'g')"
+    return rf"nullif(regexp_extract({plain}, '(?s)^{space}(.*?){space}$', 1), '')"
+
+
+def _agree(column: str) -> str:
+    one, other = (_said(f'{table}."{column}"') for table in ("report", "study"))
+    return f"coalesce({one} = {other}, true)"
+
+
+_CLEAR = f"""
+-- one row per study whose instances name one patient, and none another
+SELECT study_key, (source, StudyInstanceUID, id, issuer) AS content FROM (
+    SELECT
+        study_key, source, StudyInstanceUID, min(id) AS id, min(issuer) AS issuer,
+        max(id) AS last_id, max(issuer) AS last_issuer
+    FROM (SELECT *, {_said("PatientID")} AS id, {_said("IssuerOfPatientID")} AS issuer FROM instance)
+    GROUP BY ALL
+)
+WHERE id = last_id AND issuer IS NOT DISTINCT FROM last_issuer
 """
 
 _NO_INDEX = "(SELECT '' AS batch_id, '' AS study_key)"
@@ -128,8 +155,11 @@ RULES: tuple[StudyRule, ...] = (
     StudyRule("series", "series = what its instances give", ("series", "instance"),
         _hashed(_SERIES, SERIES), _hashed("FROM series", SERIES)),
     StudyRule("study", "study = what its instances give", ("study", "instance"),
-        _hashed(_STUDIES, STUDY, ["ModalitiesInStudy"]), _hashed("FROM study", STUDY, ["ModalitiesInStudy"])),
-    StudyRule("modalities", "ModalitiesInStudy = modalities of its series", ("study", "series"),
+        _hashed(_STUDIES, STUDY, _OWN_RULES), _hashed("FROM study", STUDY, _OWN_RULES)),
+    StudyRule("patients", "Studies of one patient = studies whose instances name one", ("study", "instance"),
+        _CLEAR, "SELECT study_key, (source, StudyInstanceUID, "
+        f"{_said('PatientID')}, {_said('IssuerOfPatientID')}) AS content FROM study WHERE patient_count = 1"),
+    StudyRule("modalities", "ModalitiesInStudy = modalities of its instances", ("study", "instance"),
         f"SELECT study_key, coalesce(modalities, []) AS content FROM ({_MODALITIES})",
         "SELECT study_key, coalesce(ModalitiesInStudy, []) AS content FROM study"),
     StudyRule("imaging_study", "FHIR ImagingStudy = studies, with series and instances counted",
@@ -138,6 +168,11 @@ RULES: tuple[StudyRule, ...] = (
         "SELECT study_key, (source, StudyInstanceUID, json_array_length(resource, '$.series')::BIGINT, "
         "coalesce(list_sum([json_array_length(one) FOR one IN json_extract(resource, '$.series[*].instance')]), 0)"
         "::BIGINT) AS content FROM imaging_study WHERE NOT is_deleted"),
+    StudyRule("linked_reports", "Reports that are linked to a study = those of nobody else than its patient",
+        ("diagnostic_report", "study"),
+        "SELECT study_key, record_key AS content FROM diagnostic_report WHERE study_key IS NOT NULL",
+        "SELECT study_key, record_key AS content FROM diagnostic_report AS report JOIN study USING (study_key) "
+        f"WHERE patient_count <= 1 AND {' AND '.join(map(_agree, ('PatientID', 'IssuerOfPatientID')))}"),
     StudyRule("image_occurrence", "OMOP rows = series", ("series", "image_occurrence_origin", "image_occurrence"),
         f"SELECT study_key, ({_SERIES_GRAIN}) AS content FROM series",
         f"SELECT study_key, ({_SERIES_GRAIN}) AS content FROM image_occurrence_origin "
@@ -157,8 +192,8 @@ def look(sound: Sound, closed: pa.Table, chosen: Sequence[str] | None) -> Iterat
     possible = [rule for rule in RULES if sound.opens(*rule.tables)]
     # Tables before what they are made from, so that a rebuild that is seen has its metadata seen as well; the index
     # last, in which a batch is entered before it writes anything.
-    order = ["image_occurrence", "image_occurrence_origin", "imaging_study", "study", "series", "instance",
-             "overwritten", "flat_metadata"]  # fmt: skip
+    order = ["diagnostic_report", "image_occurrence", "image_occurrence_origin", "imaging_study", "study", "series",
+             "instance", "overwritten", "flat_metadata"]  # fmt: skip
     tables = {name for rule in possible for name in rule.tables}
     with connected(sound.lake) as connection:
         sources = {name: sound.source(name) for name in order if name in tables}
