@@ -66,7 +66,8 @@ built, or one that arrived), an identifier with system `urn:dicom:uid`, an acces
 its own or that of `basedOn`). `linked_by` says which. No link is made when an accession number fits several studies
 (`ambiguous`), when the study, or the studies that it names, are of several patients (`patient_conflict`), or when
 report and study name different patients or issuers (`patient_mismatch`); what is missing on either side does not
-contradict ([identity.md](identity.md)). Say in `issuer_systems` which system and which IssuerOfPatientID are one issuer.
+contradict ([identity.md](identity.md)). Say in `issuer_systems` which system and which IssuerOfPatientID are one
+issuer.
 
 ## Out: ImagingStudy
 

@@ -31,7 +31,8 @@ def patient(name: str) -> str:
 
 EVERYWHERE = """
 SELECT
-    substr(study.StudyInstanceUID, len($root) + 2)::INTEGER AS study, study.patient_count, study.ModalitiesInStudy AS modality,
+    substr(study.StudyInstanceUID, len($root) + 2)::INTEGER AS study, study.patient_count,
+    study.ModalitiesInStudy AS modality,
     imaging_study.subject_state AS fhir, imaging_study.PatientID AS patient,
     imaging_study.IssuerOfPatientID AS issuer,
     (SELECT list(DISTINCT record_values ->> 'x' ORDER BY record_values ->> 'x') FROM study_clinical AS joined
@@ -39,7 +40,8 @@ SELECT
     (SELECT list(DISTINCT person_from) FROM image_occurrence_origin AS o WHERE o.study_key = study.study_key) AS person,
     (SELECT count(DISTINCT person_id) FROM image_occurrence_origin AS o JOIN image_occurrence
         USING (image_occurrence_id) WHERE o.study_key = study.study_key) AS persons,
-    (SELECT list(link_state) FROM diagnostic_report AS r WHERE list_contains(study_uids, study.StudyInstanceUID)) AS reports
+    (SELECT list(link_state) FROM diagnostic_report AS r
+        WHERE list_contains(study_uids, study.StudyInstanceUID)) AS reports
 FROM study JOIN imaging_study USING (study_key, StudyInstanceUID)
 ORDER BY study
 """

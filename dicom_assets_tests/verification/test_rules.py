@@ -48,6 +48,13 @@ def one(table: str, column: str = "object_id", where: str = "true") -> Callable[
     return condition
 
 
+def study_of(broken: Broken, patient: str) -> str:
+    """The study_key of a patient's study."""
+    with connect(broken.lake, ["study"]) as connection:
+        ((key,),) = connection.execute("SELECT study_key FROM study WHERE PatientID = ?", [patient]).fetchall()
+    return str(key)
+
+
 BREAKS: dict[str, tuple[str, Callable[[Broken], None]]] = {
     "a file that was claimed has no row": ("claimed", lambda b: delete(
         b, "raw_files", one("raw_files", where="member IS NULL AND kind = 'dicom'")(b))),
@@ -82,6 +89,8 @@ BREAKS: dict[str, tuple[str, Callable[[Broken], None]]] = {
     "a study counts one series too many": ("study", lambda b: change(
         b, "study", "series_count", "series_count + 1", one("study")(b))),
     "a study has another patient": ("patients", lambda b: change(b, "study", '"PatientID"', "'x'", one("study")(b))),
+    "a report is linked to a study of another patient": ("linked_reports", lambda b: change(
+        b, "diagnostic_report", "study_key", quoted(study_of(b, "P0002")))),
     "a study stands twice": ("study", lambda b: twice(b, "study")),
     "a study has no FHIR resource": ("imaging_study", lambda b: delete(
         b, "imaging_study", one("imaging_study", "study_key")(b))),

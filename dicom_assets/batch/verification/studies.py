@@ -15,6 +15,7 @@ from dataclasses import dataclass
 import duckdb
 import pyarrow as pa
 
+from dicom_assets.batch.conflict_checks import SAID
 from dicom_assets.batch.verification.findings import SHOWN, Finding, Sound
 from dicom_assets.lake.query import connected
 from dicom_assets.lake.registry import FLAT_METADATA, INSTANCE, SERIES, STUDY, Table
@@ -63,6 +64,24 @@ versions AS (
 SELECT study_key, hash({_listed(_COPIED)}, first_at, last_at) AS content
 FROM placed JOIN versions USING ({_INSTANCE_GRAIN})
 WHERE {_NEWEST} = newest AND operation = 'upsert' AND NOT is_overwritten
+"""
+
+_CLAIMED_TWICE = f"""
+-- one row per SOP Instance UID that files at different places have with different headers, in one study
+SELECT study_key, SOPInstanceUID AS uid, list((batch_id, object_id)) AS objects
+FROM flat_metadata AS flat
+SEMI JOIN (
+    SELECT study_key, SOPInstanceUID FROM flat_metadata
+    WHERE operation = 'upsert' AND version_text IS NULL
+    GROUP BY ALL HAVING min(content_digest) < max(content_digest)
+) AS doubtful USING (study_key, SOPInstanceUID)
+WHERE operation = 'upsert' AND version_text IS NULL AND NOT EXISTS (
+    SELECT 1 FROM overwritten AS last
+    WHERE last.source = flat.source AND last.uri = flat.uri
+        AND coalesce(last.member, '') = coalesce(flat.member, '') AND last.claimed_at > flat.ingested_at
+)
+GROUP BY ALL
+HAVING count(DISTINCT {SAID}) > 1 AND count(DISTINCT concat_ws('!', uri, member)) > 1
 """
 
 _CONTENTS = f"""
@@ -168,6 +187,11 @@ RULES: tuple[StudyRule, ...] = (
         "SELECT study_key, (source, StudyInstanceUID, json_array_length(resource, '$.series')::BIGINT, "
         "coalesce(list_sum([json_array_length(one) FOR one IN json_extract(resource, '$.series[*].instance')]), 0)"
         "::BIGINT) AS content FROM imaging_study WHERE NOT is_deleted"),
+    StudyRule("sop_instances", "SOP Instance UIDs of objects of different content = those that are told",
+        ("flat_metadata", "overwritten", "ingestion_errors"),
+        f"SELECT study_key, uid AS content FROM ({_CLAIMED_TWICE})",
+        f"SELECT study_key, uid AS content FROM ({_CLAIMED_TWICE}) WHERE list_has_any(objects, "
+        "(SELECT list((batch_id, object_id)) FROM ingestion_errors WHERE code = 'SOP_INSTANCE_CONFLICT'))"),
     StudyRule("linked_reports", "Reports that are linked to a study = those of nobody else than its patient",
         ("diagnostic_report", "study"),
         "SELECT study_key, record_key AS content FROM diagnostic_report WHERE study_key IS NOT NULL",
@@ -193,7 +217,7 @@ def look(sound: Sound, closed: pa.Table, chosen: Sequence[str] | None) -> Iterat
     # Tables before what they are made from, so that a rebuild that is seen has its metadata seen as well; the index
     # last, in which a batch is entered before it writes anything.
     order = ["diagnostic_report", "image_occurrence", "image_occurrence_origin", "imaging_study", "study", "series",
-             "instance", "overwritten", "flat_metadata"]  # fmt: skip
+             "instance", "ingestion_errors", "overwritten", "flat_metadata"]  # fmt: skip
     tables = {name for rule in possible for name in rule.tables}
     with connected(sound.lake) as connection:
         sources = {name: sound.source(name) for name in order if name in tables}
@@ -235,7 +259,7 @@ def _views(
     for name, source in sources.items():
         if name == "image_occurrence":
             continue
-        if name == "overwritten":
+        if name in ("overwritten", "ingestion_errors"):
             connection.execute(f"CREATE OR REPLACE TEMP VIEW {name} AS SELECT * FROM {source}")
             continue
         wanted = " SEMI JOIN wanted USING (study_key)" if is_chosen else ""
