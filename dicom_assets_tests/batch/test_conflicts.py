@@ -65,8 +65,9 @@ def test_a_warning_that_is_lost_is_named_by_verify(graph, landing, told):
     assert told() == ["a.dcm", "b.dcm"]
     assert verify(graph.lake, graph.settings).holds
     DeltaTable(graph.lake.location("ingestion_errors")).delete("true")
-    found = verify(graph.lake, graph.settings).findings
-    assert [one.rule for one in found if not one.holds] == ["sop_instances"]
+    found = [one for one in verify(graph.lake, graph.settings).findings if not one.holds]
+    assert [one.rule for one in found] == ["sop_instances"]
+    assert [*found[0].batches] == [row["batch_id"] for row in graph.rows("SELECT batch_id FROM batches")]
 
 
 def test_the_same_data_set_behind_other_file_meta_information_is_one_object(landing, told):

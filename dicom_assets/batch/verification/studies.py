@@ -68,7 +68,7 @@ WHERE {_NEWEST} = newest AND operation = 'upsert' AND NOT is_overwritten
 
 _CLAIMED_TWICE = f"""
 -- one row per SOP Instance UID that files at different places have with different headers, in one study
-SELECT study_key, SOPInstanceUID AS uid, list((batch_id, object_id)) AS objects
+SELECT study_key, SOPInstanceUID AS uid, list({{'batch_id': batch_id, 'object_id': object_id}}) AS objects
 FROM flat_metadata AS flat
 SEMI JOIN (
     SELECT study_key, SOPInstanceUID FROM flat_metadata
@@ -90,6 +90,14 @@ SELECT DISTINCT batch_id FROM flat_metadata JOIN instance USING (batch_id, objec
 WHERE hash({", ".join(f'flat_metadata."{name}"' for name in _COPIED)})
     <> hash({", ".join(f'instance."{name}"' for name in _COPIED)})
 """
+
+_UNTOLD = f"""
+SELECT DISTINCT object.batch_id FROM (SELECT unnest(objects) AS object FROM ({_CLAIMED_TWICE}))
+"""
+
+_TOLD_BY_BATCHES = {"instance": _CONTENTS, "sop_instances": _UNTOLD}
+"""Rules of which a study that is made again sets nothing right: which of the two is right, only the source can say; and
+errors are their batch's. SQL for the batches to run again."""
 
 _INSTANCES_THERE = f"SELECT study_key, hash({_listed(_COPIED)}, first_seen_at, updated_at) AS content FROM instance"
 
@@ -191,7 +199,8 @@ RULES: tuple[StudyRule, ...] = (
         ("flat_metadata", "overwritten", "ingestion_errors"),
         f"SELECT study_key, uid AS content FROM ({_CLAIMED_TWICE})",
         f"SELECT study_key, uid AS content FROM ({_CLAIMED_TWICE}) WHERE list_has_any(objects, "
-        "(SELECT list((batch_id, object_id)) FROM ingestion_errors WHERE code = 'SOP_INSTANCE_CONFLICT'))"),
+        "(SELECT list({'batch_id': batch_id, 'object_id': object_id}) FROM ingestion_errors "
+        "WHERE code = 'SOP_INSTANCE_CONFLICT'))"),
     StudyRule("linked_reports", "Reports that are linked to a study = those of nobody else than its patient",
         ("diagnostic_report", "study"),
         "SELECT study_key, record_key AS content FROM diagnostic_report WHERE study_key IS NOT NULL",
@@ -212,7 +221,7 @@ def look(sound: Sound, closed: pa.Table, chosen: Sequence[str] | None) -> Iterat
     chosen: only studies that these batches touch. Raises LakeError, duckdb.Error.
     """
     found: dict[str, list[str]] = {rule.name: [] for rule in RULES}
-    again: set[str] = set()
+    again: dict[str, set[str]] = {name: set() for name in _TOLD_BY_BATCHES}
     possible = [rule for rule in RULES if sound.opens(*rule.tables)]
     # Tables before what they are made from, so that a rebuild that is seen has its metadata seen as well; the index
     # last, in which a batch is entered before it writes anything.
@@ -235,12 +244,13 @@ def look(sound: Sound, closed: pa.Table, chosen: Sequence[str] | None) -> Iterat
             _views(connection, sources, low, high, is_chosen=chosen is not None)
             for rule in possible:
                 found[rule.name] += _differing(connection, rule)
-            if found["instance"]:  # which of the two is right, only the source can say
-                again.update(batch for (batch,) in connection.execute(_CONTENTS).fetchall())
+            for name, sql in _TOLD_BY_BATCHES.items():
+                if found[name]:
+                    again[name].update(batch for (batch,) in connection.execute(sql).fetchall())
     for rule in RULES:
         if rule in possible:
             keys = found[rule.name]
-            batches = again if rule.name == "instance" else ()
+            batches = again.get(rule.name, ())
             yield Finding(rule.name, rule.description, len(keys), batches, keys, keys[:SHOWN])
         else:
             yield Finding(rule.name, rule.description, told="not looked at: a table cannot be opened", is_note=True)
