@@ -5,10 +5,14 @@ from __future__ import annotations
 import pytest
 from deltalake import DeltaTable
 
+from dicom_assets.batch.engine import InlineEngine
+from dicom_assets.batch.staging import Part
 from dicom_assets.batch.verification.verify import verify
+from dicom_assets.batch.work import Work
 from dicom_assets.lake.codes import CODES
 from dicom_assets_tests.support.dicoms import dicom, uid
 from dicom_assets_tests.support.landings import zipped
+from dicom_assets_tests.support.steps import publish, step_through
 
 CODE = "SOP_INSTANCE_CONFLICT"
 
@@ -18,8 +22,7 @@ def told(graph):
     """Ingests; the files and members that the batch's errors name with the code, by their last letters."""
 
     def ingest() -> list[str]:
-        (batch,) = graph.ingest()
-        assert graph.books(batch).status == "closed", graph.books(batch).reason
+        (batch,) = step_through(graph)
         rows = graph.rows(
             f"SELECT severity, coalesce(member, uri) AS place FROM ingestion_errors "
             f"WHERE batch_id = '{batch}' AND code = '{CODE}'"
@@ -76,3 +79,26 @@ def test_the_same_data_set_behind_other_file_meta_information_is_one_object(land
     landing.put("a.dcm", first)
     landing.put("b.dcm", second[:place] + b"ANOTHER" + second[place + 7 :])
     assert told() == []
+
+
+def test_of_two_batches_that_run_at_the_same_time_the_one_that_commits_last_tells(graph, landing):
+    landing.put("a.dcm", dicom(1, 1, 1, InstanceNumber=1))
+    (first,) = graph.claim()
+    landing.put("b.dcm", dicom(1, 1, 1, InstanceNumber=2))
+    (second,) = graph.claim()
+    with (
+        Work(graph.settings, shared_engine=InlineEngine()) as one,
+        Work(graph.settings, shared_engine=InlineEngine()) as two,
+    ):
+        batches = one.batch(first), two.batch(second)
+        for batch in batches:
+            batch.begin("run")
+            batch.judge("run")
+        told = []
+        for batch in reversed(batches):
+            batch.publish_flat()
+            told.append([row["code"] for row in batch.staging.read_whole(Part.ERRORS).to_pylist()])
+        assert told == [[], [CODE]]
+        for batch in batches:
+            publish(batch)
+    assert verify(graph.lake, graph.settings).holds
