@@ -15,13 +15,14 @@ from collections.abc import Iterator, Sequence
 
 import duckdb
 import numpy as np
+import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
 from dicom_assets.batch.arrivals import arrivals
 from dicom_assets.batch.checks import CheckContext, CheckResult, NamedRule, compared
 from dicom_assets.batch.publish import touched_studies
-from dicom_assets.lake.attributes import ATTRIBUTES, CODE_PARTS, Level
+from dicom_assets.lake.attributes import ATTRIBUTES, CODE_PARTS, TOLD_WITH, Level
 from dicom_assets.lake.query import arrow, connected, scan, where
 from dicom_assets.lake.registry import FLAT_METADATA, INSTANCE, TABLES
 from dicom_assets.lake.studies import study_scope
@@ -252,7 +253,10 @@ def _portions(connection: duckdb.DuckDBPyConnection, instances: str) -> Iterator
 
 
 def _newest(connection: duckdb.DuckDBPyConnection, name: str, instances: str, number: int) -> pa.Table:
-    """One row per series or study of a portion: its key, and of each attribute the last value that is there."""
+    """One row per series or study of a portion: its key, and of each attribute the last value that is there.
+
+    Of those of TOLD_WITH the one that stands beside the last value of their lead.
+    """
     grain, attributes = _grain(name), _attributes(name)
     listed = ", ".join(f'"{column}"' for column in [*grain, *_VERSION.split(", "), *attributes])
     rows = arrow(
@@ -272,13 +276,22 @@ def _newest(connection: duckdb.DuckDBPyConnection, name: str, instances: str, nu
     columns = {column: keys[column].take(pa.array(firsts)) for column in grain}
     for column in attributes:
         values = rows[column].combine_chunks().take(places)
-        there = np.flatnonzero(np.asarray(values.is_valid()))
-        lasts = np.flatnonzero(np.r_[group[there][1:] != group[there][:-1], True]) if len(there) else there
-        at: list[int | None] = [None] * len(firsts)
-        for place in there[lasts].tolist():
-            at[group[place]] = place
+        at = _lasts(values, group, len(firsts))
+        if column in TOLD_WITH:
+            leads = _lasts(rows[TOLD_WITH[column]].combine_chunks().take(places), group, len(firsts))
+            at = [own if lead is None else lead for own, lead in zip(at, leads, strict=True)]
         columns[column] = values.take(pa.array(at, pa.int64()))
     return pa.table(columns)
+
+
+def _lasts(values: pa.Array, group: npt.NDArray[np.int64], groups: int) -> list[int | None]:
+    """Where each group has its last value that is there; None when it has none."""
+    there = np.flatnonzero(np.asarray(values.is_valid()))
+    lasts = np.flatnonzero(np.r_[group[there][1:] != group[there][:-1], True]) if len(there) else there
+    at: list[int | None] = [None] * groups
+    for place in there[lasts].tolist():
+        at[group[place]] = place
+    return at
 
 
 def _groups(name: str) -> NamedRule:

@@ -6,7 +6,7 @@ order in which batches arrive. Belongs here: which row wins and what is counted.
 
 from __future__ import annotations
 
-from dicom_assets.lake.attributes import Level
+from dicom_assets.lake.attributes import TOLD_WITH, Level
 from dicom_assets.lake.registry import FLAT_METADATA, INSTANCE, SERIES, STUDY, Table
 from dicom_assets.lake.subjects import patients_named
 
@@ -66,9 +66,21 @@ FROM (
 
 
 def _newest(table: Table, levels: set[Level], already: set[str]) -> str:
-    """For each DICOM column of a level, the newest value that is not NULL: arg_max passes NULLs over."""
+    """For each DICOM column of a level, the newest value that is not NULL: arg_max passes NULLs over.
+
+    A column of TOLD_WITH comes from the object that tells its lead, NULL or not: a time beside another object's date,
+    or a code in another one's scheme, is what nobody has said.
+    """
     names = [c.name for c in table.columns if c.name not in already]
-    return ",\n    ".join(f'arg_max("{n}", newest) AS "{n}"' for n in names)
+    return ",\n    ".join(f'{_newest_of(n)} AS "{n}"' for n in names)
+
+
+def _newest_of(name: str) -> str:
+    newest, lead = f'arg_max("{name}", newest)', TOLD_WITH.get(name)
+    if lead is None:
+        return newest
+    beside = f"""(arg_max({{'value': "{name}"}}, newest) FILTER ("{lead}" IS NOT NULL)).value"""
+    return f'CASE WHEN count("{lead}") = 0 THEN {newest} ELSE {beside} END'
 
 
 def _ranked(instances: str) -> str:

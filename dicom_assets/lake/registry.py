@@ -191,7 +191,8 @@ SERIES = _table(
     "current series",
     "source StudyInstanceUID SeriesInstanceUID",
     "source study_key object_id version_at instance_count size first_seen_at updated_at",
-    "Each series that has instances; its attributes are the newest that any instance gives.",
+    "Each series that has instances; its attributes are the newest that any instance gives. A time comes with its date, "
+    "a scheme or meaning with its code, both parts of a name from one name.",
     dicom=(Level.STUDY, Level.SERIES),
     replaced_by="study_key",
     upstream=("instance",),
@@ -202,7 +203,8 @@ STUDY = _table(
     "current study",
     "source StudyInstanceUID",
     "source study_key object_id version_at series_count instance_count patient_count size first_seen_at updated_at",
-    "Each study that has instances; its attributes are the newest that any instance gives.",
+    "Each study that has instances; its attributes are the newest that any instance gives, those that belong together "
+    "from one instance, as in series. ModalitiesInStudy and patient_count follow from all instances.",
     dicom=(Level.STUDY,),
     replaced_by="study_key",
     upstream=("series",),

@@ -17,6 +17,7 @@ import pyarrow as pa
 
 from dicom_assets.batch.conflict_checks import SAID
 from dicom_assets.batch.verification.findings import SHOWN, Finding, Sound
+from dicom_assets.lake.attributes import TOLD_WITH
 from dicom_assets.lake.query import connected
 from dicom_assets.lake.registry import FLAT_METADATA, INSTANCE, SERIES, STUDY, Table
 
@@ -102,6 +103,15 @@ errors are their batch's. SQL for the batches to run again."""
 _INSTANCES_THERE = f"SELECT study_key, hash({_listed(_COPIED)}, first_seen_at, updated_at) AS content FROM instance"
 
 
+def _last(name: str) -> str:
+    """The newest value of an attribute; what is told with another attribute, from the object that tells that one."""
+    if name not in TOLD_WITH:
+        return f'arg_max("{name}", {_NEWEST})'
+    said = f"max({{'at': version_at, 'number': sequence, 'name': object_id, 'value': \"{name}\"}})"
+    own, lead = (f'{said} FILTER ("{column}" IS NOT NULL)' for column in (name, TOLD_WITH[name]))
+    return f"coalesce({lead}, {own})['value']"
+
+
 def _described(table: Table, grain: str, counts: dict[str, str]) -> str:
     """Rows of a level as the instances below it give them: counts, and the newest value of each attribute."""
     keys = grain.split(", ")
@@ -114,7 +124,7 @@ def _described(table: Table, grain: str, counts: dict[str, str]) -> str:
         f'any_value("{name}")' if name == "study_key"
         else f'"{name}"' if name in keys
         else f"{made[name]}" if name in made
-        else f'arg_max("{name}", {_NEWEST})'
+        else _last(name)
         for name in table.schema.names
     ]  # fmt: skip
     listed = ", ".join(f'{sql} AS "{name}"' for sql, name in zip(columns, table.schema.names, strict=True))
