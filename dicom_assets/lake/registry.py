@@ -191,8 +191,8 @@ SERIES = _table(
     "current series",
     "source StudyInstanceUID SeriesInstanceUID",
     "source study_key object_id version_at instance_count size first_seen_at updated_at",
-    "Each series that has instances; its attributes are the newest that any instance gives. A time comes with its date, "
-    "a scheme or meaning with its code, both parts of a name from one name.",
+    "Each series that has instances; its attributes are the newest that any instance gives. A time comes with its "
+    "date, a scheme or meaning with its code, both parts of a name from one name.",
     dicom=(Level.STUDY, Level.SERIES),
     replaced_by="study_key",
     upstream=("instance",),
