@@ -39,14 +39,16 @@ FROM (
 
 _WRONG = f"""
 -- objects of the batch that should have been told and were not, the other side neither; and told ones without reason
-SELECT object_id FROM claims AS own
-WHERE batch_id = $batch AND counts AND NOT is_told AND EXISTS (
-    SELECT 1 FROM claims AS other
-    WHERE other.SOPInstanceUID = own.SOPInstanceUID AND other.source = own.source AND other.study_key = own.study_key
-        AND other.said <> own.said AND (other.uri, other.member) <> (own.uri, own.member)
-        AND other.counts AND NOT other.is_told
-        AND (other.batch_id = $batch OR other.batch_id IN (SELECT batch_id FROM closed))
+SELECT object_id FROM (
+    SELECT
+        batch_id, object_id,
+        min(said) OVER one <> max(said) OVER one
+            AND min((uri, member)) OVER one <> max((uri, member)) OVER one AS differ
+    FROM claims
+    WHERE counts AND NOT is_told AND (batch_id = $batch OR batch_id IN (SELECT batch_id FROM closed))
+    WINDOW one AS (PARTITION BY source, study_key, SOPInstanceUID)
 )
+WHERE differ AND batch_id = $batch
 UNION
 SELECT object_id FROM told
 WHERE object_id NOT IN (
