@@ -9,11 +9,13 @@ import duckdb
 
 from dicom_assets.batch.verification.verify import verify
 from dicom_assets.lake.attributes import TOLD_WITH
-from dicom_assets.lake.hierarchy import SERIES_SQL, STUDY_SQL
+from dicom_assets.lake.hierarchy import GONE_SQL, SERIES_SQL, STUDY_SQL
 from dicom_assets.lake.registry import SERIES, STUDY
+from dicom_assets.lake.subjects import subjects
 from dicom_assets_tests.fhir.rows import instance, instances
 from dicom_assets_tests.support.dicoms import dicom
 from dicom_assets_tests.support.steps import step_through
+from dicom_assets_tests.support.versions import Version, flat_rows
 
 DAY, NEXT = date(2024, 1, 31), date(2024, 2, 1)
 NOTHING = dict.fromkeys({*TOLD_WITH, *TOLD_WITH.values()})
@@ -77,3 +79,24 @@ def test_the_rules_say_the_same(graph, landing):
     assert verify(graph.lake, graph.settings).holds
     found = graph.rows("SELECT StudyDate, StudyTime, patient_given_name AS given FROM study ORDER BY StudyInstanceUID")
     assert [tuple(row.values()) for row in found] == [(DAY, None, "Patient 1"), (DAY, "11:00:00", None)]
+
+
+def gone(*patients: tuple[int, str | None]) -> tuple[Any, ...]:
+    """What is left of a study whose instances were deleted: versions of instances by number, and whom they name."""
+    told = [Version(1, 1, one, minute, 0, False, None, name, minute) for minute, (one, name) in enumerate(patients)]
+    ends = [Version(1, 1, one, 50, 0, True, None, None, 100 + one) for one in {one for one, _ in patients}]
+    with duckdb.connect() as connection:
+        connection.register("flat_metadata", flat_rows([*told, *ends]))
+        connection.execute("CREATE TABLE gone AS SELECT DISTINCT study_key FROM flat_metadata")
+        (row,) = connection.sql(f"FROM {subjects(f'({GONE_SQL})')}").to_arrow_table().to_pylist()
+    assert list(row) == [*STUDY.schema.names, "source_file", "subject_state"]
+    assert (row["series_count"], row["instance_count"], row["ModalitiesInStudy"]) == (0, 0, ["CT"])
+    return row["subject_state"], row["PatientID"]
+
+
+def test_a_study_without_instances_is_of_whom_all_that_it_had_said():
+    assert gone((1, "P1"), (2, None)) == ("identified", "P1")
+    assert gone((1, None), (2, "P1"), (3, "")) == ("identified", "P1")
+    assert gone((1, "P1"), (2, "P2")) == ("conflict", None)
+    assert gone((1, "P2"), (1, "P1"), (2, None)) == ("identified", "P1")  # it was corrected before it went
+    assert gone((1, None)) == ("missing", None)
