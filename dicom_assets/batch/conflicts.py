@@ -9,7 +9,8 @@ the studies that the batch touches, so the cost follows the batch: a UID that an
 is not found.
 
 Nothing is told before the batch's rows of flat_metadata are committed. So of two batches that run at the same time the
-one that commits last sees both.
+one that commits last sees both. What a later batch has told is not told again when an earlier one is run again, so that
+its books stay as they were.
 """
 
 from __future__ import annotations
@@ -47,7 +48,8 @@ HAVING count(DISTINCT content_digest) > 1 AND count(DISTINCT (uri, member)) > 1 
 """
 
 _CONFLICTING = rf"""
--- one row per object of the batch whose SOP Instance UID is claimed from another place with another content
+-- one row per object of the batch whose SOP Instance UID is claimed from another place with another content; what a
+-- later batch has told already is left to that one
 WITH placed AS (
     SELECT
         batch_id, object_id, source, SOPInstanceUID, uri, member,
@@ -56,7 +58,12 @@ WITH placed AS (
     SEMI JOIN touched USING (study_key)
     SEMI JOIN doubtful USING (source, SOPInstanceUID)
     ANTI JOIN overwritten AS last ON {OVERTAKEN}
-    WHERE {_FILES}
+    LEFT JOIN (
+        SELECT DISTINCT batch_id, object_id, code FROM ingestion_errors WHERE code = '{CODE}'
+    ) AS told USING (batch_id, object_id)
+    WHERE {_FILES} AND (
+        told.code IS NULL OR ingested_at <= (SELECT max(ingested_at) FROM flat_metadata WHERE batch_id = $batch)
+    )
 )
 SELECT object_id, uri, member, objects, contents
 FROM placed
@@ -114,6 +121,7 @@ def _conflicting(lake: Lake, staging: Staging) -> list[dict[str, Any]]:
     if not len(doubtful):
         return []
     scope |= overwritten.scope_of(lake, keys, scope["flat_metadata"])
+    scope["ingestion_errors"] = {"batch_id": scope["flat_metadata"]["batch_id"]}
     with connect(lake, [*scope], within=scope) as connection:
         connection.register("touched", touched)
         connection.register("doubtful", doubtful)
