@@ -64,9 +64,10 @@ Columns that FHIR fills besides those of every clinical record:
 is linked by the first of these that names a study of the lake: a reference to an ImagingStudy (one that the lake
 built, or one that arrived), an identifier with system `urn:dicom:uid`, an accession number (identifier of type ACSN,
 its own or that of `basedOn`). `linked_by` says which. No link is made when an accession number fits several studies
-(`ambiguous`), when the study has instances of several patients (`patient_conflict`), or when report and study name
-different patients (`patient_mismatch`). Identifiers of different issuers cannot be compared: then a UID holds by
-itself, an accession number does not.
+(`ambiguous`), when the study, or the studies that it names, are of several patients (`patient_conflict`), or when
+report and study name different patients or issuers (`patient_mismatch`); what is missing on either side does not
+contradict ([identity.md](identity.md)). Say in `issuer_systems` which system and which IssuerOfPatientID are one
+issuer.
 
 ## Out: ImagingStudy
 
@@ -135,7 +136,7 @@ lake that cannot be made anew from the landing zone; back it up with the databas
 Surrogates of persons, visits and procedures are negative: they can be seen in every row, and never meet an id of your
 own database. `person_from`, `visit_from` and `procedure_from` say the same in words. An identifier with an issuer is
 one person in every source; one without is known within its source alone; without PatientID, or with several patients
-in one study, each study is a person of its own.
+in one study, each study is a person of its own. A series is of whom its study is ([identity.md](identity.md)).
 
 ## Your own mappings
 

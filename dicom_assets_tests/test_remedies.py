@@ -233,6 +233,19 @@ run_with("CLINICAL_UNREADABLE", b"Pat No;diagnosis\nP1;R91.8\nP2;M54.5\n", "a.cs
          before={}, after={"clinical": {"patient_id_columns": ["Pat No"]}})  # fmt: skip
 
 
+@remedy("SOP_INSTANCE_CONFLICT")
+def _(zone: Zone) -> None:
+    zone.landing.put("a.dcm", dicom(1, 1, 1, InstanceNumber=1))
+    zone.landing.put("b.dcm", dicom(1, 1, 1, InstanceNumber=2))
+    zone.ingest()
+    assert zone.codes("a.dcm") == zone.codes("b.dcm") == {"SOP_INSTANCE_CONFLICT", "ingested"}
+    assert len(zone.graph.rows("FROM instance")) == 1
+    zone.landing.put("b.dcm", dicom(1, 1, 2, InstanceNumber=2))
+    zone.ingest()
+    assert zone.codes("b.dcm") == {"ingested"}
+    assert len(zone.graph.rows("FROM instance")) == 2
+
+
 # What reads comes to an end.
 
 SLOW, LARGE, KILLED = "is read in two seconds", "is read in 500 MB", "is read by processes that are killed"

@@ -15,13 +15,14 @@ from collections.abc import Iterator, Sequence
 
 import duckdb
 import numpy as np
+import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
 from dicom_assets.batch.arrivals import arrivals
 from dicom_assets.batch.checks import CheckContext, CheckResult, NamedRule, compared
 from dicom_assets.batch.publish import touched_studies
-from dicom_assets.lake.attributes import ATTRIBUTES, CODE_PARTS, Level
+from dicom_assets.lake.attributes import ATTRIBUTES, CODE_PARTS, TOLD_WITH, Level
 from dicom_assets.lake.query import arrow, connected, scan, where
 from dicom_assets.lake.registry import FLAT_METADATA, INSTANCE, TABLES
 from dicom_assets.lake.studies import study_scope
@@ -32,6 +33,8 @@ INSTANCES_AT_ONCE = 100_000
 _INSTANCE_KEY = "source, StudyInstanceUID, SeriesInstanceUID, SOPInstanceUID"
 _VERSION = "version_at, sequence, object_id"
 _NAMES = ("patient_family_name", "patient_given_name")
+_FROM_ALL = ("ModalitiesInStudy", "PatientID", "IssuerOfPatientID")
+"""What a study says that follows from all its instances."""
 
 
 def _view(context: CheckContext, name: str, keys: Sequence[str]) -> str:
@@ -116,16 +119,54 @@ FROM {instances} SEMI JOIN settled USING (study_key)
 GROUP BY study_key, source, StudyInstanceUID, SeriesInstanceUID
 """
 
-_STUDY_COUNTS = """
+
+def told(column: str) -> str:
+    """What a text says: NULL when nothing is left without control characters and without space around it."""
+    plain = rf"regexp_replace({column}, '[\x01-\x08\x0b\x0c\x0e-\x1f\x7f]', '', 'g')"
+    return rf"nullif(regexp_replace({plain}, '^[\pZ\t\n\r\x85]+|[\pZ\t\n\r\x85]+$', '', 'g'), '')"
+
+
+PATIENTS = f"""
+-- one row per study: how many patients its instances name, found by looking for what each pair of names adds
 SELECT
-    study_key, source, StudyInstanceUID, count(DISTINCT SeriesInstanceUID) AS series_count,
-    count(SOPInstanceUID) AS instance_count,
-    count(DISTINCT concat(trim(PatientID), chr(0), trim(IssuerOfPatientID))) AS patient_count,
-    sum(size)::BIGINT AS size, min(first_seen_at) AS first_seen_at, max(updated_at) AS updated_at,
-    max(version_at) AS version_at,
-    max({{version_at: version_at, sequence: sequence, object_id: object_id}}).object_id AS object_id
-FROM {instances} SEMI JOIN settled USING (study_key)
+    study_key, source, StudyInstanceUID,
+    CASE WHEN count(id) = 0 THEN 0 ELSE greatest(
+        count(*) FILTER (id IS NOT NULL AND (issuer IS NOT NULL OR coalesce(NOT list_contains(issued, id), true))),
+        any_value(issuers)
+    ) END AS patient_count,
+    max(newest_id).said AS PatientID,
+    max(newest_issuer).said AS IssuerOfPatientID
+FROM (
+    SELECT
+        *,
+        list(id) FILTER (issuer IS NOT NULL) OVER study AS issued,
+        len(list_distinct(list(issuer) OVER study)) AS issuers
+    FROM (
+        SELECT
+            study_key, source, StudyInstanceUID, {told("PatientID")} AS id, {told("IssuerOfPatientID")} AS issuer,
+            max({{{{v: version_at, s: sequence, o: object_id, said: PatientID}}}})
+                FILTER ({told("PatientID")} IS NOT NULL) AS newest_id,
+            max({{{{v: version_at, s: sequence, o: object_id, said: IssuerOfPatientID}}}})
+                FILTER ({told("IssuerOfPatientID")} IS NOT NULL) AS newest_issuer
+        FROM {{instances}} SEMI JOIN settled USING (study_key)
+        GROUP BY ALL
+    )
+    WINDOW study AS (PARTITION BY study_key, source, StudyInstanceUID)
+)
 GROUP BY study_key, source, StudyInstanceUID
+"""
+
+_STUDY_COUNTS = f"""
+SELECT * FROM (
+    SELECT
+        study_key, source, StudyInstanceUID, count(DISTINCT SeriesInstanceUID) AS series_count,
+        count(SOPInstanceUID) AS instance_count,
+        sum(size)::BIGINT AS size, min(first_seen_at) AS first_seen_at, max(updated_at) AS updated_at,
+        max(version_at) AS version_at,
+        max({{{{version_at: version_at, sequence: sequence, object_id: object_id}}}}).object_id AS object_id
+    FROM {{instances}} SEMI JOIN settled USING (study_key)
+    GROUP BY study_key, source, StudyInstanceUID
+) JOIN ({PATIENTS}) USING (study_key, source, StudyInstanceUID)
 """
 
 
@@ -134,10 +175,10 @@ def _grain(name: str) -> list[str]:
 
 
 def _attributes(name: str) -> list[str]:
-    """The columns of series or study that are the newest that an instance tells."""
+    """The columns of series or study that are the newest that an instance tells, whatever that is."""
     levels = {Level.STUDY, Level.SERIES} if name == "series" else {Level.STUDY}
     names = [a.keyword for a in ATTRIBUTES if a.level in levels] + [c.column for c in CODE_PARTS if c.level in levels]
-    left_out = {*TABLES[name].key, "ModalitiesInStudy"} if name == "study" else {*TABLES[name].key}
+    left_out = {*TABLES[name].key, *(_FROM_ALL if name == "study" else ())}
     return [column for column in (*names, *_NAMES) if column not in left_out]
 
 
@@ -148,7 +189,6 @@ def groups_equal_instances(name: str, context: CheckContext) -> CheckResult:
         return CheckResult(True, 0, 0)
     closed = scan(context.lake, "batches")
     rows = _view(context, name, keys)
-    series = _view(context, "series", keys)
     instances = _view(context, "instance", keys)
     with connected(context.lake) as connection:
         connection.execute(f"CREATE TEMP TABLE settled AS {_settled(context, closed, keys)}")
@@ -162,7 +202,7 @@ def groups_equal_instances(name: str, context: CheckContext) -> CheckResult:
             result = compared(
                 connection,
                 "SELECT study_key, array_to_string(list(DISTINCT Modality ORDER BY Modality), '\\') AS modalities "
-                f"FROM {series} SEMI JOIN settled USING (study_key) WHERE Modality IS NOT NULL GROUP BY study_key",
+                f"FROM {instances} SEMI JOIN settled USING (study_key) WHERE Modality IS NOT NULL GROUP BY study_key",
                 f"SELECT study_key, array_to_string(ModalitiesInStudy, '\\') AS modalities {judged} "
                 "WHERE ModalitiesInStudy IS NOT NULL",
                 "study_key",
@@ -173,8 +213,8 @@ def groups_equal_instances(name: str, context: CheckContext) -> CheckResult:
 _COUNTED = {
     "series": {"instance_count", "size", "first_seen_at", "updated_at", "version_at", "object_id"},
     "study": {
-        "series_count", "instance_count", "patient_count", "size", "first_seen_at", "updated_at", "version_at",
-        "object_id",
+        "series_count", "instance_count", "patient_count", "PatientID", "IssuerOfPatientID", "size", "first_seen_at",
+        "updated_at", "version_at", "object_id",
     },
 }  # fmt: skip
 
@@ -213,7 +253,10 @@ def _portions(connection: duckdb.DuckDBPyConnection, instances: str) -> Iterator
 
 
 def _newest(connection: duckdb.DuckDBPyConnection, name: str, instances: str, number: int) -> pa.Table:
-    """One row per series or study of a portion: its key, and of each attribute the last value that is there."""
+    """One row per series or study of a portion: its key, and of each attribute the last value that is there.
+
+    Of those of TOLD_WITH the one that stands beside the last value of their lead.
+    """
     grain, attributes = _grain(name), _attributes(name)
     listed = ", ".join(f'"{column}"' for column in [*grain, *_VERSION.split(", "), *attributes])
     rows = arrow(
@@ -233,13 +276,22 @@ def _newest(connection: duckdb.DuckDBPyConnection, name: str, instances: str, nu
     columns = {column: keys[column].take(pa.array(firsts)) for column in grain}
     for column in attributes:
         values = rows[column].combine_chunks().take(places)
-        there = np.flatnonzero(np.asarray(values.is_valid()))
-        lasts = np.flatnonzero(np.r_[group[there][1:] != group[there][:-1], True]) if len(there) else there
-        at: list[int | None] = [None] * len(firsts)
-        for place in there[lasts].tolist():
-            at[group[place]] = place
+        at = _lasts(values, group, len(firsts))
+        if column in TOLD_WITH:
+            leads = _lasts(rows[TOLD_WITH[column]].combine_chunks().take(places), group, len(firsts))
+            at = [own if lead is None else lead for own, lead in zip(at, leads, strict=True)]
         columns[column] = values.take(pa.array(at, pa.int64()))
     return pa.table(columns)
+
+
+def _lasts(values: pa.Array, group: npt.NDArray[np.int64], groups: int) -> list[int | None]:
+    """Where each group has its last value that is there; None when it has none."""
+    there = np.flatnonzero(np.asarray(values.is_valid()))
+    lasts = np.flatnonzero(np.r_[group[there][1:] != group[there][:-1], True]) if len(there) else there
+    at: list[int | None] = [None] * groups
+    for place in there[lasts].tolist():
+        at[group[place]] = place
+    return at
 
 
 def _groups(name: str) -> NamedRule:

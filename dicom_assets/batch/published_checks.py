@@ -17,10 +17,12 @@ import pyarrow as pa
 
 from dicom_assets.batch.books import books_of
 from dicom_assets.batch.checks import SHOWN, CheckContext, CheckResult, NamedRule, compared, touched_rows
+from dicom_assets.batch.hierarchy_checks import told
 from dicom_assets.batch.publish import touched_studies
 from dicom_assets.lake.query import arrow, connect, connected, scan, where
 from dicom_assets.lake.registry import TABLES
 
+_PATIENT = ("PatientID", "IssuerOfPatientID")
 _CLOSED = "SELECT batch_id FROM {} WHERE status = 'closed'"
 
 
@@ -48,23 +50,33 @@ def _settled(context: CheckContext, **columns: str) -> Iterator[duckdb.DuckDBPyC
 
 
 def imaging_studies_say_what_studies_say(context: CheckContext) -> CheckResult:
-    """Counts, times and UIDs in imaging_study, in columns and in the resources themselves, = study and series."""
+    """Counts, times, UIDs and subject in imaging_study, in columns and in the resources, = study and series."""
     series = "series_count, instance_count, first_seen_at AS created_at, updated_at AS modified_at"
     resource = (
         "(resource ->> 'numberOfSeries')::BIGINT AS series_told, "
         "(resource ->> 'numberOfInstances')::BIGINT AS instances_told, "
         "list_sort(json_extract_string(resource, '$.series[*].uid')) AS uids"
     )
+    patient, issuer = (f"CASE WHEN patient_count = 1 THEN {told(name)} END" for name in _PATIENT)
+    nobody = "CASE patient_count WHEN 0 THEN 'missing' WHEN 1 THEN '' ELSE 'conflict' END AS nobody"
+    subject = "(resource ->> '$.subject.identifier.value')"
+    reason = "coalesce(resource ->> '$.subject.extension[0].valueCode', '')"
     with _settled(
         context,
-        study=f"study_key, {series}",
+        study=f"study_key, {series}, {patient} AS patient, {issuer} AS issuer, {nobody}",
         series="study_key, SeriesInstanceUID",
-        imaging_study=f"study_key, is_deleted, series_count, instance_count, created_at, modified_at, {resource}",
+        imaging_study=f"study_key, is_deleted, series_count, instance_count, created_at, modified_at, {resource}, "
+        f"CASE WHEN PatientID IS NOT DISTINCT FROM {subject} THEN PatientID ELSE 'not told' END AS patient, "
+        "IssuerOfPatientID AS issuer, "
+        f"CASE WHEN subject_state <> 'identified' OR {reason} <> '' THEN subject_state ELSE '' END AS nobody",
     ) as connection:
         return compared(
             connection,
             """
-            SELECT study.*, series_count AS series_told, instance_count AS instances_told, uids
+            SELECT
+                study_key, series_count, instance_count, created_at, modified_at,
+                series_count AS series_told, instance_count AS instances_told, uids,
+                patient, issuer, nobody
             FROM study JOIN (
                 SELECT study_key, list_sort(list(trim(SeriesInstanceUID))) AS uids FROM series GROUP BY study_key
             ) AS listed USING (study_key)
@@ -115,12 +127,15 @@ def series_have_identifiers(context: CheckContext) -> CheckResult:
 
 
 def occurrences_say_what_series_say(context: CheckContext) -> CheckResult:
-    """UIDs and dates of image_occurrence are those of the series; two patients are never one surrogate person."""
+    """UIDs and dates of image_occurrence are those of the series, and whether a patient is known is as in the study.
+
+    Two patients are never one surrogate person.
+    """
     key = "study_key, source, StudyInstanceUID, SeriesInstanceUID"
     with _settled(
         context,
-        series=f"{key}, coalesce(SeriesDate, StudyDate, PerformedProcedureStepStartDate) AS day, "
-        "nullif(trim(PatientID), '') AS patient, nullif(trim(IssuerOfPatientID), '') AS issuer",
+        series=f"{key}, coalesce(SeriesDate, StudyDate, PerformedProcedureStepStartDate) AS day",
+        study=f"study_key, patient_count, {told('PatientID')} AS patient, {told('IssuerOfPatientID')} AS issuer",
         image_occurrence_origin=f"{key}, image_occurrence_id, person_from",
     ) as connection:
         uids = connection.execute("SELECT DISTINCT StudyInstanceUID FROM image_occurrence_origin").fetchall()
@@ -145,9 +160,15 @@ def occurrences_say_what_series_say(context: CheckContext) -> CheckResult:
             return result
         mixed = connection.execute(
             f"""
-            SELECT min(study_key) FROM occurrence JOIN series USING ({key})
-            WHERE person_from = 'surrogate' AND patient IS NOT NULL
-            GROUP BY person_id HAVING count(DISTINCT (patient, issuer)) > 1 LIMIT {SHOWN}
+            SELECT min(study_key) FROM occurrence JOIN study USING (study_key)
+            GROUP BY
+                CASE WHEN person_from = 'surrogate' THEN person_id END,
+                CASE WHEN person_from <> 'surrogate' THEN study_key END
+            HAVING bool_or((person_from = 'conflict') <> (patient_count > 1))
+                OR bool_or((person_from = 'missing') <> (patient_count <= 1 AND patient IS NULL))
+                OR bool_or(person_from = 'surrogate')
+                    AND (count(DISTINCT patient) > 1 OR count(DISTINCT issuer) > 1)
+            LIMIT {SHOWN}
             """
         ).fetchall()
     return CheckResult(not mixed, 0, len(mixed), [str(name) for (name,) in mixed]) if mixed else result

@@ -8,6 +8,7 @@ from __future__ import annotations
 from dicom_assets.batch.archive_checks import ARCHIVE_RULES
 from dicom_assets.batch.checks import RULES, CheckContext, NamedRule
 from dicom_assets.batch.claim_checks import CLAIM_RULES
+from dicom_assets.batch.conflict_checks import CONFLICT_RULES
 from dicom_assets.batch.hierarchy_checks import HIERARCHY_RULES
 from dicom_assets.batch.published_checks import PUBLISHED_RULES
 from dicom_assets.batch.record_checks import RECORD_RULES
@@ -28,6 +29,7 @@ ALL_RULES: tuple[NamedRule, ...] = (
     *HIERARCHY_RULES,
     *STANDARD_RULES,
     *PUBLISHED_RULES,
+    *CONFLICT_RULES,
     *WARNING_RULES,
 )
 """Every rule; those of one table are looked at in this order."""

@@ -177,8 +177,14 @@ def _said(data: Any, keyword: str) -> Iterator[Any]:
     try:
         value = data[keyword].value if keyword in data else None
         if value is not None and not isinstance(value, str | bytes) and hasattr(value, "__getitem__"):
-            value = value[0] if len(value) else None
-        if keyword == "PatientName" and value is not None:
+            if len(value) > 1 and keyword in (*_NUMBERS, *_DATES):
+                return
+            if len(value) > 1:  # several where there is one: never the first alone
+                parts = [part.alphabetic if keyword == "PatientName" else str(part) for part in value]
+                value = "\\".join(part.strip(" \0\t\r\n") for part in parts)
+            else:
+                value = value[0] if len(value) else None
+        if keyword == "PatientName" and value is not None and not isinstance(value, str):
             value = value.alphabetic
         if value is None or value == "":
             yield None
@@ -279,7 +285,7 @@ def _stands_in_header(name: str) -> str:
     """SQL: whether a column's value stands in the header as it is usually written, or no value of its tag."""
     tag, vr = _IN_HEADER[name]
     before = f"""'"{tag}":{{"vr":"{vr}","Value":["'"""
-    found = f"""contains(header, {before} || "{name}" || '"')"""
+    found = f"""contains(header, {before} || "{name}" || '"]')"""
     return f"""(CASE WHEN "{name}" IS NULL THEN NOT contains(header, {before}) ELSE {found} END)"""
 
 
@@ -289,12 +295,13 @@ def columns_equal_headers(context: CheckContext) -> CheckResult:
     A text that could not be decoded is in no column. Headers are most of what a batch weighs, and it takes less to look
     for what should stand there than to parse them; those in which it is not found as it is usually written are parsed.
     """
-    paths = ", ".join(f"'/{tag}/Value/0'" for tag, _ in _IN_HEADER.values())
+    paths = ", ".join(f"'/{tag}/Value'" for tag, _ in _IN_HEADER.values())
     blank = "' ' || chr(9) || chr(10) || chr(13) || chr(0)"
     names = list(_IN_HEADER)
     as_usual = " AND ".join(map(_stands_in_header, names))
     said = ", ".join(
-        f"CASE WHEN is_lost AND \"{name}\" IS NULL THEN NULL ELSE nullif(trim(written[{place}], {blank}), '') END"
+        f"CASE WHEN NOT (is_lost AND \"{name}\" IS NULL) AND list_bool_or([one <> '' FOR one IN written[{place}]]) "
+        f"THEN array_to_string(written[{place}], '\\') END"
         for place, name in enumerate(names, start=1)
     )
     shown = ", ".join(f'"{name}"' for name in names)
@@ -307,7 +314,10 @@ def columns_equal_headers(context: CheckContext) -> CheckResult:
                 SELECT object_id, [{said}] IS DISTINCT FROM [{shown}] AS differs FROM (
                     SELECT
                         object_id, {shown}, list_contains(issues, 'CHARSET_UNDECODABLE') AS is_lost,
-                        json_extract_string(header, [{paths}]) AS written
+                        [
+                            [trim(coalesce(one ->> '$', ''), {blank}) FOR one IN from_json(said, '["json"]')]
+                            FOR said IN json_extract(header, [{paths}])
+                        ] AS written
                     {there} AND NOT ({as_usual})
                 )
             )

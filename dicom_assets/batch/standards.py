@@ -22,7 +22,7 @@ from dicom_assets.fhir.diagnostic_report import Studies, Study
 from dicom_assets.fhir.mapping import Context as FhirContext
 from dicom_assets.lake import keys, summaries
 from dicom_assets.lake.delta import Lake
-from dicom_assets.lake.hierarchy import NEWEST
+from dicom_assets.lake.hierarchy import GONE_SQL
 from dicom_assets.lake.query import arrow, connect, quoted
 from dicom_assets.lake.registry import (
     CLINICAL,
@@ -36,7 +36,7 @@ from dicom_assets.lake.registry import (
     STUDY,
 )
 from dicom_assets.lake.studies import study_scope
-from dicom_assets.lake.subjects import SUBJECTS
+from dicom_assets.lake.subjects import subjects
 from dicom_assets.omop import concepts, coverage, image_occurrence
 from dicom_assets.omop.identifiers import Domain, Wanted, allocate
 from dicom_assets.omop.maps import IdMaps, load_maps
@@ -51,35 +51,6 @@ SELECT study.*, concat_ws('!', instance.uri, instance.member) AS source_file
 FROM study
 SEMI JOIN touched USING (study_key)
 LEFT JOIN instance USING (study_key, object_id)
-"""
-
-_GONE_COLUMNS = ", ".join(
-    f'"{column.name}"'
-    for column in STUDY.columns
-    if column.name not in ("series_count", "instance_count", "patient_count", "first_seen_at", "updated_at")
-)
-_GONE = f"""
--- one row per study of `gone`, which have lost their last instance, as its newest object described it
-WITH rows_of_gone AS (
-    SELECT * EXCLUDE (header) FROM flat_metadata SEMI JOIN gone USING (study_key)
-),
-seen AS (
-    SELECT
-        source, StudyInstanceUID, min(ingested_at) AS first_seen_at, max(ingested_at) AS updated_at,
-        count(DISTINCT (coalesce(trim(PatientID), ''), coalesce(trim(IssuerOfPatientID), '')))
-            FILTER (operation = 'upsert') AS patient_count
-    FROM rows_of_gone
-    GROUP BY ALL
-)
-SELECT
-    {_GONE_COLUMNS}, 0 AS series_count, 0 AS instance_count, patient_count, first_seen_at, updated_at,
-    concat_ws('!', uri, member) AS source_file
-FROM rows_of_gone
-JOIN seen USING (source, StudyInstanceUID)
-WHERE operation = 'upsert'
-QUALIFY row_number() OVER (
-    PARTITION BY source, StudyInstanceUID ORDER BY {", ".join(f"{c} DESC" for c in NEWEST.split(", "))}
-) = 1
 """
 
 
@@ -104,7 +75,7 @@ def publish_imaging_study(lake: Lake, staging: Staging, settings: Settings) -> t
             scope = study_scope(lake, names, gone["study_key"].to_pylist())
             with connect(lake, names, within=scope) as connection:
                 connection.register("gone", gone)
-                built += _built(connection, _GONE, settings)
+                built += _built(connection, GONE_SQL, settings)
         rows = pa.concat_tables([IMAGING_STUDY.schema.empty_table(), *built])
         lake.replace(IMAGING_STUDY.name, wanted, rows)
     return len(rows), _write_ndjson(lake, staging, rows)
@@ -113,8 +84,8 @@ def publish_imaging_study(lake: Lake, staging: Staging, settings: Settings) -> t
 def _built(connection: duckdb.DuckDBPyConnection, sql: str, settings: Settings) -> Iterator[pa.Table]:
     tables = concepts.load(settings.omop.modality_concepts, settings.omop.anatomic_site_concepts)
     context = FhirContext(tables, settings.fhir.issuer_systems)
-    schema = pa.schema([*STUDY.schema, pa.field("source_file", pa.string())])
-    studies = arrow(connection, sql).select(schema.names).cast(schema).sort_by("study_key")
+    schema = pa.schema([*STUDY.schema, pa.field("source_file", pa.string()), pa.field("subject_state", pa.string())])
+    studies = arrow(connection, f"FROM {subjects(f'({sql})')}").select(schema.names).cast(schema).sort_by("study_key")
     for group in _groups(studies):
         connection.register("wanted", group.select(["study_key"]))
         yield imaging.rows(
@@ -197,7 +168,7 @@ _LINKABLE = f"""
 SELECT
     study_key, StudyInstanceUID AS uid, source, AccessionNumber AS accession, PatientID AS patient,
     IssuerOfPatientID AS issuer, subject_state = 'conflict' AS has_conflict
-FROM ({SUBJECTS})
+FROM {subjects()}
 WHERE StudyInstanceUID IN (FROM names) OR AccessionNumber IN (FROM names)
     OR StudyInstanceUID IN (SELECT uid FROM resources)
 """
@@ -322,20 +293,20 @@ WITH objects AS (
     FROM instance SEMI JOIN wanted USING (study_key)
     GROUP BY ALL
 )
-SELECT {{columns}}, study.patient_count, objects.uris, objects.AcquisitionDate, objects.ContentDate
+SELECT {{columns}}, study.subject_state, objects.uris, objects.AcquisitionDate, objects.ContentDate
 FROM series
 SEMI JOIN wanted USING (study_key)
-JOIN study USING (study_key, source, StudyInstanceUID)
+JOIN {subjects()} AS study USING (study_key, source, StudyInstanceUID)
 LEFT JOIN objects USING (source, StudyInstanceUID, SeriesInstanceUID)
 ORDER BY {_ORDER}
 """
 
 _SERIES_KEYS = f"""
 -- one row per series of the studies that the batch touched, in whatever source, with what ids are made from
-SELECT {{columns}}, study.patient_count
+SELECT {{columns}}, study.subject_state
 FROM series
 SEMI JOIN wanted USING (study_key)
-JOIN study USING (study_key, source, StudyInstanceUID)
+JOIN {subjects()} AS study USING (study_key, source, StudyInstanceUID)
 ORDER BY {_ORDER}
 """
 
@@ -355,7 +326,10 @@ def occurrences(lake: Lake, staging: Staging, settings: Settings, *, keys_only: 
     wanted = sorted({keys.study_key(source, uid) for source in sources for uid in uids})
     sql, names = (_SERIES_KEYS, ["study", "series"]) if keys_only else (_SERIES, ["study", "series", "instance"])
     columns = image_occurrence.KEY_COLUMNS if keys_only else image_occurrence.SERIES_COLUMNS
-    listed = ", ".join(f'series."{column}"' for column in columns)
+    # a series is of whom its study is, whatever it says of it by itself
+    listed = ", ".join(
+        f'{"study" if column in image_occurrence.SUBJECT else "series"}."{column}"' for column in columns
+    )
     with connect(lake, names, within=study_scope(lake, names, wanted), reuse=True) as connection:
         connection.register("wanted", pa.table({"study_key": pa.array(wanted, pa.string())}))
         series = arrow(connection, sql.format(columns=listed)).to_pylist()

@@ -20,6 +20,7 @@ from dicom_assets.batch import books, closing, datasets
 from dicom_assets.batch.ahead import Ahead, ReadingAhead
 from dicom_assets.batch.books import Books, Status
 from dicom_assets.batch.checks import CheckContext
+from dicom_assets.batch.conflicts import stage_conflicts
 from dicom_assets.batch.engine import ProcessEngine, ReadingEngine, cluster_address
 from dicom_assets.batch.expand import expand
 from dicom_assets.batch.known import known_before
@@ -371,10 +372,12 @@ class BatchWork:
     def _pauses(self) -> tuple[float, ...]:
         return self.work.settings.claiming.again_seconds
 
-    def publish_flat(self) -> int:
-        """Publishes flat_metadata; how many rows the batch has in it. Raises LakeError."""
+    def publish_flat(self, run_id: str = "") -> int:
+        """Publishes flat_metadata and stages its conflicts; how many rows the batch has in it. Raises LakeError."""
         written = self.work.written(self.batch_id)
-        return publish_flat(self.lake, self.staging, written, lambda: self.work.places.before(self.batch_id))
+        rows = publish_flat(self.lake, self.staging, written, lambda: self.work.places.before(self.batch_id))
+        stage_conflicts(self.lake, self.staging, run_id)
+        return rows
 
     def expand(self) -> int:
         """Stages one row for each object of the manifest and each member in it; how many. Raises SourceUnavailable."""

@@ -18,6 +18,7 @@ from dicom_assets.batch.recovery import drop_files, forget_batches, mend_claims
 from dicom_assets.batch.staging import FOLDER, SCHEMAS, Part, Staging
 from dicom_assets.batch.standards import (
     publish_coverage,
+    publish_diagnostic_report,
     publish_identifiers,
     publish_imaging_study,
     publish_occurrences,
@@ -170,6 +171,8 @@ def _rebuild(work: Work, studies: Sequence[str]) -> None:
         for name in REBUILDS:
             publish_hierarchy(lake, staging, name)
         publish_imaging_study(lake, staging, settings)
+        staging.stage(Part.CLINICAL, SCHEMAS[Part.CLINICAL].empty_table())
+        publish_diagnostic_report(lake, staging)
         publish_identifiers(lake, staging, settings)
         for name in ("image_occurrence", "image_occurrence_origin"):
             publish_occurrences(lake, staging, settings, name)

@@ -28,7 +28,10 @@ Row = Mapping[str, Any]
 
 @dataclass(frozen=True, slots=True)
 class Study:
-    """A study that reports can be linked to. has_conflict: its instances name several patients."""
+    """A study that reports can be linked to, with its subject (`lake.subjects`).
+
+    has_conflict: its instances name several patients.
+    """
 
     study_key: str
     uid: str
@@ -132,9 +135,9 @@ def link(report: Row, studies: Studies) -> dict[str, Any]:
             continue
         if any(len(group) > 1 for group in groups) or (len(found) > 1 and not is_unique):
             return _unlinked("ambiguous")
-        if any(study.has_conflict for study in found):
+        if any(study.has_conflict for study in found) or _contradict(found):
             return _unlinked("patient_conflict")
-        if any(_differs(report, study, is_unique) for study in found):
+        if any(_differs(report, study) for study in found):
             return _unlinked("patient_mismatch")
         return {
             "study_key": found[0].study_key,
@@ -160,17 +163,22 @@ def _preferred(found: Sequence[Study], report: Row) -> Sequence[Study]:
     return [study for study in found if study.source == report["source"]] or found
 
 
-def _differs(report: Row, study: Study, is_unique: bool) -> bool:
-    """Whether report and study name different patients.
+def _differs(report: Row, study: Study) -> bool:
+    """Whether report and study name different patients: what is missing on either side does not contradict.
 
-    Identifiers of different issuers cannot be compared; then a UID holds by itself, and an accession number, which is
-    unique within one institution alone, does not.
+    As everywhere (`lake.subjects`), two ids contradict, and so do two issuers.
     """
-    if not (report["PatientID"] and study.patient):
-        return False
-    if report["IssuerOfPatientID"] and study.issuer and report["IssuerOfPatientID"] != study.issuer:
-        return not is_unique
-    return bool(report["PatientID"] != study.patient)
+    patient, issuer = values.text(report["PatientID"]), values.text(report["IssuerOfPatientID"])
+    return _several(patient, study.patient) or _several(issuer, study.issuer)
+
+
+def _contradict(studies: Sequence[Study]) -> bool:
+    """Whether the studies that one report names are of several patients."""
+    return _several(*(study.patient for study in studies)) or _several(*(study.issuer for study in studies))
+
+
+def _several(*told: str | None) -> bool:
+    return len({*told} - {None}) > 1
 
 
 def read(records: pa.Table) -> list[dict[str, Any]]:

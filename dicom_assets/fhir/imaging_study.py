@@ -16,7 +16,7 @@ import orjson
 import pyarrow as pa
 
 from dicom_assets.fhir import values
-from dicom_assets.fhir.mapping import INSTANCE, SERIES, STUDY, Context, Row, made, patient_state
+from dicom_assets.fhir.mapping import INSTANCE, SERIES, STUDY, Context, Row, made
 from dicom_assets.lake.registry import IMAGING_STUDY
 from dicom_assets.omop.concepts import MAPPING_VERSION
 
@@ -104,7 +104,8 @@ def _series(row: Row, context: Context) -> dict[str, Any]:
 def rows(studies: pa.Table, series: pa.Table, instances: pa.Table, *, base: str | None, context: Context) -> pa.Table:
     """Rows of `imaging_study`, one for each row of `studies`, in its order.
 
-    studies: columns of `study` with `source_file`; those without series become entered-in-error. series, instances:
+    studies: columns of `study` with their subject and its state (`lake.subjects.subjects`), and `source_file`; those
+    without series become entered-in-error. series, instances:
     SERIES_COLUMNS, INSTANCE_COLUMNS. base: None takes each study's source.
     """
     series_of: dict[tuple[str, str], list[Row]] = defaultdict(list)
@@ -123,8 +124,6 @@ def rows(studies: pa.Table, series: pa.Table, instances: pa.Table, *, base: str 
 
 
 def _row(study: Row, built: dict[str, Any]) -> dict[str, Any]:
-    state = patient_state(study)
-    is_known = state == "identified"
     return {
         "id": built["id"],
         "source": study["source"],
@@ -132,9 +131,9 @@ def _row(study: Row, built: dict[str, Any]) -> dict[str, Any]:
         "StudyInstanceUID": study["StudyInstanceUID"],
         "status": built["status"],
         "is_deleted": built["status"] == "entered-in-error",
-        "PatientID": values.text(study.get("PatientID")) if is_known else None,
-        "IssuerOfPatientID": values.text(study.get("IssuerOfPatientID")) if is_known else None,
-        "subject_state": state,
+        "PatientID": study.get("PatientID"),
+        "IssuerOfPatientID": study.get("IssuerOfPatientID"),
+        "subject_state": study["subject_state"],
         "AccessionNumber": values.text(study.get("AccessionNumber")),
         "started": built.get("started"),
         "started_date": study.get("StudyDate"),

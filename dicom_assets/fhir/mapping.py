@@ -52,13 +52,6 @@ class Element:
     make: Callable[[Row, Context], Any]
 
 
-def patient_state(study: Row) -> str:
-    """identified, missing (no PatientID) or conflict (several patients in one study; then nobody is its subject)."""
-    if (study.get("patient_count") or 0) > 1:
-        return "conflict"
-    return "identified" if values.text(study.get("PatientID")) else "missing"
-
-
 def _identifiers(study: Row, context: Context) -> list[dict[str, Any]]:
     made: list[dict[str, Any]] = [{"system": DICOM_UID, "value": f"urn:oid:{study['StudyInstanceUID']}"}]
     accession = values.text(study.get("AccessionNumber"))
@@ -77,16 +70,16 @@ def _modality(code: str | None) -> dict[str, Any]:
 
 
 def _modalities(study: Row, context: Context) -> list[dict[str, Any]] | None:
-    codes = sorted({known for series in study["series"] if (known := values.code(series.get("Modality")))})
+    codes = sorted({known for one in study.get("ModalitiesInStudy") or () if (known := values.code(one))})
     return [_modality(code) for code in codes] or None
 
 
 def _subject(study: Row, context: Context) -> dict[str, Any]:
-    state = patient_state(study)
+    state = study["subject_state"]
     if state != "identified":
         return absent("error" if state == "conflict" else "unknown")
-    identifier: dict[str, Any] = {"value": values.text(study["PatientID"])}
-    issuer = values.text(study.get("IssuerOfPatientID"))
+    identifier: dict[str, Any] = {"value": study["PatientID"]}
+    issuer = study.get("IssuerOfPatientID")
     system = system_of(issuer, context.issuer_systems)
     if system:
         identifier = {"system": system, **identifier}
@@ -193,7 +186,7 @@ STUDY: Sequence[Element] = (
         _identifiers,
     ),
     Element("status", "", "`available`; `entered-in-error` for a study without instances", _status),
-    Element("modality", "Modality of its series", "each once, sorted; system DCM", _modalities),
+    Element("modality", "Modality of its instances", "each once, sorted; system DCM", _modalities),
     Element(
         "subject",
         "PatientID, IssuerOfPatientID",

@@ -137,3 +137,13 @@ CODE_PARTS: tuple[CodePart, ...] = tuple(
     for suffix, part in (("code", "CodeValue"), ("scheme", "CodingSchemeDesignator"), ("meaning", "CodeMeaning"))
 )
 """Columns taken from code sequences."""
+
+TOLD_WITH: dict[str, str] = {
+    "StudyTime": "StudyDate",
+    "SeriesTime": "SeriesDate",
+    "PerformedProcedureStepStartTime": "PerformedProcedureStepStartDate",
+    "patient_family_name": "PatientName",
+    "patient_given_name": "PatientName",
+    **{c.column: f"{c.column.rsplit('_', 1)[0]}_code" for c in CODE_PARTS if c.part != "CodeValue"},
+}
+"""Columns that mean something beside another one alone: a series or study takes both from the same object."""

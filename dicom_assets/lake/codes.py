@@ -114,6 +114,13 @@ _INGESTED = [
         "Find out which software rewrote one of them.",
     ),
     (
+        "SOP_INSTANCE_CONFLICT",
+        "Another object of its study, or of its batch, has the same SOP Instance UID and another header, and lies at "
+        "another place. Both stay in flat_metadata; the newer one is the instance. Pixels are not compared.",
+        "Find out which software gave one UID to both (docs/identity.md lists them). If they are two instances, "
+        "deliver one of them with a UID of its own, in its old place.",
+    ),
+    (
         "PATIENT_ID_MISSING",
         "There is no PatientID; clinical records cannot be joined.",
         "Supply it at the source if the object must be joined with clinical data.",

@@ -6,11 +6,14 @@ order in which batches arrive. Belongs here: which row wins and what is counted.
 
 from __future__ import annotations
 
-from dicom_assets.lake.attributes import Level
+from dicom_assets.lake.attributes import TOLD_WITH, Level
 from dicom_assets.lake.registry import FLAT_METADATA, INSTANCE, SERIES, STUDY, Table
+from dicom_assets.lake.subjects import patients_named
 
 NEWEST = "version_at, sequence, object_id"
 """The total order of versions at different places: the last one wins."""
+
+_AGE = "{'at': version_at, 'number': sequence, 'name': object_id}"
 
 OVERTAKEN = """last.source = flat.source AND last.uri = flat.uri AND last.member IS NOT DISTINCT FROM flat.member
     AND last.claimed_at > flat.ingested_at AND flat.version_text IS NULL"""
@@ -63,18 +66,32 @@ FROM (
 
 
 def _newest(table: Table, levels: set[Level], already: set[str]) -> str:
-    """For each DICOM column of a level, the newest value that is not NULL: arg_max passes NULLs over."""
+    """For each DICOM column of a level, the newest value that is not NULL: arg_max passes NULLs over.
+
+    A column of TOLD_WITH comes from the object that tells its lead, NULL or not: a time beside another object's date,
+    or a code in another one's scheme, is what nobody has said.
+    """
     names = [c.name for c in table.columns if c.name not in already]
-    return ",\n    ".join(f'arg_max("{n}", newest) AS "{n}"' for n in names)
+    return ",\n    ".join(f'{_newest_of(n)} AS "{n}"' for n in names)
 
 
-_RANKED = f"""(
-    -- one row per instance of the touched studies, with its place in the order of versions: comparing this integer for
-    -- each column takes a third of the time that comparing what it stands for takes
-    SELECT *, row_number() OVER (ORDER BY {NEWEST}) AS newest
-    FROM instance
-    SEMI JOIN touched USING (study_key)
-)"""
+def _newest_of(name: str) -> str:
+    newest, lead = f'arg_max("{name}", newest)', TOLD_WITH.get(name)
+    if lead is None:
+        return newest
+    beside = f"""(arg_max({{'value': "{name}"}}, newest) FILTER ("{lead}" IS NOT NULL)).value"""
+    return f'CASE WHEN count("{lead}") = 0 THEN {newest} ELSE {beside} END'
+
+
+def _ranked(instances: str) -> str:
+    """Instances with their place in the order of versions.
+
+    Comparing this integer for each column takes a third of the time that comparing what it stands for takes.
+    """
+    return f"(SELECT *, row_number() OVER (ORDER BY {NEWEST}) AS newest FROM {instances})"
+
+
+_TOUCHED = "(SELECT * FROM instance SEMI JOIN touched USING (study_key))"
 
 
 _COUNTED = {"instance_count", "series_count", "patient_count", "size", "first_seen_at", "updated_at", "version_at"}
@@ -97,16 +114,38 @@ SELECT
     min(first_seen_at) AS first_seen_at,
     max(updated_at) AS updated_at,
     {_newest(SERIES, {Level.STUDY, Level.SERIES}, already)}
-FROM {_RANKED}
+FROM {_ranked(_TOUCHED)}
 GROUP BY ALL
 )
 """
 
 
+_NAMED = {"PatientID", "IssuerOfPatientID"}
+
+
+def _described(instances: str) -> str:
+    """What instances say of their study, one row each: whose it is and its modalities follow from all of them."""
+    grain = ["source", "StudyInstanceUID"]
+    already = {*grain, "study_key", "object_id", "ModalitiesInStudy", *_NAMED, *_COUNTED}
+    return f"""
+SELECT *
+FROM (
+    SELECT
+        {_list(grain)},
+        any_value(study_key) AS study_key,
+        arg_max(object_id, newest) AS object_id,
+        max(version_at) AS version_at,
+        list_sort(list(DISTINCT Modality) FILTER (Modality IS NOT NULL)) AS "ModalitiesInStudy",
+        {_newest(STUDY, {Level.STUDY}, already)}
+    FROM {_ranked(instances)}
+    GROUP BY ALL
+)
+JOIN ({patients_named(instances, ", ".join(grain), _AGE)}) USING (source, StudyInstanceUID)
+"""
+
+
 def _study_sql() -> str:
     """One row per touched study."""
-    grain = ["source", "StudyInstanceUID"]
-    already = {*grain, "study_key", "object_id", "ModalitiesInStudy", *_COUNTED}
     return f"""
 -- one row per (source, study)
 WITH counted AS (
@@ -116,32 +155,53 @@ WITH counted AS (
         sum(instance_count)::BIGINT AS instance_count,
         sum(size)::BIGINT AS size,
         min(first_seen_at) AS first_seen_at,
-        max(updated_at) AS updated_at,
-        list_sort(list_distinct(list(Modality) FILTER (Modality IS NOT NULL))) AS "ModalitiesInStudy"
+        max(updated_at) AS updated_at
     FROM series
     SEMI JOIN touched USING (study_key)
     GROUP BY ALL
-),
-described AS (
-    SELECT
-        {_list(grain)},
-        any_value(study_key) AS study_key,
-        arg_max(object_id, newest) AS object_id,
-        max(version_at) AS version_at,
-        count(DISTINCT (coalesce(trim(PatientID), ''), coalesce(trim(IssuerOfPatientID), ''))) AS patient_count,
-        {_newest(STUDY, {Level.STUDY}, already)}
-    FROM {_RANKED}
-    GROUP BY ALL
 )
 SELECT {_list([c.name for c in STUDY.columns])}
-FROM described
+FROM ({_described(_TOUCHED)})
 JOIN counted USING (source, StudyInstanceUID)
+"""
+
+
+def _gone_sql() -> str:
+    """One row per study of the table `gone`, which have lost their last instance: as those that it had describe it."""
+    order = ", ".join(f"{column} DESC" for column in NEWEST.split(", "))
+    return f"""
+-- one row per (source, study) of which no instance is left
+WITH told AS (SELECT * EXCLUDE (header) FROM flat_metadata SEMI JOIN gone USING (study_key)),
+last_known AS (
+    SELECT * FROM told
+    WHERE operation = 'upsert'
+    QUALIFY row_number() OVER (
+        PARTITION BY source, StudyInstanceUID, SeriesInstanceUID, SOPInstanceUID ORDER BY {order}
+    ) = 1
+),
+seen AS (
+    SELECT
+        source, StudyInstanceUID, 0 AS series_count, 0 AS instance_count, 0 AS size,
+        min(ingested_at) AS first_seen_at, max(ingested_at) AS updated_at
+    FROM told
+    GROUP BY ALL
+)
+SELECT {_list([c.name for c in STUDY.columns])}, source_file
+FROM ({_described("last_known")})
+JOIN seen USING (source, StudyInstanceUID)
+JOIN (
+    SELECT source, StudyInstanceUID, object_id, any_value(concat_ws('!', uri, member)) AS source_file
+    FROM last_known
+    GROUP BY ALL
+) USING (source, StudyInstanceUID, object_id)
 """
 
 
 INSTANCE_SQL = _instance_sql()
 SERIES_SQL = _series_sql()
 STUDY_SQL = _study_sql()
+GONE_SQL = _gone_sql()
+"""SQL for rows of `study`, with source_file, of the studies in the table `gone` that have no instance any more."""
 
 REBUILDS: dict[str, tuple[str, tuple[str, ...]]] = {
     "instance": (INSTANCE_SQL, ("flat_metadata",)),

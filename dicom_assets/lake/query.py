@@ -26,6 +26,7 @@ from dicom_assets.lake.quoting import named
 from dicom_assets.lake.quoting import quoted as quoted
 from dicom_assets.lake.registry import TABLES
 from dicom_assets.lake.spill import spill_folder
+from dicom_assets.lake.subjects import STUDY_CLINICAL
 from dicom_assets.settings import UserError
 
 _SQL_TYPES = {
@@ -40,21 +41,7 @@ _SQL_TYPES = {
 
 
 VIEWS = {
-    "study_clinical": (
-        ("study", "clinical"),
-        """
--- one row per study and clinical record of its patient; an empty PatientID joins nothing, issuers must agree
-SELECT
-    study.source, study.StudyInstanceUID, study.study_key, study.PatientID, study.IssuerOfPatientID,
-    study.StudyDate, study.StudyDescription, study.ModalitiesInStudy, study.series_count, study.instance_count,
-    clinical.record_type, clinical.record_key, clinical.record, clinical.record_values
-FROM study
-JOIN clinical
-    ON trim(clinical.PatientID) = trim(study.PatientID)
-    AND coalesce(trim(clinical.IssuerOfPatientID), '') = coalesce(trim(study.IssuerOfPatientID), '')
-WHERE trim(study.PatientID) <> ''
-""",
-    ),
+    "study_clinical": (("study", "clinical"), STUDY_CLINICAL),
     "flat_metadata_versions": (
         ("flat_metadata", "overwritten"),
         f"""

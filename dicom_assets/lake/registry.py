@@ -59,8 +59,12 @@ OWN = _own(
     instance_count=(pa.int64(), "Instances, counted"),
     first_seen_at=(TIMESTAMP, "When the first object of it that the lake still knows was claimed"),
     updated_at=(TIMESTAMP, "When the newest object of it was claimed"),
-    patient_count=(pa.int64(), "Different patients (PatientID with issuer) among the instances; above 1 is a conflict"),
-    stage=(pa.string(), "Where it was found: read, record, check"),
+    patient_count=(
+        pa.int64(),
+        "Different patients (PatientID with issuer) that the instances name, what is missing aside; above 1 is a "
+        "conflict",
+    ),
+    stage=(pa.string(), "Where it was found: read, record, identity (in no object by itself), check"),
     record=(pa.int64(), "Number of the record in its file, from 1; 0 for the object as a whole"),
     severity=(pa.string(), "error, warning or info"),
     detail=(pa.string(), "What, in words; never patient data"),
@@ -187,7 +191,8 @@ SERIES = _table(
     "current series",
     "source StudyInstanceUID SeriesInstanceUID",
     "source study_key object_id version_at instance_count size first_seen_at updated_at",
-    "Each series that has instances; its attributes are the newest that any instance gives.",
+    "Each series that has instances; its attributes are the newest that any instance gives. A time comes with its "
+    "date, a scheme or meaning with its code, both parts of a name from one name.",
     dicom=(Level.STUDY, Level.SERIES),
     replaced_by="study_key",
     upstream=("instance",),
@@ -198,7 +203,8 @@ STUDY = _table(
     "current study",
     "source StudyInstanceUID",
     "source study_key object_id version_at series_count instance_count patient_count size first_seen_at updated_at",
-    "Each study that has instances; its attributes are the newest that any instance gives.",
+    "Each study that has instances; its attributes are the newest that any instance gives, those that belong together "
+    "from one instance, as in series. ModalitiesInStudy and patient_count follow from all instances.",
     dicom=(Level.STUDY,),
     replaced_by="study_key",
     upstream=("series",),

@@ -66,11 +66,15 @@ def _imaging_study(own: Own) -> Table:
             ("status", TEXT, "available, or entered-in-error for a study without instances"),
             ("is_deleted", pa.bool_(), "Whether the study has lost its last instance"),
             *_PATIENT,
-            ("subject_state", TEXT, "identified, missing, or conflict when its instances name several patients"),
+            (
+                "subject_state",
+                TEXT,
+                "identified, missing, or conflict when its instances name several patients or issuers",
+            ),
             ("AccessionNumber", TEXT, "Accession Number"),
             ("started", TEXT, "FHIR dateTime of the beginning, as precise as what is known"),
             ("started_date", pa.date32(), "Date of started, to filter by"),
-            ("modality", TEXTS, "Modalities of the series, each once"),
+            ("modality", TEXTS, "Modalities of the instances, each once"),
             ("description", TEXT, "Study Description"),
             ("series_count", INT, "numberOfSeries"),
             ("instance_count", INT, "numberOfInstances"),
@@ -124,8 +128,8 @@ def _diagnostic_report(own: Own) -> Table:
             (
                 "link_state",
                 TEXT,
-                "linked; unlinked; ambiguous (several studies); patient_conflict (several patients in the study); "
-                "patient_mismatch (the report names another patient)",
+                "linked; unlinked; ambiguous (several studies); patient_conflict (several patients in the study, or in "
+                "the studies); patient_mismatch (the report names another patient or issuer)",
             ),
             "batch_id",
             "object_id",

@@ -1,8 +1,12 @@
-"""What a study says of its patient and its accession number, in SQL over `study`.
+"""Whose a study is, and which clinical records are of the same patient: the one decision, in SQL.
 
-Belongs here: the rule by which `imaging_study` fills these columns, for those who look through all studies: `study` has
-a fraction of its files and no resources. Does not belong here: resources (`dicom_assets.fhir`, where a test compares
-the two).
+Belongs here: what counts as one patient. The hierarchy (`patient_count`), the view study_clinical, FHIR, OMOP, reports
+and mapping_coverage all ask here; the rules of the checks have SQL of their own. Does not belong here: resources and
+rows (`dicom_assets.fhir`, `dicom_assets.omop`), which reports name which study (`fhir.diagnostic_report`).
+
+What is missing does not contradict: a study whose objects name one PatientID, or none, is of that patient; an issuer
+that is not told beside one that is, is that one. Two ids contradict, and so do two issuers; then the study is nobody's,
+and nothing is joined to it. Empty, blank, and without anything but control characters is missing.
 """
 
 from __future__ import annotations
@@ -12,38 +16,63 @@ _SPACE = "".join(map(chr, [9, 10, 13, 32, 0x85, 0xA0, 0x1680, *range(0x2000, 0x2
 _SPACES = _SPACE + chr(0x3000)
 
 
-def _text(column: str) -> str:
-    """A text without control characters and surrounding space, NULL when nothing is left."""
-    name = f'"{column}"'
-    slow = f"trim(translate({name}, '{_CONTROL}', ''), '{_SPACES}')"  # ten times as slow, and hardly ever needed
-    return f"nullif(CASE WHEN regexp_matches({name}, '[^ -~]') THEN {slow} ELSE trim({name}) END, '')"
+def told(column: str) -> str:
+    """SQL for a text without control characters and surrounding space, NULL when nothing is left."""
+    slow = f"trim(translate({column}, '{_CONTROL}', ''), '{_SPACES}')"  # ten times as slow, and hardly ever needed
+    return f"nullif(CASE WHEN regexp_matches({column}, '[^ -~]') THEN {slow} ELSE trim({column}) END, '')"
 
 
-_IDENTIFIED = f"coalesce(patient_count, 0) <= 1 AND {_text('PatientID')} IS NOT NULL"
+def patients_named(objects: str, grain: str, newest: str) -> str:
+    """SQL for one row per `grain`: patient_count, and PatientID and IssuerOfPatientID as its objects tell them.
+
+    objects: a relation with the columns of grain, both identifiers and newest, by which the newest value counts.
+    patient_count: 0 when no object names a patient; above 1 the objects contradict each other.
+    """
+    return f"""
+    SELECT
+        {grain},
+        arg_max(PatientID, newest) FILTER (id IS NOT NULL) AS PatientID,
+        arg_max(IssuerOfPatientID, newest) FILTER (issuer IS NOT NULL) AS IssuerOfPatientID,
+        -- ids with each of their issuers, or without any; issuers alone tell of nobody, and contradict each other
+        CASE WHEN count(id) = 0 THEN 0 ELSE greatest(
+            count(DISTINCT (id, issuer)) FILTER (id IS NOT NULL AND issuer IS NOT NULL)
+                + count(DISTINCT id) - count(DISTINCT id) FILTER (issuer IS NOT NULL),
+            count(DISTINCT issuer)
+        ) END AS patient_count
+    FROM (
+        SELECT *, {told("PatientID")} AS id, {told("IssuerOfPatientID")} AS issuer
+        FROM (  -- what is written, before it is cleaned: there are fewer patients than objects
+            SELECT {grain}, PatientID, IssuerOfPatientID, max({newest}) AS newest FROM {objects} GROUP BY ALL
+        )
+    )
+    GROUP BY {grain}
+    """
+
+
+_IDENTIFIED = f"coalesce(patient_count, 0) <= 1 AND {told('PatientID')} IS NOT NULL"
 
 SUBJECT_STATE = (
-    f"CASE WHEN patient_count > 1 THEN 'conflict' WHEN {_text('PatientID')} IS NULL THEN 'missing' "
-    "ELSE 'identified' END"
+    f"CASE WHEN patient_count > 1 THEN 'conflict' WHEN {told('PatientID')} IS NULL THEN 'missing' ELSE 'identified' END"
 )
 """What a row of `study` says of its patient: identified, missing or conflict."""
 
-SUBJECTS = f"""
--- one row per study: its subject and accession number as imaging_study has them
-SELECT
-    study_key, source, StudyInstanceUID,
-    CASE WHEN {_IDENTIFIED} THEN {_text("PatientID")} END AS PatientID,
-    CASE WHEN {_IDENTIFIED} THEN {_text("IssuerOfPatientID")} END AS IssuerOfPatientID,
-    {SUBJECT_STATE} AS subject_state,
-    {_text("AccessionNumber")} AS AccessionNumber
-FROM study
-"""
+_ID = f"CASE WHEN {_IDENTIFIED} THEN {told('PatientID')} END"
+_ISSUER = f"CASE WHEN {_IDENTIFIED} THEN {told('IssuerOfPatientID')} END"
+
+
+def subjects(studies: str = "study") -> str:
+    """SQL for rows of `study` with subject_state, and the subject in PatientID and IssuerOfPatientID or NULL there."""
+    return f"""(
+    SELECT
+        * REPLACE ({_ID} AS PatientID, {_ISSUER} AS IssuerOfPatientID, {told("AccessionNumber")} AS AccessionNumber),
+        {SUBJECT_STATE} AS subject_state
+    FROM {studies}
+    )"""
+
 
 PATIENTS = f"""
 -- one row per patient that studies name, with how many do; without id and issuer those of no one known patient
-SELECT
-    CASE WHEN {_IDENTIFIED} THEN {_text("PatientID")} END AS id,
-    CASE WHEN {_IDENTIFIED} THEN {_text("IssuerOfPatientID")} END AS issuer,
-    sum(studies)::BIGINT AS studies
+SELECT {_ID} AS id, {_ISSUER} AS issuer, sum(studies)::BIGINT AS studies
 FROM (
     -- what is written, before it is cleaned: there are fewer patients than studies
     SELECT PatientID, IssuerOfPatientID, least(patient_count, 2) AS patient_count, count(*) AS studies
@@ -52,3 +81,45 @@ FROM (
 )
 GROUP BY ALL
 """
+
+RECORDED = f"""
+-- one row per patient that clinical records name
+SELECT DISTINCT id, issuer
+FROM (SELECT {told("PatientID")} AS id, {told("IssuerOfPatientID")} AS issuer FROM clinical)
+WHERE id IS NOT NULL
+"""
+
+
+def same_patient(one: str, other: str, issuers: str) -> str:
+    """SQL for whether two identifiers are of one patient.
+
+    one, other: relations with id and issuer. issuers: one that has, for an id, `known`: how many issuers it has in the
+    lake. An identifier without an issuer fits one that has one only while nobody else has issued the same.
+    """
+    return (
+        f"{one}.id = {other}.id AND ({one}.issuer IS NOT DISTINCT FROM {other}.issuer "
+        f"OR (({one}.issuer IS NULL OR {other}.issuer IS NULL) AND coalesce({issuers}.known, 0) <= 1))"
+    )
+
+
+def issuers_known(*patients: str) -> str:
+    """SQL for one row per id that has issuers: how many are `known`. patients: relations with id and issuer."""
+    listed = " UNION ALL ".join(f"SELECT id, issuer FROM {one} WHERE issuer IS NOT NULL" for one in patients)
+    return f"(SELECT id, count(DISTINCT issuer) AS known FROM ({listed}) WHERE id IS NOT NULL GROUP BY id)"
+
+
+_IMAGED = f"(SELECT {_ID} AS id, {_ISSUER} AS issuer FROM study)"
+_NAMED = f"(SELECT {told('PatientID')} AS id, {told('IssuerOfPatientID')} AS issuer FROM clinical)"
+
+STUDY_CLINICAL = f"""
+-- one row per study and clinical record of its patient; a study without a patient, or of several, joins nothing
+SELECT
+    study.source, study.StudyInstanceUID, study.study_key, study.id AS PatientID, study.issuer AS IssuerOfPatientID,
+    study.StudyDate, study.StudyDescription, study.ModalitiesInStudy, study.series_count, study.instance_count,
+    record.record_type, record.record_key, record.record, record.record_values
+FROM (SELECT *, {_ID} AS id, {_ISSUER} AS issuer FROM study) AS study
+JOIN (SELECT *, {told("PatientID")} AS id, {told("IssuerOfPatientID")} AS issuer FROM clinical) AS record USING (id)
+LEFT JOIN {issuers_known(_IMAGED, _NAMED)} AS issuers USING (id)
+WHERE {same_patient("study", "record", "issuers")}
+"""
+"""The view study_clinical, over study and clinical."""

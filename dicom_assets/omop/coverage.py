@@ -1,7 +1,7 @@
 """How much of the lake is mapped and linked: the rows of `mapping_coverage`, and how they are shown.
 
-Belongs here: what is counted, and the rule by which imaging and clinical patients are the same. Does not belong here:
-how counts of files are kept (`lake.summaries`), thresholds of the check, the commit.
+Belongs here: what is counted. Does not belong here: who is the same patient (`lake.subjects`), how counts of files are
+kept (`lake.summaries`), thresholds of the check, the commit.
 
 What a row counts for by itself is counted file by file, so a batch counts what it wrote. Who is the same patient is
 asked over the whole lake, of narrow columns of `study` and `clinical`: besides the look-ups of ids and of names the one
@@ -17,7 +17,7 @@ import duckdb
 import pyarrow as pa
 
 from dicom_assets.lake.registry import MAPPING_COVERAGE
-from dicom_assets.lake.subjects import PATIENTS, SUBJECT_STATE
+from dicom_assets.lake.subjects import PATIENTS, RECORDED, SUBJECT_STATE, issuers_known, same_patient, told
 
 _NONE = "(none)"
 
@@ -52,7 +52,7 @@ COUNTED: Mapping[str, str] = {
     "clinical": f"""CASE
         WHEN version_state IS NULL
             AND (patient_reference IS NOT NULL OR PatientID IS NOT NULL OR resource_id IS NULL)
-        THEN [{_struct("clinical records with a patient", "coalesce(trim(PatientID), '') <> ''")}]
+        THEN [{_struct("clinical records with a patient", f"{told('PatientID')} IS NOT NULL")}]
     END""",
 }
 """By table, SQL for the list of structs (measure, value, mapped) that a row counts for."""
@@ -79,29 +79,13 @@ MEASURES = (
 RANKED = 20
 """How many values that are not mapped are kept for each measure; that nothing is written at all always is."""
 
-SAME_PATIENT = """
+SAME_PATIENT = f"""
 -- one row for each pair (imaging patient, clinical patient) that is one person
-WITH imaging AS (SELECT id, issuer FROM patients WHERE id IS NOT NULL),
-recorded AS (FROM recorded_patients),
-issuers AS (
-    SELECT id, count(DISTINCT issuer) AS issuers
-    FROM (SELECT * FROM imaging UNION ALL SELECT * FROM recorded)
-    GROUP BY id
-)
 SELECT imaging.id, imaging.issuer AS imaging_issuer, recorded.issuer AS clinical_issuer
-FROM imaging
-JOIN recorded USING (id)
-JOIN issuers USING (id)
--- an identifier without an issuer fits another one only while nobody else has issued the same
-WHERE imaging.issuer = recorded.issuer
-   OR ((imaging.issuer IS NULL OR recorded.issuer IS NULL) AND issuers.issuers <= 1)
-"""
-
-_RECORDED = """
--- one row per patient that clinical records name
-SELECT DISTINCT trim(PatientID) AS id, nullif(trim(IssuerOfPatientID), '') AS issuer
-FROM clinical
-WHERE trim(PatientID) <> ''
+FROM patients AS imaging
+JOIN recorded_patients AS recorded USING (id)
+LEFT JOIN {issuers_known("patients", "recorded_patients")} AS issuers USING (id)
+WHERE {same_patient("imaging", "recorded", "issuers")}
 """
 
 _LINKS = """
@@ -154,7 +138,7 @@ class Measure:
 def coverage(connection: duckdb.DuckDBPyConnection, counted: pa.Table) -> pa.Table:
     """Rows of `mapping_coverage`. connection: holds LINKED as views. counted: `lake.summaries.COUNTS` of COUNTED."""
     connection.register("counted", counted)
-    for name, sql in (("patients", PATIENTS), ("recorded_patients", _RECORDED), ("same_patient", SAME_PATIENT)):
+    for name, sql in (("patients", PATIENTS), ("recorded_patients", RECORDED), ("same_patient", SAME_PATIENT)):
         connection.execute(f"CREATE OR REPLACE TEMP TABLE {name} AS {sql}")
     found = {name: (mapped, total) for name, mapped, total in connection.execute(_SHARES).fetchall()}
     found |= {name: (mapped, total) for name, mapped, total in connection.execute(_LINKS).fetchall()}

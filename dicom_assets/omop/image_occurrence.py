@@ -39,6 +39,9 @@ KEY_COLUMNS = (
 )
 """Columns of `series` that ids are made from."""
 
+SUBJECT = ("PatientID", "IssuerOfPatientID")
+"""Those of KEY_COLUMNS that are the subject of the study, see `lake.subjects`."""
+
 SERIES_COLUMNS = (
     *KEY_COLUMNS,
     "Modality",
@@ -108,7 +111,7 @@ class Keys:
 
 
 def keys_of(series: Row) -> Keys:
-    """Natural keys of a row of KEY_COLUMNS with patient_count of its study."""
+    """Natural keys of a row of KEY_COLUMNS with subject_state of its study."""
     person = person_key(
         series["source"],
         series["PatientID"],
@@ -124,7 +127,7 @@ def keys_of(series: Row) -> Keys:
 
 
 def _has_conflict(series: Row) -> bool:
-    return (series["patient_count"] or 0) > 1
+    return bool(series["subject_state"] == "conflict")
 
 
 def _mapped(series: Row, maps: IdMaps) -> dict[Domain, int | None]:
@@ -155,7 +158,7 @@ def _surrogates(keys: Keys) -> dict[Domain, str]:
 def rows(series: Sequence[Row], ids: Mapping[Wanted, int], context: Context) -> tuple[pa.Table, pa.Table]:
     """Rows of `image_occurrence` and of `image_occurrence_origin`, one each for every series, in its order.
 
-    series: SERIES_COLUMNS with patient_count of their study, `uris` of their instances, AcquisitionDate and
+    series: SERIES_COLUMNS with subject_state of their study, `uris` of their instances, AcquisitionDate and
     ContentDate (the earliest). ids: everything that `wanted` asked for.
     """
     occurrences, origins = [], []

@@ -23,6 +23,7 @@ from dicom_assets.batch.rules import ALL_RULES
 from dicom_assets.batch.staging import Part, Staging
 from dicom_assets.batch.work import Work
 from dicom_assets.clinical import delimited
+from dicom_assets.dicom import columns
 from dicom_assets.dicom.header import NotDicom
 from dicom_assets.lake import hierarchy
 from dicom_assets.lake.delta import Lake
@@ -56,6 +57,7 @@ def put_everything(folder: Path) -> LandingFolder:
     landing.put("a/nobody.dcm", dicom(3, 1, 1, PatientID=None), age_seconds=96_000)
     inner = zipped({"deep/1.dcm": dicom(3, 2, 1), "deep/2.txt": b"text"})
     landing.put_zip("b/all.zip", {"1.dcm": dicom(4, 1, 1), "2.dcm": dicom(4, 1, 2), "inner.zip": inner})
+    landing.put("a/several.dcm", dicom(5, 1, 1, PatientID="CR3\\TEST1"))
     landing.put("c/diagnoses.csv", TABLE)
     landing.put("c/fhir.ndjson", f"{PATIENT}\n{REPORTS}\n")
     landing.put("d/odd.dcm", without_identity())
@@ -248,6 +250,13 @@ def any_value_of_series(patch: pytest.MonkeyPatch) -> None:
     patch.setitem(hierarchy.REBUILDS, "series", (broken, sources))
 
 
+def missing_contradicts(patch: pytest.MonkeyPatch) -> None:
+    sql, sources = hierarchy.REBUILDS["study"]
+    broken = sql.replace("END AS patient_count", "END + count(*) FILTER (id IS NULL) AS patient_count")
+    assert broken != sql
+    patch.setitem(hierarchy.REBUILDS, "study", (broken, sources))
+
+
 def counted_wrongly(before: Any, lake: Any, batch_id: str) -> Any:
     found = dict(before(lake, batch_id))
     return found | {"ingested": found["ingested"] + 1, "ignored": found["ignored"] - 1}
@@ -329,6 +338,11 @@ BREAKS = [
               pa.Table.from_batches([rows])).combine_chunks().to_batches()[0])),
     Break("flat_metadata", "rows are lost in packing", "flat_metadata.equals_ledger",
           instead(publish, "pack_flat", lambda before, staging, engine=None: None)),
+    Break("flat_metadata", "objects that claim one UID are not told", "ingestion_errors.conflicts_are_told",
+          instead(work, "stage_conflicts", lambda before, lake, staging, run_id: 0)),
+    Break("flat_metadata", "PatientIDs are cut at a backslash", "flat_metadata.columns_equal_headers",
+          instead(columns, "_undivided", lambda before, tag, values: values[0])),
+    Break("study", "what is missing is a patient of its own", "study.equals_instances", missing_contradicts),
     Break("batch_study", "studies are missing in the index", "flat_metadata.studies_are_indexed",
           written("batch_study", drop_first)),
     Break("clinical", "records are lost in publishing", "clinical.records_accounted", written("clinical", half)),

@@ -14,11 +14,12 @@ import pyarrow as pa
 from dicom_assets.lake.registry import INSTANCE, SERIES, STUDY
 
 AT = datetime(2026, 11, 20, 8, 30, 15, 123456, tzinfo=UTC)
-SOURCE_FILE = pa.field("source_file", pa.string())
+BESIDES = (pa.field("source_file", pa.string()), pa.field("subject_state", pa.string()))
+"""What builders get besides the columns of study."""
 
 
 def study(number: int = 1, **columns: Any) -> dict[str, Any]:
-    """One row of study, with where its newest object lies."""
+    """One row of study with its subject's state, and where its newest object lies."""
     return {
         "source": "pacs",
         "study_key": f"key{number}",
@@ -38,7 +39,9 @@ def study(number: int = 1, **columns: Any) -> dict[str, Any]:
         "TimezoneOffsetFromUTC": "+0100",
         "StudyDescription": "CT chest",
         "ReferringPhysicianName": "House^Gregory^^Dr",
+        "ModalitiesInStudy": ["CT"],
         "source_file": "/landing/one.dcm",
+        "subject_state": "identified",
         **columns,
     }
 
@@ -78,8 +81,8 @@ def instance(study_number: int = 1, series_number: int = 1, number: int = 1, **c
 
 
 def studies(rows: Sequence[dict[str, Any]]) -> pa.Table:
-    """Rows of study as a table, with source_file."""
-    return pa.Table.from_pylist(list(rows), schema=STUDY.schema.append(SOURCE_FILE))
+    """Rows of study as a table, with BESIDES."""
+    return pa.Table.from_pylist(list(rows), schema=pa.schema([*STUDY.schema, *BESIDES]))
 
 
 def series_table(rows: Sequence[dict[str, Any]]) -> pa.Table:

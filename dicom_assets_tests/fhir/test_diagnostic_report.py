@@ -16,11 +16,15 @@ from dicom_assets_tests.fhir.rows import AT
 
 ACSN = {"coding": [{"system": IDENTIFIER_TYPE, "code": "ACSN"}]}
 HERE = Study("key1", "1.2.1", "pacs", "A1", "P1", "HOSP", False)
-OTHER = Study("key2", "1.2.2", "pacs", "A2", "P2", None, False)
+OTHER = Study("key2", "1.2.2", "pacs", "A2", "P1", None, False)
+STRANGER = Study("key6", "1.2.6", "pacs", "A6", "P6", None, False)
 SAME_NUMBER = Study("key3", "1.2.3", "pacs", "A2", "P2", None, False)
 CONFLICT = Study("key4", "1.2.4", "pacs", "A4", None, None, True)
 ELSEWHERE = Study("key5", "1.2.1", "archive", "A1", "P1", "HOSP", False)
-STUDIES = Studies.of([HERE, OTHER, SAME_NUMBER, CONFLICT], [("im1", "1.2.1"), ("im2", "1.2.2"), ("gone", "9.9")])
+STUDIES = Studies.of(
+    [HERE, OTHER, SAME_NUMBER, CONFLICT, STRANGER],
+    [("im1", "1.2.1"), ("im2", "1.2.2"), ("im6", "1.2.6"), ("gone", "9.9")],
+)
 
 
 def report(studies: Studies = STUDIES, patient: tuple[str | None, str | None] = (None, None), **elements: Any) -> Any:
@@ -73,6 +77,11 @@ def test_a_report_on_several_studies_is_linked_to_all_of_them():
     assert (found["study_key"], found["study_keys"]) == ("key1", ["key1", "key2"])
 
 
+def test_a_report_that_names_studies_of_two_patients_is_linked_to_none_of_them():
+    found = report(imagingStudy=[{"reference": "ImagingStudy/im1"}, {"reference": "ImagingStudy/im6"}])
+    assert (found["link_state"], found["study_key"], found["study_keys"]) == ("patient_conflict", None, [])
+
+
 def test_an_accession_number_of_several_studies_makes_no_link():
     found = report(identifier=[accession("A2")])
     assert (found["link_state"], found["study_key"], found["study_keys"]) == ("ambiguous", None, [])
@@ -97,11 +106,16 @@ def test_a_study_with_several_patients_is_not_linked_and_says_so():
         (("P9", "HOSP"), "accession", "patient_mismatch"),
         (("P9", None), "uid", "patient_mismatch"),
         (("P1", "CLINIC"), "accession", "patient_mismatch"),
-        (("P9", "CLINIC"), "uid", "linked"),
+        (("P1", None), "uid", "linked"),
+        (("P1", "CLINIC"), "uid", "patient_mismatch"),
+        (("P9", "CLINIC"), "uid", "patient_mismatch"),
+        ((None, "CLINIC"), "uid", "patient_mismatch"),
+        ((" P1\x01", "HOSP "), "uid", "linked"),
+        ((" ", "\x02"), "uid", "linked"),
     ],
 )
 def test_a_link_never_joins_two_patients(patient: tuple[str | None, str | None], by: str, state: str):
-    """Identifiers of different issuers cannot be compared: a UID holds by itself, an accession number does not."""
+    """What is missing does not contradict; another id does, and another issuer."""
     uid = {"identifier": {"system": "urn:dicom:uid", "value": "1.2.1"}}
     named = {"identifier": [accession("A1")]} if by == "accession" else {"imagingStudy": [uid]}
     assert report(patient=patient, **named)["link_state"] == state

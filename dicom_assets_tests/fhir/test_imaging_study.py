@@ -108,11 +108,12 @@ def test_a_study_becomes_the_resource_of_the_mapping():
 
 def test_counts_are_counted_not_copied():
     wrong = {"NumberOfStudyRelatedSeries": 9, "NumberOfStudyRelatedInstances": 99, "series_count": 9}
+    modalities = ["CT", "PT", "SR"]  # of instances; a series has one alone
     some = [instance(1, 1, 1), instance(1, 1, 2), instance(1, 2, 1)]
-    found = build(study(**wrong), [series(1, 1), series(1, 2, Modality="PT")], some)
+    found = build(study(**wrong, ModalitiesInStudy=modalities), [series(1, 1), series(1, 2, Modality="PT")], some)
     assert (found["numberOfSeries"], found["numberOfInstances"]) == (2, 3)
     assert [s["numberOfInstances"] for s in found["series"]] == [2, 1]
-    assert [m["code"] for m in found["modality"]] == ["CT", "PT"]
+    assert [m["code"] for m in found["modality"]] == modalities
 
 
 def test_the_order_of_rows_makes_no_difference():
@@ -135,9 +136,8 @@ def test_a_study_without_instances_is_entered_in_error_and_keeps_its_id():
 @pytest.mark.parametrize(
     ("columns", "reason"),
     [
-        ({"PatientID": None}, "unknown"),
-        ({"PatientID": "  "}, "unknown"),
-        ({"patient_count": 2}, "error"),
+        ({"PatientID": None, "subject_state": "missing"}, "unknown"),
+        ({"PatientID": None, "subject_state": "conflict"}, "error"),
     ],
 )
 def test_a_study_without_one_patient_is_nobodys_and_says_so(columns: dict[str, Any], reason: str):
@@ -147,7 +147,7 @@ def test_a_study_without_one_patient_is_nobodys_and_says_so(columns: dict[str, A
 
 def test_two_patients_in_one_study_leave_no_patient_in_the_table():
     made = rows(
-        studies([study(patient_count=2)]),
+        studies([study(PatientID=None, subject_state="conflict")]),
         series_table([series()]),
         instances([instance()]),
         base=None,
@@ -167,7 +167,7 @@ def test_two_patients_in_one_study_leave_no_patient_in_the_table():
     ],
 )
 def test_the_issuer_is_respected_and_leading_zeros_stay(issuer: str | None, expected: dict[str, Any]):
-    assert build(study(PatientID="007 ", IssuerOfPatientID=issuer))["subject"]["identifier"] == expected
+    assert build(study(PatientID="007", IssuerOfPatientID=issuer))["subject"]["identifier"] == expected
 
 
 @pytest.mark.parametrize(
@@ -191,7 +191,9 @@ def test_a_time_stands_only_with_its_zone(day: date | None, time: str | None, of
 def test_what_is_missing_or_unusable_is_left_out_or_says_why():
     bare = {"Modality": None, "SeriesNumber": -4, "SeriesDate": None, "SeriesInstanceUID": "1.2.bad_uid"}
     odd = {"SOPClassUID": None, "InstanceNumber": None, "SeriesInstanceUID": "1.2.bad_uid"}
-    nothing = dict.fromkeys(["AccessionNumber", "StudyDescription", "ReferringPhysicianName", "StudyDate"])
+    nothing = dict.fromkeys(
+        ["AccessionNumber", "StudyDescription", "ReferringPhysicianName", "StudyDate", "ModalitiesInStudy"]
+    )
     found = build(study(**nothing), [series(**bare)], [instance(**odd)])
     one = found["series"][0]
     absent = [{"url": DATA_ABSENT, "valueCode": "unknown"}]

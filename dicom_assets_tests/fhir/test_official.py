@@ -35,11 +35,19 @@ def built() -> list[dict[str, Any]]:
     table = rows(
         studies(
             [
-                study(1, **reason, IssuerOfPatientID="1.2.3"),
-                study(2, patient_count=2, StudyDescription="\x01 \x02"),
-                study(3, PatientID=None, AccessionNumber=None, StudyDate=None),
+                study(1, **reason, IssuerOfPatientID="1.2.3", ModalitiesInStudy=["CT", "PT"]),
+                study(
+                    2, PatientID=None, subject_state="conflict", ModalitiesInStudy=None, StudyDescription="\x01 \x02"
+                ),
+                study(3, PatientID=None, subject_state="missing", AccessionNumber=None, StudyDate=None),
                 study(4),
-                study(5, StudyDate=date(1, 1, 1), StudyTime="235959", TimezoneOffsetFromUTC="+1400"),
+                study(
+                    5,
+                    ModalitiesInStudy=["MR "],
+                    StudyDate=date(1, 1, 1),
+                    StudyTime="235959",
+                    TimezoneOffsetFromUTC="+1400",
+                ),
             ]
         ),
         series_table(

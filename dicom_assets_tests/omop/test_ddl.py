@@ -30,7 +30,7 @@ def occurrences() -> pa.Table:
         row(1, 1, uris=['/landing/a, "b"\nc/1.dcm']),
         row(1, 2, Modality=None, SeriesDate=None, uris=[]),
         row(2, 1, Modality="MR", BodyPartExamined="HEAD", uris=["/größe/1.dcm"]),
-        row(3, 1, PatientID=None, patient_count=2),
+        row(3, 1, PatientID=None, subject_state="conflict"),
     ]
     given = allocate(image_occurrence.wanted(rows, IdMaps()), {}, {}, "b").to_pylist()
     ids = {(one["domain"], one["natural_key"]): one["id"] for one in given}

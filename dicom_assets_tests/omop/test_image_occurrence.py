@@ -32,7 +32,7 @@ UNSET = (
 
 def row(study_number: int = 1, number: int = 1, **columns: Any) -> dict[str, Any]:
     empty = dict.fromkeys(UNSET)
-    return {**empty, "patient_count": 1, "uris": ["/x/a.dcm"], **series(study_number, number), **columns}
+    return {**empty, "subject_state": "identified", "uris": ["/x/a.dcm"], **series(study_number, number), **columns}
 
 
 def make(*rows: dict[str, Any], maps: IdMaps | None = None, base: str | None = None) -> list[Pair]:
@@ -109,7 +109,9 @@ def test_mapped_ids_take_the_place_of_surrogates(tmp_path: Path):
 def test_nobody_is_mapped_to_a_study_with_several_patients(tmp_path: Path):
     person = tmp_path / "p.csv"
     person.write_text("PatientID,person_id\nP1,501\n")
-    ((occurrence, origin),) = make(row(patient_count=2), maps=load_maps(str(person), None, None))
+    ((occurrence, origin),) = make(
+        row(PatientID=None, subject_state="conflict"), maps=load_maps(str(person), None, None)
+    )
     assert occurrence["person_id"] < 0
     assert origin["person_from"] == "conflict"
 

@@ -21,9 +21,9 @@ def delete(broken: Broken, table: str, where: str) -> None:
     assert told["num_deleted_rows"] > 0, "the test breaks something"
 
 
-def change(broken: Broken, table: str, column: str, value: str, where: str = "true") -> None:
+def change(broken: Broken, table: str, column: str, value: str, where: str = "true", **others: str) -> None:
     """Changes values behind the lake's back."""
-    told = DeltaTable(broken.lake.location(table)).update({column: value}, predicate=where)
+    told = DeltaTable(broken.lake.location(table)).update({column: value, **others}, predicate=where)
     assert told["num_updated_rows"] > 0, "the test breaks something"
 
 
@@ -46,6 +46,13 @@ def one(table: str, column: str = "object_id", where: str = "true") -> Callable[
         return f"{column} = {quoted(str(first))}"
 
     return condition
+
+
+def study_of(broken: Broken, patient: str) -> str:
+    """The study_key of a patient's study as SQL."""
+    with connect(broken.lake, ["study"]) as connection:
+        ((key,),) = connection.execute("SELECT study_key FROM study WHERE PatientID = ?", [patient]).fetchall()
+    return quoted(str(key))
 
 
 BREAKS: dict[str, tuple[str, Callable[[Broken], None]]] = {
@@ -81,7 +88,9 @@ BREAKS: dict[str, tuple[str, Callable[[Broken], None]]] = {
     "a series says something else": ("series", lambda b: change(b, "series", '"Modality"', "'MR'")),
     "a study counts one series too many": ("study", lambda b: change(
         b, "study", "series_count", "series_count + 1", one("study")(b))),
-    "a study has another patient": ("study", lambda b: change(b, "study", '"PatientID"', "'x'", one("study")(b))),
+    "a study has another patient": ("patients", lambda b: change(b, "study", '"PatientID"', "'x'", one("study")(b))),
+    "a report is linked to a study of another patient": ("linked_reports", lambda b: change(
+        b, "diagnostic_report", "study_key", study_of(b, "P0002"), study_keys=f"make_array({study_of(b, 'P0002')})")),
     "a study stands twice": ("study", lambda b: twice(b, "study")),
     "a study has no FHIR resource": ("imaging_study", lambda b: delete(
         b, "imaging_study", one("imaging_study", "study_key")(b))),

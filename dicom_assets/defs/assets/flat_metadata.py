@@ -12,5 +12,5 @@ from dicom_assets.defs.tables import batch_asset, materialized, one_step
 def flat_metadata(context: dg.AssetExecutionContext, work: WorkParam) -> dg.MaterializeResult[Any]:
     """One row for each accepted DICOM object, whatever version of its instance it is."""
     with one_step(work):
-        rows = work.batch(context.partition_key).publish_flat()
+        rows = work.batch(context.partition_key).publish_flat(context.run.run_id)
         return materialized(work.lake, "flat_metadata", rows)
