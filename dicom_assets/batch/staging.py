@@ -141,7 +141,6 @@ class Kept:
             self._forget(gone)
             self.names.update({part: [] for part in gone})
 
-
     def read(self, part: Part, columns: tuple[str, ...], read: Callable[[], pa.Table]) -> pa.Table:
         """The rows of a part in some columns, read unless they were, and kept as long as there is room."""
         found = self.tables.get((part, columns))
