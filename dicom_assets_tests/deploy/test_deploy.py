@@ -38,6 +38,15 @@ def test_the_settings_of_the_example_are_accepted_and_name_what_the_bicep_file_m
     assert "param queueName string = 'incoming'" in bicep
 
 
+def test_every_pinned_version_has_a_hash_in_a_file_that_names_no_host() -> None:
+    pins = (DEPLOY.parent / "constraints.txt").read_text(encoding="utf-8").split()
+    text = (DEPLOY.parent / "constraints-hashed.txt").read_text(encoding="utf-8")
+    hashed = [line.split(" --hash=sha256:") for line in text.splitlines() if not line.startswith("#")]
+    assert [pin for pin, _ in hashed] == pins
+    assert all(re.fullmatch("[0-9a-f]{64}", digest) for _, digest in hashed)
+    assert "://" not in text
+
+
 class TestCompose:
     def test_services_wait_for_what_they_need_and_the_code_location_listens_where_it_is_looked_for(self) -> None:
         compose = read("compose.yaml")
@@ -117,6 +126,19 @@ class TestDagster:
 
 
 class TestKubernetes:
+    def test_only_daemon_and_webserver_reach_the_code_locations_server(self) -> None:
+        policy, values = read("kubernetes/networkpolicy.yaml"), read("kubernetes/values.yaml")
+        (deployment,) = values["dagster-user-deployments"]["deployments"]
+        assert policy["spec"]["podSelector"]["matchLabels"] == {
+            "component": "user-deployments", "deployment": deployment["name"]
+        }  # fmt: skip
+        (rule,) = policy["spec"]["ingress"]
+        assert [one["podSelector"]["matchLabels"]["component"] for one in rule["from"]] == [
+            "dagster-daemon", "dagster-webserver"
+        ]  # fmt: skip
+        assert rule["ports"] == [{"protocol": "TCP", "port": deployment["port"]}]
+        assert policy["spec"]["policyTypes"] == ["Ingress"]
+
     def test_a_run_gets_memory_for_its_reading_processes(self) -> None:
         launcher = read("kubernetes/values.yaml")["runLauncher"]
         assert launcher["type"] == "K8sRunLauncher"
