@@ -51,7 +51,14 @@ _TRIES = 2
 KEPT = ABSENT | OUTSIDE | {"SYSTEM_FILE"}
 """Codes of objects that are not there as claimed, or not ours to touch."""
 SHUT_IN = frozenset(
-    ("ARCHIVE_UNREADABLE", "ARCHIVE_LIMIT", "ARCHIVE_ENCRYPTED", "ARCHIVE_MEMBER_UNSAFE", "SYSTEM_FILE")
+    (
+        "ARCHIVE_UNREADABLE",
+        "ARCHIVE_LIMIT",
+        "ARCHIVE_METHOD_UNSUPPORTED",
+        "ARCHIVE_ENCRYPTED",
+        "ARCHIVE_MEMBER_UNSAFE",
+        "SYSTEM_FILE",
+    )
 )
 """Codes of members that cannot come out of their archive."""
 
@@ -346,6 +353,8 @@ class Organizing:
         try:
             if isinstance(opened, ObjectError):
                 raise opened
+            if opened.read(0, 2) != b"PK":
+                raise ObjectError("ARCHIVE_UNREADABLE", "What stands before the archive would be lost.")
             entries = open_members(opened, [tuple(row["entry"]) for row in leaves], self.settings.archives)
             for row, (_, member) in zip(leaves, entries, strict=True):
                 if isinstance(member, ObjectError):

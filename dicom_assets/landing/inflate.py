@@ -13,11 +13,15 @@ import os
 import struct
 import tempfile
 import zlib
+from collections.abc import Callable
 from typing import IO, Protocol
+
+import pyarrow as pa
 
 from dicom_assets.dicom.source import ByteSource
 from dicom_assets.landing.store import ObjectError
-from dicom_assets.landing.zipdirectory import ArchiveError, Entry
+from dicom_assets.landing.zipdirectory import Entry, content_at
+from dicom_assets.landing.zipend import ArchiveError, unreadable
 from dicom_assets.settings import ArchiveLimits
 
 KEPT_BYTES = 16 * 2**20
@@ -31,10 +35,10 @@ DEFLATE_RATIO = 1_040.0
 
 _PIECE = 32 * 1024
 _STEP = 256 * 1024
-_LOCAL = struct.Struct("<4sHHHHHIIIHH")
-_LOCAL_MARK = b"PK\x03\x04"
 _DICTIONARY_MOST = 256 * 2**20
-_STORED, _DEFLATED, _BZIP2, _LZMA = 0, 8, 12, 14
+_STORED, _DEFLATED, _BZIP2, _LZMA, _XZ = 0, 8, 12, 14, 95
+_ZSTANDARD = (93, 20)  # and the number that it had at first
+_READ = (_STORED, _DEFLATED, _BZIP2, _LZMA, _XZ, *_ZSTANDARD)
 
 
 class Budget:
@@ -89,6 +93,50 @@ class _Deflate:
         return out
 
 
+class _Zstandard:
+    """Arrow's zstd with the interface of bz2's and lzma's; it asks for its input itself. pull: the next bytes."""
+
+    needs_input = False
+
+    def __init__(self, pull: Callable[[int], bytes]) -> None:
+        self._input = _Pulled(pull)
+        self._stream = pa.CompressedInputStream(pa.PythonFile(self._input, mode="r"), "zstd")
+        self.eof = False
+
+    def decompress(self, data: bytes, max_length: int) -> bytes:
+        try:
+            out: bytes = self._stream.read(max_length)
+        except (OSError, pa.ArrowException):
+            if self._input.failure is not None:
+                raise self._input.failure from None
+            raise unreadable("a member's data is damaged") from None
+        self.eof = not out
+        return out
+
+
+class _Pulled:
+    """What Arrow needs of a file. failure: why the last bytes could not be had."""
+
+    closed = False
+
+    def __init__(self, pull: Callable[[int], bytes]) -> None:
+        self._pull = pull
+        self.failure: OSError | None = None
+
+    def readable(self) -> bool:
+        return True
+
+    def read(self, length: int) -> bytes:
+        try:
+            return self._pull(length)
+        except OSError as error:
+            self.failure = error if isinstance(error, ObjectError) else ObjectError("READ_FAILED", type(error).__name__)
+            raise
+
+    def close(self) -> None:
+        """Nothing is open."""
+
+
 class MemberBytes:
     """One member as a byte source. It is valid until the archive's next member is asked for.
 
@@ -107,22 +155,21 @@ class MemberBytes:
         self._crc_wanted = entry.crc
         self.size = entry.size
         if entry.damaged:
-            raise _unreadable("a member's record is damaged")
+            raise unreadable("a member's record is damaged")
         if entry.is_encrypted:
             raise ArchiveError("ARCHIVE_ENCRYPTED", "a password is needed")
-        if entry.method not in (_STORED, _DEFLATED, _BZIP2, _LZMA):
-            raise _unreadable(f"compression method {entry.method} is not read")
-        local = source.read(entry.header_at, _LOCAL.size) if 0 <= entry.header_at <= source.size else b""
-        if len(local) < _LOCAL.size or local[:4] != _LOCAL_MARK:
-            raise _unreadable("a member's header is missing")
-        *_, names, extras = _LOCAL.unpack(local)
-        self._next = entry.header_at + _LOCAL.size + names + extras
+        if entry.method not in _READ:
+            raise ArchiveError("ARCHIVE_METHOD_UNSUPPORTED", f"compression method {entry.method}")
+        begin = content_at(source, entry)
+        if begin is None:
+            raise unreadable("a member's header is missing")
+        self._next = begin
         self._end = self._next + entry.packed
         if self._end > source.size:
-            raise _unreadable("a member is cut short")
+            raise unreadable("a member is cut short")
         self._stored_at = self._next if entry.method == _STORED else -1
         if entry.method == _STORED and entry.packed != entry.size:
-            raise _unreadable("a member's sizes differ")
+            raise unreadable("a member's sizes differ")
         self._packed_start = self._next
         self._kept = bytearray()
         self._position = 0
@@ -190,7 +237,7 @@ class MemberBytes:
                 piece = self._source.read(self._stored_at + at, min(_STEP, self.size - at))
                 at, crc = at + len(piece), zlib.crc32(piece, crc)
                 if not piece:
-                    raise _unreadable("a member is cut short")
+                    raise unreadable("a member is cut short")
             self._compare(crc)
         while self._stored_at < 0 and self._position < self.size:
             self._step(_STEP, passing=True)
@@ -199,7 +246,7 @@ class MemberBytes:
 
     def _compare(self, crc: int) -> None:
         if crc != self._crc_wanted:
-            raise _unreadable("CRC: a member's checksum is wrong")
+            raise unreadable("CRC: a member's checksum is wrong")
         self._checked = True
 
     def close(self) -> None:
@@ -223,13 +270,13 @@ class MemberBytes:
         """The next inflated bytes, at least one and at most `most`; at the member's end it is checked."""
         out = self._inflate(min(most, self.size - self._position))
         if not out:
-            raise _unreadable("a member ends before its declared size")
+            raise unreadable("a member ends before its declared size")
         self._position += len(out)
         self._crc = zlib.crc32(out, self._crc)
         self._budget.spend(len(out), self._position, self._next - self._packed_start, passing=passing)
         if self._position == self.size and not self._checked:
             if self._inflate(1):
-                raise _unreadable("a member goes on behind its declared size")
+                raise unreadable("a member goes on behind its declared size")
             self._compare(self._crc)
         return out
 
@@ -241,19 +288,26 @@ class MemberBytes:
         while not inflater.eof:
             piece = b""
             if inflater.needs_input:
-                piece = self._source.read(self._next, min(_PIECE, self._end - self._next))
-                self._next += len(piece)
+                piece = self._pull(_PIECE)
             starved = inflater.needs_input and not piece
             try:
                 out = inflater.decompress(piece, most)
+            except ObjectError:
+                raise
             except (zlib.error, lzma.LZMAError, OSError, EOFError, ValueError):
-                # bz2 raises OSError; storage is read outside of this block.
-                raise _unreadable("a member's data is damaged") from None
+                # bz2 raises OSError; storage is read outside of this block, or raises its own.
+                raise unreadable("a member's data is damaged") from None
             if out:
                 return out
             if starved:
                 break
         return b""
+
+    def _pull(self, most: int) -> bytes:
+        """The next packed bytes, none at their end."""
+        piece = self._source.read(self._next, min(most, self._end - self._next))
+        self._next += len(piece)
+        return piece
 
     def _restart(self) -> None:
         self._next = self._packed_start
@@ -265,13 +319,17 @@ class MemberBytes:
             return _Deflate()
         if method == _BZIP2:
             return bz2.BZ2Decompressor()
+        if method == _XZ:
+            return lzma.LZMADecompressor(lzma.FORMAT_XZ, memlimit=_DICTIONARY_MOST)
+        if method in _ZSTANDARD:
+            return _Zstandard(self._pull)
         return self._start_lzma()
 
     def _start_lzma(self) -> _Inflater:
         """APPNOTE 5.8.8: version, size of the properties, then LZMA's five bytes of properties and raw LZMA1."""
         head = self._source.read(self._next, 9)
         if len(head) < 9 or head[2:4] != b"\x05\x00" or head[4] >= 225:
-            raise _unreadable("a member's LZMA properties are damaged")
+            raise unreadable("a member's LZMA properties are damaged")
         self._next += 9
         (declared,) = struct.unpack_from("<I", head, 5)
         # No dictionary needs to be larger than what it serves.
@@ -284,8 +342,4 @@ class MemberBytes:
         try:
             return lzma.LZMADecompressor(lzma.FORMAT_RAW, filters=[properties])
         except (lzma.LZMAError, ValueError):
-            raise _unreadable("a member's LZMA properties are damaged") from None
-
-
-def _unreadable(detail: str) -> ArchiveError:
-    return ArchiveError("ARCHIVE_UNREADABLE", detail)
+            raise unreadable("a member's LZMA properties are damaged") from None

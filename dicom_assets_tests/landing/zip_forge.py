@@ -30,6 +30,7 @@ class Record:
     time: int = 0
     at: int | None = None
     zip64: bool = False
+    extra64: bytes | None = None
     descriptor: bool = False
     local_mark: bytes = b"PK\x03\x04"
     dos: int = 0
@@ -122,7 +123,8 @@ def central(record: Record, at: int) -> bytes:
     stored, size, extra = record.stored, record.declared, record.extra
     shown = (len(stored) & _UNSET, size & _UNSET, at & _UNSET)
     if record.zip64:
-        extra = struct.pack("<HHQQQ", 1, 24, size, len(stored), at) + extra
+        whole = struct.pack("<HHQQQ", 1, 24, size, len(stored), at)
+        extra = (whole if record.extra64 is None else record.extra64) + extra
         shown = (_UNSET,) * 3
     head = struct.pack(
         "<4sBBBBHHHHIIIHHHHHII", b"PK\x01\x02", 20, record.system, 20, 0, record.all_flags, record.method, record.time,
