@@ -176,7 +176,7 @@ class _Listing:
         try:
             head = source.read(0, HEAD_BYTES)
             found = kind_of(head, claimed.size)
-            if may_end_as_zip(head, found) and ends_as_zip(source):
+            if may_end_as_zip(head, found) and ends_as_zip(source, head):
                 found = ZIP
             own["kind"], own["verdict"] = str(found.kind), found.code
             if found.kind is Kind.ARCHIVE and found.code is None:

@@ -95,16 +95,16 @@ def open_members(
         chain.close()
 
 
-def ends_as_zip(source: ByteSource) -> bool:
+def ends_as_zip(source: ByteSource, head: bytes) -> bool:
     """Whether an object that does not begin as a ZIP file is one behind other bytes: self-extracting, for example.
 
-    Its end must tell of a directory, and the directory of a member that is there. Costs one read where the last 64 KiB
-    have no mark. Raises storage errors as they come.
+    Its end must tell of a directory, and the directory of a member that is there. Costs one read of 80 KiB where it
+    has no mark. head: its first bytes. Raises storage errors as they come.
     """
     if source.size <= _SMALLEST:
         return False
     try:
-        first = next(iter(Directory(source)), None)
+        first = next(iter(Directory(source, head[:4])), None)
         return first is not None and content_at(source, first) is not None
     except ArchiveError:
         return False  # a mark in what is no archive tells nothing
@@ -252,7 +252,7 @@ def _kind_of_member(member: MemberBytes) -> Sniffed:
     """What a member is. To see its end it is inflated whole: only programs, which may unpack themselves, are asked."""
     head = member.read(0, HEAD_BYTES)
     found = kind_of(head, member.size)
-    return ZIP if is_program(head) and may_end_as_zip(head, found) and ends_as_zip(member) else found
+    return ZIP if is_program(head) and may_end_as_zip(head, found) and ends_as_zip(member, head) else found
 
 
 def _refuse(entry: Entry) -> None:

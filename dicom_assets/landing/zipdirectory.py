@@ -79,10 +79,13 @@ class Entry(NamedTuple):
 class Directory:
     """The central directory of one ZIP file, or those of several that stand one behind the other."""
 
-    def __init__(self, source: ByteSource) -> None:
-        """Finds the directory; ArchiveError(ARCHIVE_UNREADABLE) when there is none, storage errors as they come."""
+    def __init__(self, source: ByteSource, begins: bytes | None = None) -> None:
+        """Finds the directory; ArchiveError(ARCHIVE_UNREADABLE) when there is none, storage errors as they come.
+
+        begins: the source's first four bytes, where they were read already.
+        """
         self._window = Window(source)
-        self._spans = directories(source)
+        self._spans = directories(source, begins)
 
     def count(self, limit: int) -> int:
         """How many records there are, folders too, after walking from one to the next.

@@ -32,6 +32,7 @@ _END64_LEAD = 12  # bytes that the record's own size leaves out: mark and size
 _LOCATOR = struct.Struct("<4sIQI")
 _LOCATOR_MARK = b"PK\x06\x07"
 _REACH = _END.size + 65_535  # bytes: an end record with the longest comment
+_AHEAD = 16 * 1024  # bytes: the directory of a small archive, read with its end
 _FARTHEST = 4 * 2**20
 """Bytes behind an end record within which it is looked for, in what begins like a ZIP file."""
 _SECTOR = 64 * 1024  # bytes of an extensible data sector where the locator's place is shifted
@@ -67,13 +68,13 @@ class _End(NamedTuple):
     narrow: bool
 
 
-def directories(source: ByteSource) -> list[Span]:
+def directories(source: ByteSource, begins: bytes | None = None) -> list[Span]:
     """Every directory, in the order of the archives that stand one behind the other; mostly one.
 
-    ArchiveError(ARCHIVE_UNREADABLE) when there is none, or when it is not that of the archive at the beginning; storage
-    errors as they come.
+    begins: the source's first four bytes, where they were read already. ArchiveError(ARCHIVE_UNREADABLE) when there is
+    none, or when it is not that of the archive at the beginning; storage errors as they come.
     """
-    view = _View(source)
+    view = _View(source, begins)
     found = [_last(view, source.size)]
     while found[0].shift > 0 and len(found) < _ARCHIVES:
         try:
@@ -90,9 +91,9 @@ class _View(Window):
 
     __slots__ = ("_begins",)
 
-    def __init__(self, source: ByteSource) -> None:
-        super().__init__(source, 2 * _REACH)
-        self._begins: bytes | None = None
+    def __init__(self, source: ByteSource, begins: bytes | None) -> None:
+        super().__init__(source, _REACH + _AHEAD)
+        self._begins = begins
 
     @property
     def begins(self) -> bytes:
@@ -103,7 +104,7 @@ class _View(Window):
 
     def tail(self, limit: int) -> bytes:
         """What an end record and its comment may take before `limit`, and some bytes before it in the buffer."""
-        self.read(max(limit - 2 * _REACH, 0), 1)
+        self.read(max(limit - _REACH - _AHEAD, 0), 1)
         return self.read(max(limit - _REACH, 0), min(limit, _REACH))
 
     def mark(self, at: int) -> bytes:
