@@ -148,10 +148,11 @@ def _same_archive(
 ) -> bool:
     """Whether an archive's directory lists what was staged, in its order. left: bytes that may still be inflated.
 
-    What zipfile does not list, or lists otherwise, is decided by the chains of records in the file.
+    What zipfile does not list, or lists otherwise, is decided by the chains of records in the file; and so it is that
+    there is nothing, since end marks in a comment make zipfile see an empty archive.
     """
     try:
-        if _same_listing(file, members, path, prefix, left):
+        if members.get(path) and _same_listing(file, members, path, prefix, left):
             return True
     except _NotRead:
         pass
@@ -182,17 +183,16 @@ def _same_listing(
 
 
 def _same_chains(file: IO[bytes] | Reader, staged: Sequence[Member], prefix: str) -> bool:
-    """Whether what was staged is one chain of records, or several. Raises Incomparable."""
+    """Whether what was staged is one chain of records, or several, or there is no record. Raises Incomparable."""
     size = file.seek(0, io.SEEK_END)
     try:
-        found = chains(file, size, min((member.at for member in staged), default=size))  # type: ignore[arg-type]
+        found = chains(file, size, min((member.at for member in staged), default=0))  # type: ignore[arg-type]
     except TooLarge:
         raise Incomparable from None
     places = {member.at for member in staged}
     listed = [[one for one in chain if not one.is_folder] for chain in found]
-    listed = [chain for chain in listed if any(one.at in places for one in chain)]
-    flat = [one for chain in listed for one in chain]
-    if len(flat) != len(staged) or (not staged and any(not one.is_folder for chain in found for one in chain)):
+    flat = [one for chain in listed if not places or any(one.at in places for one in chain) for one in chain]
+    if len(flat) != len(staged):
         return False
     for record, member in zip(flat, staged, strict=True):
         if (record.at, record.size) != (member.at, member.size) or not _same_name(record.name, member, prefix):
