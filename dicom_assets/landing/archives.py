@@ -7,7 +7,8 @@ member is (`sniff`). Nothing is ever written under a member's name.
 Names. A member of a nested archive is called `outer.zip!inner.dcm`. The second member of the same name gets `#2`, and
 so on, in the directory's order; a member without a name is called `#1`. So each name stands once in an archive.
 
-Folders are no members. What has a folder's name and content all the same is one.
+Folders are no members, whether their attributes or a slash of either kind at the end of their name says so. What has
+content all the same is one.
 """
 
 from __future__ import annotations

@@ -22,16 +22,17 @@ from dicom_assets.dicom.source import ByteSource
 from dicom_assets.landing.window import Window
 from dicom_assets.landing.zipend import (
     LOCAL_MARK,
+    RECORD,
     RECORD_MARK,
     UNSET,
     WRAP,
     ArchiveError,
     Span,
     directories,
+    length_of,
     unreadable,
 )
 
-_RECORD = struct.Struct("<4sBBHHHHHIIIHHHHHII")
 _LOCAL = struct.Struct("<4sHHHHHIIIHH")
 
 _ENCRYPTED = 0x0001 | 0x0040 | 0x2000
@@ -73,7 +74,7 @@ class Entry(NamedTuple):
     @property
     def is_directory(self) -> bool:
         """Whether it stands for a folder: by its attributes or a slash of either kind at its end, without content."""
-        return self.size == 0 and (self.is_marked or self.name.endswith(("/", "\\")))
+        return self.size == 0 and (self.is_marked or self.raw.endswith((b"/", b"\\")))
 
 
 class Directory:
@@ -96,7 +97,7 @@ class Directory:
         for span in self._spans:
             at = span.start
             while at < span.end:
-                at += _length_of(self._fixed(at))
+                at += length_of(self._fixed(at))
                 total += 1
                 if total > limit:
                     raise ArchiveError("ARCHIVE_LIMIT", f"more than {limit} members")
@@ -111,7 +112,7 @@ class Directory:
             while at < span.end:
                 fixed = self._fixed(at)
                 yield self._entry(at, fixed, span)
-                at += _length_of(fixed)
+                at += length_of(fixed)
 
     def entry(self, at: int) -> Entry:
         """The record at the place that `Entry.at` gave; ArchiveError(ARCHIVE_UNREADABLE) when there is none."""
@@ -122,14 +123,14 @@ class Directory:
 
     def _fixed(self, at: int) -> tuple[int, ...]:
         """The part of a record that is always there, without its mark."""
-        raw = self._window.read(at, _RECORD.size)
-        if len(raw) < _RECORD.size or raw[:4] != RECORD_MARK:
+        raw = self._window.read(at, RECORD.size)
+        if len(raw) < RECORD.size or raw[:4] != RECORD_MARK:
             raise unreadable("a record of its directory is missing")
-        return _RECORD.unpack(raw)[1:]
+        return RECORD.unpack(raw)[1:]
 
     def _entry(self, at: int, fixed: tuple[int, ...], span: Span) -> Entry:
         (_, system, _, flags, method, time, date, crc, packed, size, names, extras, _, _, _, attributes, header) = fixed
-        raw = self._window.read(at + _RECORD.size, names + extras)
+        raw = self._window.read(at + RECORD.size, names + extras)
         if len(raw) < names + extras:
             raise unreadable("a record of its directory is cut short")
         name, damaged = raw[:names], False
@@ -185,10 +186,6 @@ def content_at(source: ByteSource, entry: Entry) -> int | None:
             return int(place)
         other = place if other is None else other
     return other
-
-
-def _length_of(fixed: tuple[int, ...]) -> int:
-    return _RECORD.size + fixed[10] + fixed[11] + fixed[12]
 
 
 def _extra_fields(extra: bytes) -> Iterator[tuple[int, bytes]]:

@@ -33,6 +33,7 @@ _LOCATOR = struct.Struct("<4sIQI")
 _LOCATOR_MARK = b"PK\x06\x07"
 _REACH = _END.size + 65_535  # bytes: an end record with the longest comment
 _AHEAD = 16 * 1024  # bytes: the directory of a small archive, read with its end
+_BEFORE = 1_024  # bytes before a directory in which a record would be one that its end does not know of
 _FARTHEST = 4 * 2**20
 """Bytes behind an end record within which it is looked for, in what begins like a ZIP file."""
 _SECTOR = 64 * 1024  # bytes of an extensible data sector where the locator's place is shifted
@@ -40,6 +41,15 @@ _TRIES = 64  # end marks that are looked at; what is compressed has one in 2**32
 _ARCHIVES = 64  # one behind the other in one file
 UNSET = 0xFFFFFFFF
 _UNSET_SHORT = 0xFFFF
+
+
+RECORD = struct.Struct("<4sBBHHHHHIIIHHHHHII")
+"""The part of a directory's record that is always there."""
+
+
+def length_of(fixed: tuple[int, ...]) -> int:
+    """Bytes of a record; fixed: what RECORD says, without the mark."""
+    return RECORD.size + fixed[10] + fixed[11] + fixed[12]
 
 
 class ArchiveError(ObjectError):
@@ -107,27 +117,21 @@ class _View(Window):
         self.read(max(limit - _REACH - _AHEAD, 0), 1)
         return self.read(max(limit - _REACH, 0), min(limit, _REACH))
 
-    def mark(self, at: int) -> bytes:
-        """Four bytes from anywhere."""
-        begin = at - self._start
-        return self._data[begin : begin + 4] if 0 <= begin <= len(self._data) - 4 else self._source.read(at, 4)
+    def look(self, start: int, end: int) -> bytes:
+        """Some bytes from anywhere, without a look at others."""
+        begin, length = start - self._start, end - start
+        known = 0 <= begin <= len(self._data) - length
+        return self._data[begin : begin + length] if known else self._source.read(start, length)
 
 
 def _last(view: _View, limit: int, *, exact: bool = False) -> Span:
     """The directory of the archive that ends at `limit`, or before it where it need not be exact; ArchiveError."""
     failure: ArchiveError | None = None
-    empty: Span | None = None
     for end_at in _ends(view, limit, exact):
         try:
-            span = _directory(view, end_at)
+            return _directory(view, end_at)
         except ArchiveError as error:
             failure = failure or error
-            continue
-        if span.start < span.end:
-            return span
-        empty = empty or span
-    if empty is not None and view.begins != LOCAL_MARK:
-        return empty
     raise failure or unreadable("the end of its directory is missing")
 
 
@@ -164,13 +168,32 @@ def _directory(view: _View, end_at: int) -> Span:
     """The directory that an end record tells of; ArchiveError when none stands there."""
     end = _end(view, end_at)
     by_length = end.before - end.length
+    if end.length == end.before == 0:
+        return Span(0, 0, 0)
     if end.length == 0:
-        return Span(end.before, end.before, 0)
+        raise unreadable("its directory is empty, and something stands before it")
     for start in (by_length, end.start):
-        if start >= 0 and start + end.length <= end.before and view.mark(start) == RECORD_MARK:
-            shift = start - end.start
-            return Span(start, start + end.length, shift % WRAP if end.narrow and shift > 0 else shift)
+        until = start + end.length
+        if start < 0 or until > end.before:
+            continue
+        around = view.look(max(start - _BEFORE, 0), start + 4)
+        if not around.endswith(RECORD_MARK):
+            continue
+        if view.look(until, until + 4) == RECORD_MARK or _ends_with_record(around[:-4]):
+            raise unreadable("its directory is longer than its end says")
+        shift = start - end.start
+        return Span(start, until, shift % WRAP if end.narrow and shift > 0 else shift)
     raise unreadable("its directory is cut off" if by_length < 0 else "its directory is not where its end says")
+
+
+def _ends_with_record(data: bytes) -> bool:
+    """Whether a record of a directory reaches to the end of these bytes."""
+    at = data.find(RECORD_MARK)
+    while at >= 0:
+        if at + RECORD.size <= len(data) and at + length_of(RECORD.unpack_from(data, at)[1:]) == len(data):
+            return True
+        at = data.find(RECORD_MARK, at + 1)
+    return False
 
 
 def _end(view: _View, end_at: int) -> _End:

@@ -29,6 +29,7 @@ from dicom_assets_tests.landing import zip_writers
 from dicom_assets_tests.landing.zip_forge import DESCRIPTORS, Record, forge
 from dicom_assets_tests.landing.zip_writers import BEYOND, FOLDERS, IMAGE, NOTE, PROGRAMS, RULES, TREE, TWO, program
 from dicom_assets_tests.support.dicoms import dicom
+from fuzz import archives as fuzz_archives
 
 LIMITS = ArchiveLimits()
 
@@ -340,3 +341,7 @@ def test_whatever_the_writer_what_went_in_comes_out(records: list[Record], quirk
             assert isinstance(one, MemberBytes)
             assert zlib.crc32(record.data) == record.checksum
     assert agreed(source)
+
+
+def test_archives_hold_for_a_moment_of_fuzzing() -> None:
+    assert fuzz_archives.blindly(1.0, 20261129) == 0
