@@ -13,7 +13,6 @@ import os
 import struct
 import tempfile
 import zlib
-from collections.abc import Callable
 from typing import IO, Protocol
 
 import pyarrow as pa
@@ -93,48 +92,59 @@ class _Deflate:
         return out
 
 
+class _Packed:
+    """The packed bytes of one member, one after the other; what Arrow needs of a file.
+
+    It knows nothing of who inflates them: what Arrow holds is seen by no collector of garbage. start, end: where they
+    stand in the archive. next: where the next ones do. failure: why they could not be had.
+    """
+
+    closed = False
+
+    def __init__(self, source: ByteSource, start: int, end: int) -> None:
+        self._source = source
+        self.start, self.end, self.next = start, end, start
+        self.failure: OSError | None = None
+
+    def read(self, most: int) -> bytes:
+        """None at the end."""
+        try:
+            piece = self._source.read(self.next, min(most, self.end - self.next))
+        except OSError as error:
+            self.failure = error
+            raise
+        self.failure = None
+        self.next += len(piece)
+        return piece
+
+    def readable(self) -> bool:
+        return True
+
+    def close(self) -> None:
+        """Nothing is open."""
+
+
 class _Zstandard:
-    """Arrow's zstd with the interface of bz2's and lzma's; it asks for its input itself. pull: the next bytes."""
+    """Arrow's zstd with the interface of bz2's and lzma's; it asks for its input itself."""
 
     needs_input = False
 
-    def __init__(self, pull: Callable[[int], bytes]) -> None:
-        self._input = _Pulled(pull)
-        self._stream = pa.CompressedInputStream(pa.PythonFile(self._input, mode="r"), "zstd")
+    def __init__(self, packed: _Packed) -> None:
+        self._packed = packed
+        self._stream = pa.CompressedInputStream(pa.PythonFile(packed, mode="r"), "zstd")
         self.eof = False
 
     def decompress(self, data: bytes, max_length: int) -> bytes:
         try:
             out: bytes = self._stream.read(max_length)
         except (OSError, pa.ArrowException):
-            if self._input.failure is not None:
-                raise self._input.failure from None
-            raise unreadable("a member's data is damaged") from None
+            failure = self._packed.failure
+            if failure is None:
+                raise unreadable("a member's data is damaged") from None
+            code = failure if isinstance(failure, ObjectError) else ObjectError("READ_FAILED", type(failure).__name__)
+            raise code from None
         self.eof = not out
         return out
-
-
-class _Pulled:
-    """What Arrow needs of a file. failure: why the last bytes could not be had."""
-
-    closed = False
-
-    def __init__(self, pull: Callable[[int], bytes]) -> None:
-        self._pull = pull
-        self.failure: OSError | None = None
-
-    def readable(self) -> bool:
-        return True
-
-    def read(self, length: int) -> bytes:
-        try:
-            return self._pull(length)
-        except OSError as error:
-            self.failure = error if isinstance(error, ObjectError) else ObjectError("READ_FAILED", type(error).__name__)
-            raise
-
-    def close(self) -> None:
-        """Nothing is open."""
 
 
 class MemberBytes:
@@ -163,14 +173,12 @@ class MemberBytes:
         begin = content_at(source, entry)
         if begin is None:
             raise unreadable("a member's header is missing")
-        self._next = begin
-        self._end = self._next + entry.packed
-        if self._end > source.size:
+        if begin + entry.packed > source.size:
             raise unreadable("a member is cut short")
-        self._stored_at = self._next if entry.method == _STORED else -1
+        self._packed = _Packed(source, begin, begin + entry.packed)
+        self._stored_at = begin if entry.method == _STORED else -1
         if entry.method == _STORED and entry.packed != entry.size:
             raise unreadable("a member's sizes differ")
-        self._packed_start = self._next
         self._kept = bytearray()
         self._position = 0
         self._crc = 0
@@ -273,7 +281,7 @@ class MemberBytes:
             raise unreadable("a member ends before its declared size")
         self._position += len(out)
         self._crc = zlib.crc32(out, self._crc)
-        self._budget.spend(len(out), self._position, self._next - self._packed_start, passing=passing)
+        self._budget.spend(len(out), self._position, self._packed.next - self._packed.start, passing=passing)
         if self._position == self.size and not self._checked:
             if self._inflate(1):
                 raise unreadable("a member goes on behind its declared size")
@@ -288,7 +296,7 @@ class MemberBytes:
         while not inflater.eof:
             piece = b""
             if inflater.needs_input:
-                piece = self._pull(_PIECE)
+                piece = self._packed.read(_PIECE)
             starved = inflater.needs_input and not piece
             try:
                 out = inflater.decompress(piece, most)
@@ -303,14 +311,8 @@ class MemberBytes:
                 break
         return b""
 
-    def _pull(self, most: int) -> bytes:
-        """The next packed bytes, none at their end."""
-        piece = self._source.read(self._next, min(most, self._end - self._next))
-        self._next += len(piece)
-        return piece
-
     def _restart(self) -> None:
-        self._next = self._packed_start
+        self._packed.next = self._packed.start
         self._position, self._crc, self._checked = 0, 0, False
         self._inflater = self._start(self._method)
 
@@ -322,15 +324,14 @@ class MemberBytes:
         if method == _XZ:
             return lzma.LZMADecompressor(lzma.FORMAT_XZ, memlimit=_DICTIONARY_MOST)
         if method in _ZSTANDARD:
-            return _Zstandard(self._pull)
+            return _Zstandard(self._packed)
         return self._start_lzma()
 
     def _start_lzma(self) -> _Inflater:
         """APPNOTE 5.8.8: version, size of the properties, then LZMA's five bytes of properties and raw LZMA1."""
-        head = self._source.read(self._next, 9)
+        head = self._packed.read(9)
         if len(head) < 9 or head[2:4] != b"\x05\x00" or head[4] >= 225:
             raise unreadable("a member's LZMA properties are damaged")
-        self._next += 9
         (declared,) = struct.unpack_from("<I", head, 5)
         # No dictionary needs to be larger than what it serves.
         dictionary = min(max(declared, 4096), max(self.size, 4096))

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import subprocess
+import weakref
 import zlib
 from pathlib import Path
 from typing import NamedTuple
