@@ -298,6 +298,21 @@ class TestOneBadMember:
         assert failure.value.code == "READ_FAILED"
 
 
+@pytest.mark.parametrize("method", [0, 8, 93])
+def test_nothing_of_a_member_stays_in_memory(method: int) -> None:
+    packed = {0: IMAGE, 8: None, 93: pa.compress(IMAGE, codec="zstd", asbytes=True)}[method]
+
+    class Watched(BytesSource):
+        __slots__ = ("__weakref__",)
+
+    source = Watched(forge([Record(b"a", IMAGE, method=method, packed=packed)]))
+    assert contents(source) == {"a": IMAGE}
+    still_there = weakref.ref(source)
+    del source
+    gc.collect()
+    assert still_there() is None
+
+
 NAMES = (
     st.text("abcé/\\.PK\x05\x06", min_size=1, max_size=9)
     .map(lambda text: f"n{text}")
