@@ -10,7 +10,9 @@ build/fuzz, under its digest; the exit status is 1.
 from __future__ import annotations
 
 import argparse
+import bz2
 import hashlib
+import lzma
 import random
 import re
 import resource
@@ -20,6 +22,8 @@ import time
 from collections import Counter
 from contextlib import nullcontext
 from pathlib import Path
+
+import pyarrow as pa
 
 try:
     import atheris
@@ -35,7 +39,7 @@ from dicom_assets.dicom.source import BytesSource
 from dicom_assets.lake.codes import CODES
 from dicom_assets.landing.store import ObjectError
 from dicom_assets.settings import ArchiveLimits
-from dicom_assets_tests.landing.zip_forge import Record, forge
+from dicom_assets_tests.landing.zip_forge import Record, deflate, forge
 from dicom_assets_tests.landing.zip_writers import BEYOND, IMAGE, NOTE, RULES, TWO
 
 FAILURES = Path("build/fuzz")
@@ -49,15 +53,30 @@ _LARGEST = 20_000
 
 def seeds() -> list[bytes]:
     """Archives of all writers, one in another, and every method of compression."""
-    made = [*RULES.values(), *BEYOND.values()]
+    made = [*RULES.values(), *BEYOND.values(), forge(_every_method()), forge(_every_method(), end64=True)]
     inner = forge(TWO, prefix=b"MZ" + bytes(70))
     made += [
         forge([Record(b"in.zip", forge(TWO)), Record(b"sfx.exe", inner, method=0), *TWO]),
         forge([Record(b"big", bytes(1 << 20)), Record(b"n/", b"", method=0), Record(b"n", NOTE * 9)]),
-        forge([Record(b"a", IMAGE, method=method, packed=NOTE[:99]) for method in (0, 8, 12, 14, 20, 93, 95, 98)]),
+        forge([Record(b"a", IMAGE, method=method, packed=NOTE[:99]) for method in (0, 8, 9, 12, 14, 20, 93, 95, 98)]),
         forge(TWO) + forge([Record(b"c", IMAGE)]),
     ]
     return [one for one in made if len(one) <= _LARGEST]
+
+
+def _every_method() -> list[Record]:
+    packed = {
+        0: IMAGE,
+        8: deflate(IMAGE),
+        9: deflate(IMAGE),
+        12: bz2.compress(IMAGE),
+        93: pa.compress(IMAGE, codec="zstd", asbytes=True),
+        95: lzma.compress(IMAGE),
+    }
+    coder = {"id": lzma.FILTER_LZMA1, "lc": 3, "lp": 0, "pb": 2, "dict_size": 1 << 16}
+    raw = lzma.compress(IMAGE, lzma.FORMAT_RAW, filters=[coder])
+    packed[14] = b"\x09\x04\x05\x00" + b"\x5d\x00\x00\x01\x00" + raw
+    return [Record(b"%d" % method, IMAGE, method=method, packed=data) for method, data in packed.items()]
 
 
 def mutated(data: bytes, others: list[bytes], rng: random.Random) -> bytes:

@@ -35,9 +35,10 @@ DEFLATE_RATIO = 1_040.0
 _PIECE = 32 * 1024
 _STEP = 256 * 1024
 _DICTIONARY_MOST = 256 * 2**20
-_STORED, _DEFLATED, _BZIP2, _LZMA, _XZ = 0, 8, 12, 14, 95
+_STORED, _DEFLATED, _DEFLATED64, _BZIP2, _LZMA, _XZ = 0, 8, 9, 12, 14, 95
 _ZSTANDARD = (93, 20)  # and the number that it had at first
-_READ = (_STORED, _DEFLATED, _BZIP2, _LZMA, _XZ, *_ZSTANDARD)
+_READ = (_STORED, _DEFLATED, _DEFLATED64, _BZIP2, _LZMA, _XZ, *_ZSTANDARD)
+_PIECE64 = 512  # bytes of Deflate64 at a time: 18 bits may become 65,538 bytes
 
 
 class Budget:
@@ -89,6 +90,32 @@ class _Deflate:
         out = self._stream.decompress(self._stream.unconsumed_tail + data, max_length)
         # A full answer may leave more within zlib although it has taken all of the input.
         self.needs_input = not self._stream.unconsumed_tail and len(out) < max_length
+        return out
+
+
+class _Deflate64:
+    """inflate64's decompressor, which knows no bound on what it gives at once, so it gets little at a time."""
+
+    def __init__(self) -> None:
+        from inflate64 import Inflater  # few archives need it: those that Windows makes of large files
+
+        self._stream = Inflater()
+        self._packed, self._out = b"", memoryview(b"")
+
+    @property
+    def eof(self) -> bool:
+        return bool(self._stream.eof) and not self._out
+
+    @property
+    def needs_input(self) -> bool:
+        return not self._packed and not self._out
+
+    def decompress(self, data: bytes, max_length: int) -> bytes:
+        self._packed += data
+        while self._packed and not self._out and not self._stream.eof:
+            piece, self._packed = self._packed[:_PIECE64], self._packed[_PIECE64:]
+            self._out = memoryview(self._stream.inflate(piece))
+        out, self._out = bytes(self._out[:max_length]), self._out[max_length:]
         return out
 
 
@@ -319,6 +346,8 @@ class MemberBytes:
     def _start(self, method: int) -> _Inflater:
         if method == _DEFLATED:
             return _Deflate()
+        if method == _DEFLATED64:
+            return _Deflate64()
         if method == _BZIP2:
             return bz2.BZ2Decompressor()
         if method == _XZ:

@@ -28,7 +28,7 @@ from dicom_assets.landing.store import ObjectError
 from dicom_assets.landing.zipdirectory import Directory
 from dicom_assets.settings import ArchiveLimits
 from dicom_assets_tests.landing import zip_writers
-from dicom_assets_tests.landing.zip_forge import DESCRIPTORS, Record, forge
+from dicom_assets_tests.landing.zip_forge import DESCRIPTORS, Record, deflate, forge
 from dicom_assets_tests.landing.zip_writers import BEYOND, FOLDERS, IMAGE, NOTE, PROGRAMS, RULES, TREE, TWO, program
 from dicom_assets_tests.support.dicoms import dicom
 from fuzz import archives as fuzz_archives
@@ -256,6 +256,8 @@ class TestOneBadMember:
             (Record(b"bad", IMAGE, crc=7), "ARCHIVE_UNREADABLE"),
             (Record(b"bad", IMAGE, method=0, packed=IMAGE[:-9] + b"x" * 9), "ARCHIVE_UNREADABLE"),
             (Record(b"bad", IMAGE, method=93, packed=b"\x28\xb5\x2f\xfd" + b"x" * 60), "ARCHIVE_UNREADABLE"),
+            (Record(b"bad", IMAGE, method=9, packed=b"\xff" * 60), "ARCHIVE_UNREADABLE"),
+            (Record(b"bad", IMAGE, method=9, packed=deflate(IMAGE)[:-9]), "ARCHIVE_UNREADABLE"),
             (Record(b"bad", IMAGE, method=95, packed=b"\xfd7zXZ\0" + b"x" * 60), "ARCHIVE_UNREADABLE"),
             (Record(b"bad", IMAGE, method=98), "ARCHIVE_METHOD_UNSUPPORTED"),
             (Record(b"bad", IMAGE, zip64=True, extra64=b""), "ARCHIVE_UNREADABLE"),

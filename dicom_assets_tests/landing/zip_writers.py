@@ -92,6 +92,7 @@ PROGRAMS: dict[str, Callable[[Path], bytes]] = {
     "7-Zip, stored": packed("7zz", "a", "-tzip", "-mx0", "out.zip", "ST"),
     "7-Zip, UTF-8": packed("7zz", "a", "-tzip", "-mcu=on", "out.zip", "ST"),
     "7-Zip, bzip2": packed("7zz", "a", "-tzip", "-mm=BZip2", "out.zip", "ST"),
+    "7-Zip, Deflate64": packed("7zz", "a", "-tzip", "-mm=Deflate64", "out.zip", "ST"),
     "7-Zip, LZMA": packed("7zz", "a", "-tzip", "-mm=LZMA", "out.zip", "ST"),
     "7-Zip, xz": packed("7zz", "a", "-tzip", "-mm=xz", "out.zip", "ST"),
     "bsdtar": packed("bsdtar", "--format", "zip", "-cf", "out.zip", "ST"),
