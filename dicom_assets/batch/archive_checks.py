@@ -151,35 +151,45 @@ def _same_archive(
     What zipfile does not list, or lists otherwise, is decided by the chains of records in the file; and so it is that
     there is nothing, since end marks in a comment make zipfile see an empty archive.
     """
+    staged = members.get(path, ())
     try:
-        if members.get(path) and _same_listing(file, members, path, prefix, left):
-            return True
+        with _archive(file) as archive:
+            pairs = _paired(archive, staged, prefix) if staged else None
+            if pairs is not None:
+                return all(_same_nested(archive, info, member, members, path, left) for info, member in pairs)
     except _NotRead:
         pass
-    return _same_chains(file, members.get(path, ()), prefix)
+    return _same_chains(file, staged, prefix)
 
 
-def _same_listing(
-    file: IO[bytes] | Reader, members: Members, path: tuple[int, ...], prefix: str, left: list[int]
+def _paired(
+    archive: zipfile.ZipFile, staged: Sequence[Member], prefix: str
+) -> list[tuple[zipfile.ZipInfo, Member]] | None:
+    """Each member that zipfile lists with the staged one; None where they differ."""
+    listed = [info for info in archive.infolist() if not _stands_for_folder(info)]
+    if len(listed) != len(staged):
+        return None
+    pairs = list(zip(listed, staged, strict=True))
+    same = all(info.file_size == one.size and _same_name(_plain(info), one, prefix) for info, one in pairs)
+    return pairs if same else None
+
+
+def _same_nested(
+    archive: zipfile.ZipFile,
+    info: zipfile.ZipInfo,
+    member: Member,
+    members: Members,
+    path: tuple[int, ...],
+    left: list[int],
 ) -> bool:
-    """Whether zipfile lists what was staged. Raises _NotRead, Incomparable."""
-    with _archive(file) as archive:
-        listed = [info for info in archive.infolist() if not _stands_for_folder(info)]
-        staged = members.get(path, ())
-        if len(listed) != len(staged):
-            return False
-        for info, member in zip(listed, staged, strict=True):
-            if info.file_size != member.size or not _same_name(_plain(info), member, prefix):
-                return False
-            if not member.is_open:
-                continue
-            if info.compress_type not in _INFLATED or info.file_size > left[0]:
-                raise Incomparable
-            left[0] -= info.file_size
-            with _member(archive, info) as nested:
-                if not _same_archive(nested, members, (*path, member.at), f"{member.name}!", left):
-                    return False
-    return True
+    """Whether what was staged of an archive in another is the same, too. Raises Incomparable."""
+    if not member.is_open:
+        return True
+    if info.compress_type not in _INFLATED or info.file_size > left[0]:
+        raise Incomparable
+    left[0] -= info.file_size
+    with _member(archive, info) as nested:
+        return _same_archive(nested, members, (*path, member.at), f"{member.name}!", left)
 
 
 def _same_chains(file: IO[bytes] | Reader, staged: Sequence[Member], prefix: str) -> bool:
