@@ -28,7 +28,7 @@ from dicom_assets.landing.store import ObjectError
 from dicom_assets.landing.zipdirectory import Directory
 from dicom_assets.settings import ArchiveLimits
 from dicom_assets_tests.landing import zip_writers
-from dicom_assets_tests.landing.zip_forge import DESCRIPTORS, Record, deflate, forge
+from dicom_assets_tests.landing.zip_forge import DESCRIPTORS, Record, central, deflate, ending, forge, local
 from dicom_assets_tests.landing.zip_writers import BEYOND, FOLDERS, IMAGE, NOTE, PROGRAMS, RULES, TREE, TWO, program
 from dicom_assets_tests.support.dicoms import dicom
 from fuzz import archives as fuzz_archives
@@ -173,7 +173,7 @@ class TestBeyondFourGibibytes:
     def test_a_member_is_told_from_one_that_stands_a_multiple_of_four_gibibytes_before(self, tmp_path: Path) -> None:
         path = tmp_path / "large.bin"
         records = [Record(b"a", IMAGE), Record(b"b", NOTE)]
-        length = len(zip_writers.local(records[0]))
+        length = len(local(records[0]))
         zip_writers.put_beyond_four_gibibytes(path, records, b"", (1 << 32) - length)
         assert contents(FileSource(path)) == {"a": IMAGE, "b": NOTE}
 
@@ -195,6 +195,34 @@ class TestArchivesOneBehindTheOther:
             with pytest.raises(ObjectError) as failure:
                 list(members(BytesSource(archive), LIMITS))
             assert failure.value.code == "ARCHIVE_UNREADABLE"
+
+
+TAIL = forge(TWO)
+FIRST, SECOND = central(TWO[0], 0), central(TWO[1], len(local(TWO[0])))
+
+
+class TestDirectories:
+    """What fuzzing has found: members must not vanish because the end of an archive says so."""
+
+    @pytest.mark.parametrize(
+        "archive",
+        [
+            forge(TWO)[:-22] + ending(0, 0, 0, 0),
+            forge(TWO, prefix=b"PK00")[:-22] + ending(0, 0, 0, 0),
+            TAIL[:-22] + ending(1, len(SECOND), 0, 0),
+            TAIL[:-22] + ending(1, len(FIRST), TAIL.index(FIRST), 0),
+        ],
+        ids=["empty", "empty, behind a mark", "without its first record", "without its last record"],
+    )
+    def test_one_that_is_longer_than_its_end_says_is_an_error(self, archive: bytes) -> None:
+        with pytest.raises(ObjectError) as failure:
+            list(members(BytesSource(archive), LIMITS))
+        assert failure.value.code == "ARCHIVE_UNREADABLE"
+
+    def test_a_folder_is_told_by_its_name_as_written(self) -> None:
+        archive = forge([Record(b"\0/", method=0), Record(b"ST/\0x", NOTE), *TWO])
+        assert list(contents(BytesSource(archive))) == ["ST/", "a.dcm", "b.txt"]
+        assert agreed(BytesSource(archive))
 
 
 class TestRecognition:
