@@ -21,6 +21,7 @@ from typing import NamedTuple
 from dicom_assets.dicom.source import ByteSource
 from dicom_assets.landing.window import Window
 from dicom_assets.landing.zipend import (
+    LOCAL,
     LOCAL_MARK,
     RECORD,
     RECORD_MARK,
@@ -32,8 +33,6 @@ from dicom_assets.landing.zipend import (
     length_of,
     unreadable,
 )
-
-_LOCAL = struct.Struct("<4sHHHHHIIIHH")
 
 _ENCRYPTED = 0x0001 | 0x0040 | 0x2000
 _UTF8 = 0x0800
@@ -140,10 +139,7 @@ class Directory:
             fields = dict(_extra_fields(raw[names:]))
             modified, path = _stamp(fields.get(_TIME_FIELD, b"")), _unicode_path(fields.get(_PATH_FIELD, b""), name)
             if UNSET in (size, packed, header) and _ZIP64_FIELD in fields:
-                try:
-                    size, packed, header = _wide(fields[_ZIP64_FIELD], size, packed, header)
-                except struct.error:
-                    damaged = True
+                size, packed, header, damaged = _wide(fields[_ZIP64_FIELD], size, packed, header)
         mode = attributes >> 16 if system in _UNIX_SYSTEMS else 0
         return Entry(
             at,
@@ -177,12 +173,12 @@ def content_at(source: ByteSource, entry: Entry) -> int | None:
     """
     other: int | None = None
     for at in entry.headers:
-        local = source.read(at, _LOCAL.size) if 0 <= at <= source.size else b""
-        if len(local) < _LOCAL.size or local[:4] != LOCAL_MARK:
+        local = source.read(at, LOCAL.size) if 0 <= at <= source.size else b""
+        if len(local) < LOCAL.size or local[:4] != LOCAL_MARK:
             continue
-        *_, names, extras = _LOCAL.unpack(local)
-        place = at + _LOCAL.size + names + extras
-        if len(entry.headers) == 1 or source.read(at + _LOCAL.size, names) == entry.raw:
+        *_, names, extras = LOCAL.unpack(local)
+        place = at + LOCAL.size + names + extras
+        if len(entry.headers) == 1 or source.read(at + LOCAL.size, names) == entry.raw:
             return int(place)
         other = place if other is None else other
     return other
@@ -199,16 +195,20 @@ def _extra_fields(extra: bytes) -> Iterator[tuple[int, bytes]]:
         yield tag, extra[at - length : at]
 
 
-def _wide(field: bytes, size: int, packed: int, header: int) -> tuple[int, int, int]:
-    """What does not fit into four bytes, from the ZIP64 field, which holds only that (APPNOTE 4.5.3); struct.error."""
-    values = [size, packed, header]
-    place = 0
+def _wide(field: bytes, size: int, packed: int, header: int) -> tuple[int, int, int, bool]:
+    """What does not fit into four bytes, from the ZIP64 field, which holds only that, in this order (APPNOTE 4.5.3).
+
+    And whether the field is too short for it.
+    """
+    values, place = [size, packed, header], 0
     for index, value in enumerate(values):
-        if value == UNSET:
-            (values[index],) = struct.unpack_from("<Q", field, place)
-            place += 8
-    size, packed, header = values
-    return size, packed, header
+        if value != UNSET:
+            continue
+        if place + 8 > len(field):
+            return values[0], values[1], values[2], True
+        (values[index],) = struct.unpack_from("<Q", field, place)
+        place += 8
+    return values[0], values[1], values[2], False
 
 
 def _stamp(field: bytes) -> datetime | None:

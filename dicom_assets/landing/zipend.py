@@ -21,6 +21,8 @@ from dicom_assets.landing.window import Window
 
 RECORD_MARK = b"PK\x01\x02"
 LOCAL_MARK = b"PK\x03\x04"
+_MADE_TO_BE_SPLIT = (b"PK\x07\x08", b"PK00")
+"""Marks before an archive that turned out to need one part only (APPNOTE 8.5.3, 8.5.4)."""
 WRAP = 1 << 32
 """What places of four bytes are counted modulo, in archives that are larger and have no ZIP64 fields."""
 
@@ -45,6 +47,9 @@ _UNSET_SHORT = 0xFFFF
 
 RECORD = struct.Struct("<4sBBHHHHHIIIHHHHHII")
 """The part of a directory's record that is always there."""
+
+LOCAL = struct.Struct("<4sHHHHHIIIHH")
+"""The part of a local header that is always there."""
 
 
 def length_of(fixed: tuple[int, ...]) -> int:
@@ -91,9 +96,13 @@ def directories(source: ByteSource, begins: bytes | None = None) -> list[Span]:
             found.insert(0, _last(view, found[0].shift, exact=True))
         except ArchiveError:
             break  # what stands before an archive may be anything
-    if found[0].shift > 0 and view.begins == LOCAL_MARK:
-        raise unreadable("the directory of what it begins with is missing")
-    return found
+    if found[0].shift == 0 or view.begins not in (LOCAL_MARK, *_MADE_TO_BE_SPLIT):
+        return found
+    most = 0 if view.begins == LOCAL_MARK else len(view.begins)
+    if found[0].shift <= most:
+        return found
+    first = _first(view, most)
+    return [first, *(span for span in found if span.shift >= first.end)]
 
 
 class _View(Window):
@@ -125,14 +134,50 @@ class _View(Window):
 
 
 def _last(view: _View, limit: int, *, exact: bool = False) -> Span:
-    """The directory of the archive that ends at `limit`, or before it where it need not be exact; ArchiveError."""
+    """The directory of the archive that ends at `limit`, or before it where it need not be exact; ArchiveError.
+
+    Behind other bytes, one whose first member is there is taken before any other.
+    """
     failure: ArchiveError | None = None
+    other: Span | None = None
     for end_at in _ends(view, limit, exact):
         try:
-            return _directory(view, end_at)
+            span = _directory(view, end_at)
         except ArchiveError as error:
             failure = failure or error
+            continue
+        if span.shift == 0 or _has_member(view, span):
+            return span
+        other = other or span
+    if other is not None:
+        return other
     raise failure or unreadable("the end of its directory is missing")
+
+
+def _first(view: _View, most: int) -> Span:
+    """The directory of the archive at the very beginning, where others follow with bytes between; ArchiveError."""
+    for end_at in _ends(view, view.size, False):
+        try:
+            span = _directory(view, end_at)
+        except ArchiveError:
+            continue  # another end mark may be the one
+        if 0 <= span.shift <= most:
+            return span
+    raise unreadable("the directory of what it begins with is missing")
+
+
+def _has_member(view: _View, span: Span) -> bool:
+    """Whether a local header with its name stands where the first record says, or the record alone cannot say where."""
+    fixed = RECORD.unpack(view.look(span.start, span.start + RECORD.size).ljust(RECORD.size))
+    names, header = fixed[11], fixed[-1]
+    if header == UNSET:
+        return True
+    name = view.look(span.start + RECORD.size, span.start + RECORD.size + names)
+    for place in (base + above for base in (header + span.shift, header) for above in range(0, view.size, WRAP)):
+        local = view.look(place, place + LOCAL.size + names) if 0 <= place < view.size else b""
+        if local.startswith(LOCAL_MARK) and local[LOCAL.size :] == name:
+            return True
+    return False
 
 
 def _ends(view: _View, limit: int, exact: bool) -> Iterator[int]:

@@ -188,6 +188,22 @@ class TestArchivesOneBehindTheOther:
         assert contents(BytesSource(archive)) == {"a.dcm": IMAGE, "b.txt": NOTE, "a.dcm#2": NOTE, "last": IMAGE}
         assert agreed(BytesSource(archive))
 
+    @pytest.mark.parametrize("first", [TWO_FILES := forge(TWO), forge(TWO, end64=True), b"PK00" + TWO_FILES])
+    @pytest.mark.parametrize(
+        "behind",
+        [
+            b"between" + forge([Record(b"c", b"c")]),
+            forge([Record(b"c", b"c")]) + b"behind",
+            forge([Record(b"c", b"c")])[-69:],
+            forge([Record(b"c", b"c" * 99)])[50:],
+        ],
+        ids=["bytes between", "bytes behind", "a directory alone", "a part"],
+    )
+    def test_what_follows_does_not_hide_the_first_one(self, first: bytes, behind: bytes) -> None:
+        found = [m.name for m in members(BytesSource(first + behind), LIMITS)]
+        assert found[:2] == ["a.dcm", "b.txt"]
+        assert found[2:] in ([], ["c"])
+
     def test_one_that_is_cut_is_not_taken_for_an_archive_that_is_stored_in_it(self) -> None:
         inner = forge([Record(b"inner", NOTE)])
         cut = forge([Record(b"a", inner, method=0), *TWO])[: 30 + 1 + len(inner) + 50]
