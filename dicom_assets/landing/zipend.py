@@ -245,20 +245,18 @@ def _end(view: _View, end_at: int) -> _End:
     """What the end record at this place says, and that of ZIP64 before it; ArchiveError."""
     from_here = max(end_at - _LOCATOR.size, 0)
     raw = view.read(from_here, end_at + _END.size - from_here)
-    _, disk, first_disk, _, _, length, start, _ = _END.unpack(raw[-_END.size :])
+    _, disk, _, _, _, length, start, _ = _END.unpack(raw[-_END.size :])
     before, narrow = end_at, True
     if raw.startswith(_LOCATOR_MARK) and end_at >= _LOCATOR.size:
         place = _end64(view, from_here, _LOCATOR.unpack_from(raw)[2])
         if place is not None:
-            _, _, _, _, disk64, first64, _, _, length64, start64 = _END64.unpack(view.read(place, _END64.size))
+            _, _, _, _, disk, _, _, _, length64, start64 = _END64.unpack(view.read(place, _END64.size))
             before, narrow = place, start != UNSET
-            disk = disk64 % WRAP if disk == _UNSET_SHORT else disk
-            first_disk = first64 % WRAP if first_disk == _UNSET_SHORT else first_disk
             length = length64 if length == UNSET else length
             start = start64 if start == UNSET else start
         elif UNSET in (length, start):
             raise unreadable("the end of its ZIP64 directory is missing")
-    if not {disk, first_disk} <= {0, _UNSET_SHORT, UNSET}:
+    if disk not in (0, _UNSET_SHORT, UNSET):
         raise unreadable("it is one part of a split archive")
     return _End(length, start, before, narrow)
 

@@ -128,6 +128,13 @@ TWO = [Record(b"a.dcm", IMAGE), Record(b"b.txt", NOTE, method=0)]
 _SECTOR = struct.pack("<HI", 0xFF, 4) + b"data"
 _SIGNATURE = b"PK\x05\x05\x04\x00sign"
 
+
+def _patched(data: bytes, at: int, new: bytes) -> bytes:
+    found = bytearray(data)
+    found[at : at + len(new)] = new
+    return bytes(found)
+
+
 RULES: dict[str, bytes] = {
     ".NET": forge([dotnet("ST\\"), dotnet("ST\\IM.dcm", IMAGE), dotnet("ST\\deep\\"), dotnet("ST\\deep\\a", NOTE)]),
     "Apple": forge([apple("ST/"), apple("ST/ärztlich.dcm", IMAGE), apple("__MACOSX/ST/._ärztlich.dcm", b"\0\5\x16\7")]),
@@ -149,6 +156,7 @@ RULES: dict[str, bytes] = {
     "behind other bytes, with a comment": forge(TWO, prefix=b"\xff\xd8" + bytes(99), comment=b"long " * 13_000),
     "ZIP64 with a sector": forge(TWO, end64=True, extensible=_SECTOR),
     "ZIP64 with a long sector": forge(TWO, end64=True, extensible=struct.pack("<HI", 0xFF, 60_000) + bytes(60_000)),
+    "ZIP64 that knows the first disk": _patched(forge(TWO, end64=True), -16, b"\4"),
     "ZIP64 fields": forge([Record(b"a.dcm", IMAGE, zip64=True), Record(b"b.txt", NOTE, zip64=True)], end64=True),
     "bytes behind the end": forge(TWO, trailing=b"\0" * 512),
     "many bytes behind the end": forge(TWO, trailing=bytes(200_000)),
