@@ -174,6 +174,7 @@ sent_again("TRUNCATED_HEADER", GOOD[:400], GOOD)
 sent_again("UNPARSEABLE", called_deflated(GOOD), GOOD)
 sent_again("MISSING_IDENTITY", without_identity(), GOOD)
 sent_again("ARCHIVE_UNREADABLE", ZIP[:-30], ZIP, "a.zip", good_at="1.dcm")
+sent_again("ARCHIVE_METHOD_UNSUPPORTED", forge([Record(b"1.dcm", GOOD, method=6)]), ZIP, "a.zip", at="1.dcm")
 sent_again("ARCHIVE_ENCRYPTED", forge([Record(b"1.dcm", GOOD, flags=1)]), ZIP, "a.zip", at="1.dcm")
 sent_again("ARCHIVE_MEMBER_UNSAFE", forge([Record(b"/1.dcm", GOOD)]), ZIP, "a.zip", at="1.dcm")
 PATIENT = '{"resourceType": "Patient", "id": "%s", "identifier": [{"value": "P1"}]}\n'

@@ -105,7 +105,7 @@ def system_files_are_named_so(context: CheckContext) -> CheckResult:
             f"SELECT object_id {left_out}",
             rf"""
             SELECT object_id FROM raw_files SEMI JOIN (SELECT object_id {left_out}) AS left_out USING (object_id)
-            WHERE regexp_matches(concat_ws('/', uri, member), '(^|[/!])(\.[^/]+|healthCheck|__MACOSX|Thumbs\.db)')
+            WHERE regexp_matches(concat_ws('/', uri, member), '(^|[/!\\])(\.[^/]+|healthCheck|__MACOSX|Thumbs\.db)')
             """,
         )
 

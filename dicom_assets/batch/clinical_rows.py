@@ -33,7 +33,14 @@ def _is_named(chunk: Chunk, task: ObjectTask, patterns: Sequence[str]) -> bool:
     """Whether a pattern matches a file's path below the root, or its path in its archive."""
     path = open_store(chunk.settings).below_root(task.uri)
     regexes = [pattern_regex(pattern) for pattern in patterns]
-    return any(name is not None and re.fullmatch(regex, name) for regex in regexes for name in (path, task.member))
+    return any(
+        name is not None and re.fullmatch(regex, name) for regex in regexes for name in (path, _slashed(task.member))
+    )
+
+
+def _slashed(member: str | None) -> str | None:
+    r"""A member's path with `/` between its parts, also where its archive has `\`."""
+    return member if member is None else member.replace("\\", "/")
 
 
 def server_of(chunk: Chunk, task: ObjectTask) -> str | None:

@@ -18,9 +18,9 @@ import pyarrow as pa
 from dicom_assets.batch.staging import RAW_STAGED
 from dicom_assets.lake.codes import Kind
 from dicom_assets.lake.files import arrow_bytes
-from dicom_assets.landing.archives import ArchiveError, Member, members
+from dicom_assets.landing.archives import ArchiveError, Member, ends_as_zip, members
 from dicom_assets.landing.changes import PageLine, PageUnreadable, read_head, read_page
-from dicom_assets.landing.sniff import Form, Sniffed, is_system_file, kind_of
+from dicom_assets.landing.sniff import ZIP, Form, Sniffed, is_system_file, kind_of, may_end_as_zip
 from dicom_assets.landing.store import LandingStore, ObjectError, ObjectRef, OpenObject, object_id, source_of
 from dicom_assets.landing.stores import open_store
 from dicom_assets.settings import ArchiveLimits, SourceSettings
@@ -174,7 +174,10 @@ class _Listing:
             return
         inside = Rows()
         try:
-            found = kind_of(source.read(0, HEAD_BYTES), claimed.size)
+            head = source.read(0, HEAD_BYTES)
+            found = kind_of(head, claimed.size)
+            if may_end_as_zip(head, found) and ends_as_zip(source, head):
+                found = ZIP
             own["kind"], own["verdict"] = str(found.kind), found.code
             if found.kind is Kind.ARCHIVE and found.code is None:
                 # Members are listed before the archive's own row, because only then is it known whether it opens.

@@ -51,7 +51,14 @@ _TRIES = 2
 KEPT = ABSENT | OUTSIDE | {"SYSTEM_FILE"}
 """Codes of objects that are not there as claimed, or not ours to touch."""
 SHUT_IN = frozenset(
-    ("ARCHIVE_UNREADABLE", "ARCHIVE_LIMIT", "ARCHIVE_ENCRYPTED", "ARCHIVE_MEMBER_UNSAFE", "SYSTEM_FILE")
+    (
+        "ARCHIVE_UNREADABLE",
+        "ARCHIVE_LIMIT",
+        "ARCHIVE_METHOD_UNSUPPORTED",
+        "ARCHIVE_ENCRYPTED",
+        "ARCHIVE_MEMBER_UNSAFE",
+        "SYSTEM_FILE",
+    )
 )
 """Codes of members that cannot come out of their archive."""
 
@@ -67,6 +74,10 @@ PLAN = pa.schema(
 
 DONE = pa.schema([pa.field("object_id", pa.string()), pa.field("at", LOCATION), pa.field("remove", pa.bool_())])
 """Where objects have come to. remove: the old place is to be cleared; `at` is NULL for an archive that was unpacked."""
+
+
+class _BehindOthers(Exception):
+    """An archive has other bytes before it, which would be lost with it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -323,9 +334,14 @@ class Organizing:
     ) -> Iterator[dict[str, Any]]:
         """Places of the members that came out; of the whole archive when they did not."""
         leaves = [row for row in inside if row["action"] == "extract"]
+        to = archive["target"]
         for _ in range(_TRIES):
             try:
                 places = self._extract(moves, _ref(archive), leaves)
+            except _BehindOthers:
+                if any(row["target"].startswith("Process/") for row in leaves):
+                    to = f"Process/{to.removeprefix('Failed/')}"
+                break
             except ObjectError as error:
                 if error.code in KEPT:
                     return
@@ -334,7 +350,7 @@ class Organizing:
                 yield {"object_id": row["object_id"], "at": at, "remove": False}
             yield {"object_id": archive["object_id"], "at": None, "remove": True}
             return
-        placed = moves.copy(_ref(archive), archive["target"])
+        placed = moves.copy(_ref(archive), to)
         if placed is not None:
             yield {"object_id": archive["object_id"], "at": _location(placed), "remove": True}
             yield from self._moved_whole(_location(placed), inside)
@@ -346,6 +362,8 @@ class Organizing:
         try:
             if isinstance(opened, ObjectError):
                 raise opened
+            if opened.read(0, 2) != b"PK":
+                raise _BehindOthers
             entries = open_members(opened, [tuple(row["entry"]) for row in leaves], self.settings.archives)
             for row, (_, member) in zip(leaves, entries, strict=True):
                 if isinstance(member, ObjectError):

@@ -169,14 +169,19 @@ _QUARANTINED = [
     ),
     (
         "ARCHIVE_UNREADABLE",
-        "It begins like a ZIP file and cannot be opened, or a member cannot be inflated.",
-        "Make the archive again; the transfer was probably cut.",
+        "A ZIP file whose directory cannot be read, or a member whose bytes are not what the directory says.",
+        "See detail; send the archive again, or make it again.",
     ),
     (
         "ARCHIVE_LIMIT",
         "The archive exceeds a limit: entries, inflated bytes, ratio or nesting.",
         "Split it; or, if you trust its sender, raise archives.max_entries or the limit that detail names, then "
         "run its batch again (README, Backfills).",
+    ),
+    (
+        "ARCHIVE_METHOD_UNSUPPORTED",
+        "The member is compressed by a method that is not read.",
+        "Make the archive again with Deflate, or without compression.",
     ),
     ("ARCHIVE_ENCRYPTED", "The member is encrypted.", "Deliver it without a password."),
     (

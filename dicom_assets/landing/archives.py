@@ -7,7 +7,8 @@ member is (`sniff`). Nothing is ever written under a member's name.
 Names. A member of a nested archive is called `outer.zip!inner.dcm`. The second member of the same name gets `#2`, and
 so on, in the directory's order; a member without a name is called `#1`. So each name stands once in an archive.
 
-Folders are no members. What has a folder's name and content all the same is one.
+Folders are no members, whether their attributes or a slash of either kind at the end of their name says so. What has
+content all the same is one.
 """
 
 from __future__ import annotations
@@ -21,17 +22,21 @@ from datetime import datetime
 from dicom_assets.dicom.source import ByteSource
 from dicom_assets.lake.codes import Kind
 from dicom_assets.landing.inflate import Budget, MemberBytes
-from dicom_assets.landing.sniff import Form, is_system_file, kind_of
+from dicom_assets.landing.sniff import ZIP, Form, Sniffed, is_program, is_system_file, kind_of, may_end_as_zip
 from dicom_assets.landing.store import ObjectError
-from dicom_assets.landing.zipdirectory import ArchiveError, Directory, Entry, Window
+from dicom_assets.landing.window import Window
+from dicom_assets.landing.zipdirectory import Directory, Entry, content_at
+from dicom_assets.landing.zipend import ArchiveError
 from dicom_assets.settings import ArchiveLimits
 
-__all__ = ["ArchiveError", "Member", "members", "open_members"]
+__all__ = ["ArchiveError", "Member", "ends_as_zip", "members", "open_members"]
 
 HEAD_BYTES = 4_096
 """What is inflated of a member to tell what it is."""
 
 _LISTING_WINDOW = 32 * 1024
+_SMALLEST = 98
+"""Bytes of an archive with one member without name and content: local header, record, end."""
 _DRIVE = re.compile(r"[A-Za-z]:")
 
 
@@ -91,6 +96,21 @@ def open_members(
         chain.close()
 
 
+def ends_as_zip(source: ByteSource, head: bytes) -> bool:
+    """Whether an object that does not begin as a ZIP file is one behind other bytes: self-extracting, for example.
+
+    Its end must tell of a directory, and the directory of a member that is there. Costs one read of 80 KiB where it
+    has no mark. head: its first bytes. Raises storage errors as they come.
+    """
+    if source.size <= _SMALLEST:
+        return False
+    try:
+        first = next(iter(Directory(source, head[:4])), None)
+        return first is not None and content_at(source, first) is not None
+    except ArchiveError:
+        return False  # a mark in what is no archive tells nothing
+
+
 class _Walk:
     """State of listing one archive: names given, members counted, bytes inflated."""
 
@@ -119,7 +139,7 @@ class _Walk:
             try:
                 _refuse(entry)
                 member = MemberBytes(window, entry, self._limits, self._budget)
-                sniffed = kind_of(member.read(0, HEAD_BYTES), entry.size)
+                sniffed = _kind_of_member(member)
             except ArchiveError as error:
                 yield Member(name, place, entry.size, entry.modified_at, Kind.OTHER, error.code, error.detail)
                 continue
@@ -229,6 +249,13 @@ class _Opened:
     failure: ObjectError | None
 
 
+def _kind_of_member(member: MemberBytes) -> Sniffed:
+    """What a member is. To see its end it is inflated whole: only programs, which may unpack themselves, are asked."""
+    head = member.read(0, HEAD_BYTES)
+    found = kind_of(head, member.size)
+    return ZIP if is_program(head) and may_end_as_zip(head, found) and ends_as_zip(member, head) else found
+
+
 def _refuse(entry: Entry) -> None:
     """ArchiveError for a member that is never read: unsafe, of a system, or encrypted."""
     parts = entry.name.replace("\\", "/").split("/")
@@ -240,7 +267,7 @@ def _refuse(entry: Entry) -> None:
         raise ArchiveError("ARCHIVE_MEMBER_UNSAFE", "its name climbs")
     if stat.S_IFMT(entry.unix_mode) not in (0, stat.S_IFREG, stat.S_IFDIR):
         raise ArchiveError("ARCHIVE_MEMBER_UNSAFE", "it is a link or a device")
-    if is_system_file(entry.name):
+    if is_system_file("/".join(parts)):
         raise ArchiveError("SYSTEM_FILE", "a file of a system")
     if entry.is_encrypted:
         raise ArchiveError("ARCHIVE_ENCRYPTED", "a password is needed")

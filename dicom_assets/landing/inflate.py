@@ -15,9 +15,12 @@ import tempfile
 import zlib
 from typing import IO, Protocol
 
+import pyarrow as pa
+
 from dicom_assets.dicom.source import ByteSource
 from dicom_assets.landing.store import ObjectError
-from dicom_assets.landing.zipdirectory import ArchiveError, Entry
+from dicom_assets.landing.zipdirectory import Entry, content_at
+from dicom_assets.landing.zipend import ArchiveError, unreadable
 from dicom_assets.settings import ArchiveLimits
 
 KEPT_BYTES = 16 * 2**20
@@ -31,10 +34,11 @@ DEFLATE_RATIO = 1_040.0
 
 _PIECE = 32 * 1024
 _STEP = 256 * 1024
-_LOCAL = struct.Struct("<4sHHHHHIIIHH")
-_LOCAL_MARK = b"PK\x03\x04"
 _DICTIONARY_MOST = 256 * 2**20
-_STORED, _DEFLATED, _BZIP2, _LZMA = 0, 8, 12, 14
+_STORED, _DEFLATED, _DEFLATED64, _BZIP2, _LZMA, _XZ = 0, 8, 9, 12, 14, 95
+_ZSTANDARD = (93, 20)  # and the number that it had at first
+_READ = (_STORED, _DEFLATED, _DEFLATED64, _BZIP2, _LZMA, _XZ, *_ZSTANDARD)
+_PIECE64 = 512  # bytes of Deflate64 at a time: 18 bits may become 65,538 bytes
 
 
 class Budget:
@@ -89,6 +93,87 @@ class _Deflate:
         return out
 
 
+class _Deflate64:
+    """inflate64's decompressor, which knows no bound on what it gives at once, so it gets little at a time."""
+
+    def __init__(self) -> None:
+        from inflate64 import Inflater  # few archives need it: those that Windows makes of large files
+
+        self._stream = Inflater()
+        self._packed, self._out = b"", memoryview(b"")
+
+    @property
+    def eof(self) -> bool:
+        return bool(self._stream.eof) and not self._out
+
+    @property
+    def needs_input(self) -> bool:
+        return not self._packed and not self._out
+
+    def decompress(self, data: bytes, max_length: int) -> bytes:
+        self._packed += data
+        while self._packed and not self._out and not self._stream.eof:
+            piece, self._packed = self._packed[:_PIECE64], self._packed[_PIECE64:]
+            self._out = memoryview(self._stream.inflate(piece))
+        out, self._out = bytes(self._out[:max_length]), self._out[max_length:]
+        return out
+
+
+class _Packed:
+    """The packed bytes of one member, one after the other; what Arrow needs of a file.
+
+    It knows nothing of who inflates them: what Arrow holds is seen by no collector of garbage. start, end: where they
+    stand in the archive. next: where the next ones do. failure: why they could not be had.
+    """
+
+    closed = False
+
+    def __init__(self, source: ByteSource, start: int, end: int) -> None:
+        self._source = source
+        self.start, self.end, self.next = start, end, start
+        self.failure: OSError | None = None
+
+    def read(self, most: int) -> bytes:
+        """None at the end."""
+        try:
+            piece = self._source.read(self.next, min(most, self.end - self.next))
+        except OSError as error:
+            self.failure = error
+            raise
+        self.failure = None
+        self.next += len(piece)
+        return piece
+
+    def readable(self) -> bool:
+        return True
+
+    def close(self) -> None:
+        """Nothing is open."""
+
+
+class _Zstandard:
+    """Arrow's zstd with the interface of bz2's and lzma's; it asks for its input itself."""
+
+    needs_input = False
+
+    def __init__(self, packed: _Packed) -> None:
+        self._packed = packed
+        self._stream = pa.CompressedInputStream(pa.PythonFile(packed, mode="r"), "zstd")
+        self.eof = False
+
+    def decompress(self, data: bytes, max_length: int) -> bytes:
+        try:
+            out: bytes = self._stream.read(max_length)
+        except (OSError, pa.ArrowException):
+            failure = self._packed.failure
+            if failure is None:
+                raise unreadable("a member's data is damaged") from None
+            code = failure if isinstance(failure, ObjectError) else ObjectError("READ_FAILED", type(failure).__name__)
+            raise code from None
+        self.eof = not out
+        return out
+
+
 class MemberBytes:
     """One member as a byte source. It is valid until the archive's next member is asked for.
 
@@ -107,23 +192,20 @@ class MemberBytes:
         self._crc_wanted = entry.crc
         self.size = entry.size
         if entry.damaged:
-            raise _unreadable("a member's record is damaged")
+            raise unreadable("a member's record is damaged")
         if entry.is_encrypted:
             raise ArchiveError("ARCHIVE_ENCRYPTED", "a password is needed")
-        if entry.method not in (_STORED, _DEFLATED, _BZIP2, _LZMA):
-            raise _unreadable(f"compression method {entry.method} is not read")
-        local = source.read(entry.header_at, _LOCAL.size) if 0 <= entry.header_at <= source.size else b""
-        if len(local) < _LOCAL.size or local[:4] != _LOCAL_MARK:
-            raise _unreadable("a member's header is missing")
-        *_, names, extras = _LOCAL.unpack(local)
-        self._next = entry.header_at + _LOCAL.size + names + extras
-        self._end = self._next + entry.packed
-        if self._end > source.size:
-            raise _unreadable("a member is cut short")
-        self._stored_at = self._next if entry.method == _STORED else -1
+        if entry.method not in _READ:
+            raise ArchiveError("ARCHIVE_METHOD_UNSUPPORTED", f"compression method {entry.method}")
+        begin = content_at(source, entry)
+        if begin is None:
+            raise unreadable("a member's header is missing")
+        if begin + entry.packed > source.size:
+            raise unreadable("a member is cut short")
+        self._packed = _Packed(source, begin, begin + entry.packed)
+        self._stored_at = begin if entry.method == _STORED else -1
         if entry.method == _STORED and entry.packed != entry.size:
-            raise _unreadable("a member's sizes differ")
-        self._packed_start = self._next
+            raise unreadable("a member's sizes differ")
         self._kept = bytearray()
         self._position = 0
         self._crc = 0
@@ -190,7 +272,7 @@ class MemberBytes:
                 piece = self._source.read(self._stored_at + at, min(_STEP, self.size - at))
                 at, crc = at + len(piece), zlib.crc32(piece, crc)
                 if not piece:
-                    raise _unreadable("a member is cut short")
+                    raise unreadable("a member is cut short")
             self._compare(crc)
         while self._stored_at < 0 and self._position < self.size:
             self._step(_STEP, passing=True)
@@ -199,7 +281,7 @@ class MemberBytes:
 
     def _compare(self, crc: int) -> None:
         if crc != self._crc_wanted:
-            raise _unreadable("CRC: a member's checksum is wrong")
+            raise unreadable("CRC: a member's checksum is wrong")
         self._checked = True
 
     def close(self) -> None:
@@ -223,13 +305,13 @@ class MemberBytes:
         """The next inflated bytes, at least one and at most `most`; at the member's end it is checked."""
         out = self._inflate(min(most, self.size - self._position))
         if not out:
-            raise _unreadable("a member ends before its declared size")
+            raise unreadable("a member ends before its declared size")
         self._position += len(out)
         self._crc = zlib.crc32(out, self._crc)
-        self._budget.spend(len(out), self._position, self._next - self._packed_start, passing=passing)
+        self._budget.spend(len(out), self._position, self._packed.next - self._packed.start, passing=passing)
         if self._position == self.size and not self._checked:
             if self._inflate(1):
-                raise _unreadable("a member goes on behind its declared size")
+                raise unreadable("a member goes on behind its declared size")
             self._compare(self._crc)
         return out
 
@@ -241,14 +323,15 @@ class MemberBytes:
         while not inflater.eof:
             piece = b""
             if inflater.needs_input:
-                piece = self._source.read(self._next, min(_PIECE, self._end - self._next))
-                self._next += len(piece)
+                piece = self._packed.read(_PIECE)
             starved = inflater.needs_input and not piece
             try:
                 out = inflater.decompress(piece, most)
+            except ObjectError:
+                raise
             except (zlib.error, lzma.LZMAError, OSError, EOFError, ValueError):
-                # bz2 raises OSError; storage is read outside of this block.
-                raise _unreadable("a member's data is damaged") from None
+                # bz2 raises OSError; storage is read outside of this block, or raises its own.
+                raise unreadable("a member's data is damaged") from None
             if out:
                 return out
             if starved:
@@ -256,23 +339,28 @@ class MemberBytes:
         return b""
 
     def _restart(self) -> None:
-        self._next = self._packed_start
+        self._packed.next = self._packed.start
         self._position, self._crc, self._checked = 0, 0, False
         self._inflater = self._start(self._method)
 
     def _start(self, method: int) -> _Inflater:
         if method == _DEFLATED:
             return _Deflate()
+        if method == _DEFLATED64:
+            return _Deflate64()
         if method == _BZIP2:
             return bz2.BZ2Decompressor()
+        if method == _XZ:
+            return lzma.LZMADecompressor(lzma.FORMAT_XZ, memlimit=_DICTIONARY_MOST)
+        if method in _ZSTANDARD:
+            return _Zstandard(self._packed)
         return self._start_lzma()
 
     def _start_lzma(self) -> _Inflater:
         """APPNOTE 5.8.8: version, size of the properties, then LZMA's five bytes of properties and raw LZMA1."""
-        head = self._source.read(self._next, 9)
+        head = self._packed.read(9)
         if len(head) < 9 or head[2:4] != b"\x05\x00" or head[4] >= 225:
-            raise _unreadable("a member's LZMA properties are damaged")
-        self._next += 9
+            raise unreadable("a member's LZMA properties are damaged")
         (declared,) = struct.unpack_from("<I", head, 5)
         # No dictionary needs to be larger than what it serves.
         dictionary = min(max(declared, 4096), max(self.size, 4096))
@@ -284,8 +372,4 @@ class MemberBytes:
         try:
             return lzma.LZMADecompressor(lzma.FORMAT_RAW, filters=[properties])
         except (lzma.LZMAError, ValueError):
-            raise _unreadable("a member's LZMA properties are damaged") from None
-
-
-def _unreadable(detail: str) -> ArchiveError:
-    return ArchiveError("ARCHIVE_UNREADABLE", detail)
+            raise unreadable("a member's LZMA properties are damaged") from None

@@ -55,6 +55,8 @@ UNKNOWN = Sniffed(Kind.OTHER, Form.UNKNOWN, "NOT_DICOM")
 _ZIP = (b"PK\x03\x04", b"PK\x05\x06", b"PK\x07\x08PK\x03\x04", b"PK00PK\x03\x04")
 """First member, end of an empty archive, and the two marks of archives made to be split (APPNOTE 4.3, 8.5)."""
 
+_PROGRAM = (b"MZ", b"\x7fELF", b"#!", b"\xcf\xfa\xed\xfe", b"\xca\xfe\xba\xbe")
+
 _PACKED = re.compile(
     rb"\x1f\x8b\x08"  # gzip (RFC 1952)
     rb"|7z\xbc\xaf\x27\x1c"
@@ -96,6 +98,23 @@ def kind_of(head: bytes, size: int) -> Sniffed:
     if looks_like_table(head, len(head) >= size, _KNOWN_COLUMNS):
         return DELIMITED
     return UNKNOWN if begins_at(head[:_LOOK]) is None else DICOM
+
+
+def may_end_as_zip(head: bytes, found: Sniffed) -> bool:
+    """Whether what `kind_of` found leaves room for a ZIP file behind other bytes, which its end must tell.
+
+    So it is with what is nothing else. DICOM stays DICOM whatever stands behind it; but behind a few bytes and a
+    member's header, the DICOM is that member.
+    """
+    if found.form is Form.DICOM:
+        member = head.find(_ZIP[0], 0, _LOOK)
+        return 0 <= member < (begins_at(head[:_LOOK]) or 0) and not looks_like_dicom(head[:_LOOK])
+    return found.form is Form.UNKNOWN
+
+
+def is_program(head: bytes) -> bool:
+    """Whether an object begins as a program of Windows, Linux or macOS does, or as a script: it may unpack itself."""
+    return head.startswith(_PROGRAM)
 
 
 def _is_packed_nifti(head: bytes) -> bool:

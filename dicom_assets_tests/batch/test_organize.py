@@ -310,6 +310,20 @@ def test_compressed_objects_are_zips_of_their_own_that_are_read_again(tmp_path: 
         assert contents(graph.lake) == after
 
 
+def test_an_archive_behind_other_bytes_is_moved_whole_with_them(tmp_path: Path, landing: LandingFolder) -> None:
+    data = b"MZ" + bytes(99) + zipped({"1.dcm": dicom(1, 1, 1), "2.dcm": dicom(1, 1, 2)})
+    landing.put("sfx.exe", data)
+    with dg.DagsterInstance.ephemeral() as instance:
+        graph = Graph(settings_of(tmp_path, landing.root), instance)
+        (batch,) = graph.ingest()
+        (path,) = below(landing.root)
+        assert path.startswith("Process/")
+        assert (landing.root / path).read_bytes() == data
+        assert [one["member"] for one in graph.rows("SELECT member FROM instance ORDER BY ALL")] == ["1.dcm", "2.dcm"]
+        every_uri_leads_to_its_object(graph)
+        assert graph.run(batch).success
+
+
 def test_a_source_that_cannot_be_written_is_told_and_nothing_is_lost(
     tmp_path: Path, landing: LandingFolder, instance: dg.DagsterInstance, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -229,10 +229,9 @@ class TestUnfitMembers:
             Record(b"a", DICOM, method=14, packed=b"\x09\x04\x05\x00\xff\0\0\0\0" + b"\xff" * 50),
             Record(b"a", DICOM, method=14, packed=b"\x09"),
             Record(b"a", DICOM, method=0, packed=DICOM[:-1]),
-            Record(b"a", DICOM, method=9),
             Record(b"a", DICOM, local_mark=b"PK\x00\x00"),
             Record(b"a", DICOM, at=1 << 30),
-            Record(b"a", DICOM, extra=b"\x01\x00\xff\xff"),
+            Record(b"a", DICOM, zip64=True, extra64=b"\x01\x00\x08\x00" + bytes(8)),
         ],
         ids=lambda record: f"method {record.method}",
     )
@@ -241,6 +240,13 @@ class TestUnfitMembers:
         found = listed(archive)
         assert [m.code for m in found] == [None, "ARCHIVE_UNREADABLE", None]
         assert contents(archive, [m.entry for m in found]) == [DICOM, "ARCHIVE_UNREADABLE", DICOM]
+
+    @pytest.mark.parametrize("method", [1, 6, 10, 97, 98])
+    def test_a_method_that_is_not_read_costs_its_member(self, method: int) -> None:
+        archive = forge([Record(b"a", DICOM, method=method), Record(b"b", DICOM)])
+        found = listed(archive)
+        assert [m.code for m in found] == ["ARCHIVE_METHOD_UNSUPPORTED", None]
+        assert contents(archive, [m.entry for m in found]) == ["ARCHIVE_METHOD_UNSUPPORTED", DICOM]
 
     def test_damage_behind_what_was_looked_at_shows_when_the_end_is_read(self) -> None:
         data = DICOM + os.urandom(20_000)
@@ -395,7 +401,7 @@ def test_every_entry_that_is_no_folder_comes_out_once_with_its_bytes(entries: li
         for name, data, method in entries:
             archive.writestr(zipfile.ZipInfo(name), data, method)
     found = [m for m in listed(buffer.getvalue()) if "!" not in m.name or len(m.entry) == 1]
-    expected = [data for name, data, _ in entries if not (name.endswith("/") and not data)]
+    expected = [data for name, data, _ in entries if data or not name.endswith(("/", "\\"))]
     assert len({m.name for m in found}) == len(found)
     assert len(found) == len(expected)
     for member, content, data in zip(
