@@ -2,19 +2,30 @@
 
 Belongs here: Parquet's footer, Arrow's CSV reader, the standard library's JSON decoder. Nothing of
 `dicom_assets.clinical` is used, and nothing is said of what a record holds: a record that cannot be read counts too.
+Sheets of workbooks are counted by `sheet_recount`.
+
+Where the first line is no header, or lines that are no records may stand among them (titles, lines of dashes, headers
+once more, numbers of rows), how many records there are depends on which columns somebody looks for: such a table is not
+counted.
 """
 
 from __future__ import annotations
 
 import codecs
+import csv as stdlib_csv
 import io
 import json
+import re
 from collections.abc import Iterator
 from typing import Any
 
 import pyarrow as pa
 import pyarrow.csv as csv
 import pyarrow.parquet as pq
+
+from dicom_assets.batch.sheet_recount import Uncounted, count_rows
+
+__all__ = ["Uncounted", "count_records"]
 
 _HEAD = 65_536
 _CHUNK = 1 << 20
@@ -25,16 +36,17 @@ _BUNDLES = 3
 """How deep a Bundle may lie in Bundles; deeper ones are one record."""
 
 
-class Uncounted(Exception):
-    """The records cannot be told in this way."""
-
-
 def count_records(file: io.RawIOBase) -> int:
     """The records of a table (Parquet, delimited text) or of FHIR JSON. Raises Uncounted, and what the file raises."""
     head = file.read(_HEAD) or b""
     file.seek(0)
     if head.startswith(b"PAR1"):
         return _parquet(file)
+    if head.startswith(b"PK"):
+        return count_rows(file)
+    wide = _wide(head)
+    if wide is not None:
+        return _json_of(file, wide)
     text = head.removeprefix(codecs.BOM_UTF8).lstrip()
     if text[:1] in (b"{", b"["):
         return _json(file, text)
@@ -49,14 +61,91 @@ def _parquet(file: io.RawIOBase) -> int:
         raise Uncounted from None
 
 
+def _wide(head: bytes) -> str | None:
+    """The codec of JSON in UTF-16 or UTF-32, by its mark or by the zeros around its first sign (RFC 4627 3)."""
+    if head.startswith((codecs.BOM_UTF32_LE, codecs.BOM_UTF32_BE)):
+        encoding = "utf-32"
+    elif head.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
+        encoding = "utf-16"
+    else:
+        zeros = tuple(byte == 0 for byte in head[:4])
+        known = {(True, True, True, False): "utf-32-be", (False, True, True, True): "utf-32-le"}
+        known |= {(True, False, True, False): "utf-16-be", (False, True, False, True): "utf-16-le"}
+        if zeros not in known:
+            return None
+        encoding = known[zeros]
+    text = head[: len(head) // 4 * 4].decode(encoding, "replace").lstrip()
+    return encoding if text[:1] in ("{", "[") else None
+
+
+def _json_of(file: io.RawIOBase, encoding: str) -> int:
+    data = file.read(_LONGEST + 1) or b""
+    while len(data) <= _LONGEST and (more := file.read(_LONGEST)):
+        data += more
+    if len(data) > _LONGEST:
+        raise Uncounted
+    try:
+        text = data.decode(encoding).encode("utf-8")
+    except UnicodeError:
+        raise Uncounted from None
+    return _json(io.BytesIO(text), text.lstrip())  # type: ignore[arg-type]
+
+
+_NO_RECORD = re.compile(
+    rb"(?:^|[\r\n])(?:[-=_+|:*~ \t,;\"']*[-=_*~][-=_+|:*~ \t,;\"']*|[ \t\"]*\(\d+ [^\r\n]*)(?:[\r\n]|$)"
+    rb"|[,;\t|] +\"|\x1a|\0"
+)
+"""Lines of dashes, lines that begin like `(3 rows affected)`, quotes behind a space, ends of file."""
+_SEPARATOR = re.compile(r'"?sep=(.)"?', re.IGNORECASE)
+_LOOKED_AT = 50
+
+
+def _is_plain(file: io.RawIOBase, wide: bool, header: bytes, above: int) -> bool:
+    """Whether no line behind the header may be anything but a record. The file is read through, and set back.
+
+    above: lines over the header, 0 or 1.
+    """
+    held = b""
+    while piece := file.read(_CHUNK):
+        data = held + (piece.replace(b"\0", b"") if wide else piece)
+        if _NO_RECORD.search(data) or data.count(b"\n" + header) > above:
+            return False
+        above = 0
+        held = data[-4096:]
+        held = held[held.find(b"\n") + 1 :]
+    file.seek(0)
+    return True
+
+
+def _has_header(lines: list[str], delimiter: str) -> bool:
+    """Whether most of the lines have as many fields as the first one, which a title over a table has not."""
+    header, *others = [row for row in stdlib_csv.reader(lines[:_LOOKED_AT], delimiter=delimiter) if row]
+    least = len(header) - (not header[-1].strip())
+    fitting = sum(len(row) >= least and not any(row[len(header) :]) for row in others)
+    return 2 * fitting >= len(others)
+
+
 def _delimited(file: io.RawIOBase, head: bytes) -> int:
     """Rows but the first; a row with too few or too many fields is one, a blank line is none."""
     wide = head[:2] in (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)
     if not wide and b"\0" in head:
         raise Uncounted
-    first = (head.decode("utf-16", "replace") if wide else head.decode("latin-1")).lstrip("\r\n").splitlines()
-    written = sorted(((first[0].count(mark), mark) for mark in ",;\t|"), reverse=True) if first else []
+    text = head.decode("utf-16", "replace") if wide else head.removeprefix(codecs.BOM_UTF8).decode("latin-1")
+    first = text.lstrip("\r\n").splitlines()
+    named = _SEPARATOR.fullmatch(first[0].strip()) if first else None
+    if named:
+        first = first[1:]
+        written = [(1, named[1]), (0, "")] if first else []
+    else:
+        written = sorted(((first[0].count(mark), mark) for mark in ",;\t|"), reverse=True) if first else []
     if not written or not written[0][0] or written[0][0] == written[1][0]:
+        raise Uncounted
+    try:
+        if not _has_header(first, written[0][1]):
+            raise Uncounted
+    except stdlib_csv.Error:
+        raise Uncounted from None
+    if not _is_plain(file, wide, first[0].encode("utf-8" if wide else "latin-1"), int(named is not None)):
         raise Uncounted
     wrong = 0
 
@@ -82,7 +171,7 @@ def _delimited(file: io.RawIOBase, head: bytes) -> int:
         rows = sum(len(batch) for batch in reader)
     except (pa.ArrowException, UnicodeError):
         raise Uncounted from None
-    return rows + wrong - 1
+    return rows + wrong - (2 if named else 1)
 
 
 def _json(file: io.RawIOBase, text: bytes) -> int:
@@ -107,7 +196,7 @@ def _whole(line: bytes) -> bool:
 def _lines(file: io.RawIOBase) -> int:
     total = 0
     for line in _split(file):
-        if not line.strip():
+        if not line.strip(b" \t\r\n\x1a\0"):
             continue
         if b'"Bundle"' not in line:
             total += 1

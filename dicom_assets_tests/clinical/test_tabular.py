@@ -143,10 +143,11 @@ class TestEncodings:
         text = "PatientID;Straße\n" + "01;Müllerstraße – 5 €\n" * 50
         assert values(text.encode(encoding))[0] == {"PatientID": "01", "Straße": "Müllerstraße – 5 €"}
 
-    def test_a_byte_that_is_not_utf8_far_behind_the_beginning_spoils_nothing(self) -> None:
-        data = b"PatientID,a\n" + "1,é\n".encode() * 50_000 + b"2,\xe9\x81\n"
-        assert values(data)[-1]["a"] == "é\x81"
-        assert values(data)[0]["a"] == "é"
+    def test_a_byte_that_is_not_utf8_far_behind_the_beginning_spoils_its_own_record_only(self) -> None:
+        data = b"PatientID,a\n" + "1,é\n".encode() * 50_000 + b"2,\xe9\x81\n3,x\n"
+        assert errors(data) == [50_001]
+        found = values(data)
+        assert (len(found), found[0]["a"], found[-1]["a"]) == (50_001, "é", "x")
 
     def test_one_that_is_set_is_taken(self) -> None:
         data = "PatientID,a\n1,Łódź\n".encode("cp1250")
