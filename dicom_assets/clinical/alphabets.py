@@ -16,6 +16,7 @@ import math
 import re
 from collections import Counter
 from collections.abc import Iterator
+from itertools import pairwise
 
 _FIELDS = re.compile(rb'[^,;\t\r\n"]*[\x80-\xff][^,;\t\r\n"]*')
 """What stands between marks that are part of no character, in any of these encodings."""
@@ -28,13 +29,13 @@ _SIGNS = dict.fromkeys("§€«»„“”‚‘—…·½¼¾®©™ªº£×÷�
 _SYMBOLS = _UNITS | _SIGNS
 """Signs that stand in texts, with the logarithm of about how likely they are."""
 _OF_DOS_AND_MACS = ("cp737", "cp775", "cp850", "cp852", "cp857", "cp862", "cp866", "mac_roman", "mac_cyrillic")
-_RARELY = {"cp1252": 0.0, "iso8859": 2.0, **dict.fromkeys(_OF_DOS_AND_MACS, 5.0)}
+_RARELY = {"cp1252": 0.0, "cp1257": 2.0, "iso8859": 2.0, **dict.fromkeys(_OF_DOS_AND_MACS, 5.0)}
 """How much rarer an encoding is than Windows-1252 (natural logarithm), 1 for those that are not named."""
 _MARKS = "\u0e30-\u0e4e"
 """Vowels and tones of Thai, which are letters here."""
 _WORD = re.compile(rf"(?:[^\W\d_]|[{_MARKS}])+")
-_INSIDE = re.compile(r"[^\W\d_][^\w\s\x00-\x7f'’·\u00ad-][^\W\d_]")
-_BESIDE = re.compile(r"[^\w\s\x00-\x7f](?=[^\w\s\x00-\x7f])")
+_INSIDE = re.compile(r"[^\W\d_][^\w\s\x00-\x7f’·\u00ad\u0e30-\u0e4e][^\W\d_]|[\u0370-\uffff]’[\u0370-\uffff]")
+_BESIDE = re.compile(r"[^\w\s\x00-\x7f\u0e30-\u0e4e](?=[^\w\s\x00-\x7f\u0e30-\u0e4e])")
 """A sign beside another one."""
 
 _LATIN_1 = ("cp1252", "iso8859_15", "cp850", "mac_roman")
@@ -61,12 +62,12 @@ _WRITTEN: tuple[tuple[tuple[str, ...], str], ...] = (
     (("cp1254", "cp857"), "ıüşğçöi̇âî"),  # Turkish
     (("cp1257", "iso8859_13", "cp775"), "ėšųžąįčūę"),  # Lithuanian
     (("cp1257", "iso8859_13", "cp775"), "āīēšņūļžķģč"),  # Latvian
-    (("cp1257", "cp1252"), "äõüöšž"),  # Estonian
+    (("cp1257",), "äõüöšž"),  # Estonian
     (_CYRILLIC, "оеаинтсрвлкмдпуяыьгзбчйхжшюцщэфъё"),  # Russian
     (_CYRILLIC, "оаинвертіслкдмпузяьбгйчхцюєїжшщфґ"),  # Ukrainian
     (_CYRILLIC, "аиоентрсвлкдпмзгъубячйщцжхшюфь"),  # Bulgarian
     (_CYRILLIC, "аиоенрстујдкмвлпбгзчшцжњљћхђфџ"),  # Serbian
-    (("cp1253", "cp737"), "αοιετςνηρπκσμυλόίγάδέθωχήύφβώξζψϊϋΐΰ"),
+    (("cp1253", "iso8859_7", "cp737"), "αοιετςνηρπκσμυλόίγάδέθωχήύφβώξζψϊϋΐΰ"),
     (("cp1255", "cp862"), "יוהלאתרבםשנמעקדחפכטגזסןצךףץ"),
     (("cp1256", "iso8859_6"), "اليمنوترةبعدسكفحقجشطصأذزخهىضثغإظءئؤآ"),
     (("cp874",), "านรกอเ่งม้ยลวดทสตะปคัีิบหใชแุพูถขำไ์ึโจผืณศซธฐภฤ"),
@@ -107,6 +108,8 @@ def encoding_of(sample: bytes) -> str | None:
         if text not in readings or likelihood > readings[text][0]:
             readings[text] = (likelihood, encoding)
     (best, encoding), *others = sorted(readings.values(), reverse=True)
+    if _faults(fields.decode(encoding, "surrogateescape")) > len(fields) / 200:
+        return None  # the likeliest reading is not likely either
     margin = _MARGIN_OF_WORDS if encoding in _WORDS else _MARGIN
     return encoding if not others or best - others[0][0] >= margin else None
 
@@ -152,25 +155,33 @@ def _is_letter(sign: str) -> bool:
 
 def _form(text: str) -> float:
     """What speaks against a text, apart from which letters it has."""
-    faults, symbols = len(_INSIDE.findall(text)) + len(_BESIDE.findall(text)), 0.0
+    symbols = 0.0
     for sign, count in Counter(sign for sign in text if sign > "\x7f").items():
         if sign in _SYMBOLS:
             symbols += count * _SYMBOLS[sign]
-        elif not _is_letter(sign):
-            faults += 2 * count
     capitals, pairs = 0, 0
     for word in _WORD.findall(text):
         if word.isascii():
             continue
         capitals += len(word) > 1 and word.isupper()
+        pairs += sum("\x7f" < one < "\u0250" and "\x7f" < other < "\u0250" for one, other in pairwise(word))
+    return _faults(text) * _ABSENT + symbols - capitals - 1.5 * pairs
+
+
+def _faults(text: str) -> int:
+    """How many places of a text are as no text is written."""
+    faults = len(_INSIDE.findall(text)) + len(_BESIDE.findall(text))
+    for sign, count in Counter(sign for sign in text if sign > "\x7f").items():
+        faults += 2 * count * (sign not in _SYMBOLS and not _is_letter(sign))
+    for word in _WORD.findall(text):
+        if word.isascii():
+            continue
         for before, here, behind in zip(word, word[1:], word[2:] + " ", strict=False):
             if here.isupper() and (before.islower() or (not here.isascii() and behind.islower())):
                 faults += 1
             elif (before < "\u0250") != (here < "\u0250"):
                 faults += 2
-            elif "\x7f" < before < "\u0250" and "\x7f" < here < "\u0250":
-                pairs += 1
-    return faults * _ABSENT + symbols - capitals - 1.5 * pairs
+    return faults
 
 
 def _characters(text: str, encoding: str, leads: tuple[tuple[range, float], ...], met: str) -> float:
