@@ -52,6 +52,8 @@ def recount(context: CheckContext) -> Recount:
     if not read:
         return result
     ids = chosen(context.staging.batch_id, list(read), settings.clinical_files)
+    clinical = context.settings.clinical
+    columns = (*clinical.patient_id_columns, *(one.patient_id_column for one in clinical.datasets))
     rows, left = [], settings.clinical_bytes
     for row in sorted(rows_of(context, ids), key=lambda one: ids.index(one["object_id"])):
         left -= row["size"]
@@ -67,7 +69,7 @@ def recount(context: CheckContext) -> Recount:
             if isinstance(source, ObjectError):
                 raise Uncounted
             # Arrow looks at a file's end first and JSON is read through: no file is asked for much more than it holds
-            counted = count_records(Reader(source, 4 * source.size + (1 << 20)))
+            counted = count_records(Reader(source, 4 * source.size + (1 << 20)), columns)
             if not verified(source) or (counted != records and unsure):
                 raise Uncounted
         except (Uncounted, OutOfBounds, ObjectError):

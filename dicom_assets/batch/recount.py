@@ -16,14 +16,14 @@ import csv as stdlib_csv
 import io
 import json
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import pyarrow as pa
 import pyarrow.csv as csv
 import pyarrow.parquet as pq
 
-from dicom_assets.batch.sheet_recount import Uncounted, count_rows
+from dicom_assets.batch.sheet_recount import Uncounted, count_rows, names_one
 
 __all__ = ["Uncounted", "count_records"]
 
@@ -36,21 +36,24 @@ _BUNDLES = 3
 """How deep a Bundle may lie in Bundles; deeper ones are one record."""
 
 
-def count_records(file: io.RawIOBase) -> int:
-    """The records of a table (Parquet, delimited text) or of FHIR JSON. Raises Uncounted, and what the file raises."""
+def count_records(file: io.RawIOBase, columns: Sequence[str]) -> int:
+    """The records of a table or of FHIR JSON. Raises Uncounted, and what the file raises.
+
+    columns: names of which the header of a text table or a sheet has one.
+    """
     head = file.read(_HEAD) or b""
     file.seek(0)
     if head.startswith(b"PAR1"):
         return _parquet(file)
     if head.startswith(b"PK"):
-        return count_rows(file)
+        return count_rows(file, columns)
     wide = _wide(head)
     if wide is not None:
         return _json_of(file, wide)
     text = head.removeprefix(codecs.BOM_UTF8).lstrip()
     if text[:1] in (b"{", b"["):
         return _json(file, text)
-    return _delimited(file, head)
+    return _delimited(file, head, columns)
 
 
 def _parquet(file: io.RawIOBase) -> int:
@@ -96,39 +99,46 @@ _NO_RECORD = re.compile(
     rb"|[,;\t|] +\"|\x1a|\0"
 )
 """Lines of dashes, lines that begin like `(3 rows affected)`, quotes behind a space, ends of file."""
-_SEPARATOR = re.compile(r'"?sep=(.)"?', re.IGNORECASE)
+_SEPARATOR = re.compile(r"sep=(.)", re.IGNORECASE)
 _LOOKED_AT = 50
 
 
-def _is_plain(file: io.RawIOBase, wide: bool, header: bytes, above: int) -> bool:
-    """Whether no line behind the header may be anything but a record. The file is read through, and set back.
+def _is_plain(file: io.RawIOBase, wide: bool, header: bytes, above: int) -> bool | None:
+    """Whether no line behind the header may be anything but a record; None where that is so, and it is no UTF-8.
 
-    above: lines over the header, 0 or 1.
+    The file is read through, and set back. above: lines over the header, 0 or 1.
     """
-    held = b""
+    held, decoder, is_utf8 = b"", codecs.getincrementaldecoder("utf-8")(), True
     while piece := file.read(_CHUNK):
         data = held + (piece.replace(b"\0", b"") if wide else piece)
         if _NO_RECORD.search(data) or data.count(b"\n" + header) > above:
             return False
         above = 0
+        if is_utf8 and not wide:
+            try:
+                decoder.decode(piece)
+            except UnicodeDecodeError:
+                is_utf8 = False
         held = data[-4096:]
         held = held[held.find(b"\n") + 1 :]
     file.seek(0)
-    return True
+    return True if is_utf8 else None
 
 
-def _has_header(lines: list[str], delimiter: str) -> bool:
-    """Whether most of the lines have as many fields as the first one, which a title over a table has not."""
+def _has_header(lines: list[str], delimiter: str, columns: Sequence[str]) -> bool:
+    """Whether the first line names a column, and most others have as many fields: a title over a table does not."""
     header, *others = [row for row in stdlib_csv.reader(lines[:_LOOKED_AT], delimiter=delimiter) if row]
+    if not names_one(header, columns):
+        return False
     least = len(header) - (not header[-1].strip())
     fitting = sum(len(row) >= least and not any(row[len(header) :]) for row in others)
     return 2 * fitting >= len(others)
 
 
-def _delimited(file: io.RawIOBase, head: bytes) -> int:
+def _delimited(file: io.RawIOBase, head: bytes, columns: Sequence[str]) -> int:
     """Rows but the first; a row with too few or too many fields is one, a blank line is none."""
     wide = head[:2] in (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)
-    if not wide and b"\0" in head:
+    if (not wide and b"\0" in head) or head.startswith(codecs.BOM_UTF32_LE):
         raise Uncounted
     text = head.decode("utf-16", "replace") if wide else head.removeprefix(codecs.BOM_UTF8).decode("latin-1")
     first = text.lstrip("\r\n").splitlines()
@@ -141,11 +151,12 @@ def _delimited(file: io.RawIOBase, head: bytes) -> int:
     if not written or not written[0][0] or written[0][0] == written[1][0]:
         raise Uncounted
     try:
-        if not _has_header(first, written[0][1]):
+        if not _has_header(first, written[0][1], columns):
             raise Uncounted
     except stdlib_csv.Error:
         raise Uncounted from None
-    if not _is_plain(file, wide, first[0].encode("utf-8" if wide else "latin-1"), int(named is not None)):
+    plain = _is_plain(file, wide, first[0].encode("utf-8" if wide else "latin-1"), int(named is not None))
+    if plain is False or (plain is None and written[0][1] == "|"):  # which may be part of a character
         raise Uncounted
     wrong = 0
 
@@ -161,7 +172,7 @@ def _delimited(file: io.RawIOBase, head: bytes) -> int:
                 use_threads=False,
                 block_size=_CSV_BLOCK,
                 autogenerate_column_names=True,
-                encoding="utf-16" if wide else "utf8",
+                encoding="utf-16" if wide else "utf8" if plain else "latin-1",
             ),
             csv.ParseOptions(
                 delimiter=written[0][1], newlines_in_values=True, ignore_empty_lines=True, invalid_row_handler=refuse

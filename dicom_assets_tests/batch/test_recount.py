@@ -21,7 +21,7 @@ PATIENT = {"resourceType": "Patient", "id": "p"}
 
 
 def counted(data: bytes) -> int:
-    return count_records(Reader(BytesSource(data), 1 << 30))
+    return count_records(Reader(BytesSource(data), 1 << 30), ClinicalSettings().patient_id_columns)
 
 
 def read(data: bytes) -> int:
@@ -98,14 +98,17 @@ def test_both_count_the_same_of_what_programs_write_around_records(data: bytes):
 @pytest.mark.parametrize(
     "data",
     [
+        "PatientID,Dx\r\nP1,a\r\n".encode("utf-32"),
         b"Laboratory export\r\nPatientID,Dx\r\nP1,a\r\n",
         b"Export, 2024\nPatientID,Dx,Value\nP1,a,1\nP2,b,2\n",
+        b"Export;;\nPatientID;Dx;Value\nP1;a;1\n",
         b"Export; 2024\nPatientID,Dx,Value\nP1,a,1\nP2,b,2\n",
         b"PatientID,Dx\n---------,--\nP1,a\n",
         b"PatientID,Dx\nP1,a\n(1 rows affected)\n",
         b"PatientID,Dx\nP1,a\nPatientID,Dx\nP2,b\n",
         b"PatientID,Dx\nP1,a\n\x1a",
         b'PatientID,Dx\nP1, "a\nb"\n',
+        workbook([["Export", "2024"], ["PatientID", "Dx"], ["P1", "a"]]),
         workbook([["Export"], ["PatientID", "Dx"], ["P1", "a"]]),
         workbook([["PatientID", "Dx"], ["P1", "a"], ["PatientID", "Dx"], ["P2", "b"]]),
         workbook([["PatientID", "Dx"], ["---------", "--"], ["P1", "a"]]),
@@ -130,4 +133,4 @@ def test_what_the_other_reader_cannot_tell_is_not_counted(data: bytes):
 
 def test_no_more_of_an_object_is_read_than_it_may_cost():
     with pytest.raises(OutOfBounds):
-        count_records(Reader(BytesSource(b"PatientID;a\n" + b"P1;1\n" * 100_000), 65_536))
+        count_records(Reader(BytesSource(b"PatientID;a\n" + b"P1;1\n" * 100_000), 65_536), ("PatientID",))
