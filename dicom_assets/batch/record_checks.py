@@ -29,8 +29,9 @@ from dicom_assets.landing.store import ObjectError
 
 _READ = pa.array(["RECORDS_ALL_INVALID", "NO_RECORDS"])
 """Codes of clinical files that were read to their end and are not ingested."""
-_QUOTES = "quote"
-"""Stands in the detail of a record error where a quote stands wrong; how such a file goes on is a matter of taste."""
+UNSURE = ("quote", "not valid JSON", "the file ends inside")
+"""Stand in the detail of a record error where a quote stands wrong or JSON is broken; how such a file goes on, and how
+many records are in the broken part, is a matter of taste."""
 
 
 @dataclass(slots=True)
@@ -84,7 +85,7 @@ def recount(context: CheckContext) -> Recount:
 
 
 def _records_read(context: CheckContext) -> dict[str, tuple[int, bool]]:
-    """By clinical file that was read to its end: records and record errors, and whether its quotes are in doubt."""
+    """By clinical file that was read to its end: records and record errors, and whether it is broken somewhere."""
     ledger = context.staged(Part.LEDGER)
     ledger = ledger.filter(pc.equal(ledger["kind"], "clinical"))
     if not len(ledger):
@@ -101,7 +102,7 @@ def _records_read(context: CheckContext) -> dict[str, tuple[int, bool]]:
                 UNION ALL
                 SELECT object_id, 1, false FROM records
                 UNION ALL
-                SELECT object_id, 1, contains(detail, '{_QUOTES}') FROM errors
+                SELECT object_id, 1, regexp_matches(detail, '{"|".join(UNSURE)}') FROM errors
                 WHERE stage = 'record' AND code = 'RECORD_INVALID'
             )
             SEMI JOIN (
