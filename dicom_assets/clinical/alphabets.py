@@ -7,7 +7,7 @@ in that language? Each kind of improbable sign (a capital behind a small letter,
 frame between letters, a byte that the encoding leaves open) costs as much as a letter that the language does not have.
 One reading is certain when every reading that comes to another text is `_MARGIN` times less likely; otherwise a person
 has to say it. General detectors give their best guess however little there is to go by: of twelve tables of two short
-columns charset-normalizer 3.5 read seven in the letters of another alphabet, Windows-1251 as Japanese among them.
+columns charset-normalizer 3.5 read six in the letters of another alphabet, Windows-1251 as Japanese among them.
 """
 
 from __future__ import annotations
