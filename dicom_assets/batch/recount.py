@@ -109,16 +109,19 @@ def _is_plain(file: io.RawIOBase, wide: bool, header: bytes, above: int) -> bool
     The file is read through, and set back. above: lines over the header, 0 or 1.
     """
     held, decoder, is_utf8 = b"", codecs.getincrementaldecoder("utf-8")(), True
-    while piece := file.read(_CHUNK):
+    while True:
+        piece = file.read(_CHUNK) or b""
         data = held + (piece.replace(b"\0", b"") if wide else piece)
         if _NO_RECORD.search(data) or data.count(b"\n" + header) > above:
             return False
         above = 0
         if is_utf8 and not wide:
             try:
-                decoder.decode(piece)
+                decoder.decode(piece, not piece)
             except UnicodeDecodeError:
                 is_utf8 = False
+        if not piece:
+            break
         held = data[-4096:]
         held = held[held.find(b"\n") + 1 :]
     file.seek(0)
