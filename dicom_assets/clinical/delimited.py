@@ -70,8 +70,9 @@ def distinct(names: list[str] | tuple[str, ...]) -> list[str]:
 class _Lines:
     """Lines of a text, one by one; those of the current record can be given back."""
 
-    def __init__(self, text: io.TextIOBase) -> None:
+    def __init__(self, text: io.TextIOBase, above: int) -> None:
         self._text = text
+        self._number = above
         self._given_back: deque[str] = deque()
         self.current: list[str] = []
         self.ended = False
@@ -87,13 +88,22 @@ class _Lines:
             self.ended = True
             raise StopIteration
         if len(line) >= LONGEST_LINE:
-            raise ClinicalUnreadable(UNREADABLE, f"A line is longer than {LONGEST_LINE} characters.")
+            raise ClinicalUnreadable(
+                UNREADABLE, f"A line is longer than {LONGEST_LINE} characters: number {self._number + 1}."
+            )
+        self._number += 1
         self.current.append(line)
         return line
+
+    @property
+    def first_number(self) -> int:
+        """The number of the first line of the current record in the file, from 1."""
+        return self._number - len(self.current) + 1
 
     def give_back_all_but_first(self) -> None:
         """The record ends with its first line after all; reading goes on behind that."""
         self._given_back.extendleft(reversed(self.current[1:]))
+        self._number -= len(self.current) - 1
 
 
 def delimited_frames(source: Bytes, settings: ClinicalSettings) -> Iterator[Frame]:
@@ -116,7 +126,7 @@ def delimited_frames(source: Bytes, settings: ClinicalSettings) -> Iterator[Fram
     try:
         for _ in range(dialect.above):
             text.readline(LONGEST_LINE)
-        yield from _frames(_Lines(text), dialect)
+        yield from _frames(_Lines(text, dialect.above), dialect)
     except UnicodeError:
         raise ClinicalUnreadable(UNREADABLE, f"Its text is not valid {codec}.") from None
 
@@ -197,9 +207,12 @@ def _records(lines: _Lines, dialect: Dialect) -> Iterator[list[str] | str]:
             return
         except csv.Error:
             if lines.ended:
-                raise ClinicalUnreadable(UNREADABLE, "A quote is opened and never closed.") from None
+                raise ClinicalUnreadable(
+                    UNREADABLE, f"A quote is opened in line {lines.first_number} or below, and never closed."
+                ) from None
             if sum(map(len, lines.current)) > csv.field_size_limit():
-                detail = f"A value is longer than {csv.field_size_limit()} characters, or its quote never closes."
+                detail = f"In line {lines.first_number} a value is longer than {csv.field_size_limit()} characters, "
+                detail += "or its quote never closes."
                 raise ClinicalUnreadable(UNREADABLE, detail) from None
             # A quote that stands wrong may have taken the following lines with it; they get their own chance.
             lines.give_back_all_but_first()

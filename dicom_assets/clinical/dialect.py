@@ -106,6 +106,12 @@ def decode_head(head: bytes, encoding: str) -> str | None:
     return text.removeprefix("\ufeff")
 
 
+def is_text(head: bytes) -> bool:
+    """Whether these are the first bytes of a text in Unicode, or in an encoding with ASCII in it."""
+    text = decode_head(head, unicode_of(head))
+    return text is not None and not _CONTROL.search(text.rstrip(END_OF_FILE))
+
+
 def detect(
     head: bytes, whole: bool, *, encoding: str | None = None, known: Sequence[str] = (), doubtful: bool = False
 ) -> Dialect | None:

@@ -14,7 +14,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import replace
 
 from dicom_assets.clinical.alphabets import ENCODINGS
-from dicom_assets.clinical.dialect import looks_like_table
+from dicom_assets.clinical.dialect import is_text, looks_like_table
 from dicom_assets.clinical.framing import holds_fhir, looks_like_json
 from dicom_assets.dicom.source import ByteSource
 from dicom_assets.lake.codes import CODES, Kind, Outcome
@@ -24,6 +24,7 @@ from dicom_assets.landing.zipdirectory import ArchiveError, Directory
 from dicom_assets.settings import ClinicalSettings
 
 HEAD_BYTES = 65_536
+_FIRST_BYTES = 4_096
 WORKBOOK = Sniffed(Kind.CLINICAL, Form.WORKBOOK)
 
 _PACKAGE = ("[content_types].xml", "_rels/", "docprops/", "customxml/", "docmetadata/", "xl/", "word/", "ppt/")
@@ -72,7 +73,9 @@ def known_columns(clinical: ClinicalSettings) -> tuple[str, ...]:
 
 
 def _text(source: ByteSource, clinical: ClinicalSettings) -> Sniffed | None:
-    head = source.read(0, HEAD_BYTES)
+    head = source.read(0, _FIRST_BYTES)
+    if is_text(head):  # of other objects nothing more is read than was already
+        head = source.read(0, HEAD_BYTES)
     if looks_like_json(head):
         return FHIR if holds_fhir(source) else None
     known, whole = known_columns(clinical), len(head) >= source.size

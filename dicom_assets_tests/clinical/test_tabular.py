@@ -120,7 +120,9 @@ class TestRecords:
         assert values('PatientID,a\n1,5" tube\n')[0]["a"] == '5" tube'
 
     def test_a_quote_that_never_closes_refuses_the_file(self) -> None:
-        assert "never closed" in refusal('PatientID,a\n1,2\n3,"4\n5,6\n')
+        assert "line 3" in refusal('PatientID,a\n1,2\n3,"4\n5,6\n')
+        assert "never closed" in refusal('a title\nPatientID,a\n1,2\n2,"x" y\n3,"4\n5,6\n')
+        assert "line 5" in refusal('a title\nPatientID,a\n1,2\n2,"x" y\n3,"4\n5,6\n')
 
     def test_a_value_or_line_without_end_refuses_the_file(self, monkeypatch: pytest.MonkeyPatch) -> None:
         assert "never closes" in refusal('PatientID,a\n1,2\n3,"' + "x\n" * 100_000 + '"\n')
