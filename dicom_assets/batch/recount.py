@@ -94,11 +94,11 @@ def _json_of(file: io.RawIOBase, encoding: str) -> int:
     return _json(io.BytesIO(text), text.lstrip())  # type: ignore[arg-type]
 
 
-_NO_RECORD = re.compile(
-    rb"(?:^|[\r\n])(?:[-=_+|:*~ \t,;\"']*[-=_*~][-=_+|:*~ \t,;\"']*|[ \t\"]*\(\d+ [^\r\n]*)(?:[\r\n]|$)"
-    rb"|[,;\t|] +\"|\x1a|\0"
-)
-"""Lines of dashes, lines that begin like `(3 rows affected)`, quotes behind a space, ends of file."""
+_MAY_BE_DRAWN = re.compile(rb"[\r\n][-=_+|:*~ \t,;\"'(]")
+"""How a line may begin that is no record; quick to look for, and rare."""
+_DRAWN = re.compile(rb"[\r\n](?:[-=_+|:*~ \t,;\"']*[-=_*~][-=_+|:*~ \t,;\"']*|[ \t\"]*\(\d+ [^\r\n]*)(?:[\r\n]|$)")
+"""Lines of dashes, and lines that begin like `(3 rows affected)`."""
+_SPACED = re.compile(rb"[,;\t|] +\"")
 _SEPARATOR = re.compile(r"sep=(.)", re.IGNORECASE)
 _LOOKED_AT = 50
 
@@ -112,7 +112,7 @@ def _is_plain(file: io.RawIOBase, wide: bool, header: bytes, above: int) -> bool
     while True:
         piece = file.read(_CHUNK) or b""
         data = held + (piece.replace(b"\0", b"") if wide else piece)
-        if _NO_RECORD.search(data) or data.count(b"\n" + header) > above:
+        if _has_other_lines(data) or data.count(b"\n" + header) > above:
             return False
         above = 0
         if is_utf8 and not wide:
@@ -126,6 +126,13 @@ def _is_plain(file: io.RawIOBase, wide: bool, header: bytes, above: int) -> bool
         held = held[held.find(b"\n") + 1 :]
     file.seek(0)
     return True if is_utf8 else None
+
+
+def _has_other_lines(data: bytes) -> bool:
+    """Whether there are ends of a file, quotes behind a space, or lines that are drawn."""
+    if b"\x1a" in data or b"\0" in data or (b' "' in data and _SPACED.search(data)):
+        return True
+    return _MAY_BE_DRAWN.search(data) is not None and _DRAWN.search(data) is not None
 
 
 def _has_header(lines: list[str], delimiter: str, columns: Sequence[str]) -> bool:
