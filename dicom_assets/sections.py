@@ -11,6 +11,7 @@ import io
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Annotated, Any, Literal
+from zoneinfo import available_timezones
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
@@ -204,7 +205,10 @@ class DatasetSettings(Section):
     name: record type of its records and, after `clinical_`, a view of typed columns. files: patterns over the path
     below the root, or over a member's path. key_columns: a record with the same values replaces the older one, whatever
     file it stands in; without them a newer version of a file replaces the whole file. date_column: becomes
-    effective_at.
+    effective_at; a date that cannot be read makes its record an error. date_order: whether `03/04/2024` begins with its
+    day or its month; without it such a date refuses the file. time_zone: of times without an offset, by its name in the
+    IANA database; UTC by default. decimal: what stands before the fraction of a number. encoding: see ClinicalSettings;
+    of these files alone. A file that the patterns match is read or refused, never ignored.
     """
 
     name: Annotated[str, Field(pattern=r"^[a-z][a-z0-9_]{0,40}$")]
@@ -213,13 +217,38 @@ class DatasetSettings(Section):
     issuer_column: str | None = None
     issuer: str | None = None
     date_column: str | None = None
+    date_order: Literal["day-first", "month-first"] | None = None
+    time_zone: str | None = None
+    decimal: Literal[".", ","] = "."
+    encoding: str | None = None
     key_columns: tuple[str, ...] = ()
+
+    @field_validator("encoding")
+    @classmethod
+    def _known(cls, encoding: str | None) -> str | None:
+        return _codec(encoding)
+
+    @field_validator("time_zone")
+    @classmethod
+    def _zone(cls, zone: str | None) -> str | None:
+        if zone is not None and zone not in available_timezones():
+            raise ValueError("no time zone of this name; try Europe/Berlin or America/New_York")
+        return zone
+
+
+def _codec(encoding: str | None) -> str | None:
+    try:
+        io.TextIOWrapper(io.BytesIO(), encoding)
+        return encoding and codecs.lookup(encoding).name
+    except LookupError:
+        raise ValueError("no codec of this name; try utf-8, cp1252 or utf-16") from None
 
 
 class ClinicalSettings(Section):
     """How clinical tables are recognised. Column names are compared without regard to case, space, `_` and `-`.
 
-    encoding: codec of CSV files, such as cp1250 or shift_jis; without one it is detected (UTF-8, UTF-16, Windows-1252).
+    encoding: codec of text tables, such as cp1250 or shift_jis; without one it is told from the bytes where that is
+    certain. A byte order mark counts before it.
     datasets: tables with columns of their own; the first one whose patterns match a file counts. A table that none of
     them matches is read by the columns above, each record under its place in its file.
     accepted_identity_changes: keys (record_key, as the error IDENTITY_CHANGED names them) of records whose newest
@@ -243,11 +272,7 @@ class ClinicalSettings(Section):
     @field_validator("encoding")
     @classmethod
     def _known(cls, encoding: str | None) -> str | None:
-        try:
-            io.TextIOWrapper(io.BytesIO(), encoding)
-            return encoding and codecs.lookup(encoding).name
-        except LookupError:
-            raise ValueError("no codec of this name; try utf-8, cp1252 or utf-16") from None
+        return _codec(encoding)
 
 
 class FhirServerSettings(Section):

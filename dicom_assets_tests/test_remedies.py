@@ -35,11 +35,13 @@ from dicom_assets_tests.support.dicoms import dicom, uid, without_identity
 from dicom_assets_tests.support.faults import refusing
 from dicom_assets_tests.support.lakes import BATCH_STEPS, Graph, make_asset, settings_for
 from dicom_assets_tests.support.landings import LandingFolder, zipped
+from dicom_assets_tests.support.workbooks import workbook
 
 NOTHING = {
     "TRAILING_BYTES": "the object is in the lake, whole",
     "UID_INVALID": "the object is in the lake, and its UID joins as it was written",
     "NOT_DICOM": "it is not for the lake",
+    "DOCUMENT": "it is not for the lake",
     "DICOMDIR": "the files that it lists are read by themselves",
     "SYSTEM_FILE": "it is not for the lake",
     "CHANGE_SUPERSEDED": "the entry that deletes the instance follows",
@@ -182,14 +184,26 @@ sent_again("RECORD_INVALID", (PATIENT % 1 + PATIENT.replace("}]}", "}") % 2).enc
            (PATIENT % 1 + PATIENT % 2).encode(), "a.ndjson")  # fmt: skip
 
 
-@remedy("CONTAINER_UNSUPPORTED")
-def _(zone: Zone) -> None:
-    zone.landing.put("a.gz", gzip.compress(GOOD))
-    zone.ingest()
-    assert "CONTAINER_UNSUPPORTED" in zone.codes("a.gz")
-    zone.landing.put("a.zip", ZIP)
-    zone.ingest()
-    assert zone.codes("1.dcm") == {"ingested"}
+def sent_as(code: str, name: str, bad: bytes, good_name: str, good: bytes, *, good_at: str = "") -> None:
+    """Enters a case in which the content is delivered in another form."""
+
+    def case(zone: Zone) -> None:
+        zone.landing.put(name, bad)
+        zone.ingest()
+        assert zone.codes(name) == {code, "quarantined"}
+        zone.landing.put(good_name, good)
+        zone.ingest()
+        assert zone.codes(good_at or good_name) == {"ingested"}
+
+    remedy(code)(case)
+
+
+MESSAGE = b"MSH|^~\\&|LAB|H|||20240305||ORU^R01|1|P|2.5\rPID|1||P1\r"
+TABLE = [["PatientID", "diagnosis"], ["P1", "R91.8"]]
+sent_as("CONTAINER_UNSUPPORTED", "a.7z", b"7z\xbc\xaf\x27\x1c\0\4", "a.zip", ZIP, good_at="1.dcm")
+sent_as("COMPRESSED_FILE_UNSUPPORTED", "a.gz", gzip.compress(GOOD), "a.dcm", GOOD)
+sent_as("SPREADSHEET_UNSUPPORTED", "a.xls", b"\x09\x08\x08\x00\x00\x05" + bytes(500), "a.xlsx", workbook(TABLE))
+sent_as("HL7_UNSUPPORTED", "a.hl7", MESSAGE, "a.ndjson", (PATIENT % 1).encode())
 
 
 # A bound is raised, or a name configured, and the batch run again.
@@ -232,6 +246,8 @@ run_with("ARCHIVE_LIMIT", zipped({"1.dcm": dicom(), "2.dcm": dicom(2)}), "a.zip"
          before={"archives": {"max_entries": 1}}, after={"archives": {"max_entries": 9}})  # fmt: skip
 run_with("CLINICAL_UNREADABLE", b"Pat No;diagnosis\nP1;R91.8\nP2;M54.5\n", "a.csv",
          before={}, after={"clinical": {"patient_id_columns": ["Pat No"]}})  # fmt: skip
+run_with("SHEETS_PASSED_OVER", workbook(TABLE, [["Pat No", "diagnosis"], ["P2", "M54.5"]]), "a.xlsx",
+         before={}, after={"clinical": {"patient_id_columns": ["PatientID", "Pat No"]}})  # fmt: skip
 
 
 @remedy("SOP_INSTANCE_CONFLICT")

@@ -6,7 +6,6 @@ Belongs here: which data set and which server a file belongs to, keys of records
 
 from __future__ import annotations
 
-import re
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -14,7 +13,7 @@ import pyarrow as pa
 
 from dicom_assets.batch.staging import SCHEMAS, Part
 from dicom_assets.lake import keys
-from dicom_assets.landing.globs import pattern_regex
+from dicom_assets.landing.recognition import match
 from dicom_assets.landing.stores import open_store
 from dicom_assets.settings import DatasetSettings
 
@@ -31,11 +30,7 @@ def dataset_of(chunk: Chunk, task: ObjectTask) -> DatasetSettings | None:
 
 def _is_named(chunk: Chunk, task: ObjectTask, patterns: Sequence[str]) -> bool:
     """Whether a pattern matches a file's path below the root, or its path in its archive."""
-    path = open_store(chunk.settings).below_root(task.uri)
-    regexes = [pattern_regex(pattern) for pattern in patterns]
-    return any(
-        name is not None and re.fullmatch(regex, name) for regex in regexes for name in (path, _slashed(task.member))
-    )
+    return match(patterns, (open_store(chunk.settings).below_root(task.uri), _slashed(task.member)))
 
 
 def _slashed(member: str | None) -> str | None:

@@ -170,12 +170,16 @@ def _pins(lake: Lake, dataset: str) -> dict[str, str]:
 
 
 def _kind(dataset: DatasetSettings, inferred: Mapping[str, Any]) -> str:
-    """Identifiers and keys are texts, whatever they look like; so is what has no value yet."""
+    """Identifiers and keys are texts, whatever they look like; so is what has no value yet.
+
+    Numbers have their fraction behind the mark that is set; the other mark may group thousands, which nothing tells.
+    """
     texts = {plain_name(column) for column in (dataset.patient_id_column, *dataset.key_columns)}
     texts |= {plain_name(dataset.issuer_column)} if dataset.issuer_column else set()
     if plain_name(inferred["name"]) in texts or not inferred["filled"]:
         return "VARCHAR"
-    return next(kind for kind, fits in zip(datasets.TYPES, inferred["fits"], strict=True) if fits)
+    other = "DECIMAL_COMMA" if dataset.decimal == "." else "DOUBLE"
+    return next(kind for kind, fits in zip(datasets.TYPES, inferred["fits"], strict=True) if fits and kind != other)
 
 
 def _take_out(staging: Staging, refused: Mapping[int, str], run_id: str) -> list[dict[str, Any]]:

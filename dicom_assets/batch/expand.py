@@ -86,7 +86,8 @@ def _chunks(
     objects = [ClaimedObject(**row, verdict=settled.get(row["object_id"])) for row in columns.to_pylist()]
     shares = SHARES * worker_count(settings.reading)
     for some in cut(objects, settings.reading.chunk_objects, shares):
-        yield ListingChunk(batch_id, manifest["claimed_at"][0].as_py(), source, settings.archives, some)
+        claimed_at = manifest["claimed_at"][0].as_py()
+        yield ListingChunk(batch_id, claimed_at, source, settings.archives, some, settings.clinical)
 
 
 def _unaccounted(listed: Listed, known: Known) -> pa.Table:

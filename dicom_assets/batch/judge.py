@@ -326,11 +326,13 @@ def _read_clinical(chunk: Chunk, task: ObjectTask, opened: ByteSource) -> _Verdi
     from dicom_assets.clinical.records import read_records  # slow to import, and few workers need it
 
     tables, errors = [], []
+    warnings: list[tuple[str, str | None]] = []
     for part in read_records(opened, chunk.clinical, chunk.fhir, dataset_of(chunk, task)):
         tables.append(clinical_rows(chunk, task, part.records))
         errors += [_error(chunk, task, "record", "RECORD_INVALID", e.detail, e.record) for e in part.errors]
+        warnings += part.warnings
     if any(map(len, tables)):
-        return _Verdict(Outcome.INGESTED, Kind.CLINICAL, records=tables, record_errors=errors)
+        return _Verdict(Outcome.INGESTED, Kind.CLINICAL, warnings, records=tables, record_errors=errors)
     nothing = _settled(Kind.CLINICAL, *nothing_taken(len(errors)))
     nothing.record_errors = errors
     return nothing

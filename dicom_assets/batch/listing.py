@@ -20,10 +20,11 @@ from dicom_assets.lake.codes import Kind
 from dicom_assets.lake.files import arrow_bytes
 from dicom_assets.landing.archives import ArchiveError, Member, ends_as_zip, members
 from dicom_assets.landing.changes import PageLine, PageUnreadable, read_head, read_page
+from dicom_assets.landing.recognition import look_closer
 from dicom_assets.landing.sniff import ZIP, Form, Sniffed, is_system_file, kind_of, may_end_as_zip
 from dicom_assets.landing.store import LandingStore, ObjectError, ObjectRef, OpenObject, object_id, source_of
 from dicom_assets.landing.stores import open_store
-from dicom_assets.settings import ArchiveLimits, SourceSettings
+from dicom_assets.settings import ArchiveLimits, ClinicalSettings, SourceSettings
 
 HEAD_BYTES = 4_096
 ROWS = 20_000
@@ -58,6 +59,7 @@ class ListingChunk:
     settings: SourceSettings
     archives: ArchiveLimits
     objects: tuple[ClaimedObject, ...]
+    clinical: ClinicalSettings = field(default_factory=ClinicalSettings)
     poison: dict[str, str] = field(default_factory=dict)
 
 
@@ -178,7 +180,9 @@ class _Listing:
             found = kind_of(head, claimed.size)
             if may_end_as_zip(head, found) and ends_as_zip(source, head):
                 found = ZIP
-            own["kind"], own["verdict"] = str(found.kind), found.code
+            else:
+                found = look_closer(found, source, (self.store.below_root(claimed.uri),), self.chunk.clinical)
+            own["kind"], own["verdict"], own["detail"] = str(found.kind), found.code, found.detail
             if found.kind is Kind.ARCHIVE and found.code is None:
                 # Members are listed before the archive's own row, because only then is it known whether it opens.
                 inside.add(self._inside(claimed, source, found))
@@ -200,7 +204,8 @@ class _Listing:
     def _inside(self, claimed: ClaimedObject, source: OpenObject, found: Sniffed) -> Iterator[Row]:
         shared = self._shared(claimed) | {"container_id": claimed.object_id, "container_size": claimed.size}
         if found.form is not Form.CHANGES:
-            for member in members(source, self.chunk.archives):
+            path = self.store.below_root(claimed.uri)
+            for member in members(source, self.chunk.archives, self.chunk.clinical, path):
                 yield shared | _member_row(self.store.name, claimed, member)
             return
         if read_head(source).revision:

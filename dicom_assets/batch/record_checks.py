@@ -29,8 +29,9 @@ from dicom_assets.landing.store import ObjectError
 
 _READ = pa.array(["RECORDS_ALL_INVALID", "NO_RECORDS"])
 """Codes of clinical files that were read to their end and are not ingested."""
-_QUOTES = "quote"
-"""Stands in the detail of a record error where a quote stands wrong; how such a file goes on is a matter of taste."""
+UNSURE = ("quote", "not valid JSON", "the file ends inside")
+"""Stand in the detail of a record error where a quote stands wrong or JSON is broken; how such a file goes on, and how
+many records are in the broken part, is a matter of taste."""
 
 
 @dataclass(slots=True)
@@ -52,6 +53,8 @@ def recount(context: CheckContext) -> Recount:
     if not read:
         return result
     ids = chosen(context.staging.batch_id, list(read), settings.clinical_files)
+    clinical = context.settings.clinical
+    columns = (*clinical.patient_id_columns, *(one.patient_id_column for one in clinical.datasets))
     rows, left = [], settings.clinical_bytes
     for row in sorted(rows_of(context, ids), key=lambda one: ids.index(one["object_id"])):
         left -= row["size"]
@@ -67,7 +70,7 @@ def recount(context: CheckContext) -> Recount:
             if isinstance(source, ObjectError):
                 raise Uncounted
             # Arrow looks at a file's end first and JSON is read through: no file is asked for much more than it holds
-            counted = count_records(Reader(source, 4 * source.size + (1 << 20)))
+            counted = count_records(Reader(source, 4 * source.size + (1 << 20)), columns)
             if not verified(source) or (counted != records and unsure):
                 raise Uncounted
         except (Uncounted, OutOfBounds, ObjectError):
@@ -82,7 +85,7 @@ def recount(context: CheckContext) -> Recount:
 
 
 def _records_read(context: CheckContext) -> dict[str, tuple[int, bool]]:
-    """By clinical file that was read to its end: records and record errors, and whether its quotes are in doubt."""
+    """By clinical file that was read to its end: records and record errors, and whether it is broken somewhere."""
     ledger = context.staged(Part.LEDGER)
     ledger = ledger.filter(pc.equal(ledger["kind"], "clinical"))
     if not len(ledger):
@@ -99,7 +102,7 @@ def _records_read(context: CheckContext) -> dict[str, tuple[int, bool]]:
                 UNION ALL
                 SELECT object_id, 1, false FROM records
                 UNION ALL
-                SELECT object_id, 1, contains(detail, '{_QUOTES}') FROM errors
+                SELECT object_id, 1, regexp_matches(detail, '{"|".join(UNSURE)}') FROM errors
                 WHERE stage = 'record' AND code = 'RECORD_INVALID'
             )
             SEMI JOIN (

@@ -2,19 +2,30 @@
 
 Belongs here: Parquet's footer, Arrow's CSV reader, the standard library's JSON decoder. Nothing of
 `dicom_assets.clinical` is used, and nothing is said of what a record holds: a record that cannot be read counts too.
+Sheets of workbooks are counted by `sheet_recount`.
+
+Where the first line is no header, or lines that are no records may stand among them (titles, lines of dashes, headers
+once more, numbers of rows), how many records there are depends on which columns somebody looks for: such a table is not
+counted.
 """
 
 from __future__ import annotations
 
 import codecs
+import csv as stdlib_csv
 import io
 import json
-from collections.abc import Iterator
+import re
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import pyarrow as pa
 import pyarrow.csv as csv
 import pyarrow.parquet as pq
+
+from dicom_assets.batch.sheet_recount import Uncounted, count_rows, names_one
+
+__all__ = ["Uncounted", "count_records"]
 
 _HEAD = 65_536
 _CHUNK = 1 << 20
@@ -25,20 +36,24 @@ _BUNDLES = 3
 """How deep a Bundle may lie in Bundles; deeper ones are one record."""
 
 
-class Uncounted(Exception):
-    """The records cannot be told in this way."""
+def count_records(file: io.RawIOBase, columns: Sequence[str]) -> int:
+    """The records of a table or of FHIR JSON. Raises Uncounted, and what the file raises.
 
-
-def count_records(file: io.RawIOBase) -> int:
-    """The records of a table (Parquet, delimited text) or of FHIR JSON. Raises Uncounted, and what the file raises."""
+    columns: names of which the header of a text table or a sheet has one.
+    """
     head = file.read(_HEAD) or b""
     file.seek(0)
     if head.startswith(b"PAR1"):
         return _parquet(file)
+    if head.startswith(b"PK"):
+        return count_rows(file, columns)
+    wide = _wide(head)
+    if wide is not None:
+        return _json_of(file, wide)
     text = head.removeprefix(codecs.BOM_UTF8).lstrip()
     if text[:1] in (b"{", b"["):
         return _json(file, text)
-    return _delimited(file, head)
+    return _delimited(file, head, columns)
 
 
 def _parquet(file: io.RawIOBase) -> int:
@@ -49,14 +64,109 @@ def _parquet(file: io.RawIOBase) -> int:
         raise Uncounted from None
 
 
-def _delimited(file: io.RawIOBase, head: bytes) -> int:
+def _wide(head: bytes) -> str | None:
+    """The codec of JSON in UTF-16 or UTF-32, by its mark or by the zeros around its first sign (RFC 4627 3)."""
+    if head.startswith((codecs.BOM_UTF32_LE, codecs.BOM_UTF32_BE)):
+        encoding = "utf-32"
+    elif head.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
+        encoding = "utf-16"
+    else:
+        zeros = tuple(byte == 0 for byte in head[:4])
+        known = {(True, True, True, False): "utf-32-be", (False, True, True, True): "utf-32-le"}
+        known |= {(True, False, True, False): "utf-16-be", (False, True, False, True): "utf-16-le"}
+        if zeros not in known:
+            return None
+        encoding = known[zeros]
+    text = head[: len(head) // 4 * 4].decode(encoding, "replace").lstrip()
+    return encoding if text[:1] in ("{", "[") else None
+
+
+def _json_of(file: io.RawIOBase, encoding: str) -> int:
+    data = file.read(_LONGEST + 1) or b""
+    while len(data) <= _LONGEST and (more := file.read(_LONGEST)):
+        data += more
+    if len(data) > _LONGEST:
+        raise Uncounted
+    try:
+        text = data.decode(encoding).encode("utf-8")
+    except UnicodeError:
+        raise Uncounted from None
+    return _json(io.BytesIO(text), text.lstrip())  # type: ignore[arg-type]
+
+
+_MAY_BE_DRAWN = re.compile(rb"[\r\n][-=_+|:*~ \t,;\"'(]")
+"""How a line may begin that is no record; quick to look for, and rare."""
+_DRAWN = re.compile(rb"[\r\n](?:[-=_+|:*~ \t,;\"']*[-=_*~][-=_+|:*~ \t,;\"']*|[ \t\"]*\(\d+ [^\r\n]*)(?:[\r\n]|$)")
+"""Lines of dashes, and lines that begin like `(3 rows affected)`."""
+_SPACED = re.compile(rb"[,;\t|] +\"")
+_SEPARATOR = re.compile(r"sep=(.)", re.IGNORECASE)
+_LOOKED_AT = 50
+
+
+def _is_plain(file: io.RawIOBase, wide: bool, header: bytes, above: int) -> bool | None:
+    """Whether no line behind the header may be anything but a record; None where that is so, and it is no UTF-8.
+
+    The file is read through, and set back. above: lines over the header, 0 or 1.
+    """
+    held, decoder, is_utf8 = b"", codecs.getincrementaldecoder("utf-8")(), True
+    while True:
+        piece = file.read(_CHUNK) or b""
+        data = held + (piece.replace(b"\0", b"") if wide else piece)
+        if _has_other_lines(data) or data.count(b"\n" + header) > above:
+            return False
+        above = 0
+        if is_utf8 and not wide:
+            try:
+                decoder.decode(piece, not piece)
+            except UnicodeDecodeError:
+                is_utf8 = False
+        if not piece:
+            break
+        held = data[-4096:]
+        held = held[held.find(b"\n") + 1 :]
+    file.seek(0)
+    return True if is_utf8 else None
+
+
+def _has_other_lines(data: bytes) -> bool:
+    """Whether there are ends of a file, quotes behind a space, or lines that are drawn."""
+    if b"\x1a" in data or b"\0" in data or (b' "' in data and _SPACED.search(data)):
+        return True
+    return _MAY_BE_DRAWN.search(data) is not None and _DRAWN.search(data) is not None
+
+
+def _has_header(lines: list[str], delimiter: str, columns: Sequence[str]) -> bool:
+    """Whether the first line names a column, and most others have as many fields: a title over a table does not."""
+    header, *others = [row for row in stdlib_csv.reader(lines[:_LOOKED_AT], delimiter=delimiter) if row]
+    if not names_one(header, columns):
+        return False
+    least = len(header) - (not header[-1].strip())
+    fitting = sum(len(row) >= least and not any(row[len(header) :]) for row in others)
+    return 2 * fitting >= len(others)
+
+
+def _delimited(file: io.RawIOBase, head: bytes, columns: Sequence[str]) -> int:
     """Rows but the first; a row with too few or too many fields is one, a blank line is none."""
     wide = head[:2] in (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)
-    if not wide and b"\0" in head:
+    if (not wide and b"\0" in head) or head.startswith(codecs.BOM_UTF32_LE):
         raise Uncounted
-    first = (head.decode("utf-16", "replace") if wide else head.decode("latin-1")).lstrip("\r\n").splitlines()
-    written = sorted(((first[0].count(mark), mark) for mark in ",;\t|"), reverse=True) if first else []
+    text = head.decode("utf-16", "replace") if wide else head.removeprefix(codecs.BOM_UTF8).decode("latin-1")
+    first = text.lstrip("\r\n").splitlines()
+    named = _SEPARATOR.fullmatch(first[0].strip()) if first else None
+    if named:
+        first = first[1:]
+        written = [(1, named[1]), (0, "")] if first else []
+    else:
+        written = sorted(((first[0].count(mark), mark) for mark in ",;\t|"), reverse=True) if first else []
     if not written or not written[0][0] or written[0][0] == written[1][0]:
+        raise Uncounted
+    try:
+        if not _has_header(first, written[0][1], columns):
+            raise Uncounted
+    except stdlib_csv.Error:
+        raise Uncounted from None
+    plain = _is_plain(file, wide, first[0].encode("utf-8" if wide else "latin-1"), int(named is not None))
+    if plain is False or (plain is None and written[0][1] == "|"):  # which may be part of a character
         raise Uncounted
     wrong = 0
 
@@ -72,7 +182,7 @@ def _delimited(file: io.RawIOBase, head: bytes) -> int:
                 use_threads=False,
                 block_size=_CSV_BLOCK,
                 autogenerate_column_names=True,
-                encoding="utf-16" if wide else "utf8",
+                encoding="utf-16" if wide else "utf8" if plain else "latin-1",
             ),
             csv.ParseOptions(
                 delimiter=written[0][1], newlines_in_values=True, ignore_empty_lines=True, invalid_row_handler=refuse
@@ -82,7 +192,7 @@ def _delimited(file: io.RawIOBase, head: bytes) -> int:
         rows = sum(len(batch) for batch in reader)
     except (pa.ArrowException, UnicodeError):
         raise Uncounted from None
-    return rows + wrong - 1
+    return rows + wrong - (2 if named else 1)
 
 
 def _json(file: io.RawIOBase, text: bytes) -> int:
@@ -107,7 +217,7 @@ def _whole(line: bytes) -> bool:
 def _lines(file: io.RawIOBase) -> int:
     total = 0
     for line in _split(file):
-        if not line.strip():
+        if not line.strip(b" \t\r\n\x1a\0"):
             continue
         if b'"Bundle"' not in line:
             total += 1

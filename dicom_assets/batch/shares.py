@@ -14,10 +14,14 @@ import pyarrow.compute as pc
 
 from dicom_assets.settings import GateSettings
 
-OF_THEIR_OWN = ("OBJECT_GONE", "CHANGED_DURING_READ", "EMPTY_FILE", "CONTAINER_UNSUPPORTED", "CLINICAL_UNREADABLE")
+OF_THEIR_OWN = (
+    *("OBJECT_GONE", "CHANGED_DURING_READ", "EMPTY_FILE", "CONTAINER_UNSUPPORTED", "CLINICAL_UNREADABLE"),
+    *("COMPRESSED_FILE_UNSUPPORTED", "SPREADSHEET_UNSUPPORTED", "HL7_UNSUPPORTED"),
+)
 """Codes that say nothing of a batch: what is not there any more, and what only looks like data from afar."""
 
 _DICOM = pa.array(["dicom", "change"])
+_OTHER = pa.array(["NOT_DICOM", "DOCUMENT"])
 
 _ACCEPT = "Remove the cause and run it again, or raise {} for that run"
 
@@ -63,7 +67,7 @@ def _nothing_ingested(ledger: pa.Table, limits: GateSettings) -> Excess | None:
 
 def _ignored(ledger: pa.Table, limits: GateSettings) -> Excess | None:
     total = pc.sum(pc.not_equal(ledger["kind"], "archive")).as_py() or 0
-    ignored = ledger.filter(pc.fill_null(pc.equal(ledger["code"], "NOT_DICOM"), False))["object_id"]
+    ignored = ledger.filter(pc.fill_null(pc.is_in(ledger["code"], _OTHER), False))["object_id"]
     share = len(ignored) / total if total else 0.0
     if len(ignored) < limits.minimum or share <= limits.ignored_share:
         return None

@@ -1,12 +1,12 @@
-"""How a text table is written: encoding, delimiter, number of columns, told from its first bytes.
+"""How a text table is written: where its header stands, delimiter, quotes, told from its first bytes.
 
 Belongs here: the look at the beginning that both the sniffing of landing objects and the reading of tables rely on.
-Does not belong here: reading the table (`tabular`).
+Does not belong here: encodings (`encodings`, `alphabets`), reading the table (`delimited`).
 
-The rules. Encoding: a byte order mark counts; without one, text in which every other byte is zero is UTF-16, any
-other is UTF-8, and a byte that is not UTF-8 is read as Windows-1252 (a superset of Latin-1's printable part), each by
-itself, so that one stray byte does not spoil a file. Delimiter: one of comma, semicolon, tab and bar that the first
-line holds and that cuts the following records into as many fields. The first line must look like names of columns.
+The rules. A line `sep=;` above everything names the delimiter, as Excel reads it. The header is the first line that
+names a column which somebody looks for, within LINES_ABOVE lines: what stands above it is a title. Without such a name
+it is the first line, which must look like names of columns. Delimiter: one of comma, semicolon, tab and bar that the
+header holds and that cuts the following records into as many fields.
 """
 
 from __future__ import annotations
@@ -15,79 +15,60 @@ import codecs
 import csv
 import io
 import re
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+
+from dicom_assets.clinical.encodings import is_utf8, unicode_of
 
 DELIMITERS = ",;\t|"
 RECORDS_LOOKED_AT = 50
+LINES_ABOVE = 30
 NAME_LENGTH = 128
 """Characters; a longer field of the first line is no name of a column."""
+END_OF_FILE = "\x1a\0"
+"""What old systems fill the end of a text with: Ctrl-Z, NUL."""
 
-FALLBACK = "dicom_assets_cp1252"
-"""Name of the error handler that reads a byte which is not UTF-8 as Windows-1252."""
-
-_BOMS = (
-    (codecs.BOM_UTF8, "utf-8-sig"),
-    (codecs.BOM_UTF32_LE, "utf-32"),
-    (codecs.BOM_UTF32_BE, "utf-32"),
-    (codecs.BOM_UTF16_LE, "utf-16"),
-    (codecs.BOM_UTF16_BE, "utf-16"),
-)
 _CONTROL = re.compile(r"[\x00-\x08\x0e-\x1f\x7f\ufffe\uffff]")
+_SEPARATOR = re.compile(r'"?sep=(\\t|[^\w\s"]|\t|\s)"?[;,\t|]*\s*', re.IGNORECASE)
+_FORMULA = re.compile(r'\s*="((?:[^"]|"")*)"\s*')
+_RULE_SIGNS = "-=+_|:*~ \t"
 _RULE = re.compile(r"[-=:+| ]*")
 _SENTENCE = re.compile(r"(?:\S+\s+){2,}\S*[.!?]$|(?:\S+\s+){9,}")
 _VALUE = re.compile(r"[-+]?\d[\d.,:/T -]*")
-_MARKUP = ("{", "[", "<", "#!", "%PDF", "%!PS", "{\\rtf")
+_MARKUP = re.compile(r'\s*(?:\{|<|#!|%PDF|%!PS|\[\s*(?:[\[{"\]\d-]|$))')
+_SPACED = re.compile(r'[,;\t|] +"')
 _ALONE_LEAST = 8
-_IGNORED_IN_NAMES = str.maketrans("", "", " _-\t\r\n")
+_IGNORED_IN_NAMES = str.maketrans("", "", " _-\t\r\n\u00a0\ufeff\u200b")
 
 
 @dataclass(frozen=True, slots=True)
 class Dialect:
-    """How a table is written. header: names in its first line as they stand there; encoding: a codec of Python."""
+    """How a table is written. header: names in its header as they stand there; above: lines over it that are skipped.
 
-    encoding: str
+    quote: what encloses values. spaced: space in front of a quote is none of the value. enclosed: each line as a whole
+    stands in quotes.
+    """
+
     delimiter: str
     header: tuple[str, ...]
+    above: int = 0
+    quote: str = '"'
+    spaced: bool = False
+    enclosed: bool = False
 
+    def records(self, lines: Iterator[str]) -> Iterator[list[str]]:
+        """Fields of each record, blank ones too; csv.Error where a quote stands wrong."""
+        found = csv.reader(
+            lines, delimiter=self.delimiter, quotechar=self.quote, skipinitialspace=self.spaced, strict=True
+        )
+        if not self.enclosed:
+            return found
+        return (self._opened(fields) for fields in found)
 
-def _as_cp1252(error: UnicodeError) -> tuple[str, int]:
-    """Decodes the bytes that UTF-8 refuses; those that Windows-1252 leaves open as Latin-1."""
-    if not isinstance(error, UnicodeDecodeError):
-        raise error
-    bad = error.object[error.start : error.end]
-    return "".join(bytes((b,)).decode("cp1252", "ignore") or chr(b) for b in bad), error.end
-
-
-codecs.register_error(FALLBACK, _as_cp1252)
-
-
-def errors_for(encoding: str) -> str:
-    """The error handler that goes with a codec: the fallback to Windows-1252 makes sense for UTF-8 alone."""
-    return FALLBACK if encoding.replace("_", "-").lower() in ("utf-8", "utf8", "utf-8-sig") else "strict"
-
-
-def encoding_of(head: bytes) -> str:
-    """Codec of a text that begins with `head`; to be used with the error handler that `errors_for` names."""
-    for mark, encoding in _BOMS:
-        if head.startswith(mark):
-            return encoding
-    even, odd = head[:2048:2].count(0), head[1:2048:2].count(0)
-    half = len(head[:2048]) // 2
-    if half and odd > 0.4 * half and even < 0.1 * half:
-        return "utf-16-le"
-    if half and even > 0.4 * half and odd < 0.1 * half:
-        return "utf-16-be"
-    return "utf-8"
-
-
-def decode_head(head: bytes, encoding: str) -> str | None:
-    """Text of a head whose last character may be cut; None when it is no text."""
-    try:
-        text = codecs.getincrementaldecoder(encoding)(errors_for(encoding)).decode(head)
-    except UnicodeError:
-        return None
-    return None if _CONTROL.search(text) else text
+    def _opened(self, fields: list[str]) -> list[str]:
+        if len(fields) != 1:
+            return fields
+        return next(csv.reader(fields, delimiter=self.delimiter, strict=True), fields)
 
 
 def plain_name(name: str) -> str:
@@ -95,57 +76,161 @@ def plain_name(name: str) -> str:
     return name.translate(_IGNORED_IN_NAMES).casefold()
 
 
+def unwrapped(value: str) -> str:
+    """A value without the `="…"` by which Excel is told that it is a text."""
+    found = _FORMULA.fullmatch(value)
+    return found[1].replace('""', '"') if found else value
+
+
+def is_rule(fields: Sequence[str], below_header: bool = True) -> bool:
+    """Whether a record is a line of dashes, as programs draw it below a header or between pages.
+
+    below_header: columns may be without a dash, or have but one; elsewhere dashes may be values.
+    """
+    drawn = "".join(fields)
+    if drawn.strip(_RULE_SIGNS) or not any(sign in drawn for sign in "-=_*~"):
+        return False
+    return below_header or all(len(field.strip()) > 1 for field in fields)
+
+
+def decode_head(head: bytes, encoding: str) -> str | None:
+    """Text of a head whose last character may be cut; None when it is not in this encoding.
+
+    Bytes that are not UTF-8 stand in it as surrogates.
+    """
+    try:
+        errors = "surrogateescape" if is_utf8(encoding) else "strict"
+        text = codecs.getincrementaldecoder(encoding)(errors).decode(head)
+    except UnicodeError:
+        return None
+    return text.removeprefix("\ufeff")
+
+
+def is_text(head: bytes) -> bool:
+    """Whether these are the first bytes of a text in Unicode, or in an encoding with ASCII in it."""
+    text = decode_head(head, unicode_of(head))
+    return text is not None and not _CONTROL.search(text.rstrip(END_OF_FILE))
+
+
 def detect(
     head: bytes, whole: bool, *, encoding: str | None = None, known: Sequence[str] = (), doubtful: bool = False
 ) -> Dialect | None:
-    """How the table that begins with `head` is written, or None when it is no table of at least two columns.
+    """How the table that begins with `head` is written, or None when it is no table.
 
     whole: `head` is all there is; otherwise its last line may be cut and is left out. encoding: taken as given instead
-    of detected. known: names of columns of which one makes any first line the header of a table. doubtful: take what
-    is likeliest, however many records have another number of fields than the header.
+    of detected. known: names of columns of which one makes a line the header of a table, even of a single column.
+    doubtful: take what is likeliest, however many records have another number of fields than the header.
     """
-    encoding = encoding or encoding_of(head)
-    text = decode_head(head, encoding)
-    if text is None or text.lstrip().startswith(_MARKUP):
+    text = decode_head(head, encoding or unicode_of(head))
+    if text is None or _MARKUP.match(text):
         return None
+    text = text.rstrip(END_OF_FILE) if whole else text
     lines = list(io.StringIO(text, newline=""))
     if not whole and len(lines) > 1:
         lines.pop()
+    first, delimiters = _separator(lines)
     wanted = {plain_name(name) for name in known}
-    best: tuple[float, int, str, list[str]] | None = None
-    for delimiter in DELIMITERS:
-        records = _records(lines, delimiter)
+    found = _named(lines, first, delimiters, wanted)
+    if found is not None or _CONTROL.search(text):
+        return found
+    return _likeliest(lines[first:], first, delimiters, doubtful, cut=not whole and len(lines) == 1)
+
+
+def looks_like_table(head: bytes, whole: bool, known: Sequence[str] = (), encoding: str | None = None) -> bool:
+    """Whether an object that begins with `head` is a text table with a header and records; prose with commas is not.
+
+    A line with a known name is a header, also when nothing follows; any other one only above records, or when it fills
+    `head`.
+    """
+    found = detect(head, whole, encoding=encoding, known=known)
+    if found is None:
+        return False
+    wanted = {plain_name(name) for name in known}
+    return not whole or any(_plain(name) in wanted for name in found.header) or _has_records(head, found, encoding)
+
+
+def _has_records(head: bytes, dialect: Dialect, encoding: str | None) -> bool:
+    text = decode_head(head, encoding or unicode_of(head)) or ""
+    return len(_records(list(io.StringIO(text, newline=""))[dialect.above :], dialect)) > 1
+
+
+def _plain(name: str) -> str:
+    return plain_name(unwrapped(name).strip("'#"))
+
+
+def _separator(lines: Sequence[str]) -> tuple[int, str]:
+    """The number of the first line behind Excel's `sep=`, and the delimiters to choose from."""
+    found = _SEPARATOR.fullmatch(lines[0]) if lines else None
+    if found is None:
+        return 0, DELIMITERS
+    return 1, "\t" if found[1] == "\\t" else found[1]
+
+
+def _named(lines: Sequence[str], first: int, delimiters: str, wanted: set[str]) -> Dialect | None:
+    """The table below the first line that names a wanted column and that records fit, or the first that names one."""
+    doubtful: Dialect | None = None
+    for above in range(first, min(len(lines), first + LINES_ABOVE + 1)):
+        plain = plain_name(lines[above])
+        if above > first and not any(name in plain for name in wanted):
+            continue
+        found = _below(lines[above:], above, delimiters, wanted)
+        if found is None or (above > first and len(found[1].header) > 1 and not _is_header(found[1].header)):
+            continue
+        if found[0] >= 0.5 or (above == first and len(found[1].header) > 1 and len(lines) == above + 1):
+            return found[1]
+        doubtful = doubtful or found[1]
+    return doubtful
+
+
+def _below(lines: Sequence[str], above: int, delimiters: str, wanted: set[str]) -> tuple[float, Dialect] | None:
+    """The best reading in which the first record names a wanted column, with the share of records that fit it."""
+    best: tuple[float, int, bool, Dialect] | None = None
+    for delimiter in delimiters:
+        for form in _forms(lines, delimiter):
+            records = _records(lines, form)
+            if not records or not any(_plain(name) in wanted for name in records[0]):
+                continue
+            if len(records[0]) == 1 and (delimiter != delimiters[0] or above > 1):
+                continue  # of one column, whatever the delimiter: prose may have a line with such a word
+            rank = (_share(records), len(records[0]), form.spaced or form.quote == "'")
+            if best is None or rank > best[:3]:
+                header = tuple(records[0])
+                best = (*rank, Dialect(delimiter, header, above, form.quote, form.spaced, form.enclosed))
+    return None if best is None else (best[0], best[3])
+
+
+def _forms(lines: Sequence[str], delimiter: str) -> Iterator[Dialect]:
+    """The ways in which quotes may stand, likeliest first; odd ones only where the first lines look like them."""
+    yield Dialect(delimiter, ())
+    some = lines[:RECORDS_LOOKED_AT]
+    if any(_SPACED.search(line) for line in some):
+        yield Dialect(delimiter, (), spaced=True)
+    start = lines[0].lstrip()
+    if start.startswith("'"):
+        yield Dialect(delimiter, (), quote="'")
+    if start.startswith('"') and delimiter in start and len(next(csv.reader(lines[:1], delimiter=delimiter))) == 1:
+        yield Dialect(delimiter, (), enclosed=True)
+
+
+def _likeliest(lines: Sequence[str], above: int, delimiters: str, doubtful: bool, *, cut: bool) -> Dialect | None:
+    """The table whose first line looks most like a header."""
+    best: tuple[float, int, Dialect] | None = None
+    for delimiter in delimiters:
+        records = _records(lines, Dialect(delimiter, ()))
         if not records or len(records[0]) < 2:
             continue
         header = records[0]
-        is_known = any(plain_name(name) in wanted for name in header)
-        score = 1.0 + _share(records) if is_known else _score(records, cut=not whole and len(lines) == 1)
-        if doubtful and not is_known and _is_header(header):
-            score = _share(records)
+        score = _share(records) if doubtful and _is_header(header) else _score(records, cut=cut)
         if (score or doubtful) and (best is None or (score, len(header)) > best[:2]):
-            best = (score, len(header), delimiter, header)
-    return Dialect(encoding, best[2], tuple(best[3])) if best else None
+            best = (score, len(header), Dialect(delimiter, tuple(header), above))
+    return best[2] if best else None
 
 
-def looks_like_table(head: bytes, whole: bool, known: Sequence[str] = ()) -> bool:
-    """Whether an object that begins with `head` is a text table with a header and records; prose with commas is not.
-
-    Where the first line holds a known name it is a table; otherwise a header alone is one only when it fills `head`.
-    """
-    found = detect(head, whole, known=known)
-    return found is not None and (not whole or _has_records(head, found))
-
-
-def _has_records(head: bytes, dialect: Dialect) -> bool:
-    text = decode_head(head, dialect.encoding) or ""
-    return len(_records(list(io.StringIO(text, newline="")), dialect.delimiter)) > 1
-
-
-def _records(lines: Sequence[str], delimiter: str) -> list[list[str]]:
+def _records(lines: Sequence[str], dialect: Dialect) -> list[list[str]]:
     """The first records that are not blank; those before a quote that does not close within the head."""
     records: list[list[str]] = []
     try:
-        for fields in csv.reader(lines, delimiter=delimiter, strict=True):
+        for fields in dialect.records(iter(lines)):
             if fields:
                 records.append(fields)
             if len(records) > RECORDS_LOOKED_AT:
@@ -156,9 +241,9 @@ def _records(lines: Sequence[str], delimiter: str) -> list[list[str]]:
 
 
 def _share(records: Sequence[Sequence[str]]) -> float:
-    """Share of the records behind the header that have as many fields."""
-    width, body = len(records[0]), records[1:]
-    return sum(_fits(fields, width) for fields in body) / len(body) if body else 0.0
+    """Share of the records behind the header that fit it."""
+    header, body = records[0], [fields for fields in records[1:] if not is_rule(fields)]
+    return sum(fits(fields, header) for fields in body) / len(body) if body else 0.0
 
 
 def _score(records: Sequence[Sequence[str]], cut: bool) -> float:
@@ -176,8 +261,19 @@ def _score(records: Sequence[Sequence[str]], cut: bool) -> float:
     return share if share >= least else 0.0
 
 
-def _fits(fields: Sequence[str], width: int) -> bool:
-    return len(fields) == width or (len(fields) > width and not any(fields[width:]))
+def named_width(header: Sequence[str]) -> int:
+    """Number of columns up to the last one that has a name; a comma too many in the header makes others behind it."""
+    width = len(header)
+    while width > 1 and not header[width - 1].strip():
+        width -= 1
+    return width
+
+
+def fits(fields: Sequence[str], header: Sequence[str]) -> bool:
+    """Whether a record has a value for each named column, and none beyond the header."""
+    if len(fields) <= len(header):
+        return len(fields) >= named_width(header)
+    return not any(fields[len(header) :])
 
 
 def _is_header(fields: Sequence[str]) -> bool:

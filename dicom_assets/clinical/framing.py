@@ -18,6 +18,7 @@ from dataclasses import dataclass
 
 import orjson
 
+from dicom_assets.clinical.encodings import Utf8Copy, has_text, unicode_of
 from dicom_assets.clinical.source import Bytes
 
 CHUNK = 1 << 20
@@ -59,18 +60,58 @@ class Frame:
     fault: str | None = None
 
 
+_JSON = re.compile(rb'\s*(?:\{\s*(?:"|\}|$)|\[\s*(?:[\[{"\]\d-]|$))')
+_TYPE = re.compile(rb'"resourceType"\s*+:')
+_BROKEN_OFF = b" \t\r\n\x1a\0"
+"""What may stand around a line: space, and what old programs fill the end of a file with."""
+
+
+def looks_like_json(head: bytes) -> bool:
+    """Whether a text whose first bytes are `head`, in any Unicode encoding, begins like an object or array of JSON."""
+    return _JSON.match(_plain(head)) is not None
+
+
 def looks_like_fhir(head: bytes) -> bool:
     """Whether a file whose first bytes are `head` is FHIR JSON: an object or array that names a resource type."""
-    text = head.removeprefix(b"\xef\xbb\xbf").lstrip()
-    return text[:1] in (b"{", b"[") and b'"resourceType"' in text
+    text = _plain(head)
+    return text.lstrip()[:1] in (b"{", b"[") and b'"resourceType"' in text
+
+
+def holds_fhir(source: Bytes) -> bool:
+    """Whether JSON names a resource type, wherever in its first MAX_RESOURCE bytes: keys stand in any order.
+
+    A longer resource is refused, and a longer Bundle has shorter entries. Raises what `source` raises.
+    """
+    encoding = unicode_of(source.read(0, CHUNK))
+    return has_text(source, lambda data: _TYPE.search(data) is not None, encoding, MAX_RESOURCE)
+
+
+def _plain(head: bytes) -> bytes:
+    """The first bytes in UTF-8, without a mark."""
+    encoding = unicode_of(head)
+    if encoding == "utf-8":
+        return head
+    return head.decode(encoding, "replace").encode("utf-8", "replace")
 
 
 def frames(source: Bytes) -> Iterator[Frame]:
     """Every record of a file in its order; the entries of Bundles take the place of their Bundle.
 
     A line of NDJSON that is broken is one faulty frame, and the next line goes on. Raises NotFhir when the file is no
-    JSON at all, and whatever `source` raises.
+    JSON at all, ClinicalUnreadable when its encoding does not hold to its end, and whatever `source` raises.
     """
+    encoding = unicode_of(source.read(0, LINE))
+    if encoding in ("utf-8", "utf-8-sig"):
+        yield from _utf8_frames(source)
+        return
+    copy = Utf8Copy(source, encoding)
+    try:
+        yield from _utf8_frames(copy)
+    finally:
+        copy.close()
+
+
+def _utf8_frames(source: Bytes) -> Iterator[Frame]:
     head = source.read(0, LINE)
     start = 3 if head.startswith(b"\xef\xbb\xbf") else 0
     text = head[start:].lstrip()
@@ -133,7 +174,7 @@ def _line_end(source: Bytes, position: int) -> int:
 
 
 def _line(line: bytes) -> Iterator[Frame]:
-    line = line.strip()
+    line = line.strip(_BROKEN_OFF).removeprefix(b"\xef\xbb\xbf")
     if line:
         yield from _value(line, None, 0)
 

@@ -15,7 +15,6 @@ from collections.abc import Iterator
 
 import numpy as np
 import orjson
-import pandas as pd
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
@@ -38,13 +37,12 @@ def parquet_frames(source: Bytes) -> Iterator[Frame]:
     raw = SourceFile(source)
     try:
         with pq.ParquetFile(io.BufferedReader(raw, _BUFFER), buffer_size=_BUFFER, pre_buffer=False) as file:
-            names = distinct(file.schema_arrow.names)
+            names = tuple(distinct(file.schema_arrow.names))
             number = 1
             for batch in file.iter_batches(CHUNK_RECORDS, use_threads=False):
-                columns = {name: as_text(values) for name, values in zip(names, batch.columns, strict=True)}
-                index = range(number, number + len(batch))
+                rows = list(zip(*(as_text(values) for values in batch.columns), strict=True))
+                yield Frame(names, rows, range(number, number + len(batch)))
                 number += len(batch)
-                yield Frame(pd.DataFrame(columns, index=index, columns=names, dtype=object))
     except (pa.ArrowException, OSError, UnicodeError, OverflowError) as error:
         # Arrow raises OSError for broken files, too.
         if raw.failure is not None:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from dicom_assets.clinical.framing import looks_like_fhir
+from dicom_assets.clinical.framing import looks_like_json
 from dicom_assets.clinical.source import Bytes, ClinicalChunk
 from dicom_assets.settings import ClinicalSettings, DatasetSettings, FhirSettings
 
@@ -22,7 +22,12 @@ def read_records(
     dataset: the configured one that the file belongs to, if any; FHIR belongs to none. Raises ClinicalUnreadable when
     the file as a whole is refused, and whatever `source` raises.
     """
-    if looks_like_fhir(source.read(0, HEAD_BYTES)):
+    head = source.read(0, HEAD_BYTES)
+    if head.startswith(b"PK"):
+        from dicom_assets.clinical.tabular import read_workbook
+
+        return read_workbook(source, clinical, dataset)
+    if looks_like_json(head):
         from dicom_assets.clinical.resources import read_resources
 
         return read_resources(source, fhir)

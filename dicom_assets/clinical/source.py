@@ -37,10 +37,14 @@ class RecordError:
 
 @dataclass(frozen=True, slots=True)
 class ClinicalChunk:
-    """Some records of one file, in its order. records: rows as their reader says; errors: those that cannot be read."""
+    """Some records of one file, in its order. records: rows as their reader says; errors: those that cannot be read.
+
+    warnings: codes of what is said of the file as a whole, with details.
+    """
 
     records: pa.Table
     errors: tuple[RecordError, ...]
+    warnings: tuple[tuple[str, str], ...] = ()
 
 
 class ClinicalUnreadable(ValueError):

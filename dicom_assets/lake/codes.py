@@ -136,6 +136,12 @@ _INGESTED = [
         "Read the value from the object itself; or raise reading.max_value_bytes, then run its batch again (README, "
         "Backfills).",
     ),
+    (
+        "SHEETS_PASSED_OVER",
+        "Some sheets of a workbook name no patient id column and are not in the lake; the others are.",
+        "If they hold records, name their column in clinical.patient_id_columns, then run its batch again (README, "
+        "Backfills).",
+    ),
 ]
 _QUARANTINED = [
     ("EMPTY_FILE", "The object has no bytes.", "Send it again."),
@@ -189,12 +195,28 @@ _QUARANTINED = [
         "The member's name is absolute or climbs out of the archive, or it is a link.",
         "Ask the sender; a sound archive has none of these.",
     ),
-    ("CONTAINER_UNSUPPORTED", "An archive of a kind that is not read (7z, RAR, gzip, tar).", "Deliver it as ZIP."),
+    ("CONTAINER_UNSUPPORTED", "An archive of a kind that is not read (7z, RAR, tar, CAB).", "Deliver it as ZIP."),
+    (
+        "COMPRESSED_FILE_UNSUPPORTED",
+        "A file compressed by gzip, bzip2, xz or zstd, which is not read.",
+        "Deliver what is in it, by itself or as ZIP.",
+    ),
+    (
+        "SPREADSHEET_UNSUPPORTED",
+        "A spreadsheet in a form that is not read: XLS, XLSB, ODS, XML or HTML of Excel; or an Office file behind a "
+        "password.",
+        "Save it as XLSX or CSV, without a password, and deliver that.",
+    ),
+    (
+        "HL7_UNSUPPORTED",
+        "HL7 in a form that is not read: a message or batch of version 2, a CDA document, FHIR as XML.",
+        "Deliver it as FHIR JSON or NDJSON, or as a table.",
+    ),
     (
         "CLINICAL_UNREADABLE",
         "A clinical file cannot be read: its encoding, its structure, or no patient id column.",
-        "See detail; name the column in clinical.patient_id_columns, then run its batch again (README, Backfills); or "
-        "correct the file and deliver it again.",
+        "See detail; name the column in clinical.patient_id_columns, or set what detail asks for (encoding, "
+        "date_order), then run its batch again (README, Backfills); or correct the file and deliver it again.",
     ),
     (
         "RECORDS_ALL_INVALID",
@@ -244,6 +266,7 @@ _WAITING = [
 ]
 _IGNORED = [
     ("NOT_DICOM", "Neither DICOM nor anything else that is read here.", "Nothing."),
+    ("DOCUMENT", "A document for people: PDF, PostScript, RTF, Word, PowerPoint and the like.", "Nothing."),
     ("NO_RECORDS", "A clinical table, Bundle or list without a single record.", "Nothing, unless it should have some."),
     ("DICOMDIR", "A DICOM media directory (PS3.10 8.6); the files that it lists are read by themselves.", "Nothing."),
     (

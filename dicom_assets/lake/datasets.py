@@ -23,13 +23,15 @@ _PATTERNS: Mapping[str, str] = {
     "BOOLEAN": "(?i)true|false",
     "BIGINT": "[+-]?(0|[1-9][0-9]{0,17})",
     "DOUBLE": r"[+-]?(0|[1-9][0-9]{0,14})(\.[0-9]{1,17})?([eE][+-]?[0-9]{1,3})?",
+    "DECIMAL_COMMA": r"[+-]?(0|[1-9][0-9]{0,14})(,[0-9]{1,17})?",
     "DATE": _DAY,
     "TIMESTAMP": _CLOCK,
     "TIMESTAMPTZ": rf"{_CLOCK}(Z|[+-]\d{{2}}:?\d{{2}})",
 }
 TYPES = (*_PATTERNS, "VARCHAR")
 """Types in SQL, the narrowest first. A number with leading zeros is a text: it is a code; so is one of more digits than
-its type holds. A time without an offset is another type than one with an offset."""
+its type holds. A time without an offset is another type than one with an offset. DECIMAL_COMMA is a number whose
+fraction stands behind a comma, where a dataset says so; it is read as a DOUBLE."""
 
 _DIGITS = 17
 """Significant digits that a DOUBLE gives back as they were written (IEEE 754)."""
@@ -37,6 +39,8 @@ _DIGITS = 17
 
 def cast(text: str, kind: str) -> str:
     """SQL that reads a text as a type, as the views do: NULL when it is blank, or not of the type."""
+    if kind == "DECIMAL_COMMA":
+        return f"TRY_CAST(replace(trim({text}), ',', '.') AS DOUBLE)"
     return text if kind == "VARCHAR" else f"TRY_CAST(trim({text}) AS {kind})"
 
 
@@ -45,7 +49,7 @@ def fits(text: str, kind: str) -> str:
     if kind == "VARCHAR":
         return "true"
     read = f"{cast(text, kind)} IS NOT NULL"
-    if kind == "DOUBLE":
+    if kind in ("DOUBLE", "DECIMAL_COMMA"):
         digits = f"ltrim(regexp_replace(regexp_replace({text}, '[eE].*', ''), '[^0-9]', '', 'g'), '0')"
         read += f" AND isfinite({cast(text, kind)}) AND length({digits}) <= {_DIGITS}"
     if kind in ("TIMESTAMP", "TIMESTAMPTZ"):

@@ -22,12 +22,13 @@ from datetime import datetime
 from dicom_assets.dicom.source import ByteSource
 from dicom_assets.lake.codes import Kind
 from dicom_assets.landing.inflate import Budget, MemberBytes
+from dicom_assets.landing.recognition import look_closer, package_of
 from dicom_assets.landing.sniff import ZIP, Form, Sniffed, is_program, is_system_file, kind_of, may_end_as_zip
 from dicom_assets.landing.store import ObjectError
 from dicom_assets.landing.window import Window
 from dicom_assets.landing.zipdirectory import Directory, Entry, content_at
 from dicom_assets.landing.zipend import ArchiveError
-from dicom_assets.settings import ArchiveLimits
+from dicom_assets.settings import ArchiveLimits, ClinicalSettings
 
 __all__ = ["ArchiveError", "Member", "ends_as_zip", "members", "open_members"]
 
@@ -37,6 +38,7 @@ HEAD_BYTES = 4_096
 _LISTING_WINDOW = 32 * 1024
 _SMALLEST = 98
 """Bytes of an archive with one member without name and content: local header, record, end."""
+_USUAL = ClinicalSettings()
 _DRIVE = re.compile(r"[A-Za-z]:")
 
 
@@ -63,17 +65,19 @@ class Member:
         return self.kind is Kind.ARCHIVE
 
 
-def members(source: ByteSource, limits: ArchiveLimits) -> Iterator[Member]:
+def members(
+    source: ByteSource, limits: ArchiveLimits, clinical: ClinicalSettings = _USUAL, path: str = ""
+) -> Iterator[Member]:
     """Every member of a ZIP file and of those nested in it, in the directories' order; none is left out.
 
     A nested archive is a member itself, followed by its members when it can be opened and lies within `max_depth`
     (1: members of the archive itself only). Only the first bytes of a member are inflated, nested archives whole, into
-    an anonymous temporary file.
+    an anonymous temporary file. clinical, path: settings and the archive's own path, by which clinical files are told.
 
     Raises ArchiveError before the first member when the archive as a whole cannot be read (ARCHIVE_UNREADABLE) or has
     too many members (ARCHIVE_LIMIT); storage errors as they come.
     """
-    walk = _Walk(limits)
+    walk = _Walk(limits, clinical, path)
     yield from walk.members(walk.directory(source), source, "", (), 1)
 
 
@@ -114,8 +118,9 @@ def ends_as_zip(source: ByteSource, head: bytes) -> bool:
 class _Walk:
     """State of listing one archive: names given, members counted, bytes inflated."""
 
-    def __init__(self, limits: ArchiveLimits) -> None:
+    def __init__(self, limits: ArchiveLimits, clinical: ClinicalSettings, path: str) -> None:
         self._limits = limits
+        self._clinical, self._path = clinical, path
         self._budget = Budget(limits)
         self._entries = 0
         self._taken: dict[str, int] = {}
@@ -140,20 +145,26 @@ class _Walk:
                 _refuse(entry)
                 member = MemberBytes(window, entry, self._limits, self._budget)
                 sniffed = _kind_of_member(member)
+                if sniffed.form is not Form.ZIP:
+                    sniffed = look_closer(sniffed, member, (self._path, name), self._clinical)
             except ArchiveError as error:
                 yield Member(name, place, entry.size, entry.modified_at, Kind.OTHER, error.code, error.detail)
                 continue
             if sniffed.form is not Form.ZIP:
-                yield Member(name, place, entry.size, entry.modified_at, sniffed.kind, sniffed.code)
+                yield Member(name, place, entry.size, entry.modified_at, sniffed.kind, sniffed.code, sniffed.detail)
                 continue
             try:
                 if depth >= self._limits.max_depth:
                     raise ArchiveError("ARCHIVE_LIMIT", f"nested deeper than {self._limits.max_depth} archives")
                 member.spool()
                 inner = self.directory(member)
+                package = package_of(inner)
             except ArchiveError as error:
                 yield Member(name, place, entry.size, entry.modified_at, Kind.ARCHIVE, error.code, error.detail)
             else:
+                if package is not None:
+                    yield Member(name, place, entry.size, entry.modified_at, package.kind, package.code)
+                    continue
                 yield Member(name, place, entry.size, entry.modified_at, Kind.ARCHIVE, "ARCHIVE_EXPANDED")
                 yield from self.members(inner, member, f"{name}!", place, depth + 1)
             finally:

@@ -181,16 +181,16 @@ def drop_first(rows: pa.Table) -> pa.Table:
     return rows.slice(1)
 
 
-def without_a_member(before: Any, source: Any, limits: Any) -> Any:
-    return iter([*before(source, limits)][1:])
+def without_a_member(before: Any, source: Any, *rest: Any) -> Any:
+    return iter([*before(source, *rest)][1:])
 
 
-def no_innermost(before: Any, source: Any, limits: Any) -> Any:
-    return (member for member in before(source, limits) if len(member.entry) == 1)
+def no_innermost(before: Any, source: Any, *rest: Any) -> Any:
+    return (member for member in before(source, *rest) if len(member.entry) == 1)
 
 
 def half_of_records(frames: Any) -> Any:
-    return (replace(frame, values=frame.values.iloc[::2]) for frame in frames)
+    return (replace(frame, rows=frame.rows[::2], numbers=frame.numbers[::2]) for frame in frames)
 
 
 def called_something_else(found: Any) -> Any:

@@ -266,3 +266,18 @@ def test_a_view_that_cannot_be_made_costs_itself_and_no_other_query(labs: Graph,
             run_read_only(labs.lake, f"SELECT * FROM {view}").fetchall()
         with pytest.raises(QueryError, match=f"The view {view} cannot be shown"):
             run_read_only(labs.lake, f"SELECT reason FROM {view}")
+
+
+def test_numbers_with_a_decimal_comma_are_numbers_where_the_dataset_says_so(tmp_path, landing, instance):
+    labs = {"name": "labs", "files": ["labs*"], "patient_id_column": "PatientID", "decimal": ","}
+    plain = {"name": "plain", "files": ["plain*"], "patient_id_column": "PatientID"}
+    graph = Graph(settings_for(tmp_path / "lake", landing.root, clinical={"datasets": [labs, plain]}), instance)
+    text = "PatientID;value;grouped;whole\nP1;5,25;1.000;7\nP2;-0,5;2.500;8\n"
+    for name in ("labs.csv", "plain.csv"):
+        landing.put(name, text)
+    graph.ingest()
+    assert graph.rows("SELECT value, grouped, whole FROM clinical_labs ORDER BY patient_id") == [
+        {"value": 5.25, "grouped": "1.000", "whole": 7},
+        {"value": -0.5, "grouped": "2.500", "whole": 8},
+    ]
+    assert graph.rows("SELECT value FROM clinical_plain ORDER BY patient_id") == [{"value": "5,25"}, {"value": "-0,5"}]

@@ -10,6 +10,7 @@ import pytest
 
 from dicom_assets_tests.support.dicoms import dicom
 from dicom_assets_tests.support.lakes import Graph, settings_for
+from dicom_assets_tests.support.workbooks import workbook
 
 INVALID = {"resource": {"resourceType": "Observation", "id": "o"}}
 
@@ -70,3 +71,38 @@ def test_a_table_of_which_no_record_fits_its_pinned_types_is_quarantined(tmp_pat
         {"code": "RECORDS_ALL_INVALID", "detail": "3 of 3 records are invalid"}
     ]
     assert graph.books(second).status == "closed"
+
+
+def test_a_batch_of_tables_as_programs_write_them_closes_and_says_what_it_refused(tmp_path, landing, instance):
+    labs = {"name": "labs", "files": ["labs/**"], "patient_id_column": "Pat No", "date_column": "taken"}
+    gate = {"quarantined_share": 1}
+    graph = Graph(settings_for(tmp_path / "lake", landing.root, clinical={"datasets": [labs]}, gate=gate), instance)
+    table = "PatientID;Dx\r\nP1;a\r\n"
+    files: dict[str, str | bytes] = {
+        "separator.csv": "sep=;\r\n" + table,
+        "title.csv": "Laboratory export;\r\n;\r\n" + table,
+        "utf32.csv": table.encode("utf-32"),
+        "cyrillic.csv": "PatientID;Диагноз\r\nP14;аппендицит\r\n".encode("cp1251"),
+        "sqlcmd.csv": "PatientID,Dx   \r\n---------,-----\r\nP24      ,a    \r\n\r\n(1 rows affected)\r\n",
+        "again.csv": table + table + "\x1a",
+        "wide.ndjson": '{"id":"p1","resourceType":"Patient"}\r\n'.encode("utf-16"),
+        "late.ndjson": json.dumps({"contentType": "x/y", "data": "A" * 9_000, "id": "b", "resourceType": "Binary"}),
+        "broken.ndjson": '{"resourceType": Patient"}\n{"resourceType": "Patient", "id": "p3"}\n',
+        "labs/book": workbook([["Export"], ["Pat No", "taken"], ["P9", "5 Mar 2024"], ["P8", "some day"]]),
+        "unsure.csv": "PatientID,a\n1,Marković\n".encode("cp1250"),
+        "labs/order.csv": "Pat No,taken\nP1,03/04/2024\n",
+        "labs/note.txt": "prose",
+        "labs/a.pdf": "%PDF-1.4\n",
+        "open.csv": 'PatientID,Dx\nP1,"a\n',
+        "note.txt": "prose",
+    }
+    for name, data in files.items():
+        landing.put(name, data)
+    (batch,) = graph.ingest()
+    books = graph.books(batch)
+    assert (books.status, books.seen, books.ingested, books.quarantined, books.ignored) == ("closed", 16, 10, 5, 1)
+    said = graph.rows("SELECT detail FROM ingestion_errors WHERE code = 'CLINICAL_UNREADABLE'")
+    for word in ("clinical.encoding", "date_order", "No header", "It lies where", "line 2"):
+        assert sum(word in row["detail"] for row in said) == 1, word
+    patients = graph.rows("SELECT DISTINCT PatientID FROM clinical WHERE PatientID IS NOT NULL ORDER BY 1")
+    assert [row["PatientID"] for row in patients] == ["P1", "P14", "P24", "P9"]

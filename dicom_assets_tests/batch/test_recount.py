@@ -15,12 +15,13 @@ from dicom_assets.batch.reopening import OutOfBounds, Reader
 from dicom_assets.clinical.records import read_records
 from dicom_assets.dicom.source import BytesSource
 from dicom_assets.settings import ClinicalSettings, FhirSettings
+from dicom_assets_tests.support.workbooks import workbook
 
 PATIENT = {"resourceType": "Patient", "id": "p"}
 
 
 def counted(data: bytes) -> int:
-    return count_records(Reader(BytesSource(data), 1 << 30))
+    return count_records(Reader(BytesSource(data), 1 << 30), ClinicalSettings().patient_id_columns)
 
 
 def read(data: bytes) -> int:
@@ -73,8 +74,51 @@ _FIELD = st.text(st.characters(codec="utf-8", exclude_characters="\0", exclude_c
 @settings(max_examples=40, deadline=None)
 @given(st.lists(st.lists(_FIELD.map(lambda text: text.replace('"', "")), min_size=1, max_size=4), max_size=20))
 def test_both_count_the_same_of_any_table(rows: list[list[str]]):
-    data = "PatientID;a;b\n" + "".join(";".join(f'"{field};{field}"' for field in row) + "\n" for row in rows)
-    assert counted(data.encode()) == read(data.encode()) == len(rows)
+    data = "PatientID;a;b\n" + "P1;1;2\n" * 20  # most records fit the header, so that it is one
+    data += "".join(";".join(f'"{field};{field}x"' for field in row) + "\n" for row in rows)
+    assert counted(data.encode()) == read(data.encode()) == 20 + len(rows)
+
+
+ODD_FILES = {
+    "a separator above": b"sep=;\r\nPatientID;Dx\r\nP1;a\r\nP2;b\r\n",
+    "a comma too many in the header": b"PatientID,Dx,\r\nP1,a\r\nP2,b\r\n",
+    "Windows-1251": "PatientID;Диагноз\nP1;аппендицит\n".encode("cp1251"),
+    "NDJSON in UTF-16": (f"{json.dumps(PATIENT)}\r\n" * 2).encode("utf-16"),
+    "a Bundle in UTF-32 without a mark": json.dumps(bundle(PATIENT, PATIENT)).encode("utf-32-be"),
+    "NDJSON up to Ctrl-Z": (json.dumps(PATIENT) + "\n\x1a").encode(),
+    "a workbook": workbook([["PatientID", "Dx"], ["P1", "a"], [], ["P2", 5]]),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("data", ODD_FILES.values(), ids=ODD_FILES.keys())
+def test_both_count_the_same_of_what_programs_write_around_records(data: bytes):
+    assert counted(data) == read(data) > 0
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        "PatientID,Dx\r\nP1,a\r\n".encode("utf-32"),
+        b"Laboratory export\r\nPatientID,Dx\r\nP1,a\r\n",
+        b"Export, 2024\nPatientID,Dx,Value\nP1,a,1\nP2,b,2\n",
+        b"Export;;\nPatientID;Dx;Value\nP1;a;1\n",
+        b"Export; 2024\nPatientID,Dx,Value\nP1,a,1\nP2,b,2\n",
+        b"PatientID,Dx\n---------,--\nP1,a\n",
+        b"PatientID,Dx\nP1,a\n(1 rows affected)\n",
+        b"PatientID,Dx\nP1,a\nPatientID,Dx\nP2,b\n",
+        b"PatientID,Dx\nP1,a\n\x1a",
+        b'PatientID,Dx\nP1, "a\nb"\n',
+        workbook([["Export", "2024"], ["PatientID", "Dx"], ["P1", "a"]]),
+        workbook([["Export"], ["PatientID", "Dx"], ["P1", "a"]]),
+        workbook([["PatientID", "Dx"], ["P1", "a"], ["PatientID", "Dx"], ["P2", "b"]]),
+        workbook([["PatientID", "Dx"], ["---------", "--"], ["P1", "a"]]),
+        workbook([["PatientID", "Dx"], ["P1", "a"]], [["Legend", "x"]]),
+    ],
+)
+def test_where_it_depends_on_what_is_looked_for_the_other_reader_stands_aside(data: bytes):
+    assert read(data) > 0
+    with pytest.raises(Uncounted):
+        counted(data)
 
 
 @pytest.mark.parametrize(
@@ -89,4 +133,4 @@ def test_what_the_other_reader_cannot_tell_is_not_counted(data: bytes):
 
 def test_no_more_of_an_object_is_read_than_it_may_cost():
     with pytest.raises(OutOfBounds):
-        count_records(Reader(BytesSource(b"PatientID;a\n" + b"P1;1\n" * 100_000), 65_536))
+        count_records(Reader(BytesSource(b"PatientID;a\n" + b"P1;1\n" * 100_000), 65_536), ("PatientID",))

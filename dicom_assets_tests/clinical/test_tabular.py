@@ -120,7 +120,9 @@ class TestRecords:
         assert values('PatientID,a\n1,5" tube\n')[0]["a"] == '5" tube'
 
     def test_a_quote_that_never_closes_refuses_the_file(self) -> None:
-        assert "never closed" in refusal('PatientID,a\n1,2\n3,"4\n5,6\n')
+        assert "line 3" in refusal('PatientID,a\n1,2\n3,"4\n5,6\n')
+        assert "never closed" in refusal('a title\nPatientID,a\n1,2\n2,"x" y\n3,"4\n5,6\n')
+        assert "line 5" in refusal('a title\nPatientID,a\n1,2\n2,"x" y\n3,"4\n5,6\n')
 
     def test_a_value_or_line_without_end_refuses_the_file(self, monkeypatch: pytest.MonkeyPatch) -> None:
         assert "never closes" in refusal('PatientID,a\n1,2\n3,"' + "x\n" * 100_000 + '"\n')
@@ -143,10 +145,11 @@ class TestEncodings:
         text = "PatientID;Straße\n" + "01;Müllerstraße – 5 €\n" * 50
         assert values(text.encode(encoding))[0] == {"PatientID": "01", "Straße": "Müllerstraße – 5 €"}
 
-    def test_a_byte_that_is_not_utf8_far_behind_the_beginning_spoils_nothing(self) -> None:
-        data = b"PatientID,a\n" + "1,é\n".encode() * 50_000 + b"2,\xe9\x81\n"
-        assert values(data)[-1]["a"] == "é\x81"
-        assert values(data)[0]["a"] == "é"
+    def test_a_byte_that_is_not_utf8_far_behind_the_beginning_spoils_its_own_record_only(self) -> None:
+        data = b"PatientID,a\n" + "1,é\n".encode() * 50_000 + b"2,\xe9\x81\n3,x\n"
+        assert errors(data) == [50_001]
+        found = values(data)
+        assert (len(found), found[0]["a"], found[-1]["a"]) == (50_001, "é", "x")
 
     def test_one_that_is_set_is_taken(self) -> None:
         data = "PatientID,a\n1,Łódź\n".encode("cp1250")

@@ -83,7 +83,7 @@ class TestMembers:
             (Kind.CLINICAL, None),
             (Kind.OTHER, "NOT_DICOM"),
             (Kind.OTHER, "EMPTY_FILE"),
-            (Kind.ARCHIVE, "CONTAINER_UNSUPPORTED"),
+            (Kind.ARCHIVE, "COMPRESSED_FILE_UNSUPPORTED"),
         ]
 
     def test_folders_are_none_unless_they_have_content(self) -> None:

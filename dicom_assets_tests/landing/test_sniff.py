@@ -69,19 +69,47 @@ def test_zip_archives_whole_empty_or_cut(data: bytes) -> None:
 @pytest.mark.parametrize(
     "data",
     [
-        gzip.compress(b"x"),
+        gzip.compress(tarred()),
         tarred(),
         b"7z\xbc\xaf\x27\x1c\0\4",
         b"Rar!\x1a\x07\x00",
         b"Rar!\x1a\x07\x01\x00",
-        b"\xfd7zXZ\x00\x00",
-        b"BZh91AY&SY",
-        b"\x28\xb5\x2f\xfd\x04",
+        b"MSCF\0\0\0\0",
     ],
-    ids=["gzip", "tar", "7z", "rar4", "rar5", "xz", "bzip2", "zstd"],  # of some, bytes tell the time
+    ids=["tar in gzip", "tar", "7z", "rar4", "rar5", "cab"],  # of some, bytes tell the time
 )
 def test_other_archives_are_known_and_not_read(data: bytes) -> None:
     assert kind_of(data, len(data)).code == "CONTAINER_UNSUPPORTED"
+
+
+@pytest.mark.parametrize(
+    "data",
+    [gzip.compress(b"x"), b"\xfd7zXZ\x00\x00", b"BZh91AY&SY", b"\x28\xb5\x2f\xfd\x04"],
+    ids=["gzip", "xz", "bzip2", "zstd"],
+)
+def test_compressed_files_are_called_what_they_are(data: bytes) -> None:
+    assert kind_of(data, len(data)).code == "COMPRESSED_FILE_UNSUPPORTED"
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        b"MSH|^~\\&|LAB|H|||20240305||ORU^R01|1|P|2.5\rPID|1||P1\r",
+        b"\x0bMSH|^~\\&|LAB\r",
+        b"FHS|^~\\&|LAB\rBHS|^~\\&|LAB\r",
+        b'<?xml version="1.0"?><Bundle xmlns="http://hl7.org/fhir"><id value="1"/></Bundle>',
+        b'<ClinicalDocument xmlns="urn:hl7-org:v3"></ClinicalDocument>',
+    ],
+)
+def test_hl7_in_other_forms_is_clinical_and_not_read(data: bytes) -> None:
+    found = kind_of(data, len(data))
+    assert (found.kind, found.code) == (Kind.CLINICAL, "HL7_UNSUPPORTED")
+
+
+@pytest.mark.parametrize("data", [b"%PDF-1.4\n1,2\n3,4\n", b"\n\n%PDF-1.7\n", b"{\\rtf1 a, b}", b"%!PS-Adobe-3.0\n"])
+def test_documents_are_called_documents(data: bytes) -> None:
+    found = kind_of(data, len(data))
+    assert (found.kind, found.code) == (Kind.OTHER, "DOCUMENT")
 
 
 @pytest.mark.parametrize("header", [b"\0" * 344 + b"n+1\0", b"\x1c\x02\0\0n+2\0\r\n\x1a\n" + b"\0" * 400])
@@ -113,6 +141,8 @@ def test_an_object_without_bytes_is_empty() -> None:
         b"PatientID,Date,Value\n1,2020-01-01,5.3\n\n\n2,2020-01-02,5.4",
         b"Dx,PatientID,Text\n1,2," + b"long text " * 2_000,
         b"Name,MRN\nDoe, 1\nRoe, 2\n",
+        b"PatientID,Age\n",
+        b"PatientID\n0001\n0002\n",
     ],
 )
 def test_text_tables_are_clinical(data: bytes) -> None:
@@ -132,7 +162,6 @@ def test_a_header_wider_than_the_first_bytes_is_one() -> None:
         "The first line has one comma, as lines do.\nThe second line has one, too.\nAnd so on, and so on.\n",
         "Subject Name:  X\nStudy ID:  1\n  Series:mr_0001, Slices:3, Organized:2018\n  Series:mr_2, Slices:3, O:2\n",
         "Image Type: ORIGINAL\\PRIMARY\nStudy Date: 20180918\nStudy Time: 114023\n",
-        "PatientID,Age\n",
         "one column\n1\n2\n",
         '{\n  "a": 1,\n  "b": 2,\n  "c": 3\n}\n',
         "<html><body>\na, b\nc, d\n</body></html>",
@@ -141,7 +170,6 @@ def test_a_header_wider_than_the_first_bytes_is_one() -> None:
         "Milk, two\nBread, one\nEggs, six\nFlour\nSugar, some\nSalt, little\nPepper, no\nTea\nOil, some\n",
         "| a | b |\n|---|---|\n| 1 | 2 |\n",
         "0 1000 1000\n0 0.5 0.5\n",
-        "%PDF-1.4\n1,2\n3,4\n",
     ],
 )
 def test_other_text_is_not(text: str) -> None:

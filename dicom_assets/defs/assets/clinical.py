@@ -9,7 +9,7 @@ from dicom_assets.defs.resources import WorkParam
 from dicom_assets.defs.tables import batch_asset, materialized, one_step
 
 
-@batch_asset("clinical", deps=["validated_batch", "flat_metadata"], group="clinical", kinds={"pandas", "deltalake"})
+@batch_asset("clinical", deps=["validated_batch", "flat_metadata"], group="clinical", kinds={"duckdb", "deltalake"})
 def clinical(context: dg.AssetExecutionContext, work: WorkParam) -> dg.MaterializeResult[Any]:
     """One row for each clinical record; newer versions of files and records replace older ones."""
     with one_step(work):
