@@ -175,13 +175,15 @@ def _equals_object(row: Row, data: Any) -> bool:
 def _said(data: Any, keyword: str) -> Iterator[Any]:
     """What pydicom says of an attribute, nothing where it is not sure."""
     try:
+        if keyword in data and data.get_item(keyword).VR == "UN":
+            return  # pydicom reads it in the byte order of the transfer syntax, PS3.5 6.2.2 always as little endian
         value = data[keyword].value if keyword in data else None
         if value is not None and not isinstance(value, str | bytes) and hasattr(value, "__getitem__"):
             if len(value) > 1 and keyword in (*_NUMBERS, *_DATES):
                 return
             if len(value) > 1:  # several where there is one: never the first alone
                 parts = [part.alphabetic if keyword == "PatientName" else str(part) for part in value]
-                value = "\\".join(part.strip(" \0\t\r\n") for part in parts)
+                value = "\\".join(map(_ended, parts))
             else:
                 value = value[0] if len(value) else None
         if keyword == "PatientName" and value is not None and not isinstance(value, str):
@@ -195,9 +197,14 @@ def _said(data: Any, keyword: str) -> Iterator[Any]:
             if len(text) == 8 and text.isdigit():
                 yield date(int(text[:4]), int(text[4:6]), int(text[6:]))
         elif str(value).isascii() and "\x1b" not in str(value):
-            yield str(value).strip(" \0\t\r\n") or None
+            yield _ended(str(value)) or None
     except (ValueError, TypeError, OverflowError, AttributeError, LookupError):
         return  # a value that pydicom cannot make sense of
+
+
+def _ended(text: str) -> str:
+    """A text up to its first NUL, which ends it, without padding."""
+    return text.partition("\0")[0].strip(" \t\r\n")
 
 
 def _agrees(published: Any, said: Any, doubtful: bool) -> bool:

@@ -11,6 +11,7 @@ from dicom_assets.batch.reopening import chosen
 from dicom_assets.batch.rules import judged
 from dicom_assets.batch.sample_checks import sample
 from dicom_assets.batch.staging import Staging
+from dicom_assets_tests.dicom import raw
 from dicom_assets_tests.support.dicoms import dicom
 from dicom_assets_tests.support.lakes import Graph, settings_for
 from dicom_assets_tests.support.landings import LandingFolder, zipped
@@ -104,6 +105,14 @@ class TestTheSample:
         rows = graph.rows("SELECT object_id FROM raw_files WHERE member IS NOT NULL")
         assert len(found) == 5
         assert set(found) <= {row["object_id"] for row in rows}
+
+    def test_what_pydicom_reads_otherwise_is_no_difference(self, graph, landing):
+        """A UN value is little endian in every transfer syntax (PS3.5 6.2.2), and NUL ends a value."""
+        landing.put("un.dcm", raw.dicom(raw.element(0x00280010, "UN", b"\4\0", little=False), syntax=raw.BIG))
+        landing.put("nul.dcm", dicom(StudyInstanceUID="1.2.3\0junk"))
+        assert len(self.sampled(graph)) == 2
+        rows = graph.rows('SELECT "Rows" FROM flat_metadata WHERE "Rows" IS NOT NULL')
+        assert rows == [{"Rows": 4}]
 
     def test_it_can_be_switched_off(self, tmp_path, instance, full):
         graph = Graph(settings_for(tmp_path / "lake", full.root, checks={"sample_objects": 0}), instance)
