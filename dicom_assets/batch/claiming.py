@@ -20,11 +20,13 @@ import pyarrow as pa
 from dicom_assets.batch.presence import watch
 from dicom_assets.batch.work import Work
 from dicom_assets.lake.codes import CODES
+from dicom_assets.lake.overwritten import last_of_source
 from dicom_assets.lake.registry import INGESTION_ERRORS
 from dicom_assets.landing.azure import AzureContainer
 from dicom_assets.landing.claims import Claimed, Haste, claim_listed
 from dicom_assets.landing.events import BlobEvent, EventQueue, Message, listing, newest
 from dicom_assets.landing.looks import SourceEmptied, Watch
+from dicom_assets.landing.replaced import Replaced
 from dicom_assets.landing.store import LandingStore, SourceUnavailable, object_id
 from dicom_assets.landing.stores import open_store
 from dicom_assets.settings import SourceSettings
@@ -78,10 +80,18 @@ def claim_everywhere(work: Work, haste: Haste = Haste()) -> list[Claimed]:  # no
 
 def claim_watched(work: Work, watched: Watch, haste: Haste = Haste()) -> Claimed:  # noqa: B008 - frozen
     """Claims what is new in a listing that is compared with the last look. Raises SourceUnavailable, LakeError."""
-    claimed = claim_listed(watched.source.name, watched, work.log, work.settings.claiming, haste=haste)
+    source = watched.source.name
+    claimed = claim_listed(
+        source, watched, work.log, work.settings.claiming, haste=haste, replaced=_replaced(work, source)
+    )
     if watched.found is not None:
         _record_passed_over(work, watched)
     return claimed
+
+
+def _replaced(work: Work, source: str) -> Replaced:
+    """What finds the objects of a source that came back as older versions of themselves."""
+    return Replaced(last_of_source(work.lake, source), work.log.attempts(), work.log.after)
 
 
 def _record_passed_over(work: Work, watched: Watch) -> None:
@@ -184,7 +194,15 @@ def _claim(work: Work, round_: _Round, taken: Taken) -> None:
         latest = newest(events)
         rows = listing(latest)
         announced = Haste(absent=True)
-        claimed = claim_listed(source, lambda rows=rows: [rows], work.log, claiming, haste=announced)  # type: ignore[misc]
+        replaced = _replaced(work, source)
+        claimed = claim_listed(
+            source,
+            lambda rows=rows: [rows],  # type: ignore[misc]
+            work.log,
+            claiming,
+            haste=announced,
+            replaced=replaced,
+        )
         taken.claimed += len(claimed.claims)
         taken.superseded += len({(e.place, e.etag) for e in events}) - len(latest)
         current = {event.place: object_id(source, event.uri, event.etag, None) for event in latest}

@@ -17,7 +17,7 @@ import pyarrow as pa
 from dicom_assets.lake import keys
 from dicom_assets.lake.delta import Lake
 from dicom_assets.lake.extents import Within
-from dicom_assets.lake.query import arrow, connect
+from dicom_assets.lake.query import arrow, connect, quoted
 from dicom_assets.lake.registry import OVERWRITTEN
 
 _LAST = """
@@ -62,6 +62,21 @@ def last_claims(lake: Lake, places: pa.Table) -> pa.Table:
     wanted = place_keys(places).to_pylist() if len(lake.extents(OVERWRITTEN.name)) else []
     with connect(lake, [OVERWRITTEN.name], within={OVERWRITTEN.name: {"place_key": wanted}}) as connection:
         return arrow(connection, f"SELECT place_key, object_id FROM {OVERWRITTEN.name}")
+
+
+def last_of_source(lake: Lake, source: str) -> pa.Table:
+    """The last claim of each place of a source that was claimed more than once: uri, object_id, claimed_at.
+
+    Members of archives have no places of their own here. Raises LakeError.
+    """
+    if not len(lake.extents(OVERWRITTEN.name)):
+        return OVERWRITTEN.schema.empty_table().select(["uri", "object_id", "claimed_at"])
+    with connect(lake, [OVERWRITTEN.name]) as connection:
+        return arrow(
+            connection,
+            f"SELECT uri, object_id, claimed_at FROM {OVERWRITTEN.name} "
+            f"WHERE source = {quoted(source)} AND member IS NULL",
+        )
 
 
 def scope_of(lake: Lake, studies: Sequence[str], flat: Within) -> Mapping[str, Within]:

@@ -3,7 +3,8 @@
 Belongs here: `plan`, the one pure function that decides, and the claim log, the durable record that it decides from.
 The log is a row of numbered files that are written once and never changed: whoever writes number n + 1 first has it,
 so two claimers never claim the same object, and a claim is there whole or not at all. An object is claimed once, and
-again only when its batch has returned it (`returns`). Does not belong here: Dagster's partitions, which follow from the
+again only when its batch has returned it (`returns`), or when it lies again where another one was claimed since
+(`replaced`). Does not belong here: Dagster's partitions, which follow from the
 log and are never asked.
 """
 
@@ -26,6 +27,7 @@ from dicom_assets.lake.registry import OWN
 from dicom_assets.landing.claimed import Claim as Claim
 from dicom_assets.landing.claimed import ClaimedIds as ClaimedIds
 from dicom_assets.landing.claimed import Summary, from_digests, packed, summarise, unpacked
+from dicom_assets.landing.replaced import Replaced
 from dicom_assets.landing.returns import ReturnLog
 from dicom_assets.landing.store import LandingStore, object_digests
 from dicom_assets.settings import ClaimingSettings
@@ -76,11 +78,12 @@ def plan(
     now: datetime,
     settings: ClaimingSettings,
     absent: Mapping[str, int] = MappingProxyType({}),
+    replaced: Replaced | None = None,
 ) -> Plan:
     """Decides what is new and makes batches of it; pure.
 
     absent: claimed objects that their batch did not find and that are claimed again when they are listed, with how
-    often they were claimed.
+    often they were claimed. replaced: finds claimed objects that lie again where another one was claimed since.
 
     listing: batches of `landing.store.LISTING`, folder by folder. A folder stays in one batch where it fits. An object
     younger than the quiet period waits, unless its time lies in the future, which only a wrong clock writes.
@@ -93,7 +96,7 @@ def plan(
     held, waiting, more = 0, 0, False
     quiet_at: datetime | None = None
     for part in listing:
-        fresh = _new_objects(source, part, claimed, absent)
+        fresh = _new_objects(source, part, claimed, absent, replaced)
         if not len(fresh):
             continue
         young = pc.and_(
@@ -127,14 +130,19 @@ def plan(
     return Plan(stamped, waiting, quiet_at, more)
 
 
-def _new_objects(source: str, part: pa.RecordBatch, claimed: ClaimedIds, absent: Mapping[str, int]) -> pa.Table:
+def _new_objects(
+    source: str, part: pa.RecordBatch, claimed: ClaimedIds, absent: Mapping[str, int], replaced: Replaced | None
+) -> pa.Table:
     ids = from_digests(object_digests(source, part.column("uri"), part.column("etag")))
     missing = claimed.lacks(ids)
-    if absent:
-        missing |= np.isin(ids, packed(pa.array(list(absent), pa.string())))
+    before = dict(absent)
+    if replaced is not None:
+        before |= replaced.restored(part.column("uri"), ids, missing)
+    if before:
+        missing |= np.isin(ids, packed(pa.array(list(before), pa.string())))
     names = unpacked(ids[missing])
     attempts = pa.array(
-        [absent.get(one, 0) + 1 for one in names.to_pylist()] if absent else [1] * len(names), pa.int64()
+        [before.get(one, 0) + 1 for one in names.to_pylist()] if before else [1] * len(names), pa.int64()
     )
     fresh = pa.Table.from_batches([part.filter(pa.array(missing))])
     return fresh.append_column("object_id", names).append_column("attempt", attempts)
@@ -251,6 +259,13 @@ class ClaimLog:
         self._attempts |= zip(again["object_id"].to_pylist(), again["attempt"].to_pylist(), strict=True)
         return claim
 
+    def after(self, moment: datetime) -> Iterator[pa.ChunkedArray]:
+        """The object_ids of each claim that was made after a moment, the newest first."""
+        for claim in reversed(self.claims()):
+            if claim.claimed_at <= moment:
+                return
+            yield self._files.get_parquet(claim.path, ["object_id"])["object_id"]
+
     def manifest(self, wanted: str) -> pa.Table:
         """The manifest of a batch (schema MANIFEST). Raises UnknownBatch."""
         for claim in self.claims():
@@ -321,9 +336,10 @@ def claim_new(
     settings: ClaimingSettings,
     now: datetime | None = None,
     haste: Haste = Haste(),
+    replaced: Replaced | None = None,
 ) -> Claimed:
     """Lists a source and claims what is new in it, and what is to be read again; see `claim_listed`."""
-    return claim_listed(store.name, store.list, log, settings, now, haste)
+    return claim_listed(store.name, store.list, log, settings, now, haste, replaced)
 
 
 def claim_listed(
@@ -333,13 +349,14 @@ def claim_listed(
     settings: ClaimingSettings,
     now: datetime | None = None,
     haste: Haste = Haste(),
+    replaced: Replaced | None = None,
 ) -> Claimed:
     """Claims what is new in a listing of a source, batch by batch, each claim durable before the next.
 
     What its batch did not find and is listed as it was is claimed again. So is what left its batch because it could not
     be read, listed or not, in batches of its own: reading finds out what became of it. listing: begins anew whenever
-    another claimer was quicker. Raises SourceUnavailable before anything is claimed when it does not come to its end,
-    and LakeError.
+    another claimer was quicker. replaced: see `plan`. Raises SourceUnavailable before anything is claimed when it does
+    not come to its end, and LakeError.
     """
     while True:
         newest = len(log)
@@ -347,7 +364,7 @@ def claim_listed(
         returned = log.returned()
         absent = _due(returned, source, None if haste.absent else moment, waits=False)
         attempts = dict(zip(absent["object_id"].to_pylist(), absent["attempt"].to_pylist(), strict=True))
-        planned = plan(source, listing(), log.claimed_ids(source), moment, settings, attempts)
+        planned = plan(source, listing(), log.claimed_ids(source), moment, settings, attempts, replaced)
         again, more = _again(_due(returned, source, None if haste.waiting else moment, waits=True), moment, settings)
         done: list[Claim] = []
         for manifest in (*planned.batches, *again):

@@ -20,6 +20,7 @@ from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 
 from dicom_assets.batch.checks import CheckContext, hierarchy_equals_metadata
+from dicom_assets.batch.claiming import claim_everywhere
 from dicom_assets.batch.publish import publish_flat, publish_hierarchy, publish_rows
 from dicom_assets.batch.staging import RAW_STAGED, Part, Staging
 from dicom_assets.batch.version_checks import overwrites_are_entered
@@ -165,6 +166,54 @@ class TestAFileThatIsReplaced:
         for moment, study in enumerate([1, 2, 1]):
             landing.put("a.dcm", dicom(study, 1, 1), age_seconds=DAY - 60 * moment)
             ingested(graph)
+        assert current(graph) == {uid(1, 1, 1): "P0001"}
+
+
+class TestAnObjectThatComesBackAsAnOlderVersionOfItself:
+    """Restored with the time that it had: under its old name, which was claimed already."""
+
+    def claimed(self, graph: Graph) -> list[str]:
+        """Claims as a tick does; which batches."""
+        with graph.work() as work:
+            done = [claim for one in claim_everywhere(work) for claim in one.claims]
+        graph.instance.add_dynamic_partitions("batch", [claim.batch_id for claim in done])
+        return [claim.batch_id for claim in done]
+
+    def ingested(self, graph: Graph) -> None:
+        (batch,) = self.claimed(graph)
+        assert graph.run(batch).success
+        assert graph.books(batch).status == "closed"
+        assert self.claimed(graph) == []
+
+    def test_is_current_again_each_time(self, graph, landing):
+        away = landing.root.parent / "away"
+        landing.put("other.dcm", dicom(3, 1, 1))
+        first = landing.put("a.dcm", dicom(1, 1, 1))
+        self.ingested(graph)
+        shutil.copy2(first, away)
+        landing.put("a.dcm", dicom(2, 1, 1), age_seconds=DAY / 2)
+        self.ingested(graph)
+        assert current(graph) == {uid(2, 1, 1): "P0002", uid(3, 1, 1): "P0003"}
+        os.rename(first, away.with_name("newer"))
+        shutil.copy2(away, first)
+        self.ingested(graph)
+        assert current(graph) == {uid(1, 1, 1): "P0001", uid(3, 1, 1): "P0003"}
+        os.rename(away.with_name("newer"), first)
+        self.ingested(graph)
+        assert current(graph) == {uid(2, 1, 1): "P0002", uid(3, 1, 1): "P0003"}
+
+    def test_is_claimed_once_however_long_its_batch_takes(self, graph, landing):
+        away = landing.root.parent / "away"
+        path = landing.put("a.dcm", dicom(1, 1, 1))
+        self.ingested(graph)
+        shutil.copy2(path, away)
+        landing.put("a.dcm", dicom(2, 1, 1), age_seconds=DAY / 2)
+        self.ingested(graph)
+        shutil.copy2(away, path)
+        (batch,) = self.claimed(graph)
+        assert self.claimed(graph) == self.claimed(graph) == []
+        assert graph.run(batch).success
+        assert self.claimed(graph) == []
         assert current(graph) == {uid(1, 1, 1): "P0001"}
 
 
