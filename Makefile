@@ -33,7 +33,11 @@ reference: $(VENV)/installed
 	cd build/reference && env -u DAGSTER_HOME $(CURDIR)/$(BIN)/dicom-assets ingest --landing landing --lake lake
 	$(BIN)/python -m dicom_assets.reference check build/reference/lake
 
+# Tests write some hundred lakes of small files: in memory where there is room for them.
+IN_MEMORY := $(shell df -Pk /dev/shm 2>/dev/null | awk 'NR == 2 && $$4 > 4000000 { print "/dev/shm" }')
+
 test: $(VENV)/installed
+	$(if $(IN_MEMORY),TMPDIR=$(IN_MEMORY)) \
 	DICOM_ASSETS_NODE_MODULES=$${DICOM_ASSETS_NODE_MODULES:-$(CURDIR)/node_modules} $(BIN)/python -m pytest -n auto --dist loadfile
 
 lint: $(VENV)/installed
