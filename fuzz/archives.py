@@ -9,19 +9,16 @@ build/fuzz, under its digest; the exit status is 1.
 
 from __future__ import annotations
 
-import argparse
 import bz2
-import hashlib
 import lzma
 import random
 import re
 import resource
 import struct
-import sys
 import time
 from collections import Counter
 from contextlib import nullcontext
-from pathlib import Path
+from functools import cache
 
 import pyarrow as pa
 
@@ -33,7 +30,7 @@ except ImportError:
 with atheris.instrument_imports(include=["dicom_assets.landing"]) if atheris else nullcontext():
     from dicom_assets.landing.archives import ArchiveError, ends_as_zip, members, open_members
 
-from dicom_assets.batch.archive_checks import Incomparable, Member, _same_archive
+from dicom_assets.batch.archive_checks import Incomparable, Member, same_archive
 from dicom_assets.batch.reopening import Reader
 from dicom_assets.dicom.source import BytesSource
 from dicom_assets.lake.codes import CODES
@@ -41,8 +38,8 @@ from dicom_assets.landing.store import ObjectError
 from dicom_assets.settings import ArchiveLimits
 from dicom_assets_tests.landing.zip_forge import Record, deflate, forge
 from dicom_assets_tests.landing.zip_writers import BEYOND, IMAGE, NOTE, RULES, TWO
+from fuzz.running import run
 
-FAILURES = Path("build/fuzz")
 _LIMITS = ArchiveLimits(max_entries=2_000, max_inflated_bytes=1 << 25, max_nested_bytes=1 << 23)
 _SLOW_SECONDS = 5.0
 _GROWTH = 512 << 10  # KiB: a dictionary of LZMA or xz may have 256 MiB
@@ -51,6 +48,7 @@ _NUMBERS = (0, 1, 2, 4, 8, 16, 22, 46, 0x7FFF, 0xFFFF, 0xFFFFFFFF, 0x80000000, 8
 _LARGEST = 20_000
 
 
+@cache
 def seeds() -> list[bytes]:
     """Archives of all writers, one in another, and every method of compression."""
     made = [*RULES.values(), *BEYOND.values(), forge(_every_method()), forge(_every_method(), end64=True)]
@@ -124,15 +122,7 @@ class Judge:
         self._least = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
 
     def __call__(self, data: bytes) -> None:
-        """Raises AssertionError, or whatever reading should not have raised, and keeps the bytes."""
-        try:
-            self._judge(data)
-        except BaseException:
-            FAILURES.mkdir(parents=True, exist_ok=True)
-            (FAILURES / hashlib.blake2b(data, digest_size=8).hexdigest()).write_bytes(data)
-            raise
-
-    def _judge(self, data: bytes) -> None:
+        """Raises AssertionError, or whatever reading should not have raised."""
         started = time.monotonic()
         source = BytesSource(data)
         ends_as_zip(source, data[:4])
@@ -164,62 +154,30 @@ def _compared(source: BytesSource, found: list) -> str:  # type: ignore[type-arg
         member = Member(one.entry[-1], one.size, one.name, one.code == "ARCHIVE_EXPANDED")
         staged.setdefault(one.entry[:-1], []).append(member)
     try:
-        same = _same_archive(Reader(source, 1 << 30), staged, (), "", [1 << 23])
+        same = same_archive(Reader(source, 1 << 30), staged, (), "", [1 << 23])
     except (Incomparable, OSError):
         return "not compared"
     assert same, "other readers list other members"
     return "compared"
 
 
-def blindly(seconds: float, seed: int) -> int:
-    """Judges mutated archives until time is up; how many failed."""
-    judge, rng, archives, judged, failed = Judge(), random.Random(seed), seeds(), 0, 0
-    ends = time.monotonic() + seconds
-    while time.monotonic() < ends:
-        judged += 1
-        try:
-            judge(mutated(rng.choice(archives), archives, rng))
-        except Exception as error:  # noqa: BLE001 - a failure is counted and kept, and the run goes on
-            failed += 1
-            print(f"FAILED: {type(error).__name__} {error if isinstance(error, AssertionError) else ''}", flush=True)
-    print(f"{judged} archives, {failed} failed")
-    for name, count in judge.outcomes.most_common():
-        print(f"{count:8} {name}")
-    return failed
+def made(rng: random.Random) -> bytes:
+    """A seed with faults."""
+    return mutated(rng.choice(seeds()), seeds(), rng)
 
 
-def guided(seconds: float, seed: int, corpus: Path) -> None:
-    """Lets atheris search for archives that reach new code; ends the process."""
-    archives = seeds()
-    corpus.mkdir(parents=True, exist_ok=True)
-    for data in archives:
-        (corpus / hashlib.blake2b(data, digest_size=8).hexdigest()).write_bytes(data)
-
-    def mutate(data: bytes, most: int, number: int) -> bytes:
-        return mutated(data, archives, random.Random(number))[:most]
-
-    arguments = [
-        sys.argv[0],
-        f"-max_total_time={int(seconds)}",
-        f"-seed={seed}",
-        f"-max_len={3 * _LARGEST}",
-        "-print_final_stats=1",
-    ]
-    atheris.Setup([*arguments, str(corpus)], Judge(), custom_mutator=mutate)
-    atheris.Fuzz()
-
-
-def main() -> None:
-    """Command line."""
-    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
-    parser.add_argument("--seconds", type=float, default=300)
-    parser.add_argument("--seed", type=int, default=1)
-    parser.add_argument("--corpus", type=Path, default=Path("build/fuzz-archives"))
-    args = parser.parse_args()
-    if atheris is None:
-        sys.exit(1 if blindly(args.seconds, args.seed) else 0)
-    guided(args.seconds, args.seed, args.corpus)
+def _mutated(data: bytes, rng: random.Random) -> bytes:
+    return mutated(data, seeds(), rng)
 
 
 if __name__ == "__main__":
-    main()
+    judge = Judge()
+    run(
+        __doc__ or "",
+        judge,
+        made,
+        lambda data, rng: mutated(data, seeds(), rng),
+        most=3 * _LARGEST,
+        seeds=seeds(),
+        outcomes=judge.outcomes,
+    )

@@ -6,6 +6,7 @@ Belongs here: making broken objects. Does not belong here: judging what is read 
 from __future__ import annotations
 
 import random
+from functools import cache
 
 from dicom_assets_tests.dicom.samples import generated, pydicom_files
 
@@ -22,6 +23,7 @@ _MARKS = (
 _HEADER = 6_000  # bytes at the beginning in which faults are made
 
 
+@cache
 def seeds(largest: int = 60_000) -> list[bytes]:
     """Pydicom's own odd files and the beginnings of generated ones."""
     found = [data for path in pydicom_files() if len(data := path.read_bytes()) < largest]

@@ -1,6 +1,6 @@
 """Fuzzes the header reader: no crash, no hang, equal with and without memory, and what tier 1 takes is pydicom's.
 
-    python -m fuzz.reader [--seconds N] [--seed S] [--corpus DIR]
+    python -m fuzz.reader [--seconds N] [--seed S]
 
 Guided by coverage where atheris is installed (`pip install atheris`), by blind mutation otherwise. What fails is
 written to build/fuzz, under its digest, and the exit status is 1.
@@ -8,15 +8,11 @@ written to build/fuzz, under its digest, and the exit status is 1.
 
 from __future__ import annotations
 
-import argparse
-import hashlib
 import json
 import random
-import sys
 import time
 from collections import Counter
 from contextlib import nullcontext
-from pathlib import Path
 
 try:
     import atheris
@@ -28,8 +24,8 @@ with atheris.instrument_imports(include=["dicom_assets.dicom"]) if atheris else 
 from dicom_assets.settings import ReadingLimits
 from dicom_assets_tests.dicom.referee import DIFFERS, differences, outcome
 from fuzz.mutations import mutated, seeds
+from fuzz.running import run
 
-FAILURES = Path("build/fuzz")
 _LIMITS = ReadingLimits(max_header_bytes=1 << 20, max_inflated_bytes=1 << 22)
 _SLOW_SECONDS = 5.0
 
@@ -43,15 +39,7 @@ class Judge:
         self.outcomes: Counter[str] = Counter()
 
     def __call__(self, data: bytes) -> None:
-        """Raises AssertionError, or whatever the reader should not have raised, and keeps the bytes."""
-        try:
-            self._judge(data)
-        except BaseException:
-            FAILURES.mkdir(parents=True, exist_ok=True)
-            (FAILURES / hashlib.blake2b(data, digest_size=8).hexdigest()).write_bytes(data)
-            raise
-
-    def _judge(self, data: bytes) -> None:
+        """Raises AssertionError, or whatever the reader should not have raised."""
         started = time.monotonic()
         found = outcome(data, self.memo, _LIMITS)
         assert time.monotonic() - started < _SLOW_SECONDS, "slow"
@@ -65,54 +53,11 @@ class Judge:
             assert not differences(data, found), "pydicom reads it differently"
 
 
-def blindly(seconds: float, seed: int) -> int:
-    """Mutates seeds until time is up; how many objects failed."""
-    judge, rng, files, failed = Judge(), random.Random(seed), seeds(), 0
-    ends = time.monotonic() + seconds
-    while time.monotonic() < ends:
-        try:
-            judge(mutated(rng.choice(files), rng))
-        except Exception as error:  # noqa: BLE001 - a failure is counted and kept, and the run goes on
-            failed += 1
-            print(f"FAILED: {type(error).__name__}", flush=True)
-    print(f"{judge.outcomes.total()} objects, {failed} failed")
-    for name, count in judge.outcomes.most_common():
-        print(f"{count:8} {name}")
-    return failed
-
-
-def guided(seconds: float, seed: int, corpus: Path) -> None:
-    """Lets atheris search for inputs that reach new code of the reader; ends the process."""
-    corpus.mkdir(parents=True, exist_ok=True)
-    for data in seeds():
-        (corpus / hashlib.blake2b(data, digest_size=8).hexdigest()).write_bytes(data)
-    judge = Judge()
-
-    def mutate(data: bytes, most: int, number: int) -> bytes:
-        return mutated(data, random.Random(number))[:most]
-
-    arguments = [
-        sys.argv[0],
-        f"-max_total_time={int(seconds)}",
-        f"-seed={seed}",
-        "-max_len=65536",
-        "-print_final_stats=1",
-    ]
-    atheris.Setup([*arguments, str(corpus)], judge, custom_mutator=mutate)
-    atheris.Fuzz()
-
-
-def main() -> None:
-    """Command line."""
-    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
-    parser.add_argument("--seconds", type=float, default=300)
-    parser.add_argument("--seed", type=int, default=1)
-    parser.add_argument("--corpus", type=Path, default=Path("build/fuzz-corpus"))
-    args = parser.parse_args()
-    if atheris is None:
-        sys.exit(1 if blindly(args.seconds, args.seed) else 0)
-    guided(args.seconds, args.seed, args.corpus)
+def made(rng: random.Random) -> bytes:
+    """A seed with faults."""
+    return mutated(rng.choice(seeds()), rng)
 
 
 if __name__ == "__main__":
-    main()
+    judge = Judge()
+    run(__doc__ or "", judge, made, mutated, most=65_536, seeds=seeds(), outcomes=judge.outcomes)

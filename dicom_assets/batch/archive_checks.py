@@ -140,10 +140,10 @@ def _is_same(context: CheckContext, row: Mapping[str, Any], file: Reader, member
     if file.read(4) == _ZSTD:
         return _same_lines(context, row, file, members.get((), ()))
     file.seek(0)
-    return _same_archive(file, members, (), "", [NESTED_BYTES])
+    return same_archive(file, members, (), "", [NESTED_BYTES])
 
 
-def _same_archive(
+def same_archive(
     file: IO[bytes] | Reader, members: Members, path: tuple[int, ...], prefix: str, left: list[int]
 ) -> bool:
     """Whether an archive's directory lists what was staged, in its order. left: bytes that may still be inflated.
@@ -189,7 +189,7 @@ def _same_nested(
         raise Incomparable
     left[0] -= info.file_size
     with _member(archive, info) as nested:
-        return _same_archive(nested, members, (*path, member.at), f"{member.name}!", left)
+        return same_archive(nested, members, (*path, member.at), f"{member.name}!", left)
 
 
 def _same_chains(file: IO[bytes] | Reader, staged: Sequence[Member], prefix: str) -> bool:

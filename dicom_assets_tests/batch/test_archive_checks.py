@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 
 import pytest
 
-from dicom_assets.batch.archive_checks import Member, _same_archive
+from dicom_assets.batch.archive_checks import Member, same_archive
 from dicom_assets.batch.directory_chains import TooLarge, chains
 from dicom_assets.batch.reopening import Reader
 from dicom_assets.dicom.source import BytesSource
@@ -36,7 +36,7 @@ def staged(archive: bytes) -> list[Member]:
 
 
 def is_same(archive: bytes, listed: Sequence[Member]) -> bool:
-    return _same_archive(Reader(BytesSource(archive), 1 << 30), {(): listed}, (), "", [0])
+    return same_archive(Reader(BytesSource(archive), 1 << 30), {(): listed}, (), "", [0])
 
 
 @pytest.mark.parametrize("name", ALL)

@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 
 from dicom_assets.batch.archive_checks import Incomparable
 from dicom_assets.batch.archive_checks import Member as Staged
-from dicom_assets.batch.archive_checks import _same_archive as checked
+from dicom_assets.batch.archive_checks import same_archive as checked
 from dicom_assets.batch.reopening import Reader
 from dicom_assets.dicom.source import ByteSource, BytesSource
 from dicom_assets.lake.codes import Kind
@@ -32,6 +32,7 @@ from dicom_assets_tests.landing.zip_forge import DESCRIPTORS, Record, central, d
 from dicom_assets_tests.landing.zip_writers import BEYOND, FOLDERS, IMAGE, NOTE, PROGRAMS, RULES, TREE, TWO, program
 from dicom_assets_tests.support.dicoms import dicom
 from fuzz import archives as fuzz_archives
+from fuzz.running import blindly
 
 LIMITS = ArchiveLimits()
 
@@ -407,4 +408,4 @@ def test_whatever_the_writer_what_went_in_comes_out(records: list[Record], quirk
 
 
 def test_archives_hold_for_a_moment_of_fuzzing() -> None:
-    assert fuzz_archives.blindly(1.0, 20261129) == 0
+    assert blindly(fuzz_archives.Judge(), fuzz_archives.made, 1.0, 20261129) == 0
