@@ -52,6 +52,10 @@ def fits(text: str, kind: str) -> str:
     if kind in ("DOUBLE", "DECIMAL_COMMA"):
         digits = f"ltrim(regexp_replace(regexp_replace({text}, '[eE].*', ''), '[^0-9]', '', 'g'), '0')"
         read += f" AND isfinite({cast(text, kind)}) AND length({digits}) <= {_DIGITS}"
+    if kind in ("DATE", "TIMESTAMP", "TIMESTAMPTZ"):
+        # Years 1 to 9999 are what Python holds, and with it whoever fetches rows; an offset may move a day beyond.
+        first, last = ("0002", "9998") if kind == "TIMESTAMPTZ" else ("0001", "9999")
+        read += f" AND substr(trim({text}), 1, 4) BETWEEN '{first}' AND '{last}'"
     if kind in ("TIMESTAMP", "TIMESTAMPTZ"):
         # 24:00 is the next day to DuckDB, and no time to others; an offset of more than 15:59 moves nothing sensible.
         read += f" AND substr(trim({text}), 12, 2) <> '24'"

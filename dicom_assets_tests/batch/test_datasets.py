@@ -11,7 +11,7 @@ import duckdb
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
 from dicom_assets.clinical.delimited import distinct
@@ -204,6 +204,9 @@ _VALUES = (
 
 
 @settings(max_examples=25, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@example(names=["day"], values=[["0000-01-01"]])
+@example(names=["first"], values=[["0001-01-01 00:00:00+14:00"]])
+@example(names=["last"], values=[["9999-12-31 23:00:00-05:00"]])
 @given(names=_NAMES, values=st.lists(st.lists(_VALUES, min_size=6, max_size=6), min_size=1, max_size=4))
 def test_whatever_columns_are_called_and_hold_the_view_shows_what_was_written(
     tmp_path_factory: pytest.TempPathFactory, names: list[str], values: list[list[str]]
