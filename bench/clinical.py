@@ -108,7 +108,7 @@ def ingested(kind: str, records: int, workers: int, work: Path) -> list[tuple[Ta
     configuration.write_text(CONFIGURATION.format(workers=workers), encoding="utf-8")
     environment = {k: v for k, v in os.environ.items() if k != "DAGSTER_HOME"}
     environment["DICOM_ASSETS_CONFIG"] = str(configuration)
-    command = [sys.executable, "-c", "from dicom_assets.cli import main; main()", "ingest"]
+    command = [sys.executable, "-c", "from dicom_assets.cli.main import main; main()", "ingest"]
     command += ["--landing", str(landing), "--lake", str(lake)]
     found, before = [], dict[str, float]()
     for files in _parts(kind, records):

@@ -15,12 +15,12 @@ import time
 from pathlib import Path
 
 from bench.scale import PER_STUDY, write_delivery
-from dicom_assets.batch.dask_engine import DaskEngine
-from dicom_assets.batch.engine import ProcessEngine, ReadingEngine
-from dicom_assets.batch.judge import judge_chunk
-from dicom_assets.batch.read import chunks
-from dicom_assets.batch.work import Work
+from dicom_assets.batch.context import Work
+from dicom_assets.batch.validate import chunks
 from dicom_assets.landing.claims import claim_new
+from dicom_assets.reading.dask_engine import DaskEngine
+from dicom_assets.reading.engine import ProcessEngine, ReadingEngine
+from dicom_assets.reading.judge import judge_chunk
 from dicom_assets.settings import Settings
 
 

@@ -27,17 +27,17 @@ from fhir.resources.R4B.imagingstudy import ImagingStudy
 from bench.fhir_bundle import print_bundle
 from bench.fhir_lake import STANDARD_TABLES, filled, settings_of, staged, steps
 from bench.scale_lake import PER_BATCH, batch_name
-from dicom_assets.batch.checks import RULES, CheckContext, NamedRule
+from dicom_assets.batch.checks.checks import RULES, CheckContext, NamedRule
+from dicom_assets.batch.checks.standard_checks import STANDARD_RULES
 from dicom_assets.batch.publish import publish_hierarchy
-from dicom_assets.batch.staging import Staging
-from dicom_assets.batch.standard_checks import STANDARD_RULES
 from dicom_assets.fhir.imaging_study import rows
 from dicom_assets.fhir.mapping import Context
 from dicom_assets.lake.delta import Lake
 from dicom_assets.lake.hierarchy import REBUILDS
 from dicom_assets.lake.maintenance import maintain
-from dicom_assets.lake.registry import TABLES
+from dicom_assets.lake.staging import Staging
 from dicom_assets.omop import concepts
+from dicom_assets.schema.registry import TABLES
 from dicom_assets_tests.fhir.rows import instance, instances, series, series_table, studies, study
 
 SERIES, INSTANCES = 3, 40

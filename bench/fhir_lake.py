@@ -16,7 +16,6 @@ import pyarrow as pa
 
 from bench.scale_lake import FIRST, PER_BATCH, PER_STUDY, SOURCE, batch_name, make, study_keys, study_uid
 from dicom_assets.batch.clinical import publish_clinical
-from dicom_assets.batch.staging import SCHEMAS, Part, Staging
 from dicom_assets.batch.standards import (
     publish_coverage,
     publish_diagnostic_report,
@@ -25,8 +24,9 @@ from dicom_assets.batch.standards import (
     publish_occurrences,
 )
 from dicom_assets.lake.delta import Lake
-from dicom_assets.lake.keys import record_key
 from dicom_assets.lake.maintenance import tidy
+from dicom_assets.lake.staging import SCHEMAS, Part, Staging
+from dicom_assets.schema.keys import record_key
 from dicom_assets.settings import Settings
 
 STUDIES_AT_ONCE = 500

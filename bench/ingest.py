@@ -37,7 +37,7 @@ from pathlib import Path
 import pandas as pd
 import pydicom
 from deltalake import write_deltalake
-from dicom_assets.lake.attributes import ATTRIBUTES
+from dicom_assets.schema.attributes import ATTRIBUTES
 
 KEYWORDS = [a.keyword for a in ATTRIBUTES]
 
@@ -66,8 +66,8 @@ from dicom_assets.startup import arrow_without_pandas, leave, without_collecting
 with without_collecting():
     arrow_without_pandas()
     import dagster._core.storage.sqlite_storage  # what opening Dagster's state imports
-    import dicom_assets.defs.instance, dicom_assets.defs.runner, dicom_assets.progress
-    from dicom_assets.cli import ingest_now
+    import dicom_assets.defs.instance, dicom_assets.defs.runner, dicom_assets.cli.progress
+    from dicom_assets.cli.main import ingest_now
     from dicom_assets.settings import load
 
 settings = load(sys.argv[1], sys.argv[2])
@@ -132,7 +132,7 @@ def ingest(landing: Path, work: Path, workers: int, *, inside: bool = False) -> 
     config = work / "dicom-assets.toml"
     config.write_text(f"[claiming]\nquiet_seconds = 0\n[reading]\nworkers = {workers}\n", encoding="utf-8")
     environment = {k: v for k, v in os.environ.items() if k != "DAGSTER_HOME"} | {"DICOM_ASSETS_CONFIG": str(config)}
-    command = [sys.executable, "-c", "from dicom_assets.cli import main; main()", "ingest"]
+    command = [sys.executable, "-c", "from dicom_assets.cli.main import main; main()", "ingest"]
     command += ["--landing", str(landing), "--lake", str(work / "lake")]
     if inside:
         command = [sys.executable, "-W", "ignore", "-c", INSIDE, str(landing), str(work / "lake")]

@@ -30,7 +30,7 @@ import pydicom
 
 from bench.corpus import KINDS, generate
 from dicom_assets.dicom.header import Memo, read_header
-from dicom_assets.lake.attributes import ATTRIBUTES
+from dicom_assets.schema.attributes import ATTRIBUTES
 from dicom_assets.settings import ReadingLimits
 
 GOALS = {"ct explicit": 18.0, "ct implicit": 18.0, "enhanced mr": 10.0, "sr": 10.0, "rtstruct": 10.0, "mix": 12.0}

@@ -41,7 +41,7 @@ def asked(method: str, path: str) -> str:
 
 def ingest(landing: Path, lake: str, work: Path, environment: dict[str, str]) -> float:
     """Seconds that one ingest takes, as a command from start to end."""
-    command = [sys.executable, "-c", "from dicom_assets.cli import main; main()", "ingest"]
+    command = [sys.executable, "-c", "from dicom_assets.cli.main import main; main()", "ingest"]
     command += ["--landing", str(landing), "--lake", lake]
     begun = time.monotonic()
     subprocess.run(command, env={**os.environ, **environment}, cwd=work, check=True, capture_output=True)

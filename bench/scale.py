@@ -195,7 +195,7 @@ class Lake:
         """Files and bytes of the newest versions."""
         from dicom_assets.lake.delta import Lake as DeltaLake
         from dicom_assets.lake.extents import extents
-        from dicom_assets.lake.registry import TABLES
+        from dicom_assets.schema.registry import TABLES
 
         lake = DeltaLake(self.uri)
         known = {name: extents(lake.table(name)) for name in TABLES}

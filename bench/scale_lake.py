@@ -23,16 +23,16 @@ import pyarrow.compute as pc
 
 from dicom_assets.batch.standards import publish_coverage
 from dicom_assets.lake.delta import Lake
-from dicom_assets.lake.keys import record_key, study_key
 from dicom_assets.lake.maintenance import FULL_NODE, OVERLAPPING, tidy
 from dicom_assets.lake.positions import order_of, ordered, positions
-from dicom_assets.lake.registry import TABLES
 from dicom_assets.lake.rewrite import file_rows, leaf_rows, put_file, put_files, swap
-from dicom_assets.landing.claimed import from_digests, unpacked
+from dicom_assets.landing.claim_index import from_digests, unpacked
 from dicom_assets.landing.claims import FOLDER as CLAIMS
 from dicom_assets.landing.claims import MANIFEST, ClaimLog
 from dicom_assets.landing.store import LISTING, object_digests
-from dicom_assets.omop.identifiers import Domain, natural_key, order_key, person_key, series_key
+from dicom_assets.omop.integers import Domain, natural_key, order_key, person_key, series_key
+from dicom_assets.schema.keys import record_key, study_key
+from dicom_assets.schema.registry import TABLES
 
 SOURCE = "landing"
 PER_STUDY, PER_SERIES, PER_BATCH = 100, 25, 5_000

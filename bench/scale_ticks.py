@@ -23,12 +23,12 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from bench.scale_lake import FIRST, SOURCE, listing
-from dicom_assets.lake.azure import EMULATOR, container_client, parse_folder, queue_client
-from dicom_assets.lake.files import LakeFiles
-from dicom_assets.landing.claimed import ClaimedIds, from_digests, summarise, unpacked
+from dicom_assets.landing.claim_index import ClaimedIds, from_digests, summarise, unpacked
 from dicom_assets.landing.claims import FOLDER, Claim, ClaimLog, plan
 from dicom_assets.landing.store import object_digests
 from dicom_assets.settings import ClaimingSettings, Settings, SourceSettings
+from dicom_assets.storage.azure import EMULATOR, container_client, parse_folder, queue_client
+from dicom_assets.storage.files import LakeFiles
 
 NEW_OBJECTS = 1_000
 CONTAINER = "scale"
@@ -70,8 +70,8 @@ def announce(size: int, round_: int) -> None:
 
 def from_events(uri: str, size: int) -> None:
     """A round over the events of a queue, as the sensor does it."""
-    from dicom_assets.batch.claiming import claim_from_queue, queues
-    from dicom_assets.batch.work import Work
+    from dicom_assets.batch.claim_rounds import claim_from_queue, queues
+    from dicom_assets.batch.context import Work
 
     source = {"name": SOURCE, "root": f"az://{EMULATOR}/{CONTAINER}", "queue": queue_name(size)}
     with Work(Settings.model_validate({"lake": uri, "sources": [source]})) as work:

@@ -32,8 +32,8 @@ from deltalake import write_deltalake
 
 from bench.scale_lake import make
 from dicom_assets.defs.runner import ingest
-from dicom_assets.lake.attributes import ATTRIBUTES
 from dicom_assets.lake.delta import Lake
+from dicom_assets.schema.attributes import ATTRIBUTES
 from dicom_assets.service.client import ServiceClient
 from dicom_assets.service.feed import Window, iso
 from dicom_assets.service.sync import prepare_landing, sync_window

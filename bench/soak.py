@@ -136,9 +136,9 @@ def _cpu(process: psutil.Process) -> float:
 
 def work_on(folder: Path) -> None:
     """A worker: runs each batch that it is given by a line, and answers with a line of JSON."""
-    from dicom_assets.batch.readers import Readers
     from dicom_assets.definitions import build_defs
     from dicom_assets.defs.instance import open_instance
+    from dicom_assets.reading.readers import Readers
 
     settings = settings_for(folder)
     instance = open_instance(settings)
@@ -334,7 +334,7 @@ def main() -> None:
 
 def claim(folder: Path) -> list[str]:
     """Claims everything and makes the batches known to Dagster; their ids."""
-    from dicom_assets.batch.work import Work
+    from dicom_assets.batch.context import Work
     from dicom_assets.defs.instance import open_instance
     from dicom_assets.defs.jobs import claim_everywhere, register
 
@@ -359,7 +359,7 @@ def _quarters(answers: list[dict[str, Any]], what: str) -> tuple[float, float]:
 def report(soak: Soak, claimed: int, instances: int, judge: Path | None) -> int:
     """Prints what came of it; 1 when anything does not hold."""
     from dicom_assets.batch.books import Status, all_books
-    from dicom_assets.batch.work import Work
+    from dicom_assets.batch.context import Work
     from dicom_assets.lake.query import connect
 
     folder = soak.folder

@@ -8,7 +8,7 @@ from __future__ import annotations
 import os
 from typing import TYPE_CHECKING
 
-# Arrow reads this when it is first imported. Its own allocator keeps what was freed, see `batch.memory`.
+# Arrow reads this when it is first imported. Its own allocator keeps what was freed, see `reading.memory`.
 os.environ.setdefault("ARROW_DEFAULT_MEMORY_POOL", "system")
 
 if TYPE_CHECKING:

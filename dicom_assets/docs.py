@@ -9,9 +9,9 @@ from collections.abc import Callable
 from pathlib import Path
 
 from dicom_assets import docs_standards
-from dicom_assets.lake.codes import CODES, OUTSIDE
 from dicom_assets.lake.query import sql_type
-from dicom_assets.lake.registry import TABLES, Table
+from dicom_assets.schema.codes import CODES, OUTSIDE
+from dicom_assets.schema.registry import TABLES, Table
 
 FOLDER = Path(__file__).parent.parent / "docs"
 
@@ -42,7 +42,7 @@ def tables_page() -> str:
     sections = "\n".join(_table_section(table) for table in TABLES.values())
     return f"""# Tables
 
-Made from `dicom_assets/lake/registry.py` by `make docs`; a test keeps it current. Each table is a Delta table at
+Made from `dicom_assets/schema/registry.py` by `make docs`; a test keeps it current. Each table is a Delta table at
 `{{lake}}/{{table}}`. DICOM attributes keep their keyword as column name; the project's own columns are snake_case.
 
 | table | one row | key | columns |
@@ -64,8 +64,9 @@ def codes_page() -> str:
     )
     return f"""# Reason codes
 
-Made from `dicom_assets/lake/codes.py` by `make docs`; a test keeps it current. Warn and keep: an object is quarantined
-only when it has no usable identity or its bytes are unsafe. `dicom-assets errors` shows the codes of a lake by number.
+Made from `dicom_assets/schema/codes.py` by `make docs`; a test keeps it current. Warn and keep: an object is
+quarantined only when it has no usable identity or its bytes are unsafe. `dicom-assets errors` shows the codes of a lake
+by number.
 
 | code | object ends as | severity | what it means | what to do |
 |---|---|---|---|---|

@@ -8,12 +8,12 @@ from __future__ import annotations
 
 from dicom_assets.fhir import mapping
 from dicom_assets.fhir.imaging_study import RESOURCES_PER_FILE
-from dicom_assets.lake.registry import DIAGNOSTIC_REPORT
-from dicom_assets.lake.standards import clinical_columns
-from dicom_assets.lake.table import Column
 from dicom_assets.omop import image_occurrence
 from dicom_assets.omop.concepts import MAPPING_VERSION
 from dicom_assets.omop.ddl import image_occurrence_ddl
+from dicom_assets.schema.registry import DIAGNOSTIC_REPORT
+from dicom_assets.schema.standard_tables import clinical_columns
+from dicom_assets.schema.table import Column
 
 
 def _columns(columns: tuple[Column, ...]) -> str:

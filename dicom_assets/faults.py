@@ -32,7 +32,7 @@ _stderr = os.dup(2) if _wanted() else None
 
 
 def describe(error: BaseException) -> str:
-    """Type and place of an exception, such as `KeyError at dicom_assets.batch.work:batch:151 (in duckdb:execute:9)`.
+    """Type and place of an exception, such as `KeyError at dicom_assets.batch.context:batch:151 (in duckdb:execute:9)`.
 
     The place is the innermost one of this package, and in brackets where a library raised it; no message, no values.
     """

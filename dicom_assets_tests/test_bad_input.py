@@ -15,7 +15,7 @@ import pytest
 from deltalake import write_deltalake
 
 from dicom_assets.batch.books import all_books
-from dicom_assets.batch.work import Work
+from dicom_assets.batch.context import Work
 from dicom_assets.lake.delta import Lake
 from dicom_assets_tests.support.commands import command, running, wait_for
 from dicom_assets_tests.support.dicoms import dicom

@@ -12,7 +12,7 @@ from subprocess import CompletedProcess
 import pytest
 from typer.testing import CliRunner
 
-from dicom_assets.cli import app
+from dicom_assets.cli.main import app
 from dicom_assets_tests.support.commands import command
 from dicom_assets_tests.support.dicoms import dicom, uid
 from dicom_assets_tests.support.landings import LandingFolder, put_mixed

@@ -14,8 +14,8 @@ from hypothesis import strategies as st
 from typer.testing import CliRunner
 
 from dicom_assets import printing
-from dicom_assets.cli import app
-from dicom_assets.cli_services import told
+from dicom_assets.cli.main import app
+from dicom_assets.cli.services import told
 from dicom_assets.printing import cell, csv_text, json_text, visible
 from dicom_assets.service.push import Outcome, Pushed, write_report
 from dicom_assets.settings import UserError

@@ -1,7 +1,7 @@
 """The remedy of each reason code works when it is followed: the code is caused, the remedy done, the outcome changed.
 
-Adding a code asks for one function here, which causes it and does what `lake/codes.py` says, or for a line in NOTHING:
-why nothing has to be done. Reading the remedy and the function side by side is the review.
+Adding a code asks for one function here, which causes it and does what `schema/codes.py` says, or for a line in
+NOTHING: why nothing has to be done. Reading the remedy and the function side by side is the review.
 """
 
 from __future__ import annotations
@@ -18,15 +18,15 @@ from pathlib import Path
 import pytest
 from pydicom.dataset import Dataset
 
-from dicom_assets.batch import judge
-from dicom_assets.batch.engine import ProcessEngine
-from dicom_assets.batch.work import Work
+from dicom_assets.batch.context import Work
 from dicom_assets.defs.sensors import mark
-from dicom_assets.lake.codes import CODES
 from dicom_assets.landing.claims import Haste, claim_new
-from dicom_assets.service.changes import land, window_path
+from dicom_assets.reading import judge
+from dicom_assets.reading.engine import ProcessEngine
+from dicom_assets.schema.codes import CODES
 from dicom_assets.service.client import ServiceClient
 from dicom_assets.service.feed import read_window
+from dicom_assets.service.window_files import land, window_path
 from dicom_assets.settings import GateSettings
 from dicom_assets_tests.dicom import raw
 from dicom_assets_tests.landing.zip_forge import Record, forge

@@ -30,12 +30,12 @@ except ImportError:
 with atheris.instrument_imports(include=["dicom_assets.landing"]) if atheris else nullcontext():
     from dicom_assets.landing.archives import ArchiveError, ends_as_zip, members, open_members
 
-from dicom_assets.batch.archive_checks import Incomparable, Member, same_archive
-from dicom_assets.batch.reopening import Reader
-from dicom_assets.dicom.source import BytesSource
-from dicom_assets.lake.codes import CODES
+from dicom_assets.batch.checks.archive_checks import Incomparable, Member, same_archive
+from dicom_assets.batch.checks.reopening import Reader
 from dicom_assets.landing.store import ObjectError
+from dicom_assets.schema.codes import CODES
 from dicom_assets.settings import ArchiveLimits
+from dicom_assets.storage.byte_ranges import BytesSource
 from dicom_assets_tests.landing.zip_forge import Record, deflate, forge
 from dicom_assets_tests.landing.zip_writers import BEYOND, IMAGE, NOTE, RULES, TWO
 from fuzz.running import run

@@ -18,16 +18,16 @@ except ImportError:
     atheris = None
 
 with atheris.instrument_imports(include=["dicom_assets.clinical"]) if atheris else nullcontext():
+    from dicom_assets.clinical.chunks import ClinicalUnreadable
     from dicom_assets.clinical.records import read_records
-    from dicom_assets.clinical.source import ClinicalUnreadable
-from dicom_assets.batch.record_checks import UNSURE
-from dicom_assets.batch.recount import Uncounted, count_records
-from dicom_assets.batch.reopening import OutOfBounds, Reader
-from dicom_assets.dicom.source import BytesSource
-from dicom_assets.lake.codes import Kind
+from dicom_assets.batch.checks.record_checks import UNSURE
+from dicom_assets.batch.checks.recount import Uncounted, count_records
+from dicom_assets.batch.checks.reopening import OutOfBounds, Reader
 from dicom_assets.landing.recognition import look_closer
 from dicom_assets.landing.sniff import kind_of
+from dicom_assets.schema.codes import Kind
 from dicom_assets.settings import ClinicalSettings, DatasetSettings, FhirSettings
+from dicom_assets.storage.byte_ranges import BytesSource
 from dicom_assets_tests.support.workbooks import workbook
 from fuzz.running import run
 

@@ -14,7 +14,7 @@ from collections.abc import Callable, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 
-from dicom_assets.batch.read import Progress
+from dicom_assets.batch.validate import Progress
 
 Tell = Callable[[Progress], None]
 

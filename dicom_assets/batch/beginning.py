@@ -16,15 +16,15 @@ from dataclasses import dataclass, field
 from types import TracebackType
 from typing import Self
 
-from dicom_assets.batch.claiming import claim_everywhere
-from dicom_assets.batch.engine import ReadingEngine, cluster_address
-from dicom_assets.batch.read import Progress
-from dicom_assets.batch.work import BatchBusy, Work
-from dicom_assets.lake.files import LakeError
-from dicom_assets.lake.locks import LockBusy
+from dicom_assets.batch.claim_rounds import claim_everywhere
+from dicom_assets.batch.context import BatchBusy, Work
+from dicom_assets.batch.validate import Progress
 from dicom_assets.landing.claims import Claimed, Haste
 from dicom_assets.landing.store import SourceUnavailable
+from dicom_assets.reading.engine import ReadingEngine, cluster_address
 from dicom_assets.settings import Settings, SettingsError
+from dicom_assets.storage.files import LakeError
+from dicom_assets.storage.locks import LockBusy
 
 Say = Callable[[str], None]
 

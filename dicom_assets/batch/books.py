@@ -14,13 +14,13 @@ from typing import Any
 
 import pyarrow as pa
 
-from dicom_assets.batch.staging import Part, Staging
-from dicom_assets.lake.codes import CODES, Outcome
 from dicom_assets.lake.delta import Lake
 from dicom_assets.lake.maintenance import tidy_all
 from dicom_assets.lake.query import arrow, connect, quoted
-from dicom_assets.lake.registry import BATCHES, INGESTION_ERRORS
+from dicom_assets.lake.staging import Part, Staging
 from dicom_assets.landing.claims import UnknownBatch
+from dicom_assets.schema.codes import CODES, Outcome
+from dicom_assets.schema.registry import BATCHES, INGESTION_ERRORS
 
 
 class Status(StrEnum):

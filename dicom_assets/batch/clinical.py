@@ -23,15 +23,15 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from dicom_assets.batch.memory import give_back
-from dicom_assets.batch.staging import SCHEMAS, Part, Staging
 from dicom_assets.batch.versions import Decisions, decide, staged_rows
-from dicom_assets.lake.codes import CODES
 from dicom_assets.lake.delta import Lake
 from dicom_assets.lake.overwritten import last_claims
 from dicom_assets.lake.query import connect, connected, quoted, scan
-from dicom_assets.lake.registry import CLINICAL
 from dicom_assets.lake.rewrite import Written, written
+from dicom_assets.lake.staging import SCHEMAS, Part, Staging
+from dicom_assets.reading.memory import give_back
+from dicom_assets.schema.codes import CODES
+from dicom_assets.schema.registry import CLINICAL
 
 ROWS_AT_ONCE = 2_000
 """Rows of a batch of the stream that is written: some megabytes."""

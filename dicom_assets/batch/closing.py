@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from functools import partial
 
 from dicom_assets.batch.books import Books, Status, counted, known_books
-from dicom_assets.batch.checks import (
+from dicom_assets.batch.checks.checks import (
     CheckContext,
     Rule,
     clinical_records_accounted,
@@ -19,15 +19,15 @@ from dicom_assets.batch.checks import (
     metadata_equals_ledger,
     studies_are_indexed,
 )
-from dicom_assets.batch.staging import Part, Staging, again
-from dicom_assets.batch.standard_checks import (
+from dicom_assets.batch.checks.standard_checks import (
     imaging_studies_equal_studies,
     occurrences_equal_series,
     reports_equal_records,
 )
 from dicom_assets.lake.delta import Lake
-from dicom_assets.lake.files import LakeError
 from dicom_assets.lake.query import connect
+from dicom_assets.lake.staging import Part, Staging, again
+from dicom_assets.storage.files import LakeError
 
 _MADE_FROM_OTHERS: dict[str, Rule] = {
     "flat_metadata": metadata_equals_ledger,

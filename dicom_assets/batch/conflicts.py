@@ -21,13 +21,13 @@ from typing import Any
 import pyarrow as pa
 
 from dicom_assets.batch.publish import touched_studies
-from dicom_assets.batch.staging import SCHEMAS, Part, Staging
 from dicom_assets.lake import overwritten
-from dicom_assets.lake.codes import CODES
 from dicom_assets.lake.delta import Lake
 from dicom_assets.lake.hierarchy import OVERTAKEN
 from dicom_assets.lake.query import arrow, connect, quoted
+from dicom_assets.lake.staging import SCHEMAS, Part, Staging
 from dicom_assets.lake.studies import study_scope
+from dicom_assets.schema.codes import CODES
 
 CODE = "SOP_INSTANCE_CONFLICT"
 STAGE = "identity"

@@ -1,7 +1,7 @@
 """Fitting staged records of configured datasets to their pinned types; what does not fit becomes an error.
 
 Belongs here: which staged rows stay, and the error rows of the others. Does not belong here: types and pins
-(`lake.datasets`), reading (`dicom_assets.clinical`).
+(`lake.dataset_types`), reading (`dicom_assets.clinical`).
 
 DuckDB looks at the values as they stream by, one row for each value: names of columns are values to it. Two passes,
 whatever the number of records and columns.
@@ -16,16 +16,16 @@ from typing import Any
 
 import pyarrow as pa
 
-from dicom_assets.batch.memory import give_back
-from dicom_assets.batch.staging import SCHEMAS, Part, Staging
 from dicom_assets.clinical.dialect import plain_name
-from dicom_assets.lake import datasets
-from dicom_assets.lake.codes import CODES
+from dicom_assets.lake import dataset_types as datasets
 from dicom_assets.lake.delta import Lake
-from dicom_assets.lake.files import LakeError
 from dicom_assets.lake.query import connected
-from dicom_assets.lake.registry import CLINICAL
+from dicom_assets.lake.staging import SCHEMAS, Part, Staging
+from dicom_assets.reading.memory import give_back
+from dicom_assets.schema.codes import CODES
+from dicom_assets.schema.registry import CLINICAL
 from dicom_assets.settings import ClinicalSettings, DatasetSettings
+from dicom_assets.storage.files import LakeError
 
 ERRORS_FILE = 900_000
 """Number of the first staged file that holds these errors, one for each file of records; chunks are numbered from 0."""

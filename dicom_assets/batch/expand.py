@@ -13,11 +13,11 @@ from types import MappingProxyType
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from dicom_assets.batch.engine import ReadingEngine, worker_count
 from dicom_assets.batch.known import Known
-from dicom_assets.batch.listing import ROWS, ClaimedObject, Listed, ListingChunk, cut, list_chunk
-from dicom_assets.batch.staging import RAW_STAGED, Part, Staging
-from dicom_assets.landing.stores import open_store
+from dicom_assets.lake.staging import RAW_STAGED, Part, Staging
+from dicom_assets.landing.opening import open_store
+from dicom_assets.reading.engine import ReadingEngine, worker_count
+from dicom_assets.reading.listing import ROWS, ClaimedObject, Listed, ListingChunk, cut, list_chunk
 from dicom_assets.settings import Settings, SourceSettings
 
 SHARES = 2

@@ -22,11 +22,11 @@ from datetime import UTC, datetime
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from dicom_assets.batch.staging import SCHEMAS, Part, Staging
-from dicom_assets.lake.codes import ABSENT, OUTSIDE, WAITING, Outcome
 from dicom_assets.lake.delta import Lake
 from dicom_assets.lake.query import connect
+from dicom_assets.lake.staging import SCHEMAS, Part, Staging
 from dicom_assets.landing.returns import ReturnLog, returned
+from dicom_assets.schema.codes import ABSENT, OUTSIDE, WAITING, Outcome
 
 _STAGED = (Part.RAW, Part.LEDGER, Part.FLAT, Part.CLINICAL, Part.ERRORS)
 _BROUGHT = frozenset((Outcome.INGESTED, Outcome.DELETED))

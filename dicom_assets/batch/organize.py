@@ -1,7 +1,7 @@
 """Mode `organize`: what a closed batch ingested is moved out of the way, and the lake's uris follow.
 
 Belongs here: the plan, its steps in an order that a kill cannot harm, and the tables that name an object's place. Does
-not belong here: the operations of a folder or container (`landing.organize`).
+not belong here: the operations of a folder or container (`landing.moves`).
 
 The order, for a whole batch: the plan is written while its rows are still staged, and the books close; every object is
 put at its new place as well; what came where is written; the tables are rewritten; only then are the old places
@@ -28,20 +28,20 @@ from typing import IO, Any
 import pyarrow as pa
 
 from dicom_assets.batch.publish import publish_hierarchy
-from dicom_assets.batch.staging import LOCATION, RAW_STAGED, Part, Staging
 from dicom_assets.batch.standards import publish_imaging_study, publish_occurrences
-from dicom_assets.dicom.source import ByteSource
-from dicom_assets.lake import locks
-from dicom_assets.lake.codes import ABSENT, CODES, OUTSIDE, Kind, Outcome
 from dicom_assets.lake.delta import Lake
-from dicom_assets.lake.files import LakeError, LakeFiles
 from dicom_assets.lake.query import connect, quoted
-from dicom_assets.lake.registry import FLAT_METADATA, IMAGE_OCCURRENCE, INGESTION_ERRORS, INSTANCE, RAW_FILES, TABLES
+from dicom_assets.lake.staging import LOCATION, RAW_STAGED, Part, Staging
 from dicom_assets.landing.archives import members, open_members
 from dicom_assets.landing.looks import Looks
-from dicom_assets.landing.organize import Mover, Placed, fit_name, mover, pieces, target
+from dicom_assets.landing.moves import Mover, Placed, fit_name, mover, pieces, target
 from dicom_assets.landing.store import LandingStore, ObjectError, ObjectRef
+from dicom_assets.schema.codes import ABSENT, CODES, OUTSIDE, Kind, Outcome
+from dicom_assets.schema.registry import FLAT_METADATA, IMAGE_OCCURRENCE, INGESTION_ERRORS, INSTANCE, RAW_FILES, TABLES
 from dicom_assets.settings import ArchiveLimits, Settings
+from dicom_assets.storage import locks
+from dicom_assets.storage.byte_ranges import ByteSource
+from dicom_assets.storage.files import LakeError, LakeFiles
 
 FOLDER = "_organize"
 LOCK = "organize"

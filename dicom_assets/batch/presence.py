@@ -17,15 +17,15 @@ from typing import TYPE_CHECKING, Concatenate, ParamSpec, TypeVar
 import pyarrow.compute as pc
 
 from dicom_assets.batch.books import Status
-from dicom_assets.batch.staging import Part, Staging
+from dicom_assets.lake.staging import Part, Staging
 from dicom_assets.landing.azure import AzureContainer
 from dicom_assets.landing.looks import Look, Looks, SourceEmptied, Watch, limits_of, sentence
+from dicom_assets.landing.opening import open_store
 from dicom_assets.landing.store import LandingStore
-from dicom_assets.landing.stores import open_store
 from dicom_assets.settings import Settings, SourceSettings
 
 if TYPE_CHECKING:
-    from dicom_assets.batch.work import BatchWork
+    from dicom_assets.batch.context import BatchWork
 
 T = TypeVar("T")
 P = ParamSpec("P")

@@ -13,17 +13,17 @@ import duckdb
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from dicom_assets.batch.engine import ReadingEngine
-from dicom_assets.batch.memory import give_back
-from dicom_assets.batch.packing import pack_flat
-from dicom_assets.batch.staging import Part, Staging
 from dicom_assets.lake import overwritten, studies
-from dicom_assets.lake.codes import ABSENT, Kind
 from dicom_assets.lake.delta import Lake
 from dicom_assets.lake.hierarchy import REBUILDS
 from dicom_assets.lake.query import arrow, connect
-from dicom_assets.lake.registry import INSTANCE, OVERWRITTEN, TABLES
 from dicom_assets.lake.rewrite import Written, added
+from dicom_assets.lake.staging import Part, Staging
+from dicom_assets.reading.engine import ReadingEngine
+from dicom_assets.reading.memory import give_back
+from dicom_assets.reading.packing import pack_flat
+from dicom_assets.schema.codes import ABSENT, Kind
+from dicom_assets.schema.registry import INSTANCE, OVERWRITTEN, TABLES
 
 
 def publish_rows(lake: Lake, staging: Staging, part: Part) -> int:

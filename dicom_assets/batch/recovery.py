@@ -21,13 +21,14 @@ from deltalake.transaction import AddAction
 from dicom_assets.lake import torn
 from dicom_assets.lake.delta import Lake
 from dicom_assets.lake.extents import Extents
-from dicom_assets.lake.files import LakeError, LakeFiles, TornFile
 from dicom_assets.lake.query import arrow, connect
-from dicom_assets.lake.registry import BATCHES, TABLES
 from dicom_assets.lake.rewrite import swap
-from dicom_assets.landing import claimed, claims
+from dicom_assets.landing import claim_index as claimed
+from dicom_assets.landing import claims
 from dicom_assets.landing.claims import MANIFEST
 from dicom_assets.landing.returns import ReturnLog
+from dicom_assets.schema.registry import BATCHES, TABLES
+from dicom_assets.storage.files import LakeError, LakeFiles, TornFile
 
 
 @dataclass(frozen=True)

@@ -15,16 +15,22 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from dicom_assets.batch.publish import touched_studies
-from dicom_assets.batch.staging import Part, Staging
 from dicom_assets.fhir import diagnostic_report as reports
 from dicom_assets.fhir import imaging_study as imaging
 from dicom_assets.fhir.diagnostic_report import Studies, Study
 from dicom_assets.fhir.mapping import Context as FhirContext
-from dicom_assets.lake import keys, summaries
+from dicom_assets.lake import summaries
 from dicom_assets.lake.delta import Lake
 from dicom_assets.lake.hierarchy import GONE_SQL
 from dicom_assets.lake.query import arrow, connect, quoted
-from dicom_assets.lake.registry import (
+from dicom_assets.lake.staging import Part, Staging
+from dicom_assets.lake.studies import study_scope
+from dicom_assets.lake.subjects import subjects
+from dicom_assets.omop import concepts, coverage, image_occurrence
+from dicom_assets.omop.integers import Domain, Wanted, allocate
+from dicom_assets.omop.maps import IdMaps, load_maps
+from dicom_assets.schema import keys
+from dicom_assets.schema.registry import (
     CLINICAL,
     DIAGNOSTIC_REPORT,
     IMAGE_OCCURRENCE,
@@ -35,11 +41,6 @@ from dicom_assets.lake.registry import (
     SERIES,
     STUDY,
 )
-from dicom_assets.lake.studies import study_scope
-from dicom_assets.lake.subjects import subjects
-from dicom_assets.omop import concepts, coverage, image_occurrence
-from dicom_assets.omop.identifiers import Domain, Wanted, allocate
-from dicom_assets.omop.maps import IdMaps, load_maps
 from dicom_assets.settings import OmopSettings, Settings
 
 INSTANCES_AT_ONCE = 50_000

@@ -22,11 +22,11 @@ import duckdb
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from dicom_assets.batch.staging import Part, Staging
 from dicom_assets.lake.delta import Lake
 from dicom_assets.lake.extents import Extents
 from dicom_assets.lake.query import arrow, quoted, scan
-from dicom_assets.lake.registry import CLINICAL
+from dicom_assets.lake.staging import Part, Staging
+from dicom_assets.schema.registry import CLINICAL
 
 _READ = [
     "object_id",

@@ -1,7 +1,7 @@
 """Dates as hospitals write them, as points in time.
 
 Belongs here: the forms that are read, and what makes one of them uncertain. Does not belong here: which column is a
-date (`tabular`), FHIR's own types (`dicom_assets.fhir.values`).
+date (`tabular`), FHIR's own types (`dicom_assets.fhir.conversions`).
 
 Read are ISO 8601 (also without signs, as in DICOM and HL7), year, month and day with any of `/ . -` between them, day
 and month in either order with the year last, and months by name. A month by name or a part above twelve says which is

@@ -17,9 +17,9 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from dicom_assets.clinical.alphabets import encoding_of
+from dicom_assets.clinical.chunks import UNREADABLE, Bytes, ClinicalUnreadable, RecordError
 from dicom_assets.clinical.dialect import END_OF_FILE, Dialect, detect, is_rule, named_width, unwrapped
 from dicom_assets.clinical.encodings import Utf8Stream, marked, undecoded, unicode_of
-from dicom_assets.clinical.source import UNREADABLE, Bytes, ClinicalUnreadable, RecordError
 from dicom_assets.settings import ClinicalSettings
 
 HEAD_BYTES = 65_536

@@ -16,7 +16,7 @@ import tempfile
 from collections.abc import Callable, Iterator
 from typing import IO
 
-from dicom_assets.clinical.source import UNREADABLE, Bytes, ClinicalUnreadable
+from dicom_assets.clinical.chunks import UNREADABLE, Bytes, ClinicalUnreadable
 
 _BOMS = (
     (codecs.BOM_UTF8, "utf-8-sig"),

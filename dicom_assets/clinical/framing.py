@@ -2,7 +2,7 @@
 
 Belongs here: which bytes of a file are one resource: lines of NDJSON, elements of an array, entries of a Bundle, or the
 file as a whole, told apart by content. A resource is handed on as the bytes that were written, so that decimals keep
-their digits. Does not belong here: what the resources say (`dicom_assets.clinical.resources`).
+their digits. Does not belong here: what the resources say (`dicom_assets.clinical.fhir_resources`).
 
 A structural scan finds the ends of values: it needs quotes, brackets and depth, nothing else, and keeps only offsets.
 So a Bundle of any size costs the memory of its largest entry plus 16 bytes for each entry, and the key order does not
@@ -18,8 +18,8 @@ from dataclasses import dataclass
 
 import orjson
 
+from dicom_assets.clinical.chunks import Bytes
 from dicom_assets.clinical.encodings import Utf8Copy, has_text, unicode_of
-from dicom_assets.clinical.source import Bytes
 
 CHUNK = 1 << 20
 LINE = 1 << 20

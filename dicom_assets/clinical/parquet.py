@@ -20,8 +20,8 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 import pyarrow.types as pt
 
+from dicom_assets.clinical.chunks import UNREADABLE, Bytes, ClinicalUnreadable, SourceFile
 from dicom_assets.clinical.delimited import CHUNK_RECORDS, Frame, distinct
-from dicom_assets.clinical.source import UNREADABLE, Bytes, ClinicalUnreadable, SourceFile
 
 MAGIC = b"PAR1"
 _BUFFER = 1024 * 1024

@@ -7,8 +7,8 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+from dicom_assets.clinical.chunks import Bytes, ClinicalChunk
 from dicom_assets.clinical.framing import looks_like_json
-from dicom_assets.clinical.source import Bytes, ClinicalChunk
 from dicom_assets.settings import ClinicalSettings, DatasetSettings, FhirSettings
 
 HEAD_BYTES = 65_536
@@ -28,7 +28,7 @@ def read_records(
 
         return read_workbook(source, clinical, dataset)
     if looks_like_json(head):
-        from dicom_assets.clinical.resources import read_resources
+        from dicom_assets.clinical.fhir_resources import read_resources
 
         return read_resources(source, fhir)
     from dicom_assets.clinical.tabular import read_table

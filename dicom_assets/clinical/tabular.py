@@ -22,12 +22,12 @@ from datetime import datetime
 import orjson
 import pyarrow as pa
 
+from dicom_assets.clinical.chunks import UNREADABLE, Bytes, ClinicalChunk, ClinicalUnreadable, RecordError
 from dicom_assets.clinical.dates import DateUnreadable, OrderUnknown, is_missing, moment_of
 from dicom_assets.clinical.delimited import Frame, delimited_frames
 from dicom_assets.clinical.dialect import plain_name
 from dicom_assets.clinical.parquet import MAGIC, parquet_frames
-from dicom_assets.clinical.source import UNREADABLE, Bytes, ClinicalChunk, ClinicalUnreadable, RecordError
-from dicom_assets.lake.registry import CLINICAL
+from dicom_assets.schema.registry import CLINICAL
 from dicom_assets.settings import ClinicalSettings, DatasetSettings
 
 __all__ = ["RECORDS", "ClinicalChunk", "ClinicalUnreadable", "RecordError", "read_table"]

@@ -22,9 +22,9 @@ from typing import TYPE_CHECKING
 
 from python_calamine import CalamineError, CalamineWorkbook, SheetTypeEnum
 
+from dicom_assets.clinical.chunks import UNREADABLE, Bytes, ClinicalUnreadable, SourceFile
 from dicom_assets.clinical.delimited import CHUNK_RECORDS, Frame, distinct, is_no_record
 from dicom_assets.clinical.dialect import LINES_ABOVE, named_width, plain_name, unwrapped
-from dicom_assets.clinical.source import UNREADABLE, Bytes, ClinicalUnreadable, SourceFile
 
 if TYPE_CHECKING:
     from python_calamine import CalamineSheet

@@ -1,24 +1,24 @@
 """Sensors of sources on Azure Storage: `blob_events` claims what queues announce, `missed_events` lists now and then.
 
-Belongs here: ticks. Does not belong here: what is done with a message (`batch.claiming`).
+Belongs here: ticks. Does not belong here: what is done with a message (`batch.claim_rounds`).
 """
 
 import time
 
 import dagster as dg
 
-from dicom_assets.batch.claiming import claim_by_listing, claim_from_queue, queues
-from dicom_assets.batch.work import INGEST_LOCK
+from dicom_assets.batch.claim_rounds import claim_by_listing, claim_from_queue, queues
+from dicom_assets.batch.context import INGEST_LOCK
+from dicom_assets.defs.decorators import fail_clearly
 from dicom_assets.defs.jobs import ingest_batch
 from dicom_assets.defs.partitions import BATCH
 from dicom_assets.defs.resources import WorkParam
 from dicom_assets.defs.sensors import wanted_runs
-from dicom_assets.defs.tables import fail_clearly
-from dicom_assets.lake.files import LakeError
-from dicom_assets.lake.locks import LockBusy
+from dicom_assets.landing.opening import open_store
 from dicom_assets.landing.store import SourceUnavailable
-from dicom_assets.landing.stores import open_store
 from dicom_assets.settings import Settings
+from dicom_assets.storage.files import LakeError
+from dicom_assets.storage.locks import LockBusy
 
 INTERVAL_SECONDS = 15
 LISTING_SECONDS = 40.0

@@ -1,4 +1,4 @@
-"""Asset checks, one for each rule of `batch.rules`. A blocking check that fails pauses its batch, and that alone.
+"""Asset checks, one for each rule of `batch.checks.rules`. One that blocks and fails pauses its batch, and that alone.
 
 Belongs here: how a rule becomes a check of Dagster. Does not belong here: the rules.
 """
@@ -10,13 +10,13 @@ from typing import Any
 import dagster as dg
 
 from dicom_assets.batch.books import Status
-from dicom_assets.batch.checks import CheckResult, NamedRule
-from dicom_assets.batch.rules import ALL_RULES, judged
-from dicom_assets.batch.work import Work
+from dicom_assets.batch.checks.checks import CheckResult, NamedRule
+from dicom_assets.batch.checks.rules import ALL_RULES, judged
+from dicom_assets.batch.context import Work
 from dicom_assets.defs.assets import BATCH_ASSETS
+from dicom_assets.defs.decorators import clear_failures, fail_clearly
 from dicom_assets.defs.partitions import BATCH
 from dicom_assets.defs.resources import WorkParam
-from dicom_assets.defs.tables import clear_failures, fail_clearly
 from dicom_assets.settings import GateSettings
 
 

@@ -17,9 +17,9 @@ from typing import Any, ParamSpec, TypeVar
 import dagster as dg
 
 from dicom_assets import faults
-from dicom_assets.batch.engine import EngineFailed
-from dicom_assets.lake.locks import LockBusy
+from dicom_assets.reading.engine import EngineFailed
 from dicom_assets.settings import UserError
+from dicom_assets.storage.locks import LockBusy
 
 Given = ParamSpec("Given")
 Made = TypeVar("Made")

@@ -6,8 +6,7 @@ from typing import Any
 
 import dagster as dg
 
-from dicom_assets.batch.engine import ReadingEngine
-from dicom_assets.batch.work import Work
+from dicom_assets.batch.context import Work
 from dicom_assets.defs.assets import ASSETS
 from dicom_assets.defs.blob_events import event_sensors
 from dicom_assets.defs.checks import CHECKS
@@ -18,6 +17,7 @@ from dicom_assets.defs.resources import work_resource
 from dicom_assets.defs.schedules import SCHEDULES
 from dicom_assets.defs.sensors import failure_sensor, new_files
 from dicom_assets.defs.services import service_graph
+from dicom_assets.reading.engine import ReadingEngine
 from dicom_assets.settings import Settings, load
 
 

@@ -5,12 +5,12 @@ from typing import Any
 
 import dagster as dg
 
-from dicom_assets.batch.claiming import claim_everywhere
+from dicom_assets.batch.claim_rounds import claim_everywhere
 from dicom_assets.defs.assets import BATCH_ASSETS
+from dicom_assets.defs.decorators import clear_failures, fail_clearly
 from dicom_assets.defs.executor import side_by_side
 from dicom_assets.defs.partitions import BATCH, REGISTER_AT_ONCE
 from dicom_assets.defs.resources import WorkParam
-from dicom_assets.defs.tables import clear_failures, fail_clearly
 
 ingest_batch = dg.define_asset_job(
     "ingest_batch",

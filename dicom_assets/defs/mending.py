@@ -13,9 +13,9 @@ import dagster as dg
 import pyarrow as pa
 
 from dicom_assets.batch.books import Status, books_of
+from dicom_assets.batch.context import BatchBusy, Work
 from dicom_assets.batch.publish import publish_hierarchy
 from dicom_assets.batch.recovery import drop_files, forget_batches, mend_claims
-from dicom_assets.batch.staging import FOLDER, SCHEMAS, Part, Staging
 from dicom_assets.batch.standards import (
     publish_coverage,
     publish_diagnostic_report,
@@ -23,19 +23,19 @@ from dicom_assets.batch.standards import (
     publish_imaging_study,
     publish_occurrences,
 )
+from dicom_assets.batch.verification.file_rules import Strangers
 from dicom_assets.batch.verification.findings import Finding
-from dicom_assets.batch.verification.storage import Strangers
 from dicom_assets.batch.verification.verify import Verified, verify
-from dicom_assets.batch.work import BatchBusy, Work
 from dicom_assets.defs.executor import execute_here
 from dicom_assets.defs.graph import build_defs
 from dicom_assets.defs.jobs import register
 from dicom_assets.defs.sensors import mark
 from dicom_assets.lake import form, torn
 from dicom_assets.lake.delta import Lake
-from dicom_assets.lake.files import LakeFiles
 from dicom_assets.lake.hierarchy import REBUILDS
+from dicom_assets.lake.staging import FOLDER, SCHEMAS, Part, Staging
 from dicom_assets.settings import Settings
+from dicom_assets.storage.files import LakeFiles
 
 Say = Callable[[str], None]
 

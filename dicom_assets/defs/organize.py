@@ -6,11 +6,11 @@ Belongs here: when it happens. As a rule the asset `cleanup` moves. Does not bel
 import dagster as dg
 
 from dicom_assets.batch.organize import unfinished
+from dicom_assets.defs.decorators import clear_failures, fail_clearly
 from dicom_assets.defs.resources import WorkParam
-from dicom_assets.defs.tables import clear_failures, fail_clearly
-from dicom_assets.lake.files import LakeError
 from dicom_assets.landing.store import SourceUnavailable
 from dicom_assets.settings import Settings
+from dicom_assets.storage.files import LakeError
 
 INTERVAL_SECONDS = 300
 

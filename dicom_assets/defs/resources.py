@@ -4,9 +4,9 @@ from collections.abc import Iterator
 
 import dagster as dg
 
-from dicom_assets.batch.engine import ReadingEngine
-from dicom_assets.batch.work import Work
-from dicom_assets.defs.tables import fail_clearly
+from dicom_assets.batch.context import Work
+from dicom_assets.defs.decorators import fail_clearly
+from dicom_assets.reading.engine import ReadingEngine
 from dicom_assets.settings import Settings
 
 WorkParam = dg.ResourceParam[Work]

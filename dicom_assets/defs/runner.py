@@ -17,9 +17,8 @@ from dagster._core.storage.tags import PARTITION_NAME_TAG
 
 from dicom_assets.batch.beginning import Beginning
 from dicom_assets.batch.books import Books, Status, books_of
-from dicom_assets.batch.read import Progress
-from dicom_assets.batch.readers import Readers
-from dicom_assets.batch.work import BatchBusy
+from dicom_assets.batch.context import BatchBusy
+from dicom_assets.batch.validate import Progress
 from dicom_assets.defs.executor import execute_here
 from dicom_assets.defs.graph import build_defs
 from dicom_assets.defs.jobs import register
@@ -27,6 +26,7 @@ from dicom_assets.defs.sensors import mark
 from dicom_assets.lake.torn import needs_verifying
 from dicom_assets.landing.claims import Claimed, seconds_until
 from dicom_assets.landing.returns import Waiting, waiting
+from dicom_assets.reading.readers import Readers
 from dicom_assets.settings import Settings
 
 CHANGING_SECONDS = 600.0

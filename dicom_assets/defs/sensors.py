@@ -5,17 +5,17 @@ from datetime import UTC, datetime
 import dagster as dg
 
 from dicom_assets.batch.books import Status, all_books, books_of
-from dicom_assets.batch.claiming import claim_by_listing
-from dicom_assets.batch.work import INGEST_LOCK, Work
+from dicom_assets.batch.claim_rounds import claim_by_listing
+from dicom_assets.batch.context import INGEST_LOCK, Work
+from dicom_assets.defs.decorators import fail_clearly
 from dicom_assets.defs.jobs import ingest_batch
 from dicom_assets.defs.partitions import BATCH, REGISTER_AT_ONCE, retired
 from dicom_assets.defs.resources import WorkParam
-from dicom_assets.defs.tables import fail_clearly
-from dicom_assets.lake.files import LakeError
-from dicom_assets.lake.locks import LockBusy
 from dicom_assets.landing.claims import UnknownBatch
-from dicom_assets.landing.stores import open_store
+from dicom_assets.landing.opening import open_store
 from dicom_assets.settings import Settings
+from dicom_assets.storage.files import LakeError
+from dicom_assets.storage.locks import LockBusy
 
 INTERVAL_SECONDS = 15
 RUNS_PER_TICK = 20

@@ -11,7 +11,7 @@ import hashlib
 from typing import Any
 from urllib.parse import parse_qs
 
-from dicom_assets.dicom.source import ByteSource
+from dicom_assets.storage.byte_ranges import ByteSource
 
 _SIZES = {"AT": 4, "FD": 8, "FL": 4, "SL": 4, "SS": 2, "SV": 8, "UL": 4, "US": 2, "UV": 8}
 _SINGLE = frozenset({"LT", "ST", "UT", "UR", "SQ"})

@@ -1,7 +1,7 @@
 """From values of the DICOM JSON Model to the typed columns of the registry.
 
 Belongs here: how a value becomes a date, a time in ISO form, a number, a text; which attributes are columns is the
-registry's (`lake.attributes`). Does not belong here: bytes.
+registry's (`schema.attributes`). Does not belong here: bytes.
 
 A value that does not fit its type is None and carries VALUE_INVALID; what was written stays in the header. So do
 several values of an attribute that has one (value multiplicity 1, PS3.5 6.4): a text is taken as it was written, with
@@ -16,7 +16,7 @@ from datetime import date
 from typing import Any
 
 from dicom_assets.dicom.flaws import CHARSET_LOST, SOUND, UID_INVALID, VALUE_INVALID
-from dicom_assets.lake.attributes import ATTRIBUTES, CODE_PARTS, TYPE_OF_VR
+from dicom_assets.schema.attributes import ATTRIBUTES, CODE_PARTS, TYPE_OF_VR
 
 Converter = Callable[[Any], Any]
 

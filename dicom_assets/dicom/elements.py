@@ -14,12 +14,11 @@ import orjson
 
 from dicom_assets.dicom.charset import DEFAULT, codecs_of
 from dicom_assets.dicom.columns import CODED, CONVERTERS, fill
-from dicom_assets.dicom.errors import Unreadable
 from dicom_assets.dicom.flaws import SOUND
 from dicom_assets.dicom.items import NOT_YET, UNDEFINED, Items, Short, Unusual, creator_of, prefix_of
 from dicom_assets.dicom.memo import MAX_VALUE, Context, Entry, Memo, Run
 from dicom_assets.dicom.parsed import Parsed, exceeds
-from dicom_assets.dicom.source import ByteSource
+from dicom_assets.dicom.rejections import Unreadable
 from dicom_assets.dicom.syntax import Preface
 from dicom_assets.dicom.values import BULK
 from dicom_assets.dicom.vocabulary import (
@@ -38,6 +37,7 @@ from dicom_assets.dicom.vocabulary import (
     Known,
 )
 from dicom_assets.settings import ReadingLimits
+from dicom_assets.storage.byte_ranges import ByteSource
 
 _HEAD, _LONGEST_HEAD = 8, 12
 _OMITTED = Entry(None, None, 0, None)

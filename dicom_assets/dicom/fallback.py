@@ -23,17 +23,17 @@ from pydicom.hooks import hooks
 from dicom_assets.dicom.capped import reference
 from dicom_assets.dicom.charset import DEFAULT
 from dicom_assets.dicom.columns import fill
-from dicom_assets.dicom.errors import Unreadable
 from dicom_assets.dicom.flaws import DEPTH_CAPPED, HEADER_CAPPED, HEADER_INCOMPLETE, SOUND, VALUE_INVALID
 from dicom_assets.dicom.heads import Encoding
 from dicom_assets.dicom.memo import MAX_VALUE
 from dicom_assets.dicom.parsed import Parsed, exceeds
 from dicom_assets.dicom.pixels import PIXELS
-from dicom_assets.dicom.source import ByteSource
+from dicom_assets.dicom.rejections import Unreadable
 from dicom_assets.dicom.structure import Structure
 from dicom_assets.dicom.syntax import Preface
 from dicom_assets.dicom.values import BULK, DECODERS, json_element
 from dicom_assets.settings import ReadingLimits
+from dicom_assets.storage.byte_ranges import ByteSource
 
 PYDICOM_ERRORS = (
     ArithmeticError,

@@ -20,11 +20,11 @@ from pydicom.datadict import dictionary_VR
 from dicom_assets.dicom import flaws
 from dicom_assets.dicom.charset import spelled
 from dicom_assets.dicom.columns import CODED, CONVERTERS, fill
-from dicom_assets.dicom.errors import Unreadable
 from dicom_assets.dicom.flaws import DEPTH_CAPPED, HEADER_CAPPED, SOUND, VALUE_INVALID
 from dicom_assets.dicom.header import IDENTITY, Header
+from dicom_assets.dicom.rejections import Unreadable
 from dicom_assets.dicom.values import BULK
-from dicom_assets.lake.codes import CODES
+from dicom_assets.schema.codes import CODES
 from dicom_assets.settings import ReadingLimits
 
 _ORDER = {code: place for place, code in enumerate(CODES)}

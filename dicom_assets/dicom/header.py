@@ -16,16 +16,16 @@ import orjson
 
 from dicom_assets.dicom import elements, fallback, flaws
 from dicom_assets.dicom.charset import DEFAULT
-from dicom_assets.dicom.errors import NotDicom, Unreadable
 from dicom_assets.dicom.items import Unusual
 from dicom_assets.dicom.memo import Memo
 from dicom_assets.dicom.parsed import Parsed
 from dicom_assets.dicom.pixels import pixel_issues
-from dicom_assets.dicom.source import ByteSource
+from dicom_assets.dicom.rejections import NotDicom, Unreadable
 from dicom_assets.dicom.syntax import MEDIA_DIRECTORY, Preface, data_set, read_preface
 from dicom_assets.dicom.values import BULK, json_element
-from dicom_assets.lake.codes import CODES
+from dicom_assets.schema.codes import CODES
 from dicom_assets.settings import ReadingLimits
+from dicom_assets.storage.byte_ranges import ByteSource
 
 __all__ = ["Header", "Memo", "NotDicom", "Unreadable", "read_header"]
 

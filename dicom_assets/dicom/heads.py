@@ -14,8 +14,8 @@ from pydicom.datadict import dictionary_VR
 from pydicom.dataset import Dataset
 
 from dicom_assets.dicom.pixels import PIXELS
-from dicom_assets.dicom.sniff import EXPLICIT_VRS, LONG_VRS
-from dicom_assets.dicom.source import ByteSource
+from dicom_assets.dicom.signature import EXPLICIT_VRS, LONG_VRS
+from dicom_assets.storage.byte_ranges import ByteSource
 
 UNDEFINED = 0xFFFFFFFF
 ITEM, ITEM_END, SEQUENCE_END = 0xFFFEE000, 0xFFFEE00D, 0xFFFEE0DD

@@ -17,7 +17,6 @@ from dicom_assets.dicom.capped import reference
 from dicom_assets.dicom.charset import codecs_of
 from dicom_assets.dicom.flaws import DEPTH_CAPPED, HEADER_CAPPED, SOUND, STRUCTURE_INVALID, VALUE_INVALID
 from dicom_assets.dicom.memo import MAX_SEQUENCE, MAX_VALUE, NONE_YET, Context, Entry, Memo
-from dicom_assets.dicom.source import ByteSource
 from dicom_assets.dicom.syntax import Preface
 from dicom_assets.dicom.values import BULK, DECODERS
 from dicom_assets.dicom.vocabulary import (
@@ -40,6 +39,7 @@ from dicom_assets.dicom.vocabulary import (
     private_vr,
 )
 from dicom_assets.settings import ReadingLimits
+from dicom_assets.storage.byte_ranges import ByteSource
 
 UNDEFINED = 0xFFFFFFFF
 NOT_YET = b"?"

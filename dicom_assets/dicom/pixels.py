@@ -9,9 +9,9 @@ import struct
 from collections.abc import Mapping
 from typing import Any
 
-from dicom_assets.dicom.sniff import EXPLICIT_VRS, LONG_VRS
-from dicom_assets.dicom.source import ByteSource
+from dicom_assets.dicom.signature import EXPLICIT_VRS, LONG_VRS
 from dicom_assets.dicom.syntax import Preface
+from dicom_assets.storage.byte_ranges import ByteSource
 
 PIXELS = frozenset({0x7FE00008, 0x7FE00009, 0x7FE00010})
 """Float, Double Float and Pixel Data; a header ends before them."""

@@ -11,8 +11,8 @@ from collections.abc import Sequence
 import pyarrow as pa
 
 from dicom_assets.dicom.header import Header
-from dicom_assets.lake.attributes import ATTRIBUTES, CODE_PARTS
-from dicom_assets.lake.registry import FLAT_METADATA
+from dicom_assets.schema.attributes import ATTRIBUTES, CODE_PARTS
+from dicom_assets.schema.registry import FLAT_METADATA
 
 _NAMES = [
     *(a.keyword for a in ATTRIBUTES),

@@ -41,9 +41,9 @@ from dicom_assets.dicom.heads import (
     in_dictionary,
 )
 from dicom_assets.dicom.pixels import PIXELS
-from dicom_assets.dicom.sniff import EXPLICIT_VRS
-from dicom_assets.dicom.source import ByteSource
+from dicom_assets.dicom.signature import EXPLICIT_VRS
 from dicom_assets.settings import ReadingLimits
+from dicom_assets.storage.byte_ranges import ByteSource
 
 _CHARACTER_SET = 0x00080005
 _MAX_SCAN = 1 << 16  # bytes of an object in which elements are looked for behind others that cannot be read

@@ -12,10 +12,10 @@ from dataclasses import dataclass
 
 from pydicom.datadict import dictionary_VR
 
-from dicom_assets.dicom.errors import NotDicom, Unreadable
 from dicom_assets.dicom.flaws import SOUND, STRUCTURE_INVALID
-from dicom_assets.dicom.sniff import EXPLICIT_VRS, LONG_VRS, begins_at, has_preamble
-from dicom_assets.dicom.source import ByteSource, BytesSource
+from dicom_assets.dicom.rejections import NotDicom, Unreadable
+from dicom_assets.dicom.signature import EXPLICIT_VRS, LONG_VRS, begins_at, has_preamble
+from dicom_assets.storage.byte_ranges import ByteSource, BytesSource
 
 IMPLICIT_LITTLE = "1.2.840.10008.1.2"
 EXPLICIT_LITTLE = "1.2.840.10008.1.2.1"

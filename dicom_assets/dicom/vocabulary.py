@@ -12,7 +12,7 @@ from typing import NamedTuple
 from pydicom.datadict import dictionary_VR, private_dictionary_VR
 
 from dicom_assets.dicom.pixels import PIXELS
-from dicom_assets.dicom.sniff import EXPLICIT_VRS, LONG_VRS
+from dicom_assets.dicom.signature import EXPLICIT_VRS, LONG_VRS
 from dicom_assets.dicom.values import BULK, DECODERS
 
 SHORT_LENGTH, LONG_LENGTH, IMPLICIT_LENGTH = range(3)

@@ -19,9 +19,9 @@ from typing import Any
 import orjson
 import pyarrow as pa
 
-from dicom_assets.fhir import values
+from dicom_assets.fhir import conversions as values
 from dicom_assets.fhir.identifiers import accession_number, objects, relative_reference, study_uid, text_of
-from dicom_assets.lake.registry import DIAGNOSTIC_REPORT
+from dicom_assets.schema.registry import DIAGNOSTIC_REPORT
 
 Row = Mapping[str, Any]
 

@@ -15,10 +15,10 @@ from typing import Any
 import orjson
 import pyarrow as pa
 
-from dicom_assets.fhir import values
+from dicom_assets.fhir import conversions as values
 from dicom_assets.fhir.mapping import INSTANCE, SERIES, STUDY, Context, Row, made
-from dicom_assets.lake.registry import IMAGING_STUDY
 from dicom_assets.omop.concepts import MAPPING_VERSION
+from dicom_assets.schema.registry import IMAGING_STUDY
 
 RESOURCES_PER_FILE = 1_000
 INSTANCE_COLUMNS = (

@@ -11,7 +11,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from dicom_assets.fhir import values
+from dicom_assets.fhir import conversions as values
 from dicom_assets.fhir.identifiers import (
     DCM,
     DICOM_UID,

@@ -1,1 +1,1 @@
-"""What is kept: the registry of tables, the Delta store, the SQL of the hierarchy, queries."""
+"""What is kept: Delta tables, commits, rewriting, staging, the SQL of the hierarchy, queries, maintenance."""

@@ -20,13 +20,14 @@ from deltalake import CommitProperties, DeltaTable
 from deltalake.exceptions import CommitFailedError, DeltaError, TableNotFoundError
 from deltalake.transaction import AddAction
 
-from dicom_assets.lake import form, locks, torn
-from dicom_assets.lake.azure import delta_location, delta_options, reason
+from dicom_assets.lake import form, torn
 from dicom_assets.lake.extents import Extents, extents
-from dicom_assets.lake.files import CONTRIBUTOR, LakeError, LakeFiles
 from dicom_assets.lake.pack import statistics_columns
-from dicom_assets.lake.registry import TABLES, Table
 from dicom_assets.lake.spill import clear_left_over
+from dicom_assets.schema.registry import TABLES, Table
+from dicom_assets.storage import locks
+from dicom_assets.storage.azure import delta_location, delta_options, reason
+from dicom_assets.storage.files import CONTRIBUTOR, LakeError, LakeFiles
 
 if TYPE_CHECKING:
     from deltalake._internal import RemoveAction

@@ -9,8 +9,8 @@ from __future__ import annotations
 import json
 from importlib.metadata import PackageNotFoundError, version
 
-from dicom_assets.lake.files import LakeError, LakeFiles
-from dicom_assets.lake.registry import TABLES
+from dicom_assets.schema.registry import TABLES
+from dicom_assets.storage.files import LakeError, LakeFiles
 
 FORMAT = 2
 """What this release reads and writes. 1: lakes without a number, made before there was one."""

@@ -6,9 +6,9 @@ order in which batches arrive. Belongs here: which row wins and what is counted.
 
 from __future__ import annotations
 
-from dicom_assets.lake.attributes import TOLD_WITH, Level
-from dicom_assets.lake.registry import FLAT_METADATA, INSTANCE, SERIES, STUDY, Table
 from dicom_assets.lake.subjects import patients_named
+from dicom_assets.schema.attributes import TOLD_WITH, Level
+from dicom_assets.schema.registry import FLAT_METADATA, INSTANCE, SERIES, STUDY, Table
 
 NEWEST = "version_at, sequence, object_id"
 """The total order of versions at different places: the last one wins."""

@@ -26,10 +26,10 @@ from deltalake.exceptions import CommitFailedError, DeltaError
 
 from dicom_assets.lake.delta import Lake
 from dicom_assets.lake.extents import Extents
-from dicom_assets.lake.files import LakeError
 from dicom_assets.lake.positions import POSITION, STUDY_KEY, placed
-from dicom_assets.lake.registry import TABLES
 from dicom_assets.lake.rewrite import Merge, file_rows, leaf_rows, merge_batches, merge_studies
+from dicom_assets.schema.registry import TABLES
+from dicom_assets.storage.files import LakeError
 
 BATCH_FILE_ROWS = 262_144
 BATCH_FILE_BYTES = 96 * 2**20

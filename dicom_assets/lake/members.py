@@ -19,7 +19,7 @@ import numpy.typing as npt
 
 from dicom_assets.lake.extents import Extents, Within
 from dicom_assets.lake.positions import order_of, placed, positions
-from dicom_assets.lake.registry import TABLES
+from dicom_assets.schema.registry import TABLES
 
 if TYPE_CHECKING:
     from dicom_assets.lake.delta import Lake

@@ -14,11 +14,11 @@ from collections.abc import Mapping, Sequence
 import duckdb
 import pyarrow as pa
 
-from dicom_assets.lake import keys
 from dicom_assets.lake.delta import Lake
 from dicom_assets.lake.extents import Within
 from dicom_assets.lake.query import arrow, connect, quoted
-from dicom_assets.lake.registry import OVERWRITTEN
+from dicom_assets.schema import keys
+from dicom_assets.schema.registry import OVERWRITTEN
 
 _LAST = """
 -- one row per place: the last of the claims that are known and those that are new

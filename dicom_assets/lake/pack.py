@@ -16,8 +16,8 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from dicom_assets.lake.files import LakeFiles
-from dicom_assets.lake.table import Table
+from dicom_assets.schema.table import Table
+from dicom_assets.storage.files import LakeFiles
 
 ROW_GROUP = 10_000
 """Rows of a row group: a header of 10 KB in each keeps it at 100 MB in memory."""

@@ -18,8 +18,8 @@ import numpy as np
 import pyarrow as pa
 
 from dicom_assets.lake.extents import Extents
-from dicom_assets.lake.keys import position
-from dicom_assets.lake.registry import TABLES
+from dicom_assets.schema.keys import position
+from dicom_assets.schema.registry import TABLES
 
 POSITION = "#position"
 """Column that rows have on their way into files, where the key itself is no hash."""

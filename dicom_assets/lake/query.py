@@ -17,17 +17,18 @@ from threading import Lock
 import duckdb
 import pyarrow as pa
 
-from dicom_assets.lake import datasets, members, recent
+from dicom_assets.lake import dataset_types as datasets
+from dicom_assets.lake import members, recent
 from dicom_assets.lake.delta import Lake, NoSuchVersion
 from dicom_assets.lake.extents import Within, extents
-from dicom_assets.lake.files import PROTOCOL, LakeError
 from dicom_assets.lake.hierarchy import OVERTAKEN
 from dicom_assets.lake.quoting import named
 from dicom_assets.lake.quoting import quoted as quoted
-from dicom_assets.lake.registry import TABLES
 from dicom_assets.lake.spill import spill_folder
 from dicom_assets.lake.subjects import STUDY_CLINICAL
+from dicom_assets.schema.registry import TABLES
 from dicom_assets.settings import UserError
+from dicom_assets.storage.files import PROTOCOL, LakeError
 
 _SQL_TYPES = {
     "string": "VARCHAR",

@@ -16,8 +16,8 @@ from threading import Lock
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from dicom_assets.lake.files import arrow_bytes
-from dicom_assets.lake.registry import TABLES
+from dicom_assets.schema.registry import TABLES
+from dicom_assets.storage.files import arrow_bytes
 
 Homes = Mapping[str, Sequence[str]]
 """By study, the paths of the files that hold it, sorted; none for studies that no file holds."""

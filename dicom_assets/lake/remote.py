@@ -18,8 +18,8 @@ import obstore
 from fsspec import AbstractFileSystem  # type: ignore[import-untyped]
 from obstore.exceptions import BaseError
 
-from dicom_assets.lake.files import PROTOCOL
-from dicom_assets.lake.registry import TABLES
+from dicom_assets.schema.registry import TABLES
+from dicom_assets.storage.files import PROTOCOL
 
 if TYPE_CHECKING:
     from obstore.store import ObjectStore

@@ -28,10 +28,10 @@ from deltalake.transaction import AddAction
 from dicom_assets.lake import members, recent
 from dicom_assets.lake.delta import COMMIT_TRIES, Lake
 from dicom_assets.lake.extents import Extents
-from dicom_assets.lake.files import LakeError
 from dicom_assets.lake.pack import Packed, pack, pack_rows, row_groups
 from dicom_assets.lake.positions import is_sorted, order_of, ordered, placed, positions, range_in_name
-from dicom_assets.lake.registry import TABLES, Table
+from dicom_assets.schema.registry import TABLES, Table
+from dicom_assets.storage.files import LakeError
 
 _FILE_ROWS = {
     "instance": 16_384,

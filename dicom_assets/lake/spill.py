@@ -16,7 +16,7 @@ import tempfile
 from functools import cache
 from pathlib import Path
 
-from dicom_assets.lake.files import LakeFiles
+from dicom_assets.storage.files import LakeFiles
 
 FOLDER = "_tmp"
 _PRIVATE = 0o700

@@ -16,7 +16,7 @@ import pyarrow as pa
 from dicom_assets.lake.delta import Lake
 from dicom_assets.lake.extents import Within
 from dicom_assets.lake.query import connect
-from dicom_assets.lake.registry import BATCH_STUDY, TABLES
+from dicom_assets.schema.registry import BATCH_STUDY, TABLES
 
 
 def enter(lake: Lake, batch_id: str, keys: Sequence[str]) -> None:

@@ -15,8 +15,8 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from dicom_assets.lake.delta import Lake
-from dicom_assets.lake.files import arrow_bytes
 from dicom_assets.lake.query import arrow, connected, scan
+from dicom_assets.storage.files import arrow_bytes
 
 FOLDER = "_summaries"
 

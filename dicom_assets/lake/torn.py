@@ -19,7 +19,7 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from dicom_assets.lake.files import LakeError, LakeFiles
+from dicom_assets.storage.files import LakeError, LakeFiles
 
 FOLDER = "_torn"
 MARK = f"{FOLDER}/unverified"

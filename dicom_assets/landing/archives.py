@@ -19,16 +19,16 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 
-from dicom_assets.dicom.source import ByteSource
-from dicom_assets.lake.codes import Kind
 from dicom_assets.landing.inflate import Budget, MemberBytes
 from dicom_assets.landing.recognition import look_closer, package_of
 from dicom_assets.landing.sniff import ZIP, Form, Sniffed, is_program, is_system_file, kind_of, may_end_as_zip
 from dicom_assets.landing.store import ObjectError
-from dicom_assets.landing.window import Window
 from dicom_assets.landing.zipdirectory import Directory, Entry, content_at
 from dicom_assets.landing.zipend import ArchiveError
+from dicom_assets.schema.codes import Kind
 from dicom_assets.settings import ArchiveLimits, ClinicalSettings
+from dicom_assets.storage.byte_ranges import ByteSource
+from dicom_assets.storage.window import Window
 
 __all__ = ["ArchiveError", "Member", "ends_as_zip", "members", "open_members"]
 

@@ -1,7 +1,7 @@
 """A landing source that is a container of Azure Blob Storage, or a folder in one, read in place.
 
 Belongs here: listing blobs, reading them by range. Does not belong here: what is new (claims), events (`events`),
-moving what was ingested (`organize`), addresses and credentials (`lake.azure`). Reading needs the role Storage Blob
+moving what was ingested (`organize`), addresses and credentials (`storage.azure`). Reading needs the role Storage Blob
 Data Reader.
 
 A blob is listed with its size and etag, and each read says which etag it wants, so no request asks for a blob's
@@ -24,18 +24,6 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from obstore.exceptions import InvalidPathError
 
-from dicom_assets.lake.azure import (
-    AddressError,
-    Failure,
-    Place,
-    container_client,
-    failures,
-    object_store,
-    parse,
-    parse_folder,
-    reason,
-    status_of,
-)
 from dicom_assets.landing.globs import matcher
 from dicom_assets.landing.inventory import Inventory
 from dicom_assets.landing.store import (
@@ -48,6 +36,18 @@ from dicom_assets.landing.store import (
     unnoticed,
 )
 from dicom_assets.settings import SourceSettings
+from dicom_assets.storage.azure import (
+    AddressError,
+    Failure,
+    Place,
+    container_client,
+    failures,
+    object_store,
+    parse,
+    parse_folder,
+    reason,
+    status_of,
+)
 
 if TYPE_CHECKING:
     from azure.storage.blob import ContainerClient

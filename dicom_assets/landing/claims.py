@@ -22,15 +22,15 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from dicom_assets.lake.files import LakeFiles
-from dicom_assets.lake.registry import OWN
-from dicom_assets.landing.claimed import Claim as Claim
-from dicom_assets.landing.claimed import ClaimedIds as ClaimedIds
-from dicom_assets.landing.claimed import Summary, from_digests, packed, summarise, unpacked
+from dicom_assets.landing.claim_index import Claim as Claim
+from dicom_assets.landing.claim_index import ClaimedIds as ClaimedIds
+from dicom_assets.landing.claim_index import Summary, from_digests, packed, summarise, unpacked
 from dicom_assets.landing.replaced import Replaced
 from dicom_assets.landing.returns import ReturnLog
 from dicom_assets.landing.store import LandingStore, object_digests
+from dicom_assets.schema.registry import OWN
 from dicom_assets.settings import ClaimingSettings
+from dicom_assets.storage.files import LakeFiles
 
 FOLDER = "_claims"
 MANIFEST = pa.schema(

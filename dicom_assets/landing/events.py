@@ -22,7 +22,9 @@ from urllib.parse import urlsplit
 
 import pyarrow as pa
 
-from dicom_assets.lake.azure import (
+from dicom_assets.landing.azure import uris
+from dicom_assets.landing.store import LISTING, SourceUnavailable
+from dicom_assets.storage.azure import (
     EMULATOR,
     AddressError,
     Place,
@@ -33,8 +35,6 @@ from dicom_assets.lake.azure import (
     reason,
     status_of,
 )
-from dicom_assets.landing.azure import uris
-from dicom_assets.landing.store import LISTING, SourceUnavailable
 
 if TYPE_CHECKING:
     from azure.storage.queue import QueueClient, QueueMessage

@@ -17,11 +17,11 @@ from typing import IO, Protocol
 
 import pyarrow as pa
 
-from dicom_assets.dicom.source import ByteSource
 from dicom_assets.landing.store import ObjectError
 from dicom_assets.landing.zipdirectory import Entry, content_at
 from dicom_assets.landing.zipend import ArchiveError, unreadable
 from dicom_assets.settings import ArchiveLimits
+from dicom_assets.storage.byte_ranges import ByteSource
 
 KEPT_BYTES = 16 * 2**20
 """Inflated bytes from the beginning of a member that stay in memory; reads within them go back freely."""

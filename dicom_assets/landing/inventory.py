@@ -23,8 +23,8 @@ import pyarrow.compute as pc
 import pyarrow.csv as pcsv
 import pyarrow.parquet as pq
 
-from dicom_assets.lake.azure import Place, failures, object_store, parse_folder, reason, status_of
 from dicom_assets.landing.store import SourceUnavailable
+from dicom_assets.storage.azure import Place, failures, object_store, parse_folder, reason, status_of
 
 if TYPE_CHECKING:
     from obstore.store import AzureStore

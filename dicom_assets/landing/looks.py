@@ -26,9 +26,9 @@ from typing import NamedTuple
 import numpy as np
 import pyarrow as pa
 
-from dicom_assets.lake.files import LakeFiles
 from dicom_assets.landing.store import LandingStore, PassedOver, SourceUnavailable
 from dicom_assets.settings import ClaimingSettings, SourceSettings
+from dicom_assets.storage.files import LakeFiles
 
 FOLDER = "_looks"
 SAMPLE = 64

@@ -19,9 +19,9 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
-from dicom_assets.lake.files import LakeFiles
-from dicom_assets.landing.claimed import Claim
+from dicom_assets.landing.claim_index import Claim
 from dicom_assets.landing.claims import ClaimLog
+from dicom_assets.storage.files import LakeFiles
 
 FOLDER = "_places"
 SUMMARISE_AFTER = 100

@@ -16,13 +16,13 @@ from dataclasses import replace
 from dicom_assets.clinical.alphabets import ENCODINGS
 from dicom_assets.clinical.dialect import is_text, looks_like_table
 from dicom_assets.clinical.framing import holds_fhir, looks_like_json
-from dicom_assets.dicom.source import ByteSource
-from dicom_assets.lake.codes import CODES, Kind, Outcome
 from dicom_assets.landing.globs import pattern_regex
 from dicom_assets.landing.sniff import DELIMITED, DOCUMENT, FHIR, SPREADSHEET, Form, Sniffed
 from dicom_assets.landing.zipdirectory import Directory
 from dicom_assets.landing.zipend import ArchiveError
+from dicom_assets.schema.codes import CODES, Kind, Outcome
 from dicom_assets.settings import ClinicalSettings
+from dicom_assets.storage.byte_ranges import ByteSource
 
 HEAD_BYTES = 65_536
 _FIRST_BYTES = 4_096

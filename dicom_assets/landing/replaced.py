@@ -17,7 +17,7 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from dicom_assets.landing.claimed import Packed, unpacked
+from dicom_assets.landing.claim_index import Packed, unpacked
 
 
 class Replaced:

@@ -25,8 +25,8 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from dicom_assets.lake.files import LakeFiles
-from dicom_assets.lake.registry import OWN, TIMESTAMP
+from dicom_assets.schema.registry import OWN, TIMESTAMP
+from dicom_assets.storage.files import LakeFiles
 
 FOLDER = "_returns"
 _BATCHES, _OPEN, _MERGED = f"{FOLDER}/batches", f"{FOLDER}/open", "merged-"

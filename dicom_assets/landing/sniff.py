@@ -13,9 +13,9 @@ from enum import StrEnum
 
 from dicom_assets.clinical.dialect import looks_like_table
 from dicom_assets.clinical.framing import looks_like_fhir
-from dicom_assets.dicom.sniff import begins_at, looks_like_dicom
-from dicom_assets.lake.codes import Kind
-from dicom_assets.landing.changes import looks_like_change_page
+from dicom_assets.dicom.signature import begins_at, looks_like_dicom
+from dicom_assets.landing.change_windows import looks_like_change_page
+from dicom_assets.schema.codes import Kind
 from dicom_assets.settings import ClinicalSettings
 
 

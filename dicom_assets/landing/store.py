@@ -16,9 +16,9 @@ from urllib.parse import quote, unquote_to_bytes
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from dicom_assets.dicom.source import ByteSource
-from dicom_assets.lake.registry import OWN
+from dicom_assets.schema.registry import OWN
 from dicom_assets.settings import UserError
+from dicom_assets.storage.byte_ranges import ByteSource
 
 LISTING = pa.schema([OWN[name].field for name in ("uri", "etag", "size", "modified_at")])
 """Columns of a listing; `uri` is absolute, `etag` changes whenever the bytes may have changed."""
@@ -69,7 +69,7 @@ class ObjectError(OSError):
     """One object cannot be read. Carries the reason code of its outcome; the message has no path."""
 
     def __init__(self, code: str, detail: str) -> None:
-        """Code from `dicom_assets.lake.codes`, detail without patient data."""
+        """Code from `dicom_assets.schema.codes`, detail without patient data."""
         super().__init__(detail)
         self.code = code
         self.detail = detail

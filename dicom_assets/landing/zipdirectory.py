@@ -18,8 +18,6 @@ from collections.abc import Iterator
 from datetime import UTC, datetime
 from typing import NamedTuple
 
-from dicom_assets.dicom.source import ByteSource
-from dicom_assets.landing.window import Window
 from dicom_assets.landing.zipend import (
     LOCAL,
     LOCAL_MARK,
@@ -33,6 +31,8 @@ from dicom_assets.landing.zipend import (
     length_of,
     unreadable,
 )
+from dicom_assets.storage.byte_ranges import ByteSource
+from dicom_assets.storage.window import Window
 
 _ENCRYPTED = 0x0001 | 0x0040 | 0x2000
 _UTF8 = 0x0800

@@ -15,9 +15,9 @@ import struct
 from collections.abc import Iterator
 from typing import NamedTuple
 
-from dicom_assets.dicom.source import ByteSource
 from dicom_assets.landing.store import ObjectError
-from dicom_assets.landing.window import Window
+from dicom_assets.storage.byte_ranges import ByteSource
+from dicom_assets.storage.window import Window
 
 RECORD_MARK = b"PK\x01\x02"
 LOCAL_MARK = b"PK\x03\x04"

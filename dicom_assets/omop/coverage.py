@@ -16,8 +16,8 @@ from dataclasses import dataclass
 import duckdb
 import pyarrow as pa
 
-from dicom_assets.lake.registry import MAPPING_COVERAGE
 from dicom_assets.lake.subjects import PATIENTS, RECORDED, SUBJECT_STATE, issuers_known, same_patient, told
+from dicom_assets.schema.registry import MAPPING_COVERAGE
 
 _NONE = "(none)"
 

@@ -12,7 +12,7 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.csv as pc
 
-from dicom_assets.lake.registry import IMAGE_OCCURRENCE
+from dicom_assets.schema.registry import IMAGE_OCCURRENCE
 
 _TYPES = {"int32": "integer", "date32[day]": "date"}
 _UIDS = ("image_study_UID", "image_series_UID")

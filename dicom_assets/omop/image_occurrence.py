@@ -15,10 +15,10 @@ from urllib.parse import quote, unquote, urlsplit
 
 import pyarrow as pa
 
-from dicom_assets.lake.registry import IMAGE_OCCURRENCE, IMAGE_OCCURRENCE_ORIGIN
 from dicom_assets.omop.concepts import LATERALITY_CONCEPTS, MAPPING_VERSION, UNMAPPED, Concepts
-from dicom_assets.omop.identifiers import Domain, Wanted, order_key, person_key, series_key
+from dicom_assets.omop.integers import Domain, Wanted, order_key, person_key, series_key
 from dicom_assets.omop.maps import IdMaps
+from dicom_assets.schema.registry import IMAGE_OCCURRENCE, IMAGE_OCCURRENCE_ORIGIN
 
 Row = Mapping[str, Any]
 

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from enum import StrEnum
 
-from dicom_assets.landing.changes import parse_entry
+from dicom_assets.landing.change_windows import parse_entry
 from dicom_assets.landing.store import partition_source
 from dicom_assets.service.client import ServiceClient
 from dicom_assets.service.dicomweb import (

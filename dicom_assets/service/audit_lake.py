@@ -13,7 +13,7 @@ import pyarrow as pa
 
 from dicom_assets.lake.delta import Lake
 from dicom_assets.lake.query import arrow, connect
-from dicom_assets.lake.registry import DICOM_SERVICE_AUDIT
+from dicom_assets.schema.registry import DICOM_SERVICE_AUDIT
 from dicom_assets.service.audit import (
     Difference,
     Finding,
@@ -24,8 +24,8 @@ from dicom_assets.service.audit import (
     server_counts,
     under_way,
 )
-from dicom_assets.service.changes import Landed, land, repair_path
 from dicom_assets.service.client import ServiceClient
+from dicom_assets.service.window_files import Landed, land, repair_path
 
 _COUNTS = """
 -- one row per study of some sources: a service, or its data partitions

@@ -1,7 +1,7 @@
 """Reading one window of a change feed, by time (v2) or by sequence (v1).
 
 Belongs here: windows, paging, and noticing when paging cannot be trusted. Does not belong here: HTTP (`client`), what
-an entry means (`landing.changes`), where a window is written (`changes`).
+an entry means (`landing.change_windows`), where a window is written (`changes`).
 
 v2 takes a window of time, start inclusive and end exclusive, and pages through it by rows; the last page is the one
 shorter than its limit. v1 knows no time: it takes a range of sequence numbers, so a page may be short or empty before
@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Any, TypeVar
 
-from dicom_assets.landing.changes import ChangeEntry, EntryInvalid, parse_timestamp, sequence_of
+from dicom_assets.landing.change_windows import ChangeEntry, EntryInvalid, parse_timestamp, sequence_of
 from dicom_assets.service.client import ServiceClient
 from dicom_assets.service.errors import AnswerInvalid, ServiceError, WindowOpen
 

@@ -18,7 +18,7 @@ from enum import StrEnum
 from pathlib import Path
 from typing import Any
 
-from dicom_assets.dicom.sniff import looks_like_dicom
+from dicom_assets.dicom.signature import looks_like_dicom
 from dicom_assets.printing import cell
 from dicom_assets.service.client import ServiceClient
 from dicom_assets.service.dicomweb import value_of

@@ -11,11 +11,11 @@ from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
-from dicom_assets.landing.changes import PageUnreadable
-from dicom_assets.service.changes import Landed, land, landed_entries, window_path
+from dicom_assets.landing.change_windows import PageUnreadable
 from dicom_assets.service.client import ServiceClient
 from dicom_assets.service.dicomweb import days, orthanc_window, snapshot
 from dicom_assets.service.feed import FeedPage, Window, ahead, read_window, require_closed
+from dicom_assets.service.window_files import Landed, land, landed_entries, window_path
 from dicom_assets.settings import ServiceSettings
 
 

@@ -24,7 +24,7 @@ from typing import Any
 from azure.storage.blob import ContainerClient
 from azure.storage.queue import QueueClient
 
-from dicom_assets.lake.azure import EMULATOR, Place, container_client, queue_client
+from dicom_assets.storage.azure import EMULATOR, Place, container_client, queue_client
 
 REPOSITORY = Path(__file__).parents[2]
 HOW = "Azurite is not installed: run `make node` (needs npm), or name its executable in DICOM_ASSETS_AZURITE"

@@ -17,17 +17,17 @@ import pytest
 from azure.storage.queue import QueueClient
 
 from dicom_assets.batch.books import Status, all_books
-from dicom_assets.batch.claiming import claim_by_listing, claim_from_queue
-from dicom_assets.batch.work import Work
+from dicom_assets.batch.claim_rounds import claim_by_listing, claim_from_queue
+from dicom_assets.batch.context import Work
 from dicom_assets.defs.blob_events import event_sensors
 from dicom_assets.defs.sensors import new_files
-from dicom_assets.lake.azure import EMULATOR, queue_client
 from dicom_assets.lake.delta import Lake
-from dicom_assets.lake.files import LakeError, LakeFiles
 from dicom_assets.lake.query import existing, rows, run_read_only
+from dicom_assets.landing.opening import open_store
 from dicom_assets.landing.store import SourceUnavailable
-from dicom_assets.landing.stores import open_store
 from dicom_assets.settings import ClaimingSettings, Settings
+from dicom_assets.storage.azure import EMULATOR, queue_client
+from dicom_assets.storage.files import LakeError, LakeFiles
 from dicom_assets_tests.azure import azurite
 from dicom_assets_tests.azure.azurite import Container, Proxy
 from dicom_assets_tests.support.dicoms import dicom

@@ -17,22 +17,22 @@ from pydicom import dcmread
 from typer.testing import CliRunner
 
 from dicom_assets.batch.books import Status
-from dicom_assets.batch.staging import SCHEMAS, Kept, Part, Staging
-from dicom_assets.batch.work import BatchBusy, Work
-from dicom_assets.cli import app
-from dicom_assets.demo import write_demo
-from dicom_assets.lake import leases, locks
-from dicom_assets.lake.azure import container_client, parse_folder
+from dicom_assets.batch.context import BatchBusy, Work
+from dicom_assets.cli.demo import write_demo
+from dicom_assets.cli.main import app
 from dicom_assets.lake.delta import Lake
-from dicom_assets.lake.files import LakeError, LakeFiles
 from dicom_assets.lake.maintenance import maintain
 from dicom_assets.lake.query import QueryError, connect, existing, rows, run_read_only
-from dicom_assets.lake.registry import BATCHES, TABLES
+from dicom_assets.lake.staging import SCHEMAS, Kept, Part, Staging
 from dicom_assets.landing.azure import AzureContainer
 from dicom_assets.landing.local import LocalFolder
+from dicom_assets.landing.opening import open_store
 from dicom_assets.landing.store import LandingStore
-from dicom_assets.landing.stores import open_store
+from dicom_assets.schema.registry import BATCHES, TABLES
 from dicom_assets.settings import Settings
+from dicom_assets.storage import leases, locks
+from dicom_assets.storage.azure import container_client, parse_folder
+from dicom_assets.storage.files import LakeError, LakeFiles
 from dicom_assets_tests.azure.azurite import Container, Proxy
 from dicom_assets_tests.support.dicoms import dicom
 from dicom_assets_tests.support.lakes import Graph, contents

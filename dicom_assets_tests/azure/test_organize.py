@@ -12,13 +12,13 @@ from typing import Any
 import dagster as dg
 import pytest
 
+from dicom_assets.batch.context import Work
 from dicom_assets.batch.organize import Organizing
-from dicom_assets.batch.work import Work
-from dicom_assets.lake.azure import parse
-from dicom_assets.landing.organize import ContainerMover
+from dicom_assets.landing.moves import ContainerMover
+from dicom_assets.landing.opening import open_store
 from dicom_assets.landing.store import ObjectRef, SourceUnavailable
-from dicom_assets.landing.stores import open_store
 from dicom_assets.settings import Settings, SourceSettings
+from dicom_assets.storage.azure import parse
 from dicom_assets_tests.azure.azurite import Container, Proxy
 from dicom_assets_tests.support.dicoms import dicom, without_identity
 from dicom_assets_tests.support.lakes import Graph

@@ -175,7 +175,7 @@ class TestReading:
 class TestStorageThatRefuses:
     @pytest.fixture(autouse=True)
     def _quick(self, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-        monkeypatch.setattr("dicom_assets.lake.azure.RETRIES", 3)
+        monkeypatch.setattr("dicom_assets.storage.azure.RETRIES", 3)
         yield
 
     @pytest.mark.parametrize("status", [429, 503])

@@ -6,12 +6,12 @@ from collections.abc import Callable, Sequence
 
 import pytest
 
-from dicom_assets.batch.archive_checks import Member, same_archive
-from dicom_assets.batch.directory_chains import TooLarge, chains
-from dicom_assets.batch.reopening import Reader
-from dicom_assets.dicom.source import BytesSource
+from dicom_assets.batch.checks.archive_checks import Member, same_archive
+from dicom_assets.batch.checks.directory_chains import TooLarge, chains
+from dicom_assets.batch.checks.reopening import Reader
 from dicom_assets.landing.archives import members
 from dicom_assets.settings import ArchiveLimits
+from dicom_assets.storage.byte_ranges import BytesSource
 from dicom_assets_tests.landing.zip_forge import Record, forge
 from dicom_assets_tests.landing.zip_writers import BEYOND, RULES, TWO, dotnet
 from dicom_assets_tests.support.dicoms import dicom
@@ -60,7 +60,7 @@ def test_names_are_compared_where_zipfile_refuses(name: str) -> None:
 
 
 def test_a_directory_too_far_from_the_end_is_not_compared(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("dicom_assets.batch.directory_chains.MOST_BYTES", 100)
+    monkeypatch.setattr("dicom_assets.batch.checks.directory_chains.MOST_BYTES", 100)
     archive = forge(TWO)
     with pytest.raises(TooLarge):
         chains(Reader(BytesSource(archive), 1 << 20), len(archive), 0)

@@ -17,20 +17,22 @@ import orjson
 import pyarrow as pa
 import pytest
 
-from dicom_assets.batch import books, clinical, judge, listing, publish, standards, work
-from dicom_assets.batch.engine import InlineEngine
-from dicom_assets.batch.rules import ALL_RULES
-from dicom_assets.batch.staging import Part, Staging
-from dicom_assets.batch.work import Work
+from dicom_assets.batch import books, clinical, publish, standards
+from dicom_assets.batch import context as work
+from dicom_assets.batch.checks.rules import ALL_RULES
+from dicom_assets.batch.context import Work
 from dicom_assets.clinical import delimited
 from dicom_assets.dicom import columns
 from dicom_assets.dicom.header import NotDicom
 from dicom_assets.lake import hierarchy
 from dicom_assets.lake.delta import Lake
-from dicom_assets.lake.files import arrow_bytes
-from dicom_assets.lake.registry import TABLES
 from dicom_assets.lake.rewrite import get_file
+from dicom_assets.lake.staging import Part, Staging
 from dicom_assets.landing.claims import claim_new
+from dicom_assets.reading import judge, listing
+from dicom_assets.reading.engine import InlineEngine
+from dicom_assets.schema.registry import TABLES
+from dicom_assets.storage.files import arrow_bytes
 from dicom_assets_tests.batch import test_checks
 from dicom_assets_tests.support.dicoms import dicom, without_identity
 from dicom_assets_tests.support.lakes import BATCH_STEPS, settings_for

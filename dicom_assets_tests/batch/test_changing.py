@@ -12,8 +12,8 @@ from typing import Any
 import dagster as dg
 import pytest
 
-from dicom_assets.batch import judge
 from dicom_assets.clinical import records
+from dicom_assets.reading import judge
 from dicom_assets_tests.support.dicoms import dicom, uid
 from dicom_assets_tests.support.lakes import Graph, settings_for
 from dicom_assets_tests.support.landings import CLINICAL_CSV, LandingFolder, zipped

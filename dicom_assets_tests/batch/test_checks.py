@@ -16,9 +16,9 @@ import pytest
 from deltalake import DeltaTable, write_deltalake
 
 from dicom_assets.batch.books import Status, _write, books_of
-from dicom_assets.batch.checks import RULES, SHOWN, CheckContext, NamedRule
-from dicom_assets.batch.staging import SCHEMAS, Part, Staging
+from dicom_assets.batch.checks.checks import RULES, SHOWN, CheckContext, NamedRule
 from dicom_assets.lake.delta import Lake
+from dicom_assets.lake.staging import SCHEMAS, Part, Staging
 from dicom_assets_tests.support.dicoms import without_identity
 from dicom_assets_tests.support.lakes import BATCH_STEPS, Graph, settings_for
 from dicom_assets_tests.support.landings import LandingFolder, put_mixed

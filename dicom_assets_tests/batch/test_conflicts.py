@@ -5,11 +5,11 @@ from __future__ import annotations
 import pytest
 from deltalake import DeltaTable
 
-from dicom_assets.batch.engine import InlineEngine
-from dicom_assets.batch.staging import Part
+from dicom_assets.batch.context import Work
 from dicom_assets.batch.verification.verify import verify
-from dicom_assets.batch.work import Work
-from dicom_assets.lake.codes import CODES
+from dicom_assets.lake.staging import Part
+from dicom_assets.reading.engine import InlineEngine
+from dicom_assets.schema.codes import CODES
 from dicom_assets_tests.support.dicoms import dicom, uid
 from dicom_assets_tests.support.landings import zipped
 from dicom_assets_tests.support.steps import publish, step_through

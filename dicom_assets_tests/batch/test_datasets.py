@@ -15,7 +15,7 @@ from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
 from dicom_assets.clinical.delimited import distinct
-from dicom_assets.lake import datasets
+from dicom_assets.lake import dataset_types as datasets
 from dicom_assets.lake.query import QueryError, connect, run_read_only
 from dicom_assets_tests.support.lakes import Graph, settings_for
 from dicom_assets_tests.support.landings import LandingFolder

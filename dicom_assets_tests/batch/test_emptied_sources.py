@@ -10,9 +10,9 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner
 
-from dicom_assets.batch.claiming import claim_everywhere
+from dicom_assets.batch.claim_rounds import claim_everywhere
 from dicom_assets.batch.presence import confirm, doubts
-from dicom_assets.cli import app
+from dicom_assets.cli.main import app
 from dicom_assets.defs.jobs import register
 from dicom_assets.defs.runner import Ended, ingest
 from dicom_assets.landing.local import LocalFolder

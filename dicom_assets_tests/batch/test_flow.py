@@ -10,10 +10,10 @@ import dagster as dg
 import pyarrow as pa
 import pytest
 
-from dicom_assets.batch.read import chunks
-from dicom_assets.batch.staging import RAW_STAGED, Part, Staging
+from dicom_assets.batch.validate import chunks
 from dicom_assets.defs.graph import build_defs
-from dicom_assets.lake.files import LakeFiles
+from dicom_assets.lake.staging import RAW_STAGED, Part, Staging
+from dicom_assets.storage.files import LakeFiles
 from dicom_assets_tests.support.dicoms import dicom, uid
 from dicom_assets_tests.support.lakes import BATCH_STEPS, QUIET, Graph, contents, settings_for, versions
 from dicom_assets_tests.support.landings import LandingFolder, put_mixed

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from dicom_assets.batch.staging import Staging
+from dicom_assets.lake.staging import Staging
 from dicom_assets_tests.support.dicoms import dicom, without_identity
 from dicom_assets_tests.support.lakes import Graph, settings_for, versions
 from dicom_assets_tests.support.landings import LandingFolder

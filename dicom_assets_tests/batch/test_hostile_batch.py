@@ -10,11 +10,11 @@ import zipfile
 
 import pytest
 
-from dicom_assets.batch import judge
-from dicom_assets.batch.engine import ProcessEngine
-from dicom_assets.batch.work import Work
+from dicom_assets.batch.context import Work
 from dicom_assets.lake.query import arrow, connect
 from dicom_assets.landing.claims import claim_new
+from dicom_assets.reading import judge
+from dicom_assets.reading.engine import ProcessEngine
 from dicom_assets_tests.dicom import raw
 from dicom_assets_tests.dicom.test_hostile import HOSTILE
 from dicom_assets_tests.support.dicoms import dicom

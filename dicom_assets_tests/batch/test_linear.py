@@ -12,12 +12,13 @@ import duckdb
 import pyarrow as pa
 import pytest
 
-from dicom_assets.batch import clinical_checks, versions
+from dicom_assets.batch import versions
+from dicom_assets.batch.checks import clinical_checks
 from dicom_assets.batch.clinical import publish_clinical
-from dicom_assets.batch.staging import SCHEMAS, Part, Staging
-from dicom_assets.lake import keys
 from dicom_assets.lake.delta import Lake
 from dicom_assets.lake.query import connect
+from dicom_assets.lake.staging import SCHEMAS, Part, Staging
+from dicom_assets.schema import keys
 
 ROWS = 40_000
 PATIENTS = 20_000

@@ -19,16 +19,16 @@ import pytest
 from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 
-from dicom_assets.batch.checks import CheckContext, hierarchy_equals_metadata
-from dicom_assets.batch.claiming import claim_everywhere
+from dicom_assets.batch.checks.checks import CheckContext, hierarchy_equals_metadata
+from dicom_assets.batch.checks.version_checks import overwrites_are_entered
+from dicom_assets.batch.claim_rounds import claim_everywhere
 from dicom_assets.batch.publish import publish_flat, publish_hierarchy, publish_rows
-from dicom_assets.batch.staging import RAW_STAGED, Part, Staging
-from dicom_assets.batch.version_checks import overwrites_are_entered
 from dicom_assets.lake import hierarchy, overwritten
 from dicom_assets.lake.delta import Lake
-from dicom_assets.lake.registry import FLAT_METADATA, VALIDATED_BATCH
+from dicom_assets.lake.staging import RAW_STAGED, Part, Staging
 from dicom_assets.landing.claims import MANIFEST, ClaimLog, claim_new
 from dicom_assets.landing.places import Places
+from dicom_assets.schema.registry import FLAT_METADATA, VALIDATED_BATCH
 from dicom_assets.settings import Settings
 from dicom_assets_tests.support.dicoms import dicom, uid
 from dicom_assets_tests.support.lakes import Graph, contents, settings_for

@@ -6,7 +6,7 @@ import os
 
 import pytest
 
-from dicom_assets.cli_sources import tell_doubts
+from dicom_assets.cli.sources import tell_doubts
 from dicom_assets.defs.runner import ingest
 from dicom_assets_tests.defs.test_sensors import tick
 from dicom_assets_tests.support.dicoms import dicom

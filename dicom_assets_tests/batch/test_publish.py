@@ -11,11 +11,11 @@ import pytest
 from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 
-from dicom_assets.batch import checks
-from dicom_assets.batch.checks import CheckContext, hierarchy_equals_metadata
+from dicom_assets.batch.checks import checks
+from dicom_assets.batch.checks.checks import CheckContext, hierarchy_equals_metadata
 from dicom_assets.batch.publish import publish_flat, publish_hierarchy
-from dicom_assets.batch.staging import StagingMissing
 from dicom_assets.lake.delta import Lake
+from dicom_assets.lake.staging import StagingMissing
 from dicom_assets_tests.support.dicoms import uid
 from dicom_assets_tests.support.lakes import contents
 from dicom_assets_tests.support.versions import (

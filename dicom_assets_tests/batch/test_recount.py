@@ -10,11 +10,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from dicom_assets.batch.recount import Uncounted, count_records
-from dicom_assets.batch.reopening import OutOfBounds, Reader
+from dicom_assets.batch.checks.recount import Uncounted, count_records
+from dicom_assets.batch.checks.reopening import OutOfBounds, Reader
 from dicom_assets.clinical.records import read_records
-from dicom_assets.dicom.source import BytesSource
 from dicom_assets.settings import ClinicalSettings, FhirSettings
+from dicom_assets.storage.byte_ranges import BytesSource
 from dicom_assets_tests.support.workbooks import workbook
 
 PATIENT = {"resourceType": "Patient", "id": "p"}

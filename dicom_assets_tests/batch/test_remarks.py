@@ -7,10 +7,10 @@ import zipfile
 
 import pytest
 
-from dicom_assets.batch.reopening import chosen
-from dicom_assets.batch.rules import judged
-from dicom_assets.batch.sample_checks import sample
-from dicom_assets.batch.staging import Staging
+from dicom_assets.batch.checks.reopening import chosen
+from dicom_assets.batch.checks.rules import judged
+from dicom_assets.batch.checks.sample_checks import sample
+from dicom_assets.lake.staging import Staging
 from dicom_assets_tests.dicom import raw
 from dicom_assets_tests.support.dicoms import dicom
 from dicom_assets_tests.support.lakes import Graph, settings_for

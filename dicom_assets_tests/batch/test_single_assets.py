@@ -10,11 +10,11 @@ from pathlib import Path
 import dagster as dg
 import pytest
 
-from dicom_assets.batch.checks import RULES, CheckContext
-from dicom_assets.batch.staging import Part, Staging, StagingMissing
-from dicom_assets.batch.standard_checks import STANDARD_RULES
-from dicom_assets.batch.version_checks import VERSION_RULES
+from dicom_assets.batch.checks.checks import RULES, CheckContext
+from dicom_assets.batch.checks.standard_checks import STANDARD_RULES
+from dicom_assets.batch.checks.version_checks import VERSION_RULES
 from dicom_assets.lake.delta import Lake
+from dicom_assets.lake.staging import Part, Staging, StagingMissing
 from dicom_assets_tests.support.lakes import BATCH_STEPS, Graph, contents, settings_for
 from dicom_assets_tests.support.landings import LandingFolder, put_mixed
 

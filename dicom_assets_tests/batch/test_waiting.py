@@ -12,9 +12,10 @@ from pathlib import Path
 
 import pytest
 
-from dicom_assets.batch import judge, read
+from dicom_assets.batch import validate as read
 from dicom_assets.landing.claims import ClaimLog, Haste, claim_new
 from dicom_assets.landing.returns import waiting
+from dicom_assets.reading import judge
 from dicom_assets_tests.support.dicoms import dicom
 from dicom_assets_tests.support.faults import breaking_off, refusing
 from dicom_assets_tests.support.lakes import Graph, settings_for, table

@@ -12,10 +12,10 @@ from pathlib import Path
 
 import pytest
 
-from dicom_assets.batch.engine import InlineEngine
-from dicom_assets.batch.work import Work
+from dicom_assets.batch.context import Work
 from dicom_assets.lake.delta import Lake
 from dicom_assets.landing.claims import Haste, claim_new
+from dicom_assets.reading.engine import InlineEngine
 from dicom_assets.settings import Settings
 from dicom_assets_tests.batch.test_crashes import NAMES, Killed, cut_off
 from dicom_assets_tests.support.dicoms import dicom

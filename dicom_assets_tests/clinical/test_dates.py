@@ -11,8 +11,8 @@ from hypothesis import strategies as st
 
 from dicom_assets.clinical.dates import DateUnreadable, OrderUnknown, is_missing, moment_of
 from dicom_assets.clinical.tabular import ClinicalUnreadable, read_table
-from dicom_assets.dicom.source import BytesSource
 from dicom_assets.settings import ClinicalSettings, DatasetSettings
+from dicom_assets.storage.byte_ranges import BytesSource
 
 DAY = datetime(2024, 3, 5, tzinfo=UTC)
 AFTERNOON = datetime(2024, 3, 25, 14, 30, tzinfo=UTC)

@@ -15,11 +15,11 @@ from dicom_assets.clinical.encodings import unicode_of
 from dicom_assets.clinical.framing import holds_fhir
 from dicom_assets.clinical.records import read_records
 from dicom_assets.clinical.tabular import ClinicalUnreadable, read_table
-from dicom_assets.dicom.source import BytesSource
-from dicom_assets.lake.codes import Kind
 from dicom_assets.landing.recognition import look_closer
 from dicom_assets.landing.sniff import Form, Sniffed, kind_of
+from dicom_assets.schema.codes import Kind
 from dicom_assets.settings import ClinicalSettings, FhirSettings
+from dicom_assets.storage.byte_ranges import BytesSource
 
 UNICODE = ("utf-8", "utf-8-sig", "utf-16", "utf-16-le", "utf-16-be", "utf-32", "utf-32-le", "utf-32-be")
 REPORT = {

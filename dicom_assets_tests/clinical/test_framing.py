@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from dicom_assets.clinical import framing
 from dicom_assets.clinical.framing import Frame, NotFhir, frames, looks_like_fhir
-from dicom_assets.dicom.source import BytesSource
+from dicom_assets.storage.byte_ranges import BytesSource
 
 PATIENT = {"resourceType": "Patient", "id": "p", "name": [{"text": 'quote " brace { bracket ] backslash \\'}]}
 LIST = {"resourceType": "List", "id": "l", "entry": [{"item": {"reference": "Patient/p"}}]}

@@ -10,8 +10,8 @@ from typing import Any
 import dagster as dg
 import pytest
 
-from dicom_assets.batch.engine import InlineEngine
-from dicom_assets.batch.work import Work
+from dicom_assets.batch.context import Work
+from dicom_assets.reading.engine import InlineEngine
 from dicom_assets_tests.support.lakes import Graph, settings_for
 from dicom_assets_tests.support.landings import LandingFolder
 from dicom_assets_tests.support.steps import publish, step_through

@@ -15,8 +15,8 @@ import pytest
 
 from dicom_assets.clinical import parquet
 from dicom_assets.clinical.tabular import ClinicalUnreadable, read_table
-from dicom_assets.dicom.source import BytesSource
 from dicom_assets.settings import ClinicalSettings
+from dicom_assets.storage.byte_ranges import BytesSource
 
 
 def written(table: pa.Table, **options: Any) -> bytes:

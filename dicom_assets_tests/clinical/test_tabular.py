@@ -14,8 +14,8 @@ from hypothesis import strategies as st
 
 from dicom_assets.clinical import delimited
 from dicom_assets.clinical.tabular import RECORDS, ClinicalChunk, ClinicalUnreadable, read_table
-from dicom_assets.dicom.source import BytesSource
 from dicom_assets.settings import ClinicalSettings, Settings
+from dicom_assets.storage.byte_ranges import BytesSource
 
 DEFAULTS = ClinicalSettings()
 

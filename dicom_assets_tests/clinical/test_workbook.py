@@ -9,10 +9,10 @@ from typing import Any
 import pytest
 
 from dicom_assets.clinical import workbook as module
+from dicom_assets.clinical.chunks import ClinicalChunk, ClinicalUnreadable
 from dicom_assets.clinical.records import read_records
-from dicom_assets.clinical.source import ClinicalChunk, ClinicalUnreadable
-from dicom_assets.dicom.source import BytesSource
 from dicom_assets.settings import ClinicalSettings, DatasetSettings, FhirSettings
+from dicom_assets.storage.byte_ranges import BytesSource
 from dicom_assets_tests.support.workbooks import workbook
 
 P = {"PatientID": "P1", "Dx": "a"}

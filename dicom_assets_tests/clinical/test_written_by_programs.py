@@ -8,8 +8,8 @@ from typing import Any
 import pytest
 
 from dicom_assets.clinical.tabular import ClinicalUnreadable, read_table
-from dicom_assets.dicom.source import BytesSource
 from dicom_assets.settings import ClinicalSettings
+from dicom_assets.storage.byte_ranges import BytesSource
 
 P = {"PatientID": "P1", "Dx": "a"}
 Q = {"PatientID": "P2", "Dx": "b"}

@@ -13,10 +13,11 @@ import pytest
 from dagster._utils.error import serializable_error_info_from_exc_info
 from typer.testing import CliRunner
 
-from dicom_assets import cli, faults
+from dicom_assets import faults
 from dicom_assets.batch.books import Status
-from dicom_assets.batch.work import BatchWork, Work
-from dicom_assets.cli import app
+from dicom_assets.batch.context import BatchWork, Work
+from dicom_assets.cli import main as cli
+from dicom_assets.cli.main import app
 from dicom_assets.defs.assets import BATCH_ASSETS
 from dicom_assets.defs.checks import CHECKS
 from dicom_assets.defs.failures import IS_CLEAR
@@ -202,7 +203,7 @@ class TestAnIngest:
             monkeypatch.delenv(name, raising=False)
         monkeypatch.chdir(tmp_path)
         with monkeypatch.context() as patch:
-            patch.setattr(f"dicom_assets.batch.work.{broken}", fail)
+            patch.setattr(f"dicom_assets.batch.context.{broken}", fail)
             result = CliRunner().invoke(app, arguments)
         printed = result.output + "".join(capfd.readouterr())
         assert result.exit_code == 1, printed

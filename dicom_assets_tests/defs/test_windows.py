@@ -9,8 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from dicom_assets.batch.engine import InlineEngine
-from dicom_assets.batch.work import Work
+from dicom_assets.batch.context import Work
 from dicom_assets.defs.graph import build_defs
 from dicom_assets.defs.windows import (
     CATCH_UP,
@@ -23,6 +22,7 @@ from dicom_assets.defs.windows import (
     wanted,
     window_of,
 )
+from dicom_assets.reading.engine import InlineEngine
 from dicom_assets.settings import ChangesSettings, Settings, SettingsError, load
 from dicom_assets_tests.service.feed_server import Fault, running
 from dicom_assets_tests.service.service_model import ServiceModel, metadata

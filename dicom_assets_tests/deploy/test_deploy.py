@@ -14,8 +14,8 @@ import yaml
 from dagster._core.instance.config import dagster_instance_config
 from dagster_azure.blob.compute_log_manager import AzureBlobComputeLogManager
 
-from dicom_assets.lake.azure import parse_folder
 from dicom_assets.settings import load
+from dicom_assets.storage.azure import parse_folder
 from dicom_assets_tests.support.dicoms import dicom
 from dicom_assets_tests.support.lakes import Graph, settings_for
 from dicom_assets_tests.support.landings import LandingFolder

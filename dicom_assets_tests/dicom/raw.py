@@ -2,7 +2,7 @@
 
 import struct
 
-from dicom_assets.dicom.sniff import LONG_VRS
+from dicom_assets.dicom.signature import LONG_VRS
 
 UNDEFINED = 0xFFFFFFFF
 EXPLICIT, IMPLICIT, BIG, DEFLATED = (

@@ -14,9 +14,9 @@ from pydicom.dataelem import RawDataElement
 from dicom_assets.dicom import elements
 from dicom_assets.dicom.header import Memo, NotDicom, Unreadable, read_header
 from dicom_assets.dicom.items import Unusual
-from dicom_assets.dicom.source import BytesSource
 from dicom_assets.dicom.values import BULK
 from dicom_assets.settings import ReadingLimits
+from dicom_assets.storage.byte_ranges import BytesSource
 
 LIMITS = ReadingLimits()
 DIFFERS = {

@@ -10,7 +10,7 @@ from pydicom.datadict import tag_for_keyword
 
 from dicom_assets.dicom.columns import Misfit, column, fill, iso_date, iso_date_time, iso_time, valid_uids
 from dicom_assets.dicom.flaws import CHARSET_LOST, SOUND, UID_INVALID, VALUE_INVALID
-from dicom_assets.lake.attributes import ATTRIBUTES
+from dicom_assets.schema.attributes import ATTRIBUTES
 
 
 def typed(keyword, *values, flaws=SOUND):

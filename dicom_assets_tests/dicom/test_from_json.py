@@ -13,13 +13,13 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from dicom_assets.dicom.errors import NotDicom, Unreadable
 from dicom_assets.dicom.from_json import header_from_json
 from dicom_assets.dicom.header import read_header
+from dicom_assets.dicom.rejections import NotDicom, Unreadable
 from dicom_assets.dicom.rows import dicom_columns
-from dicom_assets.dicom.source import BytesSource
 from dicom_assets.dicom.values import DECODERS
 from dicom_assets.settings import ReadingLimits
+from dicom_assets.storage.byte_ranges import BytesSource
 
 LIMITS = ReadingLimits()
 FILES = sorted(p for p in (Path(pydicom.data.__file__).parent / "test_files").iterdir() if p.is_file())

@@ -8,9 +8,9 @@ import pytest
 
 from dicom_assets.dicom.capped import retrieve
 from dicom_assets.dicom.header import Memo, Unreadable, read_header
-from dicom_assets.dicom.source import BytesSource
-from dicom_assets.lake.codes import CODES, Outcome
+from dicom_assets.schema.codes import CODES, Outcome
 from dicom_assets.settings import ReadingLimits
+from dicom_assets.storage.byte_ranges import BytesSource
 from dicom_assets_tests.dicom import raw
 from dicom_assets_tests.dicom.raw import BIG, DEFLATED, EXPLICIT, IMPLICIT, UNDEFINED, dicom, element, item, sequence
 from dicom_assets_tests.dicom.referee import outcome, read

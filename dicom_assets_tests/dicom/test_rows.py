@@ -6,7 +6,7 @@ import pyarrow as pa
 
 from dicom_assets.dicom.header import Header
 from dicom_assets.dicom.rows import SCHEMA, dicom_columns, header_texts, issue_lists
-from dicom_assets.lake.registry import FLAT_METADATA
+from dicom_assets.schema.registry import FLAT_METADATA
 from dicom_assets_tests.dicom.referee import read
 from dicom_assets_tests.dicom.samples import generated, test_file
 

@@ -11,7 +11,7 @@ from typing import Any
 
 import pyarrow as pa
 
-from dicom_assets.lake.registry import INSTANCE, SERIES, STUDY
+from dicom_assets.schema.registry import INSTANCE, SERIES, STUDY
 
 AT = datetime(2026, 11, 20, 8, 30, 15, 123456, tzinfo=UTC)
 BESIDES = (pa.field("source_file", pa.string()), pa.field("subject_state", pa.string()))

@@ -11,7 +11,7 @@ import pytest
 
 from dicom_assets.fhir.diagnostic_report import Studies, Study, columns_of, linked, read
 from dicom_assets.fhir.identifiers import IDENTIFIER_TYPE
-from dicom_assets.lake.registry import CLINICAL
+from dicom_assets.schema.registry import CLINICAL
 from dicom_assets_tests.fhir.rows import AT
 
 ACSN = {"coding": [{"system": IDENTIFIER_TYPE, "code": "ACSN"}]}

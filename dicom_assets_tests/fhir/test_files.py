@@ -9,11 +9,11 @@ from pathlib import Path
 import dagster as dg
 import pytest
 
-from dicom_assets.batch.checks import CheckContext
-from dicom_assets.batch.staging import Staging
-from dicom_assets.batch.standard_checks import files_equal_resources
+from dicom_assets.batch.checks.checks import CheckContext
+from dicom_assets.batch.checks.standard_checks import files_equal_resources
 from dicom_assets.fhir import imaging_study
-from dicom_assets.lake.files import LakeFiles
+from dicom_assets.lake.staging import Staging
+from dicom_assets.storage.files import LakeFiles
 from dicom_assets_tests.support.lakes import Graph, settings_for
 from dicom_assets_tests.support.landings import LandingFolder
 

@@ -13,10 +13,10 @@ import pytest
 from dicom_assets import reference
 from dicom_assets.batch import clinical
 from dicom_assets.fhir.validation import fault_of
-from dicom_assets.lake import files
-from dicom_assets.landing.changes import DEFAULT_PARTITION
-from dicom_assets.service.changes import pack
+from dicom_assets.landing.change_windows import DEFAULT_PARTITION
 from dicom_assets.service.feed import FeedPage
+from dicom_assets.service.window_files import pack
+from dicom_assets.storage import files
 from dicom_assets_tests.fhir import official
 from dicom_assets_tests.fhir.codes import terminology_faults
 from dicom_assets_tests.support.dicoms import dicom, uid

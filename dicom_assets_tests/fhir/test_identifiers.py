@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 
+from dicom_assets.fhir.conversions import moment, person_name
 from dicom_assets.fhir.identifiers import (
     IDENTIFIER_TYPE,
     Identified,
@@ -17,7 +18,6 @@ from dicom_assets.fhir.identifiers import (
     study_uid,
     system_of,
 )
-from dicom_assets.fhir.values import moment, person_name
 
 
 def typed(code: str, value: str, **more: Any) -> dict[str, Any]:

@@ -14,8 +14,8 @@ from dicom_assets.fhir.identifiers import DATA_ABSENT
 from dicom_assets.fhir.imaging_study import ndjson_files, ndjson_folder, resource_id, rows
 from dicom_assets.fhir.mapping import Context
 from dicom_assets.fhir.validation import fault_of
-from dicom_assets.lake.registry import INSTANCE, SERIES, STUDY
 from dicom_assets.omop import concepts
+from dicom_assets.schema.registry import INSTANCE, SERIES, STUDY
 from dicom_assets_tests.fhir.rows import AT, instance, instances, series, series_table, studies, study
 
 CONTEXT = Context(concepts.load(), {"HOSPITAL": "http://hospital.example/mrn"})

@@ -13,9 +13,9 @@ from deltalake import write_deltalake
 
 from dicom_assets.lake import delta
 from dicom_assets.lake.delta import CHECKPOINT_COMMITS, ForeignTable, Lake, schema_differences
-from dicom_assets.lake.files import LakeError
 from dicom_assets.lake.query import connect
-from dicom_assets.lake.registry import TABLES
+from dicom_assets.schema.registry import TABLES
+from dicom_assets.storage.files import LakeError
 from dicom_assets_tests.support.lakes import table
 
 AT = datetime(2026, 11, 20, tzinfo=UTC)

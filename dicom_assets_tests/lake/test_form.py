@@ -13,7 +13,7 @@ from deltalake import write_deltalake
 
 from dicom_assets.lake.delta import Lake
 from dicom_assets.lake.form import FILE, FORMAT, OtherFormat
-from dicom_assets.lake.registry import TABLES
+from dicom_assets.schema.registry import TABLES
 from dicom_assets_tests.support.commands import command
 from dicom_assets_tests.support.landings import LandingFolder
 

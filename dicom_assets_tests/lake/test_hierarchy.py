@@ -8,10 +8,10 @@ from typing import Any
 import duckdb
 
 from dicom_assets.batch.verification.verify import verify
-from dicom_assets.lake.attributes import TOLD_WITH
 from dicom_assets.lake.hierarchy import GONE_SQL, SERIES_SQL, STUDY_SQL
-from dicom_assets.lake.registry import SERIES, STUDY
 from dicom_assets.lake.subjects import subjects
+from dicom_assets.schema.attributes import TOLD_WITH
+from dicom_assets.schema.registry import SERIES, STUDY
 from dicom_assets_tests.fhir.rows import instance, instances
 from dicom_assets_tests.support.dicoms import dicom
 from dicom_assets_tests.support.steps import step_through

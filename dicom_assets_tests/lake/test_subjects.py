@@ -10,10 +10,10 @@ import pyarrow as pa
 from hypothesis import Phase, given, settings
 from hypothesis import strategies as st
 
-from dicom_assets.fhir import values
+from dicom_assets.fhir import conversions as values
 from dicom_assets.lake.hierarchy import SERIES_SQL, STUDY_SQL
-from dicom_assets.lake.registry import STUDY
 from dicom_assets.lake.subjects import STUDY_CLINICAL, subjects, told
+from dicom_assets.schema.registry import STUDY
 from dicom_assets_tests.fhir.rows import instance, instances
 
 SUBJECT = ("subject_state", "PatientID", "IssuerOfPatientID", "patient_count")

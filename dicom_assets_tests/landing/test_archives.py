@@ -15,13 +15,13 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from dicom_assets.dicom.source import BytesSource
-from dicom_assets.lake.codes import CODES, Kind
 from dicom_assets.landing import inflate
 from dicom_assets.landing.archives import ArchiveError, Member, members, open_members
 from dicom_assets.landing.inflate import MemberBytes
 from dicom_assets.landing.store import ObjectError
+from dicom_assets.schema.codes import CODES, Kind
 from dicom_assets.settings import ArchiveLimits
+from dicom_assets.storage.byte_ranges import BytesSource
 from dicom_assets_tests.landing.zip_forge import Record, deflate, forge
 
 LIMITS = ArchiveLimits()

@@ -14,8 +14,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from dicom_assets.lake.files import LakeError, LakeFiles
-from dicom_assets.landing.claimed import from_digests, packed, unpacked
+from dicom_assets.landing.claim_index import from_digests, packed, unpacked
 from dicom_assets.landing.claims import (
     MANIFEST,
     ClaimedIds,
@@ -29,6 +28,7 @@ from dicom_assets.landing.claims import (
 )
 from dicom_assets.landing.store import LISTING, SourceUnavailable, object_digests, object_id
 from dicom_assets.settings import ClaimingSettings
+from dicom_assets.storage.files import LakeError, LakeFiles
 
 NOW = datetime(2026, 11, 20, 14, 30, tzinfo=UTC)
 OLD = NOW - timedelta(days=1)

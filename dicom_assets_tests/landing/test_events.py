@@ -11,9 +11,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from dicom_assets.lake.azure import Place
 from dicom_assets.landing.events import MessageUnreadable, listing, newest, read_message
 from dicom_assets.landing.store import LISTING
+from dicom_assets.storage.azure import Place
 
 URL = "https://imaging.blob.core.windows.net/incoming/a%20b/x.dcm"
 

@@ -8,14 +8,14 @@ from io import BytesIO
 
 import pytest
 
+from dicom_assets.clinical.chunks import ClinicalUnreadable
 from dicom_assets.clinical.records import read_records
-from dicom_assets.clinical.source import ClinicalUnreadable
-from dicom_assets.dicom.source import BytesSource
-from dicom_assets.lake.codes import CODES, Kind, Outcome
 from dicom_assets.landing.archives import members
 from dicom_assets.landing.recognition import look_closer
 from dicom_assets.landing.sniff import Form, Sniffed, kind_of
+from dicom_assets.schema.codes import CODES, Kind, Outcome
 from dicom_assets.settings import ArchiveLimits, ClinicalSettings, DatasetSettings, FhirSettings
+from dicom_assets.storage.byte_ranges import BytesSource
 from dicom_assets_tests.support.dicoms import dicom
 from dicom_assets_tests.support.landings import zipped
 from dicom_assets_tests.support.workbooks import parts, workbook

@@ -14,11 +14,11 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
 
 from dicom_assets.batch.leaving import own_manifest
-from dicom_assets.lake.files import LakeFiles
 from dicom_assets.landing import claims, returns
 from dicom_assets.landing.claims import ClaimLog, Haste, claim_listed
 from dicom_assets.landing.returns import RETURNS, ReturnLog, returned, waiting
 from dicom_assets.settings import ClaimingSettings
+from dicom_assets.storage.files import LakeFiles
 from dicom_assets_tests.batch.test_crashes import Killed, cut_off
 from dicom_assets_tests.landing.test_claims import Folder, entry
 

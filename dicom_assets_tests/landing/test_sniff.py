@@ -15,8 +15,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydicom.data import get_testdata_file
 
-from dicom_assets.lake.codes import CODES, Kind, Outcome
 from dicom_assets.landing.sniff import Form, is_system_file, kind_of
+from dicom_assets.schema.codes import CODES, Kind, Outcome
 from dicom_assets_tests.support.dicoms import dicom
 
 

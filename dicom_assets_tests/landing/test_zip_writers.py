@@ -15,18 +15,18 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from dicom_assets.batch.archive_checks import Incomparable
-from dicom_assets.batch.archive_checks import Member as Staged
-from dicom_assets.batch.archive_checks import same_archive as checked
-from dicom_assets.batch.reopening import Reader
-from dicom_assets.dicom.source import ByteSource, BytesSource
-from dicom_assets.lake.codes import Kind
+from dicom_assets.batch.checks.archive_checks import Incomparable
+from dicom_assets.batch.checks.archive_checks import Member as Staged
+from dicom_assets.batch.checks.archive_checks import same_archive as checked
+from dicom_assets.batch.checks.reopening import Reader
 from dicom_assets.landing.archives import Member, ends_as_zip, members, open_members
 from dicom_assets.landing.inflate import MemberBytes
 from dicom_assets.landing.sniff import Form, kind_of, may_end_as_zip
 from dicom_assets.landing.store import ObjectError
 from dicom_assets.landing.zipdirectory import Directory
+from dicom_assets.schema.codes import Kind
 from dicom_assets.settings import ArchiveLimits
+from dicom_assets.storage.byte_ranges import ByteSource, BytesSource
 from dicom_assets_tests.landing import zip_writers
 from dicom_assets_tests.landing.zip_forge import DESCRIPTORS, Record, central, deflate, ending, forge, local
 from dicom_assets_tests.landing.zip_writers import BEYOND, FOLDERS, IMAGE, NOTE, PROGRAMS, RULES, TREE, TWO, program

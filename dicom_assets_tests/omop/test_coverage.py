@@ -8,9 +8,9 @@ from typing import Any
 import duckdb
 import pyarrow as pa
 
-from dicom_assets.lake.registry import TABLES
 from dicom_assets.lake.summaries import COUNTS
 from dicom_assets.omop import coverage
+from dicom_assets.schema.registry import TABLES
 from dicom_assets_tests.fhir.rows import AT
 
 Rows = Sequence[Mapping[str, Any]]

@@ -8,12 +8,12 @@ from typing import Any
 import pyarrow as pa
 import pytest
 
-from dicom_assets.lake.registry import IMAGE_OCCURRENCE
 from dicom_assets.omop import concepts, image_occurrence
 from dicom_assets.omop.ddl import copy_csv, image_occurrence_ddl, parent_ids, parents_ddl
-from dicom_assets.omop.identifiers import allocate
 from dicom_assets.omop.image_occurrence import Context
+from dicom_assets.omop.integers import allocate
 from dicom_assets.omop.maps import IdMaps
+from dicom_assets.schema.registry import IMAGE_OCCURRENCE
 from dicom_assets_tests.omop.test_image_occurrence import row
 from dicom_assets_tests.support.postgres import postgres
 

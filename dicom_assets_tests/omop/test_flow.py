@@ -10,15 +10,15 @@ import dagster as dg
 import pytest
 
 from dicom_assets.batch import standards
-from dicom_assets.batch.checks import CheckContext
-from dicom_assets.batch.engine import InlineEngine
+from dicom_assets.batch.checks.checks import CheckContext
+from dicom_assets.batch.checks.standard_checks import STANDARD_RULES, coverage_is_high
+from dicom_assets.batch.context import Work
 from dicom_assets.batch.publish import publish_flat, publish_hierarchy
-from dicom_assets.batch.staging import Staging
-from dicom_assets.batch.standard_checks import STANDARD_RULES, coverage_is_high
 from dicom_assets.batch.standards import publish_identifiers, publish_occurrences
-from dicom_assets.batch.work import Work
 from dicom_assets.lake.hierarchy import REBUILDS
+from dicom_assets.lake.staging import Staging
 from dicom_assets.omop.ddl import copy_csv, image_occurrence_ddl, parent_ids, parents_ddl
+from dicom_assets.reading.engine import InlineEngine
 from dicom_assets_tests.support.dicoms import dicom, uid
 from dicom_assets_tests.support.lakes import Graph, settings_for, table
 from dicom_assets_tests.support.landings import LandingFolder

@@ -8,11 +8,11 @@ from typing import Any
 
 import pytest
 
-from dicom_assets.lake.registry import IMAGE_OCCURRENCE
 from dicom_assets.omop import concepts, image_occurrence
-from dicom_assets.omop.identifiers import allocate
 from dicom_assets.omop.image_occurrence import Context, local_path
+from dicom_assets.omop.integers import allocate
 from dicom_assets.omop.maps import IdMaps, load_maps
+from dicom_assets.schema.registry import IMAGE_OCCURRENCE
 from dicom_assets_tests.fhir.rows import series
 
 Pair = tuple[dict[str, Any], dict[str, Any]]

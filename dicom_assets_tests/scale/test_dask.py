@@ -13,13 +13,13 @@ from typing import Any
 import pyarrow as pa
 import pytest
 
-from dicom_assets.batch import dask_engine
-from dicom_assets.batch.dask_engine import ADDRESS_VARIABLE, DaskEngine
-from dicom_assets.batch.engine import Beat, EngineFailed, InlineEngine, ReadingEngine
-from dicom_assets.batch.judge import judge_chunk
-from dicom_assets.batch.read import chunks
-from dicom_assets.batch.staging import Part
-from dicom_assets.batch.work import Work
+from dicom_assets.batch.context import Work
+from dicom_assets.batch.validate import chunks
+from dicom_assets.lake.staging import Part
+from dicom_assets.reading import dask_engine
+from dicom_assets.reading.dask_engine import ADDRESS_VARIABLE, DaskEngine
+from dicom_assets.reading.engine import Beat, EngineFailed, InlineEngine, ReadingEngine
+from dicom_assets.reading.judge import judge_chunk
 from dicom_assets.settings import ReadingLimits, Settings
 from dicom_assets_tests.support.lakes import Graph, settings_for
 from dicom_assets_tests.support.landings import LandingFolder, put_mixed

@@ -12,17 +12,17 @@ from typer.testing import CliRunner
 
 import dicom_assets
 from dicom_assets.batch.books import Books, Status
-from dicom_assets.cli import app
+from dicom_assets.cli.main import app
 from dicom_assets.defs.partitions import retired
 from dicom_assets.lake import studies
 from dicom_assets.lake.delta import Lake
-from dicom_assets.lake.files import LakeFiles
 from dicom_assets.lake.query import QueryError, moment
-from dicom_assets.lake.registry import TABLES
 from dicom_assets.landing import claims
 from dicom_assets.landing.claims import ClaimLog, claim_listed
 from dicom_assets.landing.store import LISTING, object_id
+from dicom_assets.schema.registry import TABLES
 from dicom_assets.settings import ClaimingSettings
+from dicom_assets.storage.files import LakeFiles
 
 NOW = datetime(2026, 11, 20, 8, tzinfo=UTC)
 OLD = datetime(2026, 11, 1, tzinfo=UTC)

@@ -27,9 +27,9 @@ from dicom_assets.lake.maintenance import (
 )
 from dicom_assets.lake.positions import POSITION, placed, positions
 from dicom_assets.lake.query import connect, scan
-from dicom_assets.lake.registry import TABLES
 from dicom_assets.lake.rewrite import get_file, split
 from dicom_assets.lake.studies import enter
+from dicom_assets.schema.registry import TABLES
 
 NOW = datetime(2026, 11, 20, 8, tzinfo=UTC)
 

@@ -16,7 +16,7 @@ import pydicom.data
 import pytest
 from dicomweb_client import DICOMwebClient
 
-from dicom_assets.lake.registry import FLAT_METADATA, SERIES, STUDY
+from dicom_assets.schema.registry import FLAT_METADATA, SERIES, STUDY
 from dicom_assets.service.audit_lake import audit, last_findings, repair
 from dicom_assets.service.client import ServiceClient
 from dicom_assets.service.dicomweb import count_studies, instances_of, orthanc_changes, search

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from dicom_assets.landing.changes import Operation, parse_entry
+from dicom_assets.landing.change_windows import Operation, parse_entry
 from dicom_assets.service.audit import (
     Difference,
     Finding,

@@ -19,10 +19,10 @@ import pytest
 from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 
-from dicom_assets.service.changes import Landed, land, window_path
 from dicom_assets.service.client import ServiceClient
 from dicom_assets.service.errors import ServiceError
 from dicom_assets.service.feed import Window, read_window
+from dicom_assets.service.window_files import Landed, land, window_path
 from dicom_assets.settings import Settings
 from dicom_assets_tests.service.feed_server import Fault, FeedServer, running
 from dicom_assets_tests.service.service_model import DEFAULT, TICKS, metadata, ticks_of

@@ -7,11 +7,11 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 
-from dicom_assets.landing.changes import Operation, parse_entry, read_head
-from dicom_assets.service.changes import Landed, LandingUnwritable, land, landed_entries, window_path
+from dicom_assets.landing.change_windows import Operation, parse_entry, read_head
 from dicom_assets.service.client import ServiceClient
 from dicom_assets.service.errors import AnswerInvalid, ServiceError, ServiceUnavailable, WindowOpen
 from dicom_assets.service.feed import Window, latest, read_window, require_closed
+from dicom_assets.service.window_files import Landed, LandingUnwritable, land, landed_entries, window_path
 from dicom_assets_tests.service.feed_server import Fault, FeedServer, running
 from dicom_assets_tests.service.service_model import metadata
 
@@ -256,7 +256,7 @@ def test_a_window_that_cannot_be_read_whole_leaves_what_was_there(server, tmp_pa
 
 
 def test_a_landed_file_holds_the_entries_as_they_came(server, tmp_path):
-    from dicom_assets.dicom.source import BytesSource
+    from dicom_assets.storage.byte_ranges import BytesSource
 
     fill(server, 3)
     landing(server, tmp_path)

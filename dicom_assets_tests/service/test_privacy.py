@@ -10,7 +10,7 @@ import dagster as dg
 import pytest
 from typer.testing import CliRunner
 
-from dicom_assets.cli import app
+from dicom_assets.cli.main import app
 from dicom_assets.defs.assets import dicom_changes as module
 from dicom_assets.defs.graph import build_defs
 from dicom_assets.settings import Settings

@@ -10,7 +10,7 @@ import pydicom.data
 import pytest
 from typer.testing import CliRunner
 
-from dicom_assets.cli import app
+from dicom_assets.cli.main import app
 from dicom_assets.service.client import ServiceClient
 from dicom_assets.service.errors import ServiceRefused
 from dicom_assets.service.push import Outcome, _report, push, write_report

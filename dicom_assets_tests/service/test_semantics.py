@@ -6,13 +6,13 @@ import orjson
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from dicom_assets.batch.changes import read_change
 from dicom_assets.dicom.header import IDENTITY, read_header
-from dicom_assets.dicom.source import BytesSource
-from dicom_assets.landing.changes import Operation, parse_entry, read_page
-from dicom_assets.service.changes import pack
+from dicom_assets.landing.change_windows import Operation, parse_entry, read_page
+from dicom_assets.reading.change_entries import read_change
 from dicom_assets.service.feed import FeedPage, newest_by_instance
+from dicom_assets.service.window_files import pack
 from dicom_assets.settings import ReadingLimits
+from dicom_assets.storage.byte_ranges import BytesSource
 from dicom_assets_tests.service.service_model import DEFAULT, ServiceModel, metadata, real_metadata, text_of_ticks
 
 LIMITS = ReadingLimits()

@@ -32,7 +32,7 @@ def main() -> None:
 
     setattr(target, method, killing)
     sys.argv = ["dicom-assets", *sys.argv[4:]]
-    from dicom_assets.cli import main as command
+    from dicom_assets.cli.main import main as command
 
     command()
 

@@ -19,15 +19,15 @@ import dagster as dg
 import pyarrow as pa
 
 from dicom_assets.batch.books import Books, books_of
-from dicom_assets.batch.engine import InlineEngine
-from dicom_assets.batch.work import Work
+from dicom_assets.batch.context import Work
 from dicom_assets.defs.assets import BATCH_ASSETS
 from dicom_assets.defs.graph import build_defs
 from dicom_assets.defs.jobs import register
 from dicom_assets.lake.delta import Lake
 from dicom_assets.lake.query import arrow, connect
-from dicom_assets.lake.registry import TABLES
 from dicom_assets.landing.claims import claim_new
+from dicom_assets.reading.engine import InlineEngine
+from dicom_assets.schema.registry import TABLES
 from dicom_assets.settings import Settings
 
 QUIET = {"loggers": {"console": {"config": {"log_level": "CRITICAL"}}}}

@@ -9,12 +9,11 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 
-from dicom_assets.batch.checks import CheckResult
+from dicom_assets.batch.checks.checks import CheckResult
+from dicom_assets.batch.checks.rules import ALL_RULES, judged
 from dicom_assets.batch.clinical import publish_clinical
-from dicom_assets.batch.engine import InlineEngine
+from dicom_assets.batch.context import BatchWork, Work
 from dicom_assets.batch.publish import publish_hierarchy, publish_rows
-from dicom_assets.batch.rules import ALL_RULES, judged
-from dicom_assets.batch.staging import Part
 from dicom_assets.batch.standards import (
     publish_coverage,
     publish_diagnostic_report,
@@ -22,8 +21,9 @@ from dicom_assets.batch.standards import (
     publish_imaging_study,
     publish_occurrences,
 )
-from dicom_assets.batch.work import BatchWork, Work
 from dicom_assets.lake.hierarchy import REBUILDS
+from dicom_assets.lake.staging import Part
+from dicom_assets.reading.engine import InlineEngine
 from dicom_assets_tests.support.lakes import Graph
 
 Step = tuple[Sequence[str], Callable[[], object]]

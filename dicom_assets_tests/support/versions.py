@@ -15,10 +15,10 @@ import pyarrow as pa
 from hypothesis import strategies as st
 
 from dicom_assets.batch.publish import publish_flat, publish_hierarchy
-from dicom_assets.batch.staging import Part, Staging
 from dicom_assets.lake.delta import Lake
-from dicom_assets.lake.keys import study_key
-from dicom_assets.lake.registry import FLAT_METADATA
+from dicom_assets.lake.staging import Part, Staging
+from dicom_assets.schema.keys import study_key
+from dicom_assets.schema.registry import FLAT_METADATA
 from dicom_assets_tests.support.dicoms import uid
 
 NOON = datetime(2026, 11, 20, 12, tzinfo=UTC)

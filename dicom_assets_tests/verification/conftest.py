@@ -11,11 +11,11 @@ from typing import Any
 import dagster as dg
 import pytest
 
-from dicom_assets.batch.engine import InlineEngine
+from dicom_assets.batch.context import Work
 from dicom_assets.batch.verification.verify import Verified, verify
-from dicom_assets.batch.work import Work
 from dicom_assets.defs.mending import mend, open_again
 from dicom_assets.lake.delta import Lake
+from dicom_assets.reading.engine import InlineEngine
 from dicom_assets.settings import Settings
 from dicom_assets_tests.support.lakes import Graph, contents, settings_for
 from dicom_assets_tests.support.landings import LandingFolder, put_mixed

@@ -11,7 +11,7 @@ import pytest
 from deltalake import DeltaTable
 
 from dicom_assets.lake.query import arrow, connect, quoted
-from dicom_assets.lake.registry import TABLES
+from dicom_assets.schema.registry import TABLES
 from dicom_assets_tests.verification.conftest import Broken
 
 

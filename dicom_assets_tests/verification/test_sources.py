@@ -10,13 +10,13 @@ import dagster as dg
 import pytest
 from deltalake import DeltaTable
 
-from dicom_assets.batch.engine import InlineEngine
+from dicom_assets.batch.context import Work
 from dicom_assets.batch.verification.digests import compare
 from dicom_assets.batch.verification.findings import Finding
 from dicom_assets.batch.verification.verify import verify
-from dicom_assets.batch.work import Work
 from dicom_assets.defs.mending import mend
 from dicom_assets.lake.delta import Lake
+from dicom_assets.reading.engine import InlineEngine
 from dicom_assets_tests.support.commands import command
 from dicom_assets_tests.support.dicoms import dicom
 from dicom_assets_tests.support.lakes import Graph, contents, table

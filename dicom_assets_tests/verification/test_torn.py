@@ -14,12 +14,12 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from typer.testing import CliRunner, Result
 
-from dicom_assets.cli import app
+from dicom_assets.cli.main import app
 from dicom_assets.lake import torn
 from dicom_assets.lake.delta import Lake
-from dicom_assets.lake.files import LakeError
-from dicom_assets.lake.registry import TABLES
 from dicom_assets.landing.claims import ClaimLog
+from dicom_assets.schema.registry import TABLES
+from dicom_assets.storage.files import LakeError
 from dicom_assets_tests.support.lakes import contents
 from dicom_assets_tests.verification.conftest import Broken
 
@@ -181,7 +181,7 @@ def test_a_torn_summary_of_claims_is_passed_over(broken):
     log = ClaimLog(broken.lake.files)
     whole = log.claims()
     ids = sorted(log.claimed_ids("landing").sorted().tolist())
-    from dicom_assets.landing.claimed import summarise
+    from dicom_assets.landing.claim_index import summarise
 
     summarise(broken.lake.files, 2, whole, {"landing": log.claimed_ids("landing")}, {})
     for path in (broken.root / "_claimed").rglob("*"):

@@ -1,7 +1,7 @@
 """Reading closed batches again: what lies at its source as it was claimed must still say what the lake says.
 
 Belongs here: finding objects that were overwritten by bytes of the same size and time, which no listing tells. Does not
-belong here: how an object is read (`batch.judge`).
+belong here: how an object is read (`reading.judge`).
 
 Each batch is expanded and read as it was, into a staging of its own that nobody publishes; of what comes back only
 digests are kept. Objects that are not there as claimed any more cannot be compared.
@@ -15,17 +15,17 @@ from contextlib import closing
 
 import pyarrow as pa
 
+from dicom_assets.batch.context import Work
 from dicom_assets.batch.expand import expand
-from dicom_assets.batch.judge import judge_chunk
 from dicom_assets.batch.known import known_before
 from dicom_assets.batch.leaving import own_manifest
 from dicom_assets.batch.organize import Organizing
-from dicom_assets.batch.read import Progress, chunks
-from dicom_assets.batch.staging import SCHEMAS, Part, Staging
+from dicom_assets.batch.validate import Progress, chunks
 from dicom_assets.batch.verification.findings import SHOWN, Finding
-from dicom_assets.batch.work import Work
 from dicom_assets.lake.query import connect
-from dicom_assets.landing.stores import open_store
+from dicom_assets.lake.staging import SCHEMAS, Part, Staging
+from dicom_assets.landing.opening import open_store
+from dicom_assets.reading.judge import judge_chunk
 
 _AWAY = "('OBJECT_GONE', 'CHANGED_DURING_READ', 'READ_FAILED')"
 """Codes of objects that are not there as claimed, or cannot be read now."""

@@ -15,7 +15,7 @@ import numpy as np
 from dicom_assets.lake.delta import Lake
 from dicom_assets.lake.extents import Within
 from dicom_assets.lake.query import scan
-from dicom_assets.lake.registry import TABLES
+from dicom_assets.schema.registry import TABLES
 
 SHOWN = 20
 """How many names a finding shows."""

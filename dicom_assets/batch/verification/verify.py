@@ -12,13 +12,15 @@ import duckdb
 import pyarrow as pa
 
 from dicom_assets.batch.books import Status
-from dicom_assets.batch.verification import batches, storage, studies
+from dicom_assets.batch.verification import batch_rules as batches
+from dicom_assets.batch.verification import file_rules as storage
+from dicom_assets.batch.verification import study_rules as studies
 from dicom_assets.batch.verification.findings import SHOWN, Finding, Sound
 from dicom_assets.lake.delta import Lake
-from dicom_assets.lake.files import LakeError
 from dicom_assets.lake.query import arrow, connected
 from dicom_assets.landing.claims import ClaimLog, UnknownBatch
 from dicom_assets.settings import Settings, UserError
+from dicom_assets.storage.files import LakeError
 
 Say = Callable[[str], None]
 

@@ -4,8 +4,8 @@ from typing import Any
 
 import dagster as dg
 
+from dicom_assets.defs.decorators import batch_asset, one_step
 from dicom_assets.defs.resources import WorkParam
-from dicom_assets.defs.tables import batch_asset, one_step
 
 EVERYTHING = ["raw_files", "validated_batch", "flat_metadata", "clinical", "instance", "series", "study",
               "imaging_study", "diagnostic_report", "omop_identifier", "image_occurrence", "image_occurrence_origin",

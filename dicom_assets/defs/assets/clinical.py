@@ -5,8 +5,8 @@ from typing import Any
 import dagster as dg
 
 from dicom_assets.batch.clinical import publish_clinical
+from dicom_assets.defs.decorators import batch_asset, materialized, one_step
 from dicom_assets.defs.resources import WorkParam
-from dicom_assets.defs.tables import batch_asset, materialized, one_step
 
 
 @batch_asset("clinical", deps=["validated_batch", "flat_metadata"], group="clinical", kinds={"duckdb", "deltalake"})

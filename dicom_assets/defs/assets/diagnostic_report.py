@@ -5,8 +5,8 @@ from typing import Any
 import dagster as dg
 
 from dicom_assets.batch.standards import publish_diagnostic_report
+from dicom_assets.defs.decorators import batch_asset, materialized, one_step
 from dicom_assets.defs.resources import WorkParam
-from dicom_assets.defs.tables import batch_asset, materialized, one_step
 
 
 @batch_asset("diagnostic_report", deps=["clinical", "imaging_study"], group="standards", kinds={"python", "deltalake"})

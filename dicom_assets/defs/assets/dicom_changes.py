@@ -5,13 +5,13 @@ from typing import Any
 
 import dagster as dg
 
+from dicom_assets.defs.decorators import OWNERS, fail_clearly
 from dicom_assets.defs.resources import WorkParam
-from dicom_assets.defs.tables import OWNERS, fail_clearly
 from dicom_assets.defs.windows import partitions, window_of
-from dicom_assets.service.changes import LandingUnwritable
 from dicom_assets.service.client import ServiceClient
 from dicom_assets.service.errors import ServiceError
 from dicom_assets.service.sync import Synced, sync_window
+from dicom_assets.service.window_files import LandingUnwritable
 from dicom_assets.settings import Settings
 
 # The client has tried for minutes already; one more try outlasts a restart of the service, and a window that still

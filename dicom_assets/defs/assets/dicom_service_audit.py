@@ -4,10 +4,10 @@ from datetime import UTC, datetime, timedelta
 
 import dagster as dg
 
+from dicom_assets.defs.decorators import OWNERS, clear_failures, column_lineage, fail_clearly, table_schema
 from dicom_assets.defs.resources import WorkParam
-from dicom_assets.defs.tables import OWNERS, clear_failures, column_lineage, fail_clearly, table_schema
 from dicom_assets.defs.windows import border, due, never_read
-from dicom_assets.lake.registry import DICOM_SERVICE_AUDIT as TABLE
+from dicom_assets.schema.registry import DICOM_SERVICE_AUDIT as TABLE
 from dicom_assets.service.audit_lake import Audit, audit
 from dicom_assets.service.client import ServiceClient
 from dicom_assets.service.errors import ServiceError

@@ -4,8 +4,8 @@ from typing import Any
 
 import dagster as dg
 
+from dicom_assets.defs.decorators import batch_asset, materialized, one_step
 from dicom_assets.defs.resources import WorkParam
-from dicom_assets.defs.tables import batch_asset, materialized, one_step
 
 
 @batch_asset("flat_metadata", deps=["validated_batch"], group="metadata", kinds={"dicom", "deltalake"})

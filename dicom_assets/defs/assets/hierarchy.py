@@ -6,8 +6,8 @@ from typing import Any
 import dagster as dg
 
 from dicom_assets.batch.publish import publish_hierarchy, touched_studies
+from dicom_assets.defs.decorators import batch_step, materialized, one_step
 from dicom_assets.defs.resources import WorkParam
-from dicom_assets.defs.tables import batch_step, materialized, one_step
 from dicom_assets.lake.hierarchy import REBUILDS
 
 

@@ -5,9 +5,9 @@ from typing import Any
 import dagster as dg
 
 from dicom_assets.batch.publish import publish_rows
-from dicom_assets.batch.staging import Part
+from dicom_assets.defs.decorators import batch_asset, materialized, one_step
 from dicom_assets.defs.resources import WorkParam
-from dicom_assets.defs.tables import batch_asset, materialized, one_step
+from dicom_assets.lake.staging import Part
 
 
 @batch_asset("ingestion_errors", deps=["validated_batch", "clinical"], group="books", kinds={"python", "deltalake"})

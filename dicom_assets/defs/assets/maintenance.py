@@ -7,11 +7,11 @@ from typing import Any
 import dagster as dg
 
 from dicom_assets.batch.books import all_books
+from dicom_assets.defs.decorators import OWNERS, clear_failures, fail_clearly
 from dicom_assets.defs.partitions import retire, retired
 from dicom_assets.defs.resources import WorkParam
-from dicom_assets.defs.tables import OWNERS, clear_failures, fail_clearly
 from dicom_assets.lake.maintenance import Maintained, maintain
-from dicom_assets.lake.registry import TABLES
+from dicom_assets.schema.registry import TABLES
 
 _COLUMNS = ("table", "files before", "files after", "bytes before", "bytes after", "files deleted", "readable back to")
 

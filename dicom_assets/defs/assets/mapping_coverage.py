@@ -5,8 +5,8 @@ from typing import Any
 import dagster as dg
 
 from dicom_assets.batch.standards import publish_coverage
+from dicom_assets.defs.decorators import batch_asset, materialized, one_step
 from dicom_assets.defs.resources import WorkParam
-from dicom_assets.defs.tables import batch_asset, materialized, one_step
 from dicom_assets.omop.coverage import chart, markdown, measures
 
 COUNTED = ["imaging_study", "diagnostic_report", "image_occurrence", "image_occurrence_origin", "clinical"]

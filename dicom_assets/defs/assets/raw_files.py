@@ -4,8 +4,8 @@ from typing import Any
 
 import dagster as dg
 
+from dicom_assets.defs.decorators import batch_asset, materialized, one_step, runs_to_the_end
 from dicom_assets.defs.resources import WorkParam
-from dicom_assets.defs.tables import batch_asset, materialized, one_step, runs_to_the_end
 
 
 @batch_asset("raw_files", deps=[], group="landing", kinds={"python", "deltalake"})

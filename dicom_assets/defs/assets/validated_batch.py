@@ -4,8 +4,8 @@ from typing import Any
 
 import dagster as dg
 
+from dicom_assets.defs.decorators import batch_asset, materialized, one_step, outcome_counts
 from dicom_assets.defs.resources import WorkParam
-from dicom_assets.defs.tables import batch_asset, materialized, one_step, outcome_counts
 
 
 @batch_asset("validated_batch", deps=["raw_files"], group="landing", kinds={"python", "deltalake"})

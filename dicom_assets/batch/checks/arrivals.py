@@ -1,0 +1,85 @@
+"""What arrived at the places of some objects, from the rows of raw_files: what the rules judge overwriting by.
+
+Belongs here: SQL of its own for which version of an instance counts. Does not belong here: the SQL that makes the
+hierarchy (`lake.hierarchy`), the rules (`checks`, `version_checks`).
+
+The table overwritten says only in which batches to look. That an object came to a place is taken from its own row in
+raw_files; where that was moved since (mode organize), from the place that overwritten has for this very object. What
+was not there as it was claimed, by the ledger, never came there: a newer version that was there may be claimed already.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from dicom_assets.lake.delta import Lake
+from dicom_assets.lake.extents import Within
+from dicom_assets.lake.overwritten import scope_of
+from dicom_assets.lake.query import connect, quoted, scan, where
+from dicom_assets.schema.codes import ABSENT
+from dicom_assets.schema.registry import OVERWRITTEN, RAW_FILES, VALIDATED_BATCH
+
+_PLACE = "source, uri, member"
+
+VERSIONS = """
+-- one row per instance of the touched studies: whether it is there, and which batches have a part in that
+SELECT
+    study_key, source, StudyInstanceUID, SeriesInstanceUID, SOPInstanceUID,
+    coalesce(bool_or(counts), false) AND max(version) FILTER (counts)
+        IS NOT DISTINCT FROM max(version) FILTER (counts AND operation = 'upsert') AS is_there,
+    list_distinct(list_concat(list(batch_id), list(coalesce(last_batch, batch_id)))) AS batches
+FROM (
+    SELECT
+        flat.*, last.batch_id AS last_batch,
+        (flat.version_at, flat.sequence, flat.object_id) AS version,
+        last.batch_id IS NULL OR last.claimed_at <= flat.ingested_at OR flat.version_text IS NOT NULL AS counts
+    FROM {flat} AS flat
+    LEFT JOIN {arrived} AS last
+        ON last.source = flat.source AND last.uri = flat.uri AND coalesce(last.member, '') = coalesce(flat.member, '')
+)
+GROUP BY ALL
+"""
+"""flat: rows of flat_metadata. arrived: see `arrivals`."""
+
+
+def arrivals(lake: Lake, flat: Within, studies: Sequence[str]) -> str:
+    """SQL for the last object that came to each place (source, uri, member): its batch_id and claimed_at.
+
+    flat: what to open of flat_metadata to see some studies whole. Of the batches that could have overwritten something
+    there only those are looked through that hold rows of these studies or that overwritten names.
+    """
+    named: list[tuple[str, str]] = []
+    scope = scope_of(lake, studies, flat)
+    if list(scope[OVERWRITTEN.name]["place_key"]):
+        with connect(lake, [OVERWRITTEN.name], within=scope) as connection:
+            named = connection.execute(f"SELECT batch_id, object_id FROM {OVERWRITTEN.name}").fetchall()
+    batches = {*flat["batch_id"], *(batch for batch, _ in named)}
+    if len(batches) < 2:
+        return f"(SELECT NULL::VARCHAR AS batch_id, NULL::TIMESTAMPTZ AS claimed_at, {_nothing()} WHERE false)"
+    within = {"batch_id": batches}
+    codes = ", ".join(quoted(code) for code in sorted(ABSENT))
+    raw = f"""(
+        SELECT * FROM (SELECT * FROM {scan(lake, RAW_FILES.name, within=within)}{where(within)})
+        ANTI JOIN (
+            SELECT batch_id, object_id FROM (
+                SELECT * FROM {scan(lake, VALIDATED_BATCH.name, within=within)}{where(within)}
+            ) WHERE code IN ({codes})
+        ) USING (batch_id, object_id)
+    )"""
+    moved = ""
+    if named:
+        places = scope[OVERWRITTEN.name]
+        moved = (
+            f"UNION ALL SELECT own.source, own.uri, own.member, raw.batch_id, raw.claimed_at FROM {raw} AS raw JOIN "
+            f"(SELECT * FROM {scan(lake, OVERWRITTEN.name, within=places)}{where(places)}) AS own "
+            "USING (batch_id, object_id)"
+        )
+    return f"""(
+        SELECT {_PLACE}, arg_max(batch_id, claimed_at) AS batch_id, max(claimed_at) AS claimed_at
+        FROM (SELECT {_PLACE}, batch_id, claimed_at FROM {raw} WHERE kind <> 'change' {moved})
+        GROUP BY ALL
+    )"""
+
+
+def _nothing() -> str:
+    return ", ".join(f"NULL::VARCHAR AS {name}" for name in _PLACE.split(", "))

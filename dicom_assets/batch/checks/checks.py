@@ -1,0 +1,457 @@
+"""The rules that a batch must keep, as plain functions that hand back expected, actual and what differs.
+
+Belongs here: each rule's SQL, written independently of the code that makes the rows. Does not belong here: Dagster
+(`defs.checks` makes asset checks of these), and what happens when a rule does not hold (`books.stop_batch`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from functools import partial
+from typing import Any, TypeVar
+
+import duckdb
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from dicom_assets.batch.books import books_of
+from dicom_assets.batch.checks import clinical_checks
+from dicom_assets.batch.checks.arrivals import VERSIONS, arrivals
+from dicom_assets.batch.checks.shares import excess
+from dicom_assets.batch.publish import touched_studies
+from dicom_assets.lake.delta import Lake, schema_differences
+from dicom_assets.lake.query import answer, arrow, connect, connected, quoted, scan, where
+from dicom_assets.lake.staging import SCHEMAS, Part, Staging
+from dicom_assets.lake.studies import study_scope
+from dicom_assets.landing.claims import ClaimLog
+from dicom_assets.schema.codes import WAITING
+from dicom_assets.schema.registry import TABLES, Table
+from dicom_assets.settings import GateSettings, OmopSettings, Settings
+
+Found = TypeVar("Found")
+
+SHOWN = 20
+"""How many differing object_ids a result names."""
+GUARDED = ("batches", "batch_study", "overwritten")
+"""Tables with rules of their own: books_are_closed, studies_are_indexed, overwrites_are_entered."""
+
+
+@dataclass(frozen=True, slots=True)
+class CheckResult:
+    """Outcome of one rule. differing: object_ids (or hashed keys), at most SHOWN, never patient data.
+
+    is_severe: a rule that does not block is an error when it does not hold, and not just a warning.
+    """
+
+    passed: bool
+    expected: int | float | str
+    actual: int | float | str
+    differing: Sequence[str] = ()
+    explanation: str = ""
+    is_severe: bool = False
+
+
+@dataclass(frozen=True)
+class CheckContext:
+    """What a rule may look at. log: the lake's claims, where whoever makes this has read them already."""
+
+    lake: Lake
+    staging: Staging
+    gate: GateSettings = field(default_factory=GateSettings)
+    omop: OmopSettings = field(default_factory=OmopSettings)
+    settings: Settings = field(default_factory=Settings)
+    log: ClaimLog | None = None
+    _found: dict[str, Any] = field(default_factory=dict, repr=False, compare=False)
+    _staged: dict[Part, pa.Table] = field(default_factory=dict, repr=False, compare=False)
+
+    def staged(self, part: Part) -> pa.Table:
+        """The staged rows of a part, in the columns that rules look at; read once for all rules of a table."""
+        if part not in self._staged:
+            columns = [name for name in SCHEMAS[part].names if name in _JUDGED_BY]
+            self._staged[part] = self.staging.read_whole(part, columns)
+        return self._staged[part]
+
+    def once(self, name: str, find: Callable[[CheckContext], Found]) -> Found:
+        """What a function finds, which several rules of a table ask for; found once."""
+        if name not in self._found:
+            self._found[name] = find(self)
+        found: Found = self._found[name]
+        return found
+
+    @property
+    def batch(self) -> str:
+        """The batch's id as a SQL literal."""
+        return quoted(self.staging.batch_id)
+
+
+Rule = Callable[[CheckContext], CheckResult]
+
+
+@dataclass(frozen=True, slots=True)
+class NamedRule:
+    """A rule with the table (asset) that it guards."""
+
+    table: str
+    name: str
+    description: str
+    rule: Rule
+    blocking: bool = True
+
+
+_JUDGED_BY = {"object_id", "outcome", "kind", "code", "stage", "severity", "issues"}
+"""The staged columns that the rules look at."""
+
+
+def _staged(context: CheckContext, *parts: Part) -> duckdb.DuckDBPyConnection:
+    """A DuckDB connection with staged parts as tables `staged_{part}`, of the columns that rules look at."""
+    connection = connected()
+    for part in parts:
+        connection.register(f"staged_{part}", context.staged(part))
+    return connection
+
+
+def _ids(connection: duckdb.DuckDBPyConnection, sql: str) -> list[str]:
+    return [str(row[0]) for row in connection.execute(f"{sql} LIMIT {SHOWN}").fetchall()]
+
+
+def _count(connection: duckdb.DuckDBPyConnection, sql: str) -> int:
+    row = connection.execute(sql).fetchone()
+    return int(row[0] or 0) if row else 0
+
+
+def compared(
+    connection: duckdb.DuckDBPyConnection, expected: str, actual: str, shown: str = "object_id"
+) -> CheckResult:
+    """Holds when two queries give the same rows, each as often.
+
+    shown: the column of both that names what differs; it is no patient data. One statement, so that each file is
+    opened once: setting a statement up costs more than comparing some thousand rows.
+    """
+    wanted, got, differing = connection.execute(
+        f"""
+        WITH counted AS (
+            SELECT
+                * EXCLUDE (is_expected),
+                count(*) FILTER (is_expected) AS times_expected,
+                count(*) FILTER (NOT is_expected) AS times_there
+            FROM (
+                SELECT *, true AS is_expected FROM ({expected})
+                UNION ALL
+                SELECT *, false AS is_expected FROM ({actual})
+            )
+            GROUP BY ALL
+        )
+        SELECT
+            coalesce(sum(times_expected), 0)::BIGINT,
+            coalesce(sum(times_there), 0)::BIGINT,
+            min(DISTINCT {shown}, {SHOWN}) FILTER (times_expected <> times_there)
+        FROM counted
+        """
+    ).fetchall()[0]
+    return CheckResult(not differing, wanted, got, [str(one) for one in differing or ()])
+
+
+def claimed_equals_judged(context: CheckContext) -> CheckResult:
+    """Every object claimed is judged exactly once."""
+    with _staged(context, Part.RAW, Part.LEDGER) as connection:
+        return compared(
+            connection, "SELECT object_id FROM staged_raw_files", "SELECT object_id FROM staged_validated_batch"
+        )
+
+
+_ACCEPTED = "outcome IN ('ingested', 'deleted') AND kind IN ('dicom', 'change')"
+
+
+def accepted_are_staged(context: CheckContext) -> CheckResult:
+    """Every accepted DICOM object has its one staged row of metadata."""
+    with _staged(context, Part.LEDGER, Part.FLAT) as connection:
+        return compared(
+            connection,
+            f"SELECT object_id FROM staged_validated_batch WHERE {_ACCEPTED}",
+            "SELECT object_id FROM staged_flat_metadata",
+        )
+
+
+def refused_have_errors(context: CheckContext) -> CheckResult:
+    """Every object that is not ingested has a row that says why."""
+    with _staged(context, Part.LEDGER, Part.ERRORS) as connection:
+        return compared(
+            connection,
+            "SELECT object_id FROM staged_validated_batch WHERE outcome IN ('quarantined', 'ignored')",
+            "SELECT DISTINCT object_id FROM staged_ingestion_errors "
+            "WHERE stage = 'read' AND severity IN ('error', 'info')",
+        )
+
+
+def gate(context: CheckContext) -> CheckResult:
+    """The batch may go on: its source was read whole, not too much of it is quarantined, and nothing got lost."""
+    limits = context.gate
+    ledger = context.staged(Part.LEDGER)
+    total = pc.sum(pc.not_equal(ledger["kind"], "archive")).as_py() or 0
+    refused = ledger.filter(pc.equal(ledger["outcome"], "quarantined"))["object_id"]
+    unread = ledger.filter(pc.equal(ledger["outcome"], WAITING))["object_id"].to_pylist()
+    bad = len(refused)
+    if unread:
+        return CheckResult(
+            False,
+            0,
+            len(unread),
+            unread[:SHOWN],
+            "The source is away, or refuses what this batch has brought into the lake already; its rows stay.",
+        )
+    lost = _lost_since(context)
+    if lost:
+        return CheckResult(
+            False, 0, len(lost), lost, "Objects that this batch brought into the lake cannot be read again; they stay."
+        )
+    beyond = excess(ledger, context.staged(Part.CLINICAL), context.staged(Part.ERRORS), limits)
+    if beyond is not None:
+        return CheckResult(False, beyond.bound, beyond.actual, beyond.objects[:SHOWN], beyond.explanation)
+    share = bad / total if total else 0.0
+    too_many = bad >= limits.minimum and share > limits.quarantined_share
+    words = (
+        f"{bad} of {total} objects are quarantined ({share:.0%}); the batch pauses above {limits.quarantined_share:.0%}"
+        + ("" if not too_many else ". Remove the cause and run it again, or raise quarantined_share for that run")
+    )
+    return CheckResult(
+        not too_many, limits.quarantined_share, round(share, 4), refused[:SHOWN].to_pylist() if too_many else (), words
+    )
+
+
+def _lost_since(context: CheckContext) -> list[str]:
+    """Objects of this batch in flat_metadata whose bytes are gone or changed now, so that a rerun would drop them.
+
+    Members whose container is gone or changed are not in the ledger at all.
+    """
+    with connect(context.lake, ["flat_metadata"], within=context.staging.scope("flat_metadata")) as connection:
+        connection.register(
+            "ledger", context.staging.read_whole(Part.LEDGER, ["batch_id", "object_id", "outcome", "code"])
+        )
+        return _ids(
+            connection,
+            f"SELECT object_id FROM flat_metadata LEFT JOIN ledger USING (batch_id, object_id) "
+            f"WHERE batch_id = {context.batch} "
+            "AND (outcome IS NULL OR code IN ('OBJECT_GONE', 'CHANGED_DURING_READ'))",
+        )
+
+
+def rows_published(part: Part, context: CheckContext) -> CheckResult:
+    """The table has exactly the staged rows of the batch, each as it was staged."""
+    name = str(part)
+    columns = TABLES[name].schema.names
+    listed = ", ".join(f'"{column}"' for column in columns)
+    row = f"object_id, hash({listed}) AS said"
+    needed, staged = columns, "staged"
+    if part is Part.RAW:  # what was moved since its claim stands in the table where it lies now
+        place = 'CASE WHEN "at" IS NULL THEN {0} ELSE struct_extract("at", \'{0}\') END AS {0}'
+        there = ", ".join(map(place.format, ("uri", "member", "etag")))
+        needed, staged = [*columns, "at"], f"(SELECT * REPLACE ({there}) FROM staged)"
+    with connect(context.lake, [name], within=context.staging.scope(name)) as connection:
+        connection.register("staged", context.staging.read_whole(part, needed))
+        return compared(
+            connection,
+            f"SELECT {row} FROM {staged}",
+            f"SELECT {row} FROM {name} WHERE batch_id = {context.batch}",
+        )
+
+
+def metadata_equals_ledger(context: CheckContext) -> CheckResult:
+    """Accepted DICOM objects = rows of flat_metadata, object by object."""
+    tables = ["flat_metadata", "validated_batch"]
+    with connect(context.lake, tables, within=context.staging.scope(*tables)) as connection:
+        return compared(
+            connection,
+            f"SELECT object_id FROM validated_batch WHERE batch_id = {context.batch} AND {_ACCEPTED}",
+            f"SELECT object_id FROM flat_metadata WHERE batch_id = {context.batch}",
+        )
+
+
+def clinical_records_accounted(context: CheckContext) -> CheckResult:
+    """Clinical records read = rows, plus rows that a newer version has replaced, plus record errors."""
+    counted = clinical_checks.counted(context.lake, context.staging, SHOWN)
+    return CheckResult(
+        counted.read == counted.accounted and not counted.lost, counted.read, counted.accounted, counted.lost
+    )
+
+
+def studies_are_indexed(context: CheckContext) -> CheckResult:
+    """Every study of the batch's metadata stands in the index by which studies are found."""
+    tables = ["flat_metadata", "batch_study"]
+    with connect(context.lake, tables, within=context.staging.scope(*tables)) as connection:
+        here, indexed, differing = connection.execute(
+            f"""
+            SELECT
+                count(DISTINCT flat_metadata.study_key),
+                (SELECT count(*) FROM batch_study),
+                min(DISTINCT flat_metadata.study_key, {SHOWN}) FILTER (batch_study.study_key IS NULL)
+            FROM flat_metadata LEFT JOIN batch_study USING (study_key)
+            """
+        ).fetchall()[0]
+    return CheckResult(not differing, here, indexed, differing or ())
+
+
+_GRAIN = {
+    "instance": "source, StudyInstanceUID, SeriesInstanceUID, SOPInstanceUID",
+    "series": "source, StudyInstanceUID, SeriesInstanceUID",
+    "study": "source, StudyInstanceUID",
+}
+
+
+def _studies(context: CheckContext) -> list[str]:
+    studies: list[str] = touched_studies(context.staging)["study_key"].to_pylist()
+    return studies
+
+
+def touched_rows(context: CheckContext, table: Table, columns: str = "") -> pa.Table:
+    """The rows that a table that is replaced by study has of the touched studies.
+
+    columns: SQL; the key, and what a result names rows by, when it is not given.
+    """
+    keys = dict.fromkeys([_shown(table), "study_key", *table.key])
+    scope = study_scope(context.lake, [table.name], _studies(context))[table.name]
+    listed = columns or ", ".join(f'"{column}"' for column in keys)
+    source = scan(context.lake, table.name, within=scope)
+    return answer(context.lake, f"SELECT {listed} FROM {source}{where(scope)}")
+
+
+def _versions(context: CheckContext) -> pa.Table:
+    """What flat_metadata alone says of each instance of the touched studies: whether it is there, who brought it.
+
+    Found in another way than the hierarchy is made: the newest version by comparison with every other version instead
+    of by a window, what was overwritten by what else arrived at the same place.
+    """
+    studies = _studies(context)
+    scope = study_scope(context.lake, ["flat_metadata"], studies)["flat_metadata"]
+    source = f"(SELECT * FROM {scan(context.lake, 'flat_metadata', within=scope)}{where(scope)})"
+    return answer(context.lake, VERSIONS.format(flat=source, arrived=arrivals(context.lake, scope, studies)))
+
+
+def hierarchy_equals_metadata(name: str, context: CheckContext) -> CheckResult:
+    """The touched studies of instance, series or study are those that flat_metadata gives.
+
+    Another batch may have published metadata of such a study just now and not have rebuilt it yet; what such a batch
+    brings is compared by its own check. Metadata is opened last, so that a batch whose rebuild is seen, or which is
+    seen as closed, has its metadata seen as well.
+    """
+    grain = _GRAIN[name]
+    with connect(context.lake, ["batches"]) as connection:
+        connection.register("rows_of_table", touched_rows(context, TABLES[name]))
+        closed = arrow(connection, "SELECT batch_id FROM batches WHERE status = 'closed'")
+        connection.register("closed", closed)
+        connection.register("versions", _versions(context))
+        connection.execute(
+            f"""
+            CREATE TEMP TABLE moving AS
+            SELECT DISTINCT {grain}
+            FROM (SELECT * EXCLUDE (batches), unnest(batches) AS batch_id FROM versions)
+            ANTI JOIN closed USING (batch_id)
+            WHERE batch_id <> {context.batch}
+            """
+        )
+        settled = f"ANTI JOIN moving USING ({grain})"
+        return compared(
+            connection,
+            f"SELECT DISTINCT study_key, {grain} FROM versions {settled} WHERE is_there",
+            f"SELECT study_key, {grain} FROM rows_of_table {settled}",
+            "study_key",
+        )
+
+
+def _shown(table: Table) -> str:
+    """The column by which a result names rows of a table."""
+    return next(c for c in ("object_id", "study_key", "batch_id", table.key[0]) if c in table)
+
+
+def keys_are_unique(table: Table, context: CheckContext) -> CheckResult:
+    """No key stands twice among the rows that the batch published or rebuilt."""
+    grain = ", ".join(f'"{column}"' for column in table.key)
+    twice = f"SELECT min({_shown(table)}) FROM {{}} GROUP BY {grain} HAVING count(*) > 1"
+    if table.replaced_by == "study_key":
+        with connected() as connection:
+            connection.register("rows_of_table", touched_rows(context, table))
+            differing = _ids(connection, twice.format("rows_of_table"))
+    elif "batch_id" in table.key:
+        with connect(context.lake, [table.name], within=context.staging.scope(table.name)) as connection:
+            differing = _ids(connection, twice.format(table.name))
+    else:
+        with connect(context.lake, [table.name], within=context.staging.scope(table.name)) as connection:
+            if not _count(connection, f"SELECT count(*) FROM {table.name}"):
+                return CheckResult(True, 0, 0)
+        with connect(context.lake, [table.name]) as connection:
+            own = f"(SELECT {grain} FROM {table.name} WHERE batch_id = {context.batch})"
+            differing = _ids(connection, twice.format(f"{table.name} SEMI JOIN {own} AS own USING ({grain})"))
+    return CheckResult(not differing, 0, len(differing), differing)
+
+
+def schema_is_registered(table: Table, context: CheckContext) -> CheckResult:
+    """The table's columns and types are those of the registry."""
+    differing = schema_differences(table, context.lake.schema(table.name))
+    return CheckResult(not differing, 0, len(differing), differing)
+
+
+def as_registered(table: Table, context: CheckContext) -> CheckResult:
+    """Columns and types are those of the registry, and no key stands twice.
+
+    One rule for both, because a rule of its own costs a step of the run for each table.
+    """
+    columns = schema_is_registered(table, context)
+    return keys_are_unique(table, context) if columns.passed else columns
+
+
+def books_are_closed(context: CheckContext) -> CheckResult:
+    """Seen = ingested + quarantined + ignored + deleted, and the batch is closed."""
+    books = books_of(context.lake, context.staging.batch_id)
+    if books is None:
+        return CheckResult(False, "closed", "no row in batches")
+    return CheckResult(
+        books.status == "closed" and books.balance == 0,
+        books.seen,
+        books.seen - books.balance,
+        explanation=f"status {books.status}",
+    )
+
+
+def staging_is_empty(context: CheckContext) -> CheckResult:
+    """Nothing of the batch is staged any more."""
+    left = context.staging.left()
+    return CheckResult(left == 0, 0, left)
+
+
+def _rules() -> tuple[NamedRule, ...]:
+    ledger, flat = "validated_batch", "flat_metadata"
+    rules = [
+        NamedRule("raw_files", "rows_published", "raw_files has every object of the batch",
+                  partial(rows_published, Part.RAW)),
+        NamedRule(ledger, "rows_published", "The ledger has every judged object", partial(rows_published, Part.LEDGER)),
+        NamedRule(ledger, "claimed_equals_judged", "Objects claimed = objects judged", claimed_equals_judged),
+        NamedRule(ledger, "accepted_are_staged", "Accepted DICOM objects = staged metadata rows", accepted_are_staged),
+        NamedRule(ledger, "refused_have_errors", "Quarantined and ignored objects = error rows", refused_have_errors),
+        NamedRule(ledger, "gate", "Source read whole; quarantined share below the threshold", gate),
+        NamedRule(flat, "equals_ledger", "Accepted DICOM objects = rows of flat_metadata", metadata_equals_ledger),
+        NamedRule(flat, "studies_are_indexed", "Every study of the batch is in the index", studies_are_indexed),
+        NamedRule("clinical", "records_accounted", "Clinical records read = rows + record errors",
+                  clinical_records_accounted),
+        *(
+            NamedRule(name, "equals_flat_metadata", f"{name} of the touched studies = what flat_metadata says",
+                      partial(hierarchy_equals_metadata, name))
+            for name in _GRAIN
+        ),
+        NamedRule("ingestion_errors", "rows_published", "Error rows = what was found",
+                  partial(rows_published, Part.ERRORS)),
+        NamedRule("cleanup", "books_are_closed", "seen = ingested + quarantined + ignored + deleted",
+                  books_are_closed),
+        NamedRule("cleanup", "staging_is_empty", "Nothing of the batch is left in staging", staging_is_empty),
+    ]  # fmt: skip
+    for table in TABLES.values():
+        if table.name in GUARDED or not {"batch_id", "study_key"} & set(table.schema.names):
+            continue  # or not made by batches
+        rules.append(
+            NamedRule(table.name, "as_registered", "Columns and types as registered, no duplicate keys",
+                      partial(as_registered, table))
+        )  # fmt: skip
+    return tuple(rules)
+
+
+RULES: tuple[NamedRule, ...] = _rules()
+"""Every rule, from the registry of tables and the parities of the flow."""

@@ -1,0 +1,309 @@
+"""Rules of the hierarchy's values: the newest version wins, counts are counted, attributes are the newest that is told.
+
+Belongs here: the same answers as `lake.hierarchy` gives, found in another way: the newest version as a maximum instead
+of by a window, the newest value by position in Arrow instead of by an aggregate. Does not belong here: which instances,
+series and studies there are (`checks`).
+
+Studies that another batch, which is not closed, touches too may change between two reads; they are compared by the
+batch that closes last. Closed batches are looked at first, then what is judged, then what it is judged by, so that a
+batch whose rows are seen is seen as open or has its metadata seen.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+
+import duckdb
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from dicom_assets.batch.checks.arrivals import arrivals
+from dicom_assets.batch.checks.checks import CheckContext, CheckResult, NamedRule, compared
+from dicom_assets.batch.publish import touched_studies
+from dicom_assets.lake.query import arrow, connected, scan, where
+from dicom_assets.lake.studies import study_scope
+from dicom_assets.schema.attributes import ATTRIBUTES, CODE_PARTS, TOLD_WITH, Level
+from dicom_assets.schema.registry import FLAT_METADATA, INSTANCE, TABLES
+
+INSTANCES_AT_ONCE = 100_000
+"""Instances whose values are in memory at a time."""
+
+_INSTANCE_KEY = "source, StudyInstanceUID, SeriesInstanceUID, SOPInstanceUID"
+_VERSION = "version_at, sequence, object_id"
+_NAMES = ("patient_family_name", "patient_given_name")
+_FROM_ALL = ("ModalitiesInStudy", "PatientID", "IssuerOfPatientID")
+"""What a study says that follows from all its instances."""
+
+
+def _view(context: CheckContext, name: str, keys: Sequence[str]) -> str:
+    """SQL for the rows that a table has of some studies, which settles what is looked at."""
+    scope = study_scope(context.lake, [name], keys)[name]
+    return f"(SELECT * FROM {scan(context.lake, name, within=scope)}{where(scope)})"
+
+
+def _versions(context: CheckContext, keys: Sequence[str]) -> str:
+    """SQL for rows that flat_metadata has of some studies; takes_part: nothing came to their place since."""
+    scope = study_scope(context.lake, ["flat_metadata"], keys)["flat_metadata"]
+    return f"""(
+        SELECT
+            flat.*,
+            last.batch_id IS NULL OR last.claimed_at <= flat.ingested_at OR version_text IS NOT NULL AS takes_part
+        FROM {_view(context, "flat_metadata", keys)} AS flat
+        LEFT JOIN {arrivals(context.lake, scope, keys)} AS last
+            ON last.source = flat.source AND last.uri = flat.uri
+            AND coalesce(last.member, '') = coalesce(flat.member, '')
+    )"""
+
+
+def _studies(context: CheckContext) -> list[str]:
+    keys: list[str] = touched_studies(context.staging)["study_key"].to_pylist()
+    return keys
+
+
+def _settled(context: CheckContext, closed: str, keys: Sequence[str]) -> str:
+    """SQL for the touched studies that no batch but this and closed ones touches. closed: what `batches` was then."""
+    scope = {"study_key": set(keys)}
+    index = f"(SELECT * FROM {scan(context.lake, 'batch_study', within=scope)}{where(scope)})"
+    return f"""(
+        SELECT study_key FROM {index} GROUP BY study_key
+        HAVING bool_and(batch_id = {context.batch} OR batch_id IN (
+            SELECT batch_id FROM {closed} WHERE status = 'closed'
+        ))
+    )"""
+
+
+def instances_are_newest(context: CheckContext) -> CheckResult:
+    """Each instance is the newest version that flat_metadata has, in every column; its times are those of all."""
+    keys = _studies(context)
+    if not keys:
+        return CheckResult(True, 0, 0)
+    closed = scan(context.lake, "batches")
+    instances = _view(context, "instance", keys)
+    versions = _versions(context, keys)
+    settled = _settled(context, closed, keys)
+    copied = ", ".join(f'"{c.name}"' for c in INSTANCE.columns if c.name in FLAT_METADATA)
+    with connected(context.lake) as connection:
+        return compared(
+            connection,
+            f"""
+            SELECT study_key, newest.object_id, newest.said, first_seen_at, updated_at FROM (
+                SELECT
+                    study_key, {_INSTANCE_KEY},
+                    max({{
+                        version_at: version_at, sequence: sequence, object_id: object_id,
+                        is_there: operation = 'upsert', said: hash({copied})
+                    }}) FILTER (takes_part) AS newest,
+                    min(ingested_at) AS first_seen_at,
+                    max(ingested_at) AS updated_at
+                FROM {versions} SEMI JOIN {settled} AS settled USING (study_key)
+                GROUP BY ALL
+            )
+            WHERE newest.is_there
+            """,
+            f"""
+            SELECT study_key, object_id, hash({copied}) AS said, first_seen_at, updated_at
+            FROM {instances} SEMI JOIN {settled} AS settled USING (study_key)
+            """,
+        )
+
+
+_SERIES_COUNTS = """
+SELECT
+    study_key, source, StudyInstanceUID, SeriesInstanceUID, count(SOPInstanceUID) AS instance_count,
+    sum(size)::BIGINT AS size, min(first_seen_at) AS first_seen_at, max(updated_at) AS updated_at,
+    max(version_at) AS version_at,
+    max({{version_at: version_at, sequence: sequence, object_id: object_id}}).object_id AS object_id
+FROM {instances} SEMI JOIN settled USING (study_key)
+GROUP BY study_key, source, StudyInstanceUID, SeriesInstanceUID
+"""
+
+
+def told(column: str) -> str:
+    """What a text says: NULL when nothing is left without control characters and without space around it."""
+    plain = rf"regexp_replace({column}, '[\x01-\x08\x0b\x0c\x0e-\x1f\x7f]', '', 'g')"
+    return rf"nullif(regexp_replace({plain}, '^[\pZ\t\n\r\x85]+|[\pZ\t\n\r\x85]+$', '', 'g'), '')"
+
+
+PATIENTS = f"""
+-- one row per study: how many patients its instances name, found by looking for what each pair of names adds
+SELECT
+    study_key, source, StudyInstanceUID,
+    CASE WHEN count(id) = 0 THEN 0 ELSE greatest(
+        count(*) FILTER (id IS NOT NULL AND (issuer IS NOT NULL OR coalesce(NOT list_contains(issued, id), true))),
+        any_value(issuers)
+    ) END AS patient_count,
+    max(newest_id).said AS PatientID,
+    max(newest_issuer).said AS IssuerOfPatientID
+FROM (
+    SELECT
+        *,
+        list(id) FILTER (issuer IS NOT NULL) OVER study AS issued,
+        len(list_distinct(list(issuer) OVER study)) AS issuers
+    FROM (
+        SELECT
+            study_key, source, StudyInstanceUID, {told("PatientID")} AS id, {told("IssuerOfPatientID")} AS issuer,
+            max({{{{v: version_at, s: sequence, o: object_id, said: PatientID}}}})
+                FILTER ({told("PatientID")} IS NOT NULL) AS newest_id,
+            max({{{{v: version_at, s: sequence, o: object_id, said: IssuerOfPatientID}}}})
+                FILTER ({told("IssuerOfPatientID")} IS NOT NULL) AS newest_issuer
+        FROM {{instances}} SEMI JOIN settled USING (study_key)
+        GROUP BY ALL
+    )
+    WINDOW study AS (PARTITION BY study_key, source, StudyInstanceUID)
+)
+GROUP BY study_key, source, StudyInstanceUID
+"""
+
+_STUDY_COUNTS = f"""
+SELECT * FROM (
+    SELECT
+        study_key, source, StudyInstanceUID, count(DISTINCT SeriesInstanceUID) AS series_count,
+        count(SOPInstanceUID) AS instance_count,
+        sum(size)::BIGINT AS size, min(first_seen_at) AS first_seen_at, max(updated_at) AS updated_at,
+        max(version_at) AS version_at,
+        max({{{{version_at: version_at, sequence: sequence, object_id: object_id}}}}).object_id AS object_id
+    FROM {{instances}} SEMI JOIN settled USING (study_key)
+    GROUP BY study_key, source, StudyInstanceUID
+) JOIN ({PATIENTS}) USING (study_key, source, StudyInstanceUID)
+"""
+
+
+def _grain(name: str) -> list[str]:
+    return ["study_key", *TABLES[name].key]
+
+
+def _attributes(name: str) -> list[str]:
+    """The columns of series or study that are the newest that an instance tells, whatever that is."""
+    levels = {Level.STUDY, Level.SERIES} if name == "series" else {Level.STUDY}
+    names = [a.keyword for a in ATTRIBUTES if a.level in levels] + [c.column for c in CODE_PARTS if c.level in levels]
+    left_out = {*TABLES[name].key, *(_FROM_ALL if name == "study" else ())}
+    return [column for column in (*names, *_NAMES) if column not in left_out]
+
+
+def groups_equal_instances(name: str, context: CheckContext) -> CheckResult:
+    """Each touched series or study has the counts of its instances, and the newest value that any of them tells."""
+    keys = _studies(context)
+    if not keys:
+        return CheckResult(True, 0, 0)
+    closed = scan(context.lake, "batches")
+    rows = _view(context, name, keys)
+    instances = _view(context, "instance", keys)
+    with connected(context.lake) as connection:
+        connection.execute(f"CREATE TEMP TABLE settled AS {_settled(context, closed, keys)}")
+        judged = f"FROM {rows} SEMI JOIN settled USING (study_key)"
+        sql = _SERIES_COUNTS if name == "series" else _STUDY_COUNTS
+        counted = sql.format(instances=instances)
+        names = [column for column in TABLES[name].schema.names if column in _COUNTED[name]]
+        listed = ", ".join([*_grain(name), *names])
+        result = compared(connection, f"SELECT {listed} FROM ({counted})", f"SELECT {listed} {judged}", "study_key")
+        if result.passed and name == "study":
+            result = compared(
+                connection,
+                "SELECT study_key, array_to_string(list(DISTINCT Modality ORDER BY Modality), '\\') AS modalities "
+                f"FROM {instances} SEMI JOIN settled USING (study_key) WHERE Modality IS NOT NULL GROUP BY study_key",
+                f"SELECT study_key, array_to_string(ModalitiesInStudy, '\\') AS modalities {judged} "
+                "WHERE ModalitiesInStudy IS NOT NULL",
+                "study_key",
+            )
+        return _values_are_newest(connection, name, judged, instances) if result.passed else result
+
+
+_COUNTED = {
+    "series": {"instance_count", "size", "first_seen_at", "updated_at", "version_at", "object_id"},
+    "study": {
+        "series_count", "instance_count", "patient_count", "PatientID", "IssuerOfPatientID", "size", "first_seen_at",
+        "updated_at", "version_at", "object_id",
+    },
+}  # fmt: skip
+
+
+def _values_are_newest(connection: duckdb.DuckDBPyConnection, name: str, judged: str, instances: str) -> CheckResult:
+    """Each attribute of a series or study is the newest value among its instances that is not NULL."""
+    said = ", ".join(f'"{column}"' for column in _attributes(name))
+    key = ", ".join(_grain(name))
+    expected = actual = 0
+    for number in _portions(connection, instances):
+        connection.register("newest_values", _newest(connection, name, instances, number))
+        found = compared(
+            connection,
+            f"SELECT {key}, hash({said}) AS said FROM newest_values",
+            f"SELECT {key}, hash({said}) AS said {judged} "
+            f"WHERE study_key IN (SELECT study_key FROM portions WHERE portion = {number})",
+            "study_key",
+        )
+        expected, actual = expected + int(found.expected), actual + int(found.actual)
+        if not found.passed:
+            return found
+    return CheckResult(True, expected, actual)
+
+
+def _portions(connection: duckdb.DuckDBPyConnection, instances: str) -> Iterator[int]:
+    """Makes the table `portions` of the settled studies; the number of each, about INSTANCES_AT_ONCE instances."""
+    connection.execute(
+        f"""
+        CREATE TEMP TABLE portions AS
+        SELECT study_key, (sum(size) OVER (ORDER BY study_key) // {INSTANCES_AT_ONCE})::BIGINT AS portion
+        FROM (SELECT study_key, count(*) AS size FROM {instances} SEMI JOIN settled USING (study_key) GROUP BY ALL)
+        """
+    )
+    found = connection.execute("SELECT DISTINCT portion FROM portions ORDER BY 1").fetchall()
+    return (int(number) for (number,) in found)
+
+
+def _newest(connection: duckdb.DuckDBPyConnection, name: str, instances: str, number: int) -> pa.Table:
+    """One row per series or study of a portion: its key, and of each attribute the last value that is there.
+
+    Of those of TOLD_WITH the one that stands beside the last value of their lead.
+    """
+    grain, attributes = _grain(name), _attributes(name)
+    listed = ", ".join(f'"{column}"' for column in [*grain, *_VERSION.split(", "), *attributes])
+    rows = arrow(
+        connection,
+        f"SELECT {listed} FROM {instances} "
+        f"SEMI JOIN (SELECT study_key FROM portions WHERE portion = {number}) AS portion USING (study_key)",
+    )
+    order = rows.select([*grain, *_VERSION.split(", ")]).combine_chunks()
+    places = pc.sort_indices(order, [(column, "ascending") for column in order.column_names])
+    keys = order.select(grain).take(places)
+    changes = np.zeros(len(keys), dtype=bool)
+    for column in grain:
+        values = keys[column].combine_chunks()
+        changes[1:] |= np.asarray(pc.not_equal(values[1:], values[:-1]))
+    group = np.cumsum(changes)
+    firsts = np.flatnonzero(np.r_[True, changes[1:]]) if len(keys) else np.zeros(0, dtype=np.int64)
+    columns = {column: keys[column].take(pa.array(firsts)) for column in grain}
+    for column in attributes:
+        values = rows[column].combine_chunks().take(places)
+        at = _lasts(values, group, len(firsts))
+        if column in TOLD_WITH:
+            leads = _lasts(rows[TOLD_WITH[column]].combine_chunks().take(places), group, len(firsts))
+            at = [own if lead is None else lead for own, lead in zip(at, leads, strict=True)]
+        columns[column] = values.take(pa.array(at, pa.int64()))
+    return pa.table(columns)
+
+
+def _lasts(values: pa.Array, group: npt.NDArray[np.int64], groups: int) -> list[int | None]:
+    """Where each group has its last value that is there; None when it has none."""
+    there = np.flatnonzero(np.asarray(values.is_valid()))
+    lasts = np.flatnonzero(np.r_[group[there][1:] != group[there][:-1], True]) if len(there) else there
+    at: list[int | None] = [None] * groups
+    for place in there[lasts].tolist():
+        at[group[place]] = place
+    return at
+
+
+def _groups(name: str) -> NamedRule:
+    def rule(context: CheckContext) -> CheckResult:
+        return groups_equal_instances(name, context)
+
+    return NamedRule(name, "equals_instances", f"Counts and attributes of each {name} = those of its instances", rule)
+
+
+HIERARCHY_RULES: tuple[NamedRule, ...] = (
+    NamedRule("instance", "is_newest", "Each instance = its newest version in flat_metadata", instances_are_newest),
+    _groups("series"),
+    _groups("study"),
+)
+"""Every rule of this module."""

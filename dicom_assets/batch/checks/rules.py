@@ -1,0 +1,43 @@
+"""Every rule that a batch must keep, put together from the modules that hold them, and what they look at.
+
+Belongs here: the one list that the graph makes its checks of. Does not belong here: any rule.
+"""
+
+from __future__ import annotations
+
+from dicom_assets.batch.checks.archive_checks import ARCHIVE_RULES
+from dicom_assets.batch.checks.checks import RULES, CheckContext, NamedRule
+from dicom_assets.batch.checks.claim_checks import CLAIM_RULES
+from dicom_assets.batch.checks.conflict_checks import CONFLICT_RULES
+from dicom_assets.batch.checks.hierarchy_checks import HIERARCHY_RULES
+from dicom_assets.batch.checks.published_checks import PUBLISHED_RULES
+from dicom_assets.batch.checks.record_checks import RECORD_RULES
+from dicom_assets.batch.checks.sample_checks import SAMPLE_RULES
+from dicom_assets.batch.checks.standard_checks import STANDARD_RULES
+from dicom_assets.batch.checks.version_checks import VERSION_RULES
+from dicom_assets.batch.checks.warning_checks import WARNING_RULES
+from dicom_assets.batch.context import BatchWork
+from dicom_assets.settings import GateSettings
+
+ALL_RULES: tuple[NamedRule, ...] = (
+    *RULES,
+    *VERSION_RULES,
+    *CLAIM_RULES,
+    *ARCHIVE_RULES,
+    *RECORD_RULES,
+    *SAMPLE_RULES,
+    *HIERARCHY_RULES,
+    *STANDARD_RULES,
+    *PUBLISHED_RULES,
+    *CONFLICT_RULES,
+    *WARNING_RULES,
+)
+"""Every rule; those of one table are looked at in this order."""
+
+
+def judged(batch: BatchWork, gate: GateSettings | None = None) -> CheckContext:
+    """What the rules of one batch look at. gate: bounds instead of those of the settings."""
+    settings = batch.work.settings
+    return CheckContext(
+        batch.lake, batch.staging, gate or settings.gate, settings.omop, settings=settings, log=batch.work.log
+    )

@@ -1,0 +1,438 @@
+"""Everything that one process needs to work on batches of one lake, opened when it is first asked for.
+
+Belongs here: putting lake, sources, claims and engine together from settings, and the right to work on a batch. Does
+not belong here: Dagster (it hands this object to assets as a resource), and what is done with a batch.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor, wait
+from contextlib import ExitStack, contextmanager, suppress
+from dataclasses import dataclass, field
+from functools import cached_property
+from types import TracebackType
+from typing import Any, Self
+
+import pyarrow as pa
+
+from dicom_assets.batch import books, closing, datasets
+from dicom_assets.batch.ahead import Ahead, ReadingAhead
+from dicom_assets.batch.books import Books, Status
+from dicom_assets.batch.checks.checks import CheckContext
+from dicom_assets.batch.conflicts import stage_conflicts
+from dicom_assets.batch.expand import expand
+from dicom_assets.batch.known import known_before
+from dicom_assets.batch.leaving import leave, own_manifest, report_absent
+from dicom_assets.batch.organize import Organizing, unfinished
+from dicom_assets.batch.presence import require_source, while_source_is_there
+from dicom_assets.batch.publish import publish_flat, publish_rows, write_flat
+from dicom_assets.batch.recovery import mend_claims
+from dicom_assets.batch.validate import Progress, read_batch
+from dicom_assets.lake import recent
+from dicom_assets.lake.delta import Lake
+from dicom_assets.lake.query import forget_answers
+from dicom_assets.lake.rewrite import Written
+from dicom_assets.lake.staging import FOLDER as STAGING
+from dicom_assets.lake.staging import Kept, Part, Staging, again
+from dicom_assets.landing.claims import Claim, ClaimLog
+from dicom_assets.landing.looks import Looks
+from dicom_assets.landing.opening import open_store
+from dicom_assets.landing.places import Places
+from dicom_assets.landing.store import LandingStore, SourceUnavailable
+from dicom_assets.reading.engine import ProcessEngine, ReadingEngine, cluster_address
+from dicom_assets.reading.memory import give_back
+from dicom_assets.settings import Settings, SourceSettings
+from dicom_assets.storage import locks
+from dicom_assets.storage.files import LakeError, TornFile
+
+BATCH_WAIT_SECONDS = 60.0
+INGEST_LOCK = "ingest"
+"""Held by `dicom-assets ingest` from its first claim to its last run, and by a sensor's tick while it claims."""
+
+
+class BatchBusy(Exception):
+    """Another process works on the batch."""
+
+
+class BatchClosed(LakeError):
+    """A step that would open a closed batch was run alone."""
+
+
+@dataclass
+class Work:
+    """A lake, its sources and the batches that this process holds; a context manager that lets go of them.
+
+    progress: called while a batch is read. shared_engine: reads instead of processes of its own, and outlives it. say:
+    called with a sentence about what was set right.
+    """
+
+    settings: Settings
+    progress: Callable[[Progress], None] = lambda _: None
+    shared_engine: ReadingEngine | None = None
+    say: Callable[[str], None] = lambda _: None
+    _held: ExitStack = field(default_factory=ExitStack, repr=False)
+    _batches: dict[str, tuple[BatchWork, ExitStack]] = field(default_factory=dict, repr=False)
+    _ahead: dict[str, Ahead] = field(default_factory=dict, repr=False)
+    _written: dict[str, Future[Written]] = field(default_factory=dict, repr=False)
+    unmoved: dict[str, str] = field(default_factory=dict)
+    """Batches in mode `organize` whose moving could not be finished, and why."""
+
+    def __enter__(self) -> Self:
+        """Begins."""
+        give_back()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        """Lets go of every batch."""
+        if "reading_ahead" in self.__dict__:
+            self.reading_ahead.stop()
+        for batch_id in list(self._batches):
+            self.release(batch_id)
+        self._held.close()
+
+    @cached_property
+    def lake(self) -> Lake:
+        """The lake; made when it is new. Raises LakeError."""
+        return Lake(self.settings.lake, synced=self.settings.storage.survive_power_cuts)
+
+    @cached_property
+    def engine(self) -> ReadingEngine:
+        """What reads: the Dask cluster that is named, else the engine that was given, else processes of its own."""
+        where = cluster_address()
+        if where is not None:
+            from dicom_assets.reading.dask_engine import DaskEngine  # an extra
+
+            return self._held.enter_context(DaskEngine(where, self.settings.reading))
+        return self.shared_engine or self._held.enter_context(ProcessEngine(self.settings.reading))
+
+    @cached_property
+    def log(self) -> ClaimLog:
+        """The lake's claims."""
+        return ClaimLog(self.lake.files)
+
+    @cached_property
+    def looks(self) -> Looks:
+        """What is remembered of the sources, and what this process has found of them."""
+        return Looks(self.lake.files)
+
+    @cached_property
+    def places(self) -> Places:
+        """Which claims had a uri before."""
+        return Places(self.lake.files, self.log)
+
+    @contextmanager
+    def claiming(self, wait_seconds: float) -> Iterator[None]:
+        """The right to claim and to start what was claimed. Raises LockBusy after wait_seconds."""
+        with locks.held(self.lake.files, INGEST_LOCK, wait_seconds):
+            self._mend_claims()
+            yield
+
+    def _mend_claims(self) -> None:
+        """Before anything is claimed: sets right what a power cut has torn of the claim log."""
+        try:
+            self.log.claims()
+        except TornFile:
+            self.say(str(mend_claims(self.lake)))
+            self.forget_claims()
+
+    def forget_claims(self) -> None:
+        """Lets the claim log be opened anew."""
+        for name in ("log", "places"):
+            self.__dict__.pop(name, None)
+
+    def stores(self) -> list[LandingStore]:
+        """The configured sources, open."""
+        return [open_store(source) for source in self.settings.sources]
+
+    def batch(self, batch_id: str, wait_seconds: float = BATCH_WAIT_SECONDS) -> BatchWork:
+        """Holds a batch until this object ends. Raises UnknownBatch, BatchBusy."""
+        if batch_id not in self._batches:
+            manifest = self.log.manifest(batch_id)
+            lock = ExitStack()
+            try:
+                check = lock.enter_context(locks.held(self.lake.files, f"batch-{batch_id}", wait_seconds, once=True))
+            except locks.LockBusy:
+                raise BatchBusy(
+                    f"Another process works on batch {batch_id}. Wait until it has ended, then run it again."
+                ) from None
+            self._batches[batch_id] = BatchWork(self, manifest, Staging(self.lake.files, batch_id, Kept(check))), lock
+        return self._batches[batch_id][0]
+
+    def release(self, batch_id: str) -> None:
+        """Lets go of a batch, when nothing is written into its staging any more, and of what was kept for its steps."""
+        ahead = self._ahead.pop(batch_id, None)
+        if ahead is not None:
+            steps: list[Future[Any]] = [ahead.outcomes, ahead.seen]
+            wait([step for step in steps if not step.cancel()])
+        self.forget_written(batch_id)
+        recent.forget(self.lake.uri)
+        forget_answers(self.lake)
+        _, lock = self._batches.pop(batch_id)
+        lock.close()
+
+    @cached_property
+    def reading_ahead(self) -> ReadingAhead:
+        """The thread that reads batches ahead."""
+        return ReadingAhead()
+
+    def read_ahead(self, batch_id: str, run_id: str) -> None:
+        """Begins to expand and read a batch for a run that comes later. Raises UnknownBatch, BatchBusy, SettingsError.
+
+        What a source in mode `organize` holds is moved by its run, so it is not touched before.
+        """
+        batch = self.batch(batch_id, wait_seconds=0)
+        if batch.source.mode == "organize" or batch_id in self._ahead:
+            return
+        self._ahead[batch_id] = self.reading_ahead.begin(
+            run_id, batch.expand, lambda tell: batch.read(run_id, tell), self.progress
+        )
+
+    def ahead(self, batch_id: str, run_id: str | None = None) -> Ahead | None:
+        """What is read ahead of a batch, for this run if one is given."""
+        found = self._ahead.get(batch_id)
+        return found if found is not None and run_id in (None, found.run_id) else None
+
+    def forget_ahead(self, batch_id: str) -> None:
+        """Lets a batch be read anew when its run asks again."""
+        self._ahead.pop(batch_id, None)
+
+    @cached_property
+    def _writer(self) -> ThreadPoolExecutor:
+        return self._held.enter_context(ThreadPoolExecutor(1, thread_name_prefix="writing-ahead"))
+
+    def write_ahead(self, batch_id: str) -> None:
+        """Begins to write the files of flat_metadata of a batch that is read, while its checks are run.
+
+        Processes that read have nothing to do then, unless another batch is read ahead. What is staged on an object
+        store is at hand in this process alone.
+        """
+        batch = self.batch(batch_id)
+        busy = bool(self._ahead) or batch.lake.files.local_root is None or cluster_address() is not None
+        engine = None if busy else self.engine
+        self._written[batch_id] = self._writer.submit(write_flat, batch.lake, batch.staging, engine)
+
+    def written(self, batch_id: str) -> Written | None:
+        """The files that were written ahead, once; None when there are none. Raises LakeError."""
+        found = self._written.pop(batch_id, None)
+        return None if found is None else found.result()
+
+    def forget_written(self, batch_id: str) -> None:
+        """Leaves what is written ahead to vacuum, when nothing of the batch is read any more."""
+        found = self._written.pop(batch_id, None)
+        if found is not None and not found.cancel():
+            wait([found])
+
+    def organize_left(self) -> list[str]:
+        """Finishes the moving of closed batches that was broken off; which. Raises LakeError.
+
+        A batch that cannot be moved keeps no other from it; `unmoved` says why.
+        """
+        self.unmoved.clear()
+        done: list[str] = []
+        left = unfinished(self.lake.files)
+        if not left:
+            return done
+        closed = {row.batch_id for row in books.all_books(self.lake) if row.status == Status.CLOSED}
+        for batch_id in left:
+            if batch_id in closed:
+                with Work(self.settings) as other:
+                    try:
+                        batch = other.batch(batch_id, wait_seconds=0)
+                    except BatchBusy:
+                        continue  # whoever holds it finishes it
+                    try:
+                        batch.organizing.finish()
+                    except SourceUnavailable as error:
+                        self.unmoved[batch_id] = f"Batch {batch_id} is closed, and its objects are not moved. {error}"
+                        continue
+                done.append(batch_id)
+        return done
+
+    def clear_left_staging(self) -> list[str]:
+        """Removes what is staged of closed batches, as a holder that was stopped leaves it; whose. Raises LakeError."""
+        staged = {name.split("/")[1] for name in self.lake.files.names(STAGING)}
+        if not staged:
+            return []
+        closed = {row.batch_id for row in books.all_books(self.lake) if row.status == Status.CLOSED}
+        left = sorted(staged & closed)
+        for batch_id in left:
+            with Work(self.settings) as other, suppress(BatchBusy):
+                staging = other.batch(batch_id, wait_seconds=0).staging
+                known = books.books_of(self.lake, batch_id)
+                if known is not None and known.status == Status.CLOSED:
+                    staging.remove()
+        return left
+
+    def unstarted(self) -> list[str]:
+        """Batches that were claimed and never started, oldest first; none of a source that looks emptied."""
+        started = {row.batch_id for row in books.all_books(self.lake)}
+        return self._of_sources_there([claim for claim in self.log.claims() if claim.batch_id not in started])
+
+    def unclosed(self) -> list[str]:
+        """Batches whose books are not closed, oldest first; none of a source that looks emptied."""
+        closed = {row.batch_id for row in books.all_books(self.lake) if row.status == Status.CLOSED}
+        return self._of_sources_there([claim for claim in self.log.claims() if claim.batch_id not in closed])
+
+    def waited(self) -> dict[str, str]:
+        """Batches that waited for their source and can go on, each with the run that was refused."""
+        waiting = self.looks.waiting()
+        if not waiting:
+            return {}
+        return {batch: waiting[batch] for batch in self.unclosed() if batch in waiting}
+
+    def _of_sources_there(self, claims: Sequence[Claim]) -> list[str]:
+        emptied = {name: self.looks.is_emptied(name) for name in {claim.source for claim in claims}}
+        return [claim.batch_id for claim in claims if not emptied[claim.source]]
+
+
+@dataclass(frozen=True)
+class BatchWork:
+    """One batch that this process holds, and the steps that are more than one call."""
+
+    work: Work
+    manifest: pa.Table
+    staging: Staging
+
+    @property
+    def batch_id(self) -> str:
+        """Its id."""
+        return self.staging.batch_id
+
+    @property
+    def lake(self) -> Lake:
+        """The lake."""
+        return self.work.lake
+
+    @property
+    def source(self) -> SourceSettings:
+        """The source that the batch was claimed from. Raises SettingsError when it is not configured any more."""
+        return self.work.settings.source(self.manifest["source"][0].as_py())
+
+    @while_source_is_there
+    def begin(self, run_id: str, *, to_the_end: bool = True) -> int:
+        """Opens the books, expands the manifest and publishes raw_files; how many objects and members there are.
+
+        to_the_end: whether the run goes on until it closes the books. Raises BatchClosed when it does not and the batch
+        is closed, SourceUnavailable, LakeError.
+        """
+        known = books.books_of(self.lake, self.batch_id)
+        if known is not None and known.status == Status.CLOSED and not to_the_end:
+            raise BatchClosed(
+                f"Batch {self.batch_id} is closed: one of its steps alone would open it, and nothing would close it. "
+                f"{again(self.batch_id)}"
+            )
+        organizing = self.organizing
+        organizing.begin_again(closed=known is not None and known.status == Status.CLOSED)
+        books.open_batch(self.lake, self.batch_id, self.source.name, run_id, len(self.manifest))
+        ahead = self.work.ahead(self.batch_id, run_id)
+        if organizing.is_placed:
+            self.staging.begin()
+            seen = organizing.stage(self.staging, own_manifest(self.manifest, self.work.log.returns)[1])
+        elif ahead is None:
+            seen = self.expand()
+        else:
+            with self._once():
+                seen = ahead.seen.result()
+        publish_rows(self.lake, self.staging, Part.RAW)
+        books.open_batch(self.lake, self.batch_id, self.source.name, run_id, seen)
+        return seen
+
+    @while_source_is_there
+    def judge(self, run_id: str) -> Mapping[str, int]:
+        """Reads every object, stages what it says, publishes the ledger; objects by outcome."""
+        self.work.forget_written(self.batch_id)
+        ahead = self.work.ahead(self.batch_id, run_id)
+        if ahead is None:
+            outcomes = self.read(run_id, self.work.progress)
+        else:
+            with self._once():
+                outcomes = ahead.outcomes.result()
+        self.work.forget_ahead(self.batch_id)
+        outcomes = self._let_leave(run_id, outcomes)
+        self.work.write_ahead(self.batch_id)
+        if datasets.fit(self.lake, self.staging, self.work.settings.clinical, run_id):
+            for part in (Part.CLINICAL, Part.ERRORS):
+                self.staging.complete_as_it_is(part)
+        publish_rows(self.lake, self.staging, Part.LEDGER)
+        return outcomes
+
+    def _let_leave(self, run_id: str, outcomes: Mapping[str, int]) -> Mapping[str, int]:
+        """Lets what could not be read leave the batch; what is left, objects by outcome."""
+        left = leave(self.lake, self.staging, self.manifest, self.work.log.returns, self._pauses)
+        if not left:
+            return outcomes
+        publish_rows(self.lake, self.staging, Part.RAW)
+        rest = {outcome: count - left.get(outcome, 0) for outcome, count in outcomes.items()}
+        books.open_batch(self.lake, self.batch_id, self.source.name, run_id, sum(rest.values()))
+        return rest
+
+    @property
+    def _pauses(self) -> tuple[float, ...]:
+        return self.work.settings.claiming.again_seconds
+
+    def publish_flat(self, run_id: str = "") -> int:
+        """Publishes flat_metadata and stages its conflicts; how many rows the batch has in it. Raises LakeError."""
+        written = self.work.written(self.batch_id)
+        rows = publish_flat(self.lake, self.staging, written, lambda: self.work.places.before(self.batch_id))
+        stage_conflicts(self.lake, self.staging, run_id)
+        return rows
+
+    def expand(self) -> int:
+        """Stages one row for each object of the manifest and each member in it; how many. Raises SourceUnavailable."""
+        before = known_before(self.lake, self.batch_id)
+        own, settled = own_manifest(self.manifest, self.work.log.returns)
+        self.staging.begin()
+        seen = expand(own, self.source, self.work.settings, self.staging, self.work.engine, before, settled)
+        self.staging.complete(Part.RAW, seen)
+        require_source(self, Part.RAW, "verdict")
+        return seen
+
+    def read(self, run_id: str, progress: Callable[[Progress], None]) -> Mapping[str, int]:
+        """Reads every object of what was expanded and stages what it says; objects by outcome."""
+        outcomes = read_batch(self.staging, self.work.settings, self.source, self.work.engine, run_id, progress)
+        require_source(self, Part.LEDGER, "code")
+        return outcomes
+
+    @contextmanager
+    def _once(self) -> Iterator[None]:
+        """What was read ahead is taken once: when it failed, a retry of the step does it anew."""
+        taken = False
+        try:
+            yield
+            taken = True
+        finally:
+            if not taken:
+                self.work.forget_ahead(self.batch_id)
+
+    @property
+    def organizing(self) -> Organizing:
+        """The moving of the batch's objects, for sources in mode `organize`."""
+        return Organizing(self.lake, open_store(self.source), self.batch_id, self.work.settings)
+
+    def close(self, run_id: str) -> Books:
+        """Closes the books; in mode `organize` then moves what was ingested.
+
+        Raises BooksDiffer when the tables are not what the books would say of them; LakeError, SourceUnavailable.
+        """
+        organizing = self.organizing
+        closed = closing.unchanged(self.lake, self.staging)
+        if closed is not None:
+            if organizing.is_planned:
+                organizing.finish()
+            return closed
+        closing.compare(CheckContext(self.lake, self.staging))
+        if organizing.is_placed or (self.source.mode == "organize" and self.staging.left()):
+            organizing.prepare(self.staging, compress=self.source.compress)
+        report_absent(self.staging, self.manifest, self.work.log.returns, self._pauses)
+        closed = books.close_batch(self.lake, self.staging, run_id)
+        if organizing.is_planned:
+            organizing.finish()
+        return closed
+
+    def stop(self, status: Status, reason: str, run_id: str, *, code: str | None = None) -> Books:
+        """Pauses the batch, or marks it failed; code: of its own error row."""
+        source = self.manifest["source"][0].as_py()
+        return books.stop_batch(self.lake, self.staging, status, reason, run_id, source=source, code=code)

@@ -1,0 +1,310 @@
+"""Rules over studies: instance, series and study are what flat_metadata gives, FHIR and OMOP what these give.
+
+Belongs here: each rule's SQL over a range of studies, written independently of the code that makes the rows: newest
+versions by comparison of whole keys instead of windows, attributes by the key of versions instead of a rank. Does not
+belong here: single batches (`batches`).
+
+A study that a batch touches which is not closed may be between two states; it is left out.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterator, Sequence
+from dataclasses import dataclass
+
+import duckdb
+import pyarrow as pa
+
+from dicom_assets.batch.checks.conflict_checks import SAID
+from dicom_assets.batch.verification.findings import SHOWN, Finding, Sound
+from dicom_assets.lake.query import connected
+from dicom_assets.schema.attributes import TOLD_WITH
+from dicom_assets.schema.registry import FLAT_METADATA, INSTANCE, SERIES, STUDY, Table
+
+ROWS_AT_ONCE = 1_000_000
+"""Rows of flat_metadata that are looked at together, about."""
+
+_NEWEST = "(version_at, sequence, object_id)"
+_SERIES_GRAIN = "source, StudyInstanceUID, SeriesInstanceUID"
+_INSTANCE_GRAIN = f"{_SERIES_GRAIN}, SOPInstanceUID"
+
+
+@dataclass(frozen=True, slots=True)
+class StudyRule:
+    """A rule: two queries that must give the same rows, study by study. name: also the table it is about."""
+
+    name: str
+    description: str
+    tables: tuple[str, ...]
+    expected: str
+    actual: str
+
+
+def _listed(names: Sequence[str]) -> str:
+    return ", ".join(f'"{name}"' for name in names)
+
+
+_COPIED = [column.name for column in INSTANCE.columns if column.name in FLAT_METADATA]
+
+_INSTANCES = f"""
+-- instances by their newest version, but for those whose place was claimed again
+WITH placed AS (
+    SELECT *, version_text IS NULL AND EXISTS (
+        SELECT 1 FROM overwritten AS last
+        WHERE last.source = flat.source AND last.uri = flat.uri
+            AND coalesce(last.member, '') = coalesce(flat.member, '') AND last.claimed_at > flat.ingested_at
+    ) AS is_overwritten
+    FROM flat_metadata AS flat
+),
+versions AS (
+    SELECT
+        {_INSTANCE_GRAIN}, max({_NEWEST}) FILTER (NOT is_overwritten) AS newest,
+        min(ingested_at) AS first_at, max(ingested_at) AS last_at
+    FROM placed GROUP BY ALL
+)
+SELECT study_key, hash({_listed(_COPIED)}, first_at, last_at) AS content
+FROM placed JOIN versions USING ({_INSTANCE_GRAIN})
+WHERE {_NEWEST} = newest AND operation = 'upsert' AND NOT is_overwritten
+"""
+
+_CLAIMED_TWICE = f"""
+-- one row per SOP Instance UID that files at different places have with different headers, in one study
+SELECT study_key, SOPInstanceUID AS uid, list({{'batch_id': batch_id, 'object_id': object_id}}) AS objects
+FROM flat_metadata AS flat
+SEMI JOIN (
+    SELECT study_key, SOPInstanceUID FROM flat_metadata
+    WHERE operation = 'upsert' AND version_text IS NULL
+    GROUP BY ALL HAVING min(content_digest) < max(content_digest)
+) AS doubtful USING (study_key, SOPInstanceUID)
+WHERE operation = 'upsert' AND version_text IS NULL AND NOT EXISTS (
+    SELECT 1 FROM overwritten AS last
+    WHERE last.source = flat.source AND last.uri = flat.uri
+        AND coalesce(last.member, '') = coalesce(flat.member, '') AND last.claimed_at > flat.ingested_at
+)
+GROUP BY ALL
+HAVING count(DISTINCT {SAID}) > 1 AND count(DISTINCT concat_ws('!', uri, member)) > 1
+"""
+
+_CONTENTS = f"""
+-- batches whose rows of flat_metadata say something else than the instance that was made from them
+SELECT DISTINCT batch_id FROM flat_metadata JOIN instance USING (batch_id, object_id)
+WHERE hash({", ".join(f'flat_metadata."{name}"' for name in _COPIED)})
+    <> hash({", ".join(f'instance."{name}"' for name in _COPIED)})
+"""
+
+_UNTOLD = f"""
+SELECT DISTINCT object.batch_id FROM (SELECT unnest(objects) AS object FROM ({_CLAIMED_TWICE}))
+"""
+
+_TOLD_BY_BATCHES = {"instance": _CONTENTS, "sop_instances": _UNTOLD}
+"""Rules of which a study that is made again sets nothing right: which of the two is right, only the source can say; and
+errors are their batch's. SQL for the batches to run again."""
+
+_INSTANCES_THERE = f"SELECT study_key, hash({_listed(_COPIED)}, first_seen_at, updated_at) AS content FROM instance"
+
+
+def _last(name: str) -> str:
+    """The newest value of an attribute; what is told with another attribute, from the object that tells that one."""
+    if name not in TOLD_WITH:
+        return f'arg_max("{name}", {_NEWEST})'
+    said = f"max({{'at': version_at, 'number': sequence, 'name': object_id, 'value': \"{name}\"}})"
+    own, lead = (f'{said} FILTER ("{column}" IS NOT NULL)' for column in (name, TOLD_WITH[name]))
+    return f"coalesce({lead}, {own})['value']"
+
+
+def _described(table: Table, grain: str, counts: dict[str, str]) -> str:
+    """Rows of a level as the instances below it give them: counts, and the newest value of each attribute."""
+    keys = grain.split(", ")
+    made = {
+        "object_id": "max({'at': version_at, 'number': sequence, 'name': object_id})['name']",
+        "version_at": "max(version_at)",
+        **counts,
+    }
+    columns = [
+        f'any_value("{name}")' if name == "study_key"
+        else f'"{name}"' if name in keys
+        else f"{made[name]}" if name in made
+        else _last(name)
+        for name in table.schema.names
+    ]  # fmt: skip
+    listed = ", ".join(f'{sql} AS "{name}"' for sql, name in zip(columns, table.schema.names, strict=True))
+    return f"SELECT {listed} FROM instance GROUP BY {grain}"
+
+
+_TIMES = {"size": "sum(size)::BIGINT", "first_seen_at": "min(first_seen_at)", "updated_at": "max(updated_at)"}
+_SERIES = _described(SERIES, _SERIES_GRAIN, {**_TIMES, "instance_count": "count(*)"})
+_STUDIES = _described(
+    STUDY,
+    "source, StudyInstanceUID",
+    {
+        **_TIMES,
+        "instance_count": "count(*)",
+        "series_count": "count(DISTINCT SeriesInstanceUID)",
+        **dict.fromkeys(("patient_count", "PatientID", "IssuerOfPatientID"), "NULL"),  # rules of their own
+        "ModalitiesInStudy": "NULL::VARCHAR[]",
+    },
+)
+
+
+def _hashed(rows: str, table: Table, without: Collection[str] = ()) -> str:
+    names = [name for name in table.schema.names if name not in without]
+    return f"SELECT study_key, hash({_listed(names)}) AS content FROM ({rows})"
+
+
+_OWN_RULES = ["ModalitiesInStudy", "patient_count", "PatientID", "IssuerOfPatientID"]
+
+_MODALITIES = """
+    SELECT study_key, source, StudyInstanceUID, list(DISTINCT Modality ORDER BY Modality)
+        FILTER (Modality IS NOT NULL) AS modalities
+    FROM instance GROUP BY ALL
+"""
+
+
+def _said(column: str) -> str:
+    """A text without control characters and space around it; NULL when nothing is left."""
+    space = r"[\s\pZ\x85]*"
+    plain = rf"regexp_replace({column}, '[\x01-\x08\x0b\x0c\x0e-\x1f\x7f]', '', 'g')"
+    return rf"nullif(regexp_extract({plain}, '(?s)^{space}(.*?){space}$', 1), '')"
+
+
+def _agree(column: str) -> str:
+    one, other = (_said(f'{table}."{column}"') for table in ("report", "study"))
+    return f"coalesce({one} = {other}, true)"
+
+
+_CLEAR = f"""
+-- one row per study whose instances name one patient, and none another
+SELECT study_key, (source, StudyInstanceUID, id, issuer) AS content FROM (
+    SELECT
+        study_key, source, StudyInstanceUID, min(id) AS id, min(issuer) AS issuer,
+        max(id) AS last_id, max(issuer) AS last_issuer
+    FROM (SELECT *, {_said("PatientID")} AS id, {_said("IssuerOfPatientID")} AS issuer FROM instance)
+    GROUP BY ALL
+)
+WHERE id = last_id AND issuer IS NOT DISTINCT FROM last_issuer
+"""
+
+_NO_INDEX = "(SELECT '' AS batch_id, '' AS study_key)"
+
+RULES: tuple[StudyRule, ...] = (
+    StudyRule("instance", "instance = newest versions in flat_metadata", ("instance", "flat_metadata", "overwritten"),
+        _INSTANCES, _INSTANCES_THERE),
+    StudyRule("series", "series = what its instances give", ("series", "instance"),
+        _hashed(_SERIES, SERIES), _hashed("FROM series", SERIES)),
+    StudyRule("study", "study = what its instances give", ("study", "instance"),
+        _hashed(_STUDIES, STUDY, _OWN_RULES), _hashed("FROM study", STUDY, _OWN_RULES)),
+    StudyRule("patients", "Studies of one patient = studies whose instances name one", ("study", "instance"),
+        _CLEAR, "SELECT study_key, (source, StudyInstanceUID, "
+        f"{_said('PatientID')}, {_said('IssuerOfPatientID')}) AS content FROM study WHERE patient_count = 1"),
+    StudyRule("modalities", "ModalitiesInStudy = modalities of its instances", ("study", "instance"),
+        f"SELECT study_key, coalesce(modalities, []) AS content FROM ({_MODALITIES})",
+        "SELECT study_key, coalesce(ModalitiesInStudy, []) AS content FROM study"),
+    StudyRule("imaging_study", "FHIR ImagingStudy = studies, with series and instances counted",
+        ("imaging_study", "study"),
+        "SELECT study_key, (source, StudyInstanceUID, series_count, instance_count) AS content FROM study",
+        "SELECT study_key, (source, StudyInstanceUID, json_array_length(resource, '$.series')::BIGINT, "
+        "coalesce(list_sum([json_array_length(one) FOR one IN json_extract(resource, '$.series[*].instance')]), 0)"
+        "::BIGINT) AS content FROM imaging_study WHERE NOT is_deleted"),
+    StudyRule("sop_instances", "SOP Instance UIDs of objects of different content = those that are told",
+        ("flat_metadata", "overwritten", "ingestion_errors"),
+        f"SELECT study_key, uid AS content FROM ({_CLAIMED_TWICE})",
+        f"SELECT study_key, uid AS content FROM ({_CLAIMED_TWICE}) WHERE list_has_any(objects, "
+        "(SELECT list({'batch_id': batch_id, 'object_id': object_id}) FROM ingestion_errors "
+        "WHERE code = 'SOP_INSTANCE_CONFLICT'))"),
+    StudyRule("linked_reports", "Reports that are linked to a study = those of nobody else than its patient",
+        ("diagnostic_report", "study"),
+        "SELECT study_key, record_key AS content FROM diagnostic_report WHERE study_key IS NOT NULL",
+        "SELECT study_key, record_key AS content FROM diagnostic_report AS report JOIN study USING (study_key) "
+        f"WHERE patient_count <= 1 AND {' AND '.join(map(_agree, ('PatientID', 'IssuerOfPatientID')))}"),
+    StudyRule("image_occurrence", "OMOP rows = series", ("series", "image_occurrence_origin", "image_occurrence"),
+        f"SELECT study_key, ({_SERIES_GRAIN}) AS content FROM series",
+        f"SELECT study_key, ({_SERIES_GRAIN}) AS content FROM image_occurrence_origin "
+        "LEFT JOIN image_occurrence USING (image_occurrence_id) "
+        "WHERE image_study_UID = StudyInstanceUID AND image_series_UID = SeriesInstanceUID"),
+)  # fmt: skip
+"""Every rule, in the order of the flow."""
+
+
+def look(sound: Sound, closed: pa.Table, chosen: Sequence[str] | None) -> Iterator[Finding]:
+    """What each rule finds. closed: batch_ids, read before anything else.
+
+    chosen: only studies that these batches touch. Raises LakeError, duckdb.Error.
+    """
+    found: dict[str, list[str]] = {rule.name: [] for rule in RULES}
+    again: dict[str, set[str]] = {name: set() for name in _TOLD_BY_BATCHES}
+    possible = [rule for rule in RULES if sound.opens(*rule.tables)]
+    # Tables before what they are made from, so that a rebuild that is seen has its metadata seen as well; the index
+    # last, in which a batch is entered before it writes anything.
+    order = ["diagnostic_report", "image_occurrence", "image_occurrence_origin", "imaging_study", "study", "series",
+             "instance", "ingestion_errors", "overwritten", "flat_metadata"]  # fmt: skip
+    tables = {name for rule in possible for name in rule.tables}
+    with connected(sound.lake) as connection:
+        sources = {name: sound.source(name) for name in order if name in tables}
+        connection.register("closed", closed)
+        index = sound.source("batch_study") if sound.opens("batch_study") else _NO_INDEX
+        connection.execute(
+            f"CREATE TEMP TABLE moving AS SELECT DISTINCT study_key FROM {index} ANTI JOIN closed USING (batch_id)"
+        )
+        if chosen is not None:
+            connection.register("chosen", pa.table({"batch_id": pa.array(list(chosen), pa.string())}))
+            connection.execute(
+                f"CREATE TEMP TABLE wanted AS SELECT DISTINCT study_key FROM {index} SEMI JOIN chosen USING (batch_id)"
+            )
+        for low, high in _ranges(sound.lake.row_count("flat_metadata") if sound.opens("flat_metadata") else 0):
+            _views(connection, sources, low, high, is_chosen=chosen is not None)
+            for rule in possible:
+                found[rule.name] += _differing(connection, rule)
+            for name, sql in _TOLD_BY_BATCHES.items():
+                if found[name]:
+                    again[name].update(batch for (batch,) in connection.execute(sql).fetchall())
+    for rule in RULES:
+        if rule in possible:
+            keys = found[rule.name]
+            batches = again.get(rule.name, ())
+            yield Finding(rule.name, rule.description, len(keys), batches, keys, keys[:SHOWN])
+        else:
+            yield Finding(rule.name, rule.description, told="not looked at: a table cannot be opened", is_note=True)
+
+
+def _ranges(rows: int) -> list[tuple[str, str]]:
+    """Ranges of study_key, as many as the rows need: keys are hashes, so each range has as many of them."""
+    parts = max(1, min(4_096, -(-rows // ROWS_AT_ONCE)))
+    edges = [f"{(1 << 64) * part // parts:016x}" for part in range(parts)]
+    return [*zip(["", *edges[1:]], [*edges[1:], "g"], strict=True)]
+
+
+def _views(
+    connection: duckdb.DuckDBPyConnection, sources: dict[str, str], low: str, high: str, *, is_chosen: bool
+) -> None:
+    for name, source in sources.items():
+        if name == "image_occurrence":
+            continue
+        if name in ("overwritten", "ingestion_errors"):
+            connection.execute(f"CREATE OR REPLACE TEMP VIEW {name} AS SELECT * FROM {source}")
+            continue
+        wanted = " SEMI JOIN wanted USING (study_key)" if is_chosen else ""
+        connection.execute(
+            f"CREATE OR REPLACE TEMP VIEW {name} AS SELECT * FROM "
+            f"(SELECT * FROM {source} WHERE study_key >= '{low}' AND study_key < '{high}')"
+            f"{wanted} ANTI JOIN moving USING (study_key)"
+        )
+    if "image_occurrence" in sources and "image_occurrence_origin" in sources:
+        connection.execute(
+            f"CREATE OR REPLACE TEMP VIEW image_occurrence AS SELECT * FROM {sources['image_occurrence']} SEMI JOIN "
+            "(SELECT StudyInstanceUID AS image_study_UID FROM image_occurrence_origin) USING (image_study_UID)"
+        )
+
+
+def _differing(connection: duckdb.DuckDBPyConnection, rule: StudyRule) -> list[str]:
+    rows = connection.execute(
+        f"""
+        SELECT DISTINCT study_key FROM (
+            SELECT study_key FROM (
+                SELECT study_key, content, 1 AS times FROM ({rule.expected})
+                UNION ALL
+                SELECT study_key, content, -1 AS times FROM ({rule.actual})
+            ) GROUP BY study_key, content HAVING sum(times) <> 0
+        ) ORDER BY study_key
+        """
+    ).fetchall()
+    return [key for (key,) in rows]

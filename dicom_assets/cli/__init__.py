@@ -1,0 +1,1 @@
+"""The command `dicom-assets`, one module for each group of commands."""

@@ -1,0 +1,69 @@
+"""The commands `dicom-assets source …`, and what `status` says about sources. They join the others in `cli`.
+
+Belongs here: options, printing, exit codes. Does not belong here: what a look is (`landing.looks`).
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from dicom_assets.cli.services import LakeOption, told
+from dicom_assets.settings import load
+
+if TYPE_CHECKING:
+    from dicom_assets.lake.delta import Lake
+
+sources = typer.Typer(name="source", help="The landing sources.", no_args_is_help=True)
+
+
+@sources.callback()
+def source() -> None:
+    """The landing sources."""
+
+
+@sources.command("confirm")
+def confirm_source(
+    name: Annotated[str, typer.Argument(help="Name of a configured source.")],
+    landing: Annotated[str | None, typer.Option("--landing", help="Folder or URL where objects arrive.")] = None,
+    lake: LakeOption = None,
+) -> None:
+    """Take what a source holds now as what it is to hold; what it held before is gone."""
+    with told():
+        settings = load(landing, lake)
+        chosen = settings.source(name)
+        from dicom_assets.batch.presence import confirm
+        from dicom_assets.lake.query import existing
+        from dicom_assets.landing.looks import Looks
+
+        looks = Looks(existing(settings.lake).files)
+        before = looks.memory(name).believed
+        found = confirm(looks, settings, chosen)
+    typer.echo(
+        f"Source '{name}': {found.objects} objects now, {before.objects if before else 0} before. "
+        "What was claimed and is not there is called gone by the next `dicom-assets ingest`."
+    )
+
+
+def tell_doubts(lake: Lake) -> None:
+    """Says on stderr which sources look emptied, and which have folders that cannot be listed."""
+    from dicom_assets.batch.presence import doubts
+    from dicom_assets.landing.looks import Looks
+
+    looks = Looks(lake.files)
+    names = looks.sources()
+    for sentence in doubts(looks, names).values():
+        typer.echo(sentence, err=True)
+    for name in names:
+        unread = looks.memory(name).unread
+        if unread:
+            typer.echo(
+                f"Source '{name}': {unread} folders cannot be read and were passed over; see `dicom-assets errors`.",
+                err=True,
+            )
+
+
+def add_to(app: typer.Typer) -> None:
+    """Adds these commands to the command line."""
+    app.add_typer(sources)

@@ -1,0 +1,1 @@
+"""The processes that read: chunks of objects in, staged Arrow out. They know neither Dagster nor Delta nor DuckDB."""

@@ -1,0 +1,306 @@
+"""Reading ahead: only staging changes before the run, which takes what was read and tells what went wrong."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Generator, Iterable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from dicom_assets.batch import context as work_module
+from dicom_assets.batch.beginning import Beginning
+from dicom_assets.batch.context import BatchBusy, BatchWork, Work
+from dicom_assets.lake.delta import Lake
+from dicom_assets.lake.staging import Part
+from dicom_assets.landing.claims import claim_new
+from dicom_assets.landing.store import SourceUnavailable
+from dicom_assets.reading.engine import EngineFailed, InlineEngine
+from dicom_assets.reading.packing import pack_staged
+from dicom_assets.schema.registry import TABLES
+from dicom_assets.settings import Settings
+from dicom_assets.storage.files import LakeError
+from dicom_assets_tests.support.dicoms import dicom
+from dicom_assets_tests.support.lakes import contents, settings_for, table
+from dicom_assets_tests.support.landings import LandingFolder, put_mixed
+from dicom_assets_tests.support.steps import publish
+
+RUN = "run"
+
+
+@pytest.fixture
+def landing(tmp_path: Path) -> LandingFolder:
+    """A folder with something of everything."""
+    (tmp_path / "landing").mkdir()
+    folder = LandingFolder(tmp_path / "landing")
+    put_mixed(folder)
+    return folder
+
+
+@pytest.fixture
+def settings(tmp_path: Path, landing: LandingFolder) -> Settings:
+    """Of a new lake."""
+    return settings_for(tmp_path / "lake", landing.root)
+
+
+def claimed(work: Work) -> str:
+    """The one batch of the folder."""
+    ((claim,),) = [claim_new(store, work.log, work.settings.claiming).claims for store in work.stores()]
+    return claim.batch_id
+
+
+@pytest.fixture
+def work(settings: Settings) -> Iterator[Work]:
+    """A lake that is open."""
+    with Work(settings, shared_engine=InlineEngine()) as opened:
+        yield opened
+
+
+def test_before_its_run_a_batch_is_as_claimed_as_before(work: Work):
+    batch = claimed(work)
+    work.read_ahead(batch, RUN)
+    ahead = work.ahead(batch)
+    assert ahead is not None and sum(ahead.outcomes.result().values()) == ahead.seen.result()
+    assert work.unstarted() == [batch]
+    assert all(rows == [] for rows in contents(work.lake).values())
+
+
+def test_its_run_ends_in_the_same_tables_without_reading_again(
+    work: Work, tmp_path: Path, landing: LandingFolder, monkeypatch: pytest.MonkeyPatch
+):
+    with Work(settings_for(tmp_path / "other", landing.root), shared_engine=InlineEngine()) as other:
+        publish(other.batch(claimed(other)))
+        expected = what_was_found(other.lake)
+    batch = claimed(work)
+    work.read_ahead(batch, RUN)
+    ahead = work.ahead(batch, RUN)
+    assert ahead is not None and ahead.outcomes.result()
+    monkeypatch.setattr(BatchWork, "expand", never)
+    monkeypatch.setattr(work_module, "read_batch", never)
+    publish(work.batch(batch))
+    assert what_was_found(work.lake) == expected
+
+
+def what_was_found(lake: Lake) -> dict[str, list[dict[str, Any]]]:
+    """The outcome of every object and what the accepted ones say, whenever and in whatever batch that was."""
+    ledger = table(lake, "validated_batch").select(["object_id", "outcome", "code", "kind"])
+    flat = table(lake, "flat_metadata", without=["batch_id", "ingested_at"])
+    levels = {name: table(lake, name).select(list(TABLES[name].key)) for name in ("instance", "series", "study")}
+    return {name: rows.to_pylist() for name, rows in {"ledger": ledger, "flat": flat, **levels}.items()}
+
+
+def never(*arguments: object, **named: object) -> None:
+    raise AssertionError("this was done already")
+
+
+def test_a_run_of_another_id_reads_for_itself(work: Work):
+    batch = claimed(work)
+    work.read_ahead(batch, "somebody else's")
+    assert work.ahead(batch, RUN) is None
+    assert work.ahead(batch, "somebody else's") is not None
+
+
+def fails_once(function: Callable[..., object], error: Exception) -> Callable[..., object]:
+    left = [error]
+
+    def failing(*arguments: object, **named: object) -> object:
+        if left:
+            raise left.pop()
+        return function(*arguments, **named)
+
+    return failing
+
+
+@pytest.mark.parametrize("step", ["expand", "read"])
+def test_what_went_wrong_is_told_by_the_run_and_a_retry_of_the_step_does_it_anew(
+    work: Work, monkeypatch: pytest.MonkeyPatch, step: str
+):
+    error = SourceUnavailable("The folder is gone.") if step == "expand" else LakeError("The disk is full.")
+    monkeypatch.setattr(BatchWork, step, fails_once(getattr(BatchWork, step), error))
+    batch = work.batch(claimed(work))
+    work.read_ahead(batch.batch_id, RUN)
+    if step == "read":
+        batch.begin(RUN)
+    with pytest.raises(type(error), match=str(error)):
+        batch.begin(RUN) if step == "expand" else batch.judge(RUN)
+    publish(batch)
+    assert work.unclosed() == []
+
+
+def test_nobody_reads_ahead_what_another_process_holds(work: Work, settings: Settings):
+    batch = claimed(work)
+    with Work(settings) as other:
+        other.batch(batch)
+        with pytest.raises(BatchBusy):
+            work.read_ahead(batch, RUN)
+
+
+@pytest.mark.parametrize("step", ["expand", "read"])
+def test_a_batch_is_let_go_only_when_nothing_is_written_into_its_staging_any_more(
+    work: Work, settings: Settings, monkeypatch: pytest.MonkeyPatch, step: str
+):
+    batch, reads, may_end = claimed(work), threading.Event(), threading.Event()
+    function = getattr(BatchWork, step)
+
+    def slowly(*arguments, **named):
+        reads.set()
+        assert may_end.wait(30)
+        return function(*arguments, **named)
+
+    monkeypatch.setattr(BatchWork, step, slowly)
+    work.read_ahead(batch, RUN)
+    assert reads.wait(30)
+    releasing = threading.Thread(target=work.release, args=(batch,))
+    releasing.start()
+    with Work(settings) as other:
+        with pytest.raises(BatchBusy):
+            other.batch(batch, wait_seconds=0.2)
+        may_end.set()
+        releasing.join(30)
+        assert other.batch(batch, wait_seconds=5).staging.left()
+
+
+def test_what_a_source_in_mode_organize_holds_is_left_to_the_run(tmp_path: Path, landing: LandingFolder):
+    settings = settings_for(tmp_path / "lake", landing.root)
+    source = settings.sources[0].model_copy(update={"mode": "organize"})
+    with Work(settings.model_copy(update={"sources": (source,)}), shared_engine=InlineEngine()) as work:
+        batch = claimed(work)
+        work.read_ahead(batch, RUN)
+        assert work.ahead(batch) is None
+
+
+class TestBeginning:
+    def test_claims_and_reads_the_first_batch_while_nobody_asks(self, settings: Settings):
+        with Beginning(settings, InlineEngine()) as beginning:
+            beginning.wait_for_reading(60)
+            found = beginning.next_round(())
+            (batch,) = found.batches
+            ahead = beginning.work.ahead(batch, beginning.run_id(batch))
+            assert ahead is not None and ahead.outcomes.result()
+            assert beginning.next_round((batch,)).batches == []
+
+    def test_ends_at_once_when_it_is_ended_while_it_waits_for_another_ingest(self, settings: Settings):
+        said: list[str] = []
+        told = threading.Event()
+
+        def say(sentence: str) -> None:
+            said.append(sentence)
+            told.set()
+
+        with Work(settings) as other, other.claiming(wait_seconds=0):
+            with Beginning(settings, InlineEngine(), say) as beginning:
+                assert told.wait(30)
+            with pytest.raises(LakeError, match="was ended while it waited"):
+                beginning.next_round(())
+        assert said == ["Another ingest is at work on this lake; waiting until it has ended."]
+
+    def test_a_lake_that_cannot_be_used_is_told_to_whoever_asks(self, tmp_path: Path, landing: LandingFolder):
+        (tmp_path / "file").write_text("no folder")
+        with (
+            Beginning(settings_for(tmp_path / "file" / "lake", landing.root), InlineEngine()) as beginning,
+            pytest.raises(LakeError),
+        ):
+            beginning.next_round(())
+
+
+def flat_files(work: Work) -> set[str]:
+    return {path for path in work.lake.files.names("flat_metadata") if path.endswith(".parquet")}
+
+
+class Watched(InlineEngine):
+    """Tells which batches it has packed, or breaks off when it is to pack one."""
+
+    def __init__(self, fails: bool = False) -> None:
+        self.fails, self.packed = fails, []  # type: ignore[var-annotated]
+
+    def run(self, function: Callable[..., Any], chunks: Iterable[Any]) -> Generator[Any]:
+        if function is not pack_staged:
+            yield from super().run(function, chunks)
+            return
+        for chunk in chunks:
+            self.packed.append(chunk.batch_id)
+            if self.fails:
+                raise EngineFailed("a reading process ended")
+            yield function(chunk, lambda _: None)
+
+
+class TestMetadataThatIsWrittenAhead:
+    """Its files are written while the checks of what was read run, and are nobody's until the asset commits them."""
+
+    def test_is_not_in_the_table_before_it_is_published_and_is_not_written_again(
+        self, work: Work, monkeypatch: pytest.MonkeyPatch
+    ):
+        batch = work.batch(claimed(work))
+        batch.begin(RUN)
+        batch.judge(RUN)
+        assert table(work.lake, "flat_metadata").num_rows == 0
+        monkeypatch.setattr("dicom_assets.batch.publish.write_flat", never)
+        assert batch.publish_flat() == table(work.lake, "flat_metadata").num_rows > 0
+        assert len(flat_files(work)) == len(work.lake.extents("flat_metadata"))
+
+    def test_is_written_anew_when_the_asset_is_tried_again(self, work: Work, monkeypatch: pytest.MonkeyPatch):
+        batch = work.batch(claimed(work))
+        batch.begin(RUN)
+        batch.judge(RUN)
+        with monkeypatch.context() as patched:
+            patched.setattr(Lake, "replace", fails_once(Lake.replace, LakeError("The disk is full.")))
+            with pytest.raises(LakeError, match="full"):
+                batch.publish_flat()
+        rows = batch.publish_flat()
+        assert batch.publish_flat() == rows == table(work.lake, "flat_metadata").num_rows
+
+    def test_is_that_of_the_last_reading(self, work: Work, landing: LandingFolder):
+        batch = work.batch(claimed(work))
+        batch.begin(RUN)
+        batch.judge(RUN)
+        landing.put_series(1, 1, 1)  # it has other bytes now, so it is no object of this batch any more
+        batch.begin(RUN)
+        batch.judge(RUN)
+        batch.publish_flat()
+        published = table(work.lake, "flat_metadata")["object_id"].to_pylist()
+        staged = batch.staging.read(Part.FLAT, ["object_id"])["object_id"].to_pylist()
+        assert sorted(published) == sorted(staged)
+
+    @pytest.mark.parametrize("fails", [False, True])
+    def test_is_packed_by_a_process_that_has_nothing_to_read_or_here_when_that_ends(
+        self, settings: Settings, *, fails: bool
+    ):
+        engine = Watched(fails)
+        with Work(settings, shared_engine=engine) as work:
+            batch = work.batch(claimed(work))
+            publish(batch)
+            assert engine.packed == [batch.batch_id]
+            assert table(work.lake, "flat_metadata").num_rows > 0
+            assert len(flat_files(work)) == len(work.lake.extents("flat_metadata"))
+
+    def test_is_packed_here_while_another_batch_is_read_ahead(self, settings: Settings, landing: LandingFolder):
+        engine = Watched()
+        with Work(settings, shared_engine=engine) as work:
+            first = work.batch(claimed(work))
+            landing.put("later/0001.dcm", dicom(9, 1, 1), age_seconds=3_600)
+            work.read_ahead(claimed(work), "another run")
+            publish(first)
+            assert engine.packed == []
+            assert table(work.lake, "flat_metadata").num_rows > 0
+
+    def test_holds_the_batch_until_it_is_written(self, work: Work, monkeypatch: pytest.MonkeyPatch):
+        begun, may_end = threading.Event(), threading.Event()
+
+        def slow(*_: object) -> list[object]:
+            begun.set()
+            may_end.wait(10)
+            return []
+
+        batch = work.batch(claimed(work))
+        batch.begin(RUN)
+        monkeypatch.setattr(work_module, "write_flat", slow)
+        batch.judge(RUN)
+        begun.wait(10)
+        letting_go = threading.Thread(target=work.release, args=[batch.batch_id])
+        letting_go.start()
+        letting_go.join(0.2)
+        assert letting_go.is_alive()
+        may_end.set()
+        letting_go.join(10)
+        assert not letting_go.is_alive()
