@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -20,6 +21,17 @@ settings.load_profile("suite")
 @pytest.fixture(scope="session", autouse=True)
 def _quiet() -> None:
     quiet_dagster()
+
+
+@pytest.fixture(autouse=True)
+def _dagster_home() -> Iterator[None]:
+    """A command that runs in this process names its state in the environment; the next test begins without."""
+    named = os.environ.get("DAGSTER_HOME")
+    yield
+    if named is None:
+        os.environ.pop("DAGSTER_HOME", None)
+    else:
+        os.environ["DAGSTER_HOME"] = named
 
 
 @pytest.fixture

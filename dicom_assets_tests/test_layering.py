@@ -209,3 +209,17 @@ def test_what_a_reading_process_runs_imports_neither_dagster_nor_table_engines(m
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False, timeout=60)
     assert (done.returncode, done.stderr) == (0, "")
+
+
+PRIVATE_OF_DAGSTER = {("defs/event_log.py", "dagster._core.storage.event_log.sqlite")}
+"""The base class of the storage plug-in: Dagster documents the place in `dagster.yaml`, and exports no base class."""
+
+
+def test_of_dagster_only_what_is_public_is_used_but_for_one_base_class():
+    found = {
+        (named(path), name)
+        for path in MODULES
+        for name in imported(path)
+        if name.startswith("dagster") and any(part.startswith("_") for part in name.split("."))
+    }
+    assert found == PRIVATE_OF_DAGSTER

@@ -33,7 +33,7 @@ from dicom_assets_tests.landing.zip_forge import Record, forge
 from dicom_assets_tests.service.test_batches import Synced, one, synced, window
 from dicom_assets_tests.support.dicoms import dicom, uid, without_identity
 from dicom_assets_tests.support.faults import refusing
-from dicom_assets_tests.support.lakes import BATCH_STEPS, Graph, make_asset, settings_for
+from dicom_assets_tests.support.lakes import TABLES_OF_A_BATCH, Graph, make_asset, settings_for
 from dicom_assets_tests.support.landings import LandingFolder, zipped
 from dicom_assets_tests.support.workbooks import workbook
 
@@ -304,7 +304,7 @@ class Slow:
 def run_in_processes(zone: Zone, batch: str) -> None:
     settings = zone.graph.settings
     with ProcessEngine(settings.reading) as engine, Work(settings, shared_engine=Slow(engine)) as work:
-        for name in BATCH_STEPS:
+        for name in TABLES_OF_A_BATCH:
             make_asset(name, batch, work)
 
 

@@ -111,11 +111,11 @@ def ingest_now(settings: Settings) -> Ended:
             beginning.wait_for_reading()
             later("httpx")  # for DICOM services, which only their own jobs ask
             with without(*COLOURS_OF_CODE):
-                from dicom_assets.defs.instance import opened_instance
+                from dicom_assets.defs.instance import open_instance
                 from dicom_assets.defs.runner import go_on
 
             keep_what_is_there()
-            with opened_instance(settings) as instance:
+            with open_instance(settings) as instance:
                 return go_on(beginning, instance)
 
 

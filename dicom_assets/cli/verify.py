@@ -72,12 +72,12 @@ def _with_digests(found: Verified, settings: Settings, batches: list[str], repor
 
 def _mend(found: Verified, settings: Settings, batches: list[str], digests: bool, reporter: Reporter) -> Verified:
     from dicom_assets.batch.context import Work
-    from dicom_assets.defs.instance import opened_instance
+    from dicom_assets.defs.instance import open_instance
     from dicom_assets.defs.mending import mend
     from dicom_assets.storage.files import LakeError
     from dicom_assets.storage.locks import LockBusy
 
-    with Work(settings, reporter.show, say=reporter.say) as work, opened_instance(settings) as instance:
+    with Work(settings, reporter.show, say=reporter.say) as work, open_instance(settings) as instance:
         try:
             with work.claiming(wait_seconds=5):
                 mended = mend(work, instance, batches, found, reporter.say)

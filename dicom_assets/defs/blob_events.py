@@ -104,3 +104,8 @@ def event_sensors(settings: Settings) -> list[dg.SensorDefinition]:
         return dg.SkipReason(f"{batches} batches of what no event announced; `blob_events` asks for their runs.")
 
     return [blob_events, missed_events]
+
+
+def definitions(settings: Settings) -> dg.Definitions:
+    """The sensors of queues."""
+    return dg.Definitions(sensors=event_sensors(settings))

@@ -13,11 +13,11 @@ from dicom_assets.batch.books import Status
 from dicom_assets.batch.checks.checks import CheckResult, NamedRule
 from dicom_assets.batch.checks.rules import ALL_RULES, judged
 from dicom_assets.batch.context import Work
-from dicom_assets.defs.assets import BATCH_ASSETS
+from dicom_assets.batch.steps import STEPS
 from dicom_assets.defs.decorators import clear_failures, fail_clearly
 from dicom_assets.defs.partitions import BATCH
 from dicom_assets.defs.resources import WorkParam
-from dicom_assets.settings import GateSettings
+from dicom_assets.settings import GateSettings, Settings
 
 
 class GateConfig(dg.Config):
@@ -111,7 +111,7 @@ def _gate(rule: NamedRule) -> dg.AssetChecksDefinition:
 
 
 def _checks() -> Iterator[dg.AssetChecksDefinition]:
-    steps = {key.to_user_string(): asset.op.name for asset in BATCH_ASSETS for key in asset.keys}
+    steps = {table: step.name for step in STEPS for table in step.tables}
     by_step: dict[str, list[NamedRule]] = {}
     for rule in ALL_RULES:
         if rule.name == "gate":
@@ -127,3 +127,8 @@ warnings.filterwarnings("ignore", category=dg.PreviewWarning)
 
 CHECKS = list(_checks())
 """Every check."""
+
+
+def definitions(_: Settings) -> dg.Definitions:
+    """The checks."""
+    return dg.Definitions(asset_checks=CHECKS)

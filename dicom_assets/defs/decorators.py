@@ -1,9 +1,9 @@
 """What Dagster is told about tables: schema and lineage from the registry, counts, and errors that are worth a retry.
 
-Belongs here: the one decorator for assets of the batch graph. Does not belong here: what an asset does.
+Does not belong here: what an asset does.
 """
 
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager
 from typing import Any
 
@@ -11,8 +11,8 @@ import dagster as dg
 
 from dicom_assets.batch.closing import BooksDiffer
 from dicom_assets.batch.context import BatchBusy, BatchClosed, Work
+from dicom_assets.batch.steps import Result
 from dicom_assets.defs import failures
-from dicom_assets.defs.partitions import BATCH
 from dicom_assets.lake.delta import ForeignTable, Lake
 from dicom_assets.lake.query import sql_type
 from dicom_assets.lake.staging import StagingMissing
@@ -21,7 +21,6 @@ from dicom_assets.landing.looks import SourceEmptied
 from dicom_assets.omop.concepts import MappingError
 from dicom_assets.omop.integers import IdentifiersExhausted
 from dicom_assets.reading.memory import give_back
-from dicom_assets.schema.codes import Outcome
 from dicom_assets.schema.registry import TABLES, Table
 from dicom_assets.settings import SettingsError
 
@@ -75,68 +74,26 @@ def column_lineage(table: Table) -> dg.TableColumnLineage:
     return dg.TableColumnLineage({name: found for name, found in deps.items() if found})
 
 
-def _told(name: str) -> dict[str, Any]:
+def table_description(table: Table) -> dict[str, Any]:
     """Description and metadata of an asset that is a table."""
-    table = TABLES[name]
     return {
         "description": f"{table.description}\n\nOne row: {table.grain}.",
         "metadata": {"dagster/column_schema": table_schema(table), "dagster/column_lineage": column_lineage(table)},
     }
 
 
-def batch_asset(
-    name: str, *, deps: Iterable[str], group: str, kinds: set[str], **options: Any
-) -> Callable[[Callable[..., Any]], dg.AssetsDefinition]:
-    """An asset of one batch: partitioned, owned, described from the registry, retried for outside reasons."""
-    decorator: Callable[[Callable[..., Any]], dg.AssetsDefinition] = dg.asset(
-        name=name,
-        deps=list(deps),
-        partitions_def=BATCH,
-        group_name=group,
-        kinds=kinds,
-        owners=OWNERS,
-        retry_policy=OUTSIDE,
-        **({**_told(name), **options} if name in TABLES else options),
-    )
-    return lambda function: decorator(fail_clearly(function))
-
-
-def batch_step(
-    name: str, tables: Mapping[str, Iterable[str]], group: str, kinds: set[str]
-) -> Callable[[Callable[..., Any]], dg.AssetsDefinition]:
-    """Assets of one batch that one step of a run makes one after the other; each can be made alone as well.
-
-    tables: in their order, what each is made from. A step of its own would take longer than a small batch's rows do.
-    """
-    decorator: Callable[[Callable[..., Any]], dg.AssetsDefinition] = dg.multi_asset(
-        name=name,
-        specs=[
-            dg.AssetSpec(table, deps=list(deps), group_name=group, kinds=kinds, owners=OWNERS, **_told(table))
-            for table, deps in tables.items()
-        ],
-        partitions_def=BATCH,
-        can_subset=True,
-        retry_policy=OUTSIDE,
-    )
-    return lambda function: decorator(fail_clearly(function))
-
-
-def materialized(
-    lake: Lake, name: str, rows: int, **counts: int | float | str | dg.MetadataValue[Any]
-) -> dg.MaterializeResult[Any]:
-    """The result of an asset that is a table: rows of the batch, rows of the table, further counts.
+def materialized(lake: Lake, name: str, result: Result) -> dg.MaterializeResult[Any]:
+    """What Dagster keeps of a step's result: rows of the batch and of the table, further counts, pages of Markdown.
 
     What making it has freed goes back to the system.
     """
     give_back()
-    return dg.MaterializeResult(
-        asset_key=name,
-        metadata={
-            "dagster/partition_row_count": rows,
-            "dagster/row_count": lake.row_count(name),
-            **counts,
-        },
-    )
+    metadata: dict[str, Any] = {}
+    if result.rows is not None:
+        metadata = {"dagster/partition_row_count": result.rows, "dagster/row_count": lake.row_count(name)}
+    metadata |= result.counts
+    metadata |= {page: dg.MetadataValue.md(text) for page, text in result.pages.items()}
+    return dg.MaterializeResult(asset_key=name, metadata=metadata)
 
 
 def clear_failures() -> AbstractContextManager[None]:
@@ -152,14 +109,3 @@ def one_step(work: Work) -> Iterator[None]:
     """What a step of a batch does: with clear failures, and with one look at each table of the lake."""
     with clear_failures(), work.lake.settled():
         yield
-
-
-def runs_to_the_end(run: dg.DagsterRun) -> bool:
-    """Whether a run closes the books of its batch, as the whole job does; assets can be made alone as well."""
-    assets, steps = run.asset_selection, run.step_keys_to_execute
-    return (not assets or dg.AssetKey("cleanup") in assets) and (not steps or "cleanup" in steps)
-
-
-def outcome_counts(outcomes: Mapping[str, int]) -> dict[str, int]:
-    """Counts of every outcome, zero ones too, so that the plots have no holes."""
-    return {str(outcome): int(outcomes.get(outcome, 0)) for outcome in Outcome}

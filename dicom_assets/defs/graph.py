@@ -1,24 +1,34 @@
-"""The one place where the graph is put together: assets, checks, jobs, sensors, schedules, resources."""
+"""The one place where the graph is put together, by convention: each module in this folder gives its own part.
+
+Belongs here: gathering. A module that has a function `definitions(settings)` takes part with what that returns, so
+that adding a sensor, a job or an asset is adding a file.
+"""
 
 import warnings
-from collections.abc import Mapping
+from collections.abc import Callable, Iterator, Mapping
+from importlib import import_module
+from pkgutil import walk_packages
 from typing import Any
 
 import dagster as dg
 
+from dicom_assets import defs
 from dicom_assets.batch.context import Work
-from dicom_assets.defs.assets import ASSETS
-from dicom_assets.defs.blob_events import event_sensors
-from dicom_assets.defs.checks import CHECKS
-from dicom_assets.defs.executor import side_by_side
-from dicom_assets.defs.jobs import JOBS
-from dicom_assets.defs.organize import organize_left, organize_sensor
 from dicom_assets.defs.resources import work_resource
-from dicom_assets.defs.schedules import SCHEDULES
-from dicom_assets.defs.sensors import failure_sensor, new_files
-from dicom_assets.defs.services import service_graph
 from dicom_assets.reading.engine import ReadingEngine
 from dicom_assets.settings import Settings, load
+
+Part = Callable[[Settings], dg.Definitions]
+
+
+def parts() -> Iterator[Part]:
+    """The function `definitions` of each module of this folder that has one, in the order of their names."""
+    for found in walk_packages(defs.__path__, f"{defs.__name__}."):
+        if found.name == __name__:
+            continue
+        part = getattr(import_module(found.name), "definitions", None)
+        if part is not None:
+            yield part
 
 
 def build_defs(
@@ -33,16 +43,11 @@ def build_defs(
     the objects of every run. work: open already, for runs in this process that share it. Raises SettingsError.
     """
     settings = settings or load()
-    services = service_graph(settings)
-    return dg.Definitions(
-        assets=[*ASSETS, *services.assets],
-        asset_checks=CHECKS,
-        jobs=[*JOBS, organize_left, *services.jobs],
-        sensors=[new_files, *event_sensors(settings), organize_sensor(settings), failure_sensor(settings)],
-        schedules=[*SCHEDULES, *services.schedules],
+    shared = dg.Definitions(
         resources={"work": work_resource(settings, engine, work), **(resource_overrides or {})},
-        executor=side_by_side,
+        executor=dg.in_process_executor,
     )
+    return dg.Definitions.merge(shared, *(part(settings) for part in parts()))
 
 
 # Dagster 1.13 warns about its own copying of sensors; a user of the command can do nothing about it.

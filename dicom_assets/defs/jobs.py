@@ -1,21 +1,20 @@
 """Jobs: `ingest_batch` runs one batch, `claim_new_files` claims by hand, `maintain_lake` keeps the tables quick."""
 
-from collections.abc import Sequence
-from typing import Any
-
 import dagster as dg
 
 from dicom_assets.batch.claim_rounds import claim_everywhere
-from dicom_assets.defs.assets import BATCH_ASSETS
+from dicom_assets.defs.assets.batch import BATCH_ASSETS
 from dicom_assets.defs.decorators import clear_failures, fail_clearly
-from dicom_assets.defs.executor import side_by_side
 from dicom_assets.defs.partitions import BATCH, REGISTER_AT_ONCE
 from dicom_assets.defs.resources import WorkParam
+from dicom_assets.settings import Settings
+
+SHOWN_AS = "__repository__@dicom_assets"
+"""Under which code location Dagster's pages show runs that were begun here; its name stands in `workspace.yaml`."""
 
 ingest_batch = dg.define_asset_job(
     "ingest_batch",
     selection=dg.AssetSelection.assets(*BATCH_ASSETS),
-    executor_def=side_by_side,
     description="One batch, from its manifest to closed books.",
     tags={"dagster/max_runtime": "21600"},
 )
@@ -23,7 +22,6 @@ ingest_batch = dg.define_asset_job(
 maintain_lake = dg.define_asset_job(
     "maintain_lake",
     selection=dg.AssetSelection.assets("table_maintenance"),
-    executor_def=dg.in_process_executor,
     description="Compacts and vacuums the tables.",
 )
 
@@ -35,6 +33,18 @@ def register(instance: dg.DagsterInstance, keys: list[str]) -> list[str]:
     for start in range(0, len(fresh), REGISTER_AT_ONCE):
         instance.add_dynamic_partitions(BATCH.name or "", fresh[start : start + REGISTER_AT_ONCE])
     return fresh
+
+
+QUIET = {"loggers": {"console": {"config": {"log_level": "CRITICAL"}}}}
+"""Run configuration of runs in this process: what happens is told by us; every event is in Dagster's log."""
+
+
+def run_batch(
+    job: dg.JobDefinition, instance: dg.DagsterInstance, batch: str, run_id: str | None = None
+) -> dg.ExecuteInProcessResult:
+    """Runs `ingest_batch` for one batch in this process; raises nothing that a step raised."""
+    tags = {".dagster/repository": SHOWN_AS}
+    return job.execute_in_process(QUIET, instance, partition_key=batch, run_id=run_id, raise_on_error=False, tags=tags)
 
 
 @dg.op(description="Claims what is new in every source and registers the batches.")
@@ -51,11 +61,12 @@ def claim(context: dg.OpExecutionContext, work: WorkParam) -> None:
     )
 
 
-@dg.job(executor_def=dg.in_process_executor, description="Claims new objects by hand; runs nothing.")
+@dg.job(description="Claims new objects by hand; runs nothing.")
 def claim_new_files() -> None:
     """Claims by hand."""
     claim()
 
 
-JOBS: Sequence[Any] = [ingest_batch, maintain_lake, claim_new_files]
-"""Every job."""
+def definitions(_: Settings) -> dg.Definitions:
+    """The jobs."""
+    return dg.Definitions(jobs=[ingest_batch, maintain_lake, claim_new_files])

@@ -13,33 +13,26 @@ import dagster as dg
 import pyarrow as pa
 
 from dicom_assets.batch.books import Status, books_of
-from dicom_assets.batch.context import BatchBusy, Work
-from dicom_assets.batch.publish import publish_hierarchy
+from dicom_assets.batch.context import BatchBusy, BatchWork, Work
 from dicom_assets.batch.recovery import drop_files, forget_batches, mend_claims
 from dicom_assets.batch.standards import (
     publish_coverage,
-    publish_diagnostic_report,
-    publish_identifiers,
-    publish_imaging_study,
-    publish_occurrences,
 )
+from dicom_assets.batch.steps import STEPS, Run
 from dicom_assets.batch.verification.file_rules import Strangers
 from dicom_assets.batch.verification.findings import Finding
 from dicom_assets.batch.verification.verify import Verified, verify
-from dicom_assets.defs.executor import execute_here
 from dicom_assets.defs.graph import build_defs
-from dicom_assets.defs.jobs import register
+from dicom_assets.defs.jobs import register, run_batch
 from dicom_assets.defs.sensors import mark
 from dicom_assets.lake import form, torn
 from dicom_assets.lake.delta import Lake
-from dicom_assets.lake.hierarchy import REBUILDS
 from dicom_assets.lake.staging import FOLDER, SCHEMAS, Part, Staging
+from dicom_assets.landing.claims import MANIFEST
 from dicom_assets.settings import Settings
 from dicom_assets.storage.files import LakeFiles
 
 Say = Callable[[str], None]
-
-_QUIET = {"loggers": {"console": {"config": {"log_level": "CRITICAL"}}}}
 
 ROUNDS = 3
 """How often what differs is set right and looked at again: a batch first, then the studies that it did not touch."""
@@ -133,7 +126,7 @@ def _run_again(work: Work, job: dg.JobDefinition, instance: dg.DagsterInstance, 
     """Runs a batch from its claim to its books, whatever its books say; why it did not close. Raises BatchBusy."""
     work.batch(batch)
     try:
-        result = execute_here(job, instance, batch, str(uuid.uuid4()), _QUIET)
+        result = run_batch(job, instance, batch)
         if not result.success:
             mark(work, batch, result.run_id)
         books = books_of(work.lake, batch)
@@ -163,20 +156,16 @@ def _run(work: Work, instance: dg.DagsterInstance, batches: Sequence[str], say: 
 
 
 def _rebuild(work: Work, studies: Sequence[str]) -> None:
-    lake, settings = work.lake, work.settings
-    staging = Staging(lake.files, f"verify-{uuid.uuid4().hex[:12]}")
+    staging = Staging(work.lake.files, f"verify-{uuid.uuid4().hex[:12]}")
     touched = pa.table({"study_key": pa.array(sorted(studies), pa.string())}, schema=SCHEMAS[Part.TOUCHED])
+    batch = BatchWork(work, MANIFEST.empty_table(), staging)
     try:
         staging.stage(Part.TOUCHED, touched)
-        for name in REBUILDS:
-            publish_hierarchy(lake, staging, name)
-        publish_imaging_study(lake, staging, settings)
         staging.stage(Part.CLINICAL, SCHEMAS[Part.CLINICAL].empty_table())
-        publish_diagnostic_report(lake, staging)
-        publish_identifiers(lake, staging, settings)
-        for name in ("image_occurrence", "image_occurrence_origin"):
-            publish_occurrences(lake, staging, settings, name)
-        publish_coverage(lake)
+        for step in STEPS:
+            if step.group in ("hierarchy", "standards"):
+                for _, make in step.tables.values():
+                    make(batch, Run(run_id=staging.batch_id))
     finally:
         staging.remove()
 

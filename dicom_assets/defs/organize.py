@@ -26,7 +26,7 @@ def organize(context: dg.OpExecutionContext, work: WorkParam) -> None:
     context.log.info("%d batches organized", len(done))
 
 
-@dg.job(executor_def=dg.in_process_executor, description="Finishes the moving of closed batches that was broken off.")
+@dg.job(description="Finishes the moving of closed batches that was broken off.")
 def organize_left() -> None:
     """Finishes what was left."""
     organize()
@@ -55,3 +55,8 @@ def organize_sensor(settings: Settings) -> dg.SensorDefinition:
         return dg.RunRequest() if still else dg.SkipReason("Nothing was left.")
 
     return left_unorganized
+
+
+def definitions(settings: Settings) -> dg.Definitions:
+    """The job and its sensor."""
+    return dg.Definitions(jobs=[organize_left], sensors=[organize_sensor(settings)])

@@ -13,15 +13,13 @@ from functools import cached_property
 from itertools import zip_longest
 
 import dagster as dg
-from dagster._core.storage.tags import PARTITION_NAME_TAG
 
 from dicom_assets.batch.beginning import Beginning
 from dicom_assets.batch.books import Books, Status, books_of
 from dicom_assets.batch.context import BatchBusy
 from dicom_assets.batch.validate import Progress
-from dicom_assets.defs.executor import execute_here
 from dicom_assets.defs.graph import build_defs
-from dicom_assets.defs.jobs import register
+from dicom_assets.defs.jobs import register, run_batch
 from dicom_assets.defs.sensors import mark
 from dicom_assets.lake.torn import needs_verifying
 from dicom_assets.landing.claims import Claimed, seconds_until
@@ -31,8 +29,6 @@ from dicom_assets.settings import Settings
 
 CHANGING_SECONDS = 600.0
 """How long `ingest` waits for objects that never come to rest."""
-
-_QUIET = {"loggers": {"console": {"config": {"log_level": "CRITICAL"}}}}
 
 
 @dataclass(frozen=True)
@@ -151,7 +147,7 @@ class _Runs:
             if following is not None:
                 self.beginning.read_ahead(following)
             self.beginning.say(f"Batch {batch}: running")
-            result = execute_here(self.job, self.instance, batch, self.beginning.run_id(batch), _QUIET)
+            result = run_batch(self.job, self.instance, batch, self.beginning.run_id(batch))
             if not result.success:
                 mark(work, batch, result.run_id, _reason(result))
             books = books_of(work.lake, batch)
@@ -173,7 +169,7 @@ class _Runs:
     def _bury_dead_runs(self, batch: str) -> None:
         """Marks runs of a batch as failed that seem to run though nobody holds the batch: their process was killed."""
         active = [dg.DagsterRunStatus.STARTED, dg.DagsterRunStatus.STARTING]
-        filters = dg.RunsFilter(job_name="ingest_batch", tags={PARTITION_NAME_TAG: batch}, statuses=active)
+        filters = dg.RunsFilter(job_name="ingest_batch", tags={"dagster/partition": batch}, statuses=active)
         for run in self.instance.get_runs(filters):
             self.instance.report_run_failed(run, "The process that ran it has ended.")
 

@@ -3,6 +3,7 @@
 import dagster as dg
 
 from dicom_assets.defs.jobs import maintain_lake
+from dicom_assets.settings import Settings
 
 nightly_maintenance = dg.ScheduleDefinition(
     name="nightly_maintenance",
@@ -12,5 +13,7 @@ nightly_maintenance = dg.ScheduleDefinition(
     description="Compacts and vacuums the tables at 02:30 UTC.",
 )
 
-SCHEDULES = [nightly_maintenance]
-"""Every schedule."""
+
+def definitions(_: Settings) -> dg.Definitions:
+    """The schedules."""
+    return dg.Definitions(schedules=[nightly_maintenance])

@@ -101,6 +101,11 @@ def failure_sensor(settings: Settings) -> dg.SensorDefinition:
     return mark_failed
 
 
+def definitions(settings: Settings) -> dg.Definitions:
+    """The sensors."""
+    return dg.Definitions(sensors=[new_files, failure_sensor(settings)])
+
+
 def mark(work: Work, batch_id: str, run_id: str, reason: str = "The run broke off; see its log.") -> None:
     """Marks a batch failed, unless it is closed or paused, or another run has taken it over."""
     known = books_of(work.lake, batch_id)

@@ -3,11 +3,8 @@
 Belongs here: when windows are asked for and audits run. Does not belong here: what either does (`assets`).
 """
 
-from collections.abc import Sequence
 from contextlib import suppress
-from dataclasses import dataclass
 from datetime import UTC, datetime
-from typing import Any
 
 import dagster as dg
 
@@ -29,16 +26,7 @@ _UNDER_WAY = [
 ]
 
 
-@dataclass(frozen=True)
-class ServiceGraph:
-    """The part of the graph that is about services."""
-
-    assets: Sequence[Any]
-    jobs: Sequence[Any]
-    schedules: Sequence[dg.ScheduleDefinition]
-
-
-def service_graph(settings: Settings) -> ServiceGraph:
+def definitions(settings: Settings) -> dg.Definitions:
     """Assets, jobs and schedules; the schedules run by themselves where a service is configured.
 
     Makes the landing folders of the services, so that the sensor finds something to list before the first window.
@@ -50,14 +38,12 @@ def service_graph(settings: Settings) -> ServiceGraph:
     sync = dg.define_asset_job(
         "sync_dicom_changes",
         selection=dg.AssetSelection.assets(changes),
-        executor_def=dg.in_process_executor,
         description="One window of changes of every DICOM service, from the server to the landing zone.",
         tags=SYNC_TAGS,
     )
     audit = dg.define_asset_job(
         "audit_dicom_services",
         selection=dg.AssetSelection.assets(dicom_service_audit),
-        executor_def=dg.in_process_executor,
         description="Compares every DICOM service with the lake.",
     )
     running = dg.DefaultScheduleStatus.RUNNING if settings.services else dg.DefaultScheduleStatus.STOPPED
@@ -68,8 +54,10 @@ def service_graph(settings: Settings) -> ServiceGraph:
         default_status=running,
         description="Audits every DICOM service at 04:00 UTC.",
     )
-    return ServiceGraph(
-        [changes, dicom_service_audit], [sync, audit], [_schedule(settings.changes, running), nightly_audit]
+    return dg.Definitions(
+        assets=[changes, dicom_service_audit],
+        jobs=[sync, audit],
+        schedules=[_schedule(settings.changes, running), nightly_audit],
     )
 
 

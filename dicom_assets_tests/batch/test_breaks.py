@@ -35,7 +35,7 @@ from dicom_assets.schema.registry import TABLES
 from dicom_assets.storage.files import arrow_bytes
 from dicom_assets_tests.batch import test_checks
 from dicom_assets_tests.support.dicoms import dicom, without_identity
-from dicom_assets_tests.support.lakes import BATCH_STEPS, settings_for
+from dicom_assets_tests.support.lakes import TABLES_OF_A_BATCH, settings_for
 from dicom_assets_tests.support.landings import LandingFolder, zipped
 from dicom_assets_tests.support.steps import failures
 
@@ -417,7 +417,7 @@ def test_each_blocking_rule_catches_a_fault():
 
 
 def test_each_step_that_publishes_has_a_fault():
-    published = {*BATCH_STEPS, "batch_study"}
+    published = {*TABLES_OF_A_BATCH, "batch_study"}
     assert sorted(published - {one.step for one in BREAKS}) == []
 
 

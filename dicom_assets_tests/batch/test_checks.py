@@ -20,10 +20,10 @@ from dicom_assets.batch.checks.checks import RULES, SHOWN, CheckContext, NamedRu
 from dicom_assets.lake.delta import Lake
 from dicom_assets.lake.staging import SCHEMAS, Part, Staging
 from dicom_assets_tests.support.dicoms import without_identity
-from dicom_assets_tests.support.lakes import BATCH_STEPS, Graph, settings_for
+from dicom_assets_tests.support.lakes import TABLES_OF_A_BATCH, Graph, settings_for
 from dicom_assets_tests.support.landings import LandingFolder, put_mixed
 
-ASSETS = [*BATCH_STEPS]
+ASSETS = [*TABLES_OF_A_BATCH]
 BLOCKING = [rule for rule in RULES if rule.blocking and rule.table in ASSETS]
 IDS = [f"{rule.table}.{rule.name}" for rule in BLOCKING]
 

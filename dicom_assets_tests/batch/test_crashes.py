@@ -14,19 +14,19 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from dagster import AssetKey
 
 from dicom_assets.batch.context import Work
+from dicom_assets.batch.steps import STEPS
 from dicom_assets.lake.delta import Lake
 from dicom_assets.landing.claims import claim_new
 from dicom_assets.reading.engine import InlineEngine
 from dicom_assets.settings import Settings
 from dicom_assets.storage.files import LakeFiles
 from dicom_assets_tests.support.dicoms import dicom
-from dicom_assets_tests.support.lakes import BATCH_STEPS, contents, make_asset, settings_for
+from dicom_assets_tests.support.lakes import TABLES_OF_A_BATCH, contents, make_asset, settings_for
 from dicom_assets_tests.support.landings import LandingFolder, put_mixed
 
-NAMES = [*BATCH_STEPS]
+NAMES = [*TABLES_OF_A_BATCH]
 
 
 class Killed(BaseException):
@@ -119,7 +119,7 @@ def case(tmp_path_factory) -> Case:
     return Case(folder, batch, before, writes, expected)
 
 
-SPINE = [name for name in NAMES if BATCH_STEPS[name].group_names_by_key[AssetKey(name)] != "standards"]
+SPINE = [name for step in STEPS if step.group != "standards" for name in step.tables]
 """The tables of FHIR and OMOP are replaced like those of the hierarchy; a rerun passes through them all the same."""
 
 

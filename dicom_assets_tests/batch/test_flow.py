@@ -15,7 +15,7 @@ from dicom_assets.defs.graph import build_defs
 from dicom_assets.lake.staging import RAW_STAGED, Part, Staging
 from dicom_assets.storage.files import LakeFiles
 from dicom_assets_tests.support.dicoms import dicom, uid
-from dicom_assets_tests.support.lakes import BATCH_STEPS, QUIET, Graph, contents, settings_for, versions
+from dicom_assets_tests.support.lakes import QUIET, TABLES_OF_A_BATCH, Graph, contents, settings_for, versions
 from dicom_assets_tests.support.landings import LandingFolder, put_mixed
 
 
@@ -141,7 +141,7 @@ class TestAMixedFolder:
     def test_what_one_step_makes_together_can_be_made_alone(self, graph, landing):
         put_mixed(landing)
         (batch,) = graph.claim()
-        assert graph.run(batch, select=[name for name in BATCH_STEPS if name != "cleanup"]).success
+        assert graph.run(batch, select=[name for name in TABLES_OF_A_BATCH if name != "cleanup"]).success
         again = graph.run(batch, select=["raw_files", "validated_batch", "flat_metadata", "instance", "study"])
         assert again.success
         made = {event.asset_key.to_user_string() for event in again.get_asset_materialization_events()}

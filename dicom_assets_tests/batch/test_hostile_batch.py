@@ -18,7 +18,7 @@ from dicom_assets.reading.engine import ProcessEngine
 from dicom_assets_tests.dicom import raw
 from dicom_assets_tests.dicom.test_hostile import HOSTILE
 from dicom_assets_tests.support.dicoms import dicom
-from dicom_assets_tests.support.lakes import BATCH_STEPS, make_asset, settings_for
+from dicom_assets_tests.support.lakes import TABLES_OF_A_BATCH, make_asset, settings_for
 from dicom_assets_tests.support.landings import LandingFolder
 
 CRASHES, HANGS, GROWS = "makes the reader crash", "makes the reader hang", "makes the reader grow"
@@ -106,7 +106,7 @@ def ledger(tmp_path_factory):
     )
     with ProcessEngine(settings.reading) as engine, Work(settings, shared_engine=Harmed(engine)) as work:
         ((made,),) = [claim_new(store, work.log, settings.claiming).claims for store in work.stores()]
-        for name in BATCH_STEPS:
+        for name in TABLES_OF_A_BATCH:
             make_asset(name, made.batch_id, work)
         sql = "select uri, member, outcome, code from raw_files join validated_batch using (object_id)"
         rows = arrow(connect(work.lake), sql).to_pylist()

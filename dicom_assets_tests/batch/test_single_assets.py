@@ -15,10 +15,10 @@ from dicom_assets.batch.checks.standard_checks import STANDARD_RULES
 from dicom_assets.batch.checks.version_checks import VERSION_RULES
 from dicom_assets.lake.delta import Lake
 from dicom_assets.lake.staging import Part, Staging, StagingMissing
-from dicom_assets_tests.support.lakes import BATCH_STEPS, Graph, contents, settings_for
+from dicom_assets_tests.support.lakes import TABLES_OF_A_BATCH, Graph, contents, settings_for
 from dicom_assets_tests.support.landings import LandingFolder, put_mixed
 
-NAMES = [*BATCH_STEPS]
+NAMES = [*TABLES_OF_A_BATCH]
 REPORT = (
     '{"resourceType":"DiagnosticReport","id":"r1","status":"final","code":{"text":"CT"},'
     '"subject":{"reference":"Patient/p1"}}\n'

@@ -18,7 +18,7 @@ from dicom_assets.batch.books import Status
 from dicom_assets.batch.context import BatchWork, Work
 from dicom_assets.cli import main as cli
 from dicom_assets.cli.main import app
-from dicom_assets.defs.assets import BATCH_ASSETS
+from dicom_assets.defs.assets.batch import BATCH_ASSETS
 from dicom_assets.defs.checks import CHECKS
 from dicom_assets.defs.failures import IS_CLEAR
 from dicom_assets.defs.graph import build_defs

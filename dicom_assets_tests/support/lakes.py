@@ -7,12 +7,10 @@ Belongs here: what a test needs to run the graph and to look at what it did. Doe
 from __future__ import annotations
 
 import logging
-from collections import deque
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import dagster as dg
@@ -20,7 +18,7 @@ import pyarrow as pa
 
 from dicom_assets.batch.books import Books, books_of
 from dicom_assets.batch.context import Work
-from dicom_assets.defs.assets import BATCH_ASSETS
+from dicom_assets.batch.steps import Run, each_table
 from dicom_assets.defs.graph import build_defs
 from dicom_assets.defs.jobs import register
 from dicom_assets.lake.delta import Lake
@@ -148,18 +146,10 @@ def versions(lake: Lake) -> dict[str, int]:
     return {name: lake.table(name).version() for name in TABLES}
 
 
-BATCH_STEPS = {spec.key.to_user_string(): asset for asset in BATCH_ASSETS for spec in asset.specs}
-"""By the name of each asset of a batch, in the order of the flow: the definition that makes it."""
+TABLES_OF_A_BATCH = [name for name, _ in each_table()]
+"""Each asset of a batch, in the order of the flow."""
 
 
 def make_asset(name: str, batch_id: str, work: Work) -> None:
     """Makes one asset of a batch, without Dagster's run around it."""
-    context = SimpleNamespace(
-        partition_key=batch_id,
-        run=SimpleNamespace(run_id="run", asset_selection=None, step_keys_to_execute=None),
-        log=logging.getLogger("test"),
-        selected_asset_keys={dg.AssetKey(name)},
-    )
-    made = BATCH_STEPS[name].op.compute_fn.decorated_fn(context, work)
-    if isinstance(made, Iterator):
-        deque(made, maxlen=0)
+    dict(each_table())[name](work.batch(batch_id), Run("run"))

@@ -12,6 +12,7 @@ from dicom_assets.defs.partitions import retire, retired
 from dicom_assets.defs.resources import WorkParam
 from dicom_assets.lake.maintenance import Maintained, maintain
 from dicom_assets.schema.registry import TABLES
+from dicom_assets.settings import Settings
 
 _COLUMNS = ("table", "files before", "files after", "bytes before", "bytes after", "files deleted", "readable back to")
 
@@ -50,3 +51,8 @@ def _lines(done: Iterable[Maintained]) -> Iterable[str]:
     for one in done:
         sizes = f"{one.files_before} | {one.files_after} | {one.bytes_before} | {one.bytes_after}"
         yield f"| {one.table} | {sizes} | {one.files_deleted} | {one.oldest:%Y-%m-%d %H:%M} |"
+
+
+def definitions(_: Settings) -> dg.Definitions:
+    """The asset."""
+    return dg.Definitions(assets=[table_maintenance])
