@@ -9,6 +9,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from dicom_assets import docs_standards
+from dicom_assets.docs_architecture import architecture_page
 from dicom_assets.lake.query import sql_type
 from dicom_assets.schema.codes import CODES, OUTSIDE
 from dicom_assets.schema.registry import TABLES, Table
@@ -79,6 +80,7 @@ PAGES: dict[str, Callable[[], str]] = {
     "reason-codes.md": codes_page,
     "fhir.md": docs_standards.fhir_page,
     "omop.md": docs_standards.omop_page,
+    "architecture.md": architecture_page,
 }
 """Every generated page by file name."""
 

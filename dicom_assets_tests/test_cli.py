@@ -5,10 +5,12 @@ from __future__ import annotations
 import csv
 import io
 import json
+import tomllib
 from dataclasses import dataclass
 from pathlib import Path
 from subprocess import CompletedProcess
 
+import dagster as dg
 import pytest
 from typer.testing import CliRunner
 
@@ -17,6 +19,7 @@ from dicom_assets_tests.support.commands import command
 from dicom_assets_tests.support.dicoms import dicom, uid
 from dicom_assets_tests.support.landings import LandingFolder, put_mixed
 
+ROOT = Path(__file__).parents[1]
 SECRETS = ("P0001", "Test^Patient", "Study 1", "0001.dcm", "diagnoses", "other-site", uid(1), "no-identity")
 
 
@@ -67,6 +70,14 @@ class TestIngest:
 
     def test_keeps_dagsters_state_beside_the_lake(self, done):
         assert (done.folder / "lake.dagster" / "dagster.yaml").is_file()
+
+    def test_its_run_stands_under_its_job_in_dagsters_pages(self, done):
+        """They ask for the runs of a job by its name and by the label of the code location that holds it."""
+        project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["tool"]["dg"]["project"]
+        shown = {".dagster/repository": f"__repository__@{project['code_location_name']}"}
+        with dg.DagsterInstance.from_config(str(done.folder / "lake.dagster")) as instance:
+            (run,) = instance.get_runs(dg.RunsFilter(job_name="ingest_batch", tags=shown))
+        assert run.status is dg.DagsterRunStatus.SUCCESS
 
     def test_again_has_nothing_to_do(self, done):
         again = done.run("ingest", "--landing", str(done.folder / "landing"))
