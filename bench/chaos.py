@@ -19,8 +19,6 @@ from __future__ import annotations
 
 import argparse
 import contextlib
-import io
-import json
 import os
 import random
 import shutil
@@ -29,20 +27,17 @@ import subprocess
 import sys
 import threading
 import time
-import zipfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 import psutil
 
-from bench.scale import write_instance
+from bench.chaos_outcome import Tables, expected_folder, judge
+from bench.chaos_zone import Mount, Zone
 from bench.soak import MARK, own_processes
 
 REPOSITORY = Path(__file__).parents[1]
-STUDIES, PER_STUDY, PER_SERIES = 12, 8, 4
-FOLDERS = 6
 SETTINGS = """
 lake = "{folder}/lake"
 
@@ -68,200 +63,6 @@ none_ingested = 1000
 retention_hours = 1
 """
 """Pauses and limits short enough for a run of minutes; the gates are open, since what comes is odd on purpose."""
-
-COMPARED = ("instance", "series", "study", "clinical", "imaging_study", "image_occurrence")
-LEFT_OUT = {
-    "batch_id", "first_seen_at", "updated_at", "ingested_at", "published_at", "image_occurrence_id", "person_id",
-    "procedure_occurrence_id", "visit_occurrence_id", "created_at", "modified_at",
-}  # fmt: skip
-"""Columns that tell when and by which batch; ids that are given out in order of arrival."""
-
-UNREAD = ("OBJECT_GONE", "CHANGED_DURING_READ")
-"""Outcomes of an object of which nothing was read, since it was not there any more as it was claimed."""
-
-
-@dataclass(frozen=True, slots=True)
-class Version:
-    """What one path held for a while."""
-
-    data: bytes
-    mtime_ns: int
-
-    @property
-    def etag(self) -> str:
-        """As a listing of the folder names it."""
-        return f"{self.mtime_ns:x}-{len(self.data):x}"
-
-
-@dataclass
-class Zone:
-    """The landing zone: what the uploader does to it, and its log of every version."""
-
-    folder: Path
-    chance: random.Random
-    log: dict[str, list[Version]] = field(default_factory=dict)
-    there: dict[str, Version] = field(default_factory=dict)
-    lock: threading.RLock = field(default_factory=threading.RLock)
-    clock: int = 0
-    counts: dict[str, int] = field(default_factory=dict)
-
-    @property
-    def root(self) -> Path:
-        """Where files are written, whether the mount is there or not."""
-        return self.folder / "store" / "landing"
-
-    def step(self) -> None:
-        """One thing that happens to the landing zone."""
-        doings: dict[Callable[[], None], int] = {
-            self._new_file: 40, self._overwrite: 12, self._delete: 8, self._come_back: 6, self._move_folder: 4,
-            self._archive: 5, self._table: 6, self._slow_writer: 3,
-        }  # fmt: skip
-        (doing,) = self.chance.choices(list(doings), list(doings.values()))
-        with self.lock:
-            doing()
-        self.counts[doing.__name__] = self.counts.get(doing.__name__, 0) + 1
-
-    def _time(self) -> int:
-        """A modification time of its own, old enough not to wait; now and then older than all before."""
-        self.clock += 1
-        age = self.chance.choice((3_600, 3_600, 3_600, 40 * 86_400))
-        return (int(time.time()) - age) * 1_000_000_000 + self.clock * 1_000_000
-
-    def put(self, path: str, version: Version) -> None:
-        """Puts a version in place at once."""
-        target = self.root / path
-        target.parent.mkdir(parents=True, exist_ok=True)
-        beside = self.folder / "store" / "writing"
-        beside.write_bytes(version.data)
-        os.utime(beside, ns=(version.mtime_ns, version.mtime_ns))
-        beside.replace(target)
-        self.there[path] = version
-        self.log.setdefault(path, [])
-        if version not in self.log[path]:
-            self.log[path].append(version)
-
-    def _instance(self) -> bytes:
-        study = self.chance.randrange(STUDIES)
-        number = study * PER_STUDY + self.chance.randrange(PER_STUDY)
-        beside = self.folder / "store" / "instance"
-        write_instance(beside, study, number, PER_SERIES)
-        return beside.read_bytes()
-
-    def _new_file(self) -> None:
-        path = f"{self.chance.randrange(FOLDERS)}/{self.clock:06d}.dcm"
-        self.put(path, Version(self._instance(), self._time()))
-
-    def _pick(self, suffix: str = ".dcm") -> str | None:
-        paths = [path for path in self.there if path.endswith(suffix)]
-        return self.chance.choice(paths) if paths else None
-
-    def _overwrite(self) -> None:
-        path = self._pick()
-        if path is not None:
-            kinds = (self._instance, self._instance, self._instance, self._text, lambda: self._instance()[:200])
-            self.put(path, Version(self.chance.choice(kinds)(), self._time()))
-
-    def _text(self) -> bytes:
-        return f"Nothing but words, {self.clock} of them.".encode()
-
-    def _delete(self) -> None:
-        path = self._pick(self.chance.choice((".dcm", ".dcm", ".csv")))
-        if path is not None:
-            (self.root / path).unlink()
-            del self.there[path]
-
-    def _come_back(self) -> None:
-        gone = [path for path in self.log if path not in self.there]
-        if gone:
-            path = self.chance.choice(gone)
-            self.put(path, self.log[path][-1])
-
-    def _move_folder(self) -> None:
-        """A folder is away for a moment, and comes back as it was."""
-        name = str(self.chance.randrange(FOLDERS))
-        away = self.folder / "store" / "away"
-        if (self.root / name).is_dir():
-            (self.root / name).rename(away)
-            time.sleep(self.chance.uniform(0.2, 3))
-            away.rename(self.root / name)
-
-    def _archive(self) -> None:
-        """A zip, now and then a newer one of the same members in its place."""
-        path = self._pick(".zip") if self.chance.random() < 0.4 else None
-        path = path or f"zips/{self.clock:06d}.zip"
-        sink = io.BytesIO()
-        method = self.chance.choice((zipfile.ZIP_DEFLATED, zipfile.ZIP_STORED))
-        with zipfile.ZipFile(sink, "w", method) as archive:
-            for number in range(4):
-                archive.writestr(f"{number}.dcm", self._instance())
-        self.put(path, Version(sink.getvalue(), self._time()))
-
-    def _table(self) -> None:
-        path = self._pick(".csv") if self.chance.random() < 0.5 else None
-        path = path or f"tables/{self.clock:06d}.csv"
-        lines = [
-            f"P{self.chance.randrange(STUDIES) // 3:08d},{self.clock},{n}" for n in range(self.chance.randint(1, 9))
-        ]
-        text = "\n".join(["PatientID,Visit,Result", *lines]) + "\n"
-        self.put(path, Version(text.encode(), self._time()))
-
-    def _slow_writer(self) -> None:
-        """A file that grows for a while under its own name, as copies over a network do."""
-        path = f"{self.chance.randrange(FOLDERS)}/slow-{self.clock:06d}.dcm"
-        data, target = self._instance(), self.root / path
-        target.parent.mkdir(parents=True, exist_ok=True)
-        with target.open("wb") as file:
-            file.write(data[: len(data) // 2])
-            file.flush()
-            time.sleep(0.4)
-            file.write(data[len(data) // 2 :])
-        self.put(path, Version(data, self._time()))
-
-
-class Mount:
-    """The file system of the landing zone, which goes away and comes back; a rename where mounting is not allowed."""
-
-    def __init__(self, folder: Path) -> None:
-        """Prepares it and mounts it."""
-        self.store, self.point = folder / "store", folder / "landing"
-        self.point.mkdir(parents=True)
-        self.store.mkdir()
-        self.is_real = _quiet("mount", "-t", "tmpfs", "-o", "size=256m", "none", str(self.store))
-        (self.store / "landing").mkdir()
-        if not self.is_real:
-            self.point.rmdir()
-        self.come()
-
-    def come(self) -> None:
-        """Makes it be there."""
-        if self.is_real:
-            if not os.path.ismount(self.point):
-                _quiet("mount", "--bind", str(self.store / "landing"), str(self.point))
-        elif not self.point.is_symlink():
-            if self.point.exists():
-                self.point.rmdir()
-            self.point.symlink_to(self.store / "landing")
-
-    def go(self) -> None:
-        """Takes it away; the empty mountpoint stays."""
-        if self.is_real:
-            _quiet("umount", "-l", str(self.point))
-        else:
-            self.point.unlink()
-            self.point.mkdir()
-
-    def end(self) -> None:
-        """Unmounts for good."""
-        if self.is_real:
-            _quiet("umount", "-l", str(self.point))
-            _quiet("umount", "-l", str(self.store))
-
-
-def _quiet(*command: str) -> bool:
-    try:
-        return subprocess.run(command, capture_output=True, check=False).returncode == 0
-    except OSError:
-        return False
 
 
 @dataclass
@@ -386,117 +187,6 @@ def ingest_until_closed(programs: Programs, rounds: int = 30) -> list[str]:
             said.append((programs.folder / "last.txt").read_text(errors="replace").strip().rsplit("\n", 1)[-1])
         time.sleep(1)
     return [*said, "the ingest never came to its end"]
-
-
-# ---- what must hold --------------------------------------------------------------------------------------------------
-
-
-@dataclass
-class Tables:
-    """The tables of one lake, read without the project's own code."""
-
-    root: Path
-
-    def rows(self, name: str, columns: str = "*") -> list[dict[str, Any]]:
-        """All rows of a table."""
-        import duckdb
-        from deltalake import DeltaTable
-
-        uris = DeltaTable(str(self.root / name)).file_uris()
-        if not uris:
-            return []
-        listed = ", ".join("'" + uri.replace("'", "''") + "'" for uri in uris)
-        with duckdb.connect() as connection:
-            found = connection.execute(f"SELECT {columns} FROM read_parquet([{listed}], union_by_name=true)")
-            names = [column[0] for column in found.description or []]
-            return [dict(zip(names, row, strict=True)) for row in found.fetchall()]
-
-    def claims(self) -> list[dict[str, Any]]:
-        """Every object of every claim, oldest claim first."""
-        import pyarrow.parquet as pq
-
-        return [
-            row
-            for path in sorted((self.root / "_claims").glob("*.parquet"))
-            for row in pq.read_table(path, columns=["batch_id", "object_id", "uri", "etag"]).to_pylist()
-        ]
-
-
-def expected_folder(zone: Zone, lake: Tables, root: Path) -> Iterator[tuple[str, Version]]:
-    """Paths that are gone and whose last claimed version was read in time, with that version."""
-    ledger: dict[str, set[str | None]] = {}
-    for row in lake.rows("validated_batch", "object_id, code"):
-        ledger.setdefault(row["object_id"], set()).add(row["code"])
-    last = {row["uri"]: row for row in lake.claims()}
-    for path, versions in sorted(zone.log.items()):
-        claim = last.get((root / path).as_uri())
-        if path in zone.there or claim is None:
-            continue
-        if ledger.get(claim["object_id"], set()) - set(UNREAD):
-            yield path, next(version for version in versions if version.etag == claim["etag"])
-
-
-def compared(name: str, chaos: Tables, fresh: Tables) -> str:
-    """In which columns a table differs between both lakes; empty when in none."""
-    wanted, got = (_canonical(lake.rows(name)) for lake in (fresh, chaos))
-    if wanted == got:
-        return ""
-    extra, missing = len(set(got) - set(wanted)), len(set(wanted) - set(got))
-    columns: set[str] = set()
-    if len(wanted) == len(got):
-        for one, other in zip(wanted, got, strict=True):
-            left, right = json.loads(one), json.loads(other)
-            columns |= {column for column in left if left[column] != right.get(column)}
-    counts = f"{len(got)} rows instead of {len(wanted)}, {extra} too many, {missing} missing"
-    return f"{counts}, columns {sorted(columns)[:8]}"
-
-
-def _canonical(rows: list[dict[str, Any]]) -> list[str]:
-    return sorted(json.dumps(_timeless(row), default=str, sort_keys=True) for row in rows)
-
-
-def _timeless(row: dict[str, Any]) -> dict[str, Any]:
-    """A row without what tells when it was made; a resource of FHIR says so in `meta`."""
-    kept = {name: value for name, value in row.items() if name not in LEFT_OUT}
-    if "resource" in kept:
-        kept["resource"] = {name: value for name, value in json.loads(kept["resource"]).items() if name != "meta"}
-    return kept
-
-
-def judge(zone: Zone, folder: Path, fresh_root: Path) -> dict[str, str]:
-    """What must hold, each with what is wrong; empty where it holds."""
-    lake, fresh = Tables(folder / "lake"), Tables(fresh_root)
-    root = folder / "landing"
-    claims, ledger = lake.claims(), lake.rows("validated_batch", "batch_id, object_id, outcome, code")
-    books = lake.rows("batches")
-    open_ = [row["batch_id"] for row in books if row["status"] != "closed"]
-    off = [row["batch_id"] for row in books
-           if row["seen"] != row["ingested"] + row["quarantined"] + row["ignored"] + row["deleted"]]  # fmt: skip
-    last = {row["uri"]: row["etag"] for row in claims}
-    unclaimed = [path for path, version in zone.there.items() if last.get((root / path).as_uri()) != version.etag]
-    judged = {row["object_id"] for row in ledger}
-    lost = {row["object_id"] for row in claims} - judged
-    times: dict[str, int] = {}
-    for row in lake.rows("flat_metadata", "object_id"):
-        times[row["object_id"]] = times.get(row["object_id"], 0) + 1
-    kept = {row["object_id"] for row in lake.rows("validated_batch")
-            if row["outcome"] == "ingested" and row["kind"] == "dicom"}  # fmt: skip
-    blamed = [row["code"] for row in ledger if row["code"] in ("PARSER_CRASH", "PARSER_TIMEOUT", "READ_FAILED")]
-    staged = [path for path in (folder / "lake" / "_staging").rglob("*") if path.is_file()]
-    found = {
-        "every batch is closed": f"{len(open_)} are not" if open_ else "",
-        "every book balances": f"{len(off)} do not" if off else "",
-        "what lies in the landing zone is claimed as it is": f"{len(unclaimed)} are not" if unclaimed else "",
-        "every object that was claimed is judged": f"{len(lost)} are not" if lost else "",
-        "every version that was read stands once in flat_metadata": ""
-        if times == dict.fromkeys(kept, 1)
-        else f"{len(times.keys() ^ kept)} differ, {sum(n > 1 for n in times.values())} stand more than once",
-        "no sound object is blamed": f"{len(blamed)} are: {sorted(set(blamed))}" if blamed else "",
-        "nothing is left in staging": f"{len(staged)} files are" if staged else "",
-    }
-    for name in COMPARED:
-        found[f"{name} is that of a fresh ingest"] = compared(name, lake, fresh)
-    return found
 
 
 def main() -> None:

@@ -1,40 +1,34 @@
 """The remedy of each reason code works when it is followed: the code is caused, the remedy done, the outcome changed.
 
-Adding a code asks for one function here, which causes it and does what `schema/codes.py` says, or for a line in
-NOTHING: why nothing has to be done. Reading the remedy and the function side by side is the review.
+Adding a code asks for one function here or in `remedies_of_reading`, which causes it and does what `schema/codes.py`
+says, or for a line in NOTHING: why nothing has to be done. Reading the remedy and the function side by side is the
+review.
 """
 
 from __future__ import annotations
 
 import gzip
-import mmap
 import os
-import signal
-import time
 from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
 from pydicom.dataset import Dataset
 
-from dicom_assets.batch.context import Work
 from dicom_assets.defs.sensors import mark
-from dicom_assets.landing.claims import Haste, claim_new
-from dicom_assets.reading import judge
-from dicom_assets.reading.engine import ProcessEngine
 from dicom_assets.schema.codes import CODES
 from dicom_assets.service.client import ServiceClient
 from dicom_assets.service.feed import read_window
 from dicom_assets.service.window_files import land, window_path
 from dicom_assets.settings import GateSettings
+from dicom_assets_tests import remedies_of_reading as remedies_of_reading  # enters its cases
 from dicom_assets_tests.dicom import raw
 from dicom_assets_tests.landing.zip_forge import Record, forge
 from dicom_assets_tests.service.test_batches import Synced, one, synced, window
 from dicom_assets_tests.support.dicoms import dicom, uid, without_identity
-from dicom_assets_tests.support.faults import refusing
-from dicom_assets_tests.support.lakes import TABLES_OF_A_BATCH, Graph, make_asset, settings_for
+from dicom_assets_tests.support.lakes import Graph
 from dicom_assets_tests.support.landings import LandingFolder, zipped
+from dicom_assets_tests.support.remedies import CASES, Zone, remedy, run_with, sent_again, sent_as
 from dicom_assets_tests.support.workbooks import workbook
 
 NOTHING = {
@@ -61,68 +55,6 @@ ELSEWHERE = {
 """Codes of sources, of organizing and of several deliveries: the tests there cause them and do what the remedy says."""
 
 
-@dataclass
-class Zone:
-    """A landing folder and its lake."""
-
-    landing: LandingFolder
-    graph: Graph
-
-    def settle(self, **sections: dict) -> None:
-        """Other settings from now on."""
-        root = self.landing.root
-        self.graph.settings = settings_for(
-            Path(self.graph.settings.lake), root, gate={"quarantined_share": 1}, **sections
-        )
-
-    def ingest(self) -> list[str]:
-        """What `dicom-assets ingest` claims and runs; the batches."""
-        with self.graph.work() as work:
-            (store,) = work.stores()
-            done = claim_new(store, work.log, self.graph.settings.claiming, haste=Haste(waiting=True, absent=True))
-        batches = [claim.batch_id for claim in done.claims]
-        self.graph.instance.add_dynamic_partitions("batch", batches)
-        for batch in batches:
-            self.graph.run(batch)
-        return batches
-
-    def run_again(self, batch: str) -> None:
-        """What a backfill of one batch does."""
-        assert self.graph.run(batch).success, self.graph.books(batch).reason
-        assert self.graph.books(batch).status == "closed"
-
-    def codes(self, name: str) -> set[str]:
-        """Every code that the newest batch that has an object or member of this name says of it."""
-        rows = self.graph.rows(
-            f"""
-            SELECT r.batch_id, r.claimed_at, v.outcome, list(e.code) FILTER (e.code IS NOT NULL) AS codes
-            FROM raw_files r JOIN validated_batch v USING (batch_id, object_id)
-            LEFT JOIN ingestion_errors e USING (batch_id, object_id)
-            WHERE coalesce(r.member, r.uri) LIKE '%{name}'
-            GROUP BY r.batch_id, r.claimed_at, r.object_id, v.outcome ORDER BY r.claimed_at DESC
-            """
-        )
-        return {*(rows[0]["codes"] or ()), rows[0]["outcome"]} if rows else set()
-
-    def of_batches(self) -> set[str]:
-        """Every code that stands in ingestion_errors."""
-        return {row["code"] for row in self.graph.rows("SELECT DISTINCT code FROM ingestion_errors")}
-
-
-CASES: dict[str, Callable[[Zone], None]] = {}
-
-
-def remedy(code: str) -> Callable[[Callable[[Zone], None]], Callable[[Zone], None]]:
-    """Enters the case of a code."""
-
-    def enter(case: Callable[[Zone], None]) -> Callable[[Zone], None]:
-        assert code not in CASES
-        CASES[code] = case
-        return case
-
-    return enter
-
-
 @pytest.fixture
 def zone(landing: LandingFolder, graph: Graph) -> Zone:
     made = Zone(landing, graph)
@@ -131,20 +63,6 @@ def zone(landing: LandingFolder, graph: Graph) -> Zone:
 
 
 # Sent again, in order this time.
-
-
-def sent_again(code: str, bad: bytes, good: bytes, name: str = "a.dcm", *, at: str = "", good_at: str = "") -> None:
-    """Enters a case in which the object is delivered again under its name; at: the member that the code is of."""
-
-    def case(zone: Zone) -> None:
-        zone.landing.put(name, bad)
-        zone.ingest()
-        assert code in zone.codes(at or name)
-        zone.landing.put(name, good, age_seconds=3_600)
-        zone.ingest()
-        assert zone.codes(good_at or at or name) == {"ingested"}
-
-    remedy(code)(case)
 
 
 def pixels(count: int) -> bytes:
@@ -184,20 +102,6 @@ sent_again("RECORD_INVALID", (PATIENT % 1 + PATIENT.replace("}]}", "}") % 2).enc
            (PATIENT % 1 + PATIENT % 2).encode(), "a.ndjson")  # fmt: skip
 
 
-def sent_as(code: str, name: str, bad: bytes, good_name: str, good: bytes, *, good_at: str = "") -> None:
-    """Enters a case in which the content is delivered in another form."""
-
-    def case(zone: Zone) -> None:
-        zone.landing.put(name, bad)
-        zone.ingest()
-        assert zone.codes(name) == {code, "quarantined"}
-        zone.landing.put(good_name, good)
-        zone.ingest()
-        assert zone.codes(good_at or good_name) == {"ingested"}
-
-    remedy(code)(case)
-
-
 MESSAGE = b"MSH|^~\\&|LAB|H|||20240305||ORU^R01|1|P|2.5\rPID|1||P1\r"
 TABLE = [["PatientID", "diagnosis"], ["P1", "R91.8"]]
 sent_as("CONTAINER_UNSUPPORTED", "a.7z", b"7z\xbc\xaf\x27\x1c\0\4", "a.zip", ZIP, good_at="1.dcm")
@@ -207,25 +111,6 @@ sent_as("HL7_UNSUPPORTED", "a.hl7", MESSAGE, "a.ndjson", (PATIENT % 1).encode())
 
 
 # A bound is raised, or a name configured, and the batch run again.
-
-
-def run_with(code: str, data: bytes, name: str = "a.dcm", *, good_at: str = "", before: dict, after: dict) -> None:
-    """Enters a case in which settings are changed. before, after: sections of settings."""
-
-    def case(zone: Zone) -> None:
-        zone.settle(**before)
-        zone.landing.put(name, data)
-        (batch,) = zone.ingest()
-        assert code in zone.codes(name)
-        (section, values), *_ = after.items()
-        for setting in values:
-            assert f"{section}.{setting}" in CODES[code].remedy
-        zone.settle(**after)
-        zone.run_again(batch)
-        assert zone.codes(good_at or name) == {"ingested"}
-
-    assert "run its batch again" in CODES[code].remedy
-    remedy(code)(case)
 
 
 def nested(depth: int) -> Dataset:
@@ -261,139 +146,6 @@ def _(zone: Zone) -> None:
     zone.ingest()
     assert zone.codes("b.dcm") == {"ingested"}
     assert len(zone.graph.rows("FROM instance")) == 2
-
-
-# What reads comes to an end.
-
-SLOW, LARGE, KILLED = "is read in two seconds", "is read in 500 MB", "is read by processes that are killed"
-
-
-def judge_slowly(chunk, beat):
-    """The real judgement, with a reader that needs time, memory or peace for some objects."""
-    read_header = judge.read_header
-
-    def reading(source, *arguments):
-        content = source.read(0, 4_096)
-        if SLOW.encode() in content:
-            time.sleep(2)
-        if LARGE.encode() in content:
-            held = bytearray(500 << 20)
-            held[:: mmap.PAGESIZE] = bytes(len(range(0, len(held), mmap.PAGESIZE)))
-            time.sleep(0.3)
-        if KILLED.encode() in content and Path(chunk.settings.root, "../short-of-memory").exists():
-            os.kill(os.getpid(), signal.SIGKILL)
-        return read_header(source, *arguments)
-
-    judge.read_header = reading
-    try:
-        return judge.judge_chunk(chunk, beat)
-    finally:
-        judge.read_header = read_header
-
-
-class Slow:
-    """Reading processes with the reader above."""
-
-    def __init__(self, engine: ProcessEngine) -> None:
-        self._engine = engine
-
-    def run(self, function, chunks):
-        return self._engine.run(judge_slowly if function is judge.judge_chunk else function, chunks)
-
-
-def run_in_processes(zone: Zone, batch: str) -> None:
-    settings = zone.graph.settings
-    with ProcessEngine(settings.reading) as engine, Work(settings, shared_engine=Slow(engine)) as work:
-        for name in TABLES_OF_A_BATCH:
-            make_asset(name, batch, work)
-
-
-def read_again(code: str, what: str, setting: str, low: float, high: float) -> None:
-    """Enters a case in which a bound of the reading of one object is raised."""
-
-    def case(zone: Zone) -> None:
-        zone.landing.put("a.dcm", dicom(SeriesDescription=what))
-        zone.settle(reading={setting: low})
-        (batch,) = zone.graph.claim()
-        run_in_processes(zone, batch)
-        assert zone.codes("a.dcm") == {code, "quarantined"}
-        assert f"reading.{setting}" in CODES[code].remedy
-        assert "run its batch again" in CODES[code].remedy
-        zone.settle(reading={setting: high})
-        run_in_processes(zone, batch)
-        assert zone.codes("a.dcm") == {"ingested"}
-        assert zone.graph.books(batch).status == "closed"
-
-    remedy(code)(case)
-
-
-read_again("PARSER_TIMEOUT", SLOW, "object_seconds", 0.8, 20)
-read_again("PARSER_CRASH", LARGE, "worker_memory_bytes", 2**28, 2**31)
-
-
-# What could not be read, or was not there.
-
-
-@remedy("READER_KILLED")
-def _(zone: Zone) -> None:
-    short = zone.landing.root.parent / "short-of-memory"
-    short.touch()
-    zone.landing.put("a.dcm", dicom(SeriesDescription=KILLED))
-    (batch,) = zone.graph.claim()
-    run_in_processes(zone, batch)
-    with zone.graph.work() as work:
-        assert work.log.returned()["code"].to_pylist() == ["READER_KILLED"]
-    assert zone.codes("a.dcm") == set()
-    short.unlink()
-    zone.ingest()
-    assert zone.codes("a.dcm") == {"ingested"}
-
-
-@remedy("READ_FAILED")
-def _(zone: Zone) -> None:
-    with refusing(zone.landing.put("a.dcm", GOOD)):
-        zone.ingest()
-    with zone.graph.work() as work:
-        assert work.log.returned()["code"].to_pylist() == ["READ_FAILED"]
-    zone.ingest()
-    assert zone.codes("a.dcm") == {"ingested"}
-
-
-@remedy("SOURCE_UNAVAILABLE")
-def _(zone: Zone) -> None:
-    zone.landing.put("a.dcm", GOOD)
-    (batch,) = zone.graph.claim()
-    root, away = zone.landing.root, zone.landing.root.with_name("away")
-    root.rename(away)
-    zone.graph.run(batch)
-    assert zone.graph.books(batch).status == "paused"
-    assert "SOURCE_UNAVAILABLE" in zone.codes("a.dcm")
-    away.rename(root)
-    zone.run_again(batch)
-    assert zone.codes("a.dcm") == {"ingested"}
-
-
-@remedy("OBJECT_GONE")
-def _(zone: Zone) -> None:
-    path = zone.landing.put("a.dcm", GOOD)
-    (batch,) = zone.graph.claim()
-    moved = path.rename(zone.landing.root.parent / "moved by mistake")
-    zone.graph.run(batch)
-    assert zone.codes("a.dcm") == {"OBJECT_GONE", "quarantined"}
-    moved.rename(path)
-    zone.ingest()
-    assert zone.codes("a.dcm") == {"ingested"}
-
-
-@remedy("CHANGED_DURING_READ")
-def _(zone: Zone) -> None:
-    zone.landing.put("a.dcm", GOOD)
-    (batch,) = zone.graph.claim()
-    zone.landing.put("a.dcm", GOOD, age_seconds=3_600)
-    zone.graph.run(batch)
-    assert zone.codes("a.dcm") == {"CHANGED_DURING_READ", "quarantined"}
-    zone.ingest()
-    assert zone.codes("a.dcm") == {"ingested"}
 
 
 # Windows of a DICOM service.

@@ -194,8 +194,8 @@ def columns_of(resource: Json, full_url: str | None) -> dict[str, Any]:
         "code_system": system,
         "code": code,
         "code_display": display,
-        "effective_at": values.moment_or_day(start),
-        "effective_end": values.moment_or_day(end),
+        "effective_at": values.beginning(start),
+        "effective_end": values.beginning(end),
         "effective_text": start,
         "effective_end_text": end,
     }

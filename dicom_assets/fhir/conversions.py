@@ -20,6 +20,7 @@ _ID = re.compile(r"^[A-Za-z0-9\-.]{1,64}$")
 _INSTANT = re.compile(
     r"^(\d{4}-\d\d-\d\d)(?:[T ](\d\d:\d\d(?::\d\d)?)(?:\.(\d+))?)?\s*(Z|[+-]\d\d:\d\d)?$",
 )
+_PARTIAL = re.compile(r"^[0-9]{4}(-[0-9]{2}(-[0-9]{2})?)?$")
 
 
 def text(value: str | None) -> str | None:
@@ -79,10 +80,14 @@ def instant(value: datetime) -> str:
     return value.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%S.") + f"{value.microsecond // 1000:03d}Z"
 
 
-def moment_or_day(value: object) -> datetime | None:
-    """The point in time that a text names; a date alone is its beginning in UTC, so that days can be compared."""
-    if isinstance(value, str) and len(value.strip()) == 10:
-        value = f"{value.strip()}T00:00:00Z"
+def beginning(value: object) -> datetime | None:
+    """The point in time at which what a FHIR dateTime names begins; None for what is no dateTime.
+
+    A day, a month or a year alone (R4B 2.24.0.1, dateTime) is its beginning in UTC, so that all can be compared.
+    """
+    if isinstance(value, str) and _PARTIAL.match(value.strip()):
+        day = value.strip() + "-01-01"[len(value.strip()) - 4 :]
+        value = f"{day}T00:00:00Z"
     return moment(value)
 
 

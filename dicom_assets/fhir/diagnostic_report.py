@@ -76,7 +76,7 @@ def columns_of(resource: Mapping[str, Any]) -> dict[str, Any]:
     forms = objects(resource.get("presentedForm"))
     return {
         "effective": _effective(resource),
-        "effective_at": values.moment(_effective(resource)),
+        "effective_at": values.beginning(_effective(resource)),
         "issued_at": values.moment(resource.get("issued")),
         "conclusion": text_of(resource.get("conclusion")),
         "code_display": text_of(code.get("text")) if isinstance(code, dict) else None,

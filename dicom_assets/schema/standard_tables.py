@@ -107,7 +107,11 @@ def _diagnostic_report(own: Own) -> Table:
             ("code_system", TEXT, "System of the first coding of code"),
             ("code", TEXT, "First coding of code"),
             ("code_display", TEXT, "Its display, or the text of code"),
-            ("effective_at", TIMESTAMP, "effectiveDateTime or the start of effectivePeriod; NULL when without a time"),
+            (
+                "effective_at",
+                TIMESTAMP,
+                "effectiveDateTime or the start of effectivePeriod; a day, month or year alone is its beginning in UTC",
+            ),
             ("effective", TEXT, "The same as it was written"),
             ("issued_at", TIMESTAMP, "issued"),
             ("conclusion", TEXT, "conclusion"),
@@ -268,8 +272,13 @@ def clinical_columns() -> tuple[Column, ...]:
             ("code_system", TEXT, "System of the first coding of code, type or vaccineCode ..."),
             ("code", TEXT, "That coding's code"),
             ("code_display", TEXT, "Its display, otherwise the text"),
-            ("effective_at", TIMESTAMP, "When it was true or done: effective, performed, onset, period, date ..."),
-            ("effective_end", TIMESTAMP, "End of that period"),
+            (
+                "effective_at",
+                TIMESTAMP,
+                "When it was true or done: effective, performed, onset, period, date ...; a day, month or year alone "
+                "is its beginning in UTC",
+            ),
+            ("effective_end", TIMESTAMP, "End of that period; a day, month or year alone is its beginning in UTC"),
             ("effective_text", TEXT, "effective_at as it was written, with its offset"),
             ("effective_end_text", TEXT, "effective_end as it was written, with its offset"),
             ("patient_identifiers", TEXTS, "Every identifier of a Patient as system|value, those of the past as well"),

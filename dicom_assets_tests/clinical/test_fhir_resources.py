@@ -69,6 +69,22 @@ def test_what_people_filter_by_is_a_column():
 
 
 @pytest.mark.parametrize(
+    ("written", "at"), [("2024-03-05", "2024-03-05"), ("2024-03", "2024-03-01"), ("2024", "2024-01-01")]
+)
+def test_a_date_as_precise_as_it_is_known_can_be_compared(written: str, at: str):
+    report = {"resourceType": "DiagnosticReport", "status": "final", "code": {"text": "CT"}}
+    encounter = {"resourceType": "Encounter", "status": "finished", "class": {"code": "AMB"}}
+    rows, _ = read(
+        {**report, "id": "r1", "effectiveDateTime": written},
+        {**CONDITION, "onsetDateTime": written},
+        {**encounter, "id": "e1", "period": {"start": written, "end": written}},
+    )
+    assert [str(row["effective_at"]) for row in rows] == [f"{at} 00:00:00+00:00"] * 3
+    assert [row["effective_text"] for row in rows] == [written] * 3
+    assert (str(rows[2]["effective_end"]), rows[2]["effective_end_text"]) == (f"{at} 00:00:00+00:00", written)
+
+
+@pytest.mark.parametrize(
     ("subject", "reference", "patient"),
     [
         ({"reference": "Patient/p1/_history/2"}, "Patient/p1", None),

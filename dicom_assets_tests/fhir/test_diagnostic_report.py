@@ -138,4 +138,12 @@ def test_the_columns_are_what_the_report_says():
     assert str(found["issued_at"]) == "2024-02-01 07:00:00+00:00"
     assert (found["effective"], str(found["effective_at"])) == ("2024-01-31T10:00:00Z", "2024-01-31 10:00:00+00:00")
     assert columns_of({"presentedForm": [{"size": 7}]})["presented_form_size"] == 7
-    assert columns_of({"effectiveDateTime": "2024-01"})["effective"] == "2024-01"
+
+
+@pytest.mark.parametrize(
+    ("written", "at"), [("2024-03-05", "2024-03-05"), ("2024-03", "2024-03-01"), ("2024", "2024-01-01")]
+)
+def test_a_report_of_a_day_month_or_year_is_of_its_beginning(written: str, at: str):
+    for said in ({"effectiveDateTime": written}, {"effectivePeriod": {"start": written}}):
+        found = columns_of(said)
+        assert (found["effective"], str(found["effective_at"])) == (written, f"{at} 00:00:00+00:00")

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from dicom_assets.fhir.conversions import moment, person_name
+from dicom_assets.fhir.conversions import beginning, moment, person_name
 from dicom_assets.fhir.identifiers import (
     IDENTIFIER_TYPE,
     Identified,
@@ -104,6 +104,29 @@ def test_issuer_and_system_translate_into_each_other():
 )
 def test_a_moment_needs_a_time_and_a_zone(written: Any, expected: str):
     assert str(moment(written)) == expected
+
+
+@pytest.mark.parametrize(
+    ("written", "expected"),
+    [
+        ("2024-03-05", "2024-03-05 00:00:00+00:00"),
+        ("2024-03", "2024-03-01 00:00:00+00:00"),
+        ("2024", "2024-01-01 00:00:00+00:00"),
+        (" 2024 ", "2024-01-01 00:00:00+00:00"),
+        ("2024-01-31T10:11:12+01:00", "2024-01-31 09:11:12+00:00"),
+        ("2024-02-30", "None"),
+        ("2024-13", "None"),
+        ("0000", "None"),
+        ("2024-3", "None"),
+        ("20240305", "None"),
+        ("٢٠٢٤", "None"),
+        ("2024-01-31T10:11:12", "None"),
+        (2024, "None"),
+        (None, "None"),
+    ],
+)
+def test_a_day_month_or_year_alone_is_its_beginning_in_utc(written: Any, expected: str):
+    assert str(beginning(written)) == expected
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,153 @@
+"""Cases of remedies for what could not be read: reading processes that come to an end, objects that are away or change.
+
+`test_remedies` runs them.
+"""
+
+from __future__ import annotations
+
+import mmap
+import os
+import signal
+import time
+from pathlib import Path
+
+from dicom_assets.batch.context import Work
+from dicom_assets.reading import judge
+from dicom_assets.reading.engine import ProcessEngine
+from dicom_assets.schema.codes import CODES
+from dicom_assets_tests.support.dicoms import dicom
+from dicom_assets_tests.support.faults import refusing
+from dicom_assets_tests.support.lakes import TABLES_OF_A_BATCH, make_asset
+from dicom_assets_tests.support.remedies import Zone, remedy
+
+GOOD = dicom()
+
+SLOW, LARGE, KILLED = "is read in two seconds", "is read in 500 MB", "is read by processes that are killed"
+
+
+def judge_slowly(chunk, beat):
+    """The real judgement, with a reader that needs time, memory or peace for some objects."""
+    read_header = judge.read_header
+
+    def reading(source, *arguments):
+        content = source.read(0, 4_096)
+        if SLOW.encode() in content:
+            time.sleep(2)
+        if LARGE.encode() in content:
+            held = bytearray(500 << 20)
+            held[:: mmap.PAGESIZE] = bytes(len(range(0, len(held), mmap.PAGESIZE)))
+            time.sleep(0.3)
+        if KILLED.encode() in content and Path(chunk.settings.root, "../short-of-memory").exists():
+            os.kill(os.getpid(), signal.SIGKILL)
+        return read_header(source, *arguments)
+
+    judge.read_header = reading
+    try:
+        return judge.judge_chunk(chunk, beat)
+    finally:
+        judge.read_header = read_header
+
+
+class Slow:
+    """Reading processes with the reader above."""
+
+    def __init__(self, engine: ProcessEngine) -> None:
+        self._engine = engine
+
+    def run(self, function, chunks):
+        return self._engine.run(judge_slowly if function is judge.judge_chunk else function, chunks)
+
+
+def run_in_processes(zone: Zone, batch: str) -> None:
+    settings = zone.graph.settings
+    with ProcessEngine(settings.reading) as engine, Work(settings, shared_engine=Slow(engine)) as work:
+        for name in TABLES_OF_A_BATCH:
+            make_asset(name, batch, work)
+
+
+def read_again(code: str, what: str, setting: str, low: float, high: float) -> None:
+    """Enters a case in which a bound of the reading of one object is raised."""
+
+    def case(zone: Zone) -> None:
+        zone.landing.put("a.dcm", dicom(SeriesDescription=what))
+        zone.settle(reading={setting: low})
+        (batch,) = zone.graph.claim()
+        run_in_processes(zone, batch)
+        assert zone.codes("a.dcm") == {code, "quarantined"}
+        assert f"reading.{setting}" in CODES[code].remedy
+        assert "run its batch again" in CODES[code].remedy
+        zone.settle(reading={setting: high})
+        run_in_processes(zone, batch)
+        assert zone.codes("a.dcm") == {"ingested"}
+        assert zone.graph.books(batch).status == "closed"
+
+    remedy(code)(case)
+
+
+read_again("PARSER_TIMEOUT", SLOW, "object_seconds", 0.8, 20)
+read_again("PARSER_CRASH", LARGE, "worker_memory_bytes", 2**28, 2**31)
+
+
+# What could not be read, or was not there.
+
+
+@remedy("READER_KILLED")
+def _(zone: Zone) -> None:
+    short = zone.landing.root.parent / "short-of-memory"
+    short.touch()
+    zone.landing.put("a.dcm", dicom(SeriesDescription=KILLED))
+    (batch,) = zone.graph.claim()
+    run_in_processes(zone, batch)
+    with zone.graph.work() as work:
+        assert work.log.returned()["code"].to_pylist() == ["READER_KILLED"]
+    assert zone.codes("a.dcm") == set()
+    short.unlink()
+    zone.ingest()
+    assert zone.codes("a.dcm") == {"ingested"}
+
+
+@remedy("READ_FAILED")
+def _(zone: Zone) -> None:
+    with refusing(zone.landing.put("a.dcm", GOOD)):
+        zone.ingest()
+    with zone.graph.work() as work:
+        assert work.log.returned()["code"].to_pylist() == ["READ_FAILED"]
+    zone.ingest()
+    assert zone.codes("a.dcm") == {"ingested"}
+
+
+@remedy("SOURCE_UNAVAILABLE")
+def _(zone: Zone) -> None:
+    zone.landing.put("a.dcm", GOOD)
+    (batch,) = zone.graph.claim()
+    root, away = zone.landing.root, zone.landing.root.with_name("away")
+    root.rename(away)
+    zone.graph.run(batch)
+    assert zone.graph.books(batch).status == "paused"
+    assert "SOURCE_UNAVAILABLE" in zone.codes("a.dcm")
+    away.rename(root)
+    zone.run_again(batch)
+    assert zone.codes("a.dcm") == {"ingested"}
+
+
+@remedy("OBJECT_GONE")
+def _(zone: Zone) -> None:
+    path = zone.landing.put("a.dcm", GOOD)
+    (batch,) = zone.graph.claim()
+    moved = path.rename(zone.landing.root.parent / "moved by mistake")
+    zone.graph.run(batch)
+    assert zone.codes("a.dcm") == {"OBJECT_GONE", "quarantined"}
+    moved.rename(path)
+    zone.ingest()
+    assert zone.codes("a.dcm") == {"ingested"}
+
+
+@remedy("CHANGED_DURING_READ")
+def _(zone: Zone) -> None:
+    zone.landing.put("a.dcm", GOOD)
+    (batch,) = zone.graph.claim()
+    zone.landing.put("a.dcm", GOOD, age_seconds=3_600)
+    zone.graph.run(batch)
+    assert zone.codes("a.dcm") == {"CHANGED_DURING_READ", "quarantined"}
+    zone.ingest()
+    assert zone.codes("a.dcm") == {"ingested"}
