@@ -33,7 +33,8 @@ as a stream, its records are published two thousand at a time: a Bundle of 50,00
 process that reads and 435 MB in the one that publishes, of which 213 MB were taken before it began
 (`python -m bench.fhir --bundle 50000`). Each resource is validated (structure, primitive types,
 required codes); one that is not valid becomes a row of `ingestion_errors` with the path of its fault
-(`Patient.name[0].use: ...`) and never its value, and the rest of its file goes on.
+(`Patient.name[0].use: ...`) and never its value, and the rest of its file goes on. What stands between records and is
+none is such a row, too, and so is a Bundle that is broken around its entries.
 
 One row for each resource in `clinical`; of its versions the newest by `meta.lastUpdated`, then by the file's time,
 whatever the order of arrival. `record_values` is the resource as it was written. A reference to a patient is resolved

@@ -133,6 +133,59 @@ def test_a_module_says_what_belongs_there_and_stays_short(path: Path):
     assert len(text.splitlines()) <= LONGEST
 
 
+PRIVATE = {
+    # The base class of the storage plug-in: Dagster documents the place in `dagster.yaml`, and exports no base class.
+    "defs/event_log.py": {"dagster._core.storage.event_log.sqlite"},
+}
+"""What our modules take from private modules of others, and why. Nothing comes in; what goes leaves this list."""
+
+
+def private_imports(path: Path) -> set[str]:
+    """Modules of other packages that a file takes something private from: `a._b`, or `_c` of `a.b` as `a.b._c`."""
+    found = set()
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Import):
+            names = [name.name for name in node.names]
+        elif isinstance(node, ast.ImportFrom) and node.module:
+            inside = _is_private(node.module)
+            names = [node.module] if inside else [f"{node.module}.{name.name}" for name in node.names]
+        else:
+            continue
+        found |= {name for name in names if _is_private(name) and name.split(".")[0] not in OURS}
+    return found
+
+
+def _is_private(name: str) -> bool:
+    """Whether a part of a dotted name begins with one underscore; `__future__` and its kind belong to Python."""
+    return any(part.startswith("_") and not part.startswith("__") for part in name.split("."))
+
+
+OURS = ("dicom_assets", "bench", "fuzz", "deploy")
+REPOSITORY = ROOT.parent
+
+
+def test_nothing_is_taken_from_private_modules_of_others_but_what_is_listed():
+    paths = {
+        path.relative_to(REPOSITORY).as_posix(): path for part in OURS for path in (REPOSITORY / part).rglob("*.py")
+    }
+    found = {name: taken for name, path in paths.items() if (taken := private_imports(path))}
+    assert found == {f"dicom_assets/{name}": taken for name, taken in PRIVATE.items()}
+
+
+@pytest.mark.parametrize(
+    ("code", "private"),
+    [
+        ("from deltalake._internal import RemoveAction", {"deltalake._internal"}),
+        ("import pydicom._dicom_dict as tags", {"pydicom._dicom_dict"}),
+        ("def f():\n    from concurrent.futures import _base, wait", {"concurrent.futures._base"}),
+        ("from __future__ import annotations\nfrom dicom_assets.lake.delta import _Open\nimport os.path", set()),
+    ],
+)
+def test_private_imports_are_found_wherever_they_stand(code: str, private: set[str], tmp_path: Path):
+    (tmp_path / "one.py").write_text(code)
+    assert private_imports(tmp_path / "one.py") == private
+
+
 def test_nothing_of_the_graph_has_hints_that_dagster_cannot_read():
     late = "from __future__ import annotations"
     assert [named(path) for path in MODULES if part(path) == "defs" and late in path.read_text(encoding="utf-8")] == []
@@ -209,17 +262,3 @@ def test_what_a_reading_process_runs_imports_neither_dagster_nor_table_engines(m
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False, timeout=60)
     assert (done.returncode, done.stderr) == (0, "")
-
-
-PRIVATE_OF_DAGSTER = {("defs/event_log.py", "dagster._core.storage.event_log.sqlite")}
-"""The base class of the storage plug-in: Dagster documents the place in `dagster.yaml`, and exports no base class."""
-
-
-def test_of_dagster_only_what_is_public_is_used_but_for_one_base_class():
-    found = {
-        (named(path), name)
-        for path in MODULES
-        for name in imported(path)
-        if name.startswith("dagster") and any(part.startswith("_") for part in name.split("."))
-    }
-    assert found == PRIVATE_OF_DAGSTER

@@ -12,14 +12,18 @@ import sys
 import time
 from collections import Counter
 from collections.abc import Callable, Collection
+from contextlib import AbstractContextManager, nullcontext
+from importlib.util import find_spec
 from pathlib import Path
 
-try:
-    import atheris
-except ImportError:
-    atheris = None
-
 FAILURES = Path("build/fuzz")
+CORPORA = Path("build/fuzz-corpora")
+"""By fuzzer the inputs that reached something new; the next run begins with them."""
+_HANGS_AFTER = 60  # seconds
+_MOST_MEMORY = 2_048  # MiB
+_EVERY_WAY = (0.15, 0.35)
+"""Shares of guided inputs that are made afresh, and up to there: that are changed by libFuzzer, which knows what bytes
+were compared with. All others are mutated by the fuzzer's own hand."""
 
 Judge = Callable[[bytes], None]
 Make = Callable[[random.Random], bytes]
@@ -40,40 +44,85 @@ def kept(judge: Judge) -> Judge:
     return judging
 
 
+def instrumented(module: str, without: Collection[str] = ()) -> AbstractContextManager[object]:
+    """Where a fuzzer imports the code whose branches guide the search, and all that is imported late otherwise.
+
+    module: the name of the fuzzer's module; nothing is instrumented unless it is the command that runs. without:
+    modules whose branches are many and say little.
+    """
+    if module != "__main__" or not _is_guided(sys.argv):
+        return nullcontext()
+    import atheris
+
+    found: AbstractContextManager[object] = atheris.instrument_imports(include=["dicom_assets"], exclude=list(without))
+    return found
+
+
+def _is_guided(arguments: Collection[str]) -> bool:
+    return find_spec("atheris") is not None and not {"--blind", "-h", "--help"} & set(arguments)
+
+
 def run(
     description: str,
     judge: Judge,
     made: Make,
     mutated: Mutate,
     *,
+    seeds: Collection[bytes],
     most: int = 8_192,
-    seeds: Collection[bytes] = (),
     outcomes: Counter[str] | None = None,
 ) -> None:
-    """The command of a fuzzer: --seconds, --seed, --blind; ends the process, with 1 when something failed.
+    """The command of a fuzzer: --seconds, --seed, --blind; ends the process, with 1 or more when something failed.
 
-    most: bytes of an input. seeds: where the guided search begins. outcomes: what the judge counts, printed in the end.
+    seeds: where the guided search begins. most: bytes of an input. outcomes: what the judge counts, printed behind a
+    blind search.
     """
     parser = argparse.ArgumentParser(description=description.splitlines()[0])
     parser.add_argument("--seconds", type=float, default=300)
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--blind", action="store_true", help="without coverage, also where atheris is there")
     args = parser.parse_args()
-    if atheris is None or args.blind:
+    if not _is_guided(sys.argv):
         sys.exit(1 if blindly(kept(judge), made, args.seconds, args.seed, outcomes) else 0)
+    options = [f"-max_total_time={int(args.seconds)}", f"-seed={args.seed}", f"-max_len={most}"]
+    _guided(judge, made, mutated, _corpus(seeds), options)
+
+
+def _corpus(seeds: Collection[bytes]) -> Path:
+    """The folder with the seeds, and with what former runs of this fuzzer added to them."""
+    corpus = CORPORA / Path(sys.argv[0]).stem
+    corpus.mkdir(parents=True, exist_ok=True)
+    for data in seeds:
+        (corpus / _digest(data)).write_bytes(data)
+    return corpus
+
+
+def _guided(judge: Judge, made: Make, mutated: Mutate, corpus: Path, options: list[str]) -> None:
+    """Searches by coverage; ends the process at the first failure, whose input is kept as crash-, timeout- or oom-."""
+    import atheris
+
+    afresh, by_libfuzzer = _EVERY_WAY
 
     def mutate(data: bytes, longest: int, number: int) -> bytes:
         rng = random.Random(number)
-        return (made(rng) if rng.random() < 0.2 or not data else mutated(data, rng))[:longest]
+        way = rng.random()
+        if way < afresh or not data:
+            return made(rng)[:longest]
+        if way < by_libfuzzer:
+            changed: bytes = atheris.Mutate(data, longest)
+            return changed
+        return mutated(data, rng)[:longest]
 
-    options = [f"-max_total_time={int(args.seconds)}", f"-seed={args.seed}", f"-max_len={most}", "-print_final_stats=1"]
-    if seeds:
-        corpus = FAILURES.with_name("fuzz-seeds") / Path(sys.argv[0]).stem
-        corpus.mkdir(parents=True, exist_ok=True)
-        for data in seeds:
-            (corpus / _digest(data)).write_bytes(data)
-        options.append(str(corpus))
-    atheris.Setup([sys.argv[0], *options], kept(judge), custom_mutator=mutate)
+    FAILURES.mkdir(parents=True, exist_ok=True)
+    options = [
+        *options,
+        f"-artifact_prefix={FAILURES}/",
+        f"-timeout={_HANGS_AFTER}",
+        f"-rss_limit_mb={_MOST_MEMORY}",
+        "-print_final_stats=1",
+        str(corpus),
+    ]
+    atheris.Setup([sys.argv[0], *options], judge, custom_mutator=mutate)
     atheris.Fuzz()
 
 

@@ -16,6 +16,7 @@ import math
 import re
 from collections import Counter
 from collections.abc import Iterator
+from functools import cache
 from itertools import pairwise
 
 _FIELDS = re.compile(rb'[^,;\t\r\n"]*[\x80-\xff][^,;\t\r\n"]*')
@@ -138,6 +139,7 @@ def _read(fields: bytes) -> Iterator[tuple[str, float, str]]:
         yield encoding, _characters(text, encoding, leads, met), text
 
 
+@cache
 def _weights(letters: str) -> dict[str, float]:
     """Letters in the order of their frequency, with the logarithm of about what it is."""
     shares = [math.exp(-3 * place / len(letters)) for place in range(len(letters))]

@@ -6,7 +6,8 @@ their digits. Does not belong here: what the resources say (`dicom_assets.clinic
 
 A structural scan finds the ends of values: it needs quotes, brackets and depth, nothing else, and keeps only offsets.
 So a Bundle of any size costs the memory of its largest entry plus 16 bytes for each entry, and the key order does not
-matter: `entry` may stand before `resourceType`. What is inside a value, `orjson` judges.
+matter: `entry` may stand before `resourceType`. What is inside a value, `orjson` judges. What stands between values,
+other than space, commas and the brackets of arrays, is a fault of its own: a quote too many may hide all that follows.
 """
 
 from __future__ import annotations
@@ -64,6 +65,10 @@ _JSON = re.compile(rb'\s*(?:\{\s*(?:"|\}|$)|\[\s*(?:[\[{"\]\d-]|$))')
 _TYPE = re.compile(rb'"resourceType"\s*+:')
 _BROKEN_OFF = b" \t\r\n\x1a\0"
 """What may stand around a line: space, and what old programs fill the end of a file with."""
+_BETWEEN = b"[], \t\r\n\v\f\x1a\0"
+"""What may stand between values, besides a byte order mark."""
+_STRAY = "something that is no JSON object stands between the records, or behind them"
+_AROUND = "around its entries a Bundle is not valid JSON, or its entry is no list of objects"
 
 
 def looks_like_json(head: bytes) -> bool:
@@ -188,7 +193,8 @@ def _value(data: bytes, full_url: str | None, depth: int) -> Iterator[Frame]:
         if depth >= MAX_BUNDLES:
             yield Frame(b"", full_url, f"Bundles lie more than {MAX_BUNDLES} deep in each other")
         elif value.get("entry"):
-            yield from _document(_Memory(data), 0, len(data), depth)
+            for top in _scan(_Memory(data), 0, len(data)):
+                yield from _entries(_Memory(data), top, depth)
     else:
         yield Frame(data, full_url)
 
@@ -206,19 +212,54 @@ class _Top:
 
 def _document(source: Bytes, start: int, stop: int, depth: int) -> Iterator[Frame]:
     """The values between two offsets: one after the other, or as elements of one array."""
+    behind = start
     for top in _scan(source, start, stop):
+        if not _is_empty(source, behind, top.start):
+            yield Frame(b"", None, _STRAY)
+        behind = top.stop if top.is_whole else stop
         if top.resource_type == "Bundle" and depth >= MAX_BUNDLES:
             yield Frame(b"", None, f"Bundles lie more than {MAX_BUNDLES} deep in each other")
         elif top.resource_type == "Bundle" or (top.resource_type is None and top.entries and not top.is_whole):
-            entries = top.entries if top.entries is not None else array("q")
-            for at in range(0, len(entries), 2):
-                yield from _entry(source, entries[at], entries[at + 1], depth)
-            if not top.is_whole:
-                yield Frame(b"", None, "the file ends inside a Bundle")
+            yield from _entries(source, top, depth)
         elif not top.is_whole:
             yield Frame(b"", None, "the file ends inside a resource")
         else:
             yield from _spanned(source, top.start, top.stop, depth)
+    if not _is_empty(source, behind, stop):
+        yield Frame(b"", None, _STRAY)
+
+
+def _is_empty(source: Bytes, start: int, stop: int) -> bool:
+    """Whether nothing that could be a part of a record stands between two offsets."""
+    while start < stop and (piece := source.read(start, min(CHUNK, stop - start))):
+        if piece.replace(b"\xef\xbb\xbf", b"").translate(None, _BETWEEN):
+            return False
+        start += len(piece)
+    return True
+
+
+def _entries(source: Bytes, bundle: _Top, depth: int) -> Iterator[Frame]:
+    """What is in a Bundle, and a fault where something in it is no entry."""
+    entries = bundle.entries if bundle.entries is not None else array("q")
+    for at in range(0, len(entries), 2):
+        if at and not _is_empty(source, entries[at - 1], entries[at]):
+            yield Frame(b"", None, _STRAY)
+        yield from _entry(source, entries[at], entries[at + 1], depth)
+    if not bundle.is_whole:
+        yield Frame(b"", None, "the file ends inside a Bundle")
+    elif not _is_around(source, bundle, entries):
+        yield Frame(b"", None, _AROUND)
+
+
+def _is_around(source: Bytes, bundle: _Top, entries: array[int]) -> bool:
+    """Whether a Bundle would be valid with nothing but an empty object in place of its entries."""
+    first, last = (entries[0], entries[-1]) if entries else (bundle.stop, bundle.stop)
+    if first - bundle.start + bundle.stop - last > MAX_RESOURCE:
+        return False
+    head = source.read(bundle.start, first - bundle.start)
+    tail = source.read(last, bundle.stop - last).lstrip().removeprefix(b",")
+    value = _loads(head + b"{}" + tail if entries else head)
+    return isinstance(value, dict) and (value.get("entry") or []) == ([{}] if entries else [])
 
 
 def _spanned(source: Bytes, start: int, stop: int, depth: int) -> Iterator[Frame]:

@@ -10,7 +10,7 @@ import struct
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from pydicom.datadict import dictionary_VR
+from pydicom.datadict import dictionary_has_tag, dictionary_VR, masks
 from pydicom.dataset import Dataset
 
 from dicom_assets.dicom.pixels import PIXELS
@@ -62,6 +62,12 @@ class Level:
     codecs: tuple[str, ...]
     depth: int
     last: int = -1
+
+
+_REPEATING: dict[int, set[int]] = {}
+"""Elements of repeating groups (60xx and the like), by the bits that count."""
+for _tag, _mask in masks.values():
+    _REPEATING.setdefault(_mask, set()).add(_tag & _mask)
 
 
 class Heads:
@@ -162,9 +168,7 @@ class Heads:
 
 
 def in_dictionary(tag: int) -> bool:
-    """Whether PS3.6 has this element."""
-    try:
-        dictionary_VR(tag)
-    except KeyError:
-        return False
-    return True
+    """Whether PS3.6 has this element; asked at each place where an object that is broken may go on."""
+    if dictionary_has_tag(tag):
+        return True
+    return not tag >> 16 & 1 and any(tag & mask in groups for mask, groups in _REPEATING.items())

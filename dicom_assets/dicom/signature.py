@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import struct
 
-from pydicom._dicom_dict import DicomDictionary
+from pydicom.datadict import dictionary_has_tag, dictionary_VR
 
 EXPLICIT_VRS = frozenset(
     b"AE AS AT CS DA DS DT FD FL IS LO LT OB OD OF OL OV OW PN SH SL SQ SS ST SV TM UC UI UL UN UR US UT UV".split()
@@ -87,9 +87,9 @@ def _may_be_first(head: bytes, tag: int, explicit: bool, little: bool) -> bool:
         return True
     if tag == 0:
         return not explicit and little and head[4:8] == b"\4\0\0\0"  # the length of a command set (PS3.7 6.3)
-    if not explicit or tag >> 16 < 0x0008 or tag not in DicomDictionary:
+    if not explicit or tag >> 16 < 0x0008 or not dictionary_has_tag(tag):
         return False
-    return head[4:6].decode("latin-1") in DicomDictionary[tag][0].split(" or ")
+    return head[4:6].decode("latin-1") in dictionary_VR(tag).split(" or ")
 
 
 def _element(head: bytes, offset: int, explicit: bool, little: bool) -> tuple[int, int] | None:
@@ -99,7 +99,7 @@ def _element(head: bytes, offset: int, explicit: bool, little: bool) -> tuple[in
     order = "<" if little else ">"
     group, number = struct.unpack_from(order + "HH", head, offset)
     tag = group << 16 | number
-    if number and tag not in DicomDictionary and group % 2 == 0:
+    if number and not dictionary_has_tag(tag) and group % 2 == 0:
         return None
     if explicit:
         vr = head[offset + 4 : offset + 6]

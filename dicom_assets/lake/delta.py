@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 import pyarrow as pa
 from deltalake import CommitProperties, DeltaTable
 from deltalake.exceptions import CommitFailedError, DeltaError, TableNotFoundError
-from deltalake.transaction import AddAction
+from deltalake.transaction import AddAction, RemoveAction
 
 from dicom_assets.lake import form, torn
 from dicom_assets.lake.extents import Extents, extents
@@ -30,8 +30,6 @@ from dicom_assets.storage.azure import delta_location, delta_options, reason
 from dicom_assets.storage.files import CONTRIBUTOR, LakeError, LakeFiles
 
 if TYPE_CHECKING:
-    from deltalake._internal import RemoveAction
-
     from dicom_assets.lake.remote import TableFiles
     from dicom_assets.lake.rewrite import Written
 

@@ -22,8 +22,7 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
-from deltalake._internal import RemoveAction
-from deltalake.transaction import AddAction
+from deltalake.transaction import AddAction, RemoveAction
 
 from dicom_assets.lake import members, recent
 from dicom_assets.lake.delta import COMMIT_TRIES, Lake

@@ -11,7 +11,7 @@ import duckdb
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from hypothesis import HealthCheck, example, given, settings
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from dicom_assets.clinical.delimited import distinct
@@ -203,35 +203,51 @@ _VALUES = (
 )
 
 
-@settings(max_examples=25, suppress_health_check=[HealthCheck.function_scoped_fixture])
-@example(names=["day"], values=[["0000-01-01"]])
-@example(names=["first"], values=[["0001-01-01 00:00:00+14:00"]])
-@example(names=["last"], values=[["9999-12-31 23:00:00-05:00"]])
-@given(names=_NAMES, values=st.lists(st.lists(_VALUES, min_size=6, max_size=6), min_size=1, max_size=4))
+_TABLES = st.tuples(_NAMES, st.lists(st.lists(_VALUES, min_size=6, max_size=6), min_size=1, max_size=4))
+_EDGES = [
+    (["day"], [["0000-01-01"]]),
+    (["first"], [["0001-01-01 00:00:00+14:00"]]),
+    (["last"], [["9999-12-31 23:00:00-05:00"]]),
+]
+
+
+@settings(max_examples=2, suppress_health_check=list(HealthCheck))
+@given(more=st.lists(_TABLES, min_size=12, max_size=12))
 def test_whatever_columns_are_called_and_hold_the_view_shows_what_was_written(
-    tmp_path_factory: pytest.TempPathFactory, names: list[str], values: list[list[str]]
+    tmp_path_factory: pytest.TempPathFactory, more: list[tuple[list[str], list[list[str]]]]
 ):
+    """Each table is a dataset of its own, and all of an example go through one run: a run for each took a minute."""
     folder = tmp_path_factory.mktemp("odd")
-    # Parquet, which takes any name and any text; two columns of one name as well.
-    columns = [pa.array([row[place] for row in values], pa.string()) for place in range(len(names))]
-    patient = pa.array(["7"] * len(values), pa.string())
+    tables = [*_EDGES, *more]
     (folder / "landing").mkdir()
-    pq.write_table(pa.table([patient, *columns], names=["person", *names]), folder / "landing" / "odd.parquet")
     landed = LandingFolder(folder / "landing")
-    landed.put("odd.parquet", (folder / "landing" / "odd.parquet").read_bytes())
-    odd = {"name": "odd", "files": ["odd.parquet"], "patient_id_column": "person"}
+    for number, (names, values) in enumerate(tables):
+        # Parquet, which takes any name and any text; two columns of one name as well.
+        columns = [pa.array([row[place] for row in values], pa.string()) for place in range(len(names))]
+        patient = pa.array(["7"] * len(values), pa.string())
+        sink = pa.BufferOutputStream()
+        pq.write_table(pa.table([patient, *columns], names=["person", *names]), sink)
+        landed.put(f"odd{number}.parquet", sink.getvalue().to_pybytes())
+    odd = [
+        {"name": f"odd{number}", "files": [f"odd{number}.parquet"], "patient_id_column": "person"}
+        for number in range(len(tables))
+    ]
     with dg.DagsterInstance.ephemeral() as instance:
-        graph = Graph(settings_for(folder / "lake", landed.root, clinical={"datasets": [odd]}), instance)
+        graph = Graph(settings_for(folder / "lake", landed.root, clinical={"datasets": odd}), instance)
         step_through(graph)
-        assert graph.rows("SELECT 1 AS one") == [{"one": 1}]
-        assert graph.rows("SELECT count(*) AS n FROM clinical") == [{"n": len(values)}]
-        with connect(graph.lake) as connection:
-            found = connection.sql(
-                "SELECT * FROM clinical_odd ORDER BY (SELECT record FROM clinical c "
-                "WHERE c.record_key = clinical_odd.record_key)"
-            )
-            kinds = dict(zip(found.columns, map(str, found.types), strict=True))
-            rows = [dict(zip(found.columns, row, strict=True)) for row in found.fetchall()]
+        assert graph.rows("SELECT count(*) AS n FROM clinical") == [{"n": sum(len(values) for _, values in tables)}]
+        for number, (names, values) in enumerate(tables):
+            _shows(graph, f"clinical_odd{number}", names, values)
+
+
+def _shows(graph: Graph, view: str, names: list[str], values: list[list[str]]) -> None:
+    """The view of one table has what was written, by the type that it says."""
+    with connect(graph.lake) as connection:
+        found = connection.sql(
+            f"SELECT * FROM {view} ORDER BY (SELECT record FROM clinical c WHERE c.record_key = {view}.record_key)"
+        )
+        kinds = dict(zip(found.columns, map(str, found.types), strict=True))
+        rows = [dict(zip(found.columns, row, strict=True)) for row in found.fetchall()]
     called = datasets.shown_names(["person", *distinct(["person", *names])[1:]])
     for place, name in enumerate(distinct(["person", *names])[1:]):
         shown = called[name]

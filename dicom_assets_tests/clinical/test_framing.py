@@ -107,6 +107,44 @@ def test_what_is_no_json_is_refused(data: bytes):
         read(data)
 
 
+_P, _Q = b'{"resourceType": "Patient", "id": "p"}', b'{"resourceType": "Patient", "id": "q"}'
+
+
+@pytest.mark.parametrize(
+    "data, sound",
+    [
+        (_P + b" junk " + _Q, 2),
+        (_P + b'" ' + _Q, 1),  # a quote too many takes the rest with it
+        (_P + b'ntifier": [{"value": "P1"}]}\r\n{"id": "r", "resourceTy}pe": "Basic"}\n', 1),
+        (_P + b"} " + _Q, 2),
+        (b"[" + _P + b", 5, " + _Q + b"]", 2),
+        (b"[" + _P + b", " + _Q + b"] and more", 2),
+        (b'{"resourceType": "Bundle", "entry": [{"resource": ' + _P + b'}, "x", {"resource": ' + _Q + b"}]}", 2),
+        (b'{"resourceType": "Bundle", "entry": [7, {"resource": ' + _P + b"}]}", 1),
+        (b'{"resourceType": "Bundle", junk "entry": [{"resource": ' + _P + b"}]}", 1),
+        (b'{"resourceType": "Bundle", "entry": [{"resource": ' + _P + b'}], "total": }', 1),
+        (b'{"resourceType": "Bundle", "entry": [1, 2]}', 0),
+        (b'{"resourceType": "Bundle", "entry": {"resource": ' + _P + b"}}", 0),
+        (b'{"resourceType": "Bundle", "\\u0065ntry": [{"resource": ' + _P + b"}]}", 0),
+    ],
+)
+def test_what_stands_between_records_or_around_them_and_is_none_is_one_fault(data: bytes, sound: int):
+    found = read(data)
+    assert sum(frame.fault is None for frame in found) == sound
+    assert sum(frame.fault is not None for frame in found) == 1
+
+
+def test_space_commas_marks_and_fillings_between_records_are_no_fault():
+    between = b" ,\xef\xbb\xbf\t"
+    assert ids(_P + between + _Q + b"\n\x1a" + bytes(100)) == ["p", "q"]
+    assert ids(b"[" + _P + between + _Q + b",]\n[" + _P + b"]") == ["p", "q", "p"]
+    assert ids(b'{"resourceType": "Bundle", "entry": [{"resource": ' + _P + b"},]}") == ["p"]
+
+
+def test_a_bundle_whose_keys_are_written_with_escapes_is_one():
+    assert ids(b'{"resource\\u0054ype": "Bun\\u0064le", "entry": [{"resource": ' + _P + b"}]}") == ["p"]
+
+
 def test_fhir_is_recognised_by_its_first_bytes():
     assert looks_like_fhir(json.dumps(BUNDLE, indent=3).encode())
     assert looks_like_fhir(b"\xef\xbb\xbf \n" + json.dumps([PATIENT]).encode())

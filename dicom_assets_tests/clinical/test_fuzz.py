@@ -26,6 +26,7 @@ def test_input_that_is_made_fails_nowhere(judge: Callable[[bytes], None], made: 
         b'\xef\xbb\xbf;;\r\nPatientID;Taken;n\r\nP1;1;1\r\n"P2";;"2;33"\r\n;3"\r\n',
         b"\xcf\xe0\xf6\xe8\xe5\xed\xf2;\rPatientID;n\n\xc8\xe2\xe0\xed\xee\xe2;P1;1\n",
         b"s|\nPatientID;Taken;n\r\nP1;25.03.2024 14:30 1\r\n",
+        b'{"\xbfP\xc3\xa9\x05',
     ],
 )
 def test_tables_at_which_the_readers_once_differed(data: bytes) -> None:
@@ -38,6 +39,11 @@ def test_tables_at_which_the_readers_once_differed(data: bytes) -> None:
         b'{"resourceType": Patient", "id": "p"}\r\n{"resourceType": "Patient", "id": "q"}\n',
         b'{"resourceType": "Patient"entry":[", "id": "p"}\r\n{"resourceType": "Patient", "id": "q"}\n',
         b'[{"resourceType": "Patient", "id": "p"}, {"resourceType": "Patient", "id": "q"{}}]',
+        b'{}\xef\xbb\xbf"resou}\xef\xbb\xbf"resourceType":"Bundle"\xef\xbb\xbf:\\[\\]\r\n{}',
+        b'{"resourceType": "Patient", "id": "p"}entifier": [{"systemm": \xff"value": "P1"}]}\r\n'
+        b'{"code": {"text": "x"}, "id": "r", "resourceTy}pe": "DiagnosticReport", "status": "final"}\n',
+        b'{"resource\\u0054ype":"Bundle","entry":[{}]}',
+        b'{"resourceType":"Bundle","entry":{"resource":{}}}',
     ],
 )
 def test_json_at_which_the_readers_once_differed(data: bytes) -> None:

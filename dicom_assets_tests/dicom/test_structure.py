@@ -5,8 +5,10 @@ import struct
 import zlib
 
 import pytest
+from pydicom.datadict import DicomDictionary, RepeatersDictionary, get_entry
 
 from dicom_assets.dicom.header import Header
+from dicom_assets.dicom.heads import in_dictionary
 from dicom_assets_tests.dicom import raw
 from dicom_assets_tests.dicom.raw import BIG, DEFLATED, EXPLICIT, IMPLICIT, UNDEFINED, dicom, element, item, sequence
 from dicom_assets_tests.dicom.referee import differences, outcome, read
@@ -340,3 +342,17 @@ def test_identifiers_are_never_cut(tag, vr, name, written):
     header = read(dicom(element(tag, vr, written)))
     assert header.columns[name] == written.strip()
     assert "VALUE_INVALID" in header.issues
+
+
+def test_elements_of_the_dictionary_and_of_its_repeating_groups_are_told_from_others():
+    repeating = [int(mask.replace("x", digit), 16) for mask in RepeatersDictionary for digit in "02ABEF"]
+    known = [*DicomDictionary, *repeating]
+    others = [tag ^ 1 << bit for tag in known[::9] for bit in (0, 3, 7, 16, 17, 24, 31)]
+    assert all(in_dictionary(tag) for tag in DicomDictionary)
+    for tag in (*repeating, *others):
+        try:
+            get_entry(tag)
+        except KeyError:
+            assert not in_dictionary(tag)
+        else:
+            assert in_dictionary(tag)

@@ -29,7 +29,7 @@ from dicom_assets.schema.registry import CLINICAL
 
 _READ = pa.array(["RECORDS_ALL_INVALID", "NO_RECORDS"])
 """Codes of clinical files that were read to their end and are not ingested."""
-UNSURE = ("quote", "not valid JSON", "the file ends inside")
+UNSURE = ("quote", "not valid JSON", "the file ends inside", "no JSON object stands")
 """Stand in the detail of a record error where a quote stands wrong or JSON is broken; how such a file goes on, and how
 many records are in the broken part, is a matter of taste."""
 

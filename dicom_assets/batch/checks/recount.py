@@ -343,6 +343,8 @@ class _Values:
             else:
                 value = self._value()
                 kind = value if key == "resourceType" else kind
+                if key == "entry" and value:
+                    raise Uncounted
             if self._next() == ",":
                 self._take(",")
                 continue

@@ -1,0 +1,195 @@
+"""What README and docs show works: SQL, commands and settings are run, or are named here with what they need.
+
+A block or command that is new fails until it is run or listed.
+"""
+
+from __future__ import annotations
+
+import importlib.metadata
+import re
+import shlex
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+
+import duckdb
+import pyarrow as pa
+import pytest
+import typer
+
+import dicom_assets
+from dicom_assets.cli.main import app
+from dicom_assets.settings import load
+from dicom_assets_tests.support.commands import command
+from dicom_assets_tests.support.pages import ROOT, Block, blocks, spoken_commands
+
+SHOWN = ("text", "mermaid")
+"""Languages of blocks that show something and ask for nothing."""
+
+OTHER_SQL = {
+    "docs/omop.md: CREATE TABLE image_occurrence (": "the DDL of another database; omop/test_ddl.py compares it",
+}
+
+OTHER_PYTHON = {
+    "docs/scale.md: from dask_jobqueue import SLURMCluster  # or dask_kubernetes.operator.KubeCluster": "a cluster",
+}
+
+NOT_RUN = {
+    "python3 -m venv": "makes the environment that the tests run in",
+    "pip install": "changes that environment; deploy/test_deploy.py compares what is pinned",
+    "docker ": "builds images; deploy/test_deploy.py reads the compose file",
+    "kubectl ": "needs a cluster; deploy/test_deploy.py reads the values",
+    "helm ": "needs a cluster; deploy/test_deploy.py reads the values",
+    "az ": "needs an Azure account",
+    ".venv/bin/pytest": "the tests themselves",
+    "python ../shared/": "judges that are no part of the project",
+    "dicom-assets ingest --landing az:": "needs an Azure account; azure/ talks to its emulator",
+    "dicom-assets sql --lake az:": "needs an Azure account; azure/ talks to its emulator",
+    "dicom-assets ingest --landing ../shared/": "files that are no part of the project",
+    "dicom-assets audit pacs": "needs a DICOM service; service/test_audit.py talks to one",
+    "dicom-assets repair pacs": "needs a DICOM service; service/test_audit.py talks to one",
+    "dicom-assets push DIR": "needs a DICOM service; service/test_push.py talks to one",
+}
+"""Beginnings of commands that are not run, and why. Options of ours are looked up all the same."""
+
+PLACES = {"/mnt/pacs-export": "data/landing", "/srv/lake": "data/lake"}
+"""Where the folders of examples lie in the test."""
+
+
+def named(block: Block) -> str:
+    return block.name.replace("/", "|")
+
+
+def _commands() -> list[tuple[Block, str]]:
+    return [(block, one) for block in blocks("sh") for one in block.commands]
+
+
+def _is_listed(line: str) -> bool:
+    return any(line.startswith(beginning) for beginning in NOT_RUN)
+
+
+_DAGSTER = re.compile(r"(\w+=\S+ )?dagster(-daemon)? ")
+OURS = [(block, line) for block, line in _commands() if line.startswith("dicom-assets ") and not _is_listed(line)]
+ALL_OURS = sorted({line for _, line in [*_commands(), *spoken_commands()] if line.startswith("dicom-assets ")})
+OF_DAGSTER = sorted({line for _, line in [*_commands(), *spoken_commands()] if _DAGSTER.match(line)})
+TARGETS = sorted({line for _, line in [*_commands(), *spoken_commands()] if line.startswith("make ")})
+
+
+def test_every_block_has_a_language_that_is_known_here():
+    assert {one.language for one in blocks()} <= {*SHOWN, "sql", "sh", "toml", "python"}
+
+
+def test_every_command_of_a_block_is_run_looked_up_or_listed():
+    known = ("dicom-assets ", "make ", "export ", "cp ")
+    unknown = [
+        f"{block.page}:{block.line}: {line}"
+        for block, line in _commands()
+        if not line.startswith(known) and line not in OF_DAGSTER and not _is_listed(line) and ". .venv" not in line
+    ]
+    assert unknown == []
+
+
+def test_nothing_is_listed_that_is_not_shown():
+    lines = [line for _, line in _commands()]
+    assert [one for one in NOT_RUN if not any(line.startswith(one) for line in lines)] == []
+    names = {one.name for one in blocks("sql", "python")}
+    assert {*OTHER_SQL, *OTHER_PYTHON} <= names
+
+
+@pytest.fixture(scope="session")
+def demo(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with the demo's input and the lake that was made of it, where the project has them."""
+    folder = tmp_path_factory.mktemp("pages")
+    shutil.copytree(ROOT / "data/queries", folder / "data/queries")
+    command("dicom-assets", "demo", "data/landing", cwd=folder)
+    done = command("dicom-assets", "ingest", cwd=folder)
+    assert done.returncode == 0, done.stderr
+    window = folder / "data/changes/pacs/2026/03/01/a.ndjson.zst"
+    window.parent.mkdir(parents=True)
+    with pa.output_stream(str(window), compression="zstd") as sink:
+        sink.write(b'{"window": "x"}\n{"sequence": 1, "action": "create", "state": "current"}\n')
+    return folder
+
+
+STATEMENTS = [
+    pytest.param(text, id=f"{named(block)} {number}")
+    for block in blocks("sql")
+    if block.name not in OTHER_SQL
+    for number, text in enumerate(filter(str.strip, block.text.split(";")), 1)
+]
+
+
+@pytest.mark.parametrize("statement", STATEMENTS)
+def test_a_statement_can_be_run_on_the_demo(statement: str, demo: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.chdir(demo)
+    reads_files = "read_json" in statement
+    with duckdb.connect() if reads_files else dicom_assets.connect("data/lake") as connection:
+        connection.execute(statement).fetchall()
+
+
+@pytest.mark.parametrize("block", blocks("toml"), ids=named)
+def test_settings_of_a_page_can_be_loaded(block: Block, tmp_path: Path):
+    (tmp_path / "dicom-assets.toml").write_text(block.text)
+    load(environment={"DICOM_ASSETS_CONFIG": str(tmp_path / "dicom-assets.toml")})
+
+
+@pytest.mark.parametrize("block", [one for one in blocks("python") if one.name not in OTHER_PYTHON], ids=named)
+def test_python_of_a_page_runs(block: Block, demo: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.chdir(demo)
+    exec(compile(block.text, block.name, "exec"), {})
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("block", "line"), OURS, ids=[f"{block.page}: {line}".replace("/", "|") for block, line in OURS]
+)
+def test_a_command_of_a_page_succeeds_on_the_demo(block: Block, line: str, demo: Path):
+    for place, here in PLACES.items():
+        line = line.replace(place, here)
+    line, _, file = line.partition(" < ")
+    _, *arguments = shlex.split(line)
+    done = command("dicom-assets", *arguments, cwd=demo, stdin=(demo / file).read_text() if file else None)
+    assert done.returncode == 0, done.stderr
+
+
+@pytest.mark.parametrize("line", ALL_OURS)
+def test_command_and_options_of_ours_exist(line: str):
+    found = typer.main.get_command(app)
+    _, *words = shlex.split(line.partition(" < ")[0])
+    while words and words[0] in getattr(found, "commands", {}):
+        found = found.commands[words.pop(0)]
+    assert not hasattr(found, "commands"), "no such command"
+    assert set(_options(words)) <= {option for one in found.params for option in (*one.opts, *one.secondary_opts)}
+
+
+def _options(words: list[str]) -> Iterator[str]:
+    return (word.split("=")[0] for word in words if re.match(r"--?\w", word))
+
+
+@pytest.mark.parametrize("line", OF_DAGSTER)
+def test_command_and_options_of_dagster_exist(line: str, monkeypatch: pytest.MonkeyPatch, capsys):
+    """Dagster's own help, from the program that its package installs, says which options a command has."""
+    program, *words = shlex.split(re.sub(r"^\w+=\S+ ", "", line))
+    path = []
+    while words and not words[0].startswith("-"):
+        path.append(words.pop(0))
+    (entry,) = importlib.metadata.entry_points(group="console_scripts", name=program)
+    monkeypatch.setattr("sys.argv", [program, *path, "--help"])
+    with pytest.raises(SystemExit) as ended:
+        entry.load()()
+    text = capsys.readouterr().out
+    assert ended.value.code == 0
+    assert [option for option in _options(words) if not re.search(rf"(?<![\w-]){option}(?![\w-])", text)] == []
+
+
+@pytest.mark.parametrize("line", TARGETS)
+def test_targets_of_make_exist(line: str):
+    there = set(re.findall(r"^([\w-]+):", (ROOT / "Makefile").read_text(encoding="utf-8"), re.MULTILINE))
+    wanted = {word for word in line.split()[1:] if "=" not in word}
+    assert wanted <= there
+
+
+def test_files_that_are_copied_are_there():
+    copied = [line.split()[1] for _, line in _commands() if line.startswith("cp ")]
+    assert copied
+    assert [name for name in copied if not (ROOT / name).is_file()] == []
