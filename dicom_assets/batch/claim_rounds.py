@@ -8,9 +8,11 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 import time
 from collections import defaultdict
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from typing import Any
@@ -30,6 +32,9 @@ from dicom_assets.landing.store import LandingStore, SourceUnavailable, object_i
 from dicom_assets.schema.codes import CODES
 from dicom_assets.schema.registry import INGESTION_ERRORS
 from dicom_assets.settings import SourceSettings
+from dicom_assets.storage.locks import LockBusy
+
+_LOOK_SECONDS = 0.5
 
 
 @dataclass
@@ -76,6 +81,41 @@ def claim_everywhere(work: Work, haste: Haste = Haste()) -> list[Claimed]:  # no
     if unavailable:
         raise SourceUnavailable(" ".join(unavailable))
     return claimed
+
+
+@dataclass(frozen=True)
+class Delivery:
+    """What an ingest has to do: what each source brought, the batches whose books are open, what was unavailable."""
+
+    claimed: Sequence[Claimed]
+    batches: Sequence[str]
+    unavailable: SourceUnavailable | None
+
+
+def next_delivery(work: Work, done: Collection[str], haste: Haste = Haste()) -> Delivery:  # noqa: B008 - frozen
+    """Claims what is new. done: batches that were run already. Raises LakeError, SettingsError.
+
+    What other sources brought is run although one is unavailable.
+    """
+    claimed: Sequence[Claimed] = ()
+    unavailable: SourceUnavailable | None = None
+    try:
+        claimed = claim_everywhere(work, haste)
+    except SourceUnavailable as error:
+        unavailable = error
+    return Delivery(claimed, [batch for batch in work.unclosed() if batch not in done], unavailable)
+
+
+@contextmanager
+def only_ingest(work: Work) -> Iterator[None]:
+    """The right to claim for as long as an ingest lasts; says so when it waits for another one. Raises LakeError."""
+    with ExitStack() as held:
+        try:
+            held.enter_context(work.claiming(_LOOK_SECONDS))
+        except LockBusy:
+            work.say("Another ingest is at work on this lake; waiting until it has ended.")
+            held.enter_context(work.claiming(math.inf))
+        yield
 
 
 def claim_watched(work: Work, watched: Watch, haste: Haste = Haste()) -> Claimed:  # noqa: B008 - frozen

@@ -6,18 +6,18 @@ not belong here: Dagster (it hands this object to assets as a resource), and wha
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor, wait
+from concurrent.futures import CancelledError, Future, ThreadPoolExecutor, wait
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, field
 from functools import cached_property
 from types import TracebackType
-from typing import Any, Self
+from typing import Self
 
 import pyarrow as pa
 
 from dicom_assets.batch import books, closing, datasets
-from dicom_assets.batch.ahead import Ahead, ReadingAhead
 from dicom_assets.batch.books import Books, Status
 from dicom_assets.batch.checks.checks import CheckContext
 from dicom_assets.batch.conflicts import stage_conflicts
@@ -27,6 +27,7 @@ from dicom_assets.batch.leaving import leave, own_manifest, report_absent
 from dicom_assets.batch.organize import Organizing, unfinished
 from dicom_assets.batch.presence import require_source, while_source_is_there
 from dicom_assets.batch.publish import publish_flat, publish_rows, write_flat
+from dicom_assets.batch.read_ahead import ReadAhead
 from dicom_assets.batch.recovery import mend_claims
 from dicom_assets.batch.validate import Progress, read_batch
 from dicom_assets.lake import recent
@@ -73,7 +74,8 @@ class Work:
     say: Callable[[str], None] = lambda _: None
     _held: ExitStack = field(default_factory=ExitStack, repr=False)
     _batches: dict[str, tuple[BatchWork, ExitStack]] = field(default_factory=dict, repr=False)
-    _ahead: dict[str, Ahead] = field(default_factory=dict, repr=False)
+    _ahead: dict[str, ReadAhead] = field(default_factory=dict, repr=False)
+    _closing: threading.Event = field(default_factory=threading.Event, repr=False)
     _written: dict[str, Future[Written]] = field(default_factory=dict, repr=False)
     unmoved: dict[str, str] = field(default_factory=dict)
     """Batches in mode `organize` whose moving could not be finished, and why."""
@@ -87,8 +89,7 @@ class Work:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         """Lets go of every batch."""
-        if "reading_ahead" in self.__dict__:
-            self.reading_ahead.stop()
+        self._closing.set()
         for batch_id in list(self._batches):
             self.release(batch_id)
         self._held.close()
@@ -165,8 +166,7 @@ class Work:
         """Lets go of a batch, when nothing is written into its staging any more, and of what was kept for its steps."""
         ahead = self._ahead.pop(batch_id, None)
         if ahead is not None:
-            steps: list[Future[Any]] = [ahead.outcomes, ahead.seen]
-            wait([step for step in steps if not step.cancel()])
+            ahead.end()
         self.forget_written(batch_id)
         recent.forget(self.lake.uri)
         forget_answers(self.lake)
@@ -174,26 +174,39 @@ class Work:
         lock.close()
 
     @cached_property
-    def reading_ahead(self) -> ReadingAhead:
-        """The thread that reads batches ahead."""
-        return ReadingAhead()
+    def _reader(self) -> ThreadPoolExecutor:
+        return self._held.enter_context(ThreadPoolExecutor(1, thread_name_prefix="reading-ahead"))
 
     def read_ahead(self, batch_id: str, run_id: str) -> None:
         """Begins to expand and read a batch for a run that comes later. Raises UnknownBatch, BatchBusy, SettingsError.
 
-        What a source in mode `organize` holds is moved by its run, so it is not touched before.
+        Batches are read in the order in which this is asked for. Only staging is written, so a batch that is never run
+        stays as it was claimed. What a source in mode `organize` holds is moved by its run, and a cluster reads in its
+        own time: neither is read ahead.
         """
         batch = self.batch(batch_id, wait_seconds=0)
-        if batch.source.mode == "organize" or batch_id in self._ahead:
-            return
-        self._ahead[batch_id] = self.reading_ahead.begin(
-            run_id, batch.expand, lambda tell: batch.read(run_id, tell), self.progress
-        )
+        if batch.source.mode != "organize" and batch_id not in self._ahead and cluster_address() is None:
+            self._ahead[batch_id] = ReadAhead(run_id, self._reader.submit(self._expand_and_read, batch, run_id))
 
-    def ahead(self, batch_id: str, run_id: str | None = None) -> Ahead | None:
-        """What is read ahead of a batch, for this run if one is given."""
+    def _expand_and_read(self, batch: BatchWork, run_id: str) -> tuple[int, Mapping[str, int]]:
+        def progress(now: Progress) -> None:
+            if self._closing.is_set():
+                raise CancelledError
+            self.progress(now)
+
+        return batch.expand(), batch.read(run_id, progress)
+
+    def read_before(self, batch_id: str, run_id: str) -> tuple[int, Mapping[str, int]] | None:
+        """What came of reading a batch ahead of this run: objects and members, and objects by outcome; None without it.
+
+        Waits for the end of it, and raises what went wrong, once: a retry of the step reads anew.
+        """
         found = self._ahead.get(batch_id)
-        return found if found is not None and run_id in (None, found.run_id) else None
+        if found is None or found.run_id != run_id:
+            return None
+        if found.result.exception() is not None:
+            self.forget_ahead(batch_id)
+        return found.result.result()
 
     def forget_ahead(self, batch_id: str) -> None:
         """Lets a batch be read anew when its run asks again."""
@@ -327,15 +340,12 @@ class BatchWork:
         organizing = self.organizing
         organizing.begin_again(closed=known is not None and known.status == Status.CLOSED)
         books.open_batch(self.lake, self.batch_id, self.source.name, run_id, len(self.manifest))
-        ahead = self.work.ahead(self.batch_id, run_id)
         if organizing.is_placed:
             self.staging.begin()
             seen = organizing.stage(self.staging, own_manifest(self.manifest, self.work.log.returns)[1])
-        elif ahead is None:
-            seen = self.expand()
         else:
-            with self._once():
-                seen = ahead.seen.result()
+            before = self.work.read_before(self.batch_id, run_id)
+            seen = self.expand() if before is None else before[0]
         publish_rows(self.lake, self.staging, Part.RAW)
         books.open_batch(self.lake, self.batch_id, self.source.name, run_id, seen)
         return seen
@@ -344,12 +354,8 @@ class BatchWork:
     def judge(self, run_id: str) -> Mapping[str, int]:
         """Reads every object, stages what it says, publishes the ledger; objects by outcome."""
         self.work.forget_written(self.batch_id)
-        ahead = self.work.ahead(self.batch_id, run_id)
-        if ahead is None:
-            outcomes = self.read(run_id, self.work.progress)
-        else:
-            with self._once():
-                outcomes = ahead.outcomes.result()
+        before = self.work.read_before(self.batch_id, run_id)
+        outcomes = self.read(run_id, self.work.progress) if before is None else before[1]
         self.work.forget_ahead(self.batch_id)
         outcomes = self._let_leave(run_id, outcomes)
         self.work.write_ahead(self.batch_id)
@@ -395,17 +401,6 @@ class BatchWork:
         outcomes = read_batch(self.staging, self.work.settings, self.source, self.work.engine, run_id, progress)
         require_source(self, Part.LEDGER, "code")
         return outcomes
-
-    @contextmanager
-    def _once(self) -> Iterator[None]:
-        """What was read ahead is taken once: when it failed, a retry of the step does it anew."""
-        taken = False
-        try:
-            yield
-            taken = True
-        finally:
-            if not taken:
-                self.work.forget_ahead(self.batch_id)
 
     @property
     def organizing(self) -> Organizing:

@@ -22,17 +22,7 @@ from dicom_assets.cli import verify as cli_verify
 from dicom_assets.cli.services import loaded, told
 from dicom_assets.printing import say
 from dicom_assets.settings import Settings
-from dicom_assets.startup import (
-    COLOURS_OF_CODE,
-    PIXELS_AND_DOWNLOADS,
-    arrow_without_pandas,
-    keep_what_is_there,
-    later,
-    leave,
-    without,
-    without_collecting,
-    without_matrices,
-)
+from dicom_assets.startup import leave
 
 if TYPE_CHECKING:
     from dicom_assets.defs.runner import Ended
@@ -97,26 +87,13 @@ def ingest(
 
 
 def ingest_now(settings: Settings) -> Ended:
-    """Runs an ingest. What takes time to import is imported while something else is at work already."""
-    from dicom_assets.reading.readers import Readers
+    """Runs an ingest and shows how far it is."""
+    from dicom_assets.cli.progress import Reporter
+    from dicom_assets.defs.instance import open_instance
+    from dicom_assets.defs.runner import ingest as run_ingest
 
-    without_matrices()
-    with Readers(settings.reading) as readers, without_collecting():
-        arrow_without_pandas()
-        with without(*PIXELS_AND_DOWNLOADS):
-            from dicom_assets.batch.beginning import Beginning
-            from dicom_assets.cli.progress import Reporter
-
-        with Reporter() as reporter, Beginning(settings, readers, reporter.say, reporter.show) as beginning:
-            beginning.wait_for_reading()
-            later("httpx")  # for DICOM services, which only their own jobs ask
-            with without(*COLOURS_OF_CODE):
-                from dicom_assets.defs.instance import open_instance
-                from dicom_assets.defs.runner import go_on
-
-            keep_what_is_there()
-            with open_instance(settings) as instance:
-                return go_on(beginning, instance)
+    with Reporter() as reporter, open_instance(settings) as instance:
+        return run_ingest(settings, instance, reporter.say, reporter.show)
 
 
 _BOOKS = ("batch", "source", "status", "seen", "ingested", "quarantined", "ignored", "deleted")

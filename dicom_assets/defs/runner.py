@@ -6,26 +6,27 @@ here: Dagster's state (`instance`), options and printing (`cli`).
 
 import logging
 import time
+import uuid
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from contextlib import suppress
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from functools import cached_property
 from itertools import zip_longest
 
 import dagster as dg
 
-from dicom_assets.batch.beginning import Beginning
 from dicom_assets.batch.books import Books, Status, books_of
-from dicom_assets.batch.context import BatchBusy
+from dicom_assets.batch.claim_rounds import next_delivery, only_ingest
+from dicom_assets.batch.context import BatchBusy, Work
 from dicom_assets.batch.validate import Progress
 from dicom_assets.defs.graph import build_defs
 from dicom_assets.defs.jobs import register, run_batch
 from dicom_assets.defs.sensors import mark
 from dicom_assets.lake.torn import needs_verifying
-from dicom_assets.landing.claims import Claimed, seconds_until
+from dicom_assets.landing.claims import Claimed, Haste, seconds_until
 from dicom_assets.landing.returns import Waiting, waiting
-from dicom_assets.reading.readers import Readers
-from dicom_assets.settings import Settings
+from dicom_assets.settings import Settings, SettingsError
 
 CHANGING_SECONDS = 600.0
 """How long `ingest` waits for objects that never come to rest."""
@@ -62,19 +63,22 @@ def ingest(
     say: called with a sentence about what happens. progress: called while a batch is read. Raises SourceUnavailable,
     LakeError, SettingsError.
     """
-    with Readers(settings.reading) as readers, Beginning(settings, readers, say, progress) as beginning:
-        beginning.wait_for_reading()
-        return go_on(beginning, instance)
-
-
-def go_on(beginning: Beginning, instance: dg.DagsterInstance) -> Ended:
-    """Takes an ingest that has begun to its end; see `ingest`."""
     logging.getLogger("dagster").setLevel(logging.CRITICAL)
+    with Work(settings, progress, say=say) as work, only_ingest(work):
+        work.clear_left_staging()
+        for batch in work.organize_left():
+            say(f"Batch {batch}: the moving of its objects was broken off and is finished now.")
+        return _run_deliveries(work, instance)
+
+
+def _run_deliveries(work: Work, instance: dg.DagsterInstance) -> Ended:
     done: dict[str, Books] = {}
-    runs = _Runs(beginning, instance)
+    runs = _Runs(work, instance)
     started = time.monotonic()
+    haste = Haste(waiting=True, absent=True)  # whoever asks has perhaps just mended what kept objects from being read
     while True:
-        found = beginning.next_round(tuple(done))
+        found = next_delivery(work, done, haste)
+        haste = Haste()
         register(instance, list(found.batches))
         for batch, following in zip_longest(found.batches, found.batches[1:]):
             done[batch] = runs.run(batch, following)
@@ -85,35 +89,35 @@ def go_on(beginning: Beginning, instance: dg.DagsterInstance) -> Ended:
             continue
         if not changing:
             # Seldom: what it needs is not imported before.
-            if needs_verifying(beginning.work.lake.files):
+            if needs_verifying(work.lake.files):
                 from dicom_assets.defs.mending import mend_after_power_cut
 
-                mend_after_power_cut(beginning.work, instance, beginning.say)
-            beginning.work.organize_left()  # what a batch could not move although its books closed is told here
-            return _ended(beginning, done, 0)
+                mend_after_power_cut(work, instance, work.say)
+            work.organize_left()  # what a batch could not move although its books closed is told here
+            return _ended(work, done, 0)
         if time.monotonic() - started > CHANGING_SECONDS:
-            beginning.say(
+            work.say(
                 f"{changing} objects still change after {CHANGING_SECONDS:.0f} s; they are left for the next time."
             )
-            return _ended(beginning, done, changing)
-        _wait(found.claimed, changing, beginning.say)
+            return _ended(work, done, changing)
+        _wait(found.claimed, changing, work.say)
 
 
-def _ended(beginning: Beginning, done: Mapping[str, Books], changing: int) -> Ended:
-    configured = {source.name for source in beginning.settings.sources}
-    unread = [one for one in waiting(beginning.work.log.returned()) if one.source in configured]
-    return Ended(tuple(done.values()), changing, _troubles(beginning), tuple(unread))
+def _ended(work: Work, done: Mapping[str, Books], changing: int) -> Ended:
+    configured = {source.name for source in work.settings.sources}
+    unread = [one for one in waiting(work.log.returned()) if one.source in configured]
+    return Ended(tuple(done.values()), changing, _troubles(work), tuple(unread))
 
 
-def _troubles(beginning: Beginning) -> tuple[str, ...]:
+def _troubles(work: Work) -> tuple[str, ...]:
     """What is wrong with sources whose faults keep nothing else from being done."""
-    looks = beginning.work.looks
+    looks = work.looks
     passed_over = (
         f"Source '{source}': {count} folders cannot be read and were passed over; see `dicom-assets errors`."
         for source, count in looks.passed_over.items()
         if count
     )
-    return (*looks.emptied.values(), *passed_over, *beginning.work.unmoved.values())
+    return (*looks.emptied.values(), *passed_over, *work.unmoved.values())
 
 
 def _wait(rounds: Sequence[Claimed], changing: int, say: Callable[[str], None]) -> None:
@@ -126,28 +130,29 @@ def _wait(rounds: Sequence[Claimed], changing: int, say: Callable[[str], None]) 
 class _Runs:
     """Runs batches one after the other, with one job, one lake and one set of reading processes for all."""
 
-    beginning: Beginning
+    work: Work
     instance: dg.DagsterInstance
+    run_ids: dict[str, str] = field(default_factory=dict)
 
     @cached_property
     def job(self) -> dg.JobDefinition:
         """The job, put together once."""
-        work = self.beginning.work
-        return build_defs(work.settings, work=work).resolve_job_def("ingest_batch")
+        return build_defs(self.work.settings, work=self.work).resolve_job_def("ingest_batch")
 
     def run(self, batch: str, following: str | None) -> Books:
         """Runs one batch to its end, and reads the following one meanwhile; its books afterwards."""
-        work = self.beginning.work
+        work = self.work
         self._hold(batch)
         try:
             books = books_of(work.lake, batch)
             if books is not None and books.status == Status.CLOSED:
                 return books
             self._bury_dead_runs(batch)
+            self._read_ahead(batch)
             if following is not None:
-                self.beginning.read_ahead(following)
-            self.beginning.say(f"Batch {batch}: running")
-            result = run_batch(self.job, self.instance, batch, self.beginning.run_id(batch))
+                self._read_ahead(following)
+            work.say(f"Batch {batch}: running")
+            result = run_batch(self.job, self.instance, batch, self._run_id(batch))
             if not result.success:
                 mark(work, batch, result.run_id, _reason(result))
             books = books_of(work.lake, batch)
@@ -157,13 +162,22 @@ class _Runs:
         finally:
             work.release(batch)
 
+    def _run_id(self, batch: str) -> str:
+        """The id that the next run of a batch has."""
+        return self.run_ids.setdefault(batch, str(uuid.uuid4()))
+
+    def _read_ahead(self, batch: str) -> None:
+        """Begins to read a batch, unless somebody else holds it, or its run will say what is wrong."""
+        with suppress(BatchBusy, SettingsError):
+            self.work.read_ahead(batch, self._run_id(batch))
+
     def _hold(self, batch: str) -> None:
         while True:
             try:
-                self.beginning.work.batch(batch, wait_seconds=0.5)
+                self.work.batch(batch, wait_seconds=0.5)
                 return
             except BatchBusy:
-                self.beginning.say(f"Batch {batch} is being run by another process; waiting for it.")
+                self.work.say(f"Batch {batch} is being run by another process; waiting for it.")
                 time.sleep(2)
 
     def _bury_dead_runs(self, batch: str) -> None:

@@ -216,7 +216,8 @@ class TestAnIngest:
         assert "closed" in again.output
 
     def test_that_breaks_outside_any_batch_ends_with_3_and_a_place(self, tmp_path, landing, monkeypatch, capsys):
-        monkeypatch.setattr("dicom_assets.batch.beginning.claim_everywhere", fail)
+        monkeypatch.setattr("dicom_assets.batch.claim_rounds.claim_everywhere", fail)
+        monkeypatch.delenv("DAGSTER_HOME", raising=False)
         monkeypatch.setattr(
             sys, "argv", ["dicom-assets", "ingest", "--landing", str(landing.root), "--lake", f"{tmp_path}/l"]
         )

@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Generator, Iterable, Iterator
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from dicom_assets.batch import context as work_module
-from dicom_assets.batch.beginning import Beginning
+from dicom_assets.batch.claim_rounds import next_delivery, only_ingest
 from dicom_assets.batch.context import BatchBusy, BatchWork, Work
+from dicom_assets.batch.validate import Progress
 from dicom_assets.lake.delta import Lake
 from dicom_assets.lake.staging import Part
 from dicom_assets.landing.claims import claim_new
@@ -60,8 +61,8 @@ def work(settings: Settings) -> Iterator[Work]:
 def test_before_its_run_a_batch_is_as_claimed_as_before(work: Work):
     batch = claimed(work)
     work.read_ahead(batch, RUN)
-    ahead = work.ahead(batch)
-    assert ahead is not None and sum(ahead.outcomes.result().values()) == ahead.seen.result()
+    seen, outcomes = read_before(work, batch)
+    assert sum(outcomes.values()) == seen > 0
     assert work.unstarted() == [batch]
     assert all(rows == [] for rows in contents(work.lake).values())
 
@@ -74,8 +75,7 @@ def test_its_run_ends_in_the_same_tables_without_reading_again(
         expected = what_was_found(other.lake)
     batch = claimed(work)
     work.read_ahead(batch, RUN)
-    ahead = work.ahead(batch, RUN)
-    assert ahead is not None and ahead.outcomes.result()
+    read_before(work, batch)
     monkeypatch.setattr(BatchWork, "expand", never)
     monkeypatch.setattr(work_module, "read_batch", never)
     publish(work.batch(batch))
@@ -94,11 +94,28 @@ def never(*arguments: object, **named: object) -> None:
     raise AssertionError("this was done already")
 
 
+def read_before(work: Work, batch: str) -> tuple[int, Mapping[str, int]]:
+    """What came of reading a batch ahead."""
+    found = work.read_before(batch, RUN)
+    assert found is not None
+    return found
+
+
 def test_a_run_of_another_id_reads_for_itself(work: Work):
     batch = claimed(work)
     work.read_ahead(batch, "somebody else's")
-    assert work.ahead(batch, RUN) is None
-    assert work.ahead(batch, "somebody else's") is not None
+    assert work.read_before(batch, RUN) is None
+    assert work.read_before(batch, "somebody else's") is not None
+
+
+def test_batches_are_read_in_the_order_in_which_that_is_asked_for(work: Work, landing: LandingFolder):
+    first = claimed(work)
+    landing.put("later/0001.dcm", dicom(9, 1, 1), age_seconds=3_600)
+    second = claimed(work)
+    for batch in (first, second):
+        work.read_ahead(batch, RUN)
+    read_before(work, second)
+    assert work.batch(first).staging.require_all(Part.LEDGER, "object_id") > 1
 
 
 def fails_once(function: Callable[..., object], error: Exception) -> Callable[..., object]:
@@ -120,10 +137,8 @@ def test_what_went_wrong_is_told_by_the_run_and_a_retry_of_the_step_does_it_anew
     monkeypatch.setattr(BatchWork, step, fails_once(getattr(BatchWork, step), error))
     batch = work.batch(claimed(work))
     work.read_ahead(batch.batch_id, RUN)
-    if step == "read":
-        batch.begin(RUN)
     with pytest.raises(type(error), match=str(error)):
-        batch.begin(RUN) if step == "expand" else batch.judge(RUN)
+        batch.begin(RUN)
     publish(batch)
     assert work.unclosed() == []
 
@@ -167,20 +182,37 @@ def test_what_a_source_in_mode_organize_holds_is_left_to_the_run(tmp_path: Path,
     with Work(settings.model_copy(update={"sources": (source,)}), shared_engine=InlineEngine()) as work:
         batch = claimed(work)
         work.read_ahead(batch, RUN)
-        assert work.ahead(batch) is None
+        assert work.read_before(batch, RUN) is None
 
 
-class TestBeginning:
-    def test_claims_and_reads_the_first_batch_while_nobody_asks(self, settings: Settings):
-        with Beginning(settings, InlineEngine()) as beginning:
-            beginning.wait_for_reading(60)
-            found = beginning.next_round(())
-            (batch,) = found.batches
-            ahead = beginning.work.ahead(batch, beginning.run_id(batch))
-            assert ahead is not None and ahead.outcomes.result()
-            assert beginning.next_round((batch,)).batches == []
+def test_what_a_cluster_reads_is_not_read_ahead(work: Work, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setenv("DICOM_ASSETS_DASK", "tcp://nowhere:1")
+    batch = claimed(work)
+    work.read_ahead(batch, RUN)
+    assert work.read_before(batch, RUN) is None
 
-    def test_ends_at_once_when_it_is_ended_while_it_waits_for_another_ingest(self, settings: Settings):
+
+def test_closing_breaks_off_what_is_read_ahead(settings: Settings, monkeypatch: pytest.MonkeyPatch):
+    reads, may_end = threading.Event(), threading.Event()
+
+    def endless(batch: BatchWork, run_id: str, progress: Callable[[Progress], None]) -> None:
+        reads.set()
+        while not may_end.wait(0.01):
+            progress(Progress(batch.batch_id, 0, 1, 0.0))
+
+    monkeypatch.setattr(BatchWork, "read", endless)
+    with Work(settings, shared_engine=InlineEngine()) as work:
+        work.read_ahead(claimed(work), RUN)
+        assert reads.wait(30)
+        closing = threading.Thread(target=work.__exit__, args=(None, None, None))
+        closing.start()
+        closing.join(10)
+        stopped, _ = not closing.is_alive(), may_end.set()
+    assert stopped
+
+
+class TestAnIngest:
+    def test_waits_for_another_one_and_says_so(self, settings: Settings):
         said: list[str] = []
         told = threading.Event()
 
@@ -188,20 +220,33 @@ class TestBeginning:
             said.append(sentence)
             told.set()
 
-        with Work(settings) as other, other.claiming(wait_seconds=0):
-            with Beginning(settings, InlineEngine(), say) as beginning:
+        def wait_and_claim() -> None:
+            with Work(settings, say=say) as work, only_ingest(work):
+                claimed(work)
+
+        waiting = threading.Thread(target=wait_and_claim)
+        with Work(settings) as other:
+            with other.claiming(wait_seconds=0):
+                waiting.start()
                 assert told.wait(30)
-            with pytest.raises(LakeError, match="was ended while it waited"):
-                beginning.next_round(())
+                assert other.unstarted() == []
+            waiting.join(30)
+            other.forget_claims()
+            assert len(other.unstarted()) == 1
         assert said == ["Another ingest is at work on this lake; waiting until it has ended."]
 
-    def test_a_lake_that_cannot_be_used_is_told_to_whoever_asks(self, tmp_path: Path, landing: LandingFolder):
+    def test_is_not_given_batches_that_it_has_run_again(self, work: Work):
+        (batch,) = next_delivery(work, ()).batches
+        assert next_delivery(work, (batch,)).batches == []
+
+    def test_is_told_of_a_lake_that_cannot_be_used(self, tmp_path: Path, landing: LandingFolder):
         (tmp_path / "file").write_text("no folder")
         with (
-            Beginning(settings_for(tmp_path / "file" / "lake", landing.root), InlineEngine()) as beginning,
+            Work(settings_for(tmp_path / "file" / "lake", landing.root)) as work,
             pytest.raises(LakeError),
+            only_ingest(work),
         ):
-            beginning.next_round(())
+            pass
 
 
 def flat_files(work: Work) -> set[str]:
