@@ -19,7 +19,7 @@ from typing import Self
 from dicom_assets.batch.claim_rounds import claim_everywhere
 from dicom_assets.batch.context import BatchBusy, Work
 from dicom_assets.batch.validate import Progress
-from dicom_assets.landing.claims import Claimed, Haste
+from dicom_assets.landing.claims import ClaimRound, Haste
 from dicom_assets.landing.store import SourceUnavailable
 from dicom_assets.reading.engine import ReadingEngine, cluster_address
 from dicom_assets.settings import Settings, SettingsError
@@ -39,7 +39,7 @@ _LOOK_SECONDS = 0.5
 class Round:
     """One round of claiming: what each source brought, the batches whose books are open, and what was unavailable."""
 
-    claimed: Sequence[Claimed]
+    claimed: Sequence[ClaimRound]
     batches: Sequence[str]
     unavailable: SourceUnavailable | None
 
@@ -121,7 +121,7 @@ class Beginning:
         return self._round(done)
 
     def _round(self, done: Sequence[str], haste: Haste = Haste()) -> Round:  # noqa: B008 - frozen
-        claimed: Sequence[Claimed] = ()
+        claimed: Sequence[ClaimRound] = ()
         unavailable: SourceUnavailable | None = None
         try:
             claimed = claim_everywhere(self.work, haste)
