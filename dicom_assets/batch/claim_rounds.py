@@ -20,14 +20,19 @@ import pyarrow as pa
 from dicom_assets.batch.context import Work
 from dicom_assets.batch.presence import watch
 from dicom_assets.lake.overwritten import last_of_source
-from dicom_assets.landing.azure import AzureContainer
 from dicom_assets.landing.claims import ClaimRound, Haste, claim_listed
 from dicom_assets.landing.events import BlobEvent, EventQueue, Message, listing, newest
 from dicom_assets.landing.looks import SourceEmptied, Watch
 from dicom_assets.landing.opening import open_store
 from dicom_assets.landing.pace import claim_from, recent_rounds
 from dicom_assets.landing.replaced import Replaced
-from dicom_assets.landing.store import LandingStore, SourceUnavailable, object_id
+from dicom_assets.landing.store import (
+    AnnouncedStore,
+    LandingStore,
+    ResumableStore,
+    SourceUnavailable,
+    object_id,
+)
 from dicom_assets.schema.codes import CODES
 from dicom_assets.schema.registry import INGESTION_ERRORS
 from dicom_assets.settings import SourceSettings
@@ -154,13 +159,13 @@ def claim_from_queue(
     """Takes messages of one queue, claims what they announce, and deletes those whose claim is durable.
 
     sources: those with this queue. seconds: how long messages are taken. paced: whether few messages are left where
-    they are until more have come (`landing.pace`). Call it with the right to claim. Raises SourceUnavailable, LakeError;
-    messages that are not deleted by then are delivered again.
+    they are until more have come (`landing.pace`). Call it with the right to claim. Raises SourceUnavailable,
+    LakeError; messages that are not deleted by then are delivered again.
     """
     first = sources[0]
     queue = EventQueue(first.queue or "", first.root)
     limits = work.settings.events
-    stores = [store for store in (open_store(source) for source in sources) if isinstance(store, AzureContainer)]
+    stores = [store for store in (open_store(source) for source in sources) if isinstance(store, AnnouncedStore)]
     taken, round_ = QueueRound(), _Round()
     if paced:
         _leave_few(work, queue, sources, taken)
@@ -183,7 +188,7 @@ def _leave_few(work: Work, queue: EventQueue, sources: Sequence[SourceSettings],
     """Notes in `taken` when the messages that are there wait for more: who takes one hides it for minutes."""
     now = datetime.now(UTC)
     claiming = work.settings.claiming
-    arrivals = queue.arrivals(now, claiming.quiet_seconds)
+    arrivals = queue.arrivals()
     past = recent_rounds(work.log.claims(), [source.name for source in sources], now)
     due = claim_from(past, arrivals, now, claiming) if arrivals.complete else now
     if due > now:
@@ -191,7 +196,7 @@ def _leave_few(work: Work, queue: EventQueue, sources: Sequence[SourceSettings],
 
 
 def _sort(
-    message: Message, stores: Sequence[AzureContainer], round_: _Round, taken: QueueRound, queue: EventQueue, work: Work
+    message: Message, stores: Sequence[AnnouncedStore], round_: _Round, taken: QueueRound, queue: EventQueue, work: Work
 ) -> None:
     """Decides about one message; what it announces waits in `round_`."""
     if message.fault is not None:
@@ -205,7 +210,7 @@ def _sort(
             queue.delete([message])
             taken.poisoned += 1
         return
-    wanted = [(store.name, event) for event in message.events for store in stores if store.serves(event.place)]
+    wanted = [(store.name, event) for event in message.events for store in stores if store.serves(event.uri)]
     if not wanted:
         taken.filtered += 1
         round_.done.append(message)
@@ -281,8 +286,7 @@ class _Page:
     def __init__(self, watched: Watch, after: str | None, until: float) -> None:
         self._watched, self._store, self._after, self._until = watched, watched.store, after, until
         self.last: str | None = None
-        # Only a container lists in one order that a later listing can go on in; a folder is listed whole.
-        self._resumable = isinstance(watched.store, AzureContainer)
+        self._resumable = isinstance(watched.store, ResumableStore)
         watched.begins_at = after if self._resumable else None
         watched.listing, watched.ends_at = self, lambda: self.last
 
@@ -290,8 +294,8 @@ class _Page:
         """Begins anew."""
         self.last = None
         noticed = self._watched.passed_over.append
-        if isinstance(self._store, AzureContainer):
-            batches = self._store.list(self._after, passed_over=noticed)
+        if isinstance(self._store, ResumableStore):
+            batches = self._store.list_after(self._after, passed_over=noticed)
         else:
             batches = self._store.list(passed_over=noticed)
         for batch in batches:

@@ -10,7 +10,7 @@ from dicom_assets.batch.claim_rounds import claim_by_listing
 from dicom_assets.batch.context import INGEST_LOCK, Work
 from dicom_assets.defs.decorators import fail_clearly
 from dicom_assets.defs.jobs import ingest_batch
-from dicom_assets.defs.partitions import BATCH, REGISTER_AT_ONCE, retired
+from dicom_assets.defs.partitions import BATCH, REGISTER_AT_ONCE, batches_to_retire
 from dicom_assets.defs.resources import WorkParam
 from dicom_assets.landing.claims import UnknownBatch
 from dicom_assets.landing.opening import open_store
@@ -34,7 +34,7 @@ def wanted_runs(work: Work, known: set[str], *, announced: bool) -> dg.SensorRes
     queued = {source.name for source in work.settings.sources if source.queue}
     mine = {claim.batch_id for claim in work.log.claims() if (claim.source in queued) == announced}
     asked = [batch for batch in work.unstarted() if batch in mine][:RUNS_PER_TICK]
-    known = known | retired(all_books(work.lake), work.settings.maintenance.partition_days, datetime.now(UTC))
+    known = known | batches_to_retire(all_books(work.lake), work.settings.maintenance, datetime.now(UTC))
     requests = [dg.RunRequest(run_key=batch, partition_key=batch) for batch in asked]
     # A batch that waited for its source has had its run; the one that was refused makes the key of the next.
     requests += [

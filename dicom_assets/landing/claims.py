@@ -325,8 +325,9 @@ def _path(number: int) -> str:
 
 @dataclass(frozen=True, slots=True)
 class ClaimRound:
-    """What one round of claiming did; see Plan. gathering: objects that wait for more to come, at the latest
-    until `gathers_until`.
+    """What one round of claiming did; see Plan.
+
+    gathering: objects that wait for more to come, at the latest until `gathers_until`.
     """
 
     claims: tuple[Claim, ...]

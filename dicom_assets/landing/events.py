@@ -179,19 +179,12 @@ class EventQueue:
         self.account, self.name = _address(queue, root)
         self._client: QueueClient = queue_client(self.account, self.name)
 
-    def arrivals(self, now: datetime, quiet_seconds: float) -> Arrivals:
-        """How many messages are there, roughly, and whether more are coming; takes none. Raises SourceUnavailable.
-
-        writing: of the oldest PAGE, those younger than the quiet period, where there are several messages.
-        """
+    def arrivals(self) -> Arrivals:
+        """How many messages are there, roughly: all are of complete blobs. Takes none. Raises SourceUnavailable."""
         try:
-            count = int(self._client.get_queue_properties().approximate_message_count or 0)
-            times = [one.inserted_on for one in self._client.peek_messages(max_messages=PAGE)] if count else []
+            return Arrivals(int(self._client.get_queue_properties().approximate_message_count or 0))
         except failures() as error:
             raise SourceUnavailable(f"Queue {self.name} cannot be read: {reason(error, ROLE)}.") from None
-        known = [time for time in times if time is not None]
-        young = sum((now - time).total_seconds() < quiet_seconds for time in known) if count > 1 else 0
-        return Arrivals(count, young, min(known, default=None))
 
     def take(self, most: int, invisible_seconds: int) -> Iterator[Message]:
         """Messages until the queue is empty or `most` were taken; nobody else sees them for a while.

@@ -61,9 +61,7 @@ class TestATick:
     def test_counts_files_that_may_still_be_written_and_leaves_them(self, graph, landing):
         landing.put("a.dcm", dicom(), age_seconds=0)
         result = tick(graph)
-        assert result.skip_reason.skip_message == (
-            "1 object is still being written; it will be picked up next time."
-        )
+        assert result.skip_reason.skip_message == ("1 object is still being written; it will be picked up next time.")
 
     def test_leaves_what_follows_a_claim_until_more_has_come_and_says_until_when(self, graph, landing):
         landing.put("a.dcm", dicom(1))

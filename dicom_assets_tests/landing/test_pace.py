@@ -24,6 +24,7 @@ TICK, QUIET, DAY = 15, 10, 86_400
 USUAL = ClaimingSettings()
 LONGEST = USUAL.longest_wait_seconds
 
+ONE = Arrivals(1)
 SECONDS = st.integers(0, 4_000)
 ARRIVALS = st.builds(
     Arrivals, st.integers(1, 1_500), st.integers(0, 5), SECONDS.map(lambda age: START - timedelta(seconds=age))
@@ -34,7 +35,7 @@ def rounds(*seconds_ago: float, objects: int = 1) -> list[Round]:
     return [Round(START - timedelta(seconds=ago), objects) for ago in seconds_ago]
 
 
-def wait(past: list[Round], arrivals: Arrivals = Arrivals(1), claiming: ClaimingSettings = USUAL) -> float:
+def wait(past: list[Round], arrivals: Arrivals = ONE, claiming: ClaimingSettings = USUAL) -> float:
     """Seconds from now until the arrivals are claimed."""
     return (claim_from(past, arrivals, START, claiming) - START).total_seconds()
 
@@ -113,9 +114,7 @@ def test_a_day_of_any_trickle_is_at_most_600_batches_and_no_file_waits_for_ever(
     assert len(made) <= 600
     claimed = [at for at, count in made for _ in range(count)]
     assert len(claimed) == len(arrivals)
-    assert all(
-        QUIET <= then - at <= LONGEST + QUIET + 2 * TICK for at, then in zip(arrivals, claimed, strict=True)
-    )
+    assert all(QUIET <= then - at <= LONGEST + QUIET + 2 * TICK for at, then in zip(arrivals, claimed, strict=True))
 
 
 class Trickle:
