@@ -87,9 +87,12 @@ class SourceSettings(Section):
 class ClaimingSettings(Section):
     """How batches are made.
 
-    quiet_seconds: a younger file may still be written and waits. missing_share: a source that lacks more than this
-    share of the objects that the last look found, and at least missing_minimum of them, or all, looks emptied: nothing
-    of it is called gone until it is back or confirmed. 1 for sources that are emptied by those who deliver.
+    quiet_seconds: a younger file may still be written and waits. longest_wait_seconds: while files keep coming at a
+    source, what is complete waits for more, each time twice as long, at most so long; 0 waits for nothing.
+    enough_objects: so many are a batch at once. Both are for sensors: `dicom-assets ingest` takes what is complete.
+    missing_share: a source that lacks more than this share of the objects that the last look found, and at least
+    missing_minimum of them, or all, looks emptied: nothing of it is called gone until it is back or confirmed. 1 for
+    sources that are emptied by those who deliver.
     again_seconds: pauses after which an object that could not be read for an outside reason is claimed again, by
     attempt; the last one counts from then on.
     """
@@ -97,6 +100,8 @@ class ClaimingSettings(Section):
     batch_objects: Annotated[int, Field(ge=1, le=100_000)] = 20_000
     batches_per_tick: Annotated[int, Field(ge=1, le=100)] = 20
     quiet_seconds: Annotated[float, Field(ge=0)] = 10.0
+    longest_wait_seconds: Annotated[float, Field(ge=0, le=86_400)] = 300.0
+    enough_objects: Annotated[int, Field(ge=1)] = 1_000
     missing_share: Annotated[float, Field(gt=0, le=1)] = 0.5
     missing_minimum: Annotated[int, Field(ge=1)] = 10
     again_seconds: Annotated[tuple[Annotated[float, Field(ge=0)], ...], Field(min_length=1)] = (
@@ -320,12 +325,14 @@ class OmopSettings(Section):
 class MaintenanceSettings(Section):
     """How long replaced versions of the tables stay readable, and closed batches stay partitions of Dagster.
 
-    partition_days: a batch that closed before is taken off Dagster's list, which is kept for some ten thousand keys;
-    its books and its rows stay. 0 keeps all.
+    partition_days: a batch that closed before is taken off Dagster's list, which is kept for some ten thousand keys,
+    and its runs are taken out of Dagster's storage; its books and its rows stay. 0: however long ago it closed.
+    partition_most: of more closed batches than so many the oldest ones go, too. 0: however many there are.
     """
 
     retention_hours: Annotated[int, Field(ge=0)] = 720
-    partition_days: Annotated[int, Field(ge=0)] = 365
+    partition_days: Annotated[int, Field(ge=0)] = 30
+    partition_most: Annotated[int, Field(ge=0)] = 20_000
 
 
 class ServiceSettings(Section):

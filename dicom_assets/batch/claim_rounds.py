@@ -22,13 +22,19 @@ import pyarrow as pa
 from dicom_assets.batch.context import Work
 from dicom_assets.batch.presence import watch
 from dicom_assets.lake.overwritten import last_of_source
-from dicom_assets.landing.azure import AzureContainer
-from dicom_assets.landing.claims import Claimed, Haste, claim_listed
+from dicom_assets.landing.claims import ClaimRound, Haste, claim_listed
 from dicom_assets.landing.events import BlobEvent, EventQueue, Message, listing, newest
 from dicom_assets.landing.looks import SourceEmptied, Watch
 from dicom_assets.landing.opening import open_store
+from dicom_assets.landing.pace import claim_from, recent_rounds
 from dicom_assets.landing.replaced import Replaced
-from dicom_assets.landing.store import LandingStore, SourceUnavailable, object_id
+from dicom_assets.landing.store import (
+    AnnouncedStore,
+    LandingStore,
+    ResumableStore,
+    SourceUnavailable,
+    object_id,
+)
 from dicom_assets.schema.codes import CODES
 from dicom_assets.schema.registry import INGESTION_ERRORS
 from dicom_assets.settings import SourceSettings
@@ -38,11 +44,12 @@ _LOOK_SECONDS = 0.5
 
 
 @dataclass
-class Taken:
+class QueueRound:
     """What one round over one queue did, in messages, but for claimed (batches) and superseded (events).
 
     filtered: about nothing that a source wants, and deleted. waiting: left for the next round, since a batch was full
-    already. unreadable: put back to be tried again. poisoned: moved to the poison queue.
+    already. unreadable: put back to be tried again. poisoned: moved to the poison queue. gathering: not taken, since
+    more are awaited, at the latest until `gathers_until`.
     """
 
     messages: int = 0
@@ -52,6 +59,12 @@ class Taken:
     waiting: int = 0
     unreadable: int = 0
     poisoned: int = 0
+    gathering: int = 0
+    gathers_until: datetime | None = None
+
+    def counts(self) -> Iterator[tuple[str, int]]:
+        """What was done, each with its number."""
+        return ((kind, number) for kind, number in vars(self).items() if isinstance(number, int))
 
 
 @dataclass
@@ -63,13 +76,13 @@ class _Round:
     done: list[Message] = field(default_factory=list)
 
 
-def claim_everywhere(work: Work, haste: Haste = Haste()) -> list[Claimed]:  # noqa: B008 - frozen
+def claim_everywhere(work: Work, haste: Haste = Haste()) -> list[ClaimRound]:  # noqa: B008 - frozen
     """Claims what is new in every source, and what is to be read again. Raises SourceUnavailable, LakeError.
 
     A source that cannot be listed keeps no other from being claimed: it is told when all have had their turn. Of one
     that looks emptied nothing is claimed, and `work.looks.emptied` says so.
     """
-    claimed: list[Claimed] = []
+    claimed: list[ClaimRound] = []
     unavailable: list[str] = []
     for store in work.stores():
         try:
@@ -87,7 +100,7 @@ def claim_everywhere(work: Work, haste: Haste = Haste()) -> list[Claimed]:  # no
 class Delivery:
     """What an ingest has to do: what each source brought, the batches whose books are open, what was unavailable."""
 
-    claimed: Sequence[Claimed]
+    claimed: Sequence[ClaimRound]
     batches: Sequence[str]
     unavailable: SourceUnavailable | None
 
@@ -97,7 +110,7 @@ def next_delivery(work: Work, done: Collection[str], haste: Haste = Haste()) -> 
 
     What other sources brought is run although one is unavailable.
     """
-    claimed: Sequence[Claimed] = ()
+    claimed: Sequence[ClaimRound] = ()
     unavailable: SourceUnavailable | None = None
     try:
         claimed = claim_everywhere(work, haste)
@@ -118,11 +131,20 @@ def only_ingest(work: Work) -> Iterator[None]:
         yield
 
 
-def claim_watched(work: Work, watched: Watch, haste: Haste = Haste()) -> Claimed:  # noqa: B008 - frozen
-    """Claims what is new in a listing that is compared with the last look. Raises SourceUnavailable, LakeError."""
+def claim_watched(
+    work: Work,
+    watched: Watch,
+    haste: Haste = Haste(),  # noqa: B008 - frozen
+    *,
+    paced: bool = False,
+) -> ClaimRound:
+    """Claims what is new in a listing that is compared with the last look. Raises SourceUnavailable, LakeError.
+
+    paced: see `claim_listed`.
+    """
     source = watched.source.name
     claimed = claim_listed(
-        source, watched, work.log, work.settings.claiming, haste=haste, replaced=_replaced(work, source)
+        source, watched, work.log, work.settings.claiming, haste=haste, replaced=_replaced(work, source), paced=paced
     )
     if watched.found is not None:
         _record_passed_over(work, watched)
@@ -171,23 +193,29 @@ def queues(work: Work) -> dict[tuple[str, str], list[SourceSettings]]:
     return dict(found)
 
 
-def claim_from_queue(work: Work, sources: Sequence[SourceSettings], seconds: float = 20.0) -> Taken:
+def claim_from_queue(
+    work: Work, sources: Sequence[SourceSettings], seconds: float = 20.0, *, paced: bool = False
+) -> QueueRound:
     """Takes messages of one queue, claims what they announce, and deletes those whose claim is durable.
 
-    sources: those with this queue. seconds: how long messages are taken. Call it with the right to claim. Raises
-    SourceUnavailable, LakeError; messages that are not deleted by then are delivered again.
+    sources: those with this queue. seconds: how long messages are taken. paced: whether few messages are left where
+    they are until more have come (`landing.pace`). Call it with the right to claim. Raises SourceUnavailable,
+    LakeError; messages that are not deleted by then are delivered again.
     """
     first = sources[0]
     queue = EventQueue(first.queue or "", first.root)
     limits = work.settings.events
-    stores = [store for store in (open_store(source) for source in sources) if isinstance(store, AzureContainer)]
-    taken, round_ = Taken(), _Round()
-    until = time.monotonic() + seconds
-    for message in queue.take(limits.messages_per_tick, limits.visible_again_seconds):
-        taken.messages += 1
-        _sort(message, stores, round_, taken, queue, work)
-        if time.monotonic() > until:
-            break
+    stores = [store for store in (open_store(source) for source in sources) if isinstance(store, AnnouncedStore)]
+    taken, round_ = QueueRound(), _Round()
+    if paced:
+        _leave_few(work, queue, sources, taken)
+    if not taken.gathering:
+        until = time.monotonic() + seconds
+        for message in queue.take(limits.messages_per_tick, limits.visible_again_seconds):
+            taken.messages += 1
+            _sort(message, stores, round_, taken, queue, work)
+            if time.monotonic() > until:
+                break
     _claim(work, round_, taken)
     for store in stores:
         if store.name not in round_.events:  # what is to be read again is due whether there are events or not
@@ -196,8 +224,19 @@ def claim_from_queue(work: Work, sources: Sequence[SourceSettings], seconds: flo
     return taken
 
 
+def _leave_few(work: Work, queue: EventQueue, sources: Sequence[SourceSettings], taken: QueueRound) -> None:
+    """Notes in `taken` when the messages that are there wait for more: who takes one hides it for minutes."""
+    now = datetime.now(UTC)
+    claiming = work.settings.claiming
+    arrivals = queue.arrivals()
+    past = recent_rounds(work.log.claims(), [source.name for source in sources], now)
+    due = claim_from(past, arrivals, now, claiming) if arrivals.complete else now
+    if due > now:
+        taken.gathering, taken.gathers_until = arrivals.complete, due
+
+
 def _sort(
-    message: Message, stores: Sequence[AzureContainer], round_: _Round, taken: Taken, queue: EventQueue, work: Work
+    message: Message, stores: Sequence[AnnouncedStore], round_: _Round, taken: QueueRound, queue: EventQueue, work: Work
 ) -> None:
     """Decides about one message; what it announces waits in `round_`."""
     if message.fault is not None:
@@ -211,7 +250,7 @@ def _sort(
             queue.delete([message])
             taken.poisoned += 1
         return
-    wanted = [(store.name, event) for event in message.events for store in stores if store.serves(event.place)]
+    wanted = [(store.name, event) for event in message.events for store in stores if store.serves(event.uri)]
     if not wanted:
         taken.filtered += 1
         round_.done.append(message)
@@ -222,7 +261,7 @@ def _sort(
     round_.kept.append((message, ids))
 
 
-def _claim(work: Work, round_: _Round, taken: Taken) -> None:
+def _claim(work: Work, round_: _Round, taken: QueueRound) -> None:
     """Claims what the messages announce, and finds the messages that are done with.
 
     What an event announces is there: it is claimed at once even if it was absent before.
@@ -287,8 +326,7 @@ class _Page:
     def __init__(self, watched: Watch, after: str | None, until: float) -> None:
         self._watched, self._store, self._after, self._until = watched, watched.store, after, until
         self.last: str | None = None
-        # Only a container lists in one order that a later listing can go on in; a folder is listed whole.
-        self._resumable = isinstance(watched.store, AzureContainer)
+        self._resumable = isinstance(watched.store, ResumableStore)
         watched.begins_at = after if self._resumable else None
         watched.listing, watched.ends_at = self, lambda: self.last
 
@@ -296,8 +334,8 @@ class _Page:
         """Begins anew."""
         self.last = None
         noticed = self._watched.passed_over.append
-        if isinstance(self._store, AzureContainer):
-            batches = self._store.list(self._after, passed_over=noticed)
+        if isinstance(self._store, ResumableStore):
+            batches = self._store.list_after(self._after, passed_over=noticed)
         else:
             batches = self._store.list(passed_over=noticed)
         for batch in batches:
@@ -308,15 +346,16 @@ class _Page:
 
 
 def claim_by_listing(
-    work: Work, stores: Sequence[LandingStore], cursor: str | None, seconds: float
-) -> tuple[list[Claimed], str, SourceUnavailable | None]:
+    work: Work, stores: Sequence[LandingStore], cursor: str | None, seconds: float, *, paced: bool = False
+) -> tuple[list[ClaimRound], str, SourceUnavailable | None]:
     """Claims what is new in some sources, as far as their listings come in a while.
 
     cursor: what the last round returned. seconds: time for all listings together. Returns what was claimed, the cursor
-    for the next round, and what kept sources from being listed, if anything did. Raises LakeError.
+    for the next round, and what kept sources from being listed, if anything did. paced: see `claim_listed`. Raises
+    LakeError.
     """
     places: dict[str, str] = json.loads(cursor) if cursor else {}
-    claimed: list[Claimed] = []
+    claimed: list[ClaimRound] = []
     unavailable: list[str] = []
     begun = time.monotonic()
     for index, store in enumerate(stores):
@@ -324,7 +363,7 @@ def claim_by_listing(
         watched = watch(work.looks, work.settings, store)
         page = _Page(watched, places.get(store.name), time.monotonic() + max(left, 0) / (len(stores) - index))
         try:
-            found = claim_watched(work, watched)
+            found = claim_watched(work, watched, paced=paced)
         except SourceUnavailable as error:
             unavailable.append(str(error))
             if isinstance(error, SourceEmptied):

@@ -18,7 +18,6 @@ import pyarrow.compute as pc
 
 from dicom_assets.batch.books import Status
 from dicom_assets.lake.staging import Part, Staging
-from dicom_assets.landing.azure import AzureContainer
 from dicom_assets.landing.looks import Look, Looks, SourceEmptied, Watch, limits_of, sentence
 from dicom_assets.landing.opening import open_store
 from dicom_assets.landing.store import LandingStore
@@ -67,13 +66,13 @@ def doubts(looks: Looks, sources: Sequence[str]) -> dict[str, str]:
 def require_source(batch: BatchWork, part: Part, column: str) -> None:
     """After a step of a batch: looks again when objects are gone. Raises SourceEmptied, SourceUnavailable.
 
-    part, column: staged rows, and where their code stands. A container cannot be away in part, so there it takes more
-    than the share that may be missing.
+    part, column: staged rows, and where their code stands. Where there is no file system that may be away in part, it
+    takes more than the share that may be missing.
     """
     gone, all_of_it = _gone(batch.staging, part, column)
     store = open_store(batch.source)
     limits = limits_of(batch.source, batch.work.settings.claiming)
-    if gone and (not isinstance(store, AzureContainer) or gone > limits.share * all_of_it):
+    if gone and (store.device() is not None or gone > limits.share * all_of_it):
         look_again(batch.work.looks, batch.work.settings, batch.source)
 
 

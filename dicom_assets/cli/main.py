@@ -16,6 +16,7 @@ import typer
 
 from dicom_assets import faults, printing
 from dicom_assets import settings as settings_module
+from dicom_assets.cli import batches as cli_batches
 from dicom_assets.cli import services as cli_services
 from dicom_assets.cli import sources as cli_sources
 from dicom_assets.cli import verify as cli_verify
@@ -236,6 +237,7 @@ def _print(names: Sequence[str], rows: Sequence[Sequence[object]], form: Format)
         print_table(names, rows)
 
 
+cli_batches.add_to(app)
 cli_services.add_to(app)
 cli_sources.add_to(app)
 cli_verify.add_to(app)

@@ -4,6 +4,7 @@ Belongs here: ticks. Does not belong here: what is done with a message (`batch.c
 """
 
 import time
+from datetime import datetime
 
 import dagster as dg
 
@@ -13,7 +14,7 @@ from dicom_assets.defs.decorators import fail_clearly
 from dicom_assets.defs.jobs import ingest_batch
 from dicom_assets.defs.partitions import BATCH
 from dicom_assets.defs.resources import WorkParam
-from dicom_assets.defs.sensors import wanted_runs
+from dicom_assets.defs.sensors import wanted_runs, what_waits
 from dicom_assets.landing.opening import open_store
 from dicom_assets.landing.store import SourceUnavailable
 from dicom_assets.settings import Settings
@@ -47,16 +48,18 @@ def event_sensors(settings: Settings) -> list[dg.SensorDefinition]:
     def blob_events(context: dg.SensorEvaluationContext, work: WorkParam) -> dg.SensorResult | dg.SkipReason:
         """One tick: take messages, claim, delete messages, ask for runs. One queue's fault holds up no other."""
         unavailable: list[str] = []
+        gathering: list[tuple[int, datetime | None]] = []
         try:
             with work.claiming(wait_seconds=0):
                 for (_, name), sources in queues(work).items():
                     try:
-                        taken = claim_from_queue(work, sources)
+                        taken = claim_from_queue(work, sources, paced=True)
                     except SourceUnavailable as error:
                         unavailable.append(str(error))
                         continue
+                    gathering.append((taken.gathering, taken.gathers_until))
                     if taken.messages:
-                        counts = ", ".join(f"{count} {kind}" for kind, count in vars(taken).items() if count)
+                        counts = ", ".join(f"{count} {kind}" for kind, count in taken.counts() if count)
                         context.log.info("Queue %s: %s", name, counts)
                 known = set(context.instance.get_dynamic_partitions(BATCH.name or ""))
                 result = wanted_runs(work, known, announced=True)
@@ -68,7 +71,8 @@ def event_sensors(settings: Settings) -> list[dg.SensorDefinition]:
             return result
         if unavailable:
             raise dg.Failure(" ".join(unavailable)) from None
-        return dg.SkipReason("No event that announces anything new.")
+        waits = any(number for number, _ in gathering)
+        return dg.SkipReason(what_waits(0, gathering) if waits else "No event that announces anything new.")
 
     @dg.sensor(
         name="missed_events",

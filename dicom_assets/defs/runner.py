@@ -24,7 +24,7 @@ from dicom_assets.defs.graph import build_defs
 from dicom_assets.defs.jobs import register, run_batch
 from dicom_assets.defs.sensors import mark
 from dicom_assets.lake.torn import needs_verifying
-from dicom_assets.landing.claims import Claimed, Haste, seconds_until
+from dicom_assets.landing.claims import ClaimRound, Haste, seconds_until
 from dicom_assets.landing.returns import Waiting, waiting
 from dicom_assets.settings import Settings, SettingsError
 
@@ -120,7 +120,7 @@ def _troubles(work: Work) -> tuple[str, ...]:
     return (*looks.emptied.values(), *passed_over, *work.unmoved.values())
 
 
-def _wait(rounds: Sequence[Claimed], changing: int, say: Callable[[str], None]) -> None:
+def _wait(rounds: Sequence[ClaimRound], changing: int, say: Callable[[str], None]) -> None:
     seconds = max(1, max(seconds_until(one.quiet_at) for one in rounds))
     say(f"{changing} objects were written just now; waiting {seconds} s until they are complete.")
     time.sleep(seconds)

@@ -1,6 +1,7 @@
 """Sensors: `new_files` claims what has arrived and asks for its runs; `mark_failed` enters broken runs in the books."""
 
-from datetime import UTC, datetime
+from collections.abc import Sequence
+from datetime import UTC, datetime, timedelta
 
 import dagster as dg
 
@@ -9,7 +10,7 @@ from dicom_assets.batch.claim_rounds import claim_by_listing
 from dicom_assets.batch.context import INGEST_LOCK, Work
 from dicom_assets.defs.decorators import fail_clearly
 from dicom_assets.defs.jobs import ingest_batch
-from dicom_assets.defs.partitions import BATCH, REGISTER_AT_ONCE, retired
+from dicom_assets.defs.partitions import BATCH, REGISTER_AT_ONCE, batches_to_retire
 from dicom_assets.defs.resources import WorkParam
 from dicom_assets.landing.claims import UnknownBatch
 from dicom_assets.landing.opening import open_store
@@ -33,7 +34,7 @@ def wanted_runs(work: Work, known: set[str], *, announced: bool) -> dg.SensorRes
     queued = {source.name for source in work.settings.sources if source.queue}
     mine = {claim.batch_id for claim in work.log.claims() if (claim.source in queued) == announced}
     asked = [batch for batch in work.unstarted() if batch in mine][:RUNS_PER_TICK]
-    known = known | retired(all_books(work.lake), work.settings.maintenance.partition_days, datetime.now(UTC))
+    known = known | batches_to_retire(all_books(work.lake), work.settings.maintenance, datetime.now(UTC))
     requests = [dg.RunRequest(run_key=batch, partition_key=batch) for batch in asked]
     # A batch that waited for its source has had its run; the one that was refused makes the key of the next.
     requests += [
@@ -46,6 +47,25 @@ def wanted_runs(work: Work, known: set[str], *, announced: bool) -> dg.SensorRes
     return dg.SensorResult(
         run_requests=requests, dynamic_partitions_requests=[BATCH.build_add_request(fresh[:REGISTER_AT_ONCE])]
     )
+
+
+def what_waits(writing: int, gathering: Sequence[tuple[int, datetime | None]]) -> str:
+    """What a tick says that asks for no run.
+
+    writing: objects that are younger than the quiet period. gathering: objects that wait for more to come, and until
+    when, for each source or queue.
+    """
+    sentences: list[str] = []
+    if writing:
+        are, they = ("1 object is", "it") if writing == 1 else (f"{writing} objects are", "they")
+        sentences.append(f"{are} still being written; {they} will be picked up next time.")
+    moments = [until for _, until in gathering if until is not None]
+    if moments:
+        count = sum(number for number, _ in gathering)
+        wait = "1 object waits" if count == 1 else f"{count} objects wait"
+        until = max(moments).astimezone(UTC) + timedelta(seconds=59)  # the minute that is over by then
+        sentences.append(f"{wait} for more to come, until {until:%H:%M} UTC at the latest.")
+    return " ".join(sentences) or "Nothing new."
 
 
 @dg.sensor(
@@ -64,8 +84,7 @@ def new_files(context: dg.SensorEvaluationContext, work: WorkParam) -> dg.Sensor
     try:
         with work.claiming(wait_seconds=0):
             stores = [open_store(source) for source in work.settings.sources if not source.queue]
-            claimed, cursor, unavailable = claim_by_listing(work, stores, context.cursor, LISTING_SECONDS)
-            waiting = sum(one.waiting for one in claimed)
+            claimed, cursor, unavailable = claim_by_listing(work, stores, context.cursor, LISTING_SECONDS, paced=True)
             context.update_cursor(cursor)
             result = wanted_runs(work, set(context.instance.get_dynamic_partitions(BATCH.name or "")), announced=False)
     except LockBusy:
@@ -77,7 +96,9 @@ def new_files(context: dg.SensorEvaluationContext, work: WorkParam) -> dg.Sensor
     if unavailable is not None:
         raise dg.Failure(str(unavailable)) from None
     return dg.SensorResult(
-        skip_reason=f"Nothing new. {waiting} objects are younger than the quiet period and wait.",
+        skip_reason=what_waits(
+            sum(one.waiting for one in claimed), [(one.gathering, one.gathers_until) for one in claimed]
+        ),
         dynamic_partitions_requests=result.dynamic_partitions_requests,
     )
 

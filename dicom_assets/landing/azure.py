@@ -24,6 +24,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from obstore.exceptions import InvalidPathError
 
+from dicom_assets.landing.container_moves import ContainerMover
 from dicom_assets.landing.globs import matcher
 from dicom_assets.landing.inventory import Inventory
 from dicom_assets.landing.store import (
@@ -33,7 +34,7 @@ from dicom_assets.landing.store import (
     OpenObject,
     PassedOver,
     SourceUnavailable,
-    unnoticed,
+    pass_over,
 )
 from dicom_assets.settings import SourceSettings
 from dicom_assets.storage.azure import (
@@ -106,9 +107,9 @@ class AzureContainer:
     def _below(self, path: str) -> str:
         return path.removeprefix(f"{self.place.path}/") if self.place.path else path
 
-    def serves(self, place: Place) -> bool:
+    def serves(self, uri: str) -> bool:
         """Whether a blob lies in this source and its patterns want it."""
-        mine = self.place
+        mine, place = self.place, parse(uri)
         if (place.account, place.container) != (mine.account, mine.container):
             return False
         if mine.path and not place.path.startswith(f"{mine.path}/"):
@@ -120,15 +121,28 @@ class AzureContainer:
         """None: a container is no file system."""
         return None
 
-    def list(
-        self, after: str | None = None, *, passed_over: Callable[[PassedOver], None] = unnoticed
+    @property
+    def inventory(self) -> str | None:
+        """Where reports lie that stand for the listing."""
+        return self._inventory
+
+    def mover(self) -> ContainerMover:
+        """What moves blobs within the container."""
+        return ContainerMover(self._name, self.place, self.client)
+
+    def list(self, *, passed_over: Callable[[PassedOver], None] = pass_over) -> Iterator[pa.RecordBatch]:
+        """Everything that is there now, by name (schema LISTING); see `list_after`."""
+        return self.list_after(None, passed_over=passed_over)
+
+    def list_after(
+        self, uri: str | None, *, passed_over: Callable[[PassedOver], None] = pass_over
     ) -> Iterator[pa.RecordBatch]:
-        """Everything that is there now, by name (schema LISTING); only what comes behind the URI `after`, if given.
+        """What comes behind a blob by name (schema LISTING), everything for None.
 
         With an inventory, its newest report stands for the listing. Raises SourceUnavailable when any page of it cannot
         be had.
         """
-        last = parse(after).path if after else None
+        last = parse(uri).path if uri else None
         if self._inventory is not None:
             yield from self._list_inventory(last)
             return

@@ -25,6 +25,7 @@ import pyarrow.compute as pc
 from dicom_assets.landing.claim_index import Claim as Claim
 from dicom_assets.landing.claim_index import ClaimedIds as ClaimedIds
 from dicom_assets.landing.claim_index import Summary, from_digests, packed, summarise, unpacked
+from dicom_assets.landing.pace import Arrivals, claim_from, recent_rounds
 from dicom_assets.landing.replaced import Replaced
 from dicom_assets.landing.returns import ReturnLog
 from dicom_assets.landing.store import LandingStore, object_digests
@@ -62,13 +63,20 @@ class Plan:
     """What to claim now.
 
     batches: manifests without batch_id, at most the number asked for. waiting: new objects that may still be written.
-    quiet_at: when the last of them is old enough. more: whether new objects are left for the next time.
+    quiet_at: when the last of them is old enough. more: whether new objects are left for the next time. oldest: time of
+    the oldest new object, in a batch or waiting.
     """
 
     batches: tuple[pa.Table, ...]
     waiting: int
     quiet_at: datetime | None
     more: bool
+    oldest: datetime | None = None
+
+    @property
+    def arrivals(self) -> Arrivals:
+        """What is new, as far as its pace is concerned."""
+        return Arrivals(sum(map(len, self.batches)), self.waiting, self.oldest)
 
 
 def plan(
@@ -95,10 +103,13 @@ def plan(
     current: list[pa.Table] = []
     held, waiting, more = 0, 0, False
     quiet_at: datetime | None = None
+    oldest: datetime | None = None
     for part in listing:
         fresh = _new_objects(source, part, claimed, absent, replaced)
         if not len(fresh):
             continue
+        first = pc.min(fresh["modified_at"]).as_py()
+        oldest = first if oldest is None else min(oldest, first or oldest)
         young = pc.and_(
             pc.greater(fresh["modified_at"], pa.scalar(quiet_before, OWN["modified_at"].type)),
             pc.less(fresh["modified_at"], pa.scalar(now + _FUTURE, OWN["modified_at"].type)),
@@ -127,7 +138,7 @@ def plan(
         made.append(pa.concat_tables(current))
     more = more or len(made) > wanted
     stamped = tuple(_stamp(table, source, now) for table in made[:wanted])
-    return Plan(stamped, waiting, quiet_at, more)
+    return Plan(stamped, waiting, quiet_at, more, oldest)
 
 
 def _new_objects(
@@ -313,13 +324,18 @@ def _path(number: int) -> str:
 
 
 @dataclass(frozen=True, slots=True)
-class Claimed:
-    """What one round of claiming did; see Plan."""
+class ClaimRound:
+    """What one round of claiming did; see Plan.
+
+    gathering: objects that wait for more to come, at the latest until `gathers_until`.
+    """
 
     claims: tuple[Claim, ...]
     waiting: int
     quiet_at: datetime | None
     more: bool
+    gathering: int = 0
+    gathers_until: datetime | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -337,9 +353,11 @@ def claim_new(
     now: datetime | None = None,
     haste: Haste = Haste(),
     replaced: Replaced | None = None,
-) -> Claimed:
+    *,
+    paced: bool = False,
+) -> ClaimRound:
     """Lists a source and claims what is new in it, and what is to be read again; see `claim_listed`."""
-    return claim_listed(store.name, store.list, log, settings, now, haste, replaced)
+    return claim_listed(store.name, store.list, log, settings, now, haste, replaced, paced=paced)
 
 
 def claim_listed(
@@ -350,13 +368,16 @@ def claim_listed(
     now: datetime | None = None,
     haste: Haste = Haste(),
     replaced: Replaced | None = None,
-) -> Claimed:
+    *,
+    paced: bool = False,
+) -> ClaimRound:
     """Claims what is new in a listing of a source, batch by batch, each claim durable before the next.
 
     What its batch did not find and is listed as it was is claimed again. So is what left its batch because it could not
     be read, listed or not, in batches of its own: reading finds out what became of it. listing: begins anew whenever
-    another claimer was quicker. replaced: see `plan`. Raises SourceUnavailable before anything is claimed when it does
-    not come to its end, and LakeError.
+    another claimer was quicker. replaced: see `plan`. paced: whether few objects wait for more to come (`pace`); not
+    where somebody waits for them. Raises SourceUnavailable before anything is claimed when it does not come to its end,
+    and LakeError.
     """
     while True:
         newest = len(log)
@@ -366,8 +387,10 @@ def claim_listed(
         attempts = dict(zip(absent["object_id"].to_pylist(), absent["attempt"].to_pylist(), strict=True))
         planned = plan(source, listing(), log.claimed_ids(source), moment, settings, attempts, replaced)
         again, more = _again(_due(returned, source, None if haste.waiting else moment, waits=True), moment, settings)
+        gathers_until = _gathers_until(planned, log, source, moment, settings) if paced else None
+        gathering = 0 if gathers_until is None else planned.arrivals.complete
         done: list[Claim] = []
-        for manifest in (*planned.batches, *again):
+        for manifest in (*(planned.batches if gathers_until is None else ()), *again):
             claim = log.append(manifest, newest)
             if claim is None:
                 break
@@ -377,9 +400,20 @@ def claim_listed(
             log.summarise()
             if len(returned):
                 log.returns.merge(log.attempts())
-            return Claimed(tuple(done), planned.waiting, planned.quiet_at, planned.more or more)
+            left = planned.more or more
+            return ClaimRound(tuple(done), planned.waiting, planned.quiet_at, left, gathering, gathers_until)
         if done:
-            return Claimed(tuple(done), planned.waiting, planned.quiet_at, True)
+            return ClaimRound(tuple(done), planned.waiting, planned.quiet_at, True)
+
+
+def _gathers_until(
+    planned: Plan, log: ClaimLog, source: str, moment: datetime, settings: ClaimingSettings
+) -> datetime | None:
+    """Until when what was planned waits for more to come; None when it is claimed now."""
+    if planned.more or not planned.batches:
+        return None
+    due = claim_from(recent_rounds(log.claims(), (source,), moment), planned.arrivals, moment, settings)
+    return due if due > moment else None
 
 
 def _due(returned: pa.Table, source: str, moment: datetime | None, *, waits: bool) -> pa.Table:

@@ -23,6 +23,7 @@ from urllib.parse import urlsplit
 import pyarrow as pa
 
 from dicom_assets.landing.azure import uris
+from dicom_assets.landing.pace import Arrivals
 from dicom_assets.landing.store import LISTING, SourceUnavailable
 from dicom_assets.storage.azure import (
     EMULATOR,
@@ -177,6 +178,13 @@ class EventQueue:
         """queue: name or URL, as in the settings of a source; root: of that source, whose account a name belongs to."""
         self.account, self.name = _address(queue, root)
         self._client: QueueClient = queue_client(self.account, self.name)
+
+    def arrivals(self) -> Arrivals:
+        """How many messages are there, roughly: all are of complete blobs. Takes none. Raises SourceUnavailable."""
+        try:
+            return Arrivals(int(self._client.get_queue_properties().approximate_message_count or 0))
+        except failures() as error:
+            raise SourceUnavailable(f"Queue {self.name} cannot be read: {reason(error, ROLE)}.") from None
 
     def take(self, most: int, invisible_seconds: int) -> Iterator[Message]:
         """Messages until the queue is empty or `most` were taken; nobody else sees them for a while.

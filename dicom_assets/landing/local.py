@@ -18,10 +18,12 @@ from collections.abc import Callable, Iterator, Sequence
 from functools import cached_property
 from operator import attrgetter
 from pathlib import Path
-from urllib.parse import quote_from_bytes, unquote_to_bytes
+from urllib.parse import quote_from_bytes
 
 import pyarrow as pa
 
+from dicom_assets.landing.file_uris import SCHEME, etag_of, path_of, uri_of
+from dicom_assets.landing.folder_moves import FolderMover
 from dicom_assets.landing.globs import matcher, pruner
 from dicom_assets.landing.links import LINK, is_made_up, is_within, lies_within, link_etag, target_of
 from dicom_assets.landing.sniff import is_system_file
@@ -32,14 +34,13 @@ from dicom_assets.landing.store import (
     OpenObject,
     PassedOver,
     SourceUnavailable,
-    unnoticed,
+    pass_over,
 )
 from dicom_assets.settings import SourceSettings
 
 LISTING_ROWS = 10_000
 """Least rows of a record batch of a listing, at most twice as many; the last one may be shorter."""
 
-_SCHEME = "file://"
 _PLAIN_NAMES = re.compile(rb"[A-Za-z0-9._~/-]*").fullmatch
 _GONE = {errno.ENOENT, errno.ENOTDIR, errno.ELOOP}
 _by_name = attrgetter("name")
@@ -48,26 +49,6 @@ Entries = list[os.DirEntry[bytes]]
 Names = list[bytes]
 Failures = list[OSError]
 Folders = list[tuple[bytes, bytes]]
-
-
-def uri_of(path: str | bytes) -> str:
-    """File URI (RFC 8089) of an absolute path, percent-encoded byte by byte, so that any name survives."""
-    return _SCHEME + quote_from_bytes(os.fsencode(path))
-
-
-def path_of(uri: str) -> str:
-    """The path that `uri_of` encoded; bytes that are not UTF-8 come back as surrogates, as `os` functions take them.
-
-    ValueError when it is not the URI of a local file.
-    """
-    if not uri.startswith("file:///"):
-        raise ValueError("not the URI of a local file")
-    return os.fsdecode(unquote_to_bytes(uri[len(_SCHEME) :]))
-
-
-def etag_of(status: os.stat_result) -> str:
-    """Version of a file's bytes: modification time in ns and size, both hexadecimal."""
-    return f"{status.st_mtime_ns:x}-{status.st_size:x}"
 
 
 class LocalObject:
@@ -129,7 +110,7 @@ class LocalFolder:
     def __init__(self, settings: SourceSettings) -> None:
         """Root is an absolute path or a file:// URI. Nothing is touched until `list` or `open_all`."""
         self._name = settings.name
-        self._root = os.fsencode(path_of(settings.root) if settings.root.startswith(_SCHEME) else settings.root)
+        self._root = os.fsencode(path_of(settings.root) if settings.root.startswith(SCHEME) else settings.root)
         self._wanted = matcher(settings.include, settings.exclude)
         self._pruned = pruner(settings.exclude)
         self._follow = settings.follow_links
@@ -160,7 +141,11 @@ class LocalFolder:
         """The path of an object below the source's root."""
         return path_of(uri).removeprefix(os.fsdecode(self._root).rstrip("/") + "/")
 
-    def list(self, *, passed_over: Callable[[PassedOver], None] = unnoticed) -> Iterator[pa.RecordBatch]:
+    def mover(self) -> FolderMover:
+        """What moves objects within the folder."""
+        return FolderMover(self._name, self.root)
+
+    def list(self, *, passed_over: Callable[[PassedOver], None] = pass_over) -> Iterator[pa.RecordBatch]:
         """Everything that is there now: a folder's files by name, then its folders by name (schema LISTING).
 
         Names are ordered by their bytes. A file that vanishes between listing and stat, or a folder that vanishes, is

@@ -1,45 +1,67 @@
 """From the settings of a source to its landing store.
 
-Belongs here: which store serves which kind of root. Each store stands in a module of its own.
+Belongs here: OPENERS, which store serves which kind of root, and refusing what a store cannot do. Each store stands in
+a module of its own: a new one is a class with the methods of `store.LandingStore`, and a line in OPENERS.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 from dicom_assets.landing.local import LocalFolder
-from dicom_assets.landing.store import ORGANIZED, LandingStore
+from dicom_assets.landing.moves import OrganizedStore
+from dicom_assets.landing.store import ORGANIZED, AnnouncedStore, InventoriedStore, LandingStore
 from dicom_assets.settings import SettingsError, SourceSettings
 from dicom_assets.storage.azure import SCHEMES, AddressError
+
+Opener = Callable[[SourceSettings], LandingStore]
+
+
+def _open_container(settings: SourceSettings) -> LandingStore:
+    # Imported here: the Azure SDK takes half a second, which reading a folder should not cost.
+    from dicom_assets.landing.azure import AzureContainer
+
+    return AzureContainer(settings)
+
+
+OPENERS: dict[str, Opener] = {"": LocalFolder, "file": LocalFolder, **dict.fromkeys(SCHEMES, _open_container)}
+"""By the scheme of a root (none for a path) what makes its store.
+
+Nothing is reached yet. AddressError when the root is no address, ValueError when a pattern is wrong.
+"""
 
 
 def open_store(settings: SourceSettings) -> LandingStore:
     """The store of one source: a folder for paths and file:// URIs, a container for addresses of Azure Storage.
 
     Nothing is reached yet, so a folder that is missing shows when it is listed. SettingsError when no store serves
-    such a root, or a pattern is wrong.
+    such a root, when it cannot do what is set, or a pattern is wrong.
     """
     if settings.mode == "organize":
         settings = settings.model_copy(update={"exclude": (*settings.exclude, *(f"{name}/**" for name in ORGANIZED))})
     scheme, separator, rest = settings.root.partition("://")
-    if not separator or (scheme == "file" and rest.startswith("/")):
-        try:
-            return LocalFolder(settings)
-        except ValueError as error:
-            raise SettingsError(
-                f"Source '{settings.name}': {error}. Correct its include or exclude patterns."
-            ) from None
-    if scheme in SCHEMES:
-        # Imported here: the Azure SDK takes half a second, which reading a folder should not cost.
-        from dicom_assets.landing.azure import AzureContainer
+    opener = OPENERS.get(scheme if separator else "")
+    if opener is None or (scheme == "file" and not rest.startswith("/")):
+        raise SettingsError(
+            f"Source '{settings.name}': roots that begin with {scheme}:// are not supported. "
+            "Give a folder, as a path or as file:///path, or az://account/container/path."
+        )
+    try:
+        store = opener(settings)
+    except AddressError as error:
+        raise SettingsError(f"Source '{settings.name}': {error}. Correct its root.") from None
+    except ValueError as error:
+        raise SettingsError(f"Source '{settings.name}': {error}. Correct its include or exclude patterns.") from None
+    _require_abilities(store, settings)
+    return store
 
-        try:
-            return AzureContainer(settings)
-        except AddressError as error:
-            raise SettingsError(f"Source '{settings.name}': {error}. Correct its root.") from None
-        except ValueError as error:
-            raise SettingsError(
-                f"Source '{settings.name}': {error}. Correct its include or exclude patterns."
-            ) from None
-    raise SettingsError(
-        f"Source '{settings.name}': roots that begin with {scheme}:// are not supported. "
-        "Give a folder, as a path or as file:///path, or az://account/container/path."
-    )
+
+def _require_abilities(store: LandingStore, settings: SourceSettings) -> None:
+    wanted = {
+        "mode = 'organize'": settings.mode != "organize" or isinstance(store, OrganizedStore),
+        "queue": settings.queue is None or isinstance(store, AnnouncedStore),
+        "inventory": settings.inventory is None or isinstance(store, InventoriedStore),
+    }
+    for name, has in wanted.items():
+        if not has:
+            raise SettingsError(f"Source '{settings.name}': {name} is not for roots of this kind. Leave it out.")

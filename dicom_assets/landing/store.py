@@ -10,7 +10,7 @@ import hashlib
 import re
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import NamedTuple, Protocol
+from typing import NamedTuple, Protocol, runtime_checkable
 from urllib.parse import quote, unquote_to_bytes
 
 import pyarrow as pa
@@ -61,8 +61,8 @@ class PassedOver(NamedTuple):
     detail: str
 
 
-def unnoticed(_: PassedOver) -> None:
-    """For who does not want to know what was passed over."""
+def pass_over(_: PassedOver) -> None:
+    """Does nothing: for who does not want to know what was passed over."""
 
 
 class ObjectError(OSError):
@@ -97,7 +97,11 @@ class OpenObject(ByteSource, Protocol):
 
 
 class LandingStore(Protocol):
-    """A place where objects arrive, read in place."""
+    """A place where objects arrive, read in place.
+
+    What only some stores can do besides stands in protocols of its own: ResumableStore, AnnouncedStore,
+    InventoriedStore, and `moves.OrganizedStore`. Whoever needs it asks whether a store has it, never which store it is.
+    """
 
     @property
     def name(self) -> str:
@@ -112,7 +116,7 @@ class LandingStore(Protocol):
         """Number of the file system that the root lies on; None where there is none to tell."""
         ...
 
-    def list(self, *, passed_over: Callable[[PassedOver], None] = unnoticed) -> Iterator[pa.RecordBatch]:
+    def list(self, *, passed_over: Callable[[PassedOver], None] = pass_over) -> Iterator[pa.RecordBatch]:
         """Everything that is there now (schema LISTING, folder by folder).
 
         passed_over: called for each place below the root that cannot be listed; the rest is. Raises SourceUnavailable
@@ -125,6 +129,36 @@ class LandingStore(Protocol):
 
         Each OpenObject is closed by the caller before the next one is asked for.
         """
+        ...
+
+
+@runtime_checkable
+class ResumableStore(LandingStore, Protocol):
+    """A store that lists in one order, so that a listing that was broken off can be gone on with by another one."""
+
+    def list_after(
+        self, uri: str | None, *, passed_over: Callable[[PassedOver], None] = pass_over
+    ) -> Iterator[pa.RecordBatch]:
+        """As `list`, only what comes behind an object; everything for None."""
+        ...
+
+
+@runtime_checkable
+class AnnouncedStore(LandingStore, Protocol):
+    """A store whose new objects a queue can announce."""
+
+    def serves(self, uri: str) -> bool:
+        """Whether an object lies in this source and its patterns want it."""
+        ...
+
+
+@runtime_checkable
+class InventoriedStore(LandingStore, Protocol):
+    """A store that reports can stand for the listing of."""
+
+    @property
+    def inventory(self) -> str | None:
+        """Where the reports lie; None when it is listed itself."""
         ...
 
 

@@ -46,6 +46,7 @@ class Account:
                     {"name": "pacs", "root": f"{container.url}/in", "exclude": ["old/**"], "queue": queue.queue_name}
                 ],
                 "events": {"visible_again_seconds": 1},
+                "claiming": {"longest_wait_seconds": 0},
                 "reading": {"workers": 1},
             }
         )
@@ -112,9 +113,9 @@ def account(container: Container, queue: QueueClient, tmp_path: Path, instance: 
     return Account(container, queue, tmp_path / "lake", instance)
 
 
-def taken(account: Account) -> Any:
+def taken(account: Account, *, paced: bool = False) -> Any:
     with account.graph.work() as work:
-        return claim_from_queue(work, account.settings.sources)
+        return claim_from_queue(work, account.settings.sources, paced=paced)
 
 
 class TestTicks:
@@ -161,6 +162,19 @@ class TestTicks:
             assert len(claim_by_listing(work, [open_store(account.settings.sources[0])], None, 60)[0][0].claims) == 1
         assert taken(account).claimed == 0
         assert account.left() == 0
+
+    def test_messages_that_follow_a_claim_stay_in_the_queue_until_more_have_come(self, account: Account) -> None:
+        usual = account.settings.model_copy(update={"claiming": ClaimingSettings()})
+        account.graph = Graph(usual, account.graph.instance)
+        account.put("in/1.dcm", dicom(1, 1, 1))
+        assert taken(account, paced=True).claimed == 1
+        for number in (2, 3):
+            account.put(f"in/{number}.dcm", dicom(1, 1, number))
+        found = taken(account, paced=True)
+        assert (found.messages, found.claimed, found.gathering, account.left()) == (0, 0, 2, 2)
+        enough = {"claiming": ClaimingSettings(enough_objects=2)}
+        account.graph = Graph(account.settings.model_copy(update=enough), account.graph.instance)
+        assert (taken(account, paced=True).claimed, account.left()) == (1, 0)
 
     def test_a_message_is_deleted_only_when_its_claim_is_durable(
         self, account: Account, monkeypatch: pytest.MonkeyPatch

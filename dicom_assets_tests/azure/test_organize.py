@@ -14,7 +14,8 @@ import pytest
 
 from dicom_assets.batch.context import Work
 from dicom_assets.batch.organize import Organizing
-from dicom_assets.landing.moves import ContainerMover
+from dicom_assets.landing.container_moves import ContainerMover
+from dicom_assets.landing.moves import mover
 from dicom_assets.landing.opening import open_store
 from dicom_assets.landing.store import ObjectRef, SourceUnavailable
 from dicom_assets.settings import Settings, SourceSettings
@@ -115,7 +116,7 @@ def test_a_blob_replaced_meanwhile_is_neither_moved_nor_deleted(container: Conta
     store = open_store(SourceSettings(root=f"{container.url}/in"))
     claimed = ObjectRef(f"{container.url}/in/a.dcm", etag, 3)
     container.put("in/a.dcm", b"new")
-    moves = ContainerMover(store)  # type: ignore[arg-type]
+    moves = mover(store)
     assert moves.copy(claimed, "Process/a.dcm") is None
     moves.remove(claimed)
     assert container.names() == ["in/a.dcm"]
@@ -123,7 +124,7 @@ def test_a_blob_replaced_meanwhile_is_neither_moved_nor_deleted(container: Conta
 
 def test_missing_rights_say_which_role_is_needed(container: Container, faults: Proxy) -> None:
     etag = container.put("in/a.dcm", b"old")
-    moves = ContainerMover(open_store(SourceSettings(root=f"{container.url}/in")))  # type: ignore[arg-type]
+    moves = mover(open_store(SourceSettings(root=f"{container.url}/in")))
     faults.refuse = lambda method, path: 403
     with pytest.raises(SourceUnavailable, match="Storage Blob Data Contributor"):
         moves.remove(ObjectRef(f"{container.url}/in/a.dcm", etag, 3))

@@ -22,7 +22,7 @@ def store(root: str, **settings: Any) -> AzureContainer:
 
 
 def rows(source: AzureContainer, after: str | None = None) -> list[dict[str, Any]]:
-    return [row for batch in source.list(after) for row in batch.to_pylist()]
+    return [row for batch in source.list_after(after) for row in batch.to_pylist()]
 
 
 def refs(source: AzureContainer) -> list[ObjectRef]:

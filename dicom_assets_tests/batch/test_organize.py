@@ -19,8 +19,9 @@ from dicom_assets.batch.books import Status
 from dicom_assets.batch.context import Work
 from dicom_assets.batch.organize import Judged, Organizing, fit_name, plan, unfinished
 from dicom_assets.defs.runner import ingest
-from dicom_assets.landing.local import path_of
-from dicom_assets.landing.moves import FolderMover, target
+from dicom_assets.landing.file_uris import path_of
+from dicom_assets.landing.folder_moves import FolderMover
+from dicom_assets.landing.moves import target
 from dicom_assets.landing.store import SourceUnavailable
 from dicom_assets.settings import Settings
 from dicom_assets_tests.support.dicoms import dicom, without_identity

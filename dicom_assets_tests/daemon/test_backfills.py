@@ -5,6 +5,7 @@ from __future__ import annotations
 import dagster as dg
 import pytest
 
+from dicom_assets.defs.partitions import retire
 from dicom_assets_tests.support.commands import wait_for
 from dicom_assets_tests.support.projects import Project
 
@@ -39,6 +40,11 @@ def test_the_ingest_of_a_project_folder_is_seen_by_its_dagster(project):
 
 
 def test_backfills_of_all_of_some_and_of_a_range_are_drained_by_the_daemon(project):
+    keys = batches(project)
+    with project.instance() as instance:
+        assert retire(instance, {keys[0]}) == (1, 1)
+    known_again = project.run("dicom-assets", "batch", "register", keys[0])
+    assert known_again.returncode == 0, known_again.stderr
     keys = batches(project)
     wanted = {
         ("--all",): keys,

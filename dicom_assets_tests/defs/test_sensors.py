@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import re
+from datetime import UTC, datetime, timedelta
+
 import dagster as dg
 import pytest
 
 from dicom_assets.batch.books import Status
 from dicom_assets.defs.partitions import BATCH
 from dicom_assets.defs.resources import work_resource
-from dicom_assets.defs.sensors import failure_sensor, mark, new_files
+from dicom_assets.defs.sensors import failure_sensor, mark, new_files, what_waits
 from dicom_assets.landing.claims import claim_new
 from dicom_assets_tests.support.dicoms import dicom
 from dicom_assets_tests.support.lakes import Graph, settings_for
@@ -53,12 +56,30 @@ class TestATick:
         landing.put("a.dcm", dicom())
         graph.ingest()
         result = tick(graph)
-        assert result.skip_reason.skip_message == "Nothing new. 0 objects are younger than the quiet period and wait."
+        assert result.skip_reason.skip_message == "Nothing new."
 
     def test_counts_files_that_may_still_be_written_and_leaves_them(self, graph, landing):
         landing.put("a.dcm", dicom(), age_seconds=0)
         result = tick(graph)
-        assert result.skip_reason.skip_message == "Nothing new. 1 objects are younger than the quiet period and wait."
+        assert result.skip_reason.skip_message == ("1 object is still being written; it will be picked up next time.")
+
+    def test_leaves_what_follows_a_claim_until_more_has_come_and_says_until_when(self, graph, landing):
+        landing.put("a.dcm", dicom(1))
+        graph.ingest()
+        landing.put("b.dcm", dicom(2))
+        result = tick(graph)
+        assert re.fullmatch(
+            r"1 object waits for more to come, until \d\d:\d\d UTC at the latest\.",
+            result.skip_reason.skip_message,
+        )
+        assert len(_claims(graph)) == 1
+
+    def test_what_waits_is_said_with_what_happens_next(self):
+        at = datetime(2026, 11, 20, 14, 4, 30, tzinfo=UTC)
+        assert what_waits(12, []) == "12 objects are still being written; they will be picked up next time."
+        assert what_waits(0, [(2, at), (0, None), (1, at - timedelta(minutes=2))]) == (
+            "3 objects wait for more to come, until 14:05 UTC at the latest."
+        )
 
     def test_leaves_everything_to_an_ingest_that_is_at_work(self, graph, landing):
         landing.put("a.dcm", dicom())

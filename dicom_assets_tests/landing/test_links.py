@@ -8,8 +8,9 @@ from typing import Any
 
 import pytest
 
+from dicom_assets.landing.file_uris import path_of
 from dicom_assets.landing.links import LINK, is_made_up
-from dicom_assets.landing.local import LocalFolder, path_of
+from dicom_assets.landing.local import LocalFolder
 from dicom_assets.landing.store import ObjectError, ObjectRef, PassedOver
 from dicom_assets.settings import SettingsError, SourceSettings, load
 from dicom_assets_tests.support.dicoms import dicom

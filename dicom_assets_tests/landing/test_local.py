@@ -15,7 +15,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from dicom_assets.landing import local
-from dicom_assets.landing.local import LocalFolder, path_of, uri_of
+from dicom_assets.landing.file_uris import etag_of, path_of, uri_of
+from dicom_assets.landing.local import LocalFolder
 from dicom_assets.landing.store import LISTING, ObjectError, ObjectRef, OpenObject, PassedOver, SourceUnavailable
 from dicom_assets.settings import SourceSettings
 
@@ -40,7 +41,7 @@ def write(root: Path, *paths: str, data: bytes = b"x") -> None:
 
 def claim(path: Path) -> ObjectRef:
     status = path.stat()
-    return ObjectRef(uri_of(str(path)), local.etag_of(status), status.st_size)
+    return ObjectRef(uri_of(str(path)), etag_of(status), status.st_size)
 
 
 def opened(folder: LocalFolder, *objects: ObjectRef) -> Iterator[OpenObject | ObjectError]:

@@ -13,7 +13,7 @@ from typer.testing import CliRunner
 import dicom_assets
 from dicom_assets.batch.books import Books, Status
 from dicom_assets.cli.main import app
-from dicom_assets.defs.partitions import retired
+from dicom_assets.defs.partitions import batches_to_retire
 from dicom_assets.lake import studies
 from dicom_assets.lake.delta import Lake
 from dicom_assets.lake.query import QueryError, moment
@@ -21,7 +21,7 @@ from dicom_assets.landing import claims
 from dicom_assets.landing.claims import ClaimLog, claim_listed
 from dicom_assets.landing.store import LISTING, object_id
 from dicom_assets.schema.registry import TABLES
-from dicom_assets.settings import ClaimingSettings
+from dicom_assets.settings import ClaimingSettings, MaintenanceSettings
 from dicom_assets.storage.files import LakeFiles
 
 NOW = datetime(2026, 11, 20, 8, tzinfo=UTC)
@@ -165,11 +165,14 @@ class TestTimeTravel:
             moment("²")
 
 
-def test_closed_batches_are_retired_after_a_while_and_no_others():
-    books = [
-        Books("old", "s", Status.CLOSED, closed_at=datetime(2025, 1, 1, tzinfo=UTC)),
-        Books("new", "s", Status.CLOSED, closed_at=NOW),
-        Books("paused", "s", Status.PAUSED, started_at=datetime(2025, 1, 1, tzinfo=UTC)),
-    ]
-    assert retired(books, 365, NOW) == {"old"}
-    assert retired(books, 0, NOW) == set()
+def test_batches_are_retired_that_closed_long_ago_or_are_beyond_the_newest_and_no_others():
+    closed = [Books(f"b{days}", "s", Status.CLOSED, closed_at=NOW - timedelta(days=days)) for days in (0, 1, 29, 31)]
+    books = [*closed, Books("paused", "s", Status.PAUSED, started_at=NOW - timedelta(days=400))]
+
+    def retired(**maintenance: int) -> set[str]:
+        return batches_to_retire(books, MaintenanceSettings.model_validate(maintenance), NOW)
+
+    assert retired() == {"b31"}
+    assert retired(partition_most=2) == {"b31", "b29"}
+    assert retired(partition_days=0, partition_most=1) == {"b31", "b29", "b1"}
+    assert retired(partition_days=0, partition_most=0) == set()

@@ -8,7 +8,7 @@ import dagster as dg
 
 from dicom_assets.batch.books import all_books
 from dicom_assets.defs.decorators import OWNERS, clear_failures, fail_clearly
-from dicom_assets.defs.partitions import retire, retired
+from dicom_assets.defs.partitions import batches_to_retire, retire
 from dicom_assets.defs.resources import WorkParam
 from dicom_assets.lake.maintenance import Maintained, maintain
 from dicom_assets.schema.registry import TABLES
@@ -28,8 +28,8 @@ _COLUMNS = ("table", "files before", "files after", "bytes before", "bytes after
 def table_maintenance(context: dg.AssetExecutionContext, work: WorkParam) -> dg.MaterializeResult[Any]:
     """Compaction and vacuum of every table, and partitions of old batches retired, with their effect as metadata."""
     with clear_failures():
-        old = retired(all_books(work.lake), work.settings.maintenance.partition_days, datetime.now(UTC))
-        keys = retire(context.instance, old)
+        old = batches_to_retire(all_books(work.lake), work.settings.maintenance, datetime.now(UTC))
+        partitions, runs = retire(context.instance, old)
         done = [maintain(work.lake, name, work.settings.maintenance.retention_hours) for name in TABLES]
     return dg.MaterializeResult(
         metadata={
@@ -37,7 +37,8 @@ def table_maintenance(context: dg.AssetExecutionContext, work: WorkParam) -> dg.
             "files_after": sum(one.files_after for one in done),
             "bytes_before": sum(one.bytes_before for one in done),
             "bytes_after": sum(one.bytes_after for one in done),
-            "partitions_retired": keys,
+            "partitions_retired": partitions,
+            "runs_deleted": runs,
             "files_deleted": sum(one.files_deleted for one in done),
             "oldest_version_kept": max(one.oldest for one in done).isoformat(timespec="seconds"),
             "tables": dg.MetadataValue.md("\n".join(_lines(done))),
