@@ -20,10 +20,11 @@ from dicom_assets.batch.checks import clinical_checks
 from dicom_assets.batch.checks.arrivals import VERSIONS, arrivals
 from dicom_assets.batch.checks.shares import excess
 from dicom_assets.batch.publish import touched_studies
-from dicom_assets.lake.delta import Lake, schema_differences
-from dicom_assets.lake.query import answer, arrow, connect, connected, quoted, scan, where
+from dicom_assets.lake.delta import Lake
+from dicom_assets.lake.query import arrow, connect, quoted, scan, where
 from dicom_assets.lake.staging import SCHEMAS, Part, Staging
 from dicom_assets.lake.studies import study_scope
+from dicom_assets.lake.tables import schema_differences
 from dicom_assets.landing.claims import ClaimLog
 from dicom_assets.schema.codes import WAITING
 from dicom_assets.schema.registry import TABLES, Table
@@ -64,6 +65,7 @@ class CheckContext:
     log: ClaimLog | None = None
     _found: dict[str, Any] = field(default_factory=dict, repr=False, compare=False)
     _staged: dict[Part, pa.Table] = field(default_factory=dict, repr=False, compare=False)
+    _answers: dict[str, pa.Table] = field(default_factory=dict, repr=False, compare=False)
 
     def staged(self, part: Part) -> pa.Table:
         """The staged rows of a part, in the columns that rules look at; read once for all rules of a table."""
@@ -78,6 +80,16 @@ class CheckContext:
             self._found[name] = find(self)
         found: Found = self._found[name]
         return found
+
+    def answer(self, sql: str) -> pa.Table:
+        """What SQL says over files of the lake alone, as `scan` names them, so that it always says the same.
+
+        Several rules of a step ask the same of the rows of one batch.
+        """
+        if sql not in self._answers:
+            with self.lake.cursor() as connection:
+                self._answers[sql] = arrow(connection, sql)
+        return self._answers[sql]
 
     @property
     def batch(self) -> str:
@@ -105,7 +117,7 @@ _JUDGED_BY = {"object_id", "outcome", "kind", "code", "stage", "severity", "issu
 
 def _staged(context: CheckContext, *parts: Part) -> duckdb.DuckDBPyConnection:
     """A DuckDB connection with staged parts as tables `staged_{part}`, of the columns that rules look at."""
-    connection = connected()
+    connection = context.lake.cursor()
     for part in parts:
         connection.register(f"staged_{part}", context.staged(part))
     return connection
@@ -312,7 +324,7 @@ def touched_rows(context: CheckContext, table: Table, columns: str = "") -> pa.T
     scope = study_scope(context.lake, [table.name], _studies(context))[table.name]
     listed = columns or ", ".join(f'"{column}"' for column in keys)
     source = scan(context.lake, table.name, within=scope)
-    return answer(context.lake, f"SELECT {listed} FROM {source}{where(scope)}")
+    return context.answer(f"SELECT {listed} FROM {source}{where(scope)}")
 
 
 def _versions(context: CheckContext) -> pa.Table:
@@ -324,7 +336,7 @@ def _versions(context: CheckContext) -> pa.Table:
     studies = _studies(context)
     scope = study_scope(context.lake, ["flat_metadata"], studies)["flat_metadata"]
     source = f"(SELECT * FROM {scan(context.lake, 'flat_metadata', within=scope)}{where(scope)})"
-    return answer(context.lake, VERSIONS.format(flat=source, arrived=arrivals(context.lake, scope, studies)))
+    return context.answer(VERSIONS.format(flat=source, arrived=arrivals(context.lake, scope, studies)))
 
 
 def hierarchy_equals_metadata(name: str, context: CheckContext) -> CheckResult:
@@ -368,7 +380,7 @@ def keys_are_unique(table: Table, context: CheckContext) -> CheckResult:
     grain = ", ".join(f'"{column}"' for column in table.key)
     twice = f"SELECT min({_shown(table)}) FROM {{}} GROUP BY {grain} HAVING count(*) > 1"
     if table.replaced_by == "study_key":
-        with connected() as connection:
+        with context.lake.cursor() as connection:
             connection.register("rows_of_table", touched_rows(context, table))
             differing = _ids(connection, twice.format("rows_of_table"))
     elif "batch_id" in table.key:

@@ -22,7 +22,7 @@ import pyarrow.compute as pc
 from dicom_assets.batch.checks.arrivals import arrivals
 from dicom_assets.batch.checks.checks import CheckContext, CheckResult, NamedRule, compared
 from dicom_assets.batch.publish import touched_studies
-from dicom_assets.lake.query import arrow, connected, scan, where
+from dicom_assets.lake.query import arrow, scan, where
 from dicom_assets.lake.studies import study_scope
 from dicom_assets.schema.attributes import ATTRIBUTES, CODE_PARTS, TOLD_WITH, Level
 from dicom_assets.schema.registry import FLAT_METADATA, INSTANCE, TABLES
@@ -84,7 +84,7 @@ def instances_are_newest(context: CheckContext) -> CheckResult:
     versions = _versions(context, keys)
     settled = _settled(context, closed, keys)
     copied = ", ".join(f'"{c.name}"' for c in INSTANCE.columns if c.name in FLAT_METADATA)
-    with connected(context.lake) as connection:
+    with context.lake.cursor() as connection:
         return compared(
             connection,
             f"""
@@ -120,7 +120,7 @@ GROUP BY study_key, source, StudyInstanceUID, SeriesInstanceUID
 """
 
 
-def told(column: str) -> str:
+def clean(column: str) -> str:
     """What a text says: NULL when nothing is left without control characters and without space around it."""
     plain = rf"regexp_replace({column}, '[\x01-\x08\x0b\x0c\x0e-\x1f\x7f]', '', 'g')"
     return rf"nullif(regexp_replace({plain}, '^[\pZ\t\n\r\x85]+|[\pZ\t\n\r\x85]+$', '', 'g'), '')"
@@ -143,11 +143,11 @@ FROM (
         len(list_distinct(list(issuer) OVER study)) AS issuers
     FROM (
         SELECT
-            study_key, source, StudyInstanceUID, {told("PatientID")} AS id, {told("IssuerOfPatientID")} AS issuer,
+            study_key, source, StudyInstanceUID, {clean("PatientID")} AS id, {clean("IssuerOfPatientID")} AS issuer,
             max({{{{v: version_at, s: sequence, o: object_id, said: PatientID}}}})
-                FILTER ({told("PatientID")} IS NOT NULL) AS newest_id,
+                FILTER ({clean("PatientID")} IS NOT NULL) AS newest_id,
             max({{{{v: version_at, s: sequence, o: object_id, said: IssuerOfPatientID}}}})
-                FILTER ({told("IssuerOfPatientID")} IS NOT NULL) AS newest_issuer
+                FILTER ({clean("IssuerOfPatientID")} IS NOT NULL) AS newest_issuer
         FROM {{instances}} SEMI JOIN settled USING (study_key)
         GROUP BY ALL
     )
@@ -190,7 +190,7 @@ def groups_equal_instances(name: str, context: CheckContext) -> CheckResult:
     closed = scan(context.lake, "batches")
     rows = _view(context, name, keys)
     instances = _view(context, "instance", keys)
-    with connected(context.lake) as connection:
+    with context.lake.cursor() as connection:
         connection.execute(f"CREATE TEMP TABLE settled AS {_settled(context, closed, keys)}")
         judged = f"FROM {rows} SEMI JOIN settled USING (study_key)"
         sql = _SERIES_COUNTS if name == "series" else _STUDY_COUNTS

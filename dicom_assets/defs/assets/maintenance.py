@@ -10,7 +10,7 @@ from dicom_assets.batch.books import all_books
 from dicom_assets.defs.decorators import OWNERS, clear_failures, fail_clearly
 from dicom_assets.defs.partitions import retire, retired
 from dicom_assets.defs.resources import WorkParam
-from dicom_assets.lake.maintenance import Maintained, maintain
+from dicom_assets.lake.maintenance import Maintenance, maintain
 from dicom_assets.schema.registry import TABLES
 
 _COLUMNS = ("table", "files before", "files after", "bytes before", "bytes after", "files deleted", "readable back to")
@@ -44,7 +44,7 @@ def table_maintenance(context: dg.AssetExecutionContext, work: WorkParam) -> dg.
     )
 
 
-def _lines(done: Iterable[Maintained]) -> Iterable[str]:
+def _lines(done: Iterable[Maintenance]) -> Iterable[str]:
     yield f"| {' | '.join(_COLUMNS)} |"
     yield "|---" * len(_COLUMNS) + "|"
     for one in done:
