@@ -19,7 +19,7 @@ from dicom_assets.lake.database import open_alone
 from dicom_assets.lake.delta import Lake
 from dicom_assets.lake.extents import Within, extents
 from dicom_assets.lake.hierarchy import OVERTAKEN
-from dicom_assets.lake.quoting import named
+from dicom_assets.lake.quoting import named, one_of
 from dicom_assets.lake.quoting import quoted as quoted
 from dicom_assets.lake.subjects import STUDY_CLINICAL
 from dicom_assets.lake.tables import NoSuchVersion
@@ -180,8 +180,8 @@ def _show(connection: duckdb.DuckDBPyConnection, name: str, sql: str) -> None:
 
 def where(scope: Within | None, shown: str | None = None) -> str:
     """SQL that leaves only rows with these values; shown: and rows for which this SQL holds."""
-    listed = {column: ", ".join(map(quoted, sorted(set(values)))) or "NULL" for column, values in (scope or {}).items()}
-    terms = [f'"{column}" IN ({values})' for column, values in listed.items()] + ([shown] if shown else [])
+    terms = [f'"{column}" IN ({one_of(values)})' for column, values in (scope or {}).items()]
+    terms += [shown] if shown else []
     return f" WHERE {' AND '.join(terms)}" if terms else ""
 
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from functools import partial
+from threading import Lock
 from typing import Any, TypeVar
 
 import duckdb
@@ -34,6 +35,8 @@ Found = TypeVar("Found")
 
 SHOWN = 20
 """How many differing object_ids a result names."""
+ANSWERS_BYTES = 32_000_000
+"""Bytes of answers that are kept for a batch."""
 GUARDED = ("batches", "batch_study", "overwritten")
 """Tables with rules of their own: books_are_closed, studies_are_indexed, overwrites_are_entered."""
 
@@ -53,6 +56,22 @@ class CheckResult:
     is_severe: bool = False
 
 
+@dataclass
+class Answers:
+    """Answers by their SQL, kept for one batch: the last ones, as many as there is room for, and always the last."""
+
+    tables: dict[str, pa.Table] = field(default_factory=dict)
+    lock: Lock = field(default_factory=Lock)
+
+    def enter(self, sql: str, answer: pa.Table) -> None:
+        """Keeps an answer."""
+        with self.lock:
+            self.tables[sql] = answer
+            held = sum(one.nbytes for one in self.tables.values())
+            while held > ANSWERS_BYTES and len(self.tables) > 1:
+                held -= self.tables.pop(next(iter(self.tables))).nbytes
+
+
 @dataclass(frozen=True)
 class CheckContext:
     """What a rule may look at. log: the lake's claims, where whoever makes this has read them already."""
@@ -65,7 +84,6 @@ class CheckContext:
     log: ClaimLog | None = None
     _found: dict[str, Any] = field(default_factory=dict, repr=False, compare=False)
     _staged: dict[Part, pa.Table] = field(default_factory=dict, repr=False, compare=False)
-    _answers: dict[str, pa.Table] = field(default_factory=dict, repr=False, compare=False)
 
     def staged(self, part: Part) -> pa.Table:
         """The staged rows of a part, in the columns that rules look at; read once for all rules of a table."""
@@ -82,14 +100,21 @@ class CheckContext:
         return found
 
     def answer(self, sql: str) -> pa.Table:
-        """What SQL says over files of the lake alone, as `scan` names them, so that it always says the same.
+        """What SQL says over files of the lake alone, as `scan` names them; asked again, the answer that was given.
 
-        Several rules of a step ask the same of the rows of one batch.
+        A file never changes, so neither does what SQL says that names nothing else. Several rules ask the same of the
+        rows of one batch, and its closing once more.
         """
-        if sql not in self._answers:
+        answers = self.staging.recall(Answers)
+        if answers is None:
+            answers = Answers()
+            self.staging.remember(answers)
+        found = answers.tables.get(sql)
+        if found is None:
             with self.lake.cursor() as connection:
-                self._answers[sql] = arrow(connection, sql)
-        return self._answers[sql]
+                found = arrow(connection, sql)
+            answers.enter(sql, found)
+        return found
 
     @property
     def batch(self) -> str:
