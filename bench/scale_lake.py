@@ -24,7 +24,7 @@ import pyarrow.compute as pc
 from dicom_assets.batch.standards import publish_coverage
 from dicom_assets.lake.delta import Lake
 from dicom_assets.lake.maintenance import FULL_NODE, OVERLAPPING, tidy
-from dicom_assets.lake.positions import order_of, ordered, positions
+from dicom_assets.lake.positions import order_of, positions, sort_rows
 from dicom_assets.lake.rewrite import file_rows, leaf_rows, put_file, put_files, swap
 from dicom_assets.landing.claim_index import from_digests, unpacked
 from dicom_assets.landing.claims import FOLDER as CLAIMS
@@ -342,7 +342,7 @@ def _levels(lake: Lake, start: int, end: int) -> None:
     """Tables by study, as a batch of new studies leaves them."""
     studies = study_keys(start // PER_STUDY, -(-end // PER_STUDY))
     for name, step in _STEP.items():
-        _append(lake, name, ordered(name, rows(name, numbers(start, end, step), studies)))
+        _append(lake, name, sort_rows(name, rows(name, numbers(start, end, step), studies)))
 
 
 def _tree(lake: Lake, name: str, end: int) -> None:
@@ -391,7 +391,7 @@ def _rows_of(name: str, studies: pa.Table) -> pa.Table:
     of_each = np.arange(0, PER_STUDY, _STEP[name])
     all_of_them = (studies["study"].to_numpy()[:, None] * PER_STUDY + of_each[None, :]).ravel()
     found = rows(name, pa.table({"i": all_of_them}), studies.select(["study", "study_key"]))
-    return ordered(name, found.sort_by(TABLES[name].replaced_by))
+    return sort_rows(name, found.sort_by(TABLES[name].replaced_by))
 
 
 def _cut(found: pa.Table, lengths: list[int]) -> Iterator[pa.Table]:

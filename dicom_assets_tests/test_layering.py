@@ -78,7 +78,6 @@ def test_a_module_imports_only_what_stands_behind_it(path: Path):
 
 
 KNOWN_CIRCLES: set[frozenset[str]] = {
-    frozenset({"lake.members", "lake.rewrite", "lake.delta", "lake.query"}),
     frozenset({"reading.clinical_rows", "reading.judge"}),
     frozenset({"batch.presence", "batch.context"}),
 }
@@ -113,6 +112,91 @@ def _circles() -> set[frozenset[str]]:
 
 def test_no_modules_import_each_other_late_imports_included():
     assert _circles() == KNOWN_CIRCLES
+
+
+REMEMBERED = {
+    "clinical.alphabets._weights": "frequencies of the letters of each alphabet, constants of the module",
+    "dicom.charset.codecs_of": "names of codecs by what a header declares: constants of PS3.3 C.12.1.1.2",
+    "dicom.from_json._KEYS": "keys of tags in upper case, bounded",
+    "dicom.iso2022._upper_half": "tables of a codec",
+    "fhir.conversions.code": "a text for a text, bounded",
+    "fhir.conversions.person_name": "a text for a text, bounded",
+    "fhir.validation._aliases": "of classes of a library",
+    "fhir.validation._codes": "of classes of a library",
+    "fhir.validation._model": "of classes of a library",
+    "fhir.validation._modules": "of classes of a library",
+    "landing.azure._loop": "the event loop of the process, on a thread of its own; it knows no container",
+    "landing.links.is_made_up": "which file systems the kernel makes up, by their number, bounded",
+    "omop.concepts._packaged": "tables of the package",
+    "omop.integers.natural_key": "a digest of a text, bounded",
+    "reading.dask_engine._here": "the reading process of a Dask worker's thread, which outlives each task",
+    "reading.memory._system": "the C library",
+    "storage.azure.entra": "the credential of the process, which keeps its own tokens",
+    "storage.azure.failures": "classes of a library",
+}
+"""Everything that a module remembers between two calls, and why it may: it is of no lake, no path and no connection."""
+
+_CHANGES = {"append", "add", "update", "pop", "popitem", "setdefault", "clear", "extend", "insert", "remove", "discard"}
+_HOLDS_STATE = {"local", "Lock", "RLock", "WeakKeyDictionary", "WeakValueDictionary", "OrderedDict", "Counter", "deque"}
+
+
+def _called(node: ast.expr | None) -> str:
+    """The last name of what is called, or of what decorates."""
+    while isinstance(node, ast.Call):
+        node = node.func
+    return node.attr if isinstance(node, ast.Attribute) else node.id if isinstance(node, ast.Name) else ""
+
+
+def _changed_names(tree: ast.Module) -> set[str]:
+    """Names whose values functions of a module change, or bind anew."""
+    found: set[str] = set()
+    for function in (node for node in ast.walk(tree) if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef)):
+        for node in ast.walk(function):
+            if isinstance(node, ast.Global):
+                found |= set(node.names)
+            elif isinstance(node, ast.Subscript) and isinstance(node.ctx, ast.Store | ast.Del):
+                found.add(_called(node.value))
+            elif isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute) and node.func.attr in _CHANGES:
+                found.add(_called(node.func.value))
+    return found
+
+
+def remembered(source: str) -> set[str]:
+    """What a module remembers between two calls: functions with a cache, and values of the module that change."""
+    tree = ast.parse(source)
+    changed = _changed_names(tree)
+    found: set[str] = set()
+    for node in ast.walk(tree):
+        if isinstance(node, ast.FunctionDef) and {"cache", "lru_cache"} & {_called(one) for one in node.decorator_list}:
+            found.add(node.name)
+    for node in tree.body:
+        targets = (
+            node.targets if isinstance(node, ast.Assign) else [node.target] if isinstance(node, ast.AnnAssign) else []
+        )
+        for name in (one.id for one in targets if isinstance(one, ast.Name)):
+            if name in changed or _called(node.value) in _HOLDS_STATE:  # type: ignore[attr-defined]
+                found.add(name)
+    return found
+
+
+def test_what_is_kept_belongs_to_an_object_and_not_to_a_module():
+    found = {f"{_dotted(path)}.{name}" for path in MODULES for name in remembered(path.read_text(encoding="utf-8"))}
+    assert found == REMEMBERED.keys()
+
+
+@pytest.mark.parametrize(
+    "source",
+    [
+        "kept: dict[str, str] = {}\ndef keep(uri): kept[uri] = uri",
+        "kept = []\ndef keep(uri): kept.append(uri)",
+        "kept = None\ndef keep(uri):\n    global kept\n    kept = uri",
+        "import threading\nkept = threading.local()",
+        "from functools import cache\n@cache\ndef kept(uri): return open(uri)",
+        "import functools\n@functools.lru_cache(maxsize=1)\ndef kept(connection): return connection.cursor()",
+    ],
+)
+def test_what_a_module_keeps_is_seen(source: str):
+    assert remembered(source) == {"kept"}
 
 
 def test_a_basename_stands_twice_only_for_the_two_sides_of_one_thing():

@@ -26,8 +26,8 @@ import pyarrow.compute as pc
 from dicom_assets.batch.versions import Decisions, decide, staged_rows
 from dicom_assets.lake.delta import Lake
 from dicom_assets.lake.overwritten import last_claims
-from dicom_assets.lake.query import connect, connected, quoted, scan
-from dicom_assets.lake.rewrite import Written, written
+from dicom_assets.lake.query import connect, quoted, scan
+from dicom_assets.lake.rewrite import NewFiles, write_rows
 from dicom_assets.lake.staging import SCHEMAS, Part, Staging
 from dicom_assets.reading.memory import give_back
 from dicom_assets.schema.codes import CODES
@@ -51,7 +51,7 @@ class _Prepared:
 
     version: int
     replaced: list[str]
-    files: Written
+    files: NewFiles
     held: pa.Table
     rows: int
 
@@ -83,7 +83,7 @@ def publish_clinical(lake: Lake, staging: Staging, run_id: str = "", accepted: C
 def _had(lake: Lake, staging: Staging) -> bool:
     """Whether the table has rows of the batch, from an earlier run."""
     source = scan(lake, CLINICAL.name, within={"batch_id": [staging.batch_id]})
-    with connected(lake) as connection:
+    with lake.cursor() as connection:
         found = connection.execute(f"SELECT 1 FROM {source} WHERE batch_id = {quoted(staging.batch_id)} LIMIT 1")
         return bool(found.fetchall())
 
@@ -91,11 +91,11 @@ def _had(lake: Lake, staging: Staging) -> bool:
 def _prepared(lake: Lake, staging: Staging, staged: pa.Table, claims: pa.Table, accepted: Collection[str]) -> _Prepared:
     """Decides and writes on the table as it is now. What is never committed is nobody's; vacuum deletes it."""
     seen = lake.extents(CLINICAL.name)
-    with connected(lake) as connection:
+    with lake.cursor() as connection:
         decisions = decide(connection, lake, seen, staging, staged, claims, accepted)
     give_back()  # what the decisions took, before rows are written
     changes = _Changes(decisions)
-    files = written(lake, CLINICAL.name, _rows(lake, staging, decisions, changes))
+    files = write_rows(lake, CLINICAL.name, _rows(lake, staging, decisions, changes))
     rows = len(staged) - changes.not_counting_below(len(staged))
     return _Prepared(seen.version, [*decisions.affected, staging.batch_id], files, decisions.held, rows)
 
@@ -165,7 +165,7 @@ def _rows(lake: Lake, staging: Staging, decisions: Decisions, changes: _Changes)
     source = scan(lake, CLINICAL.name, within=within, filename=True, row_number=True)
     listed = ", ".join(map(quoted, decisions.affected))
     sql = f"SELECT *, parse_filename(filename) AS file FROM {source} WHERE batch_id IN ({listed})"
-    with connected(lake) as connection:
+    with lake.cursor() as connection:
         for batch in connection.sql(sql).to_arrow_reader(ROWS_AT_ONCE):
             files = batch["file"].dictionary_encode()
             starts = np.array([decisions.firsts[name] for name in files.dictionary.to_pylist()], np.int64)

@@ -30,12 +30,10 @@ from dicom_assets.batch.publish import publish_flat, publish_rows, write_flat
 from dicom_assets.batch.read_ahead import ReadAhead
 from dicom_assets.batch.recovery import mend_claims
 from dicom_assets.batch.validate import Progress, read_batch
-from dicom_assets.lake import recent
 from dicom_assets.lake.delta import Lake
-from dicom_assets.lake.query import forget_answers
-from dicom_assets.lake.rewrite import Written
+from dicom_assets.lake.rewrite import NewFiles
 from dicom_assets.lake.staging import FOLDER as STAGING
-from dicom_assets.lake.staging import Kept, Part, Staging, again
+from dicom_assets.lake.staging import Part, Staging, StagingCache, again
 from dicom_assets.landing.claims import Claim, ClaimLog
 from dicom_assets.landing.looks import Looks
 from dicom_assets.landing.opening import open_store
@@ -76,7 +74,7 @@ class Work:
     _batches: dict[str, tuple[BatchWork, ExitStack]] = field(default_factory=dict, repr=False)
     _ahead: dict[str, ReadAhead] = field(default_factory=dict, repr=False)
     _closing: threading.Event = field(default_factory=threading.Event, repr=False)
-    _written: dict[str, Future[Written]] = field(default_factory=dict, repr=False)
+    _written: dict[str, Future[NewFiles]] = field(default_factory=dict, repr=False)
     unmoved: dict[str, str] = field(default_factory=dict)
     """Batches in mode `organize` whose moving could not be finished, and why."""
 
@@ -159,17 +157,18 @@ class Work:
                 raise BatchBusy(
                     f"Another process works on batch {batch_id}. Wait until it has ended, then run it again."
                 ) from None
-            self._batches[batch_id] = BatchWork(self, manifest, Staging(self.lake.files, batch_id, Kept(check))), lock
+            self._batches[batch_id] = (
+                BatchWork(self, manifest, Staging(self.lake.files, batch_id, StagingCache(check))),
+                lock,
+            )
         return self._batches[batch_id][0]
 
     def release(self, batch_id: str) -> None:
-        """Lets go of a batch, when nothing is written into its staging any more, and of what was kept for its steps."""
+        """Lets go of a batch, when nothing is written into its staging any more."""
         ahead = self._ahead.pop(batch_id, None)
         if ahead is not None:
             ahead.end()
         self.forget_written(batch_id)
-        recent.forget(self.lake.uri)
-        forget_answers(self.lake)
         _, lock = self._batches.pop(batch_id)
         lock.close()
 
@@ -227,7 +226,7 @@ class Work:
         engine = None if busy else self.engine
         self._written[batch_id] = self._writer.submit(write_flat, batch.lake, batch.staging, engine)
 
-    def written(self, batch_id: str) -> Written | None:
+    def written(self, batch_id: str) -> NewFiles | None:
         """The files that were written ahead, once; None when there are none. Raises LakeError."""
         found = self._written.pop(batch_id, None)
         return None if found is None else found.result()

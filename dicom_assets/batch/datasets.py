@@ -19,7 +19,6 @@ import pyarrow as pa
 from dicom_assets.clinical.dialect import plain_name
 from dicom_assets.lake import dataset_types as datasets
 from dicom_assets.lake.delta import Lake
-from dicom_assets.lake.query import connected
 from dicom_assets.lake.staging import SCHEMAS, Part, Staging
 from dicom_assets.reading.memory import give_back
 from dicom_assets.schema.codes import CODES
@@ -135,9 +134,9 @@ def _records(staging: Staging) -> pa.RecordBatchReader:
     return pa.RecordBatchReader.from_batches(schema, numbered())
 
 
-def _asked(staging: Staging, dataset: str, pinned: Mapping[str, str], sql: str) -> pa.Table:
+def _asked(lake: Lake, staging: Staging, dataset: str, pinned: Mapping[str, str], sql: str) -> pa.Table:
     """The answer to a question about a dataset's values."""
-    with connected() as connection:
+    with lake.cursor() as connection:
         connection.register("records", _records(staging))
         columns = [pa.array(pinned.keys(), pa.string()), pa.array(pinned.values(), pa.string())]
         connection.register("pinned", pa.table(columns, names=["name", "type"]))
@@ -147,7 +146,7 @@ def _asked(staging: Staging, dataset: str, pinned: Mapping[str, str], sql: str) 
 def _refused(lake: Lake, staging: Staging, dataset: DatasetSettings) -> dict[int, str]:
     """Places of records that do not fit, with why; pins what is not pinned yet."""
     pinned = _pins(lake, dataset.name)
-    inferred = _asked(staging, dataset.name, pinned, _INFERRED).to_pylist()
+    inferred = _asked(lake, staging, dataset.name, pinned, _INFERRED).to_pylist()
     if inferred:
         fresh = {row["name"]: _kind(dataset, row) for row in inferred}
         with lake.committing(CLINICAL.name):  # held for the pins alone; who was first has pinned
@@ -155,7 +154,7 @@ def _refused(lake: Lake, staging: Staging, dataset: DatasetSettings) -> dict[int
             datasets.pin(lake.files, dataset.name, {**fresh, **pinned})
     if not pinned:
         return {}  # what was inferred from these values fits them
-    found = _asked(staging, dataset.name, pinned, _REFUSED)
+    found = _asked(lake, staging, dataset.name, pinned, _REFUSED)
     return dict(zip(found["place"].to_pylist(), found["detail"].to_pylist(), strict=True))
 
 

@@ -17,7 +17,7 @@ from dicom_assets.lake import overwritten, studies
 from dicom_assets.lake.delta import Lake
 from dicom_assets.lake.hierarchy import REBUILDS
 from dicom_assets.lake.query import arrow, connect
-from dicom_assets.lake.rewrite import Written, added
+from dicom_assets.lake.rewrite import NewFiles, add_action
 from dicom_assets.lake.staging import Part, Staging
 from dicom_assets.reading.engine import ReadingEngine
 from dicom_assets.reading.memory import give_back
@@ -50,14 +50,14 @@ def _lying(raw: pa.Table) -> pa.Table:
     return raw
 
 
-def write_flat(lake: Lake, staging: Staging, engine: ReadingEngine | None = None) -> Written:
+def write_flat(lake: Lake, staging: Staging, engine: ReadingEngine | None = None) -> NewFiles:
     """Writes a batch's staged rows of flat_metadata for `publish_flat` to commit; engine: see `pack_flat`.
 
     Raises StagingMissing, LakeError.
     """
     staging.require_all(Part.FLAT, "object_id")
     packed = pack_flat(staging, engine)
-    return [] if packed is None else [added(packed)]
+    return [] if packed is None else [add_action(packed)]
 
 
 Before = Mapping[str, Sequence[str]]
@@ -65,7 +65,7 @@ Before = Mapping[str, Sequence[str]]
 
 
 def publish_flat(
-    lake: Lake, staging: Staging, files: Written | None = None, before: Callable[[], Before] = dict
+    lake: Lake, staging: Staging, files: NewFiles | None = None, before: Callable[[], Before] = dict
 ) -> int:
     """Replaces a batch's rows of flat_metadata by the staged ones; how many. Raises StagingMissing, LakeError.
 
@@ -179,7 +179,7 @@ def publish_hierarchy(lake: Lake, staging: Staging, name: str) -> int:
         scope = studies.study_scope(lake, sources, wanted)
         if name == INSTANCE.name:
             scope = {**scope, **overwritten.scope_of(lake, wanted, scope["flat_metadata"])}
-        with connect(lake, [*scope], within=scope, reuse=True) as connection:
+        with connect(lake, [*scope], within=scope) as connection:
             for keys, rebuilt in _rebuilt(connection, sql, touched, sources[-1]):
                 rows = rebuilt.cast(TABLES[name].schema).sort_by([(column, "ascending") for column in order])
                 del rebuilt

@@ -67,7 +67,7 @@ def publish_imaging_study(lake: Lake, staging: Staging, settings: Settings) -> t
         return 0, 0
     names = ["study", "series", "instance"]
     with lake.committing(IMAGING_STUDY.name):
-        with connect(lake, names, within=study_scope(lake, names, wanted), reuse=True) as connection:
+        with connect(lake, names, within=study_scope(lake, names, wanted)) as connection:
             connection.register("touched", touched)
             built = list(_built(connection, _STUDIES, settings))
             gone = arrow(connection, "SELECT study_key FROM touched ANTI JOIN study USING (study_key)")
@@ -215,7 +215,7 @@ def _affected_reports(lake: Lake, staging: Staging) -> set[tuple[str, str]]:
     found: list[tuple[str, str]] = []
     if wanted or "ImagingStudy" in kinds:
         names = [IMAGING_STUDY.name, DIAGNOSTIC_REPORT.name]
-        with connect(lake, names, within=study_scope(lake, names, wanted), reuse=True) as connection:
+        with connect(lake, names, within=study_scope(lake, names, wanted)) as connection:
             connection.register("touched", touched)
             connection.register("brought", brought)
             connection.execute(f"CREATE TEMP TABLE named AS {_NAMED}")
@@ -331,7 +331,7 @@ def occurrences(lake: Lake, staging: Staging, settings: Settings, *, keys_only: 
     listed = ", ".join(
         f'{"study" if column in image_occurrence.SUBJECT else "series"}."{column}"' for column in columns
     )
-    with connect(lake, names, within=study_scope(lake, names, wanted), reuse=True) as connection:
+    with connect(lake, names, within=study_scope(lake, names, wanted)) as connection:
         connection.register("wanted", pa.table({"study_key": pa.array(wanted, pa.string())}))
         series = arrow(connection, sql.format(columns=listed)).to_pylist()
     return Occurrences(uids, series, _maps(settings.omop))
@@ -342,7 +342,7 @@ def _studies(lake: Lake, touched: pa.Table) -> set[tuple[str, str]]:
     found: set[tuple[str, str]] = set()
     for name in ("study", "flat_metadata"):
         scope = study_scope(lake, [name], touched["study_key"].to_pylist())
-        with connect(lake, [name], within=scope, reuse=True) as connection:
+        with connect(lake, [name], within=scope) as connection:
             connection.register("touched", touched)
             rows = connection.execute(
                 f"SELECT DISTINCT study_key, source, StudyInstanceUID FROM {name} SEMI JOIN touched USING (study_key)"
@@ -411,7 +411,7 @@ def publish_identifiers(lake: Lake, staging: Staging, settings: Settings) -> int
 
 
 @dataclass(frozen=True)
-class _Made:
+class _Rows:
     """Rows of both tables of occurrences, and everything that they follow from."""
 
     origin: tuple[object, ...]
@@ -420,12 +420,8 @@ class _Made:
     origins: pa.Table
 
 
-_last_made: dict[str, _Made] = {}
-"""By lake, what was made last: two steps of a run publish it, one table each."""
-
-
-def _made(lake: Lake, staging: Staging, settings: Settings) -> _Made:
-    """The rows of the touched studies in both tables, which are made anew unless nothing has changed.
+def _rows(lake: Lake, staging: Staging, settings: Settings) -> _Rows:
+    """The rows of the touched studies in both tables, made once for a batch as long as nothing has changed.
 
     Another batch may have added series to such a study since the ids were given out; these get theirs here.
     """
@@ -434,29 +430,29 @@ def _made(lake: Lake, staging: Staging, settings: Settings) -> _Made:
     versions = [lake.extents(name).version for name in sources]
     names = [source.name for source in settings.sources]
     origin = (staging.batch_id, touched_studies(staging)["study_key"].to_pylist(), versions, settings.omop, maps, names)
-    last = _last_made.get(lake.uri)
+    last = staging.recall(_Rows)
     if last is None or last.origin != origin:
         found = occurrences(lake, staging, settings)
         ids, _ = _identified(lake, staging, image_occurrence.wanted(found.series, found.maps))
         tables = concepts.load(settings.omop.modality_concepts, settings.omop.anatomic_site_concepts)
         context = image_occurrence.Context(tables, found.maps, settings.omop.wadors_base)
-        last = _Made(origin, found.uids, *image_occurrence.rows(found.series, ids, context))
-        _last_made[lake.uri] = last
+        last = _Rows(origin, found.uids, *image_occurrence.rows(found.series, ids, context))
+        staging.remember(last)
     return last
 
 
 def publish_occurrences(lake: Lake, staging: Staging, settings: Settings, name: str) -> int:
     """Rebuilds the touched studies of image_occurrence or image_occurrence_origin; how many rows they now have."""
     with lake.committing(name):
-        made = _made(lake, staging, settings)
-        if not made.uids:
+        rows = _rows(lake, staging, settings)
+        if not rows.uids:
             return 0
         if name == IMAGE_OCCURRENCE.name:
-            lake.replace(name, made.uids, made.occurrences)
-            return len(made.occurrences)
-        studies = {*made.origins["study_key"].to_pylist(), *touched_studies(staging)["study_key"].to_pylist()}
-        lake.replace(name, sorted(studies), made.origins)
-        return len(made.origins)
+            lake.replace(name, rows.uids, rows.occurrences)
+            return len(rows.occurrences)
+        studies = {*rows.origins["study_key"].to_pylist(), *touched_studies(staging)["study_key"].to_pylist()}
+        lake.replace(name, sorted(studies), rows.origins)
+        return len(rows.origins)
 
 
 def publish_coverage(lake: Lake) -> pa.Table:

@@ -55,7 +55,7 @@ def _evaluated(
         batch = work.batch(context.partition_key)
         seen = judged(batch, limits)
         for rule in rules:
-            with work.lake.settled():  # not for all of them: in which order tables are looked at matters to a rule
+            with work.lake.look_once():  # not for all of them: in which order tables are looked at matters to a rule
                 result = rule.rule(seen)
             if rule.blocking and not result.passed and not stopped:
                 words = result.explanation or f"{rule.description}: expected {result.expected}, actual {result.actual}"

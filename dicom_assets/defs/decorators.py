@@ -13,9 +13,10 @@ from dicom_assets.batch.closing import BooksDiffer
 from dicom_assets.batch.context import BatchBusy, BatchClosed, Work
 from dicom_assets.batch.steps import Result
 from dicom_assets.defs import failures
-from dicom_assets.lake.delta import ForeignTable, Lake
+from dicom_assets.lake.delta import Lake
 from dicom_assets.lake.query import sql_type
 from dicom_assets.lake.staging import StagingMissing
+from dicom_assets.lake.tables import ForeignTable
 from dicom_assets.landing.claims import UnknownBatch
 from dicom_assets.landing.looks import SourceEmptied
 from dicom_assets.omop.concepts import MappingError
@@ -107,5 +108,5 @@ def clear_failures() -> AbstractContextManager[None]:
 @contextmanager
 def one_step(work: Work) -> Iterator[None]:
     """What a step of a batch does: with clear failures, and with one look at each table of the lake."""
-    with clear_failures(), work.lake.settled():
+    with clear_failures(), work.lake.look_once():
         yield

@@ -26,7 +26,7 @@ from deltalake.exceptions import CommitFailedError, DeltaError
 
 from dicom_assets.lake.delta import Lake
 from dicom_assets.lake.extents import Extents
-from dicom_assets.lake.positions import POSITION, STUDY_KEY, placed
+from dicom_assets.lake.positions import POSITION, STUDY_KEY, add_positions
 from dicom_assets.lake.rewrite import Merge, file_rows, leaf_rows, merge_batches, merge_studies
 from dicom_assets.schema.registry import TABLES
 from dicom_assets.storage.files import LakeError
@@ -57,7 +57,7 @@ _BITS, _KEY_BITS = 3, 64
 
 
 @dataclass(frozen=True, slots=True)
-class Maintained:
+class Maintenance:
     """What maintenance did to one table.
 
     bytes: of the newest version. oldest: back to when the table can be read as it was.
@@ -96,7 +96,7 @@ def tidy(lake: Lake, name: str, at_most: int = 1) -> int:
 def _worth_while(name: str, now: Extents) -> bool:
     if TABLES[name].replaced_by == "batch_id":
         return bool(neighbours(now))
-    return tree_merge(placed(name, now), file_rows(name), leaf_rows(name)) is not None
+    return tree_merge(add_positions(name, now), file_rows(name), leaf_rows(name)) is not None
 
 
 def neighbours(now: Extents) -> list[npt.NDArray[np.int64]]:
@@ -193,7 +193,7 @@ def tidy_all(lake: Lake) -> None:
             tidy(lake, name)
 
 
-def maintain(lake: Lake, name: str, retention_hours: int) -> Maintained:
+def maintain(lake: Lake, name: str, retention_hours: int) -> Maintenance:
     """Merges what is worth merging, and deletes files that no version within the retention names. Raises LakeError.
 
     A batch that reads an older version while files are deleted is safe as long as it is younger than the retention.
@@ -210,7 +210,7 @@ def maintain(lake: Lake, name: str, retention_hours: int) -> Maintained:
         except (CommitFailedError, DeltaError, OSError) as error:
             raise LakeError(f"Table {name} cannot be maintained: {type(error).__name__}. Try again later.") from None
     after = lake.extents(name)
-    return Maintained(
+    return Maintenance(
         name,
         len(before),
         len(after),

@@ -32,7 +32,7 @@ _BLOOM = ("SOPInstanceUID", "SeriesInstanceUID", "StudyInstanceUID")
 
 
 @dataclass(frozen=True, slots=True)
-class Packed:
+class PackedFile:
     """A file that is written and that no commit names yet.
 
     path: below the table's folder. size: bytes. low, high: smallest and largest value of each column of
@@ -62,7 +62,7 @@ def bloom_columns(table: Table) -> list[str]:
     return [column for column in _BLOOM if column in table] if table.name in ("flat_metadata", "instance") else []
 
 
-def pack(files: LakeFiles, table: Table, groups: Iterable[pa.Table], told: str = "") -> Packed:
+def pack(files: LakeFiles, table: Table, groups: Iterable[pa.Table], told: str = "") -> PackedFile:
     """Writes one Parquet file of one row group after the other; told: what its name says. Raises LakeError."""
     keys = statistics_columns(table)
     low: dict[str, str] = {}
@@ -91,10 +91,10 @@ def pack(files: LakeFiles, table: Table, groups: Iterable[pa.Table], told: str =
                         high[column] = max(high.get(column, ends["max"]), ends["max"])
                 writer.write_table(group, len(group))
         size = sink.tell()
-    return Packed(path, size, count, low, high, int(time.time() * 1000))
+    return PackedFile(path, size, count, low, high, int(time.time() * 1000))
 
 
-def pack_rows(files: LakeFiles, table: Table, rows: Iterable[pa.RecordBatch]) -> Packed | None:
+def pack_rows(files: LakeFiles, table: Table, rows: Iterable[pa.RecordBatch]) -> PackedFile | None:
     """Writes rows as one Parquet file, a row group in memory at a time; None when there are none. Raises LakeError.
 
     What is never committed is nobody's; vacuum deletes it.

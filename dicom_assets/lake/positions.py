@@ -38,7 +38,7 @@ def positions(name: str, keys: Iterable[str]) -> list[str]:
     return list(keys) if TABLES[name].replaced_by == STUDY_KEY else [position(key) for key in keys]
 
 
-def ordered(name: str, rows: pa.Table) -> pa.Table:
+def sort_rows(name: str, rows: pa.Table) -> pa.Table:
     """Rows in the order of their table, with the column that it goes by."""
     order = order_of(name)
     if order == POSITION:
@@ -61,7 +61,7 @@ def range_in_name(rows: pa.Table) -> str:
     return f"-{rows[POSITION][0].as_py()}-{rows[POSITION][-1].as_py()}"
 
 
-def placed(name: str, known: Extents) -> Extents:
+def add_positions(name: str, known: Extents) -> Extents:
     """Extents of a table's files, with their ranges of the column that it is ordered by."""
     if order_of(name) == STUDY_KEY:
         return known

@@ -5,27 +5,24 @@ Belongs here: how a Delta table is read by DuckDB. Does not belong here: SQL tha
 
 from __future__ import annotations
 
-import atexit
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, nullcontext, suppress
+from contextlib import contextmanager, nullcontext
 from datetime import UTC, datetime
-from functools import cache
 from pathlib import Path
-from threading import Lock
 
 import duckdb
 import pyarrow as pa
 
 from dicom_assets.lake import dataset_types as datasets
-from dicom_assets.lake import members, recent
-from dicom_assets.lake.delta import Lake, NoSuchVersion
+from dicom_assets.lake.database import open_alone
+from dicom_assets.lake.delta import Lake
 from dicom_assets.lake.extents import Within, extents
 from dicom_assets.lake.hierarchy import OVERTAKEN
-from dicom_assets.lake.quoting import named
+from dicom_assets.lake.quoting import named, one_of
 from dicom_assets.lake.quoting import quoted as quoted
-from dicom_assets.lake.spill import spill_folder
 from dicom_assets.lake.subjects import STUDY_CLINICAL
+from dicom_assets.lake.tables import NoSuchVersion
 from dicom_assets.schema.registry import TABLES
 from dicom_assets.settings import UserError
 from dicom_assets.storage.files import PROTOCOL, LakeError
@@ -108,63 +105,16 @@ def scan(
         if within is None:
             paths = known.paths.tolist()
         elif key in within and key != "batch_id":
-            paths = sorted({path for own in members.homes(lake, name, known, within).values() for path in own})
+            paths = sorted({path for own in lake.file_keys.homes(name, known, within).values() for path in own})
         else:
             paths = known.paths[known.within(within)].tolist()
-    files = [f"{lake.location(name)}/{path}" for path in paths]
-    if files:
-        if lake.table_files is not None:
-            files = [f"{PROTOCOL}://{name}/{file.rsplit('/', 1)[-1]}" for file in files]
-        listed = ", ".join(quoted(file.removeprefix("file://")) for file in files)
+    if paths:
         more = f"{', filename=true' if filename else ''}{', file_row_number=true' if row_number else ''}"
-        return f"read_parquet([{listed}]{more})"
+        return lake.scan_files(name, paths, more)
     nulls = ", ".join(f'NULL::{sql_type(c.type)} AS "{c.name}"' for c in TABLES[name].columns)
     nulls += ", NULL::VARCHAR AS filename" if filename else ""
     nulls += ", NULL::BIGINT AS file_row_number" if row_number else ""
     return f"(SELECT {nulls} WHERE false)"
-
-
-@cache
-def _shared() -> duckdb.DuckDBPyConnection:
-    """The process's one database in memory: a cursor on it costs far less than a database of its own."""
-    connection = duckdb.connect()
-    connection.execute("SET GLOBAL TimeZone = 'UTC'")
-    connection.execute("SET GLOBAL temp_directory = ''")  # until `connected` knows a lake: never the current folder
-    connection.execute("SET GLOBAL allocator_background_threads = true")  # they give back what a query has freed
-    atexit.register(_shared.cache_clear)  # DuckDB complains on stderr of what is left when the interpreter ends
-    return connection
-
-
-def connected(lake: Lake | None = None, *, alone: bool = False) -> duckdb.DuckDBPyConnection:
-    """A DuckDB connection in memory without tables, as every query of the project starts.
-
-    What is made in it must be TEMP, so that no other connection sees it. lake: whose files `scan` may name; needed
-    where it lies on an object store. alone: with a database of its own, for a user to set and lock down.
-    """
-    remote = lake is not None and lake.table_files is not None
-    if not (alone or remote):
-        if lake is not None:
-            _spill_shared(str(spill_folder(lake.files)))
-        return _shared().cursor()
-    connection = duckdb.connect()
-    connection.execute("SET temp_directory = ''")
-    if lake is not None:
-        _spill(connection, str(spill_folder(lake.files)))
-    if lake is not None and lake.table_files is not None:
-        connection.register_filesystem(lake.table_files)
-    connection.execute("SET TimeZone = 'UTC'")
-    return connection
-
-
-@cache
-def _spill_shared(folder: str) -> None:
-    """Lets the process's database put into a folder what does not fit into memory; asked once for each lake."""
-    _spill(_shared(), folder)
-
-
-def _spill(connection: duckdb.DuckDBPyConnection, folder: str) -> None:
-    with suppress(duckdb.NotImplementedException):  # it has begun to write in the folder that it was given first
-        connection.execute(f"SET GLOBAL temp_directory = {quoted(folder)}")
 
 
 def connect(
@@ -174,25 +124,19 @@ def connect(
     within: Mapping[str, Within] | None = None,
     at: int | datetime | None = None,
     alone: bool = False,
-    reuse: bool = False,
 ) -> duckdb.DuckDBPyConnection:
     """A DuckDB connection in memory with tables of the lake as views.
 
     within: by table, the values that its view is limited to, so that only files with such values are opened. at: the
     tables as they were at a time, or those that have a version of this number in that version, instead of as they are.
-    Without `tables`, those of the registry that the lake has. alone: see `connected`. reuse: rows of studies that this
-    process has just written are not read again; who checks what was written reads it.
+    Without `tables`, those of the registry that the lake has. alone: with a database of its own, for
+    a user to set and lock down.
     """
-    connection = connected(lake, alone=alone)
+    connection = open_alone(lake.files) if alone else lake.cursor()
     wanted = list(tables if tables is not None else TABLES)
-    with lake.settled(wanted) if tables is None and at is None else nullcontext():
+    with lake.look_once(wanted) if tables is None and at is None else nullcontext():
         for name in list(wanted):
             scope = (within or {}).get(name)
-            if reuse and scope is not None and [*scope] == [TABLES[name].replaced_by]:
-                kept = recent.rows_of(lake.uri, name, members.homes(lake, name, lake.extents(name), scope))
-                if kept is not None:
-                    connection.register(name, kept)
-                    continue
             try:
                 source = scan(lake, name, at, within=scope)
             except NoSuchVersion:
@@ -236,45 +180,14 @@ def _show(connection: duckdb.DuckDBPyConnection, name: str, sql: str) -> None:
 
 def where(scope: Within | None, shown: str | None = None) -> str:
     """SQL that leaves only rows with these values; shown: and rows for which this SQL holds."""
-    listed = {column: ", ".join(map(quoted, sorted(set(values)))) or "NULL" for column, values in (scope or {}).items()}
-    terms = [f'"{column}" IN ({values})' for column, values in listed.items()] + ([shown] if shown else [])
+    terms = [f'"{column}" IN ({one_of(values)})' for column, values in (scope or {}).items()]
+    terms += [shown] if shown else []
     return f" WHERE {' AND '.join(terms)}" if terms else ""
 
 
 def arrow(connection: duckdb.DuckDBPyConnection, sql: str) -> pa.Table:
     """The result of a query as an Arrow table, without a copy of its rows."""
     return connection.sql(sql).to_arrow_table()
-
-
-_ANSWERS_BYTES = 32_000_000
-_answers: dict[tuple[str, str], pa.Table] = {}
-_answering = Lock()
-
-
-def answer(lake: Lake, sql: str) -> pa.Table:
-    """What SQL over files of a lake says, which `scan` names; asked again soon, the answer is the one that was given.
-
-    A file never changes, so neither does what SQL says that names nothing else. The last answers are kept, as many as
-    there is room for: for what several rules ask of the rows of one batch, and its closing once more.
-    """
-    key = lake.uri, sql
-    found = _answers.get(key)
-    if found is None:
-        with connected(lake) as connection:
-            found = arrow(connection, sql)
-        with _answering:
-            _answers[key] = found
-            held = sum(one.nbytes for one in _answers.values())
-            while held > _ANSWERS_BYTES:
-                held -= _answers.pop(next(iter(_answers))).nbytes
-    return found
-
-
-def forget_answers(lake: Lake) -> None:
-    """Lets go of the answers that are kept of a lake."""
-    with _answering:
-        for key in [key for key in _answers if key[0] == lake.uri]:
-            del _answers[key]
 
 
 def lock_down(connection: duckdb.DuckDBPyConnection, root: Path | str) -> None:

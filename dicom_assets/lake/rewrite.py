@@ -24,11 +24,10 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from deltalake.transaction import AddAction, RemoveAction
 
-from dicom_assets.lake import members, recent
-from dicom_assets.lake.delta import COMMIT_TRIES, Lake
 from dicom_assets.lake.extents import Extents
-from dicom_assets.lake.pack import Packed, pack, pack_rows, row_groups
-from dicom_assets.lake.positions import is_sorted, order_of, ordered, placed, positions, range_in_name
+from dicom_assets.lake.pack import PackedFile, pack, pack_rows, row_groups
+from dicom_assets.lake.positions import add_positions, is_sorted, order_of, positions, range_in_name, sort_rows
+from dicom_assets.lake.tables import COMMIT_TRIES, Tables
 from dicom_assets.schema.registry import TABLES, Table
 from dicom_assets.storage.files import LakeError
 
@@ -43,9 +42,6 @@ _FILE_ROWS = {
 _OTHER_FILE_ROWS = 2_048
 _LEAF_FILES = {"imaging_study": 8}
 LEAF_ROWS = 262_144
-
-_READ_AGAIN = ("instance", "series", "study")
-"""Tables whose rows the next steps of a batch are made from."""
 
 _AT_ONCE = 2
 """Files that are rewritten side by side."""
@@ -73,7 +69,7 @@ def leaf_rows(name: str) -> int:
     return min(_LEAF_FILES.get(name, 64) * file_rows(name), LEAF_ROWS)
 
 
-def replace_keys(lake: Lake, name: str, keys: Sequence[str], rows: pa.Table) -> None:
+def replace_keys(lake: Tables, name: str, keys: Sequence[str], rows: pa.Table) -> None:
     """Replaces, in one commit, the rows of some studies in a table that is replaced by study.
 
     keys: values of the table's `replaced_by` column, mostly study_keys; `rows` has rows of these alone. Each file that
@@ -83,11 +79,11 @@ def replace_keys(lake: Lake, name: str, keys: Sequence[str], rows: pa.Table) -> 
     if not keys:
         return
     column, order = TABLES[name].replaced_by, order_of(name)
-    rows, places = ordered(name, rows), positions(name, keys)
+    rows, places = sort_rows(name, rows), positions(name, keys)
 
     def change(now: Extents) -> tuple[npt.NDArray[np.int64], list[AddAction]]:
-        candidates = np.flatnonzero(placed(name, now).may_hold(order, places))
-        held = members.holders(lake, name, now.paths[candidates].tolist(), keys)
+        candidates = np.flatnonzero(add_positions(name, now).may_hold(order, places))
+        held = lake.file_keys.holders(name, now.paths[candidates].tolist(), keys)
         # A study that stands in several files goes into the first of them.
         homes = {
             keys[at]: int(index)
@@ -101,32 +97,28 @@ def replace_keys(lake: Lake, name: str, keys: Sequence[str], rows: pa.Table) -> 
             own = rows.filter(pc.equal(homed, index))
             held = get_file(lake, TABLES[name], str(now.paths[index]))
             if order != column or not is_sorted(held, order):  # or a file that another writer made
-                held = ordered(name, held)
+                held = sort_rows(name, held)
             return put_files(lake, name, _spliced(held, own, order, places))
 
         with ThreadPoolExecutor(_AT_ONCE if len(holding) >= _MANY.get(name, 0) else 1) as pool:
             adds = [add for some in pool.map(rewritten, holding.tolist()) for add in some]
         return holding, adds + put_files(lake, name, rows.filter(pc.equal(homed, -1)))
 
-    version = swap(lake, name, change, data_change=True)
-    if name in _READ_AGAIN:
-        now = lake.extents(name)
-        if now.version == version:  # otherwise others have written since, whose rows may be newer
-            recent.keep(lake.uri, name, members.homes(lake, name, now, {column: keys}), rows)
+    swap(lake, name, change, data_change=True)
 
 
-Written = list[AddAction]
+NewFiles = list[AddAction]
 """Files of a table that are written and that no commit names yet."""
 
 
-def written(lake: Lake, name: str, rows: Iterable[pa.RecordBatch]) -> Written:
+def write_rows(lake: Tables, name: str, rows: Iterable[pa.RecordBatch]) -> NewFiles:
     """Writes rows of a table that is replaced by batch, for `replace_batches` to commit. Raises LakeError."""
     packed = pack_rows(lake.files, TABLES[name], rows)
-    return [] if packed is None else [added(packed)]
+    return [] if packed is None else [add_action(packed)]
 
 
 def replace_batches(
-    lake: Lake, name: str, batches: Sequence[str], rows: Callable[[], Iterable[pa.RecordBatch]] | Written
+    lake: Tables, name: str, batches: Sequence[str], rows: Callable[[], Iterable[pa.RecordBatch]] | NewFiles
 ) -> None:
     """Replaces, in one commit, the rows of some batches in a table that is replaced by batch.
 
@@ -157,8 +149,8 @@ def replace_batches(
                     for group in _stream(lake, table, [path])
                     for batch in _without(group, column, batches).to_batches()
                 )
-                adds += written(lake, name, kept)
-        new = written(lake, name, rows()) if callable(rows) else rows
+                adds += write_rows(lake, name, kept)
+        new = write_rows(lake, name, rows()) if callable(rows) else rows
         return np.array(gone, dtype=np.int64), adds + new
 
     swap(lake, name, change, data_change=True)
@@ -176,46 +168,43 @@ Change = Callable[[Extents], tuple[npt.NDArray[np.int64], list[AddAction]]]
 """Takes the extents of a table, returns which files go (indexes) and which come, written already."""
 
 
-def swap(lake: Lake, name: str, change: Change, *, data_change: bool) -> int | None:
-    """Commits a change of files; works it out anew when somebody else committed. The table's version, None without it.
-
-    data_change: False when rows stay.
-    """
+def swap(lake: Tables, name: str, change: Change, *, data_change: bool) -> None:
+    """Commits a change of files; works it out anew when somebody else committed. data_change: False when rows stay."""
     for attempt in range(1, COMMIT_TRIES + 1):
         lake.check_right(name)
         now = lake.extents(name)
         gone, adds = change(now)
         if not len(gone) and not adds:
-            return None
+            return
         stamp = int(time.time() * 1000)
         removes = [RemoveAction(str(now.paths[i]), data_change, stamp, int(now.bytes[i])) for i in gone]
         for add in adds:
             add.data_change = data_change
         lake.check_right(name)
         if lake.commit(name, now, [*adds, *removes]):
-            return now.version + 1
+            return
         if attempt < COMMIT_TRIES:
             time.sleep(random.uniform(0, 0.1 * 2**attempt))
     raise LakeError(f"Table {name}: somebody else commits all the time. Run the batch again.")
 
 
-def put_files(lake: Lake, name: str, rows: pa.Table) -> list[AddAction]:
+def put_files(lake: Tables, name: str, rows: pa.Table) -> list[AddAction]:
     """Writes rows that `positions.ordered` has put in order as files of about `file_rows` rows each."""
     adds: list[AddAction] = []
     for part in split(rows, order_of(name), file_rows(name)):
         adds.append(put_file(lake, TABLES[name], part))
-        members.tell(adds[-1].path, part[order_of(name)].unique().to_pylist())
+        lake.file_keys.enter(adds[-1].path, part[order_of(name)].unique().to_pylist())
     return adds
 
 
-def put_file(lake: Lake, table: Table, rows: pa.Table | Iterable[pa.Table]) -> AddAction:
+def put_file(lake: Tables, table: Table, rows: pa.Table | Iterable[pa.Table]) -> AddAction:
     """Writes one Parquet file of a table, of rows or of one row group after the other, and says what it holds."""
     told = range_in_name(rows) if isinstance(rows, pa.Table) else ""
     groups = row_groups(table, rows.to_batches()) if isinstance(rows, pa.Table) else rows
-    return added(pack(lake.files, table, groups, told))
+    return add_action(pack(lake.files, table, groups, told))
 
 
-def added(file: Packed) -> AddAction:
+def add_action(file: PackedFile) -> AddAction:
     """What a commit says of a file that is packed."""
     nulls = dict.fromkeys(file.low, 0)
     stats = {"numRecords": file.rows, "minValues": {**file.low}, "maxValues": {**file.high}, "nullCount": nulls}
@@ -238,12 +227,12 @@ def split(rows: pa.Table, column: str, bound: int) -> Iterator[pa.Table]:
             start = end
 
 
-def get_file(lake: Lake, table: Table, path: str) -> pa.Table:
+def get_file(lake: Tables, table: Table, path: str) -> pa.Table:
     """The rows of one Parquet file of a table."""
     return lake.files.get_parquet(f"{table.name}/{path}", table.schema.names).cast(table.schema)
 
 
-def merge_studies(lake: Lake, name: str, merges: Callable[[Extents], Merge | None]) -> bool:
+def merge_studies(lake: Tables, name: str, merges: Callable[[Extents], Merge | None]) -> bool:
     """Merges some files of a table that is replaced by study; whether there was anything to merge.
 
     merges: takes the extents and names the files, and the values below which the new files are to end.
@@ -252,11 +241,11 @@ def merge_studies(lake: Lake, name: str, merges: Callable[[Extents], Merge | Non
 
     def change(now: Extents) -> tuple[npt.NDArray[np.int64], list[AddAction]]:
         nonlocal done
-        merge = merges(placed(name, now))
+        merge = merges(add_positions(name, now))
         done = merge is not None
         if merge is None:
             return np.empty(0, np.int64), []
-        rows = ordered(name, pa.concat_tables([get_file(lake, table, str(now.paths[i])) for i in merge.files]))
+        rows = sort_rows(name, pa.concat_tables([get_file(lake, table, str(now.paths[i])) for i in merge.files]))
         edges = np.searchsorted(np.asarray(rows[order].to_pylist(), dtype=object), list(merge.edges)).tolist()
         adds = [
             add
@@ -269,7 +258,7 @@ def merge_studies(lake: Lake, name: str, merges: Callable[[Extents], Merge | Non
     return done
 
 
-def merge_batches(lake: Lake, name: str, merges: Callable[[Extents], Sequence[npt.NDArray[np.int64]]]) -> bool:
+def merge_batches(lake: Tables, name: str, merges: Callable[[Extents], Sequence[npt.NDArray[np.int64]]]) -> bool:
     """Merges some files of a table that is replaced by batch, in their order; whether there was anything to merge.
 
     merges: takes the extents and names the files of each new file. One file and one row group are in memory at a time.
@@ -289,7 +278,7 @@ def merge_batches(lake: Lake, name: str, merges: Callable[[Extents], Sequence[np
     return done
 
 
-def _stream(lake: Lake, table: Table, paths: Iterable[str]) -> Iterator[pa.Table]:
+def _stream(lake: Tables, table: Table, paths: Iterable[str]) -> Iterator[pa.Table]:
     """Rows of some files one after the other, cut into full row groups."""
 
     def rows() -> Iterator[pa.RecordBatch]:

@@ -11,6 +11,7 @@ from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field
 from enum import StrEnum
 from threading import Lock
+from typing import Any, TypeVar
 
 import pyarrow as pa
 
@@ -24,6 +25,8 @@ from dicom_assets.schema.registry import (
 from dicom_assets.storage.files import LakeError, LakeFiles, arrow_bytes
 
 FOLDER = "_staging"
+Result = TypeVar("Result")
+
 _WHOLE = "whole"
 """Name of the mark beside a part's files: it holds their rows, is written last and goes with them."""
 _BEGUN = "begun"
@@ -96,13 +99,14 @@ def again(batch_id: str) -> str:
 
 
 @dataclass
-class Kept:
+class StagingCache:
     """What the one process that holds a batch knows of its staged files: nobody else writes or deletes them meanwhile.
 
     names: the files of a part; parts that are not in it have to be listed. whole: rows of parts that are staged whole.
     data: files of a lake on an object store. tables: rows of parts, in some columns, that were read already: a dozen
-    rules ask for the same ones, and a part lies in many files. check: raises LakeError when the right to the batch is
-    lost. turn: see `Staging.begin`; None before it is known.
+    rules ask for the same ones, and a part lies in many files. results: what a step has made for the next one as well,
+    by its type. check: raises LakeError when the right to the batch is lost. turn: see `Staging.begin`; None before it
+    is known.
     """
 
     check: Callable[[], None] = lambda: None
@@ -111,6 +115,7 @@ class Kept:
     whole: dict[Part, int] = field(default_factory=dict)
     data: dict[str, bytes] = field(default_factory=dict)
     tables: dict[tuple[Part, tuple[str, ...]], pa.Table] = field(default_factory=dict)
+    results: dict[type[Any], Any] = field(default_factory=dict)
     lock: Lock = field(default_factory=Lock)
 
     @contextmanager
@@ -164,11 +169,11 @@ def _part(name: str) -> str:
 
 @dataclass(frozen=True)
 class Staging:
-    """The staged rows of one batch. kept: for whoever holds the batch, which then asks the storage less often."""
+    """The staged rows of one batch. cache: for whoever holds the batch, which then asks the storage less often."""
 
     files: LakeFiles
     batch_id: str
-    kept: Kept | None = field(default=None, repr=False, compare=False)
+    cache: StagingCache | None = field(default=None, repr=False, compare=False)
 
     @property
     def root(self) -> str:
@@ -180,11 +185,11 @@ class Staging:
         """Where the files of the batch's last turn lie. On an object store it is looked for; see `begin`."""
         if self.files.local_root is not None:
             return self.root
-        if self.kept is None:
+        if self.cache is None:
             return self._of_turn(self._last_turn())
-        if self.kept.turn is None:
-            self.kept.turn = self._last_turn()
-        return self._of_turn(self.kept.turn)
+        if self.cache.turn is None:
+            self.cache.turn = self._last_turn()
+        return self._of_turn(self.cache.turn)
 
     def begin(self) -> None:
         """Begins anew, with nothing staged, in a folder that nobody else writes to. Raises LakeError.
@@ -193,14 +198,14 @@ class Staging:
         its way then comes when somebody else has taken the batch over. So each turn has a number, which only one can
         take, and only what the last one has staged is ever read. A lock of the operating system is never lost.
         """
-        if self.files.local_root is not None or self.kept is None:
+        if self.files.local_root is not None or self.cache is None:
             return
-        self.kept.check()
+        self.cache.check()
         turn = self._last_turn() + 1
         if not self.files.put(f"{self._of_turn(turn)}/{_BEGUN}", b"", create=True):
             raise LakeError(f"Somebody else has taken over batch {self.batch_id}. {again(self.batch_id)}")
-        with self.kept.deleting(Part):
-            self.kept.turn = turn
+        with self.cache.deleting(Part):
+            self.cache.turn = turn
         for earlier in {name.split("/")[2] for name in self.files.names(self.root)} - {f"{turn:06d}"}:
             self.files.delete(f"{self.root}/{earlier}")
 
@@ -213,8 +218,17 @@ class Staging:
         return max((int(name) for name in names if name.isdigit()), default=0)
 
     def _check(self) -> None:
-        if self.kept is not None:
-            self.kept.check()
+        if self.cache is not None:
+            self.cache.check()
+
+    def remember(self, result: object) -> None:
+        """Keeps what a step has made of the batch, in place of what it made before, as long as the batch is held."""
+        if self.cache is not None:
+            self.cache.results[type(result)] = result
+
+    def recall(self, kind: type[Result]) -> Result | None:
+        """What a step has made of the batch; None when nothing is kept."""
+        return None if self.cache is None else self.cache.results.get(kind)
 
     def scope(self, *tables: str) -> dict[str, dict[str, list[str]]]:
         """What to open of some tables to see the batch's own rows; for `lake.query.connect`."""
@@ -229,17 +243,17 @@ class Staging:
         name = f"{self.folder}/{part}/{number:06d}.arrow"
         remote = self.files.local_root is None
         self._check()
-        with self.kept.writing(part, name, arrow if remote else None) if self.kept else nullcontext():
+        with self.cache.writing(part, name, arrow if remote else None) if self.cache else nullcontext():
             self.files.put(name, arrow, durable=False)  # it can be read again
 
     def names(self, part: Part) -> list[str]:
         """The staged files of a part, in their order."""
-        if self.kept is None:
+        if self.cache is None:
             return self._listed(part)
-        with self.kept.lock:
-            if part not in self.kept.names:
-                self.kept.names[part] = self._listed(part)
-            return self.kept.names[part]
+        with self.cache.lock:
+            if part not in self.cache.names:
+                self.cache.names[part] = self._listed(part)
+            return self.cache.names[part]
 
     def _listed(self, part: Part) -> list[str]:
         return [name for name in self.files.names(f"{self.folder}/{part}") if name.endswith(".arrow")]
@@ -247,18 +261,18 @@ class Staging:
     def batches(self, part: Part, columns: list[str] | None = None) -> Iterator[pa.RecordBatch]:
         """The staged rows of a part, `storage.files.ARROW_ROWS` in memory at a time."""
         for name in self.names(part):
-            data = None if self.kept is None else self.kept.data.get(name)
+            data = None if self.cache is None else self.cache.data.get(name)
             yield from self.files.arrow_batches(name, columns, data)
 
     def read(self, part: Part, columns: list[str] | None = None) -> pa.Table:
         """All rows of a part; not for parts that hold headers."""
-        if self.kept is None or (columns is None and part is Part.FLAT):
+        if self.cache is None or (columns is None and part is Part.FLAT):
             return self._read(part, columns)
         self.names(part)  # known from here on, so that a change of them is seen
         whole = part in _NARROW
         wanted = SCHEMAS[part].names if columns is None else columns
         asked = SCHEMAS[part].names if whole else wanted
-        found = self.kept.read(part, tuple(asked), lambda: self._read(part, asked))
+        found = self.cache.read(part, tuple(asked), lambda: self._read(part, asked))
         return found.select(wanted) if columns is not None else found
 
     def _read(self, part: Part, columns: list[str] | None) -> pa.Table:
@@ -275,9 +289,9 @@ class Staging:
         """Marks a part as staged whole, with so many rows; one without rows as well, which has no file."""
         self._check()
         self.files.put(f"{self.folder}/{part}/{_WHOLE}", str(rows).encode(), durable=False)
-        if self.kept is not None:
-            with self.kept.lock:
-                self.kept.whole[part] = rows
+        if self.cache is not None:
+            with self.cache.lock:
+                self.cache.whole[part] = rows
 
     def complete_as_it_is(self, part: Part) -> None:
         """Marks a part as staged whole with the rows that are there, after some were added or taken out."""
@@ -292,7 +306,7 @@ class Staging:
 
     def rows(self, part: Part) -> int:
         """How many rows of a part were staged. Raises StagingMissing when it is not staged whole."""
-        found = None if self.kept is None else self.kept.whole.get(part)
+        found = None if self.cache is None else self.cache.whole.get(part)
         if found is not None:
             return found
         try:
@@ -335,7 +349,7 @@ class Staging:
 
     def _delete(self, folders: Iterable[str], parts: Iterable[Part]) -> int:
         self._check()
-        with self.kept.deleting(parts) if self.kept else nullcontext():
+        with self.cache.deleting(parts) if self.cache else nullcontext():
             return sum(map(self.files.delete, folders))
 
     def left(self) -> int:

@@ -16,7 +16,7 @@ _SPACE = "".join(map(chr, [9, 10, 13, 32, 0x85, 0xA0, 0x1680, *range(0x2000, 0x2
 _SPACES = _SPACE + chr(0x3000)
 
 
-def told(column: str) -> str:
+def clean(column: str) -> str:
     """SQL for a text without control characters and surrounding space, NULL when nothing is left."""
     slow = f"trim(translate({column}, '{_CONTROL}', ''), '{_SPACES}')"  # ten times as slow, and hardly ever needed
     return f"nullif(CASE WHEN regexp_matches({column}, '[^ -~]') THEN {slow} ELSE trim({column}) END, '')"
@@ -40,7 +40,7 @@ def patients_named(objects: str, grain: str, newest: str) -> str:
             count(DISTINCT issuer)
         ) END AS patient_count
     FROM (
-        SELECT *, {told("PatientID")} AS id, {told("IssuerOfPatientID")} AS issuer
+        SELECT *, {clean("PatientID")} AS id, {clean("IssuerOfPatientID")} AS issuer
         FROM (  -- what is written, before it is cleaned: there are fewer patients than objects
             SELECT {grain}, PatientID, IssuerOfPatientID, max({newest}) AS newest FROM {objects} GROUP BY ALL
         )
@@ -49,22 +49,21 @@ def patients_named(objects: str, grain: str, newest: str) -> str:
     """
 
 
-_IDENTIFIED = f"coalesce(patient_count, 0) <= 1 AND {told('PatientID')} IS NOT NULL"
+_IDENTIFIED = f"coalesce(patient_count, 0) <= 1 AND {clean('PatientID')} IS NOT NULL"
 
-SUBJECT_STATE = (
-    f"CASE WHEN patient_count > 1 THEN 'conflict' WHEN {told('PatientID')} IS NULL THEN 'missing' ELSE 'identified' END"
-)
+_STATES = f"WHEN patient_count > 1 THEN 'conflict' WHEN {clean('PatientID')} IS NULL THEN 'missing'"
+SUBJECT_STATE = f"CASE {_STATES} ELSE 'identified' END"
 """What a row of `study` says of its patient: identified, missing or conflict."""
 
-_ID = f"CASE WHEN {_IDENTIFIED} THEN {told('PatientID')} END"
-_ISSUER = f"CASE WHEN {_IDENTIFIED} THEN {told('IssuerOfPatientID')} END"
+_ID = f"CASE WHEN {_IDENTIFIED} THEN {clean('PatientID')} END"
+_ISSUER = f"CASE WHEN {_IDENTIFIED} THEN {clean('IssuerOfPatientID')} END"
 
 
 def subjects(studies: str = "study") -> str:
     """SQL for rows of `study` with subject_state, and the subject in PatientID and IssuerOfPatientID or NULL there."""
     return f"""(
     SELECT
-        * REPLACE ({_ID} AS PatientID, {_ISSUER} AS IssuerOfPatientID, {told("AccessionNumber")} AS AccessionNumber),
+        * REPLACE ({_ID} AS PatientID, {_ISSUER} AS IssuerOfPatientID, {clean("AccessionNumber")} AS AccessionNumber),
         {SUBJECT_STATE} AS subject_state
     FROM {studies}
     )"""
@@ -85,7 +84,7 @@ GROUP BY ALL
 RECORDED = f"""
 -- one row per patient that clinical records name
 SELECT DISTINCT id, issuer
-FROM (SELECT {told("PatientID")} AS id, {told("IssuerOfPatientID")} AS issuer FROM clinical)
+FROM (SELECT {clean("PatientID")} AS id, {clean("IssuerOfPatientID")} AS issuer FROM clinical)
 WHERE id IS NOT NULL
 """
 
@@ -109,7 +108,7 @@ def issuers_known(*patients: str) -> str:
 
 
 _IMAGED = f"(SELECT {_ID} AS id, {_ISSUER} AS issuer FROM study)"
-_NAMED = f"(SELECT {told('PatientID')} AS id, {told('IssuerOfPatientID')} AS issuer FROM clinical)"
+_NAMED = f"(SELECT {clean('PatientID')} AS id, {clean('IssuerOfPatientID')} AS issuer FROM clinical)"
 
 STUDY_CLINICAL = f"""
 -- one row per study and clinical record of its patient; a study without a patient, or of several, joins nothing
@@ -118,7 +117,7 @@ SELECT
     study.StudyDate, study.StudyDescription, study.ModalitiesInStudy, study.series_count, study.instance_count,
     record.record_type, record.record_key, record.record, record.record_values
 FROM (SELECT *, {_ID} AS id, {_ISSUER} AS issuer FROM study) AS study
-JOIN (SELECT *, {told("PatientID")} AS id, {told("IssuerOfPatientID")} AS issuer FROM clinical) AS record USING (id)
+JOIN (SELECT *, {clean("PatientID")} AS id, {clean("IssuerOfPatientID")} AS issuer FROM clinical) AS record USING (id)
 LEFT JOIN {issuers_known(_IMAGED, _NAMED)} AS issuers USING (id)
 WHERE {same_patient("study", "record", "issuers")}
 """

@@ -15,7 +15,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from dicom_assets.lake.delta import Lake
-from dicom_assets.lake.query import arrow, connected, scan
+from dicom_assets.lake.query import arrow, scan
 from dicom_assets.storage.files import arrow_bytes
 
 FOLDER = "_summaries"
@@ -48,7 +48,7 @@ def counts(lake: Lake, name: str, measures: str) -> pa.Table:
         present = kept.filter(pc.is_in(kept["file"], pa.array(now, pa.string())))
         kept = pa.concat_tables([present, _read(lake, name, fresh, measures)])
         lake.files.put(place, arrow_bytes(kept), durable=False)
-    with connected() as connection:  # Arrow's own grouping would load its data sets, 40 MB of memory
+    with lake.cursor() as connection:  # Arrow's own grouping would load its data sets, 40 MB of memory
         connection.register("kept", kept)
         sql = "SELECT measure, value, mapped, sum(rows)::BIGINT AS rows FROM kept WHERE rows > 0 GROUP BY ALL"
         return arrow(connection, f"{sql} ORDER BY ALL").cast(COUNTS)
@@ -64,7 +64,7 @@ def _kept(lake: Lake, place: str) -> pa.Table:
 def _read(lake: Lake, name: str, paths: list[str], measures: str) -> pa.Table:
     if not paths:
         return _OF_FILES.empty_table()
-    with connected(lake) as connection:
+    with lake.cursor() as connection:
         found = arrow(
             connection,
             f"""

@@ -84,7 +84,7 @@ def _key(value: str | None) -> str:
     return "".join(c for c in (value or "").upper() if c.isalnum())
 
 
-def _packaged(name: str) -> list[dict[str, str]]:
+def _packaged_rows(name: str) -> list[dict[str, str]]:
     text = resources.files("dicom_assets.omop").joinpath("concepts", name).read_text(encoding="utf-8")
     return list(csv.DictReader(text.splitlines()))
 
@@ -111,21 +111,33 @@ def _concept(row: dict[str, str], number: int) -> int:
     return concept
 
 
-@cache
 def load(modality_table: str | None = None, site_table: str | None = None) -> Concepts:
     """The packaged tables; rows of the user's own (CSV with the same columns) come before them.
 
     Raises MappingError.
     """
-    modalities: dict[str, int] = {}
-    rows = _packaged("modality.csv") + (_own(modality_table, {"modality", "concept_id"}) if modality_table else [])
-    for number, row in enumerate(rows, start=2):
+    tables = _packaged()
+    if modality_table is None and site_table is None:
+        return tables
+    return _extend(
+        tables,
+        _own(modality_table, {"modality", "concept_id"}) if modality_table else [],
+        _own(site_table, {"body_part_examined", "concept_id"}) if site_table else [],
+    )
+
+
+@cache
+def _packaged() -> Concepts:
+    nothing = Concepts({}, {}, {})
+    return _extend(nothing, _packaged_rows("modality.csv"), _packaged_rows("anatomic_site.csv"))
+
+
+def _extend(tables: Concepts, modality_rows: list[dict[str, str]], site_rows: list[dict[str, str]]) -> Concepts:
+    """Tables with further rows, which come before those that are there. Raises MappingError."""
+    modalities, parts, codes = {**tables.modalities}, {**tables.parts}, {**tables.codes}
+    for number, row in enumerate(modality_rows, start=2):
         modalities[_key(row["modality"])] = _concept(row, number)
-    parts: dict[tuple[str, str], Site] = {}
-    codes: dict[tuple[str, str], Site] = {}
-    rows = _packaged("anatomic_site.csv")
-    rows += _own(site_table, {"body_part_examined", "concept_id"}) if site_table else []
-    for number, row in enumerate(rows, start=2):
+    for number, row in enumerate(site_rows, start=2):
         side = (row.get("laterality") or "").strip().upper()
         snomed = (row.get("snomed_code") or "").strip() or None
         part = _key(row["body_part_examined"])

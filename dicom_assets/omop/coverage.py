@@ -16,7 +16,7 @@ from dataclasses import dataclass
 import duckdb
 import pyarrow as pa
 
-from dicom_assets.lake.subjects import PATIENTS, RECORDED, SUBJECT_STATE, issuers_known, same_patient, told
+from dicom_assets.lake.subjects import PATIENTS, RECORDED, SUBJECT_STATE, clean, issuers_known, same_patient
 from dicom_assets.schema.registry import MAPPING_COVERAGE
 
 _NONE = "(none)"
@@ -52,7 +52,7 @@ COUNTED: Mapping[str, str] = {
     "clinical": f"""CASE
         WHEN version_state IS NULL
             AND (patient_reference IS NOT NULL OR PatientID IS NOT NULL OR resource_id IS NULL)
-        THEN [{_struct("clinical records with a patient", f"{told('PatientID')} IS NOT NULL")}]
+        THEN [{_struct("clinical records with a patient", f"{clean('PatientID')} IS NOT NULL")}]
     END""",
 }
 """By table, SQL for the list of structs (measure, value, mapped) that a row counts for."""

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 
 import pyarrow as pa
 
-from dicom_assets.lake.pack import Packed, pack_rows
+from dicom_assets.lake.pack import PackedFile, pack_rows
 from dicom_assets.lake.staging import Part, Staging
 from dicom_assets.reading.engine import EngineFailed, ReadingEngine
 from dicom_assets.schema.registry import FLAT_METADATA
@@ -29,12 +29,12 @@ class StagedRows:
     poison: Mapping[str, str] = field(default_factory=dict)
 
 
-def pack_staged(chunk: StagedRows, beat: Callable[[int], None]) -> Packed | None:
+def pack_staged(chunk: StagedRows, beat: Callable[[int], None]) -> PackedFile | None:
     """Packs a batch's staged rows, a row group in memory at a time; None when there are none. Raises LakeError."""
     return _packed(Staging(LakeFiles(chunk.uri), chunk.batch_id), beat)
 
 
-def pack_flat(staging: Staging, engine: ReadingEngine | None) -> Packed | None:
+def pack_flat(staging: Staging, engine: ReadingEngine | None) -> PackedFile | None:
     """Packs a batch's staged rows of flat_metadata, for `publish_flat` to commit; None when there are none.
 
     engine: does it, where it has nothing else to do and can reach the lake; without it this process does. Raises
@@ -49,7 +49,7 @@ def pack_flat(staging: Staging, engine: ReadingEngine | None) -> Packed | None:
     return _packed(staging, lambda _: None)
 
 
-def _packed(staging: Staging, beat: Callable[[int], None]) -> Packed | None:
+def _packed(staging: Staging, beat: Callable[[int], None]) -> PackedFile | None:
     return pack_rows(staging.files, FLAT_METADATA, _alive(staging.batches(Part.FLAT), beat))
 
 

@@ -70,7 +70,7 @@ def test_what_was_on_its_way_is_neither_read_nor_kept(graph, monkeypatch):
         late = stopped.batch(batch).staging
         stopped.batch(batch).begin("run")
         take_away(graph.settings.lake, batch)
-        late.kept.check = lambda: None  # it looked just before
+        late.cache.check = lambda: None  # it looked just before
 
         own = successor.batch(batch)
         own.begin("run")

@@ -23,7 +23,7 @@ from dicom_assets.cli.main import app
 from dicom_assets.lake.delta import Lake
 from dicom_assets.lake.maintenance import maintain
 from dicom_assets.lake.query import QueryError, connect, existing, rows, run_read_only
-from dicom_assets.lake.staging import SCHEMAS, Kept, Part, Staging
+from dicom_assets.lake.staging import SCHEMAS, Part, Staging, StagingCache
 from dicom_assets.landing.azure import AzureContainer
 from dicom_assets.landing.local import LocalFolder
 from dicom_assets.landing.opening import open_store
@@ -196,14 +196,14 @@ class TestRequests:
         self, lake_url: str, faults: Proxy
     ) -> None:
         lake = Lake(lake_url)
-        staging = Staging(lake.files, "batch", Kept())
+        staging = Staging(lake.files, "batch", StagingCache())
         schema = SCHEMAS[Part.TOUCHED]
         staging.stage(Part.TOUCHED, pa.Table.from_pylist([{"study_key": "a"}], schema=schema))
         staging.require(Part.TOUCHED)
         faults.seen.clear()
         assert staging.read(Part.TOUCHED)["study_key"].to_pylist() == ["a"]
         assert faults.seen == []
-        with lake.settled():
+        with lake.look_once():
             assert lake.row_count("study") == 0
             assert faults.seen
             faults.seen.clear()

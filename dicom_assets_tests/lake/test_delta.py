@@ -11,9 +11,10 @@ import pyarrow as pa
 import pytest
 from deltalake import write_deltalake
 
-from dicom_assets.lake import delta
-from dicom_assets.lake.delta import CHECKPOINT_COMMITS, ForeignTable, Lake, schema_differences
+from dicom_assets.lake import tables
+from dicom_assets.lake.delta import Lake
 from dicom_assets.lake.query import connect
+from dicom_assets.lake.tables import CHECKPOINT_COMMITS, ForeignTable, schema_differences
 from dicom_assets.schema.registry import TABLES
 from dicom_assets.storage.files import LakeError
 from dicom_assets_tests.support.lakes import table
@@ -108,7 +109,7 @@ class TestReplacing:
             other.replace("validated_batch", [batch], judged(batch, "x"))
         other.table("validated_batch").create_checkpoint()
         (lake.files.local_root / f"validated_batch/_delta_log/{at + 1:020d}.json").unlink()
-        monkeypatch.setattr(delta, "KEPT_SECONDS", 0.0)
+        monkeypatch.setattr(tables, "OPEN_SECONDS", 0.0)
         assert lake.row_count("validated_batch") == 2
 
 
@@ -118,7 +119,7 @@ class TestAStepThatLooksOnce:
         return Lake(lake.uri, make=False)
 
     def test_sees_what_others_commit_when_it_may_commit_itself(self, lake, other):
-        with lake.settled():
+        with lake.look_once():
             assert lake.row_count("validated_batch") == 0
             other.replace("validated_batch", ["b1"], judged("b1", "x"))
             assert lake.row_count("validated_batch") == 0
@@ -126,35 +127,35 @@ class TestAStepThatLooksOnce:
                 assert lake.row_count("validated_batch") == 1
 
     def test_may_look_at_tables_before_it_asks_for_them(self, lake, other):
-        with lake.settled(["validated_batch"]):
+        with lake.look_once(["validated_batch"]):
             other.replace("validated_batch", ["b1"], judged("b1", "x"))
             assert lake.row_count("validated_batch") == 0
 
     def test_is_told_of_a_missing_table_when_it_asks_for_it(self, tmp_path):
         empty = Lake(str(tmp_path / "empty"), make=False)
-        with empty.settled(["study"]), pytest.raises(LakeError, match="There is no table study"):
+        with empty.look_once(["study"]), pytest.raises(LakeError, match="There is no table study"):
             empty.row_count("study")
 
     def test_sees_what_it_commits_itself(self, lake):
-        with lake.settled():
+        with lake.look_once():
             assert lake.row_count("validated_batch") == 0
             lake.replace("validated_batch", ["b1"], judged("b1", "x"))
             assert lake.row_count("validated_batch") == 1
 
     def test_loses_no_row_to_others_who_commit_behind_its_back(self, lake, other):
-        with lake.settled():
+        with lake.look_once():
             assert lake.row_count("validated_batch") == 0
             other.replace("validated_batch", ["b1"], judged("b1", "x"))
             lake.replace("validated_batch", ["b2"], judged("b2", "y"))
         assert ledger(lake) == [("b1", "x"), ("b2", "y")]
 
     def test_leaves_the_step_after_it_and_other_threads_their_own_look(self, lake, other):
-        with lake.settled(), ThreadPoolExecutor(1) as pool:
+        with lake.look_once(), ThreadPoolExecutor(1) as pool:
             assert lake.row_count("validated_batch") == 0
             other.replace("validated_batch", ["b1"], judged("b1", "x"))
             assert pool.submit(lake.row_count, "validated_batch").result() == 1
         other.replace("validated_batch", ["b2"], judged("b2", "y"))
-        with lake.settled():
+        with lake.look_once():
             assert lake.row_count("validated_batch") == 2
         other.replace("validated_batch", ["b3"], judged("b3", "z"))
         assert lake.row_count("validated_batch") == 3

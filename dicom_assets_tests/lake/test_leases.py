@@ -14,7 +14,7 @@ import pytest
 from azure.core.exceptions import AzureError, HttpResponseError, ServiceRequestError
 
 from dicom_assets.lake.delta import Lake
-from dicom_assets.lake.staging import SCHEMAS, Kept, Part, Staging
+from dicom_assets.lake.staging import SCHEMAS, StagingCache, Part, Staging
 from dicom_assets.schema.registry import TABLES
 from dicom_assets.storage import leases, locks
 from dicom_assets.storage.files import LakeError, LakeFiles
@@ -131,10 +131,10 @@ class TestWhoHasLostTheRight:
     def test_stages_nothing_and_deletes_nothing(self, tmp_path, write):
         files = LakeFiles(str(tmp_path / "lake"))
         row = SCHEMAS[Part.TOUCHED].empty_table().from_pylist([{"study_key": "a" * 16}], SCHEMAS[Part.TOUCHED])
-        Staging(files, "batch", Kept()).stage(Part.TOUCHED, row)
+        Staging(files, "batch", StagingCache()).stage(Part.TOUCHED, row)
         before = files.names("_staging")
         with pytest.raises(LeaseLost):
-            write(Staging(files, "batch", Kept(check=lost)))
+            write(Staging(files, "batch", StagingCache(check=lost)))
         assert files.names("_staging") == before
 
     @pytest.mark.parametrize("looks", [0, 1], ids=["lost before", "lost while files are written"])

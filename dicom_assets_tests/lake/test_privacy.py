@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import os
 import stat
+import tempfile
 from pathlib import Path
 
 import duckdb
 import pytest
 
+from dicom_assets.lake.database import open_alone
 from dicom_assets.lake.delta import Lake
-from dicom_assets.lake.query import connect, connected
+from dicom_assets.lake.query import connect
+from dicom_assets.storage.files import LakeFiles
 from dicom_assets_tests.support.commands import command
 from dicom_assets_tests.support.landings import LandingFolder, put_mixed
 
@@ -53,17 +56,34 @@ class TestWhatDoesNotFitIntoMemory:
             assert stat.S_IMODE(folder.parent.stat().st_mode) == 0o700
         assert not (tmp_path / ".tmp").exists()
 
-    def test_never_goes_into_the_current_folder_without_a_lake(self, tmp_path, monkeypatch):
-        monkeypatch.chdir(tmp_path)
-        with connected(alone=True) as connection, pytest.raises(duckdb.OutOfMemoryException):
+    def test_goes_into_a_folder_that_ends_with_its_database(self, tmp_path):
+        files = LakeFiles(str(tmp_path / "lake"))
+        connections = [open_alone(files) for _ in range(2)]
+        for connection in connections:
             self._spill(connection)
-        assert list(tmp_path.iterdir()) == []
+        assert len([*(tmp_path / "lake" / "_tmp").iterdir()]) == 2
+        connections.pop(0).close()
+        assert len([*(tmp_path / "lake" / "_tmp").iterdir()]) == 1
+
+    def test_goes_into_a_private_temporary_folder_when_the_lake_may_not_be_written(self, tmp_path, monkeypatch):
+        monkeypatch.chdir(tmp_path)
+        (tmp_path / "temporary").mkdir()
+        monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "temporary"))
+        files = LakeFiles(str(tmp_path / "lake"))
+        (tmp_path / "lake" / "_tmp").write_text("no folder, and none can be made in its place")
+        connection = open_alone(files)
+        self._spill(connection)
+        (folder,) = (tmp_path / "temporary").iterdir()
+        assert stat.S_IMODE(folder.stat().st_mode) == 0o700
+        connection.close()
+        del connection
+        assert [*(tmp_path / "temporary").iterdir()] == []
 
     def test_is_removed_by_the_next_process_when_its_own_was_killed(self, tmp_path):
         lake = Lake(str(tmp_path / "lake"))
         host = os.uname().nodename
-        left = tmp_path / "lake" / "_tmp" / f"{host}-999999999"
-        other = tmp_path / "lake" / "_tmp" / f"{host}-{os.getppid()}"
+        left = tmp_path / "lake" / "_tmp" / f"{host}-999999999-1f"
+        other = tmp_path / "lake" / "_tmp" / f"{host}-{os.getppid()}-2e"
         for folder in (left, other):
             folder.mkdir(parents=True)
             (folder / "duckdb_temp_storage.tmp").write_bytes(b"x")

@@ -11,7 +11,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from dicom_assets.lake import staging as module
-from dicom_assets.lake.staging import SCHEMAS, Kept, Part, Staging, StagingMissing
+from dicom_assets.lake.staging import SCHEMAS, Part, Staging, StagingCache, StagingMissing
 from dicom_assets.storage.files import LakeError, LakeFiles
 
 PARTS = [Part.TOUCHED, Part.LEDGER]
@@ -38,7 +38,7 @@ steps = st.lists(
 @given(steps=steps)
 def test_whoever_holds_a_batch_reads_what_lies_there(tmp_path: Path, steps: list[tuple[str, Part, int]]) -> None:
     files = LakeFiles(str(tmp_path / "lake"))
-    held = Staging(files, f"batch-{next(_numbers)}", Kept())
+    held = Staging(files, f"batch-{next(_numbers)}", StagingCache())
     plain = Staging(files, held.batch_id)
     for number, (step, part, file) in enumerate(steps):
         if step == "put":
@@ -54,7 +54,7 @@ def test_whoever_holds_a_batch_reads_what_lies_there(tmp_path: Path, steps: list
 @pytest.fixture
 def held(tmp_path: Path) -> Staging:
     """The staging of a batch that is held, with one file whose name is known."""
-    staging = Staging(LakeFiles(str(tmp_path / "lake")), "batch", Kept())
+    staging = Staging(LakeFiles(str(tmp_path / "lake")), "batch", StagingCache())
     staging.stage(Part.TOUCHED, rows(Part.TOUCHED, "a"))
     assert values(staging, Part.TOUCHED) == ["a"]
     return staging
@@ -93,7 +93,7 @@ def test_a_part_that_is_gone_is_missed(held):
         held.require(Part.TOUCHED)
 
 
-@pytest.mark.parametrize("kept", [Kept(), None])
+@pytest.mark.parametrize("kept", [StagingCache(), None])
 def test_a_part_without_rows_is_there_once_it_is_marked(tmp_path, kept):
     staging = Staging(LakeFiles(str(tmp_path / "lake")), "batch", kept)
     with pytest.raises(StagingMissing, match=r"has no staged clinical.*Run the whole job"):
@@ -119,7 +119,7 @@ def test_a_part_that_lost_a_file_is_not_taken_for_whole(held):
 
 def test_no_more_is_kept_than_the_bound(monkeypatch):
     monkeypatch.setattr(module, "KEPT_BYTES", 1_000)
-    kept = Kept()
+    kept = StagingCache()
     for number in range(10):
         with kept.writing(Part.TOUCHED, f"_staging/batch/touched_studies/{number}.arrow", b"x" * 300):
             pass

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from dicom_assets.fhir import conversions as values
 from dicom_assets.lake.hierarchy import SERIES_SQL, STUDY_SQL
-from dicom_assets.lake.subjects import STUDY_CLINICAL, subjects, told
+from dicom_assets.lake.subjects import STUDY_CLINICAL, clean, subjects
 from dicom_assets.schema.registry import STUDY
 from dicom_assets_tests.fhir.rows import instance, instances
 
@@ -87,7 +87,7 @@ def test_patients_are_counted_and_what_is_missing_is_none():
 def test_a_text_is_cleaned_as_it_is_for_fhir(texts):
     with duckdb.connect() as connection:
         connection.register("texts", pa.table({"number": range(len(texts)), "written": pa.array(texts, pa.string())}))
-        found = connection.execute(f"SELECT {told('written')} FROM texts ORDER BY number").fetchall()
+        found = connection.execute(f"SELECT {clean('written')} FROM texts ORDER BY number").fetchall()
     assert [value for (value,) in found] == [values.text(value) for value in texts]
 
 

@@ -25,7 +25,7 @@ from dicom_assets.lake.maintenance import (
     tidy,
     tree_merge,
 )
-from dicom_assets.lake.positions import POSITION, placed, positions
+from dicom_assets.lake.positions import POSITION, add_positions, positions
 from dicom_assets.lake.query import connect, scan
 from dicom_assets.lake.rewrite import get_file, split
 from dicom_assets.lake.studies import enter
@@ -293,7 +293,7 @@ class TestATableWhoseKeyIsNoHash:
         table = TABLES["image_occurrence"]
         add = rewrite.put_file(filled, table, of_studies(1_000, 1_001))
         rewrite.swap(filled, table.name, lambda *_: (np.empty(0, np.int64), [add]), data_change=True)
-        known = placed("image_occurrence", extents(filled.table("image_occurrence")))
+        known = add_positions("image_occurrence", extents(filled.table("image_occurrence")))
         (foreign,) = np.flatnonzero(known.low[POSITION] == None)  # noqa: E711 - element by element
         wanted = [positions("image_occurrence", [f"1.2.1000.{n}"]) for n in range(5)]
         assert all(known.may_hold(POSITION, places)[foreign] for places in wanted)

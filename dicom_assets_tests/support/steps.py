@@ -41,7 +41,7 @@ def failures(batch: BatchWork) -> dict[str, CheckResult]:
         failed = {}
         for rule in ALL_RULES:
             if rule.blocking and rule.table in tables:
-                with batch.lake.settled():
+                with batch.lake.look_once():
                     result = rule.rule(context)
                 if not result.passed:
                     failed[f"{rule.table}.{rule.name}"] = result

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from functools import partial
+from threading import Lock
 from typing import Any, TypeVar
 
 import duckdb
@@ -20,10 +21,11 @@ from dicom_assets.batch.checks import clinical_checks
 from dicom_assets.batch.checks.arrivals import VERSIONS, arrivals
 from dicom_assets.batch.checks.shares import excess
 from dicom_assets.batch.publish import touched_studies
-from dicom_assets.lake.delta import Lake, schema_differences
-from dicom_assets.lake.query import answer, arrow, connect, connected, quoted, scan, where
+from dicom_assets.lake.delta import Lake
+from dicom_assets.lake.query import arrow, connect, quoted, scan, where
 from dicom_assets.lake.staging import SCHEMAS, Part, Staging
 from dicom_assets.lake.studies import study_scope
+from dicom_assets.lake.tables import schema_differences
 from dicom_assets.landing.claims import ClaimLog
 from dicom_assets.schema.codes import WAITING
 from dicom_assets.schema.registry import TABLES, Table
@@ -33,6 +35,8 @@ Found = TypeVar("Found")
 
 SHOWN = 20
 """How many differing object_ids a result names."""
+ANSWERS_BYTES = 32_000_000
+"""Bytes of answers that are kept for a batch."""
 GUARDED = ("batches", "batch_study", "overwritten")
 """Tables with rules of their own: books_are_closed, studies_are_indexed, overwrites_are_entered."""
 
@@ -50,6 +54,22 @@ class CheckResult:
     differing: Sequence[str] = ()
     explanation: str = ""
     is_severe: bool = False
+
+
+@dataclass
+class Answers:
+    """Answers by their SQL, kept for one batch: the last ones, as many as there is room for, and always the last."""
+
+    tables: dict[str, pa.Table] = field(default_factory=dict)
+    lock: Lock = field(default_factory=Lock)
+
+    def enter(self, sql: str, answer: pa.Table) -> None:
+        """Keeps an answer."""
+        with self.lock:
+            self.tables[sql] = answer
+            held = sum(one.nbytes for one in self.tables.values())
+            while held > ANSWERS_BYTES and len(self.tables) > 1:
+                held -= self.tables.pop(next(iter(self.tables))).nbytes
 
 
 @dataclass(frozen=True)
@@ -79,6 +99,23 @@ class CheckContext:
         found: Found = self._found[name]
         return found
 
+    def answer(self, sql: str) -> pa.Table:
+        """What SQL says over files of the lake alone, as `scan` names them; asked again, the answer that was given.
+
+        A file never changes, so neither does what SQL says that names nothing else. Several rules ask the same of the
+        rows of one batch, and its closing once more.
+        """
+        answers = self.staging.recall(Answers)
+        if answers is None:
+            answers = Answers()
+            self.staging.remember(answers)
+        found = answers.tables.get(sql)
+        if found is None:
+            with self.lake.cursor() as connection:
+                found = arrow(connection, sql)
+            answers.enter(sql, found)
+        return found
+
     @property
     def batch(self) -> str:
         """The batch's id as a SQL literal."""
@@ -105,7 +142,7 @@ _JUDGED_BY = {"object_id", "outcome", "kind", "code", "stage", "severity", "issu
 
 def _staged(context: CheckContext, *parts: Part) -> duckdb.DuckDBPyConnection:
     """A DuckDB connection with staged parts as tables `staged_{part}`, of the columns that rules look at."""
-    connection = connected()
+    connection = context.lake.cursor()
     for part in parts:
         connection.register(f"staged_{part}", context.staged(part))
     return connection
@@ -312,7 +349,7 @@ def touched_rows(context: CheckContext, table: Table, columns: str = "") -> pa.T
     scope = study_scope(context.lake, [table.name], _studies(context))[table.name]
     listed = columns or ", ".join(f'"{column}"' for column in keys)
     source = scan(context.lake, table.name, within=scope)
-    return answer(context.lake, f"SELECT {listed} FROM {source}{where(scope)}")
+    return context.answer(f"SELECT {listed} FROM {source}{where(scope)}")
 
 
 def _versions(context: CheckContext) -> pa.Table:
@@ -324,7 +361,7 @@ def _versions(context: CheckContext) -> pa.Table:
     studies = _studies(context)
     scope = study_scope(context.lake, ["flat_metadata"], studies)["flat_metadata"]
     source = f"(SELECT * FROM {scan(context.lake, 'flat_metadata', within=scope)}{where(scope)})"
-    return answer(context.lake, VERSIONS.format(flat=source, arrived=arrivals(context.lake, scope, studies)))
+    return context.answer(VERSIONS.format(flat=source, arrived=arrivals(context.lake, scope, studies)))
 
 
 def hierarchy_equals_metadata(name: str, context: CheckContext) -> CheckResult:
@@ -368,7 +405,7 @@ def keys_are_unique(table: Table, context: CheckContext) -> CheckResult:
     grain = ", ".join(f'"{column}"' for column in table.key)
     twice = f"SELECT min({_shown(table)}) FROM {{}} GROUP BY {grain} HAVING count(*) > 1"
     if table.replaced_by == "study_key":
-        with connected() as connection:
+        with context.lake.cursor() as connection:
             connection.register("rows_of_table", touched_rows(context, table))
             differing = _ids(connection, twice.format("rows_of_table"))
     elif "batch_id" in table.key:

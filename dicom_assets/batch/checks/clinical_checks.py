@@ -15,7 +15,7 @@ import pyarrow.compute as pc
 
 from dicom_assets.lake.delta import Lake
 from dicom_assets.lake.overwritten import last_claims
-from dicom_assets.lake.query import connected, quoted, scan
+from dicom_assets.lake.query import quoted, scan
 from dicom_assets.lake.staging import Part, Staging
 from dicom_assets.schema.registry import CLINICAL
 
@@ -99,7 +99,7 @@ def counted(lake: Lake, staging: Staging, shown: int) -> Counted:
     batch = quoted(staging.batch_id)
     own = scan(lake, "clinical", within=staging.scope("clinical")["clinical"])
     read = len(staged) + errors
-    with connected(lake) as connection:
+    with lake.cursor() as connection:
         connection.execute(f"CREATE TEMP VIEW own AS FROM {own} WHERE batch_id = {batch}")
         there = int(connection.execute("SELECT count(*) FROM own").fetchall()[0][0])
         claims = last_claims(lake, staging.read_whole(Part.RAW, ["source", "uri", "member"]))

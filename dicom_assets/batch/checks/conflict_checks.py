@@ -9,7 +9,7 @@ from __future__ import annotations
 from dicom_assets.batch.checks.arrivals import arrivals
 from dicom_assets.batch.checks.checks import SHOWN, CheckContext, CheckResult, NamedRule
 from dicom_assets.batch.publish import touched_studies
-from dicom_assets.lake.query import arrow, connect, connected, scan, where
+from dicom_assets.lake.query import arrow, connect, scan, where
 from dicom_assets.lake.studies import study_scope
 
 SAID = "hash([one FOR one IN map_entries(header::JSON::MAP(VARCHAR, JSON)) IF NOT starts_with(one['key'], '0002')])"
@@ -78,7 +78,7 @@ def conflicts_are_told(context: CheckContext) -> CheckResult:
     flat = study_scope(context.lake, ["flat_metadata"], keys)["flat_metadata"]
     closed = scan(context.lake, "batches")
     rows = f"(SELECT * FROM {scan(context.lake, 'flat_metadata', within=flat)}{where(flat)})"
-    with connected(context.lake) as connection:
+    with context.lake.cursor() as connection:
         connection.register("told", told)
         (doubtful,) = connection.execute(
             f"SELECT count(*) FROM (SELECT 1 FROM {rows} WHERE operation <> 'delete' AND version_text IS NULL "

@@ -17,9 +17,9 @@ import pyarrow as pa
 
 from dicom_assets.batch.books import books_of
 from dicom_assets.batch.checks.checks import SHOWN, CheckContext, CheckResult, NamedRule, compared, touched_rows
-from dicom_assets.batch.checks.hierarchy_checks import told
+from dicom_assets.batch.checks.hierarchy_checks import clean
 from dicom_assets.batch.publish import touched_studies
-from dicom_assets.lake.query import arrow, connect, connected, scan, where
+from dicom_assets.lake.query import arrow, connect, scan, where
 from dicom_assets.schema.registry import TABLES
 
 _PATIENT = ("PatientID", "IssuerOfPatientID")
@@ -34,7 +34,7 @@ def _settled(context: CheckContext, **columns: str) -> Iterator[duckdb.DuckDBPyC
     rows = {name: touched_rows(context, TABLES[name], sql) for name, sql in columns.items()}
     scope = {"study_key": keys}
     index = f"(SELECT * FROM {scan(context.lake, 'batch_study', within=scope)}{where(scope)})"
-    with connected(context.lake) as connection:
+    with context.lake.cursor() as connection:
         connection.execute(
             f"""
             CREATE TEMP TABLE settled AS SELECT study_key FROM {index} GROUP BY study_key
@@ -57,7 +57,7 @@ def imaging_studies_say_what_studies_say(context: CheckContext) -> CheckResult:
         "(resource ->> 'numberOfInstances')::BIGINT AS instances_told, "
         "list_sort(json_extract_string(resource, '$.series[*].uid')) AS uids"
     )
-    patient, issuer = (f"CASE WHEN patient_count = 1 THEN {told(name)} END" for name in _PATIENT)
+    patient, issuer = (f"CASE WHEN patient_count = 1 THEN {clean(name)} END" for name in _PATIENT)
     nobody = "CASE patient_count WHEN 0 THEN 'missing' WHEN 1 THEN '' ELSE 'conflict' END AS nobody"
     subject = "(resource ->> '$.subject.identifier.value')"
     reason = "coalesce(resource ->> '$.subject.extension[0].valueCode', '')"
@@ -135,7 +135,7 @@ def occurrences_say_what_series_say(context: CheckContext) -> CheckResult:
     with _settled(
         context,
         series=f"{key}, coalesce(SeriesDate, StudyDate, PerformedProcedureStepStartDate) AS day",
-        study=f"study_key, patient_count, {told('PatientID')} AS patient, {told('IssuerOfPatientID')} AS issuer",
+        study=f"study_key, patient_count, {clean('PatientID')} AS patient, {clean('IssuerOfPatientID')} AS issuer",
         image_occurrence_origin=f"{key}, image_occurrence_id, person_from",
     ) as connection:
         uids = connection.execute("SELECT DISTINCT StudyInstanceUID FROM image_occurrence_origin").fetchall()

@@ -22,7 +22,7 @@ from dicom_assets.batch.checks.reopening import (
     source_of_batch,
     verified,
 )
-from dicom_assets.lake.query import connect, connected
+from dicom_assets.lake.query import connect
 from dicom_assets.lake.staging import Part
 from dicom_assets.landing.store import ObjectError
 from dicom_assets.schema.registry import CLINICAL
@@ -90,7 +90,7 @@ def _records_read(context: CheckContext) -> dict[str, tuple[int, bool]]:
     ledger = ledger.filter(pc.equal(ledger["kind"], "clinical"))
     if not len(ledger):
         return {}
-    with connected() as connection:
+    with context.lake.cursor() as connection:
         connection.register("ledger", ledger)
         connection.register("records", context.staged(Part.CLINICAL))
         connection.register("errors", context.staging.read(Part.ERRORS, ["object_id", "stage", "code", "detail"]))
@@ -138,7 +138,7 @@ def files_are_counted_again(context: CheckContext) -> CheckResult:
 
 def ingested_have_rows(context: CheckContext) -> CheckResult:
     """Every object whose outcome is `ingested` has a row of metadata, or a clinical record at least."""
-    with connected() as connection:
+    with context.lake.cursor() as connection:
         connection.register("ledger", context.staged(Part.LEDGER))
         connection.register("metadata", context.staged(Part.FLAT))
         connection.register("records", context.staged(Part.CLINICAL))
@@ -152,7 +152,7 @@ def ingested_have_rows(context: CheckContext) -> CheckResult:
 
 def nothing_of_refused_is_staged(context: CheckContext) -> CheckResult:
     """No row of metadata or record belongs to an object that is quarantined or ignored."""
-    with connected() as connection:
+    with context.lake.cursor() as connection:
         connection.register("ledger", context.staged(Part.LEDGER))
         connection.register("metadata", context.staged(Part.FLAT))
         connection.register("records", context.staged(Part.CLINICAL))
@@ -167,7 +167,7 @@ def nothing_of_refused_is_staged(context: CheckContext) -> CheckResult:
 
 def issues_have_errors(context: CheckContext) -> CheckResult:
     """Each code of an object, in the ledger or among the issues of its metadata, has its error row, and no other."""
-    with connected() as connection:
+    with context.lake.cursor() as connection:
         connection.register("ledger", context.staged(Part.LEDGER))
         connection.register("metadata", context.staged(Part.FLAT))
         connection.register("errors", context.staged(Part.ERRORS))
@@ -181,7 +181,7 @@ def issues_have_errors(context: CheckContext) -> CheckResult:
 
 def patients_stand_in_records(context: CheckContext) -> CheckResult:
     """The PatientID of a record stands in that record; looked for where it is written there as it is here."""
-    with connected() as connection:
+    with context.lake.cursor() as connection:
         connection.register("records", context.staging.read(Part.CLINICAL, ["object_id", "PatientID", "record_values"]))
         plain = r"FROM records WHERE regexp_full_match(PatientID, '[A-Za-z0-9_.-]+')"
         return compared(

@@ -12,7 +12,6 @@ import duckdb
 import pyarrow as pa
 
 from dicom_assets.batch.verification.findings import SHOWN, Finding, Sound
-from dicom_assets.lake.query import connected
 
 OBJECTS_AT_ONCE = 500_000
 """Objects of the batches that are looked at together."""
@@ -138,7 +137,7 @@ def look(
     """
     sums = {rule.name: _Sum() for rule in RULES}
     for group in _groups(books, chosen):
-        with connected(sound.lake) as connection:
+        with sound.lake.cursor() as connection:
             connection.register("all_books", books)
             connection.register("chosen", pa.table({"batch_id": pa.array(group, pa.string())}))
             connection.execute("CREATE TEMP VIEW books AS SELECT * FROM all_books SEMI JOIN chosen USING (batch_id)")

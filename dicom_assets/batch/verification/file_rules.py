@@ -21,7 +21,6 @@ from dicom_assets.batch.leaving import own_manifest
 from dicom_assets.batch.verification.findings import SHOWN, Finding, Sound, batch_tables
 from dicom_assets.lake import staging, torn
 from dicom_assets.lake.delta import Lake
-from dicom_assets.lake.query import connected
 from dicom_assets.landing import claims
 from dicom_assets.schema.registry import TABLES
 from dicom_assets.storage.files import LakeError, LakeFiles, TornFile
@@ -149,7 +148,7 @@ def strangers(sound: Sound, claimed: Collection[str], *, is_complete: bool) -> F
     if not is_complete:
         return Finding("unclaimed", description, told="not looked at: a claim is torn", is_note=True)
     found: dict[str, list[str]] = {}
-    with connected(sound.lake) as connection:
+    with sound.lake.cursor() as connection:
         connection.register("claimed", pa.table({"batch_id": pa.array(list(claimed), pa.string())}))
         for name in ("batches", *batch_tables()):
             if sound.opens(name):
@@ -169,7 +168,7 @@ def unbooked(sound: Sound) -> Finding:
     description = "Every batch that has rows has its books"
     if not sound.opens("raw_files", "batches"):
         return Finding("unbooked", description, told="not looked at: a table cannot be opened", is_note=True)
-    with connected(sound.lake) as connection:
+    with sound.lake.cursor() as connection:
         rows = sound.source("raw_files")  # before the books, in which a batch is entered first
         found = connection.execute(
             f"SELECT DISTINCT batch_id FROM {rows} ANTI JOIN {sound.source('batches')} AS books USING (batch_id) "
@@ -190,7 +189,7 @@ def overwritten(sound: Sound) -> Finding:
         return Finding("overwritten", description, told="not looked at: a table cannot be opened", is_note=True)
     found: set[str] = set()
     parts = max(1, -(-sound.lake.row_count("raw_files") // PLACES_AT_ONCE))
-    with connected(sound.lake) as connection:
+    with sound.lake.cursor() as connection:
         connection.execute(
             f"CREATE TEMP TABLE closed AS SELECT batch_id FROM {sound.source('batches')} WHERE status = 'closed'"
         )
@@ -227,7 +226,7 @@ def identifiers(sound: Sound) -> Finding:
     description = "Every id of OMOP was given out, once"
     if not sound.opens("omop_identifier", "image_occurrence_origin", "flat_metadata"):
         return Finding("identifiers", description, told="not looked at: a table cannot be opened", is_note=True)
-    with connected(sound.lake) as connection:
+    with sound.lake.cursor() as connection:
         origins = sound.source("image_occurrence_origin")  # before the ids, which are given out first
         metadata = sound.source("flat_metadata")
         connection.execute(f"CREATE TEMP VIEW ids AS SELECT * FROM {sound.source('omop_identifier')}")
@@ -257,7 +256,7 @@ def coverage(sound: Sound) -> Finding:
     description = "mapping_coverage counts every series"
     if not sound.opens("mapping_coverage", "series"):
         return Finding("coverage", description, told="not looked at: a table cannot be opened", is_note=True)
-    with connected(sound.lake) as connection:
+    with sound.lake.cursor() as connection:
         series, counted = connection.execute(
             f"SELECT (SELECT count(*) FROM {sound.source('series')}), (SELECT coalesce(max(total), 0) FROM "
             f"{sound.source('mapping_coverage')} WHERE value = '' AND measure LIKE 'series%')"

@@ -17,7 +17,6 @@ import pyarrow as pa
 
 from dicom_assets.batch.checks.conflict_checks import SAID
 from dicom_assets.batch.verification.findings import SHOWN, Finding, Sound
-from dicom_assets.lake.query import connected
 from dicom_assets.schema.attributes import TOLD_WITH
 from dicom_assets.schema.registry import FLAT_METADATA, INSTANCE, SERIES, STUDY, Table
 
@@ -238,7 +237,7 @@ def look(sound: Sound, closed: pa.Table, chosen: Sequence[str] | None) -> Iterat
     order = ["diagnostic_report", "image_occurrence", "image_occurrence_origin", "imaging_study", "study", "series",
              "instance", "ingestion_errors", "overwritten", "flat_metadata"]  # fmt: skip
     tables = {name for rule in possible for name in rule.tables}
-    with connected(sound.lake) as connection:
+    with sound.lake.cursor() as connection:
         sources = {name: sound.source(name) for name in order if name in tables}
         connection.register("closed", closed)
         index = sound.source("batch_study") if sound.opens("batch_study") else _NO_INDEX

@@ -17,7 +17,7 @@ from dicom_assets.batch.verification import file_rules as storage
 from dicom_assets.batch.verification import study_rules as studies
 from dicom_assets.batch.verification.findings import SHOWN, Finding, Sound
 from dicom_assets.lake.delta import Lake
-from dicom_assets.lake.query import arrow, connected
+from dicom_assets.lake.query import arrow
 from dicom_assets.landing.claims import ClaimLog, UnknownBatch
 from dicom_assets.settings import Settings, UserError
 from dicom_assets.storage.files import LakeError
@@ -81,7 +81,7 @@ def _look(lake: Lake, settings: Settings, chosen: Sequence[str], say: Say) -> Ve
 
 
 def _rows(lake: Lake, sound: Sound, claimed: storage.Claimed, chosen: Sequence[str], say: Say) -> Iterator[Finding]:
-    with connected(lake) as connection:
+    with lake.cursor() as connection:
         books = arrow(connection, f"SELECT * FROM {sound.source('batches')} ORDER BY batch_id")
     status = dict(zip(books["batch_id"].to_pylist(), books["status"].to_pylist(), strict=True))
     unknown = sorted(set(chosen) - set(claimed) - set(status))

@@ -10,7 +10,7 @@ from dicom_assets.batch.books import all_books
 from dicom_assets.defs.decorators import OWNERS, clear_failures, fail_clearly
 from dicom_assets.defs.partitions import batches_to_retire, retire
 from dicom_assets.defs.resources import WorkParam
-from dicom_assets.lake.maintenance import Maintained, maintain
+from dicom_assets.lake.maintenance import Maintenance, maintain
 from dicom_assets.schema.registry import TABLES
 from dicom_assets.settings import Settings
 
@@ -46,7 +46,7 @@ def table_maintenance(context: dg.AssetExecutionContext, work: WorkParam) -> dg.
     )
 
 
-def _lines(done: Iterable[Maintained]) -> Iterable[str]:
+def _lines(done: Iterable[Maintenance]) -> Iterable[str]:
     yield f"| {' | '.join(_COLUMNS)} |"
     yield "|---" * len(_COLUMNS) + "|"
     for one in done:

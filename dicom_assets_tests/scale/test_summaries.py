@@ -1,21 +1,19 @@
-"""What is kept of files that never change is right whoever writes: rows that were just written, counts by file."""
+"""What is kept of files that never change is right whoever writes: counts by file."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 
-import duckdb
 import pyarrow as pa
 import pytest
 from hypothesis import HealthCheck, given
 from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 
-from dicom_assets.lake import recent, rewrite, summaries
+from dicom_assets.lake import rewrite, summaries
 from dicom_assets.lake.delta import Lake
 from dicom_assets.lake.maintenance import maintain
 from dicom_assets.lake.query import connect
-from dicom_assets.lake.studies import study_scope
 from dicom_assets_tests.scale.test_layout import key, studies
 
 FEW = st.lists(st.integers(0, 12), min_size=1, max_size=6, unique=True)
@@ -32,82 +30,6 @@ def lake(tmp_path, monkeypatch) -> Lake:
 def put(lake: Lake, numbers: Sequence[int], updated: int, gone: Sequence[int] = ()) -> None:
     """Publishes some studies; `gone` have lost their rows."""
     lake.replace("study", [key(n) for n in [*numbers, *gone]], studies(*numbers, updated=updated))
-
-
-def seen(lake: Lake, numbers: Sequence[int], *, reuse: bool) -> list[tuple[str, int]]:
-    """UID and counted instances of some studies."""
-    scope = study_scope(lake, ["study"], [key(n) for n in numbers])
-    with connect(lake, ["study"], within=scope, reuse=reuse) as connection:
-        return connection.execute("SELECT StudyInstanceUID, instance_count FROM study ORDER BY ALL").fetchall()
-
-
-def reads_nothing(lake: Lake, numbers: Sequence[int], monkeypatch: pytest.MonkeyPatch) -> bool:
-    """Whether these studies are known without a file of the table."""
-    with monkeypatch.context() as patched:
-        patched.setattr("dicom_assets.lake.query.scan", lambda *_, **__: "(SELECT * FROM nothing)")
-        try:
-            seen(lake, numbers, reuse=True)
-        except duckdb.CatalogException as error:
-            assert "nothing" in str(error)
-            return False
-        return True
-
-
-class TestRowsJustWritten:
-    def test_are_not_read_again(self, lake, monkeypatch):
-        put(lake, range(10), 1)
-        put(lake, [1, 2, 3], 2)
-        assert reads_nothing(lake, [1, 2, 3], monkeypatch)
-        assert seen(lake, [1, 3], reuse=True) == [("1.2.1", 2), ("1.2.3", 2)]
-
-    def test_of_several_writings_are_put_together(self, lake, monkeypatch):
-        put(lake, [1], 1)
-        put(lake, [2, 3], 2)
-        put(lake, [1], 3)
-        assert reads_nothing(lake, [1, 2, 3], monkeypatch)
-        assert seen(lake, [1, 2, 3], reuse=True) == [("1.2.1", 3), ("1.2.2", 2), ("1.2.3", 2)]
-
-    def test_of_other_studies_are_read(self, lake, monkeypatch):
-        put(lake, range(10), 1)
-        recent.forget(lake.uri)
-        put(lake, [1, 2, 3], 2)
-        assert not reads_nothing(lake, [3, 4], monkeypatch)
-        assert seen(lake, [3, 4], reuse=True) == [("1.2.3", 2), ("1.2.4", 1)]
-
-    def test_are_read_when_somebody_else_has_written_one_of_them(self, lake):
-        put(lake, [1, 2, 3], 1)
-        kept = dict(recent._kept)
-        put(Lake(lake.uri), [2], 5)
-        put(Lake(lake.uri), [], 0, gone=[3])
-        recent._kept.update(kept)  # as in the process that wrote first
-        assert seen(lake, [1, 2, 3], reuse=True) == [("1.2.1", 1), ("1.2.2", 5)]
-
-    def test_are_those_of_their_lake(self, lake, tmp_path):
-        other = Lake(str(tmp_path / "other"))
-        put(lake, [1], 1)
-        put(other, [1], 2)
-        assert seen(lake, [1], reuse=True) == [("1.2.1", 1)]
-
-    def test_are_read_when_there_were_too_many_to_keep(self, lake, monkeypatch):
-        monkeypatch.setattr(recent, "PLAIN_BYTES", 0)
-        monkeypatch.setattr(recent, "KEPT_BYTES", 10)
-        put(lake, [1, 2], 1)
-        assert not reads_nothing(lake, [1, 2], monkeypatch)
-
-    @hypothesis_settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
-    @given(st.lists(st.tuples(st.booleans(), FEW, FEW), min_size=1, max_size=6), FEW, st.sampled_from([0, 40_000]))
-    def test_are_what_the_table_says_after_whatever_two_processes_write(self, lake, monkeypatch, writes, asked, plain):
-        monkeypatch.setattr(recent, "PLAIN_BYTES", plain)
-        own: dict[tuple[str, str], object] = {}
-        for number, (mine, numbers, gone) in enumerate(writes):
-            put(lake, numbers, number, [one for one in gone if one not in numbers])
-            if mine:
-                own = dict(recent._kept)
-            if number == 3:
-                maintain(lake, "study", retention_hours=720)
-        recent._kept.clear()
-        recent._kept.update(own)  # type: ignore[arg-type]
-        assert seen(lake, asked, reuse=True) == seen(lake, asked, reuse=False)
 
 
 COUNTS_UPDATED = "[{'measure': 'updated', 'value': instance_count::VARCHAR, 'mapped': instance_count > 2}]"

@@ -1,0 +1,97 @@
+"""DuckDB in memory for the queries of one lake, and where it puts what does not fit there.
+
+Belongs here: opening a database, with what every query of the project sets. Does not belong here: what is asked
+(`query`), how much memory DuckDB takes.
+
+What does not fit into memory is patient data in clear, so it never goes into whatever folder is current: each database
+has a private folder of its own, `{lake}/_tmp/{host}-{process}-{number}`, which DuckDB removes when it is closed, or,
+when its process was killed, the next one that opens the lake. Where a lake lies on an object store, or is not to be
+written by who reads it, it is a private one among the system's temporary files.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import socket
+import tempfile
+import uuid
+import weakref
+from pathlib import Path
+
+import duckdb
+
+from dicom_assets.lake.quoting import quoted
+from dicom_assets.storage.files import LakeFiles
+
+FOLDER = "_tmp"
+_PRIVATE = 0o700
+
+
+class Database:
+    """The database of one lake: opened when it is first asked, closed when its lake is dropped.
+
+    A cursor on it costs far less than a database of its own, and outlives it. What is made by a cursor must be TEMP, so
+    that no other one sees it.
+    """
+
+    def __init__(self, files: LakeFiles) -> None:
+        """files: those that `scan` may name."""
+        self._connection = open_alone(files)
+        weakref.finalize(self, self._connection.close)  # DuckDB complains of what is left when the interpreter ends
+
+    def cursor(self) -> duckdb.DuckDBPyConnection:
+        """A connection without tables, as every query of the project starts."""
+        return self._connection.cursor()
+
+
+def open_alone(files: LakeFiles) -> duckdb.DuckDBPyConnection:
+    """A connection to a database of its own, for a user to set and lock down. files: those that it may read."""
+    connection = duckdb.connect()
+    folder = spill_folder(files)
+    connection.execute(f"SET temp_directory = {quoted(str(folder))}")
+    connection.execute("SET TimeZone = 'UTC'")
+    connection.execute("SET allocator_background_threads = true")  # they give back what a query has freed
+    if files.place is not None:
+        from dicom_assets.lake.remote import TableFiles  # a lake in a folder does without fsspec
+
+        connection.register_filesystem(TableFiles(files.store))
+    if folder.parent.name != FOLDER:
+        weakref.finalize(connection, shutil.rmtree, folder.parent, ignore_errors=True)
+    return connection
+
+
+def spill_folder(files: LakeFiles) -> Path:
+    """A folder for one database, in one that nobody else may read. DuckDB makes it when it needs it."""
+    root = files.local_root
+    if root is not None:
+        parent = root / FOLDER
+        try:
+            parent.mkdir(mode=_PRIVATE, exist_ok=True)
+            parent.chmod(_PRIVATE)
+        except OSError:
+            pass  # who only reads a lake may not write there
+        else:
+            return parent / f"{socket.gethostname()}-{os.getpid()}-{uuid.uuid4().hex[:8]}"
+    return Path(tempfile.mkdtemp(prefix="dicom-assets-")) / "spill"
+
+
+def clear_left_over(files: LakeFiles) -> None:
+    """Removes what processes of this host that have ended left behind in a lake's folder."""
+    root = files.local_root
+    if root is None or not (root / FOLDER).is_dir():
+        return
+    for folder in (root / FOLDER).iterdir():
+        host, process, _ = ("", *folder.name.rsplit("-", 2))[-3:]
+        if host == socket.gethostname() and process.isdigit() and not _runs(int(process)):
+            shutil.rmtree(folder, ignore_errors=True)
+
+
+def _runs(process: int) -> bool:
+    try:
+        os.kill(process, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        return True
+    return True

@@ -1,0 +1,432 @@
+"""The Delta tables of one lake: made, checked, opened, committed to, and what their files hold.
+
+Belongs here: everything that speaks to delta-rs. Does not belong here: which files a commit names (`rewrite`), reading
+rows (`query`).
+
+What is kept between two looks at the tables belongs to the object that opened them, and is dropped with it: open
+tables, which keys each file holds, DuckDB's database.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from datetime import datetime
+from functools import cached_property
+from typing import Any
+
+import duckdb
+import pyarrow as pa
+from deltalake import CommitProperties, DeltaTable
+from deltalake.exceptions import CommitFailedError, DeltaError, TableNotFoundError
+from deltalake.transaction import AddAction, RemoveAction
+
+from dicom_assets.lake import form, torn
+from dicom_assets.lake.database import Database, clear_left_over
+from dicom_assets.lake.extents import Extents, extents
+from dicom_assets.lake.file_keys import FileKeys
+from dicom_assets.lake.pack import statistics_columns
+from dicom_assets.lake.quoting import quoted
+from dicom_assets.schema.registry import TABLES, Table
+from dicom_assets.storage import locks
+from dicom_assets.storage.azure import delta_location, delta_options, reason
+from dicom_assets.storage.files import CONTRIBUTOR, PROTOCOL, LakeError, LakeFiles
+
+COMMIT_TRIES = 8
+LOCK_SECONDS = 600.0
+OPEN_SECONDS = 300.0
+"""How long a table on an object store stays open, whose token ages; elsewhere, until its log is listed again."""
+CHECKPOINT_COMMITS = 10
+"""Commits after which a log is summed up, Delta's own default (delta-rs: 100).
+
+Whoever opens a table, and each commit, reads the log from there on: 25 ms for a hundred, two requests for each.
+"""
+_AT_ONCE = 8
+"""Tables that are made or opened side by side: each waits for the storage several times."""
+
+
+class ForeignTable(LakeError):
+    """A Delta table at the place of one of ours has another schema."""
+
+
+class NoSuchVersion(LakeError):
+    """The lake does not have a table, or not in this version."""
+
+
+class _Open:
+    """A table that is open, for all threads: each open table has read its log once, which takes many requests.
+
+    All but `lock` is for whoever holds that. since: when it was opened, in a folder when its log was last listed.
+    is_behind: this process has committed what `table` does not know.
+    """
+
+    def __init__(self) -> None:
+        self.lock = threading.RLock()
+        self.table: DeltaTable | None = None
+        self.extents: Extents | None = None
+        self.since = 0.0
+        self.is_behind = False
+
+    def enter(self, table: DeltaTable) -> None:
+        self.table, self.since, self.is_behind = table, time.monotonic(), False
+
+    @property
+    def is_old(self) -> bool:
+        return time.monotonic() - self.since >= OPEN_SECONDS
+
+
+class _Looked(threading.local):
+    """The tables whose log a thread has looked at within `Tables.look_once`; None outside of it."""
+
+    names: set[str] | None = None
+
+
+class Tables:
+    """The tables and the files of one lake.
+
+    uri: absolute folder or URL. Opening it makes the missing tables and refuses foreign ones.
+    """
+
+    def __init__(self, uri: str, *, make: bool = True, synced: bool = True) -> None:
+        """Opens the lake. Raises LakeError when it cannot be used, ForeignTable when it is not one of ours.
+
+        make: also sets aside what a power cut has torn of its tables' logs. synced: see `LakeFiles`.
+        """
+        self.files = LakeFiles(uri, synced=synced)
+        self.uri = self.files.uri
+        form.require(self.files, make=make)
+        self._checks: dict[str, Callable[[], None]] = {}
+        self._open = {name: _Open() for name in TABLES}
+        self._looked = _Looked()
+        self.file_keys = FileKeys(self._read_keys)
+        if make:
+            self._make_tables()
+            clear_left_over(self.files)
+
+    @property
+    def storage_options(self) -> dict[str, str] | None:
+        """What delta-rs is told about the storage; asked for each time, since tokens age."""
+        return delta_options(self.files.place) if self.files.place else None
+
+    def location(self, name: str) -> str:
+        """Where a table lies, as delta-rs wants it."""
+        return delta_location(self.files.place.below(name)) if self.files.place else f"{self.uri}/{name}"
+
+    @cached_property
+    def _database(self) -> Database:
+        return Database(self.files)
+
+    def cursor(self) -> duckdb.DuckDBPyConnection:
+        """A DuckDB connection in memory without tables, as every query of the project starts.
+
+        What is made in it must be TEMP, so that no other connection sees it.
+        """
+        return self._database.cursor()
+
+    def scan_files(self, name: str, paths: Sequence[str], options: str = "") -> str:
+        """SQL that stands for some files of a table, at least one, as the log names them; for a FROM clause.
+
+        options: further ones of DuckDB's `read_parquet`.
+        """
+        if self.files.place is None:
+            files = [f"{self.location(name)}/{path}".removeprefix("file://") for path in paths]
+        else:
+            files = [f"{PROTOCOL}://{name}/{path.rsplit('/', 1)[-1]}" for path in paths]
+        return f"read_parquet([{', '.join(map(quoted, files))}]{options})"
+
+    def _read_keys(self, name: str, paths: Sequence[str]) -> pa.Table:
+        source = self.scan_files(name, paths, ", filename=true")
+        column = TABLES[name].replaced_by
+        with self.cursor() as connection:
+            return connection.sql(
+                f"SELECT parse_filename(filename) AS file, {column} AS key FROM {source} GROUP BY ALL ORDER BY ALL"
+            ).to_arrow_table()
+
+    def table(self, name: str, at: int | datetime | None = None) -> DeltaTable:
+        """A table, opened for the caller alone, as it is now or at a version or time.
+
+        Raises LakeError; NoSuchVersion when the lake has none of these.
+        """
+        with self._explain(name):
+            table = self._load(name)
+            if isinstance(at, int) and at > table.version():
+                raise NoSuchVersion(f"Table {name} has no version {at}; the newest is {table.version()}.")
+            if at is not None:
+                table.load_as_version(at)
+            return table
+
+    def extents(self, name: str) -> Extents:
+        """The files of a table as it is now, or was when `look_once` looked first. Raises LakeError, NoSuchVersion."""
+        with self._explain(name), self._open[name].lock:
+            table = self._current(name)
+            known = self._open[name].extents
+            if known is None or known.version != table.version():
+                known = self._open[name].extents = extents(table)
+            return known
+
+    def schema(self, name: str) -> pa.Schema:
+        """The columns of a table, as its log has them. Raises LakeError, NoSuchVersion."""
+        with self._explain(name), self._open[name].lock:
+            return pa.schema(self._current(name).schema().to_arrow())
+
+    def commit(self, name: str, seen: Extents, actions: Sequence[AddAction | RemoveAction]) -> bool:
+        """Commits which files come and go; whether it could, which it cannot when somebody else committed since `seen`.
+
+        Raises LakeError.
+        """
+        shared = self._open[name]
+        with shared.lock:
+            self._look_again(name)
+            if shared.table is None or shared.table.version() != seen.version:
+                return False
+            # Files before the entry that names them: an entry that outlives them is what hurts.
+            self.files.sync(f"{name}/{action.path}" for action in actions if isinstance(action, AddAction))
+            metadata = {torn.ACTIONS: str(len(actions))}
+            try:
+                shared.table.create_write_transaction(
+                    [*actions],
+                    mode="append",
+                    schema=TABLES[name].schema,
+                    commit_properties=CommitProperties(custom_metadata=metadata, max_commit_retries=0),
+                )
+            except CommitFailedError:
+                return False
+            except (DeltaError, OSError) as error:
+                raise LakeError(f"Table {name} cannot be written: {type(error).__name__}.") from None
+            finally:
+                shared.is_behind = True
+            self.sync_log(name, seen.version + 1)
+        return True
+
+    def sync_log(self, name: str, version: int, *, checkpoint: bool = False) -> None:
+        """Returns when an entry of a table's log is on the disk, and a checkpoint of it. Raises LakeError."""
+        root = self.files.local_root
+        if root is None or not self.files.synced:
+            return
+        entries = [f"{version:020d}.json"]
+        if checkpoint or (version + 1) % CHECKPOINT_COMMITS == 0:
+            entries += [f"{version:020d}.checkpoint.parquet", "_last_checkpoint"]
+        folder = f"{name}/_delta_log"
+        self.files.sync(f"{folder}/{entry}" for entry in entries if (root / folder / entry).exists())
+
+    @contextmanager
+    def look_once(self, names: Iterable[str] = ()) -> Iterator[None]:
+        """Within it this thread looks at each table once, and sees what others commit later only behind `committing`.
+
+        For a step of a batch, which reads the same tables again and again: a look is a request on an object store. What
+        this thread commits itself it sees at once. names: looked at to begin with, side by side; what is wrong with one
+        of these is told when it is asked for.
+        """
+        before, self._looked.names = self._looked.names, self._look_at(names)
+        try:
+            yield
+        finally:
+            self._looked.names = before
+
+    def _look_at(self, names: Iterable[str]) -> set[str]:
+        """Looks at tables side by side; at which it could."""
+
+        def look(name: str) -> str | None:
+            try:
+                self.extents(name)
+            except LakeError:
+                return None
+            return name
+
+        with ThreadPoolExecutor(_AT_ONCE) as pool:
+            return {name for name in pool.map(look, names) if name is not None}
+
+    def _look_again(self, *names: str) -> None:
+        """Lets this thread look at some tables again, at all without names."""
+        if self._looked.names is not None:
+            self._looked.names.difference_update(names or TABLES)
+
+    @contextmanager
+    def _explain(self, name: str) -> Iterator[None]:
+        try:
+            yield
+        except TableNotFoundError:
+            raise NoSuchVersion(f"There is no table {name} in this lake. Run `dicom-assets ingest` first.") from None
+        except (DeltaError, OSError) as error:
+            raise LakeError(self._why(name, error, "opened")) from None
+
+    def _load(self, name: str) -> DeltaTable:
+        torn.require_whole(self.files, name)
+        return DeltaTable(self.location(name), storage_options=self.storage_options)
+
+    def _current(self, name: str) -> DeltaTable:
+        """The open table of all threads, for whoever holds its lock: read on from where its log was left."""
+        shared, looked = self._open[name], self._looked.names
+        if self.files.place is not None and shared.is_old:
+            shared.table = None
+        if shared.table is None or looked is None or name not in looked:
+            self._read_on(name, shared)
+        if looked is not None:
+            looked.add(name)
+        assert shared.table is not None
+        return shared.table
+
+    def _read_on(self, name: str, shared: _Open) -> None:
+        if shared.table is not None:
+            try:
+                if shared.is_behind or shared.is_old or self._has_more(name, shared.table.version()):
+                    shared.table.update_incremental()
+                    shared.is_behind = False
+                    if self.files.place is None:
+                        shared.since = time.monotonic()
+                return
+            except (DeltaError, OSError):
+                shared.table = None  # its log was written anew, or its token has expired
+        shared.enter(self._load(name))
+
+    def _has_more(self, name: str, version: int) -> bool:
+        """Whether the log of a table goes on behind a version: versions have no gaps (Delta protocol, log entries).
+
+        Not for what was read long ago: log entries that are older than the retention are deleted.
+        """
+        return self.files.exists(f"{name}/_delta_log/{version + 1:020d}.json")
+
+    def row_count(self, name: str) -> int:
+        """Rows of a table, from the statistics in its log."""
+        return int(self.extents(name).rows.sum())
+
+    @contextmanager
+    def committing(self, name: str) -> Iterator[None]:
+        """Holds the right to commit to a table: what is read inside cannot be outdated by another publisher."""
+        try:
+            with locks.held(self.files, name, LOCK_SECONDS) as check:
+                self._checks[name] = check
+                self._look_again()
+                try:
+                    yield
+                finally:
+                    del self._checks[name]
+        except locks.LockBusy:
+            raise LakeError(
+                f"Another process has been writing to table {name} for {LOCK_SECONDS:.0f} s. "
+                "Wait for it, or end it, then run the batch again."
+            ) from None
+
+    def check_right(self, name: str) -> None:
+        """Raises LakeError when the right to commit to a table was taken by `committing` and is lost by now."""
+        check = self._checks.get(name)
+        if check is not None:
+            check()
+
+    def _make_tables(self) -> None:
+        with ThreadPoolExecutor(_AT_ONCE) as pool:
+            list(pool.map(self._ensure, TABLES.values()))
+
+    def _ensure(self, table: Table) -> None:
+        """Opens a table that is there and as registered; makes one that is not, and leaves it closed."""
+        try:
+            found = self._open_whole(table)
+        except TableNotFoundError:
+            self._make(table)
+            return
+        except (DeltaError, OSError) as error:
+            raise LakeError(self._why(table.name, error, "opened")) from None
+        self._compare(table, found)
+        self._open[table.name].enter(found)
+
+    def _open_whole(self, table: Table) -> DeltaTable:
+        """Opens a table; sets aside what is torn of its log, when it does not open otherwise."""
+        try:
+            return self._load(table.name)
+        except TableNotFoundError:
+            raise
+        except (torn.TornLog, DeltaError):
+            log = torn.log_of(self.files, table.name)
+            if log is None or not (torn.torn_entries(log) or torn.torn_checkpoints(log)):
+                raise
+        with self.committing(table.name):
+            if 0 in torn.mend(self.files, table.name):
+                self._begin_again(table)
+        return self._load(table.name)
+
+    def mend_tables(self) -> None:
+        """Opens every table, or sets it aside and makes it anew where its log is beyond reading. Raises LakeError.
+
+        What was set aside is missing from then on, as `torn.MARK` says.
+        """
+        for table in TABLES.values():
+            try:
+                self._ensure(table)
+                continue
+            except ForeignTable:
+                raise
+            except LakeError as error:
+                if not isinstance(error.__cause__ or error.__context__ or error, torn.TornLog | DeltaError):
+                    raise
+            with self.committing(table.name):
+                torn.set_table_aside(self.files, table.name)
+            self._make(table)
+
+    def _make(self, table: Table) -> None:
+        self._create(table, self.location(table.name))
+        log = f"{table.name}/_delta_log"
+        self.files.sync([f"{log}/{0:020d}.json", log, table.name])
+
+    def _begin_again(self, table: Table) -> None:
+        """Writes the first entry of a log, which is lost, anew."""
+        place = f"{torn.FOLDER}/{table.name}/made"
+        self._create(table, f"{self.uri}/{place}")
+        first = f"_delta_log/{0:020d}.json"
+        self.files.put(f"{table.name}/{first}", self.files.get(f"{place}/{first}"))
+        self.files.delete(place)
+
+    def _create(self, table: Table, location: str) -> None:
+        try:
+            DeltaTable.create(
+                location,
+                schema=table.schema,
+                mode="ignore",
+                name=table.name,
+                description=table.description,
+                configuration={
+                    "delta.dataSkippingStatsColumns": ",".join(statistics_columns(table)),
+                    "delta.checkpointInterval": str(CHECKPOINT_COMMITS),
+                },
+                storage_options=self.storage_options,
+            )
+        except (DeltaError, OSError) as error:
+            raise LakeError(self._why(table.name, error)) from None
+
+    def _compare(self, table: Table, found: DeltaTable) -> None:
+        differing = schema_differences(table, pa.schema(found.schema().to_arrow()))
+        if differing:
+            raise ForeignTable(
+                f"The lake already holds a Delta table '{table.name}' that this project did not make, or that another "
+                f"version made: {len(differing)} columns differ ({', '.join(differing[:5])}). Give an empty folder."
+            )
+
+    def _why(self, name: str, error: BaseException, action: str = "written") -> str:
+        text = str(error).lower()
+        place = self.files.place
+        if place is not None and "containernotfound" in text:
+            return f"Table {name}: container {place.container} of account {place.account} is not there."
+        if place is not None and isinstance(error, OSError):
+            return f"Table {name} cannot be {action}: {reason(error, CONTRIBUTOR)}."
+        if "no space" in text or "os error 28" in text:
+            return "The disk that holds the lake is full. Free some space, then run the batch again; nothing is lost."
+        if "permission denied" in text or "read-only" in text:
+            return "The lake folder is not writable. Give this user write access, or give another folder."
+        return f"Table {name} cannot be {action}: {type(error).__name__}. Run `dicom-assets verify`."
+
+
+def schema_differences(table: Table, found: pa.Schema) -> list[str]:
+    """Names of the table's columns that are missing from a schema or have another type there, and of extra ones."""
+    actual = {field.name: normal_type(field.type) for field in found}
+    expected = {column.name: normal_type(column.type) for column in table.columns}
+    return sorted(name for name in actual.keys() | expected.keys() if actual.get(name) != expected.get(name))
+
+
+def normal_type(kind: Any) -> str:
+    """An Arrow type in words, the same for the variants that Delta does not tell apart."""
+    kind = pa.field("x", kind).type
+    if pa.types.is_list(kind) or pa.types.is_large_list(kind) or str(kind).startswith("list_view"):
+        return f"list<{normal_type(kind.value_type)}>"
+    return {"large_string": "string", "string_view": "string"}.get(str(kind), str(kind))
