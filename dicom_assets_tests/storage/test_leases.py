@@ -14,7 +14,7 @@ import pytest
 from azure.core.exceptions import AzureError, HttpResponseError, ServiceRequestError
 
 from dicom_assets.lake.delta import Lake
-from dicom_assets.lake.staging import SCHEMAS, StagingCache, Part, Staging
+from dicom_assets.lake.staging import SCHEMAS, Part, Staging, StagingCache
 from dicom_assets.schema.registry import TABLES
 from dicom_assets.storage import leases, locks
 from dicom_assets.storage.files import LakeError, LakeFiles
