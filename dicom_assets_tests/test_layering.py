@@ -82,7 +82,7 @@ KNOWN_CIRCLES: set[frozenset[str]] = {
     frozenset({"batch.presence", "batch.context"}),
 }
 TWO_SIDES = {"azure", "clinical", "diagnostic_report", "hierarchy", "image_occurrence", "imaging_study"}
-TWO_SIDES |= {"maintenance", "organize", "services", "verify", "checks"}
+TWO_SIDES |= {"maintenance", "organize", "services", "verify", "checks", "ingest"}
 """Basenames that stand twice: an asset or a command and its domain module, one platform in storage and in landing."""
 
 

@@ -15,7 +15,7 @@ from typer.testing import CliRunner
 
 from dicom_assets import printing
 from dicom_assets.cli.main import app
-from dicom_assets.cli.services import told
+from dicom_assets.cli.options import clear_errors
 from dicom_assets.printing import cell, csv_text, json_text, visible
 from dicom_assets.service.push import Outcome, Pushed, write_report
 from dicom_assets.settings import UserError
@@ -100,7 +100,7 @@ def test_the_command_cleans_what_tables_hold(lake, form, expected):
 
 
 def test_what_a_server_said_is_cleaned_before_it_is_shown(capsys):
-    with pytest.raises(Exception, match=""), told():
+    with pytest.raises(Exception, match=""), clear_errors():
         raise UserError(f"pacs: the server answered {TITLE}\x9b1m")
     assert capsys.readouterr().err == "dicom-assets: pacs: the server answered \\x1b]0;owned\\x07\\x9b1m\n"
 

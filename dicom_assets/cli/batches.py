@@ -9,7 +9,7 @@ from typing import Annotated
 
 import typer
 
-from dicom_assets.cli.services import LakeOption, told
+from dicom_assets.cli.options import LakeOption, clear_errors
 from dicom_assets.settings import load
 
 batches = typer.Typer(name="batch", help="Single batches.", no_args_is_help=True)
@@ -26,7 +26,7 @@ def register_batches(
     lake: LakeOption = None,
 ) -> None:
     """Make batches known to Dagster again whose partitions were taken away, so that a backfill can run them."""
-    with told():
+    with clear_errors():
         settings = load(None, lake)
         from dicom_assets.defs.instance import open_instance
         from dicom_assets.defs.jobs import register

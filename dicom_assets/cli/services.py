@@ -6,38 +6,18 @@ push is a file of its own, beside what was pushed.
 
 from __future__ import annotations
 
-import os
 from collections import Counter
-from collections.abc import Iterator
-from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
+from dicom_assets.cli.options import LakeOption, clear_errors, load_settings
 from dicom_assets.printing import say
-from dicom_assets.settings import ServiceSettings, Settings, SettingsError, UserError, load
+from dicom_assets.settings import ServiceSettings, Settings, SettingsError
 
-LakeOption = Annotated[str | None, typer.Option("--lake", help="Folder or URL of the lake.")]
 ServiceArgument = Annotated[str, typer.Argument(help="Name of a configured DICOM service.")]
-
-
-@contextmanager
-def told() -> Iterator[None]:
-    """Prints the errors that a user can do something about, and ends with 2."""
-    try:
-        yield
-    except UserError as error:
-        say(f"dicom-assets: {error}", err=True)
-        raise typer.Exit(2) from None
-
-
-def loaded(landing: str | None = None, lake: str | None = None) -> Settings:
-    """The settings of a command; what this process writes from here on is for those to read whom they name."""
-    settings = load(landing, lake)
-    os.umask(settings.storage.umask)
-    return settings
 
 
 def _target(settings: Settings, to: str) -> ServiceSettings:
@@ -70,8 +50,8 @@ def push(
 
     target = report or Path("push-report.csv")
     done: list[Pushed] = []
-    with told():
-        service = _target(loaded(), to)
+    with clear_errors():
+        service = _target(load_settings(), to)
         try:
             with ServiceClient(service) as client:
                 for one in push_all(client, folder, partition):
@@ -97,8 +77,8 @@ def changes(
     from dicom_assets.service.feed import Window
     from dicom_assets.service.sync import sync_window
 
-    with told():
-        settings = loaded()
+    with clear_errors():
+        settings = load_settings()
         service = settings.service(name)
         try:
             span = Window(since.replace(tzinfo=UTC), until.replace(tzinfo=UTC))
@@ -119,8 +99,8 @@ def audit(name: ServiceArgument, lake: LakeOption = None) -> None:
     from dicom_assets.service.audit_lake import audit as compare
     from dicom_assets.service.client import ServiceClient
 
-    with told():
-        settings = loaded(None, lake)
+    with clear_errors():
+        settings = load_settings(None, lake)
         service = settings.service(name)
         due = datetime.now(UTC) - timedelta(
             minutes=settings.changes.delay_minutes + 2 * settings.changes.window_minutes
@@ -142,8 +122,8 @@ def repair(name: ServiceArgument, lake: LakeOption = None) -> None:
     from dicom_assets.service.audit_lake import repair as mend
     from dicom_assets.service.client import ServiceClient
 
-    with told():
-        settings = loaded(None, lake)
+    with clear_errors():
+        settings = load_settings(None, lake)
         service = settings.service(name)
         found = existing(settings.lake)
         audit_id, findings = last_findings(found, name)

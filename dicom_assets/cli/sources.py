@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from dicom_assets.cli.services import LakeOption, told
+from dicom_assets.cli.options import LakeOption, clear_errors
 from dicom_assets.settings import load
 
 if TYPE_CHECKING:
@@ -30,7 +30,7 @@ def confirm_source(
     lake: LakeOption = None,
 ) -> None:
     """Take what a source holds now as what it is to hold; what it held before is gone."""
-    with told():
+    with clear_errors():
         settings = load(landing, lake)
         chosen = settings.source(name)
         from dicom_assets.batch.presence import confirm

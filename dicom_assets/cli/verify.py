@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from dicom_assets.cli.services import LakeOption, loaded, told
+from dicom_assets.cli.options import LakeOption, clear_errors, load_settings
 from dicom_assets.settings import Settings
 
 if TYPE_CHECKING:
@@ -29,8 +29,8 @@ def verify(
     ] = False,
 ) -> None:
     """Compare all books with all tables and files; exit 1 when something differs."""
-    with told():
-        settings = loaded(landing, lake)
+    with clear_errors():
+        settings = load_settings(landing, lake)
         from dicom_assets.cli.progress import Reporter
 
         with Reporter() as reporter:
