@@ -1,0 +1,77 @@
+"""The commands that read a lake: `sql`, `errors`, `omop`."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from dicom_assets.cli.options import Format, FormatOption, LakeOption, clear_errors, load_settings, print_rows
+from dicom_assets.printing import say
+
+
+def errors(
+    lake: LakeOption = None,
+    batch: Annotated[str | None, typer.Option("--batch", help="Only this batch.")] = None,
+    form: FormatOption = Format.TABLE,
+) -> None:
+    """Show what was found wrong or left out, grouped by reason, and what to do about it."""
+    with clear_errors():
+        settings = load_settings(None, lake)
+        from dicom_assets.lake.query import connect, existing
+        from dicom_assets.schema.codes import CODES
+
+        with connect(existing(settings.lake), ["ingestion_errors"]) as connection:
+            found = connection.execute(
+                "SELECT severity, code, count(DISTINCT object_id), count(*) FROM ingestion_errors "
+                "WHERE $1 IS NULL OR batch_id = $1 GROUP BY severity, code "
+                "ORDER BY array_position(['error', 'warning', 'info'], severity), 4 DESC, code",
+                [batch],
+            ).fetchall()
+    rows = [(*row, CODES[row[1]].meaning, CODES[row[1]].remedy) for row in found]
+    if not rows and form is Format.TABLE:
+        typer.echo("No errors.")
+        return
+    print_rows(("severity", "code", "objects", "rows", "meaning", "what to do"), rows, form)
+
+
+def sql(
+    query: Annotated[str, typer.Argument(help="One SELECT over the lake's tables, in DuckDB's SQL; - reads stdin.")],
+    lake: LakeOption = None,
+    form: FormatOption = Format.TABLE,
+    at: Annotated[str | None, typer.Option("--at", help="The tables as they were at a time, or in a version.")] = None,
+) -> None:
+    """Run read-only SQL over the lake's tables."""
+    with clear_errors():
+        settings = load_settings(None, lake)
+        from dicom_assets.lake.query import existing, moment, rows, run_read_only
+
+        text = sys.stdin.read() if query == "-" else query
+        names, found = rows(run_read_only(existing(settings.lake), text, moment(at) if at else None))
+        print_rows(names, found, form)
+
+
+def omop(folder: Annotated[Path, typer.Argument(help="Where the files are written.")], lake: LakeOption = None) -> None:
+    """Write image_occurrence for an OMOP database: its DDL, the parents it refers to, and CSV for COPY."""
+    with clear_errors():
+        settings = load_settings(None, lake)
+        from dicom_assets.lake.query import arrow, connect, existing
+        from dicom_assets.omop.ddl import export
+        from dicom_assets.schema.registry import IMAGE_OCCURRENCE
+
+        with connect(existing(settings.lake), [IMAGE_OCCURRENCE.name]) as connection:
+            rows = arrow(connection, "SELECT * FROM image_occurrence ORDER BY image_occurrence_id")
+    try:
+        written = export(rows.cast(IMAGE_OCCURRENCE.schema), folder)
+    except OSError as error:
+        say(f"dicom-assets: cannot write to {folder}: {error.strerror}", err=True)
+        raise typer.Exit(2) from None
+    typer.echo(f"{len(rows)} rows in {', '.join(str(path) for path in written)}")
+
+
+def add_to(app: typer.Typer) -> None:
+    """Adds these commands to the command line."""
+    for command in (errors, sql, omop):
+        app.command()(command)
