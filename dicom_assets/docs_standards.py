@@ -132,7 +132,10 @@ Made from `dicom_assets/omop/image_occurrence.py` by `make docs`; a test keeps i
 `image_occurrence_id` is a 32-bit integer. A hash of 31 bits would collide with even odds at 55,000 series, so ids are
 given out: the next free integer, written into `omop_identifier` under a natural key before any row uses it, and never
 given out again. A rerun, a rebuild or a backfill finds the same ids. `omop_identifier` is therefore the one table of a
-lake that cannot be made anew from the landing zone; back it up with the database that you load.
+lake that cannot be made anew from the landing zone; back it up with the database that you load. Ids that it has lost go
+back to what they stand for when the next ones are given out, by the rows of `image_occurrence` and
+`image_occurrence_origin`; where these do not tell, they stay unused: the next one comes behind the outermost id of both
+tables.
 
 Surrogates of persons, visits and procedures are negative: they can be seen in every row, and never meet an id of your
 own database. `person_from`, `visit_from` and `procedure_from` say the same in words. An identifier with an issuer is

@@ -8,12 +8,14 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from datetime import datetime
 from typing import Any
 
 import duckdb
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from dicom_assets.batch.omop_ids import identified
 from dicom_assets.batch.publish import touched_studies
 from dicom_assets.fhir import diagnostic_report as reports
 from dicom_assets.fhir import imaging_study as imaging
@@ -22,22 +24,21 @@ from dicom_assets.fhir.mapping import Context as FhirContext
 from dicom_assets.lake import summaries
 from dicom_assets.lake.delta import Lake
 from dicom_assets.lake.hierarchy import GONE_SQL
-from dicom_assets.lake.query import arrow, connect, quoted
+from dicom_assets.lake.query import arrow, connect
 from dicom_assets.lake.staging import Part, Staging
 from dicom_assets.lake.studies import study_scope
 from dicom_assets.lake.subjects import subjects
 from dicom_assets.omop import concepts, coverage, image_occurrence
-from dicom_assets.omop.integers import Domain, Wanted, allocate
 from dicom_assets.omop.maps import IdMaps, load_maps
 from dicom_assets.schema import keys
 from dicom_assets.schema.registry import (
+    BATCH_STUDY,
     CLINICAL,
     DIAGNOSTIC_REPORT,
     IMAGE_OCCURRENCE,
     IMAGING_STUDY,
     INSTANCE,
     MAPPING_COVERAGE,
-    OMOP_IDENTIFIER,
     SERIES,
     STUDY,
 )
@@ -117,17 +118,38 @@ def _groups(studies: pa.Table) -> Iterator[pa.Table]:
 
 def _write_ndjson(lake: Lake, staging: Staging, rows: pa.Table) -> int:
     """Writes each study's resource below the source that the study came from; how many files."""
-    claimed = staging.read(Part.RAW, ["claimed_at"]).slice(0, 1)["claimed_at"].to_pylist()
+    claimed = staging.read(Part.RAW, ["source", "claimed_at"]).slice(0, 1).to_pylist()
     if not claimed:
         return 0
+    return _write_files(lake, staging.batch_id, rows, claimed[0]["source"], claimed[0]["claimed_at"])
+
+
+def write_ndjson_again(lake: Lake, batch_id: str) -> int:
+    """Writes a closed batch's NDJSON files from what imaging_study says of its studies now; how many. Raises LakeError.
+
+    Files of a batch without studies go.
+    """
+    names = ["raw_files", BATCH_STUDY.name]
+    with connect(lake, names, within={name: {"batch_id": [batch_id]} for name in names}) as connection:
+        keys = [key for (key,) in connection.execute("SELECT DISTINCT study_key FROM batch_study").fetchall()]
+        claimed = connection.execute("SELECT source, claimed_at FROM raw_files LIMIT 1").fetchall()
+    if not claimed:
+        return 0
+    with connect(lake, [IMAGING_STUDY.name], within=study_scope(lake, [IMAGING_STUDY.name], keys)) as connection:
+        rows = arrow(connection, "SELECT source, resource FROM imaging_study ORDER BY study_key")
+    return _write_files(lake, batch_id, rows, *claimed[0])
+
+
+def _write_files(lake: Lake, batch_id: str, rows: pa.Table, of: str, at: datetime) -> int:
+    """of: the source that the batch is of, where an earlier run of it may have left files."""
     written = 0
-    for source in sorted(set(rows["source"].to_pylist())):
-        folder = imaging.ndjson_folder(source, claimed[0])
+    for source in sorted({of, *rows["source"].to_pylist()}):
+        folder = imaging.ndjson_folder(source, at)
         resources = rows.filter(pc.equal(rows["source"], source))["resource"].to_pylist()
-        names = dict(imaging.ndjson_files(resources, staging.batch_id))
+        names = dict(imaging.ndjson_files(resources, batch_id))
         for name, data in names.items():
             lake.files.put(f"{folder}/{name}", data)
-        own = f"{folder}/{imaging.ndjson_name(staging.batch_id)}"
+        own = f"{folder}/{imaging.ndjson_name(batch_id)}"
         paths = {f"{folder}/{name}" for name in names}
         for path in lake.files.names(folder):
             if path.startswith(own) and path not in paths:  # an earlier run had more to say
@@ -359,46 +381,6 @@ def _maps(settings: OmopSettings) -> IdMaps:
     return load_maps(settings.person_map, settings.visit_map, settings.procedure_map)
 
 
-def _known(lake: Lake, wanted: Sequence[Wanted]) -> dict[Wanted, int]:
-    """Ids that were given out for these keys."""
-    asked = pa.table(
-        {"domain": [str(domain) for domain, _ in wanted], "natural_key": [key for _, key in wanted]},
-        schema=pa.schema([pa.field("domain", pa.string()), pa.field("natural_key", pa.string())]),
-    )
-    with connect(lake, [OMOP_IDENTIFIER.name]) as connection:
-        connection.register("asked", asked)
-        known = connection.execute(
-            "SELECT domain, natural_key, id FROM omop_identifier SEMI JOIN asked USING (domain, natural_key)"
-        ).fetchall()
-    return {(domain, key): number for domain, key, number in known}
-
-
-def _last(lake: Lake) -> dict[str, int]:
-    """By domain the id that was given out last."""
-    with connect(lake, [OMOP_IDENTIFIER.name]) as connection:
-        last = connection.execute(
-            f"SELECT domain, CASE WHEN domain = {quoted(Domain.IMAGE)} THEN max(id) ELSE min(id) END "
-            "FROM omop_identifier GROUP BY domain"
-        ).fetchall()
-    return dict(last)
-
-
-def _identified(lake: Lake, staging: Staging, wanted: Sequence[Wanted]) -> tuple[dict[Wanted, int], int]:
-    """The ids of these keys, and how many had to be given out for it. Raises IdentifiersExhausted."""
-    known = _known(lake, wanted)
-    if known.keys() >= set(wanted):
-        return known, 0
-    with lake.committing(OMOP_IDENTIFIER.name):
-        known = _known(lake, wanted)
-        fresh = allocate(wanted, known, _last(lake), staging.batch_id)
-        if len(fresh):
-            scope = staging.scope(OMOP_IDENTIFIER.name)
-            with connect(lake, [OMOP_IDENTIFIER.name], within=scope) as connection:
-                own = arrow(connection, "SELECT * FROM omop_identifier").cast(OMOP_IDENTIFIER.schema)
-            lake.replace(OMOP_IDENTIFIER.name, [staging.batch_id], pa.concat_tables([own, fresh]))
-    return known | {(row["domain"], row["natural_key"]): row["id"] for row in fresh.to_pylist()}, len(fresh)
-
-
 def publish_identifiers(lake: Lake, staging: Staging, settings: Settings) -> int:
     """Gives out the ids that the touched studies need and do not have; how many.
 
@@ -407,7 +389,7 @@ def publish_identifiers(lake: Lake, staging: Staging, settings: Settings) -> int
     """
     found = occurrences(lake, staging, settings, keys_only=True)
     wanted = image_occurrence.wanted(found.series, found.maps)
-    return _identified(lake, staging, wanted)[1] if wanted else 0
+    return identified(lake, staging, wanted)[1] if wanted else 0
 
 
 @dataclass(frozen=True)
@@ -433,7 +415,7 @@ def _rows(lake: Lake, staging: Staging, settings: Settings) -> _Rows:
     last = staging.recall(_Rows)
     if last is None or last.origin != origin:
         found = occurrences(lake, staging, settings)
-        ids, _ = _identified(lake, staging, image_occurrence.wanted(found.series, found.maps))
+        ids, _ = identified(lake, staging, image_occurrence.wanted(found.series, found.maps))
         tables = concepts.load(settings.omop.modality_concepts, settings.omop.anatomic_site_concepts)
         context = image_occurrence.Context(tables, found.maps, settings.omop.wadors_base)
         last = _Rows(origin, found.uids, *image_occurrence.rows(found.series, ids, context))

@@ -17,10 +17,12 @@ from dicom_assets.batch.context import BatchBusy, BatchWork, Work
 from dicom_assets.batch.recovery import drop_files, forget_batches, mend_claims
 from dicom_assets.batch.standards import (
     publish_coverage,
+    write_ndjson_again,
 )
 from dicom_assets.batch.steps import STEPS, Run
 from dicom_assets.batch.verification.file_rules import Strangers
 from dicom_assets.batch.verification.findings import Finding
+from dicom_assets.batch.verification.lines import Lines
 from dicom_assets.batch.verification.verify import Verified, verify
 from dicom_assets.defs.graph import build_defs
 from dicom_assets.defs.jobs import register, run_batch
@@ -105,6 +107,9 @@ def _set_right(work: Work, instance: dg.DagsterInstance, found: Verified, say: S
     if found.studies:
         say(f"{len(found.studies)} studies are made again from all their rows.")
         _rebuild(work, found.studies)
+        done = True
+    done = _write_lines(work, found, say) or done
+    if found.studies:
         return True
     if any(one.rule == "coverage" and not one.holds for one in found.findings):
         publish_coverage(work.lake)
@@ -120,6 +125,29 @@ def _clear_staging(work: Work, found: Verified) -> bool:
     for folder in {name.split("/")[1] for name in work.lake.files.names(FOLDER)} - kept:
         Staging(work.lake.files, folder).remove()
     return True
+
+
+def _write_lines(work: Work, found: Verified, say: Say) -> bool:
+    """Writes the NDJSON files of batches again whose lines differ, and removes those of batches that nobody claimed."""
+    done = False
+    for one in found.findings:
+        if not isinstance(one, Lines) or one.holds:
+            continue
+        say(f"The NDJSON files of {len(one.rewritten)} batches are written again, {len(one.strays)} files removed.")
+        for path in one.strays:
+            work.lake.files.remove(path)
+        for batch in one.rewritten:
+            try:
+                work.batch(batch)
+            except BatchBusy as error:
+                say(str(error))
+                continue
+            try:
+                write_ndjson_again(work.lake, batch)
+            finally:
+                work.release(batch)
+        done = True
+    return done
 
 
 def _run_again(work: Work, job: dg.JobDefinition, instance: dg.DagsterInstance, batch: str) -> str | None:

@@ -264,6 +264,11 @@ class Staging:
             data = None if self.cache is None else self.cache.data.get(name)
             yield from self.files.arrow_batches(name, columns, data)
 
+    def reader(self, part: Part, columns: list[str]) -> pa.RecordBatchReader:
+        """The staged rows of a part one batch after the other, for DuckDB to run through once."""
+        schema = pa.schema([SCHEMAS[part].field(name) for name in columns])
+        return pa.RecordBatchReader.from_batches(schema, self.batches(part, columns))
+
     def read(self, part: Part, columns: list[str] | None = None) -> pa.Table:
         """All rows of a part; not for parts that hold headers."""
         if self.cache is None or (columns is None and part is Part.FLAT):

@@ -147,12 +147,20 @@ def wanted(series: Iterable[Row], maps: IdMaps) -> list[Wanted]:
     for row in series:
         keys, mapped = keys_of(row), _mapped(row, maps)
         needed.append((Domain.IMAGE, keys.image))
-        needed += [(domain, key) for domain, key in _surrogates(keys).items() if mapped[domain] is None]
+        needed += [(domain, key) for domain, key in surrogates(keys).items() if mapped[domain] is None]
     return needed
 
 
-def _surrogates(keys: Keys) -> dict[Domain, str]:
+def surrogates(keys: Keys) -> dict[Domain, str]:
+    """The natural key of each id for which a surrogate may stand."""
     return {Domain.PERSON: keys.person, Domain.VISIT: keys.order, Domain.PROCEDURE: keys.order}
+
+
+def person_state(series: Row) -> str:
+    """What the surrogate of a series' person is: surrogate, missing (no PatientID) or conflict (several patients)."""
+    if _has_conflict(series):
+        return "conflict"
+    return "surrogate" if (series["PatientID"] or "").strip() else "missing"
 
 
 def rows(series: Sequence[Row], ids: Mapping[Wanted, int], context: Context) -> tuple[pa.Table, pa.Table]:
@@ -174,11 +182,11 @@ def rows(series: Sequence[Row], ids: Mapping[Wanted, int], context: Context) -> 
 
 def _rows(series: Row, ids: Mapping[Wanted, int], context: Context) -> tuple[dict[str, Any], dict[str, Any]]:
     keys, mapped = keys_of(series), _mapped(series, context.maps)
-    surrogates = _surrogates(keys)
+    named = surrogates(keys)
 
     def number(domain: Domain) -> int:
         known = mapped[domain]
-        return ids[domain, surrogates[domain]] if known is None else known
+        return ids[domain, named[domain]] if known is None else known
 
     def came_from(domain: Domain) -> str:
         return "surrogate" if mapped[domain] is None else "mapping"
@@ -202,11 +210,7 @@ def _rows(series: Row, ids: Mapping[Wanted, int], context: Context) -> tuple[dic
         "image_series_UID": series["SeriesInstanceUID"],
         "modality_concept_id": context.concepts.modality(series["Modality"]),
     }
-    person_from = came_from(Domain.PERSON)
-    if person_from == "surrogate" and _has_conflict(series):
-        person_from = "conflict"
-    elif person_from == "surrogate" and not (series["PatientID"] or "").strip():
-        person_from = "missing"
+    person_from = person_state(series) if mapped[Domain.PERSON] is None else "mapping"
     origin = {
         "image_occurrence_id": image,
         "source": series["source"],

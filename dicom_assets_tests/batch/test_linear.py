@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -14,11 +15,14 @@ import pytest
 
 from dicom_assets.batch import versions
 from dicom_assets.batch.checks import clinical_checks
+from dicom_assets.batch.checks.checks import CheckContext, clinical_records_accounted, keys_are_unique
+from dicom_assets.batch.checks.record_checks import clinical_equals_staged, patients_stand_in_records
 from dicom_assets.batch.clinical import publish_clinical
 from dicom_assets.lake.delta import Lake
-from dicom_assets.lake.query import connect
+from dicom_assets.lake.query import connect, connected
 from dicom_assets.lake.staging import SCHEMAS, Part, Staging
 from dicom_assets.schema import keys
+from dicom_assets.schema.registry import CLINICAL
 
 ROWS = 40_000
 PATIENTS = 20_000
@@ -113,15 +117,41 @@ def test_no_statement_compares_every_row_with_every_other(tmp_path: Path, monkey
     with duckdb.connect() as connection:
         rows = (
             "SELECT '' || r AS file_key, '' || r AS object_id, r AS record, '' AS batch_id, true AS is_keyed, "
-            "[''] AS named, (r, r) AS version FROM range(4000) t(r)"
+            "'Condition' AS record_type, 'Patient/' || r AS patient_reference, '' || r AS PatientID, "
+            "'' AS patient_system, '' AS IssuerOfPatientID, r AS last_updated, r AS version_at FROM range(4000) t(r)"
         )
-        for name in ("own", "staged", "published"):
+        for name in ("staged", "published"):
             connection.execute(f"CREATE TABLE {name} AS {rows}")
-        connection.execute("CREATE TABLE claims AS SELECT file_key AS place_key, object_id FROM own")
+        connection.execute("CREATE TABLE own_names AS SELECT r::UBIGINT AS name FROM range(4000) t(r)")
+        connection.execute("CREATE TABLE claims AS SELECT file_key AS place_key, object_id FROM staged")
         for name in ("UNSURE", "NEWEST", "COMPARED"):
             sql = getattr(clinical_checks, name)
             plans.append(plan(connection, sql))
             connection.execute(f"CREATE TABLE {name.lower()} AS {sql}")
-        assert "nljoin" in plan(connection, "FROM own JOIN staged ON own.record IN (staged.record, staged.record + 1)")
+        assert "nljoin" in plan(
+            connection, "FROM published JOIN staged ON published.record IN (staged.record, staged.record + 1)"
+        )
     assert sum("hashjoin" in one for one in plans) >= 8
     assert [join for one in plans for join in QUADRATIC if join in one] == []
+
+
+@pytest.mark.parametrize("kind", ["table", "keyed"])
+def test_records_stream_through_the_checks_and_are_never_held_all_at_once(tmp_path: Path, kind: str):
+    """60 MB of records, with 24 MB for Arrow and 48 MB for DuckDB, which may put nothing on the disk."""
+    lake = Lake(str(tmp_path / "lake"))
+    made = table_row if kind == "table" else partial(resource, "Condition")
+    values = {"record_values": '{"id": "7", "note": "' + "x" * 2_000 + '"}', "PatientID": "7"}
+    staging = staged(lake, "a", (made(number, **values) for number in range(30_000)))
+    publish_clinical(lake, staging)
+    context, before = CheckContext(lake, staging), pa.default_memory_pool()
+    counted = pa.proxy_memory_pool(pa.system_memory_pool())
+    connected().execute("SET GLOBAL temp_directory = ''; SET GLOBAL memory_limit = '48MB'")
+    pa.set_memory_pool(counted)
+    try:
+        for rule in (patients_stand_in_records, clinical_equals_staged, clinical_records_accounted,
+                     partial(keys_are_unique, CLINICAL)):  # fmt: skip
+            assert rule(context).passed
+    finally:
+        pa.set_memory_pool(before)
+        connected().execute("RESET GLOBAL memory_limit")
+    assert 0 < counted.max_memory() < 24_000_000

@@ -11,8 +11,10 @@ import pytest
 
 from dicom_assets.batch.checks.checks import CheckContext
 from dicom_assets.batch.checks.standard_checks import files_equal_resources
+from dicom_assets.batch.standards import write_ndjson_again
 from dicom_assets.fhir import imaging_study
 from dicom_assets.lake.staging import Staging
+from dicom_assets.schema.registry import IMAGING_STUDY
 from dicom_assets.storage.files import LakeFiles
 from dicom_assets_tests.support.lakes import Graph, settings_for
 from dicom_assets_tests.support.landings import LandingFolder
@@ -53,6 +55,22 @@ def test_a_batch_that_is_run_again_replaces_its_own_files(graph, monkeypatch):
     found = files(graph)
     assert sorted(map(len, found.values())) == [1, 1, 1, 1, 2]
     assert len({one for lines in found.values() for one in lines}) == 6
+
+
+def test_files_are_made_again_from_the_table_and_go_with_the_last_study(graph):
+    first, *_ = graph.ingest()
+    before = {path: path.read_bytes() for path in files(graph)}
+    own = {path for path in before if first in path.name}
+    for path in own:
+        path.unlink()
+    assert write_ndjson_again(graph.lake, first) == len(own) == 1
+    assert {path: path.read_bytes() for path in files(graph)} == before
+    keys = graph.rows(f"SELECT study_key FROM batch_study WHERE batch_id = '{first}'")
+    none = IMAGING_STUDY.schema.empty_table()
+    with graph.lake.committing(IMAGING_STUDY.name):
+        graph.lake.replace(IMAGING_STUDY.name, [row["study_key"] for row in keys], none)
+    assert write_ndjson_again(graph.lake, first) == 0
+    assert files(graph).keys() == before.keys() - own
 
 
 @pytest.mark.parametrize("loses", ["a file", "a line", "the id"])

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import dagster as dg
 import pytest
+from deltalake import DeltaTable
 
 from dicom_assets.batch import standards
 from dicom_assets.batch.checks.checks import CheckContext
@@ -52,6 +54,62 @@ def test_ids_stay_whatever_is_added_and_each_series_has_its_own(graph: Graph, la
     after = ids(graph)
     assert {key: after[key] for key in before} == before
     assert sorted(after.values()) == [1, 2, 3, 4]
+
+
+NUMBERS = ("image_occurrence_id", "person_id", "visit_occurrence_id", "procedure_occurrence_id")
+
+
+def numbers(graph: Graph) -> dict[str, dict[str, int]]:
+    """By series, its ids."""
+    rows = graph.rows(f"SELECT image_series_UID AS uid, {', '.join(NUMBERS)} FROM image_occurrence")
+    return {row["uid"]: {name: row[name] for name in NUMBERS} for row in rows}
+
+
+def given_out(graph: Graph) -> set[tuple[str, str, int]]:
+    rows = graph.rows("SELECT domain, natural_key, id FROM omop_identifier")
+    return {(row["domain"], row["natural_key"], row["id"]) for row in rows}
+
+
+@pytest.mark.parametrize("lost", ["the table", "every row", "the last rows", "persons", "one series"])
+def test_an_id_that_is_lost_goes_back_to_what_it_stands_for(graph: Graph, landing: LandingFolder, lost: str):
+    for patient in (1, 2, 3):
+        landing.put(f"{patient}.dcm", dicom(patient, 1, 1))
+    step_through(graph)
+    before, had = numbers(graph), given_out(graph)
+    lake = Path(graph.settings.lake)
+    where = {
+        "every row": "true", "the last rows": "abs(id) = 3", "persons": "domain = 'person'",
+        "one series": "domain = 'image_occurrence' AND id = 2",
+    }  # fmt: skip
+    if lost == "the table":
+        shutil.rmtree(lake / "omop_identifier")
+    else:
+        assert DeltaTable(lake / "omop_identifier").delete(where[lost])["num_deleted_rows"]
+    landing.put("again.dcm", dicom(2, 2, 1))
+    landing.put("other.dcm", dicom(4, 1, 1))
+    step_through(graph)
+    after = numbers(graph)
+    assert {uid: after[uid] for uid in before} == before
+    assert had <= given_out(graph)
+    assert {name: after[uid(2, 2)][name] for name in NUMBERS[1:]} == {
+        name: before[uid(2, 1)][name] for name in NUMBERS[1:]
+    }
+    assert sorted(row["image_occurrence_id"] for row in after.values()) == [1, 2, 3, 4, 5]
+    assert after[uid(4, 1)]["person_id"] < min(row["person_id"] for row in before.values())
+
+
+def test_an_id_that_is_lost_and_not_known_any_more_is_nobody_elses(graph: Graph, landing: LandingFolder):
+    """Where each came from is lost as well; rows of image_occurrence are all that is left."""
+    landing.put("a.dcm", dicom(1, 1, 1))
+    step_through(graph)
+    before = numbers(graph)
+    for name in ("omop_identifier", "image_occurrence_origin"):
+        shutil.rmtree(Path(graph.settings.lake) / name)
+    landing.put("other.dcm", dicom(2, 1, 1))
+    step_through(graph)
+    after = numbers(graph)
+    assert after[uid(1, 1)] == before[uid(1, 1)]
+    assert all(after[uid(2, 1)][name] != before[uid(1, 1)][name] for name in NUMBERS)
 
 
 def test_series_that_another_batch_adds_meanwhile_get_their_ids_too(graph: Graph, landing: LandingFolder):

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import itertools
+import json
+import os
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 
@@ -55,6 +58,22 @@ def study_of(broken: Broken, patient: str) -> str:
     return quoted(str(key))
 
 
+def lines_of(broken: Broken, batch: int) -> Path:
+    """The NDJSON file of a batch."""
+    (path,) = broken.root.glob(f"Process/**/ImagingStudy-{broken.batches[batch]}-*.ndjson")
+    return path
+
+
+def rewrite(path: Path, change: Callable[[list[str]], list[str]]) -> None:
+    """Changes the lines of a file."""
+    path.write_text("".join(change(path.read_text(encoding="utf-8").splitlines(keepends=True))), encoding="utf-8")
+
+
+def files_of(broken: Broken) -> dict[str, bytes]:
+    """The NDJSON files of the lake."""
+    return {path.name: path.read_bytes() for path in broken.root.glob("Process/**/*.ndjson")}
+
+
 BREAKS: dict[str, tuple[str, Callable[[Broken], None]]] = {
     "a file that was claimed has no row": ("claimed", lambda b: delete(
         b, "raw_files", one("raw_files", where="member IS NULL AND kind = 'dicom'")(b))),
@@ -105,6 +124,17 @@ BREAKS: dict[str, tuple[str, Callable[[Broken], None]]] = {
         "ingestion_errors", ["20260101T000000Z-00000000"], stranger())),
     "something is staged of a closed batch": ("staging", lambda b: b.lake.files.put(
         f"_staging/{b.batches[0]}/touched_studies/000000.arrow", b"x") and None),
+    "an NDJSON file is gone": ("lines", lambda b: lines_of(b, 0).unlink()),
+    "an NDJSON file is empty": ("lines", lambda b: lines_of(b, 0).write_text("") and None),
+    "an NDJSON file is cut": ("lines", lambda b: os.truncate(lines_of(b, 0), lines_of(b, 0).stat().st_size - 9)),
+    "a line is missing": ("lines", lambda b: rewrite(lines_of(b, 0), lambda lines: lines[1:])),
+    "a line stands twice": ("lines", lambda b: rewrite(lines_of(b, 0), lambda lines: [*lines, lines[0]])),
+    "a line says something else": ("lines", lambda b: rewrite(
+        lines_of(b, 1), lambda lines: [line.replace('"available"', '"cancelled"') for line in lines])),
+    "a line is of a study that is not there": ("lines", lambda b: rewrite(
+        lines_of(b, 0), lambda lines: [*lines, '{"resourceType":"ImagingStudy","id":"x"}\n'])),
+    "an NDJSON file is of no batch": ("lines", lambda b: shutil.copy(lines_of(b, 0), Path(
+        str(lines_of(b, 0)).replace(b.batches[0], "20260101T000000Z-00000000"))) and None),
 }  # fmt: skip
 """What is done to the lake, by what it is; and the rule that must name it."""
 
@@ -124,6 +154,7 @@ def test_an_untouched_lake_differs_in_nothing(broken):
 @pytest.mark.parametrize("what", BREAKS)
 def test_what_is_broken_is_named_and_made_again(broken, what):
     rule, break_it = BREAKS[what]
+    lines = files_of(broken)
     break_it(broken)
     found = broken.verify()
     assert rule in [one.rule for one in found.findings if not one.holds]
@@ -134,13 +165,13 @@ def test_what_is_broken_is_named_and_made_again(broken, what):
     for table, rows in broken.expected.items():
         assert now[table] == rows, table
     assert [path for path in (broken.root / "_staging").rglob("*") if path.is_file()] == []
+    last = lines_of(broken, 1).name  # files of batches before may say of a study what was not known then
+    assert files_of(broken).keys() == lines.keys()
+    assert files_of(broken)[last] == lines[last]
 
 
 DATA = ("raw_files", "flat_metadata", "clinical", "instance", "batches", "omop_identifier")
 """A table of each kind: by batch, with headers, with records, by study, the books, and ids that were given out."""
-
-GIVEN_OUT = {"omop_identifier", "image_occurrence", "image_occurrence_origin"}
-"""Tables with ids of OMOP: those that were forgotten are given out anew."""
 
 
 @pytest.mark.parametrize(("table", "how"), zip(DATA, itertools.cycle(["gone", "empty", "cut"]), strict=False))
@@ -156,12 +187,24 @@ def test_a_data_file_that_is_lost_is_named_and_its_rows_are_made_again(broken, t
     assert broken.mend().holds
     now = broken.contents()
     for name, rows in broken.expected.items():
-        if table != "omop_identifier" or name not in GIVEN_OUT:
-            assert now[name] == rows, name
+        assert now[name] == rows, name
+
+
+def test_an_older_line_of_a_study_may_say_less_than_its_row(broken):
+    """The second batch has added a series to a study of the first one, whose line stays as it was."""
+    first, second = (lines_of(broken, batch).read_text(encoding="utf-8").splitlines() for batch in (0, 1))
+    (line,) = second
+    same = [one for one in first if json.loads(one)["id"] == json.loads(line)["id"]]
+    assert same and line not in first
+    assert broken.verify().holds
 
 
 def test_one_batch_alone_is_looked_at(broken):
     first, second = broken.batches
+    rewrite(lines_of(broken, 0), lambda lines: [*lines, lines[0]])
+    assert broken.verify(second).holds
+    assert [one.rule for one in broken.verify(first).findings if not one.holds] == ["lines"]
+    rewrite(lines_of(broken, 0), lambda lines: lines[:-1])
     delete(broken, "ingestion_errors", f"batch_id = '{second}'")
     assert broken.verify(first).holds
     found = broken.verify(second)

@@ -14,6 +14,7 @@ import pyarrow as pa
 from dicom_assets.batch.books import Status
 from dicom_assets.batch.verification import batch_rules as batches
 from dicom_assets.batch.verification import file_rules as storage
+from dicom_assets.batch.verification import lines
 from dicom_assets.batch.verification import study_rules as studies
 from dicom_assets.batch.verification.findings import SHOWN, Finding, Sound
 from dicom_assets.lake.delta import Lake
@@ -97,6 +98,7 @@ def _rows(lake: Lake, sound: Sound, claimed: storage.Claimed, chosen: Sequence[s
     yield from batches.look(sound, closed, looked_at, claimed, whole)
     say("Comparing studies.")
     yield from studies.look(sound, closed.select(["batch_id"]), looked_at if chosen else None)
+    yield lines.look(sound, names, looked_at if chosen else None, {*claimed, *status})
     if chosen:
         return
     yield storage.unbooked(sound)
