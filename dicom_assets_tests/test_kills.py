@@ -14,6 +14,8 @@ from dicom_assets_tests.support.lakes import table
 from dicom_assets_tests.support.landings import LandingFolder, put_mixed
 from dicom_assets_tests.support.projects import REPOSITORY
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.mark.parametrize(
     ("place", "method", "call"),

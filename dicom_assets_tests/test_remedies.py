@@ -259,6 +259,7 @@ def test_where_nothing_has_to_be_done_the_remedy_says_so(code):
     assert CODES[code].remedy.startswith(("Nothing", "See detail and the message"))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("code", sorted(CASES))
 def test_the_remedy_works(code, zone):
     CASES[code](zone)

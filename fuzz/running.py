@@ -118,6 +118,7 @@ def _guided(judge: Judge, made: Make, mutated: Mutate, corpus: Path, options: li
         *options,
         f"-artifact_prefix={FAILURES}/",
         f"-timeout={_HANGS_AFTER}",
+        f"-report_slow_units={_HANGS_AFTER}",  # of the wall's clock: on a busy machine these are no findings
         f"-rss_limit_mb={_MOST_MEMORY}",
         "-print_final_stats=1",
         str(corpus),

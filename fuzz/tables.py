@@ -61,7 +61,7 @@ _SEEDS = (
 
 def judge(data: bytes) -> None:
     """Raises AssertionError, or whatever reading should not have raised."""
-    started = time.monotonic()
+    started = time.process_time()
     found = look_closer(kind_of(data[:4_096], len(data)), BytesSource(data), ("a",), _CLINICAL)
     for dataset in (None, _LABS):
         try:
@@ -82,7 +82,7 @@ def judge(data: bytes) -> None:
                 len(numbers),
                 any(said in error.detail for part in parts for error in part.errors for said in UNSURE),
             )
-    assert time.monotonic() - started < _SLOW_SECONDS, "slow"
+    assert time.process_time() - started < _SLOW_SECONDS, "slow"
 
 
 def _same_count(data: bytes, number: int, is_unsure: bool) -> None:

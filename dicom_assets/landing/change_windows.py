@@ -259,7 +259,7 @@ def looks_like_change_page(head: bytes) -> bool:
         return False
     try:
         with pa.CompressedInputStream(pa.BufferReader(head), "zstd") as stream:
-            return bytes(stream.read(len(FIRST_WORDS))) == FIRST_WORDS
+            return bool(stream.read_buffer(len(FIRST_WORDS)).to_pybytes() == FIRST_WORDS)
     except OSError:
         return False
 
@@ -304,7 +304,7 @@ def read_head(source: ByteSource) -> PageHead:
     try:
         with pa.CompressedInputStream(pa.PythonFile(file, mode="r"), "zstd") as stream:
             while b"\n" not in line:
-                more = stream.read(16_384)
+                more = stream.read_buffer(16_384).to_pybytes()
                 if not more or len(line) > _MAX_FIRST_LINE:
                     raise PageUnreadable("The window file has no first line.")
                 line += more

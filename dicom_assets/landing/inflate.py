@@ -152,7 +152,10 @@ class _Packed:
 
 
 class _Zstandard:
-    """Arrow's zstd with the interface of bz2's and lzma's; it asks for its input itself."""
+    """Arrow's zstd with the interface of bz2's and lzma's; it asks for its input itself.
+
+    `read` of Arrow's streams (26.0) never frees the bytes it was about to return when it fails; `read_buffer` does.
+    """
 
     needs_input = False
 
@@ -163,7 +166,7 @@ class _Zstandard:
 
     def decompress(self, data: bytes, max_length: int) -> bytes:
         try:
-            out: bytes = self._stream.read(max_length)
+            out: bytes = self._stream.read_buffer(max_length).to_pybytes()
         except (OSError, pa.ArrowException):
             failure = self._packed.failure
             if failure is None:

@@ -33,6 +33,8 @@ from dicom_assets_tests.azure.azurite import Container, Proxy
 from dicom_assets_tests.support.dicoms import dicom
 from dicom_assets_tests.support.lakes import Graph
 
+pytestmark = pytest.mark.slow
+
 
 class Account:
     """A container, its queue, and a graph whose source is both; blobs are announced as Event Grid would."""

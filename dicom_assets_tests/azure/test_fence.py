@@ -22,6 +22,8 @@ from dicom_assets_tests.support.lakes import Graph, contents, settings_for
 from dicom_assets_tests.support.landings import LandingFolder
 from dicom_assets_tests.support.steps import publish
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture
 def graph(container: Container, tmp_path: Path) -> Graph:

@@ -16,6 +16,8 @@ from dicom_assets.landing.store import ObjectRef, SourceUnavailable
 from dicom_assets.settings import SourceSettings
 from dicom_assets_tests.azure.azurite import Container, new_container
 
+pytestmark = pytest.mark.slow
+
 
 def rows(source: AzureContainer) -> list[dict[str, Any]]:
     return [row for batch in source.list() for row in batch.to_pylist()]

@@ -38,6 +38,8 @@ from dicom_assets_tests.support.dicoms import dicom
 from dicom_assets_tests.support.lakes import Graph, contents
 from dicom_assets_tests.support.landings import zipped
 
+pytestmark = pytest.mark.slow
+
 
 def settings(lake: str, root: str) -> Settings:
     return Settings.model_validate({"lake": lake, "sources": [{"root": root}], "claiming": {"quiet_seconds": 0}})

@@ -25,6 +25,8 @@ from dicom_assets_tests.support.dicoms import dicom, without_identity
 from dicom_assets_tests.support.lakes import Graph
 from dicom_assets_tests.support.landings import zipped
 
+pytestmark = pytest.mark.slow
+
 
 def found(container: Container) -> Counter[str]:
     """How often each object's bytes are there, archives looked into."""

@@ -16,6 +16,8 @@ from dicom_assets.landing.store import LISTING, ObjectError, ObjectRef, SourceUn
 from dicom_assets.settings import ArchiveLimits, SourceSettings
 from dicom_assets_tests.azure.azurite import Container, Proxy
 
+pytestmark = pytest.mark.slow
+
 
 def store(root: str, **settings: Any) -> AzureContainer:
     return AzureContainer(SourceSettings(name="ct", root=root, **settings))

@@ -421,6 +421,7 @@ def test_each_step_that_publishes_has_a_fault():
     assert sorted(published - {one.step for one in BREAKS}) == []
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("fault", BREAKS, ids=[f"{one.step}: {one.name}" for one in BREAKS])
 def test_a_fault_is_caught_before_the_batch_goes_on(claimed, tmp_path, monkeypatch, fault: Break):
     fault.do(monkeypatch)

@@ -76,6 +76,7 @@ def test_a_table_that_is_touched_while_it_is_read_is_quarantined_and_gives_no_ro
     ] * 3
 
 
+@pytest.mark.slow
 def test_of_an_archive_that_is_rewritten_in_place_while_it_is_read_nothing_is_ingested(graph, landing, monkeypatch):
     def archive(study: int) -> bytes:
         members = {f"{number}.dcm": dicom(study, 1, number) for number in (1, 2, 3)}
@@ -120,6 +121,7 @@ def test_members_are_let_go_before_they_fill_the_memory(graph, landing, monkeypa
     assert len(graph.rows("FROM instance")) == 8
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("method", [zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED, zipfile.ZIP_BZIP2, zipfile.ZIP_LZMA])
 def test_a_flipped_byte_anywhere_in_a_member_costs_that_member(graph, landing, method):
     """Behind the header, where nothing but the checksum is looked at: in the pixels of an image, in text."""

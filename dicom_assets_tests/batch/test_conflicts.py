@@ -33,6 +33,7 @@ def told(graph):
     return ingest
 
 
+@pytest.mark.slow
 def test_what_claims_one_uid_with_different_headers_is_told_and_nothing_else(graph, landing, told):
     assert str(CODES[CODE].severity) == "warning"
     landing.put("a.dcm", dicom(1, 1, 1, InstanceNumber=1))

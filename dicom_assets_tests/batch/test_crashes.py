@@ -26,6 +26,8 @@ from dicom_assets_tests.support.dicoms import dicom
 from dicom_assets_tests.support.lakes import TABLES_OF_A_BATCH, contents, make_asset, settings_for
 from dicom_assets_tests.support.landings import LandingFolder, put_mixed
 
+pytestmark = pytest.mark.slow
+
 NAMES = [*TABLES_OF_A_BATCH]
 
 

@@ -58,6 +58,7 @@ def said(graph: Graph) -> dict[str, str]:
 
 
 class TestAMountThatIsAway:
+    @pytest.mark.slow
     def test_between_claim_and_reading_makes_its_batch_wait_and_goes_on_by_itself(self, graph, landing):
         landing.put_series(1, 1, 3)
         claim(graph)
@@ -75,6 +76,7 @@ class TestAMountThatIsAway:
         assert outcomes(graph) == {"ingested": 3}
         assert said(graph) == {}
 
+    @pytest.mark.slow
     def test_is_told_by_the_commands_with_exit_code_1(self, tmp_path, landing):
         landing.put_series(1, 1, 2)
         places = ("--landing", str(landing.root), "--lake", str(tmp_path / "lake"))
@@ -114,6 +116,7 @@ class TestAMountThatIsAway:
         assert outcomes(graph) == {"ingested": 3}
         assert not tick(graph).run_requests
 
+    @pytest.mark.slow
     def test_while_objects_are_read_calls_none_of_them_gone(self, graph, landing, monkeypatch):
         landing.put_series(1, 1, 6)
         claim(graph)
@@ -138,6 +141,7 @@ class TestAMountThatIsAway:
         assert graph.run(batch).success
         assert outcomes(graph) == {"ingested": 6}
 
+    @pytest.mark.slow
     def test_keeps_no_other_source_from_being_ingested(self, tmp_path, landing, instance):
         other = LandingFolder(tmp_path / "other")
         other.put("a.dcm", dicom())
@@ -160,6 +164,7 @@ class TestAMountThatIsAway:
         assert run(graph).troubles == ()
         assert said(graph) == {}
 
+    @pytest.mark.slow
     def test_is_noticed_by_another_file_system_although_it_holds_as_many_objects(self, graph, landing, monkeypatch):
         landing.put_series(1, 1, 3)
         run(graph)
@@ -282,6 +287,7 @@ class TestObjectsThatAreMissing:
             assert work.looks.memory("landing").believed is None
 
 
+@pytest.mark.slow
 def test_what_mode_organize_has_moved_is_not_missing(tmp_path, landing, instance):
     for number in range(1, 13):
         landing.put(f"in/{number}.dcm", dicom(1, 1, number))

@@ -138,6 +138,7 @@ class TestAMixedFolder:
         assert told["study"]["touched_studies"] == 3
         assert told["cleanup"]["balance"] == 0
 
+    @pytest.mark.slow
     def test_what_one_step_makes_together_can_be_made_alone(self, graph, landing):
         put_mixed(landing)
         (batch,) = graph.claim()
@@ -165,6 +166,7 @@ class TestIngestingAgain:
         assert graph.ingest() == []
         assert versions(graph.lake) == before
 
+    @pytest.mark.slow
     def test_adding_one_file_makes_one_batch_of_one(self, graph, landing):
         put_mixed(landing)
         graph.ingest()
@@ -174,6 +176,7 @@ class TestIngestingAgain:
         assert graph.rows(f"SELECT instance_count AS n FROM study WHERE StudyInstanceUID = '{uid(1)}'") == [{"n": 5}]
         assert [row["status"] for row in graph.rows("SELECT status FROM batches")] == ["closed", "closed"]
 
+    @pytest.mark.slow
     def test_replacing_a_file_supersedes_its_instance_and_keeps_its_history(self, graph, landing):
         landing.put("a.dcm", dicom(1, 1, 1, PatientID="wrong", SeriesDescription="first"), age_seconds=7_200)
         (first,) = graph.ingest()
@@ -190,6 +193,7 @@ class TestIngestingAgain:
             second,
         ]
 
+    @pytest.mark.slow
     def test_an_older_version_that_arrives_later_changes_nothing(self, graph, landing):
         landing.put("new.dcm", dicom(1, 1, 1, SeriesDescription="new"), age_seconds=3_600)
         graph.ingest()
@@ -205,6 +209,7 @@ class TestIngestingAgain:
         assert graph.ingest() == []
         assert versions(graph.lake) == before
 
+    @pytest.mark.slow
     def test_a_newer_version_of_a_clinical_file_replaces_its_records(self, graph, landing):
         landing.put("c.csv", "PatientID,x\n01,a\n02,b\n", age_seconds=7_200)
         (first,) = graph.ingest()
@@ -215,6 +220,7 @@ class TestIngestingAgain:
 
 
 class TestRunningABatchAgain:
+    @pytest.mark.slow
     def test_a_closed_batch_ends_in_the_same_tables_row_for_row(self, graph, landing):
         put_mixed(landing)
         (batch,) = graph.ingest()
@@ -222,6 +228,7 @@ class TestRunningABatchAgain:
         assert graph.run(batch).success
         assert contents(graph.lake) == before
 
+    @pytest.mark.slow
     def test_an_earlier_batch_does_not_bring_back_what_a_later_one_replaced(self, graph, landing):
         landing.put("keep.dcm", dicom(1, 1, 2))
         landing.put("c.csv", "PatientID,x\n01,a\n02,b\n", age_seconds=7_200)
@@ -233,6 +240,7 @@ class TestRunningABatchAgain:
         assert graph.run(first).success
         assert contents(graph.lake) == before
 
+    @pytest.mark.slow
     def test_objects_that_are_gone_since_pause_the_rerun_and_stay_in_the_lake(self, graph, landing):
         path = landing.put("a.dcm", dicom())
         landing.put("b.dcm", dicom(instance=2))
@@ -244,6 +252,7 @@ class TestRunningABatchAgain:
         assert "cannot be read again; they stay" in graph.books(batch).reason
         assert contents(graph.lake, ["flat_metadata", "instance", "series", "study"]) == before
 
+    @pytest.mark.slow
     def test_cleanup_alone_leaves_closed_books_as_they_are(self, graph, landing):
         put_mixed(landing)
         (batch,) = graph.ingest()
@@ -263,6 +272,7 @@ class TestRunningABatchAgain:
 
 
 class TestBatchesOfSeveralSources:
+    @pytest.mark.slow
     def test_the_same_study_in_two_sources_is_two_studies(self, tmp_path, instance):
         folders = [tmp_path / "one", tmp_path / "two"]
         for folder in folders:
@@ -285,6 +295,7 @@ class TestBatchesOfSeveralSources:
 
 
 class TestReading:
+    @pytest.mark.slow
     def test_a_batch_is_read_in_bounded_chunks_in_any_number_with_the_same_result(self, tmp_path, landing, instance):
         put_mixed(landing)
         landing.put_zip("many.zip", {f"{n:02d}.dcm": dicom(9, 1, n) for n in range(1, 12)})
@@ -318,6 +329,7 @@ class TestReading:
         assert [len(chunk.objects) for chunk in made] == sizes
         assert [task.object_id for chunk in made for task in chunk.objects] == [row["object_id"] for row in rows]
 
+    @pytest.mark.slow
     def test_reading_in_processes_gives_what_reading_inline_gives(self, graph, landing):
         put_mixed(landing)
         (batch,) = graph.ingest()

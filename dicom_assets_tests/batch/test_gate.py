@@ -34,6 +34,7 @@ class TestTooMuchIsQuarantined:
         assert {name: after[name] - before[name] for name in SHARED} == dict.fromkeys(SHARED, 0)
         return graph, batch
 
+    @pytest.mark.slow
     def test_the_batch_pauses_says_why_keeps_its_rows_and_resumes_with_a_raised_threshold(self, paused):
         graph, batch = paused
         books = graph.books(batch)
@@ -64,6 +65,7 @@ class TestTooMuchIsQuarantined:
         assert graph.rows("SELECT DISTINCT code FROM ingestion_errors") == [{"code": "MISSING_IDENTITY"}]
         assert graph.rows("SELECT instance_count AS n FROM study") == [{"n": 3}]
 
+    @pytest.mark.slow
     def test_it_pauses_again_when_it_is_run_again_as_it_was_and_lets_other_batches_pass(self, paused, landing):
         graph, batch = paused
         landing.put("other/fine.dcm", dicom(2))
@@ -72,6 +74,7 @@ class TestTooMuchIsQuarantined:
         assert not graph.run(batch).success
         assert graph.books(batch).status == "paused"
 
+    @pytest.mark.slow
     def test_it_resumes_when_the_settings_say_so_or_a_minimum_is_not_reached(self, paused, tmp_path):
         graph, batch = paused
         lenient = settings_for(tmp_path / "lake", tmp_path / "landing", gate={"minimum": 13})
@@ -96,6 +99,7 @@ def test_archives_do_not_count_as_objects_of_the_share(tmp_path, landing, instan
 
 
 class TestTheSourceCannotBeReadWhole:
+    @pytest.mark.slow
     def test_the_batch_pauses_and_resumes_when_the_source_is_back(self, graph, landing):
         landing.put_series(1, 1, 2)
         (batch,) = graph.claim()
@@ -133,6 +137,7 @@ class TestTheSourceCannotBeReadWhole:
         assert graph.run(batch).success
         assert graph.rows("SELECT code FROM validated_batch ORDER BY code") == [{"code": "OBJECT_GONE"}, {"code": None}]
 
+    @pytest.mark.slow
     def test_a_file_that_changed_since_its_claim_is_quarantined_and_its_new_version_claimed(self, graph, landing):
         landing.put("a.dcm", dicom(SeriesDescription="old"))
         (batch,) = graph.claim()
@@ -214,6 +219,7 @@ class TestTooMuchIsNothingThatIsReadHere:
         (batch,) = graph.ingest()
         assert (graph.books(batch).status, graph.books(batch).ignored) == ("closed", 12)
 
+    @pytest.mark.slow
     def test_it_pauses_above_the_share_that_is_set(self, tmp_path, landing, instance):
         graph = Graph(settings_for(tmp_path / "lake", landing.root, gate={"ignored_share": 0.5}), instance)
         for number in range(12):
@@ -228,6 +234,7 @@ class TestTooMuchIsNothingThatIsReadHere:
 
 
 class TestTooManyRecordsCannotBeRead:
+    @pytest.mark.slow
     def test_it_pauses_above_half_of_them(self, graph, landing):
         landing.put("a.csv", "PatientID;diagnosis\n" + "P1;R91\n" * 9 + "P1\n" * 11)
         (batch,) = graph.ingest()

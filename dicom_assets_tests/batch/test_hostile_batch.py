@@ -113,6 +113,7 @@ def ledger(tmp_path_factory):
     return {(row["member"] or row["uri"]).rsplit("/", 1)[-1]: (row["outcome"], row["code"]) for row in rows}
 
 
+@pytest.mark.slow
 def test_every_good_object_is_ingested(ledger):
     assert [ledger[f"{number:04d}.dcm"] for number in range(GOOD)] == [("ingested", None)] * GOOD
 

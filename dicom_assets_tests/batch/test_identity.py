@@ -11,6 +11,8 @@ import pytest
 from dicom_assets_tests.support.dicoms import dicom, uid
 from dicom_assets_tests.support.steps import step_through
 
+pytestmark = pytest.mark.slow
+
 
 def report(number: int, study: int, patient: str | None = None) -> str:
     """A DiagnosticReport that names a study by its UID."""

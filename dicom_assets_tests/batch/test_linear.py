@@ -19,7 +19,7 @@ from dicom_assets.batch.checks.checks import CheckContext, clinical_records_acco
 from dicom_assets.batch.checks.record_checks import clinical_equals_staged, patients_stand_in_records
 from dicom_assets.batch.clinical import publish_clinical
 from dicom_assets.lake.delta import Lake
-from dicom_assets.lake.query import connect, connected
+from dicom_assets.lake.query import connect
 from dicom_assets.lake.staging import SCHEMAS, Part, Staging
 from dicom_assets.schema import keys
 from dicom_assets.schema.registry import CLINICAL
@@ -145,7 +145,7 @@ def test_records_stream_through_the_checks_and_are_never_held_all_at_once(tmp_pa
     publish_clinical(lake, staging)
     context, before = CheckContext(lake, staging), pa.default_memory_pool()
     counted = pa.proxy_memory_pool(pa.system_memory_pool())
-    connected().execute("SET GLOBAL temp_directory = ''; SET GLOBAL memory_limit = '48MB'")
+    lake.cursor().execute("SET GLOBAL temp_directory = ''; SET GLOBAL memory_limit = '48MB'")
     pa.set_memory_pool(counted)
     try:
         for rule in (patients_stand_in_records, clinical_equals_staged, clinical_records_accounted,
@@ -153,5 +153,5 @@ def test_records_stream_through_the_checks_and_are_never_held_all_at_once(tmp_pa
             assert rule(context).passed
     finally:
         pa.set_memory_pool(before)
-        connected().execute("RESET GLOBAL memory_limit")
+        lake.cursor().execute("RESET GLOBAL memory_limit")
     assert 0 < counted.max_memory() < 24_000_000

@@ -189,6 +189,7 @@ def finish(graph: Graph) -> list[str]:
         return work.organize_left()
 
 
+@pytest.mark.slow
 def test_everything_comes_to_its_place_once_and_the_lake_follows(fresh: tuple[Graph, str, Path]) -> None:
     graph, batch, landing = fresh
     before = found(landing)
@@ -219,6 +220,7 @@ class Killed(BaseException):
     """What a kill looks like from inside."""
 
 
+@pytest.mark.slow
 def test_a_kill_at_any_step_leaves_no_object_in_neither_place_and_in_the_end_one(
     closed: tuple[Graph, str, Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -296,6 +298,7 @@ def test_where_links_are_not_possible_bytes_are_copied(
     assert [path for path in below(landing) if path.startswith("Ingest/")] == ["Ingest/.hidden", "Ingest/notes.txt"]
 
 
+@pytest.mark.slow
 def test_compressed_objects_are_zips_of_their_own_that_are_read_again(tmp_path: Path, landing: LandingFolder) -> None:
     landing.put("1.dcm", dicom(1, 1, 1))
     landing.put_zip("a.zip", {"2.dcm": dicom(1, 1, 2)})
@@ -311,6 +314,7 @@ def test_compressed_objects_are_zips_of_their_own_that_are_read_again(tmp_path: 
         assert contents(graph.lake) == after
 
 
+@pytest.mark.slow
 def test_an_archive_behind_other_bytes_is_moved_whole_with_them(tmp_path: Path, landing: LandingFolder) -> None:
     data = b"MZ" + bytes(99) + zipped({"1.dcm": dicom(1, 1, 1), "2.dcm": dicom(1, 1, 2)})
     landing.put("sfx.exe", data)
@@ -344,6 +348,7 @@ def test_a_source_that_cannot_be_written_is_told_and_nothing_is_lost(
     assert [path.split("/")[0] for path in below(landing.root)] == ["Process"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("compress", [False, True])
 def test_names_of_many_long_characters_come_to_their_place(
     tmp_path: Path, landing: LandingFolder, instance: dg.DagsterInstance, compress: bool
@@ -356,6 +361,7 @@ def test_names_of_many_long_characters_come_to_their_place(
     assert ingest(settings, instance).troubles == ()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["1.dcm", "a.zip"])
 def test_an_object_that_cannot_be_moved_stays_and_is_told_while_the_rest_is_moved(
     tmp_path: Path,

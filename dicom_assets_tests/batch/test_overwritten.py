@@ -77,6 +77,7 @@ class TestATableThatIsReplaced:
     def _visits(self, graph: Graph) -> list[str]:
         return [row["v"] for row in graph.rows("SELECT record_values ->> 'Visit' AS v FROM clinical ORDER BY 1")]
 
+    @pytest.mark.slow
     def test_by_one_with_an_older_time_leaves_the_one_that_was_claimed_last(self, graph, landing):
         landing.put("t.csv", "PatientID,Visit\nP1,old 1\nP2,old 2\n", age_seconds=DAY)
         landing.put("other.csv", "PatientID,Visit\nP1,other\n")
@@ -234,6 +235,7 @@ class TestAnArchiveThatIsReplaced:
 
 
 class TestTheOrderOfBatches:
+    @pytest.mark.slow
     def test_a_later_claim_that_is_published_first_stays_the_current_one(self, graph, landing):
         landing.put("a.dcm", dicom(1, 1, 1))
         (first,) = graph.claim()
@@ -435,6 +437,7 @@ class TestTheIndexOfPlaces:
         assert Places(lake.files, log).before(names[6]) == plain
 
 
+@pytest.mark.slow
 def test_what_was_moved_out_of_the_way_is_not_overwritten_by_what_comes_there_next(tmp_path, landing):
     """In mode organize the bytes of the first file lie elsewhere when the second one arrives, also when it is rerun."""
     source = {"name": "landing", "root": str(landing.root), "mode": "organize"}

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import pytest
+
 from dicom_assets_tests.support.dicoms import dicom
 from dicom_assets_tests.support.lakes import Graph
 from dicom_assets_tests.support.landings import LandingFolder
 
 
+@pytest.mark.slow
 def test_the_same_instance_in_two_partitions_is_two_instances(graph: Graph, landing: LandingFolder) -> None:
     tree = "AHDS/workspace/dicom/service"
     landing.put(f"{tree}/Microsoft.Default/0a1_1.dcm", dicom(1, 1, 1, PatientID="A"))

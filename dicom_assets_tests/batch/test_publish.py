@@ -56,6 +56,7 @@ def lake(make_lake) -> Lake:
     return make_lake()
 
 
+@pytest.mark.slow
 @given(versions(), st.randoms(use_true_random=False))
 @FEW
 def test_any_order_of_batches_and_any_rerun_give_what_the_rules_say_row_for_row(
@@ -108,12 +109,14 @@ def _newest(mine: list[Version], name: str) -> str | None:
 
 
 class TestDeleting:
+    @pytest.mark.slow
     def test_the_last_instance_of_a_study_takes_series_and_study_with_it(self, lake):
         publish(lake, [version(number=1)])
         publish(lake, [version(minute=1, deletes=True, number=2, batch=1)])
         assert [len(rows) for rows in contents(lake, LEVELS).values()] == [0, 0, 0]
         assert len(contents(lake, ["flat_metadata"])["flat_metadata"]) == 2
 
+    @pytest.mark.slow
     def test_one_instance_of_two_leaves_the_other(self, lake):
         publish(lake, [version(1, number=1), version(2, number=2)])
         publish(lake, [version(1, minute=1, deletes=True, number=3, batch=1)])
@@ -121,6 +124,7 @@ class TestDeleting:
         assert [row["SOPInstanceUID"] for row in rows["instance"]] == [uid(1, 1, 2)]
         assert (rows["series"][0]["instance_count"], rows["study"][0]["instance_count"]) == (1, 1)
 
+    @pytest.mark.slow
     def test_a_delete_older_than_the_file_deletes_nothing(self, lake):
         publish(lake, [version(minute=5, number=1)])
         publish(lake, [version(minute=1, deletes=True, number=2, batch=1)])
@@ -133,12 +137,14 @@ class TestDeleting:
 
 
 class TestWhatABatchTouches:
+    @pytest.mark.slow
     def test_a_batch_that_loses_a_study_when_it_is_run_again_rebuilds_it_still(self, lake):
         publish(lake, [version(1, number=1), Version(2, 1, 1, 0, 0, False, None, None, 2, 0)])
         staging = publish(lake, [version(1, number=1)])
         assert [row["StudyInstanceUID"] for row in contents(lake, ["study"])["study"]] == [uid(1)]
         assert staging.left() == 4  # of two parts the rows and the mark
 
+    @pytest.mark.slow
     def test_studies_of_other_batches_keep_their_files(self, lake):
         publish(lake, [version(number=1)])
         publish(lake, [Version(2, 1, 1, 0, 0, False, None, None, 2, 1)])
@@ -171,6 +177,7 @@ class TestTwoBatchesAtOnce:
             [uid(1, 1, 1), uid(1, 1, 2)]
         )
 
+    @pytest.mark.slow
     @pytest.mark.parametrize("moment", ["study_scope", "connect"])
     def test_a_batch_that_publishes_everything_while_another_is_checked_does_not_disturb_it(
         self, lake, monkeypatch, moment

@@ -59,6 +59,7 @@ def test_a_file_without_a_record_is_ignored_and_says_so(graph, landing, name, te
     assert (graph.books(batch).status, graph.books(batch).ignored) == ("closed", 1)
 
 
+@pytest.mark.slow
 def test_a_table_of_which_no_record_fits_its_pinned_types_is_quarantined(tmp_path, landing, instance):
     labs = {"name": "labs", "files": ["*.csv"], "patient_id_column": "PatientID"}
     graph = Graph(settings_for(tmp_path / "lake", landing.root, clinical={"datasets": [labs]}), instance)

@@ -94,6 +94,7 @@ def test_the_whole_job_of_a_closed_batch_may_be_run_again(graph_of):
     assert contents(graph.lake) == before
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", [name for name in NAMES if name != "cleanup"])
 def test_books_do_not_close_while_a_table_lacks_what_the_batch_brings(graph_of, name):
     """Everything is made but for one asset; what cannot be made without that is not either."""

@@ -113,6 +113,7 @@ class TestAnObjectThatCannotBeRead:
                 assert graph.run(batch).success
         assert seconds == [60, 300, 1_800, 7_200, 43_200, 86_400, 86_400]
 
+    @pytest.mark.slow
     def test_a_batch_that_everything_leaves_closes_with_nothing_seen(self, graph, landing):
         paths = landing.put_series(1, 1, 3)
         with refusing(*paths):
@@ -126,6 +127,7 @@ class TestAnObjectThatCannotBeRead:
         (second,) = run_at_once(graph)
         assert books(graph, second) == ("closed", 3, 3, 0)
 
+    @pytest.mark.slow
     def test_run_again_its_first_batch_leaves_it_to_the_later_one(self, graph, landing):
         landing.put("a.dcm", dicom(1))
         with refusing(landing.put("b.dcm", dicom(2))):
@@ -166,6 +168,7 @@ class TestAnObjectThatCannotBeRead:
         assert table(graph.lake, "instance")["SeriesDescription"].to_pylist() == ["new"]
         assert waiting(log(graph).returned()) == []
 
+    @pytest.mark.slow
     def test_of_which_a_newer_version_is_in_the_lake_does_not_push_that_out(self, graph, landing):
         bad = landing.put("a.dcm", dicom(SeriesDescription="old"))
         with refusing(bad):
@@ -180,6 +183,7 @@ class TestAnObjectThatCannotBeRead:
         assert books(graph, later)[0] == "closed"
         assert table(graph.lake, "instance")["SeriesDescription"].to_pylist() == ["new"]
 
+    @pytest.mark.slow
     def test_pauses_the_batch_instead_when_that_has_brought_it_into_the_lake_before(self, graph, landing):
         bad = landing.put("a.dcm", dicom())
         landing.put("b.dcm", dicom(instance=2))
@@ -253,6 +257,7 @@ class TestAnArchiveThatCannotBeReadWhole:
 
 
 class TestAnObjectThatIsGone:
+    @pytest.mark.slow
     def test_and_comes_back_as_it_was_is_claimed_again_under_the_same_name(self, graph, landing):
         """A subfolder that is moved away between claim and reading, and moved back."""
         landing.put("here.dcm", dicom(3))
@@ -298,6 +303,7 @@ class TestAnObjectThatIsGone:
         assert [said for _, _, said in outcomes(graph)] == ["OBJECT_GONE"] * gone
         assert pauses == [0, 60, 300]
 
+    @pytest.mark.slow
     def test_that_changed_and_changed_back_is_claimed_again(self, graph, landing):
         path = landing.put("a.dcm", dicom())
         (batch,) = graph.claim()
@@ -312,6 +318,7 @@ class TestAnObjectThatIsGone:
             ["ingested", "CHANGED_DURING_READ"],
         )
 
+    @pytest.mark.slow
     def test_is_told_again_when_it_is_gone_again_from_a_batch_that_paused(self, graph, landing):
         """The log is written when the books close, so a paused batch finds what has come back."""
         paths = landing.put_series(1, 1, 12)

@@ -141,6 +141,26 @@ def test_space_commas_marks_and_fillings_between_records_are_no_fault():
     assert ids(b'{"resourceType": "Bundle", "entry": [{"resource": ' + _P + b"},]}") == ["p"]
 
 
+@given(
+    st.lists(
+        st.sampled_from([_P, b"{}", b"{", b"}", b"[", b"]", b",", b" ", b"\n", b'"', b"\\", b"x", b"7"]), max_size=9
+    )
+)
+@settings(max_examples=150, deadline=None)
+def test_what_is_in_no_record_is_a_fault(pieces: list[bytes]):
+    written = b"[" + b"".join(pieces)
+    try:
+        found = read(written)
+    except NotFhir:
+        return
+    if all(frame.fault is None for frame in found):
+        for frame in found:
+            before, _, after = written.partition(frame.data)
+            assert not before.strip(b"[], \n")
+            written = after
+        assert not written.strip(b"[], \n")
+
+
 def test_a_bundle_whose_keys_are_written_with_escapes_is_one():
     assert ids(b'{"resource\\u0054ype": "Bun\\u0064le", "entry": [{"resource": ' + _P + b"}]}") == ["p"]
 

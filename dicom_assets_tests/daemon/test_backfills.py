@@ -9,6 +9,8 @@ from dicom_assets.defs.partitions import retire
 from dicom_assets_tests.support.commands import wait_for
 from dicom_assets_tests.support.projects import Project
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture(scope="module")
 def project(tmp_path_factory) -> Project:

@@ -6,6 +6,7 @@ import itertools
 from datetime import UTC, datetime, timedelta
 
 import dagster as dg
+import pytest
 
 from dicom_assets.defs.windows import KEY, border
 from dicom_assets.lake.delta import Lake
@@ -14,6 +15,8 @@ from dicom_assets_tests.service.feed_server import running
 from dicom_assets_tests.service.service_model import ServiceModel, metadata
 from dicom_assets_tests.support.commands import wait_for
 from dicom_assets_tests.support.projects import Project
+
+pytestmark = pytest.mark.slow
 
 FIVE = timedelta(minutes=5)
 CONFIG = """

@@ -271,6 +271,7 @@ class TestTheSwitch:
         assert "RuntimeError at __main__:fail:" in logged
 
 
+@pytest.mark.slow
 def test_a_batch_that_broke_off_closes_when_it_is_run_without_the_fault(graph: Graph, landing, monkeypatch):
     landing.put("a.dcm", dicom())
     (batch,) = graph.claim()

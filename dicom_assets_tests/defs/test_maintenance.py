@@ -20,6 +20,7 @@ from dicom_assets_tests.support.dicoms import dicom
 from dicom_assets_tests.support.lakes import QUIET, Graph, contents
 
 
+@pytest.mark.slow
 def test_maintenance_changes_no_row_and_tells_what_it_did(graph, landing):
     for number in (1, 2):
         landing.put(f"{number}.dcm", dicom(number))

@@ -119,6 +119,7 @@ def run(
     return definition.execute_in_process(partition_key=key, instance=instance, raise_on_error=False, run_config=QUIET)
 
 
+@pytest.mark.slow
 def test_a_run_lands_its_window_and_the_sensor_finds_it(tmp_path):
     quiet_dagster()
     with running() as server, dg.DagsterInstance.ephemeral() as instance:
@@ -153,6 +154,7 @@ def test_a_run_lands_its_window_and_the_sensor_finds_it(tmp_path):
         ]
 
 
+@pytest.mark.slow
 def test_a_service_that_fails_keeps_no_other_from_being_landed_and_the_run_says_which_window(tmp_path):
     quiet_dagster()
     with running() as bad, running() as good, dg.DagsterInstance.ephemeral() as instance:
@@ -185,6 +187,7 @@ def test_a_service_that_fails_keeps_no_other_from_being_landed_and_the_run_says_
         assert list((tmp_path / "good").rglob("*.zst"))
 
 
+@pytest.mark.slow
 def test_the_schedule_asks_for_each_window_once_and_again_when_it_failed(tmp_path):
     model = ServiceModel.at(START)
     with running(model) as server, dg.DagsterInstance.local_temp(str(tmp_path), SILENT) as instance:

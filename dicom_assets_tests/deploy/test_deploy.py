@@ -81,6 +81,7 @@ class TestDagster:
         assert config["storage"]["postgres"]["postgres_db"]["hostname"] == {"env": "DAGSTER_PG_HOST"}
         assert config["run_monitoring"]["enabled"] is True
 
+    @pytest.mark.slow
     def test_runs_end_in_a_real_postgresql(
         self, tmp_path: Path, landing: LandingFolder, monkeypatch: pytest.MonkeyPatch
     ) -> None:

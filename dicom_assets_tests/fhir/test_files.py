@@ -46,6 +46,7 @@ def test_batches_of_one_round_of_claims_leave_a_line_for_every_study(graph):
     assert all(sum(batch in path.name for path in found) == 1 for batch in batches)
 
 
+@pytest.mark.slow
 def test_a_batch_that_is_run_again_replaces_its_own_files(graph, monkeypatch):
     monkeypatch.setattr(imaging_study, "RESOURCES_PER_FILE", 1)
     first, *_ = graph.ingest()
@@ -57,6 +58,7 @@ def test_a_batch_that_is_run_again_replaces_its_own_files(graph, monkeypatch):
     assert len({one for lines in found.values() for one in lines}) == 6
 
 
+@pytest.mark.slow
 def test_files_are_made_again_from_the_table_and_go_with_the_last_study(graph):
     first, *_ = graph.ingest()
     before = {path: path.read_bytes() for path in files(graph)}
@@ -73,6 +75,7 @@ def test_files_are_made_again_from_the_table_and_go_with_the_last_study(graph):
     assert files(graph).keys() == before.keys() - own
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("loses", ["a file", "a line", "the id"])
 def test_a_writer_that_loses_something_is_found(graph, monkeypatch, loses):
     kept = LakeFiles.put

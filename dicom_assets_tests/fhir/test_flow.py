@@ -315,6 +315,7 @@ class TestTheCorpus:
         )[0]
         assert counted["n"] == counted["known"] > 5_000
 
+    @pytest.mark.slow
     def test_every_imaging_study_of_the_corpus_is_valid(self, graph: Graph, landing: LandingFolder):
         for path in sorted((SHARED / "corpus").rglob("*")):
             if path.is_file() and "fhir/" not in str(path) and path.stat().st_size < 2**20:

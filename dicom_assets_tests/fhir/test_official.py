@@ -16,6 +16,8 @@ from dicom_assets_tests.fhir import official
 from dicom_assets_tests.fhir.codes import DCM, SCT, terminology_faults
 from dicom_assets_tests.fhir.rows import instance, instances, series, series_table, studies, study
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture(scope="module")
 def built() -> list[dict[str, Any]]:

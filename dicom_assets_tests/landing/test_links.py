@@ -153,6 +153,7 @@ def test_a_link_that_takes_a_files_place_after_its_claim_is_not_read(root: Path,
     assert opened(root, claimed, follow_links=True) is None
 
 
+@pytest.mark.slow
 def test_the_books_count_links_and_errors_list_them_once(tmp_path: Path, landing: LandingFolder, instance: Any) -> None:
     outside = LandingFolder(tmp_path / "outside")
     outside.put("b.dcm", dicom(2))

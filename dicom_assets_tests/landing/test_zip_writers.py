@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import bz2
 import gc
 import os
+import random
 import subprocess
+import tracemalloc
 import weakref
 import zlib
+from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple
 
@@ -345,6 +349,10 @@ class TestOneBadMember:
         assert failure.value.code == "READ_FAILED"
 
 
+def _zstd(data: bytes) -> bytes:
+    return bytes(pa.compress(data, codec="zstd", asbytes=True))
+
+
 @pytest.mark.parametrize("method", [0, 8, 93])
 def test_nothing_of_a_member_stays_in_memory(method: int) -> None:
     packed = {0: IMAGE, 8: None, 93: pa.compress(IMAGE, codec="zstd", asbytes=True)}[method]
@@ -358,6 +366,28 @@ def test_nothing_of_a_member_stays_in_memory(method: int) -> None:
     del source
     gc.collect()
     assert still_there() is None
+
+
+@pytest.mark.parametrize("method, pack", [(8, deflate), (12, bz2.compress), (93, _zstd)])
+def test_nothing_of_a_member_that_is_cut_stays_in_memory(method: int, pack: Callable[[bytes], bytes]) -> None:
+    noise = random.Random(1).randbytes(100_000)
+    archive = BytesSource(forge([Record(b"a", noise, method=method, packed=pack(noise)[:50_000])]))
+
+    def read() -> None:
+        (member,) = members(archive, LIMITS)
+        ((_, opened),) = open_members(archive, [member.entry], LIMITS)
+        with pytest.raises(ObjectError):
+            _content(member, opened)
+
+    read()
+    tracemalloc.start()
+    try:
+        for _ in range(12):
+            read()
+        gc.collect()
+        assert tracemalloc.get_traced_memory()[0] < 200_000
+    finally:
+        tracemalloc.stop()
 
 
 NAMES = (

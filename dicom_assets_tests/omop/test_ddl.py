@@ -17,6 +17,8 @@ from dicom_assets.schema.registry import IMAGE_OCCURRENCE
 from dicom_assets_tests.omop.test_image_occurrence import row
 from dicom_assets_tests.support.postgres import postgres
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture(scope="module")
 def database() -> Iterator[str]:

@@ -43,6 +43,7 @@ def ids(graph: Graph) -> dict[tuple[str, str], int]:
     return {(row["source"], row["uid"]): row["id"] for row in rows}
 
 
+@pytest.mark.slow
 def test_ids_stay_whatever_is_added_and_each_series_has_its_own(graph: Graph, landing: LandingFolder):
     landing.put_series(1, 1, 2)
     landing.put_series(2, 1, 1)
@@ -166,6 +167,7 @@ def test_both_tables_come_of_one_reading_unless_somebody_has_written_meanwhile(
     assert rows["n"] == 1 + is_touched_meanwhile
 
 
+@pytest.mark.slow
 def test_a_study_that_two_sources_hold_keeps_the_series_of_both(
     two_sources: tuple[Graph, LandingFolder, LandingFolder],
 ):
@@ -198,6 +200,7 @@ def test_issuers_are_respected_and_empty_identifiers_join_nothing(graph: Graph, 
     assert len(set(person.values())) == 5
 
 
+@pytest.mark.slow
 def test_mappings_that_are_supplied_later_reach_what_is_run_again(
     tmp_path: Path, landing: LandingFolder, instance: dg.DagsterInstance
 ):

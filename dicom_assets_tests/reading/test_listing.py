@@ -90,6 +90,7 @@ def crash_at_m(chunk: ListingChunk, beat: Callable[[int], None]) -> Listed:
     return list_chunk(chunk, told)
 
 
+@pytest.mark.slow
 def test_an_archive_at_which_processes_end_is_blamed_alone(
     neighbours: LandingFolder, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):

@@ -76,6 +76,7 @@ def _read(work: Work, batch: str, engine: ReadingEngine, settings: Settings | No
 
 
 class TestDaskEngine:
+    @pytest.mark.slow
     def test_reads_what_this_machine_reads_row_for_row_and_in_order(self, cluster, expanded):
         work, batch = expanded
         with DaskEngine(cluster.scheduler_address, LIMITS) as engine:
@@ -83,6 +84,7 @@ class TestDaskEngine:
         assert there == _read(work, batch, InlineEngine())
         assert sum(len(chunk.get(Part.FLAT, ())) for chunk in there) >= 38
 
+    @pytest.mark.slow
     def test_a_worker_that_is_killed_in_the_middle_costs_its_chunks_and_nothing_else(self, cluster, expanded):
         work, batch = expanded
         victims = iter([*distributed.Client(cluster, set_as_default=False).run(os.getpid).values()][:1])
@@ -97,10 +99,12 @@ class TestDaskEngine:
             there = _read(work, batch, engine)
         assert there == _read(work, batch, InlineEngine())
 
+    @pytest.mark.slow
     def test_an_object_that_ends_its_reader_is_read_again_alone_on_a_worker_and_then_blamed(self, cluster):
         with DaskEngine(cluster.scheduler_address, LIMITS) as engine:
             assert list(engine.run(ends_at_poison, [Few()])) == [{}, {"b": "PARSER_CRASH"}, {}]
 
+    @pytest.mark.slow
     def test_a_whole_batch_ends_in_the_same_tables(self, cluster, tmp_path, monkeypatch):
         import dagster as dg
 
@@ -121,6 +125,7 @@ class TestChecksAtTheStart:
         with pytest.raises(EngineFailed, match=rf"no Dask scheduler at tcp://127.0.0.1:9 .* {ADDRESS_VARIABLE}"):
             DaskEngine("tcp://127.0.0.1:9", LIMITS)
 
+    @pytest.mark.slow
     def test_other_versions_on_the_workers_are_refused(self, cluster, expanded, monkeypatch):
         work, batch = expanded
         ours = dask_engine.versions()
@@ -139,6 +144,7 @@ class TestChecksAtTheStart:
             with pytest.raises(EngineFailed, match=r"pydicom 2.0 on tcp://w, .* here"):
                 _read(work, batch, engine)
 
+    @pytest.mark.slow
     def test_workers_that_do_not_see_the_landing_zone_are_named(self, cluster, expanded, monkeypatch):
         work, batch = expanded
         with DaskEngine(cluster.scheduler_address, LIMITS) as engine:

@@ -251,6 +251,7 @@ def test_a_batch_run_again_finds_what_it_found_before(again):
     assert again.graph.books(batch).seen == seen
 
 
+@pytest.mark.slow
 def test_a_batch_whose_window_was_replaced_pauses_when_it_is_run_again_and_loses_nothing(again):
     before = again.graph.rows("SELECT * FROM flat_metadata ORDER BY ALL")
     assert not again.graph.run(again.first[0]).success
@@ -259,6 +260,7 @@ def test_a_batch_whose_window_was_replaced_pauses_when_it_is_run_again_and_loses
     assert again.current() == again.expected()
 
 
+@pytest.mark.slow
 def test_entries_and_files_that_cannot_be_understood_are_quarantined_and_mended_by_reading_again(tmp_path):
     with synced(tmp_path) as service:
         for number in range(30):
@@ -293,6 +295,7 @@ STEPS = st.lists(
 )
 
 
+@pytest.mark.slow
 @settings(max_examples=3, deadline=None, suppress_health_check=list(HealthCheck), phases=[Phase.generate])
 @given(STEPS, st.randoms())
 def test_any_history_with_kills_between_ends_in_the_services_instances(steps, random):

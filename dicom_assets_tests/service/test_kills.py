@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import pytest
+
 from dicom_assets.batch.books import all_books
 from dicom_assets.lake.delta import Lake
 from dicom_assets.lake.query import connect
@@ -10,6 +12,8 @@ from dicom_assets_tests.service.service_model import DEFAULT, metadata
 from dicom_assets_tests.support.commands import command
 from dicom_assets_tests.support.crashing import STATUS
 from dicom_assets_tests.support.projects import REPOSITORY
+
+pytestmark = pytest.mark.slow
 
 SPAN = ("--from", "2026-03-01T08:00:00Z", "--to", "2026-03-01T12:00:00Z")
 

@@ -8,6 +8,8 @@ import pytest
 
 from dicom_assets_tests.service.orthanc import run_cases, why_not
 
+pytestmark = pytest.mark.slow
+
 
 def test_everything_that_is_said_of_dicomweb_servers_holds_for_a_real_orthanc():
     reason = why_not()

@@ -18,6 +18,8 @@ from dicom_assets_tests.service.feed_server import Fault, running
 from dicom_assets_tests.service.service_model import ServiceModel, metadata
 from dicom_assets_tests.support.lakes import QUIET, Graph
 
+pytestmark = pytest.mark.slow
+
 START = datetime(2026, 3, 1, 8, 0, tzinfo=UTC)
 SILENT = {"telemetry": {"enabled": False}, "nux": {"enabled": False}}
 UID = "1.2.826.0.1.3680043.8.498.77441122"

@@ -24,7 +24,10 @@ PATIENCE = 60_000
 SHOTS = os.environ.get("DICOM_ASSETS_TEST_SHOTS")
 """A folder for pictures of what the test saw, for whoever wants to look."""
 
-pytestmark = pytest.mark.skipif(BROWSER is None, reason="no browser is installed: apt-get install chromium")
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.skipif(BROWSER is None, reason="no browser is installed: apt-get install chromium"),
+]
 
 
 @pytest.fixture(scope="module")

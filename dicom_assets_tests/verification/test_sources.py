@@ -83,6 +83,7 @@ def test_objects_that_are_gone_are_counted_and_not_compared(taken, landing):
     assert found.told == "1 objects are not there as claimed and were not compared"
 
 
+@pytest.mark.slow
 def test_the_command_reads_again_and_makes_again_what_differs(tmp_path, landing):
     landing.put_series(1, 1, 2)
     where = ("--landing", str(landing.root), "--lake", str(tmp_path / "lake"))

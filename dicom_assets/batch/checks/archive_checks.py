@@ -259,7 +259,7 @@ def _same_lines(context: CheckContext, row: Mapping[str, Any], file: Reader, mem
 def _lines_of(file: Reader) -> Iterator[int]:
     try:
         with pa.CompressedInputStream(pa.PythonFile(file, mode="r"), "zstd") as stream:
-            while piece := stream.read(1 << 20):
+            while piece := stream.read_buffer(1 << 20).to_pybytes():
                 yield piece.count(b"\n")
     except pa.ArrowException:
         raise Incomparable from None
