@@ -23,7 +23,6 @@ from alembic.script import ScriptDirectory
 from dagster._core.storage.event_log.sqlite import sqlite_event_log
 
 from dicom_assets.settings import Settings
-from dicom_assets.startup import later
 
 _PROJECT_FILES = ("dagster.yaml", "workspace.yaml")
 _DAGSTER_YAML = """\
@@ -79,7 +78,6 @@ def open_instance(settings: Settings) -> dg.DagsterInstance:
     sqlalchemy.event.listen(sqlalchemy.Engine, "connect", _commit_without_waiting)
     _keep_engines()
     _keep_migrations()
-    later("dagster._daemon")  # Dagster's storage takes two small types from it, which imports 100 modules
     home = dagster_home(settings)
     os.environ["DAGSTER_HOME"] = str(home)
     with _one_at_a_time(home):

@@ -30,11 +30,11 @@ from dicom_assets.lake.rewrite import get_file
 from dicom_assets.lake.staging import Part, Staging
 from dicom_assets.landing.claims import claim_new
 from dicom_assets.reading import judge, listing
-from dicom_assets.reading.engine import InlineEngine
 from dicom_assets.schema.registry import TABLES
 from dicom_assets.storage.files import arrow_bytes
 from dicom_assets_tests.batch import test_checks
 from dicom_assets_tests.support.dicoms import dicom, without_identity
+from dicom_assets_tests.support.inline_engine import InlineEngine
 from dicom_assets_tests.support.lakes import BATCH_STEPS, settings_for
 from dicom_assets_tests.support.landings import LandingFolder, zipped
 from dicom_assets_tests.support.steps import failures

@@ -23,7 +23,7 @@ from dicom_assets.batch.standards import (
 )
 from dicom_assets.lake.hierarchy import REBUILDS
 from dicom_assets.lake.staging import Part
-from dicom_assets.reading.engine import InlineEngine
+from dicom_assets_tests.support.inline_engine import InlineEngine
 from dicom_assets_tests.support.lakes import Graph
 
 Step = tuple[Sequence[str], Callable[[], object]]
