@@ -20,8 +20,8 @@ from typing import Any
 from dicom_assets.reading.blame import Job
 from dicom_assets.reading.worker import BASE, IDLE, POSITION, resident, serve
 
-_FORKS = sys.platform == "linux"
-_CONTEXT = multiprocessing.get_context("forkserver") if _FORKS else multiprocessing.get_context("spawn")
+_IS_LINUX = sys.platform == "linux"
+_CONTEXT = multiprocessing.get_context("forkserver") if _IS_LINUX else multiprocessing.get_context("spawn")
 _STARTING = threading.Lock()
 _END_SECONDS = 2.0
 
@@ -103,8 +103,8 @@ def _without_command() -> Iterator[None]:
     """
     with _STARTING:
         _CONTEXT.set_forkserver_preload(["dicom_assets.reading.preload"])
-        main = vars(sys.modules["__main__"])
-        kept = {name: main[name] for name in ("__spec__", "__file__") if name in main}
+        main: dict[str, Any] = vars(sys.modules["__main__"])
+        kept: dict[str, Any] = {name: main[name] for name in ("__spec__", "__file__") if name in main}
         try:
             main["__spec__"] = None
             main.pop("__file__", None)
