@@ -6,6 +6,7 @@ fault that nobody foresaw.
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Sequence
 from enum import StrEnum
@@ -22,7 +23,6 @@ from dicom_assets.cli import verify as cli_verify
 from dicom_assets.cli.services import loaded, told
 from dicom_assets.printing import say
 from dicom_assets.settings import Settings
-from dicom_assets.startup import leave
 
 if TYPE_CHECKING:
     from dicom_assets.defs.runner import Ended
@@ -239,6 +239,16 @@ def _print(names: Sequence[str], rows: Sequence[Sequence[object]], form: Format)
 cli_services.add_to(app)
 cli_sources.add_to(app)
 cli_verify.add_to(app)
+
+
+def leave(status: int) -> None:
+    """Ends the process at once: taking the modules of Dagster apart one by one costs 0.8 s of processor time.
+
+    Whoever calls this has closed what must be closed.
+    """
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(status)
 
 
 def main() -> None:
