@@ -61,20 +61,15 @@ if __name__ == "__main__":
 
 INSIDE = """
 import sys, time
-from dicom_assets.startup import arrow_without_pandas, leave, without_collecting
-
-with without_collecting():
-    arrow_without_pandas()
-    import dagster._core.storage.sqlite_storage  # what opening Dagster's state imports
-    import dicom_assets.defs.instance, dicom_assets.defs.runner, dicom_assets.cli.progress
-    from dicom_assets.cli.main import ingest_now
-    from dicom_assets.settings import load
+import dagster._core.storage.sqlite_storage  # what opening Dagster's state imports
+import dicom_assets.defs.instance, dicom_assets.defs.runner, dicom_assets.cli.progress
+from dicom_assets.cli.main import ingest_now
+from dicom_assets.settings import load
 
 settings = load(sys.argv[1], sys.argv[2])
 started = time.monotonic()
 assert ingest_now(settings).closed
 print(time.monotonic() - started)
-leave(0)
 """
 """The same as the command in a process that has imported everything, as it is in one that goes on running."""
 

@@ -138,12 +138,12 @@ def work_on(folder: Path) -> None:
     """A worker: runs each batch that it is given by a line, and answers with a line of JSON."""
     from dicom_assets.definitions import build_defs
     from dicom_assets.defs.instance import open_instance
-    from dicom_assets.reading.readers import Readers
+    from dicom_assets.reading.engine import ProcessEngine
 
     settings = settings_for(folder)
     instance = open_instance(settings)
     me = psutil.Process()
-    with Readers(settings.reading) as readers:
+    with ProcessEngine(settings.reading) as readers:
         job = build_defs(settings, engine=readers).resolve_job_def("ingest_batch")
         for number, line in enumerate(sys.stdin):
             batch = line.strip()

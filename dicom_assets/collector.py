@@ -2,7 +2,7 @@
 
 A page of metadata is a million small objects without a cycle among them. While they are made the collector runs again
 and again over everything that the process has ever imported: parsing takes seven times as long. Belongs here: that one
-pause. Does not belong here: reading processes, which do without a collector altogether (`reading.worker`).
+pause.
 """
 
 from __future__ import annotations

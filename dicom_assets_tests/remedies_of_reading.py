@@ -12,7 +12,7 @@ import time
 from pathlib import Path
 
 from dicom_assets.batch.context import Work
-from dicom_assets.reading import judge
+from dicom_assets.reading import judge, kinds
 from dicom_assets.reading.engine import ProcessEngine
 from dicom_assets.schema.codes import CODES
 from dicom_assets_tests.support.dicoms import dicom
@@ -27,7 +27,7 @@ SLOW, LARGE, KILLED = "is read in two seconds", "is read in 500 MB", "is read by
 
 def judge_slowly(chunk, beat):
     """The real judgement, with a reader that needs time, memory or peace for some objects."""
-    read_header = judge.read_header
+    read_header = kinds.read_header
 
     def reading(source, *arguments):
         content = source.read(0, 4_096)
@@ -41,11 +41,11 @@ def judge_slowly(chunk, beat):
             os.kill(os.getpid(), signal.SIGKILL)
         return read_header(source, *arguments)
 
-    judge.read_header = reading
+    kinds.read_header = reading
     try:
         return judge.judge_chunk(chunk, beat)
     finally:
-        judge.read_header = read_header
+        kinds.read_header = read_header
 
 
 class Slow:

@@ -14,7 +14,8 @@ from dataclasses import dataclass
 
 from dicom_assets.lake.staging import RAW_STAGED, Part, Staging
 from dicom_assets.reading.engine import ReadingEngine, worker_count
-from dicom_assets.reading.judge import Chunk, ObjectTask, judge_chunk
+from dicom_assets.reading.judge import judge_chunk
+from dicom_assets.reading.tasks import Chunk, ObjectTask
 from dicom_assets.schema.codes import Kind
 from dicom_assets.settings import Settings, SourceSettings
 from dicom_assets.storage.files import arrow_rows

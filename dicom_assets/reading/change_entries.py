@@ -8,32 +8,17 @@ batches brought (`batch.known`).
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
-from datetime import datetime
 
 import orjson
 
 from dicom_assets.dicom.from_json import header_from_json
-from dicom_assets.dicom.header import Header
+from dicom_assets.dicom.header import Header, Memo
 from dicom_assets.landing.change_windows import EntryInvalid, Operation, parse_entry, read_page
+from dicom_assets.reading.tasks import Chunk, ObjectTask
+from dicom_assets.reading.verdicts import Verdict, Version, settled
+from dicom_assets.schema.codes import Kind, Outcome
 from dicom_assets.settings import ReadingLimits
 from dicom_assets.storage.byte_ranges import ByteSource, BytesSource
-
-
-@dataclass(frozen=True, slots=True)
-class Version:
-    """The version of an instance that an object stands for, where that is not the object's own.
-
-    source: with the data partition. uri: where the instance itself lies, None when the service does not say.
-    version_text: the timestamp as the service wrote it.
-    """
-
-    source: str
-    operation: str
-    version_at: datetime
-    version_text: str
-    sequence: int
-    uri: str | None
 
 
 def read_change(source: ByteSource, service: str, limits: ReadingLimits) -> tuple[Header, Version] | None:
@@ -64,6 +49,16 @@ def read_change(source: ByteSource, service: str, limits: ReadingLimits) -> tupl
         names = ("StudyInstanceUID", "SeriesInstanceUID", "SOPInstanceUID")
         return Header(b"", dict(zip(names, identity, strict=True)), ()), version
     return header_from_json(entry.metadata or {}, limits, identity), version
+
+
+def read_entry(chunk: Chunk, task: ObjectTask, opened: ByteSource, memo: Memo) -> Verdict:
+    """What a landed change ends as. Raises EntryInvalid, Unreadable."""
+    found = read_change(opened, task.source, chunk.reading)
+    if found is None:
+        return settled(Kind.CHANGE, "CHANGE_SUPERSEDED", None)
+    header, version = found
+    outcome = Outcome.DELETED if version.operation == "delete" else Outcome.INGESTED
+    return Verdict(outcome, Kind.CHANGE, [(code, None) for code in header.issues], header, version)
 
 
 def open_entries(page: ByteSource, numbers: Sequence[int]) -> Iterator[ByteSource]:

@@ -7,18 +7,20 @@ Belongs here: which data set and which server a file belongs to, keys of records
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import pyarrow as pa
 
+from dicom_assets.dicom.header import Memo
 from dicom_assets.lake.staging import SCHEMAS, Part
 from dicom_assets.landing.opening import open_store
 from dicom_assets.landing.recognition import match
+from dicom_assets.reading.tasks import Chunk, ObjectTask
+from dicom_assets.reading.verdicts import Verdict, error_row, settled
 from dicom_assets.schema import keys
+from dicom_assets.schema.codes import Kind, Outcome
 from dicom_assets.settings import DatasetSettings
-
-if TYPE_CHECKING:
-    from dicom_assets.reading.judge import Chunk, ObjectTask
+from dicom_assets.storage.byte_ranges import ByteSource
 
 
 def dataset_of(chunk: Chunk, task: ObjectTask) -> DatasetSettings | None:
@@ -83,3 +85,25 @@ def clinical_rows(chunk: Chunk, task: ObjectTask, records: pa.Table) -> pa.Table
         for f in schema
     ]
     return pa.table(arrays, schema=schema)
+
+
+def read_clinical(chunk: Chunk, task: ObjectTask, opened: ByteSource, memo: Memo) -> Verdict:
+    """What a clinical file ends as, and its records. Raises ClinicalUnreadable."""
+    from dicom_assets.clinical.records import read_records  # slow to import, and few workers need it
+
+    tables, errors = [], []
+    warnings: list[tuple[str, str | None]] = []
+    for part in read_records(opened, chunk.clinical, chunk.fhir, dataset_of(chunk, task)):
+        tables.append(clinical_rows(chunk, task, part.records))
+        errors += [error_row(chunk, task, "record", "RECORD_INVALID", e.detail, e.record) for e in part.errors]
+        warnings += part.warnings
+    if any(map(len, tables)):
+        return Verdict(Outcome.INGESTED, Kind.CLINICAL, warnings, records=tables, record_errors=errors)
+    nothing = settled(Kind.CLINICAL, *nothing_taken(len(errors)))
+    nothing.record_errors = errors
+    return nothing
+
+
+def nothing_taken(refused: int) -> tuple[str, str | None]:
+    """Code and detail of a clinical file of which no record was taken, so many of them for what is wrong with them."""
+    return ("RECORDS_ALL_INVALID", f"{refused} of {refused} records are invalid") if refused else ("NO_RECORDS", None)

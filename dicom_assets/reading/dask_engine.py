@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import contextlib
 import importlib
+import multiprocessing
 import platform
 import threading
 import uuid
@@ -62,6 +63,9 @@ def read_task(task: _Task) -> list[Any]:
     """
     engine = getattr(_here, "engine", None)
     if engine is None:
+        # Dask marks its workers as processes that end with their parent, which multiprocessing lets have no children;
+        # ours end with the worker by themselves.
+        multiprocessing.current_process().daemon = False
         engine = _here.engine = ProcessEngine(task.limits.model_copy(update={"workers": 1}))
     try:
         return list(engine.run(task.function, [task.chunk]))

@@ -1,36 +1,27 @@
 """Reading processes: chunks in, results out in the same order, and no object can take the batch down.
 
-Belongs here: starting, watching and replacing processes, and telling why one ended. Does not belong here: what is done
-with a chunk (`judge`), what the end of a process means for an object (`job`), the child's side (`worker`).
+Belongs here: handing chunks to processes, watching and replacing these. Does not belong here: what is done with a chunk
+(`judge`), what the end of a process means for an object (`blame`), one process (`processes`).
 
-Processes are never forked from this one, whose libraries do not survive a fork, but from a `nursery`, or started
-fresh where that is not possible. They end with their parent, even by SIGKILL. At most three chunks for each process are
-on the way, so memory does not grow with the batch. A process is started when a chunk waits for one, so a small batch
-starts a single process.
+At most three chunks for each process are on the way, so memory does not grow with the batch. A process is started when
+a chunk waits for one, so a small batch starts a single process. They end with their parent, even by SIGKILL.
 """
 
 from __future__ import annotations
 
 import contextlib
-import mmap
 import os
-import pickle
 import queue
-import selectors
-import signal
-import subprocess
-import tempfile
 import threading
-import time
 from collections import deque
 from collections.abc import Callable, Generator, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from multiprocessing.connection import Connection, wait
 from types import TracebackType
-from typing import Any, BinaryIO, Protocol, Self, TypeVar
+from typing import Any, Protocol, Self, TypeVar
 
 from dicom_assets.reading.blame import Job, reason_of
-from dicom_assets.reading.nursery import IS_POSSIBLE, Nursery, child_command, child_environment
-from dicom_assets.reading.worker import BASE, IDLE, LENGTH, PID, PROGRESS, Preparing, resident
+from dicom_assets.reading.processes import ReadingProcess
+from dicom_assets.reading.worker import IDLE
 from dicom_assets.settings import ReadingLimits
 
 Result = TypeVar("Result")
@@ -80,7 +71,7 @@ class EngineFailed(RuntimeError):
 
 
 class ReadingEngine(Protocol):
-    """Runs a function on chunks: in processes, in this process, or on a cluster."""
+    """Runs a function on chunks: in processes of this machine or on a cluster."""
 
     def run(self, function: Callable[[Any, Beat], Result], chunks: Iterable[Any]) -> Generator[Result]:
         """What the function returns for each chunk, in order of the chunks.
@@ -91,19 +82,6 @@ class ReadingEngine(Protocol):
         closes the generator. Raises EngineFailed.
         """
         ...
-
-
-class InlineEngine:
-    """Runs everything in this process, without limits on time or memory: for tests and trusted input."""
-
-    def run(self, function: Callable[[Any, Beat], Result], chunks: Iterable[Any]) -> Generator[Result]:
-        """What the function returns for each chunk, in order."""
-        for chunk in chunks:
-            yield function(chunk, _no_beat)
-
-
-def _no_beat(index: int) -> None:
-    return
 
 
 def cluster_address(environment: Mapping[str, str] = os.environ) -> str | None:
@@ -120,49 +98,6 @@ def worker_count(limits: ReadingLimits) -> int:
     return os.cpu_count() or 1
 
 
-@dataclass(slots=True)
-class _Process:
-    """One reading process and the parent's ends of its pipes.
-
-    origin: where it was forked, or itself. is_fresh: it has read no object yet.
-    """
-
-    origin: Nursery | subprocess.Popen[bytes]
-    requests: int
-    results: int
-    lifeline: int
-    shared: memoryview
-    job: Job | None = None
-    outgoing: memoryview = field(default_factory=lambda: memoryview(b""))
-    incoming: bytearray = field(default_factory=bytearray)
-    seen: int = IDLE
-    since: float = 0.0
-    first_memory: int = 0
-    is_fresh: bool = True
-
-    @property
-    def pid(self) -> int:
-        """Its process id; 0 while it has not begun."""
-        return int(self.shared[PID])
-
-    def close(self) -> int | None:
-        """Ends the process at once, if it has not ended by itself.
-
-        Returns how it ended: its status, or the negative number of the signal that ended it first; None when unknown.
-        """
-        status: int | None = None
-        if isinstance(self.origin, subprocess.Popen):
-            self.origin.kill()
-            status = self.origin.wait()
-        elif self.pid and self.origin.is_alive:
-            # Even when it has ended by itself nobody else has its id before the nursery is told.
-            os.kill(self.pid, signal.SIGKILL)
-            status = self.origin.ended(self.pid)
-        for descriptor in (self.requests, self.results, self.lifeline):
-            os.close(descriptor)
-        return status
-
-
 class ProcessEngine:
     """Runs chunks in processes that are watched and replaced. Processes stay for the next run until `close`."""
 
@@ -173,6 +108,7 @@ class ProcessEngine:
         self._inbox: queue.SimpleQueue[Job | None] = queue.SimpleQueue()
         self._outbox: queue.SimpleQueue[Job | EngineFailed] = queue.SimpleQueue()
         self._thread: threading.Thread | None = None
+        self._one_run_at_a_time = threading.Lock()
         self._wake_read, self._wake_write = os.pipe()
         os.set_blocking(self._wake_read, False)
 
@@ -194,7 +130,11 @@ class ProcessEngine:
             self._inbox, self._outbox = queue.SimpleQueue(), queue.SimpleQueue()
 
     def run(self, function: Callable[[Any, Beat], Result], chunks: Iterable[Any]) -> Generator[Result]:
-        """What the function returns for each chunk, in order; see ReadingEngine. One run at a time."""
+        """What the function returns for each chunk, in order; see ReadingEngine. A second run waits for the first."""
+        with self._one_run_at_a_time:
+            yield from self._run(function, chunks)
+
+    def _run(self, function: Callable[[Any, Beat], Result], chunks: Iterable[Any]) -> Generator[Result]:
         if self._thread is None:
             self._thread = threading.Thread(
                 target=self._serve, args=(self._inbox, self._outbox), name="reading-engine", daemon=True
@@ -231,33 +171,18 @@ class ProcessEngine:
                 self.close()
 
     def _serve(self, inbox: queue.SimpleQueue[Job | None], outbox: queue.SimpleQueue[Job | EngineFailed]) -> None:
-        """The thread that watches the processes. It starts them too: on Linux they end with this thread."""
+        """The thread that starts and watches the processes."""
         supervisor = _Supervisor(self._limits, self._count, inbox, outbox, self._wake_read)
         fault: str | None = "the thread that serves reading processes has broken off"
         try:
             supervisor.loop()
             fault = None
-        except OSError as error:
+        except (OSError, EOFError) as error:
             fault = f"reading processes cannot be served: {type(error).__name__}"
         finally:
             if fault is not None:  # whoever waits for an answer is told, whatever happened
                 outbox.put(EngineFailed(fault))
             supervisor.close()
-
-
-def _shared_page() -> BinaryIO:
-    """A file of one page for a process and this one to share.
-
-    It is memory where the system has such files. On a disk its place is taken at once: a page of a file with a hole is
-    a bus error when the disk is full by the time it is written to.
-    """
-    if hasattr(os, "memfd_create"):
-        file = os.fdopen(os.memfd_create("progress"), "w+b", buffering=0)
-        file.truncate(mmap.PAGESIZE)
-        return file
-    whole = tempfile.TemporaryFile(buffering=0)  # noqa: SIM115 - the caller closes it
-    whole.write(bytes(mmap.PAGESIZE))
-    return whole
 
 
 class _Supervisor:
@@ -276,40 +201,27 @@ class _Supervisor:
         self._inbox = inbox
         self._outbox = outbox
         self._waiting: deque[Job] = deque()
-        self._processes: list[_Process] = []
-        self._nursery: Nursery | None = None
+        self._processes: list[ReadingProcess] = []
         self._wake = wake
-        self._selector = selectors.DefaultSelector()
-        self._selector.register(wake, selectors.EVENT_READ)
 
     def close(self) -> None:
         """Ends everything."""
-        begun = all(process.pid for process in self._processes)
-        for process in self._processes:
-            process.close()
-        self._processes.clear()
-        if self._nursery is not None:
-            self._nursery.close(at_once=not begun)
-        self._selector.close()
+        for process in list(self._processes):
+            self._end(process)
 
     def loop(self) -> None:
         """Serves until the inbox says None."""
         tick = min(_TICK_SECONDS, self._limits.object_seconds / 4)
-        while True:
-            if not self._take():
-                return
+        while self._take():
             self._assign()
-            busy = any(process.job for process in self._processes)
-            for key, events in self._selector.select(tick if busy else None):
-                process = key.data
-                if process is None:
+            by_connection = {process.connection: process for process in self._processes}
+            is_busy = any(process.job for process in self._processes)
+            for ready in wait([self._wake, *by_connection], tick if is_busy else None):
+                if isinstance(ready, Connection):
+                    self._receive(by_connection[ready])
+                else:
                     with contextlib.suppress(BlockingIOError):
                         os.read(self._wake, 4096)
-                elif process in self._processes:
-                    if events & selectors.EVENT_READ:
-                        self._read(process)
-                    elif events & selectors.EVENT_WRITE:
-                        self._write(process)
             self._watch()
 
     def _take(self) -> bool:
@@ -321,17 +233,18 @@ class _Supervisor:
                 self._waiting.append(job)
         return True
 
-    def _process_for(self, job: Job) -> _Process | None:
+    def _process_for(self, job: Job) -> ReadingProcess | None:
         """A process that may read a chunk now, started where there is none; None while there is none to be had."""
         busy = [p.job for p in self._processes if p.job is not None]
         if any(one.must_be_quiet for one in busy) or (busy and job.must_be_quiet):
             return None
         idle = [p for p in self._processes if p.job is None]
-        found = next((p for p in idle if p.is_fresh or not job.is_lone), None)
+        found = next(iter(idle), None) if not job.is_lone else None  # alone is in a process that has read nothing
         if found is None and idle and len(self._processes) >= self._count:
-            self._forget(idle[0])  # makes room for a fresh one
+            self._end(idle[0])  # makes room for a fresh one
         if found is None and len(self._processes) < self._count:
-            found = self._start(job)
+            found = ReadingProcess(self._limits.worker_memory_bytes)
+            self._processes.append(found)
         return found
 
     def _assign(self) -> None:
@@ -339,130 +252,50 @@ class _Supervisor:
             process = self._process_for(self._waiting[0])
             if process is None:
                 return
-            job = self._waiting.popleft()
-            process.is_fresh = process.is_fresh and isinstance(job.chunk, Preparing)
-            body = pickle.dumps((job.function, job.chunk), protocol=5)
-            process.job, process.seen, process.since = job, IDLE, time.monotonic()
-            process.shared[PROGRESS], process.shared[BASE] = IDLE, 0
-            process.outgoing = memoryview(LENGTH.pack(len(body)) + body)
-            self._write(process)
-
-    def _start(self, job: Job) -> _Process:
-        request_read, request_write = os.pipe()
-        result_read, result_write = os.pipe()
-        life_read, life_write = os.pipe()
-        memory = self._limits.worker_memory_bytes
-        with _shared_page() as file:
-            shared = memoryview(mmap.mmap(file.fileno(), mmap.PAGESIZE)).cast("q")
-            child = (request_read, result_write, file.fileno(), life_read)
-            origin: Nursery | subprocess.Popen[bytes]
-            if IS_POSSIBLE:
-                if self._nursery is None or not self._nursery.is_alive:
-                    self._nursery = Nursery()
-                origin = self._nursery
-                module = getattr(job.chunk, "module", job.function.__module__)
-                origin.start(module, child, memory)
-            else:
-                numbers = ", ".join(map(str, (*child, os.getpid(), memory)))
-                origin = subprocess.Popen(
-                    child_command(f"worker; worker.main({numbers})"),
-                    pass_fds=child,
-                    env=child_environment(),
-                    stdin=subprocess.DEVNULL,
-                    stdout=subprocess.DEVNULL,
-                    stderr=subprocess.DEVNULL,
-                )
-        for descriptor in (request_read, result_write, life_read):
-            os.close(descriptor)
-        os.set_blocking(request_write, False)
-        os.set_blocking(result_read, False)
-        process = _Process(origin, request_write, result_read, life_write, shared)
-        self._processes.append(process)
-        self._selector.register(result_read, selectors.EVENT_READ, process)
-        return process
-
-    def _write(self, process: _Process) -> None:
-        """Sends what is left of a chunk; goes on when the pipe has room again."""
-        try:
-            while process.outgoing:
-                process.outgoing = process.outgoing[os.write(process.requests, process.outgoing) :]
-        except BlockingIOError:
-            with contextlib.suppress(KeyError):
-                self._selector.register(process.requests, selectors.EVENT_WRITE, process)
-            return
-        except BrokenPipeError:
-            pass  # the process has ended; reading its results will tell
-        with contextlib.suppress(KeyError):
-            self._selector.unregister(process.requests)
-
-    def _read(self, process: _Process) -> None:
-        """Takes what has come; a whole frame ends the chunk, the end of the pipe is the end of the process."""
-        while True:
             try:
-                block = os.read(process.results, 1 << 20)
-            except BlockingIOError:
-                return
-            if not block:
+                process.give(self._waiting.popleft())
+            except OSError:
                 self._lost(process, None)
-                return
-            process.incoming += block
-            if len(process.incoming) < LENGTH.size:
-                continue
-            (length,) = LENGTH.unpack_from(process.incoming)
-            if len(process.incoming) == LENGTH.size + length:
-                job = process.job
-                assert job is not None
-                answer = pickle.loads(memoryview(process.incoming)[LENGTH.size :])
-                process.incoming, process.job = bytearray(), None
-                job.answer = answer
-                self._outbox.put(job)
-                self._renew(process)
-                return
 
-    def _renew(self, process: _Process) -> None:
-        """Ends a process that has kept much of what it read, between two chunks and without blame."""
-        process.first_memory = process.first_memory or process.shared[BASE]
-        if resident(process.pid) - process.first_memory > self._limits.worker_memory_bytes // 2:
-            self._forget(process)
+    def _receive(self, process: ReadingProcess) -> None:
+        """Takes an answer; the end of the connection is the end of the process."""
+        job = process.job
+        try:
+            answer = process.answer()
+        except (EOFError, OSError):
+            self._lost(process, None)
+            return
+        assert job is not None
+        job.answer = answer
+        self._outbox.put(job)
+        # One that has kept much of what it read is replaced, between two chunks and without blame.
+        if process.kept() > self._limits.worker_memory_bytes // 2:
+            self._end(process)
 
     def _watch(self) -> None:
         """Ends a process whose object takes too long or too much memory."""
-        now = time.monotonic()
-        for process in list(self._processes):
-            if process.job is None:
-                continue
-            index, base = process.shared[PROGRESS], process.shared[BASE]
-            if index != process.seen:
-                process.seen, process.since = index, now
-            allowed = self._limits.object_seconds + (_START_SECONDS if index == IDLE else 0.0)
-            if now - process.since > allowed:
+        for process in [process for process in self._processes if process.job is not None]:
+            allowed = self._limits.object_seconds + (_START_SECONDS if process.position == IDLE else 0.0)
+            if process.seconds_at_object() > allowed:
                 self._lost(process, "PARSER_TIMEOUT")
-            elif base and resident(process.pid) - base > self._limits.worker_memory_bytes:
+            elif process.growth() > self._limits.worker_memory_bytes:
                 self._lost(process, "PARSER_CRASH")
 
-    def _forget(self, process: _Process) -> int | None:
-        """Ends a process and everything that waits for it; how it ended, see `_Process.close`."""
-        with contextlib.suppress(KeyError):
-            self._selector.unregister(process.requests)
-        self._selector.unregister(process.results)
+    def _end(self, process: ReadingProcess, *, has_ended: bool = False) -> int | None:
         self._processes.remove(process)
-        return process.close()
+        return process.end(has_ended=has_ended)
 
-    def _lost(self, process: _Process, code: str | None) -> None:
+    def _lost(self, process: ReadingProcess, code: str | None) -> None:
         """Replaces a process. code: why this engine ends it; None when it has ended by itself.
 
         What that means for the object that was being read, `Job.lost` says.
         """
-        index, job = process.shared[PROGRESS], process.job
-        origin = process.origin
-        if not process.pid and isinstance(origin, Nursery):
-            origin.close(at_once=True)  # it does not fork; those that it has forked come here next
-        blameless = isinstance(origin, Nursery) and not origin.is_alive
-        status = self._forget(process)
+        index, job = process.position, process.job
+        status = self._end(process, has_ended=code is None)
         if job is None:
             return
-        named = not blameless and 0 <= index < len(job.chunk.objects)
-        again = job.lost(index if named else None, code or reason_of(status))
+        is_at_object = 0 <= index < len(job.chunk.objects)
+        again = job.lost(index if is_at_object else None, code or reason_of(status))
         if not again:
             self._outbox.put(job)
         self._waiting.extendleft(reversed(again))

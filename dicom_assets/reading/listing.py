@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from itertools import islice
-from typing import Any, ClassVar
+from typing import Any
 
 import pyarrow as pa
 
@@ -47,12 +47,7 @@ class ClaimedObject:
 
 @dataclass(frozen=True)
 class ListingChunk:
-    """Some objects of a manifest.
-
-    module: what the process that lists them needs next. poison: codes by object_id of objects that broke a process.
-    """
-
-    module: ClassVar[str] = "dicom_assets.reading.judge"
+    """Some objects of a manifest. poison: codes by object_id of objects that broke a process."""
 
     batch_id: str
     claimed_at: datetime

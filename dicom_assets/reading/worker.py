@@ -1,41 +1,36 @@
-"""The reading process: takes chunks, runs the function on each, tells after each object how far it is.
+"""What a reading process does: it takes chunks, runs the function on each, and tells before each object that it begins.
 
-Belongs here: the child's side of `engine`; it imports nothing but the standard library until a chunk names its
-function, so that it starts fast and holds neither Dagster nor a table engine. Does not belong here: what is done with
-a chunk (`judge`), when a process is replaced (`engine`).
+Belongs here: the child's side of `processes`. Does not belong here: what is done with a chunk (`judge`, `listing`),
+when a process is replaced (`engine`).
 
-Frames in both directions are pickles behind their length (8 bytes, little endian). What libraries print is dropped:
-it might quote an object.
+What libraries print is dropped: it might quote an object.
 """
 
 from __future__ import annotations
 
 import contextlib
-import ctypes
+import fcntl
 import gc
-import importlib
-import mmap
+import multiprocessing
 import os
-import pickle
 import resource
+import select
 import signal
-import struct
 import sys
 import threading
 import traceback
-from collections.abc import Callable
-from dataclasses import dataclass, field
+from collections.abc import MutableSequence
+from multiprocessing.connection import Connection
+from pathlib import Path
 from typing import Any
 
-from dicom_assets import startup
 from dicom_assets.reading.memory import trim
 
-LENGTH = struct.Struct("<Q")
-PROGRESS, BASE, PID = 0, 1, 2
-"""Places in the shared memory: the object that is being read, the memory in use when the chunk began, who reads."""
+POSITION, BASE = 0, 1
+"""Places in the shared memory: the object that is being read, the memory in use when the chunk began."""
 
 IDLE = -1
-"""Progress between chunks; during one it is the index of the object that is being read."""
+"""Position between chunks; during one it is the index of the object that is being read."""
 
 CRASH_STATUS = 70
 
@@ -43,72 +38,76 @@ KEPT = 64 << 20
 """Bytes that a process keeps from chunk to chunk; fetching them anew from the system takes a tenth of its time."""
 
 _RESERVED = 4 << 30  # bytes; an allocator takes a gigabyte at its first use
-_PR_SET_PDEATHSIG = 1
 
 
-@dataclass(frozen=True)
-class Preparing:
-    """A chunk without objects; module: what the process is going to need."""
+def serve(connection: Connection, shared: MutableSequence[int], memory_bytes: int) -> None:
+    """Serves chunks until the other side of the connection closes.
 
-    module: str
-    objects: tuple[Any, ...] = ()
-    poison: dict[str, str] = field(default_factory=dict)
+    shared: see POSITION, BASE. memory_bytes: that reading may add to what the process has at its first chunk.
+    """
+    _end_with_parent()
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the whole group; the parent decides
+    _print_nothing()
+    at_first = 0
 
+    def beat(index: int) -> None:
+        shared[POSITION] = index
 
-def prepare(chunk: Preparing, beat: Callable[[int], None]) -> None:
-    """What a process does to be ready before there is anything to read: see `readers`."""
-    importlib.import_module(chunk.module)
-
-
-def send(descriptor: int, message: object) -> None:
-    """Writes one frame, waiting as long as the pipe is full."""
-    body = pickle.dumps(message, protocol=5)
-    for part in (LENGTH.pack(len(body)), body):
-        view = memoryview(part)
-        while view:
-            view = view[os.write(descriptor, view) :]
-
-
-def receive(descriptor: int) -> Any:
-    """Reads one frame. Raises EOFError when the other side has closed."""
-    (length,) = LENGTH.unpack(_exactly(descriptor, LENGTH.size))
-    return pickle.loads(_exactly(descriptor, length))
-
-
-def _exactly(descriptor: int, length: int) -> bytes:
-    parts = bytearray()
-    while len(parts) < length:
-        block = os.read(descriptor, min(1 << 20, length - len(parts)))
-        if not block:
-            raise EOFError
-        parts += block
-    return bytes(parts)
-
-
-def end_with_parent(parent: int) -> None:
-    """Ends this process by signal when its parent is gone, even by SIGKILL, where the system can do that (Linux)."""
-    if sys.platform == "linux":
-        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
-        if os.getppid() != parent:
-            os._exit(0)
+    while True:
+        try:
+            function, chunk = connection.recv()
+        except EOFError:
+            return
+        if not at_first:  # the function's modules are there now; what follows is the objects' own growth
+            _limit_memory(memory_bytes)
+            at_first = resident()
+        shared[BASE] = resident()
+        beat(0)
+        answer: tuple[bool, Any]
+        try:
+            answer = (True, function(chunk, beat))
+        except MemoryError:
+            os._exit(CRASH_STATUS)
+        except Exception as error:  # noqa: BLE001 - a fault of the function itself, reported to the parent as one
+            answer = (False, _where(error))
+        beat(len(chunk.objects))
+        connection.send(answer)
+        del answer, chunk
+        beat(IDLE)
+        if resident() - at_first > KEPT:
+            gc.collect()
+            trim()
 
 
-def _end_with(lifeline: int) -> None:
-    """Ends this process when the other end of a pipe is closed, as it is when whoever holds it ends."""
-
-    def watch() -> None:
-        with contextlib.suppress(OSError):
-            os.read(lifeline, 1)
+def _end_with_parent() -> None:
+    """Ends this process when its parent has ended, even by SIGKILL, and whatever holds the interpreter up meanwhile."""
+    parent = multiprocessing.parent_process()
+    assert parent is not None
+    if sys.platform != "linux":
+        threading.Thread(target=lambda: (parent.join(), os._exit(0)), daemon=True).start()
+        return
+    # The pipe that the parent holds the other end of: when that is closed the system sends SIGIO, which ends a process.
+    fcntl.fcntl(parent.sentinel, fcntl.F_SETOWN, os.getpid())
+    fcntl.fcntl(parent.sentinel, fcntl.F_SETFL, fcntl.fcntl(parent.sentinel, fcntl.F_GETFL) | os.O_ASYNC)
+    if select.select([parent.sentinel], [], [], 0)[0]:
         os._exit(0)
 
-    threading.Thread(target=watch, daemon=True).start()
+
+def _print_nothing() -> None:
+    nowhere = os.open(os.devnull, os.O_WRONLY)
+    for descriptor in (1, 2):
+        os.dup2(nowhere, descriptor)
+    os.close(nowhere)
 
 
 def resident(pid: int | str = "self") -> int:
     """Bytes of memory that a process holds; 0 where the system does not tell."""
+    return _pages(pid, 1)
+
+
+def _pages(pid: int | str, column: int) -> int:
     try:
-        with open(f"/proc/{pid}/statm", encoding="ascii") as file:  # noqa: PTH123 - pathlib costs an import
-            return int(file.read().split()[1]) * resource.getpagesize()
+        return int(Path(f"/proc/{pid}/statm").read_text(encoding="ascii").split()[column]) * resource.getpagesize()
     except (OSError, IndexError):
         return 0
 
@@ -118,63 +117,14 @@ def _limit_memory(growth: int) -> None:
 
     Threads and allocators reserve address space that they never use, hence the allowance beside `growth` bytes.
     """
-    try:
-        with open("/proc/self/statm", encoding="ascii") as file:  # noqa: PTH123 - pathlib costs an import
-            now = int(file.read().split()[0]) * resource.getpagesize()
-    except OSError:
-        return
-    with contextlib.suppress(ValueError, OSError):
-        resource.setrlimit(resource.RLIMIT_AS, (now + growth + _RESERVED, resource.getrlimit(resource.RLIMIT_AS)[1]))
+    now = _pages("self", 0)
+    if now:
+        with contextlib.suppress(ValueError, OSError):
+            limit = resource.getrlimit(resource.RLIMIT_AS)[1]
+            resource.setrlimit(resource.RLIMIT_AS, (now + growth + _RESERVED, limit))
 
 
 def _where(error: BaseException) -> str:
     """Type and place of an error, without its message, which might quote an object."""
     frame = traceback.extract_tb(error.__traceback__)[-1]
-    return f"{type(error).__name__} in {frame.name}, {os.path.basename(frame.filename)}:{frame.lineno}"  # noqa: PTH119
-
-
-def main(requests: int, results: int, progress: int, lifeline: int, parent: int, memory: int) -> None:
-    """Serves chunks until the request pipe closes. Arguments: inherited descriptors, the parent's process id, bytes."""
-    end_with_parent(parent)
-    _end_with(lifeline)
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the whole group; the parent decides
-    shared = memoryview(mmap.mmap(progress, mmap.PAGESIZE)).cast("q")
-    shared[PID] = os.getpid()
-    limited, first = False, 0
-    gc.disable()
-    lean = contextlib.ExitStack()
-    lean.enter_context(startup.without(*startup.PIXELS_AND_DOWNLOADS))  # while the function's modules are imported
-
-    def beat(index: int) -> None:
-        shared[PROGRESS] = index
-
-    while True:
-        try:
-            function, chunk = receive(requests)
-        except EOFError:
-            return
-        if not limited and not isinstance(chunk, Preparing):
-            # The function's modules are there now; what follows is the objects' own growth.
-            lean.close()
-            if "pyarrow" in sys.modules:
-                startup.arrow_without_pandas()
-            _limit_memory(memory)
-            first = resident()
-            startup.keep_what_is_there()
-            limited = True
-        shared[BASE] = resident()
-        beat(0)
-        try:
-            answer = (True, function(chunk, beat))
-        except MemoryError:
-            os._exit(CRASH_STATUS)
-        except Exception as error:  # noqa: BLE001 - a fault of the function itself, reported to the parent as one
-            answer = (False, _where(error))
-        beat(len(chunk.objects))
-        send(results, answer)
-        del answer, chunk
-        beat(IDLE)
-        if limited:
-            gc.collect()
-            if resident() - first > KEPT:
-                trim()
+    return f"{type(error).__name__} in {frame.name}, {Path(frame.filename).name}:{frame.lineno}"

@@ -11,13 +11,13 @@ from azure.storage.blob import BlobLeaseClient
 from dicom_assets.batch.books import all_books
 from dicom_assets.batch.context import Work
 from dicom_assets.lake.staging import SCHEMAS, Part, Staging
-from dicom_assets.reading.engine import InlineEngine
 from dicom_assets.settings import Settings
 from dicom_assets.storage import leases
 from dicom_assets.storage.azure import container_client, parse_folder
 from dicom_assets.storage.files import LakeError
 from dicom_assets_tests.azure.azurite import Container
 from dicom_assets_tests.support.dicoms import dicom
+from dicom_assets_tests.support.inline_engine import InlineEngine
 from dicom_assets_tests.support.lakes import Graph, contents, settings_for
 from dicom_assets_tests.support.landings import LandingFolder
 from dicom_assets_tests.support.steps import publish

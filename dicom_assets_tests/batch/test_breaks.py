@@ -29,12 +29,12 @@ from dicom_assets.lake.delta import Lake
 from dicom_assets.lake.rewrite import get_file
 from dicom_assets.lake.staging import Part, Staging
 from dicom_assets.landing.claims import claim_new
-from dicom_assets.reading import judge, listing
-from dicom_assets.reading.engine import InlineEngine
+from dicom_assets.reading import judge, kinds, listing, staged_rows
 from dicom_assets.schema.registry import TABLES
 from dicom_assets.storage.files import arrow_bytes
 from dicom_assets_tests.batch import test_checks
 from dicom_assets_tests.support.dicoms import dicom, without_identity
+from dicom_assets_tests.support.inline_engine import InlineEngine
 from dicom_assets_tests.support.lakes import TABLES_OF_A_BATCH, settings_for
 from dicom_assets_tests.support.landings import LandingFolder, zipped
 from dicom_assets_tests.support.steps import failures
@@ -123,7 +123,7 @@ def staged(part: Part, change: Callable[[pa.Table], pa.Table]) -> Callable[[pyte
         for to, arrow in parts:
             yield to, arrow_bytes(change(pa.ipc.open_file(arrow).read_all())) if to is part else arrow
 
-    return around(judge, "_files", changed)
+    return around(judge, "part_files", changed)
 
 
 def written(table: str, change: Callable[[pa.Table], pa.Table]) -> Callable[[pytest.MonkeyPatch], None]:
@@ -275,7 +275,7 @@ def refused(code: str) -> Callable[..., Any]:
 
     def read(before: Any, chunk: Any, task: Any, opened: Any, memo: Any) -> Any:
         if task.kind == "dicom":
-            return judge._settled("dicom", code, None)
+            return judge.settled("dicom", code, None)
         return before(chunk, task, opened, memo)
 
     return read
@@ -308,11 +308,11 @@ BREAKS = [
     Break("raw_files", "every DICOM file is called something else", "validated_batch.refused_are_no_dicom",
           around(listing, "kind_of", called_something_else)),
     Break("validated_batch", "no DICOM file is recognised when it is read", "validated_batch.refused_are_no_dicom",
-          instead(judge, "read_header", nothing_is_dicom)),
+          instead(kinds, "read_header", nothing_is_dicom)),
     Break("validated_batch", "every DICOM file is called broken", "validated_batch.refused_are_no_dicom",
-          instead(judge, "_read", refused("UNPARSEABLE"))),
+          instead(judge, "read_object", refused("UNPARSEABLE"))),
     Break("validated_batch", "every DICOM file makes the reader crash", "validated_batch.gate",
-          instead(judge, "_read", refused("PARSER_CRASH"))),
+          instead(judge, "read_object", refused("PARSER_CRASH"))),
     Break("validated_batch", "files are left out as a system's", "validated_batch.system_files_are_named_so",
           instead(listing, "is_system_file", lambda before, path: True)),
     Break("validated_batch", "records of a quarantined file are kept", "validated_batch.nothing_of_refused_is_staged",
@@ -330,13 +330,13 @@ BREAKS = [
     Break("validated_batch", "PatientIDs of records are mixed up", "validated_batch.patients_stand_in_records",
           staged(Part.CLINICAL, with_column("PatientID", turned))),
     Break("flat_metadata", "PatientIDs of neighbours are swapped", "flat_metadata.columns_equal_headers",
-          instead(judge, "dicom_columns", columns_swapped)),
+          instead(staged_rows, "dicom_columns", columns_swapped)),
     Break("flat_metadata", "neighbours are swapped, header and all", "flat_metadata.sample_equals_source",
-          instead(judge, "_flat_rows", neighbours_read)),
+          instead(staged_rows, "_flat_rows", neighbours_read)),
     Break("flat_metadata", "version_at is constant", "flat_metadata.equals_claim",
-          around(judge, "_own_version", lambda v: replace(v, version_at=datetime(2020, 1, 1, tzinfo=UTC)))),
+          around(staged_rows, "_own_version", lambda v: replace(v, version_at=datetime(2020, 1, 1, tzinfo=UTC)))),
     Break("flat_metadata", "a typed column is mixed up", "flat_metadata.sample_equals_source",
-          around(judge, "dicom_columns", lambda rows: with_column("SeriesDescription", turned)(
+          around(staged_rows, "dicom_columns", lambda rows: with_column("SeriesDescription", turned)(
               pa.Table.from_batches([rows])).combine_chunks().to_batches()[0])),
     Break("flat_metadata", "rows are lost in packing", "flat_metadata.equals_ledger",
           instead(publish, "pack_flat", lambda before, staging, engine=None: None)),

@@ -13,7 +13,7 @@ import dagster as dg
 import pytest
 
 from dicom_assets.clinical import records
-from dicom_assets.reading import judge
+from dicom_assets.reading import judge, kinds
 from dicom_assets_tests.support.dicoms import dicom, uid
 from dicom_assets_tests.support.lakes import Graph, settings_for
 from dicom_assets_tests.support.landings import CLINICAL_CSV, LandingFolder, zipped
@@ -89,7 +89,7 @@ def test_of_an_archive_that_is_rewritten_in_place_while_it_is_read_nothing_is_in
             file.write(archive(2))
             file.truncate()
 
-    monkeypatch.setattr(judge, "read_header", at_call(2, judge.read_header, rewrite))
+    monkeypatch.setattr(kinds, "read_header", at_call(2, kinds.read_header, rewrite))
     (batch,) = graph.ingest()
     names = ("1.dcm", "2.dcm", "3.dcm", "table.csv", "note.txt")
     found = outcomes(graph)

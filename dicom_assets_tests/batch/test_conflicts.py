@@ -8,9 +8,9 @@ from deltalake import DeltaTable
 from dicom_assets.batch.context import Work
 from dicom_assets.batch.verification.verify import verify
 from dicom_assets.lake.staging import Part
-from dicom_assets.reading.engine import InlineEngine
 from dicom_assets.schema.codes import CODES
 from dicom_assets_tests.support.dicoms import dicom, uid
+from dicom_assets_tests.support.inline_engine import InlineEngine
 from dicom_assets_tests.support.landings import zipped
 from dicom_assets_tests.support.steps import publish, step_through
 

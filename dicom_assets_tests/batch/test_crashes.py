@@ -19,10 +19,10 @@ from dicom_assets.batch.context import Work
 from dicom_assets.batch.steps import STEPS
 from dicom_assets.lake.delta import Lake
 from dicom_assets.landing.claims import claim_new
-from dicom_assets.reading.engine import InlineEngine
 from dicom_assets.settings import Settings
 from dicom_assets.storage.files import LakeFiles
 from dicom_assets_tests.support.dicoms import dicom
+from dicom_assets_tests.support.inline_engine import InlineEngine
 from dicom_assets_tests.support.lakes import TABLES_OF_A_BATCH, contents, make_asset, settings_for
 from dicom_assets_tests.support.landings import LandingFolder, put_mixed
 

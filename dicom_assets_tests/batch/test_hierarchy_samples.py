@@ -13,9 +13,9 @@ from dicom_assets.batch.checks.checks import CheckContext
 from dicom_assets.batch.checks.rules import judged
 from dicom_assets.batch.context import Work
 from dicom_assets.landing.claims import claim_new
-from dicom_assets.reading.engine import InlineEngine
 from dicom_assets.schema.registry import TABLES
 from dicom_assets_tests.support.dicoms import dicom
+from dicom_assets_tests.support.inline_engine import InlineEngine
 from dicom_assets_tests.support.lakes import settings_for
 from dicom_assets_tests.support.landings import LandingFolder
 from dicom_assets_tests.support.steps import steps

@@ -13,7 +13,7 @@ import pytest
 from dicom_assets.batch.context import Work
 from dicom_assets.lake.query import arrow, connect
 from dicom_assets.landing.claims import claim_new
-from dicom_assets.reading import judge
+from dicom_assets.reading import judge, kinds
 from dicom_assets.reading.engine import ProcessEngine
 from dicom_assets_tests.dicom import raw
 from dicom_assets_tests.dicom.test_hostile import HOSTILE
@@ -37,7 +37,7 @@ def is_first(mark):
 
 def judge_harmed(chunk, beat):
     """The real judgement, with a reader that some objects crash, hang or fill up."""
-    read_header = judge.read_header
+    read_header = kinds.read_header
 
     def harmed(source, *arguments):
         content = source.read(0, 4_096)
@@ -55,11 +55,11 @@ def judge_harmed(chunk, beat):
             held.append(bytearray(16 << 20))
         return read_header(source, *arguments)
 
-    judge.read_header = harmed
+    kinds.read_header = harmed
     try:
         return judge.judge_chunk(chunk, beat)
     finally:
-        judge.read_header = read_header
+        kinds.read_header = read_header
 
 
 class Harmed:

@@ -15,7 +15,7 @@ import pytest
 from dicom_assets.batch import validate as read
 from dicom_assets.landing.claims import ClaimLog, Haste, claim_new
 from dicom_assets.landing.returns import waiting
-from dicom_assets.reading import judge
+from dicom_assets.reading import object_bytes
 from dicom_assets_tests.support.dicoms import dicom
 from dicom_assets_tests.support.faults import breaking_off, refusing
 from dicom_assets_tests.support.lakes import Graph, settings_for, table
@@ -233,7 +233,7 @@ class TestAnArchiveThatCannotBeReadWhole:
     ):
         path = landing.put("a.zip", archive())
         away = landing.root.parent / "a.zip"
-        kept, opened = judge._open_archive, []
+        kept, opened = object_bytes._open_archive, []
 
         def vanishing(*arguments):
             if len(opened) == 2:
@@ -241,7 +241,7 @@ class TestAnArchiveThatCannotBeReadWhole:
             opened.append(arguments)
             yield from kept(*arguments)
 
-        monkeypatch.setattr(judge, "_open_archive", vanishing)
+        monkeypatch.setattr(object_bytes, "_open_archive", vanishing)
         graph.settings = settings_for(Path(graph.settings.lake), landing.root, reading={"chunk_objects": 1})
         monkeypatch.setattr(read, "MEMBERS_PER_FILE", 1)
         monkeypatch.setattr(read, "SHORTEST_OF_FEW", 1)

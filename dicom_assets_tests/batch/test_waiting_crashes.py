@@ -15,11 +15,11 @@ import pytest
 from dicom_assets.batch.context import Work
 from dicom_assets.lake.delta import Lake
 from dicom_assets.landing.claims import Haste, claim_new
-from dicom_assets.reading.engine import InlineEngine
 from dicom_assets.settings import Settings
 from dicom_assets_tests.batch.test_crashes import NAMES, Killed, cut_off
 from dicom_assets_tests.support.dicoms import dicom
 from dicom_assets_tests.support.faults import refusing
+from dicom_assets_tests.support.inline_engine import InlineEngine
 from dicom_assets_tests.support.lakes import contents, make_asset, settings_for, table
 from dicom_assets_tests.support.landings import LandingFolder
 

@@ -11,7 +11,7 @@ import dagster as dg
 import pytest
 
 from dicom_assets.batch.context import Work
-from dicom_assets.reading.engine import InlineEngine
+from dicom_assets_tests.support.inline_engine import InlineEngine
 from dicom_assets_tests.support.lakes import Graph, settings_for
 from dicom_assets_tests.support.landings import LandingFolder
 from dicom_assets_tests.support.steps import publish, step_through

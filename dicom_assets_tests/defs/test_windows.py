@@ -22,10 +22,10 @@ from dicom_assets.defs.windows import (
     wanted,
     window_of,
 )
-from dicom_assets.reading.engine import InlineEngine
 from dicom_assets.settings import ChangesSettings, Settings, SettingsError, load
 from dicom_assets_tests.service.feed_server import Fault, running
 from dicom_assets_tests.service.service_model import ServiceModel, metadata
+from dicom_assets_tests.support.inline_engine import InlineEngine
 from dicom_assets_tests.support.lakes import QUIET, Graph, quiet_dagster
 
 START = datetime(2026, 3, 1, 8, 0, tzinfo=UTC)

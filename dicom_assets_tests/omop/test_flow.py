@@ -20,8 +20,8 @@ from dicom_assets.batch.standards import publish_identifiers, publish_occurrence
 from dicom_assets.lake.hierarchy import REBUILDS
 from dicom_assets.lake.staging import Staging
 from dicom_assets.omop.ddl import copy_csv, image_occurrence_ddl, parent_ids, parents_ddl
-from dicom_assets.reading.engine import InlineEngine
 from dicom_assets_tests.support.dicoms import dicom, uid
+from dicom_assets_tests.support.inline_engine import InlineEngine
 from dicom_assets_tests.support.lakes import Graph, settings_for, table
 from dicom_assets_tests.support.landings import LandingFolder
 from dicom_assets_tests.support.postgres import postgres

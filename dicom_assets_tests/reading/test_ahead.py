@@ -17,12 +17,13 @@ from dicom_assets.lake.delta import Lake
 from dicom_assets.lake.staging import Part
 from dicom_assets.landing.claims import claim_new
 from dicom_assets.landing.store import SourceUnavailable
-from dicom_assets.reading.engine import EngineFailed, InlineEngine
+from dicom_assets.reading.engine import EngineFailed
 from dicom_assets.reading.packing import pack_staged
 from dicom_assets.schema.registry import TABLES
 from dicom_assets.settings import Settings
 from dicom_assets.storage.files import LakeError
 from dicom_assets_tests.support.dicoms import dicom
+from dicom_assets_tests.support.inline_engine import InlineEngine
 from dicom_assets_tests.support.lakes import contents, settings_for, table
 from dicom_assets_tests.support.landings import LandingFolder, put_mixed
 from dicom_assets_tests.support.steps import publish

@@ -1,6 +1,5 @@
 """The reading engine: order, blame, replacement, limits, and no process left behind."""
 
-import ctypes
 import os
 import signal
 import subprocess
@@ -8,103 +7,20 @@ import sys
 import tempfile
 import threading
 import time
-from dataclasses import dataclass, field
 
 import psutil
 import pytest
 
-from dicom_assets.reading.engine import EngineFailed, InlineEngine, ProcessEngine, _Supervisor
-from dicom_assets.reading.nursery import IS_POSSIBLE
-from dicom_assets.reading.readers import Readers
-from dicom_assets.reading.worker import Preparing, prepare
+from dicom_assets.reading.engine import EngineFailed, ProcessEngine, _Supervisor
 from dicom_assets.settings import ReadingLimits
-
-
-@dataclass
-class Thing:
-    object_id: str
-    act: str = "read"
-
-
-@dataclass(frozen=True)
-class Things:
-    objects: list[Thing]
-    poison: dict[str, str] = field(default_factory=dict)
-
-
-def read(chunk, beat):
-    """Stands for the judge: returns (object_id, outcome) and misbehaves where an object says so."""
-    outcomes = []
-    for index, thing in enumerate(chunk.objects):
-        beat(index)
-        if thing.object_id in chunk.poison:
-            outcomes.append((thing.object_id, chunk.poison[thing.object_id]))
-            continue
-        act = thing.act
-        if act.startswith("once "):  # misbehaves in the first process alone
-            _, act, mark = act.split(" ", 2)
-            if seen_before(mark):
-                act = "read"
-        elif act.startswith("kill "):  # its process is killed so many times
-            _, times, mark = act.split(" ", 2)
-            act = "killed" if seen_before(mark) < int(times) else "read"
-        match act:
-            case "crash":
-                ctypes.string_at(0)
-            case "exit":
-                os._exit(3)
-            case "killed":
-                os.kill(os.getpid(), signal.SIGKILL)
-            case "hang":
-                while True:
-                    pass
-            case "sleep":
-                time.sleep(60)
-            case "wait":
-                time.sleep(1)
-            case "grow":
-                held = []
-                while True:
-                    held.append(bytearray(32 << 20))
-            case "fault":
-                raise ValueError("DOE^JANE")
-            case "who":
-                outcomes.append((thing.object_id, (os.getpid(), len(chunk.objects))))
-                continue
-            case "print":
-                print("DOE^JANE")
-        outcomes.append((thing.object_id, "read"))
-    return outcomes
-
-
-def seen_before(mark):
-    """How often an object was begun before; one more from now on."""
-    with open(mark, "a+") as file:
-        file.seek(0)
-        times = len(file.read())
-        file.write("x")
-    return times
-
-
-def modules(chunk, beat):
-    return sorted(set(sys.modules) & {"dagster", "duckdb", "deltalake"})
-
-
-def heavy_modules(chunk, beat):
-    return sorted(set(sys.modules) & {"pandas", "PIL", "requests", "pyarrow", "pydicom"})
-
-
-def crash_at_the_end(chunk, beat):
-    beat(len(chunk.objects))
-    os._exit(1)
-
-
-def large(chunk, beat):
-    return b"x" * (8 << 20)
-
-
-def chunk(number, size=4, **acts):
-    return Things([Thing(f"{number}-{i}", acts.get(f"o{i}", "read")) for i in range(size)])
+from dicom_assets_tests.support.misbehaving import (
+    chunk,
+    crash_at_the_end,
+    large,
+    modules,
+    read,
+    readers_imported,
+)
 
 
 def limits(**values):
@@ -164,8 +80,7 @@ def test_an_object_whose_process_ended_once_is_read_again_alone_and_not_blamed(t
 
 def test_what_is_read_again_is_alone_in_a_process_that_has_read_nothing(tmp_path):
     with ProcessEngine(limits(workers=1)) as engine:
-        list(engine.run(prepare, [Preparing(__name__)]))
-        ((_, (first, _)),) = next(engine.run(read, [Things([Thing("a", "who")])]))
+        ((_, (first, _)),) = next(engine.run(read, [chunk(9, 1, o0="who")]))
         parts = [*engine.run(read, [chunk(0, o0="who", o1=f"once killed {tmp_path / 'mark'}", o2="who"), chunk(1)])]
     assert [[name for name, _ in part] for part in parts] == [
         ["0-0"], ["0-1"], ["0-2", "0-3"], ["1-0", "1-1", "1-2", "1-3"]
@@ -191,10 +106,10 @@ def test_a_reading_process_that_is_killed_from_outside_costs_no_object():
     with ProcessEngine(limits(object_seconds=20)) as engine:
         run = engine.run(read, [chunk(i, o1="wait") for i in range(4)])
         first = next(run)
-        origins = psutil.Process().children()
-        victims = [one for origin in origins for one in origin.children()] if IS_POSSIBLE else origins
-        for process in victims:
-            process.kill()
+        here = psutil.Process()
+        victims = below() - {one.pid for one in here.children()} if sys.platform == "linux" else below()
+        for pid in victims:
+            os.kill(pid, signal.SIGKILL)
         found = {name: outcome for result in [first, *run] for name, outcome in result}
     assert victims
     assert found == {f"{number}-{i}": "read" for number in range(4) for i in range(4)}
@@ -239,11 +154,26 @@ def test_reading_processes_hold_neither_dagster_nor_a_table_engine(engine):
     assert list(engine.run(modules, [chunk(0)])) == [[]]
 
 
-def test_what_reads_headers_is_imported_without_images_and_downloads():
-    with ProcessEngine(limits(workers=1)) as own:
-        list(own.run(prepare, [Preparing("dicom_assets.reading.judge")]))
-        (held,) = own.run(heavy_modules, [chunk(0)])
-    assert held == ["pyarrow", "pydicom"]
+def test_a_program_is_not_run_again_by_the_processes_that_it_starts(tmp_path):
+    """multiprocessing imports what a program was started as; a command of Dagster would bring Dagster along."""
+    program, ran = tmp_path / "program.py", tmp_path / "ran"
+    program.write_text(
+        "import sys\n"
+        f"open({str(ran)!r}, 'a').write('x')\n"
+        "from dicom_assets.reading.engine import ProcessEngine\n"
+        "from dicom_assets.settings import ReadingLimits\n"
+        "from dicom_assets_tests.support.misbehaving import chunk, read\n"
+        "if __name__ == '__main__':\n"
+        "    with ProcessEngine(ReadingLimits(workers=1)) as engine:\n"
+        "        assert len(list(engine.run(read, [chunk(0)]))) == 1\n"
+        "    assert __file__ == sys.argv[0]\n"
+    )
+    done = subprocess.run(
+        [sys.executable, str(program)], env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)},
+        capture_output=True, text=True, check=False, timeout=60,
+    )  # fmt: skip
+    assert (done.returncode, done.stderr) == (0, "")
+    assert ran.read_text() == "x"
 
 
 def test_no_more_chunks_are_taken_than_may_be_on_the_way(engine):
@@ -261,73 +191,90 @@ def test_no_more_chunks_are_taken_than_may_be_on_the_way(engine):
 
 
 def below() -> set[int]:
-    """The processes below this one: those that read, and those that they were forked from."""
+    """The processes below this one: those that read, and those of multiprocessing that they are forked from."""
     return {process.pid for process in psutil.Process().children(recursive=True)}
 
 
-def test_a_small_batch_starts_a_single_process():
-    before = below()
-    with ProcessEngine(limits(workers=4)) as engine:
-        assert len(outcomes(engine, [chunk(0)])) == 4
-        assert len(below() - before) <= 2  # one that reads, and its origin
+def reading(engine: ProcessEngine) -> set[int]:
+    """The processes that read now for an engine."""
+    return {pid for result in engine.run(read, [chunk(0, o0="who")]) for _, (pid, _) in result[:1]}
 
 
-def test_closing_leaves_no_process_behind():
+def test_a_small_batch_starts_a_single_process(engine):
+    reading(engine)  # what processes are forked from is there
     before = below()
-    with ProcessEngine(limits()) as engine:
-        outcomes(engine, [chunk(i) for i in range(8)])
+    with ProcessEngine(limits(workers=4)) as own:
+        assert len(outcomes(own, [chunk(0)])) == 4
+        assert len(below() - before) == 1
+
+
+def test_closing_leaves_no_process_behind_that_reads(engine):
+    reading(engine)
+    before = below()
+    with ProcessEngine(limits()) as own:
+        outcomes(own, [chunk(i) for i in range(8)])
         assert below() - before
     assert not below() - before
 
 
-def test_closing_while_processes_have_hardly_begun_leaves_none_behind():
+def test_closing_while_processes_have_hardly_begun_leaves_none_behind(engine):
+    reading(engine)
     before = below()
-    for seconds in (0, 0.02, 0.1, 0.3):
-        with Readers(limits()):
+    for seconds in (0, 0.02, 0.1):
+        with ProcessEngine(limits(object_seconds=20)) as own:
+            run = own.run(read, iter([chunk(0, o0="wait"), chunk(1)]))
+            consumer = threading.Thread(target=next, args=(run,))
+            consumer.start()
             time.sleep(seconds)
+            consumer.join()
+            run.close()
         assert not below() - before
 
 
+@pytest.mark.skipif(sys.platform != "linux", reason="processes are forked on Linux alone")
 def test_a_lost_process_is_replaced_by_one_that_has_imported_everything():
     with ProcessEngine(limits(workers=1)) as engine:
-        list(engine.run(prepare, [Preparing("dicom_assets.reading.judge")]))
         found = outcomes(engine, [chunk(0, o0="exit", o1="exit", o2="exit")])
         assert list(found.values()) == ["PARSER_CRASH"] * 3 + ["read"]
-        if IS_POSSIBLE:
-            assert list(engine.run(heavy_modules, [chunk(1)])) == [["pyarrow", "pydicom"]]
+        assert list(engine.run(readers_imported, [chunk(1)])) == [["dicom_assets.reading.judge", "pyarrow", "pydicom"]]
 
 
-@pytest.mark.skipif(not IS_POSSIBLE, reason="processes are forked on Linux alone")
+@pytest.mark.skipif(sys.platform != "linux", reason="processes are forked on Linux alone")
 def test_the_end_of_what_processes_are_forked_from_is_blamed_on_no_object():
-    before = below()
     with ProcessEngine(limits(object_seconds=20)) as engine:
-        outcomes(engine, [chunk(0), chunk(1)])
-        (origin,) = {process.pid for process in psutil.Process().children()} - before
-        run = engine.run(read, [chunk(2, o1="wait"), chunk(3, o1="wait")])
-        threading.Timer(0.5, os.kill, (origin, signal.SIGKILL)).start()
+        origin = {psutil.Process(pid).ppid() for pid in reading(engine)}
+        run = engine.run(read, [chunk(2, o1="wait", o2="exit"), chunk(3, o1="wait")])
+        for pid in origin:
+            threading.Timer(0.3, os.kill, (pid, signal.SIGKILL)).start()
         found = {name: outcome for result in run for name, outcome in result}
-    assert len(found) == 8
+    assert found.pop("2-2") == "PARSER_CRASH"
+    assert len(found) == 7
     assert set(found.values()) == {"read"}
-    assert not below() - before
 
 
 PARENT = """
 import os, sys
-from dicom_assets_tests.reading.test_engine import ProcessEngine, chunk, limits, read
+from dicom_assets_tests.support.inline_engine import InlineEngine
+from dicom_assets.reading.engine import ProcessEngine
+from dicom_assets.settings import ReadingLimits
+from dicom_assets_tests.support.misbehaving import chunk, read
 import psutil, threading, time
-engine = ProcessEngine(limits(object_seconds=60))
+engine = ProcessEngine(ReadingLimits(workers=2, object_seconds=60))
 def tell():
-    time.sleep(1.5)
+    while len(psutil.Process().children(recursive=True)) < int(sys.argv[1]):
+        time.sleep(0.05)
+    time.sleep(0.5)  # they have begun to read
     print(*[p.pid for p in psutil.Process().children(recursive=True)], flush=True)
 threading.Thread(target=tell).start()
-list(engine.run(read, [chunk(0, o0="hang"), chunk(1, o0="sleep")]))
+list(engine.run(read, [chunk(0, o0="hold"), chunk(1, o0="sleep")]))
 """
 
 
 def test_processes_end_with_a_killed_parent_even_when_they_hang():
-    parent = subprocess.Popen([sys.executable, "-c", PARENT], stdout=subprocess.PIPE, text=True)
+    expected = 4 if sys.platform == "linux" else 3  # two that read, and those of multiprocessing
+    parent = subprocess.Popen([sys.executable, "-c", PARENT, str(expected)], stdout=subprocess.PIPE, text=True)
     children = [int(pid) for pid in parent.stdout.readline().split()]
-    assert len(children) == (3 if IS_POSSIBLE else 2)  # those that read, and what they were forked from
+    assert len(children) == expected
     parent.send_signal(signal.SIGKILL)
     parent.wait()
     parent.stdout.close()
@@ -337,13 +284,8 @@ def test_processes_end_with_a_killed_parent_even_when_they_hang():
     assert not any(psutil.pid_exists(pid) and psutil.Process(pid).status() != "zombie" for pid in children)
 
 
-def test_inline_runs_the_same_function_here():
-    assert [len(result) for result in InlineEngine().run(read, [chunk(0), chunk(1)])] == [4, 4]
-
-
 def test_processes_share_their_progress_where_no_temporary_file_can_be_written(tmp_path, monkeypatch):
     """A file in a full folder could be mapped and not written: whoever did it ended by SIGBUS."""
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "is not there"))
     with ProcessEngine(ReadingLimits(workers=1)) as engine:
-        (answer,) = engine.run(prepare, [Preparing("json")])
-    assert answer is None
+        assert len(outcomes(engine, [chunk(0)])) == 4

@@ -18,11 +18,12 @@ from dicom_assets.batch.context import Work
 from dicom_assets.lake.staging import Part
 from dicom_assets.landing.claims import claim_new
 from dicom_assets.reading import listing
-from dicom_assets.reading.engine import InlineEngine, ProcessEngine, ReadingEngine
+from dicom_assets.reading.engine import ProcessEngine, ReadingEngine
 from dicom_assets.reading.listing import ClaimedObject, Listed, ListingChunk, cut, list_chunk
 from dicom_assets.settings import Settings
 from dicom_assets_tests.landing.zip_forge import Record, forge
 from dicom_assets_tests.support.dicoms import dicom
+from dicom_assets_tests.support.inline_engine import InlineEngine
 from dicom_assets_tests.support.lakes import settings_for
 from dicom_assets_tests.support.landings import LandingFolder, put_mixed, zipped
 

@@ -18,9 +18,10 @@ from dicom_assets.batch.validate import chunks
 from dicom_assets.lake.staging import Part
 from dicom_assets.reading import dask_engine
 from dicom_assets.reading.dask_engine import ADDRESS_VARIABLE, DaskEngine
-from dicom_assets.reading.engine import Beat, EngineFailed, InlineEngine, ReadingEngine
+from dicom_assets.reading.engine import Beat, EngineFailed, ReadingEngine
 from dicom_assets.reading.judge import judge_chunk
 from dicom_assets.settings import ReadingLimits, Settings
+from dicom_assets_tests.support.inline_engine import InlineEngine
 from dicom_assets_tests.support.lakes import Graph, settings_for
 from dicom_assets_tests.support.landings import LandingFolder, put_mixed
 

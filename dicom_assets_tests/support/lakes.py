@@ -24,9 +24,9 @@ from dicom_assets.defs.jobs import register
 from dicom_assets.lake.delta import Lake
 from dicom_assets.lake.query import arrow, connect
 from dicom_assets.landing.claims import claim_new
-from dicom_assets.reading.engine import InlineEngine
 from dicom_assets.schema.registry import TABLES
 from dicom_assets.settings import Settings
+from dicom_assets_tests.support.inline_engine import InlineEngine
 
 QUIET = {"loggers": {"console": {"config": {"log_level": "CRITICAL"}}}}
 

@@ -12,7 +12,7 @@ from dicom_assets.batch.checks.checks import CheckResult
 from dicom_assets.batch.checks.rules import ALL_RULES, judged
 from dicom_assets.batch.context import BatchWork, Work
 from dicom_assets.batch.steps import Run, each_table
-from dicom_assets.reading.engine import InlineEngine
+from dicom_assets_tests.support.inline_engine import InlineEngine
 from dicom_assets_tests.support.lakes import Graph
 
 Step = tuple[Sequence[str], Callable[[], object]]

@@ -15,8 +15,8 @@ from dicom_assets.batch.context import Work
 from dicom_assets.batch.verification.verify import Verified, verify
 from dicom_assets.defs.mending import mend, open_again
 from dicom_assets.lake.delta import Lake
-from dicom_assets.reading.engine import InlineEngine
 from dicom_assets.settings import Settings
+from dicom_assets_tests.support.inline_engine import InlineEngine
 from dicom_assets_tests.support.lakes import Graph, contents, settings_for
 from dicom_assets_tests.support.landings import LandingFolder, put_mixed
 from dicom_assets_tests.support.steps import step_through

@@ -16,9 +16,9 @@ from dicom_assets.batch.verification.findings import Finding
 from dicom_assets.batch.verification.verify import verify
 from dicom_assets.defs.mending import mend
 from dicom_assets.lake.delta import Lake
-from dicom_assets.reading.engine import InlineEngine
 from dicom_assets_tests.support.commands import command
 from dicom_assets_tests.support.dicoms import dicom
+from dicom_assets_tests.support.inline_engine import InlineEngine
 from dicom_assets_tests.support.lakes import Graph, contents, table
 from dicom_assets_tests.support.landings import zipped
 from dicom_assets_tests.support.steps import step_through

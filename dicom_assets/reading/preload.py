@@ -1,0 +1,16 @@
+"""What a reading process needs, imported once by the process that all of them are forked from.
+
+Belongs here: nothing that acts on objects; `processes` names this module to multiprocessing's fork server.
+"""
+
+import os
+
+# A process that forks must have a single thread, and numpy's library for matrices starts one for each core.
+os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
+
+import pyarrow as pa
+
+import dicom_assets.reading.judge
+import dicom_assets.reading.listing  # noqa: F401
+
+pa.array([])  # with its first array pyarrow imports pandas, which nothing here needs; no setting keeps it from that
