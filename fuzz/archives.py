@@ -31,7 +31,7 @@ with atheris.instrument_imports(include=["dicom_assets.landing"]) if atheris els
     from dicom_assets.landing.archives import ArchiveError, ends_as_zip, members, open_members
 
 from dicom_assets.batch.checks.archive_checks import Incomparable, Member, same_archive
-from dicom_assets.batch.checks.reopening import Reader
+from dicom_assets.batch.checks.reopening import bounded_file
 from dicom_assets.landing.store import ObjectError
 from dicom_assets.schema.codes import CODES
 from dicom_assets.settings import ArchiveLimits
@@ -154,7 +154,7 @@ def _compared(source: BytesSource, found: list) -> str:  # type: ignore[type-arg
         member = Member(one.entry[-1], one.size, one.name, one.code == "ARCHIVE_EXPANDED")
         staged.setdefault(one.entry[:-1], []).append(member)
     try:
-        same = same_archive(Reader(source, 1 << 30), staged, (), "", [1 << 23])
+        same = same_archive(bounded_file(source, 1 << 30), staged, (), "", [1 << 23])
     except (Incomparable, OSError):
         return "not compared"
     assert same, "other readers list other members"

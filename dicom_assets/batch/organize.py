@@ -23,7 +23,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
-from typing import IO, Any
+from typing import Any
 
 import pyarrow as pa
 
@@ -40,7 +40,7 @@ from dicom_assets.schema.codes import ABSENT, CODES, OUTSIDE, Kind, Outcome
 from dicom_assets.schema.registry import FLAT_METADATA, IMAGE_OCCURRENCE, INGESTION_ERRORS, INSTANCE, RAW_FILES, TABLES
 from dicom_assets.settings import ArchiveLimits, Settings
 from dicom_assets.storage import locks
-from dicom_assets.storage.byte_ranges import ByteSource
+from dicom_assets.storage.byte_ranges import ByteSource, FileSource
 from dicom_assets.storage.files import LakeError, LakeFiles
 
 FOLDER = "_organize"
@@ -394,8 +394,8 @@ class Organizing:
                 for piece in pieces(source):
                     member.write(piece)
             limits = ArchiveLimits(max_ratio=1e9)
-            (only,) = members(_FileSource(file), limits)
-            placed = moves.write(row["target"], pieces(_FileSource(file)))
+            (only,) = members(FileSource(file), limits)
+            placed = moves.write(row["target"], pieces(FileSource(file)))
         place = {"uri": placed.uri, "etag": placed.etag, "size": row["size"], "member": name}
         return place | {"entry": list(only.entry), "container_size": placed.size}
 
@@ -482,16 +482,3 @@ def _ref(row: Mapping[str, Any]) -> ObjectRef:
 
 def _location(placed: Placed) -> dict[str, Any]:
     return {**asdict(placed), "member": None, "entry": None, "container_size": None}
-
-
-class _FileSource:
-    """An open file as a byte source."""
-
-    def __init__(self, file: IO[bytes]) -> None:
-        self._file = file
-        file.seek(0, 2)
-        self.size = file.tell()
-
-    def read(self, offset: int, length: int) -> bytes:
-        self._file.seek(offset)
-        return self._file.read(length)

@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 from dicom_assets.batch.checks.archive_checks import Incomparable
 from dicom_assets.batch.checks.archive_checks import Member as Staged
 from dicom_assets.batch.checks.archive_checks import same_archive as checked
-from dicom_assets.batch.checks.reopening import Reader
+from dicom_assets.batch.checks.reopening import bounded_file
 from dicom_assets.landing.archives import Member, ends_as_zip, members, open_members
 from dicom_assets.landing.inflate import MemberBytes
 from dicom_assets.landing.sniff import Form, kind_of, may_end_as_zip
@@ -117,7 +117,7 @@ def agreed(source: ByteSource) -> bool:
         one = Staged(m.entry[-1], m.size, m.name, m.code == "ARCHIVE_EXPANDED")
         staged.setdefault(m.entry[:-1], []).append(one)
     try:
-        return checked(Reader(source, 1 << 30), staged, (), "", [1 << 20])
+        return checked(bounded_file(source, 1 << 30), staged, (), "", [1 << 20])
     except Incomparable:
         return any(one.is_open for inside in staged.values() for one in inside)
 
