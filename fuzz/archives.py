@@ -28,7 +28,8 @@ except ImportError:
     atheris = None
 
 with atheris.instrument_imports(include=["dicom_assets.landing"]) if atheris else nullcontext():
-    from dicom_assets.landing.archives import ArchiveError, ends_as_zip, members, open_members
+    from dicom_assets.landing.archives import ArchiveError, members, open_members
+    from dicom_assets.landing.zip_archive import ends_as_zip
 
 from dicom_assets.batch.checks.archive_checks import Incomparable, Member, same_archive
 from dicom_assets.batch.checks.reopening import bounded_file

@@ -32,7 +32,7 @@ from dicom_assets.batch.standards import publish_imaging_study, publish_occurren
 from dicom_assets.lake.delta import Lake
 from dicom_assets.lake.query import connect, quoted
 from dicom_assets.lake.staging import LOCATION, RAW_STAGED, Part, Staging
-from dicom_assets.landing.archives import members, open_members
+from dicom_assets.landing.archives import kind_at, members, open_members
 from dicom_assets.landing.looks import Looks
 from dicom_assets.landing.moves import Mover, Placed, fit_name, mover, pieces, target
 from dicom_assets.landing.store import LandingStore, ObjectError, ObjectRef
@@ -362,7 +362,7 @@ class Organizing:
         try:
             if isinstance(opened, ObjectError):
                 raise opened
-            if opened.read(0, 2) != b"PK":
+            if not kind_at(opened).begins(opened.read(0, 4_096)):
                 raise _BehindOthers
             entries = open_members(opened, [tuple(row["entry"]) for row in leaves], self.settings.archives)
             for row, (_, member) in zip(leaves, entries, strict=True):

@@ -19,10 +19,11 @@ from dicom_assets.batch.checks.archive_checks import Incomparable
 from dicom_assets.batch.checks.archive_checks import Member as Staged
 from dicom_assets.batch.checks.archive_checks import same_archive as checked
 from dicom_assets.batch.checks.reopening import bounded_file
-from dicom_assets.landing.archives import Member, ends_as_zip, members, open_members
+from dicom_assets.landing.archives import Member, members, open_members
 from dicom_assets.landing.inflate import MemberBytes
 from dicom_assets.landing.sniff import Form, kind_of, may_end_as_zip
 from dicom_assets.landing.store import ObjectError
+from dicom_assets.landing.zip_archive import ends_as_zip
 from dicom_assets.landing.zipdirectory import Directory
 from dicom_assets.schema.codes import Kind
 from dicom_assets.settings import ArchiveLimits

@@ -14,7 +14,7 @@ import io
 import struct
 import zipfile
 from collections import defaultdict
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import IO, Any
 
@@ -34,6 +34,7 @@ NESTED_BYTES = 64 << 20
 
 _READ_BYTES = 512 << 20
 _ZSTD = b"\x28\xb5\x2f\xfd"
+_HEAD_BYTES = 512
 _PATH_FIELD = b"\x75\x70"
 """Tag of Info-ZIP's Unicode path."""
 _INFLATED = (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED)
@@ -138,10 +139,27 @@ def _members(context: CheckContext, wanted: set[str], most: int) -> tuple[dict[s
 
 
 def _is_same(context: CheckContext, row: Mapping[str, Any], file: ByteFile, members: Members) -> bool:
-    if file.read(4) == _ZSTD:
-        return _same_lines(context, row, file, members.get((), ()))
+    head = file.read(_HEAD_BYTES)
     file.seek(0)
+    return next(recount for begins, recount in RECOUNTS if begins(head))(context, row, file, members)
+
+
+def _recount_lines(context: CheckContext, row: Mapping[str, Any], file: ByteFile, members: Members) -> bool:
+    return _same_lines(context, row, file, members.get((), ()))
+
+
+def _recount_zip(context: CheckContext, row: Mapping[str, Any], file: ByteFile, members: Members) -> bool:
     return same_archive(file, members, (), "", [NESTED_BYTES])
+
+
+Recount = Callable[[CheckContext, Mapping[str, Any], ByteFile, Members], bool]
+
+RECOUNTS: list[tuple[Callable[[bytes], bool], Recount]] = [
+    (lambda head: head.startswith(_ZSTD), _recount_lines),
+    (lambda head: True, _recount_zip),
+]
+"""By the first bytes of an archive the reader that lists it once more; the last one is for ZIP files, whatever stands
+before them."""
 
 
 def same_archive(
