@@ -25,9 +25,10 @@ from fuzz.running import instrumented, run
 
 with instrumented(__name__):
     from dicom_assets.batch.checks.archive_checks import Incomparable, Member, same_archive
-    from dicom_assets.batch.checks.reopening import Reader
-    from dicom_assets.landing.archives import ArchiveError, ends_as_zip, members, open_members
+    from dicom_assets.batch.checks.reopening import bounded_file
+    from dicom_assets.landing.archives import ArchiveError, members, open_members
     from dicom_assets.landing.store import ObjectError
+    from dicom_assets.landing.zip_archive import ends_as_zip
     from dicom_assets.schema.codes import CODES
     from dicom_assets.settings import ArchiveLimits
     from dicom_assets.storage.byte_ranges import BytesSource
@@ -148,7 +149,7 @@ def _compared(source: BytesSource, found: list) -> str:  # type: ignore[type-arg
         member = Member(one.entry[-1], one.size, one.name, one.code == "ARCHIVE_EXPANDED")
         staged.setdefault(one.entry[:-1], []).append(member)
     try:
-        same = same_archive(Reader(source, 1 << 30), staged, (), "", [1 << 23])
+        same = same_archive(bounded_file(source, 1 << 30), staged, (), "", [1 << 23])
     except (Incomparable, OSError):
         return "not compared"
     assert same, "other readers list other members"

@@ -18,7 +18,7 @@ with instrumented(__name__):
     import dicom_assets.clinical.fhir_resources  # noqa: F401 - a reader is imported when a file needs it
     from dicom_assets.batch.checks.record_checks import UNSURE
     from dicom_assets.batch.checks.recount import Uncounted, count_records
-    from dicom_assets.batch.checks.reopening import OutOfBounds, Reader
+    from dicom_assets.batch.checks.reopening import bounded_file
     from dicom_assets.clinical.chunks import ClinicalUnreadable
     from dicom_assets.clinical.framing import Frame, NotFhir, frames
     from dicom_assets.clinical.records import read_records
@@ -26,6 +26,7 @@ with instrumented(__name__):
     from dicom_assets.landing.sniff import kind_of
     from dicom_assets.schema.codes import Kind
     from dicom_assets.settings import ClinicalSettings, FhirSettings
+    from dicom_assets.storage.byte_file import OutOfBounds
     from dicom_assets.storage.byte_ranges import BytesSource
 
 _SLOW_SECONDS = 5.0
@@ -98,7 +99,7 @@ def _same_elsewhere(data: bytes, framed: list[Frame]) -> None:
 
 def _same_count(data: bytes, number: int) -> None:
     try:
-        counted = count_records(Reader(BytesSource(data), 1 << 24), _CLINICAL.patient_id_columns)
+        counted = count_records(bounded_file(BytesSource(data), 1 << 24), _CLINICAL.patient_id_columns)
     except (Uncounted, OutOfBounds):
         return
     assert counted == number, "counted otherwise"

@@ -18,7 +18,7 @@ with instrumented(__name__, without=["dicom_assets.clinical.alphabets"]):
     import dicom_assets.clinical.workbook  # noqa: F401 - a reader is imported when a file needs it
     from dicom_assets.batch.checks.record_checks import UNSURE
     from dicom_assets.batch.checks.recount import Uncounted, count_records
-    from dicom_assets.batch.checks.reopening import OutOfBounds, Reader
+    from dicom_assets.batch.checks.reopening import bounded_file
     from dicom_assets.clinical.chunks import ClinicalUnreadable
     from dicom_assets.clinical.framing import looks_like_json
     from dicom_assets.clinical.records import read_records
@@ -26,6 +26,7 @@ with instrumented(__name__, without=["dicom_assets.clinical.alphabets"]):
     from dicom_assets.landing.sniff import kind_of
     from dicom_assets.schema.codes import Kind
     from dicom_assets.settings import ClinicalSettings, DatasetSettings, FhirSettings
+    from dicom_assets.storage.byte_file import OutOfBounds
     from dicom_assets.storage.byte_ranges import BytesSource
 from dicom_assets_tests.support.workbooks import workbook
 
@@ -87,7 +88,7 @@ def judge(data: bytes) -> None:
 
 def _same_count(data: bytes, number: int, is_unsure: bool) -> None:
     try:
-        counted = count_records(Reader(BytesSource(data), 1 << 24), _CLINICAL.patient_id_columns)
+        counted = count_records(bounded_file(BytesSource(data), 1 << 24), _CLINICAL.patient_id_columns)
     except (Uncounted, OutOfBounds):
         return
     assert is_unsure or counted == number, "counted otherwise"

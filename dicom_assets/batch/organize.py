@@ -23,7 +23,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
-from typing import IO, Any
+from typing import Any
 
 import pyarrow as pa
 
@@ -32,7 +32,7 @@ from dicom_assets.batch.standards import publish_imaging_study, publish_occurren
 from dicom_assets.lake.delta import Lake
 from dicom_assets.lake.query import connect, quoted
 from dicom_assets.lake.staging import LOCATION, RAW_STAGED, Part, Staging
-from dicom_assets.landing.archives import members, open_members
+from dicom_assets.landing.archives import kind_at, members, open_members
 from dicom_assets.landing.looks import Looks
 from dicom_assets.landing.moves import Mover, Placed, fit_name, mover, pieces, target
 from dicom_assets.landing.store import LandingStore, ObjectError, ObjectRef
@@ -40,7 +40,7 @@ from dicom_assets.schema.codes import ABSENT, CODES, OUTSIDE, Kind, Outcome
 from dicom_assets.schema.registry import FLAT_METADATA, IMAGE_OCCURRENCE, INGESTION_ERRORS, INSTANCE, RAW_FILES, TABLES
 from dicom_assets.settings import ArchiveLimits, Settings
 from dicom_assets.storage import locks
-from dicom_assets.storage.byte_ranges import ByteSource
+from dicom_assets.storage.byte_ranges import ByteSource, FileSource
 from dicom_assets.storage.files import LakeError, LakeFiles
 
 FOLDER = "_organize"
@@ -362,7 +362,7 @@ class Organizing:
         try:
             if isinstance(opened, ObjectError):
                 raise opened
-            if opened.read(0, 2) != b"PK":
+            if not kind_at(opened).begins(opened.read(0, 4_096)):
                 raise _BehindOthers
             entries = open_members(opened, [tuple(row["entry"]) for row in leaves], self.settings.archives)
             for row, (_, member) in zip(leaves, entries, strict=True):
@@ -394,8 +394,8 @@ class Organizing:
                 for piece in pieces(source):
                     member.write(piece)
             limits = ArchiveLimits(max_ratio=1e9)
-            (only,) = members(_FileSource(file), limits)
-            placed = moves.write(row["target"], pieces(_FileSource(file)))
+            (only,) = members(FileSource(file), limits)
+            placed = moves.write(row["target"], pieces(FileSource(file)))
         place = {"uri": placed.uri, "etag": placed.etag, "size": row["size"], "member": name}
         return place | {"entry": list(only.entry), "container_size": placed.size}
 
@@ -482,16 +482,3 @@ def _ref(row: Mapping[str, Any]) -> ObjectRef:
 
 def _location(placed: Placed) -> dict[str, Any]:
     return {**asdict(placed), "member": None, "entry": None, "container_size": None}
-
-
-class _FileSource:
-    """An open file as a byte source."""
-
-    def __init__(self, file: IO[bytes]) -> None:
-        self._file = file
-        file.seek(0, 2)
-        self.size = file.tell()
-
-    def read(self, offset: int, length: int) -> bytes:
-        self._file.seek(offset)
-        return self._file.read(length)

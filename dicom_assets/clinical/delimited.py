@@ -17,10 +17,11 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from dicom_assets.clinical.alphabets import encoding_of
-from dicom_assets.clinical.chunks import UNREADABLE, Bytes, ClinicalUnreadable, RecordError
+from dicom_assets.clinical.chunks import UNREADABLE, ClinicalUnreadable, RecordError
 from dicom_assets.clinical.dialect import END_OF_FILE, Dialect, detect, is_rule, named_width, unwrapped
 from dicom_assets.clinical.encodings import Utf8Stream, marked, undecoded, unicode_of
 from dicom_assets.settings import ClinicalSettings
+from dicom_assets.storage.byte_ranges import ByteSource
 
 HEAD_BYTES = 65_536
 CHUNK_RECORDS = 20_000
@@ -106,7 +107,7 @@ class _Lines:
         self._number -= len(self.current) - 1
 
 
-def delimited_frames(source: Bytes, settings: ClinicalSettings) -> Iterator[Frame]:
+def delimited_frames(source: ByteSource, settings: ClinicalSettings) -> Iterator[Frame]:
     """Frames of at most CHUNK_RECORDS records and about CHUNK_CHARACTERS characters.
 
     Raises ClinicalUnreadable, also after some frames: then the file as a

@@ -16,7 +16,8 @@ import tempfile
 from collections.abc import Callable, Iterator
 from typing import IO
 
-from dicom_assets.clinical.chunks import UNREADABLE, Bytes, ClinicalUnreadable
+from dicom_assets.clinical.chunks import UNREADABLE, ClinicalUnreadable
+from dicom_assets.storage.byte_ranges import ByteSource, FileSource
 
 _BOMS = (
     (codecs.BOM_UTF8, "utf-8-sig"),
@@ -88,7 +89,7 @@ class Utf8Stream(io.RawIOBase):
     raise.
     """
 
-    def __init__(self, source: Bytes, encoding: str, choose: Chooser | None = None) -> None:
+    def __init__(self, source: ByteSource, encoding: str, choose: Chooser | None = None) -> None:
         """Begins at the first byte."""
         super().__init__()
         self._pieces = _pieces(source, encoding, choose)
@@ -109,20 +110,20 @@ class Utf8Stream(io.RawIOBase):
         return count
 
 
-def _pieces(source: Bytes, encoding: str, choose: Chooser | None) -> Iterator[bytes]:
+def _pieces(source: ByteSource, encoding: str, choose: Chooser | None) -> Iterator[bytes]:
     if is_utf8(encoding):
         yield from _from_utf8(source, choose)
     else:
         yield from _decoded(source, 0, encoding, "strict")
 
 
-def _read(source: Bytes, start: int) -> Iterator[bytes]:
+def _read(source: ByteSource, start: int) -> Iterator[bytes]:
     while piece := source.read(start, _PIECE):
         start += len(piece)
         yield piece
 
 
-def _from_utf8(source: Bytes, choose: Chooser | None) -> Iterator[bytes]:
+def _from_utf8(source: ByteSource, choose: Chooser | None) -> Iterator[bytes]:
     """The bytes as they are, until the first that is no UTF-8 tells that all behind it are of another encoding."""
     position = 3 if source.read(0, 3) == codecs.BOM_UTF8 else 0
     if position:
@@ -139,7 +140,7 @@ def _from_utf8(source: Bytes, choose: Chooser | None) -> Iterator[bytes]:
         yield piece
 
 
-def _mostly_utf8(source: Bytes, start: int) -> bool:
+def _mostly_utf8(source: ByteSource, start: int) -> bool:
     """Whether the text from `start` on has more sequences of UTF-8 than bytes that belong to none."""
     text = _sample(source, start).decode("utf-8", "surrogateescape")
     wrong = sum("\udc80" <= one <= "\udcff" for one in text if not one.isascii())
@@ -147,11 +148,11 @@ def _mostly_utf8(source: Bytes, start: int) -> bool:
     return letters - wrong > wrong
 
 
-def _sample(source: Bytes, start: int) -> bytes:
+def _sample(source: ByteSource, start: int) -> bytes:
     return source.read(start, min(_SAMPLE, source.size - start))
 
 
-def _decoded(source: Bytes, start: int, encoding: str, errors: str) -> Iterator[bytes]:
+def _decoded(source: ByteSource, start: int, encoding: str, errors: str) -> Iterator[bytes]:
     decoder = codecs.getincrementaldecoder(encoding)(errors)
     is_first = start == 0
     for piece in _read(source, start):
@@ -169,23 +170,19 @@ class Utf8Copy:
     end of the file is a character that cannot be read, not an error: the record that it stands in will be one.
     """
 
-    def __init__(self, source: Bytes, encoding: str) -> None:
+    def __init__(self, source: ByteSource, encoding: str) -> None:
         """Reads the file through, unless it is in UTF-8. Raises what `source` raises, ClinicalUnreadable."""
-        self._source: Bytes | None = source if is_utf8(encoding) else None
+        self._source = source
         self._file: IO[bytes] | None = None
-        self.size = source.size
-        if self._source is None:
+        if not is_utf8(encoding):
             self._file = tempfile.SpooledTemporaryFile(_IN_MEMORY)  # noqa: SIM115 - it lives as long as this object
-            self.size = self._fill(source, encoding, self._file)
+            self._fill(source, encoding, self._file)
+            self._source = FileSource(self._file)
+        self.size = self._source.size
 
     def read(self, offset: int, length: int) -> bytes:
         """`length` bytes from `offset` on, fewer only at the end."""
-        if self._source is not None:
-            return self._source.read(offset, length)
-        if self._file is None:
-            raise AssertionError("neither a file nor its copy")
-        self._file.seek(offset)
-        return self._file.read(length)
+        return self._source.read(offset, length)
 
     def close(self) -> None:
         """Gives the copy back."""
@@ -193,7 +190,7 @@ class Utf8Copy:
             self._file.close()
 
     @staticmethod
-    def _fill(source: Bytes, encoding: str, copy: IO[bytes]) -> int:
+    def _fill(source: ByteSource, encoding: str, copy: IO[bytes]) -> None:
         decoder = codecs.getincrementaldecoder(encoding)("surrogatepass")
         try:
             for piece in _read(source, 0):
@@ -202,12 +199,11 @@ class Utf8Copy:
             raise ClinicalUnreadable(UNREADABLE, f"Its text is not valid {encoding}.") from None
         with contextlib.suppress(UnicodeError):
             decoder.decode(b"", True)
-            return copy.tell()
+            return
         copy.write(b"\n\xff\n")
-        return copy.tell()
 
 
-def has_text(source: Bytes, pattern: Callable[[bytes], bool], encoding: str, most: int) -> bool:
+def has_text(source: ByteSource, pattern: Callable[[bytes], bool], encoding: str, most: int) -> bool:
     """Whether a pattern holds for the first `most` bytes of a text, in UTF-8, looked at piece by piece.
 
     The pieces overlap by 256 bytes.

@@ -13,7 +13,7 @@ from typing import Any
 import orjson
 import pyarrow as pa
 
-from dicom_assets.clinical.chunks import UNREADABLE, Bytes, ClinicalChunk, ClinicalUnreadable, RecordError
+from dicom_assets.clinical.chunks import UNREADABLE, ClinicalChunk, ClinicalUnreadable, RecordError
 from dicom_assets.clinical.framing import Frame, NotFhir, frames
 from dicom_assets.fhir import conversions as values
 from dicom_assets.fhir.identifiers import (
@@ -30,6 +30,7 @@ from dicom_assets.fhir.identifiers import (
 from dicom_assets.fhir.validation import Fault, fault_of
 from dicom_assets.schema.registry import CLINICAL
 from dicom_assets.settings import FhirSettings
+from dicom_assets.storage.byte_ranges import ByteSource
 
 PART_ROWS = 2_000
 """Rows of one part: some megabytes."""
@@ -63,7 +64,7 @@ RESOURCE_ROWS = pa.schema(
 """What a file of resources gives to `clinical`. natural_key: type and id, which name a resource within its server."""
 
 
-def read_resources(source: Bytes, settings: FhirSettings) -> Iterator[ClinicalChunk]:
+def read_resources(source: ByteSource, settings: FhirSettings) -> Iterator[ClinicalChunk]:
     """Reads a file of FHIR resources as a stream, PART_ROWS records (schema RESOURCE_ROWS) at a time.
 
     NDJSON, arrays, single resources and Bundles are told apart by content. Raises ClinicalUnreadable when the file is

@@ -19,8 +19,8 @@ from dataclasses import dataclass
 
 import orjson
 
-from dicom_assets.clinical.chunks import Bytes
 from dicom_assets.clinical.encodings import Utf8Copy, has_text, unicode_of
+from dicom_assets.storage.byte_ranges import ByteSource, BytesSource
 
 CHUNK = 1 << 20
 LINE = 1 << 20
@@ -29,20 +29,6 @@ MAX_RESOURCE = 32 << 20
 """Bytes of one resource; a longer one is an error of its own."""
 MAX_BUNDLES = 3
 """How deep a Bundle may lie in Bundles."""
-
-
-class _Memory:
-    """Bytes in memory, read like a file."""
-
-    def __init__(self, data: bytes) -> None:
-        self._data = data
-
-    @property
-    def size(self) -> int:
-        return len(self._data)
-
-    def read(self, offset: int, length: int) -> bytes:
-        return self._data[offset : offset + length]
 
 
 class NotFhir(Exception):
@@ -82,7 +68,7 @@ def looks_like_fhir(head: bytes) -> bool:
     return text.lstrip()[:1] in (b"{", b"[") and b'"resourceType"' in text
 
 
-def holds_fhir(source: Bytes) -> bool:
+def holds_fhir(source: ByteSource) -> bool:
     """Whether JSON names a resource type, wherever in its first MAX_RESOURCE bytes: keys stand in any order.
 
     A longer resource is refused, and a longer Bundle has shorter entries. Raises what `source` raises.
@@ -99,7 +85,7 @@ def _plain(head: bytes) -> bytes:
     return head.decode(encoding, "replace").encode("utf-8", "replace")
 
 
-def frames(source: Bytes) -> Iterator[Frame]:
+def frames(source: ByteSource) -> Iterator[Frame]:
     """Every record of a file in its order; the entries of Bundles take the place of their Bundle.
 
     A line of NDJSON that is broken is one faulty frame, and the next line goes on. Raises NotFhir when the file is no
@@ -116,7 +102,7 @@ def frames(source: Bytes) -> Iterator[Frame]:
         copy.close()
 
 
-def _utf8_frames(source: Bytes) -> Iterator[Frame]:
+def _utf8_frames(source: ByteSource) -> Iterator[Frame]:
     head = source.read(0, LINE)
     start = 3 if head.startswith(b"\xef\xbb\xbf") else 0
     text = head[start:].lstrip()
@@ -149,7 +135,7 @@ def _loads(data: bytes) -> object | None:
     return value
 
 
-def _lines(source: Bytes, start: int) -> Iterator[Frame]:
+def _lines(source: ByteSource, start: int) -> Iterator[Frame]:
     """Each line that is not blank; a line longer than LINE is scanned where it lies."""
     held, offset, position = b"", start, start
     while True:
@@ -169,7 +155,7 @@ def _lines(source: Bytes, start: int) -> Iterator[Frame]:
             held, offset, position = b"", stop + 1, stop + 1
 
 
-def _line_end(source: Bytes, position: int) -> int:
+def _line_end(source: ByteSource, position: int) -> int:
     while chunk := source.read(position, CHUNK):
         found = chunk.find(b"\n")
         if found >= 0:
@@ -193,8 +179,8 @@ def _value(data: bytes, full_url: str | None, depth: int) -> Iterator[Frame]:
         if depth >= MAX_BUNDLES:
             yield Frame(b"", full_url, f"Bundles lie more than {MAX_BUNDLES} deep in each other")
         elif value.get("entry"):
-            for top in _scan(_Memory(data), 0, len(data)):
-                yield from _entries(_Memory(data), top, depth)
+            for top in _scan(BytesSource(data), 0, len(data)):
+                yield from _entries(BytesSource(data), top, depth)
     else:
         yield Frame(data, full_url)
 
@@ -210,7 +196,7 @@ class _Top:
     is_whole: bool = False
 
 
-def _document(source: Bytes, start: int, stop: int, depth: int) -> Iterator[Frame]:
+def _document(source: ByteSource, start: int, stop: int, depth: int) -> Iterator[Frame]:
     """The values between two offsets: one after the other, or as elements of one array."""
     behind = start
     for top in _scan(source, start, stop):
@@ -229,7 +215,7 @@ def _document(source: Bytes, start: int, stop: int, depth: int) -> Iterator[Fram
         yield Frame(b"", None, _STRAY)
 
 
-def _is_empty(source: Bytes, start: int, stop: int) -> bool:
+def _is_empty(source: ByteSource, start: int, stop: int) -> bool:
     """Whether nothing that could be a part of a record stands between two offsets."""
     while start < stop and (piece := source.read(start, min(CHUNK, stop - start))):
         if piece.replace(b"\xef\xbb\xbf", b"").translate(None, _BETWEEN):
@@ -238,7 +224,7 @@ def _is_empty(source: Bytes, start: int, stop: int) -> bool:
     return True
 
 
-def _entries(source: Bytes, bundle: _Top, depth: int) -> Iterator[Frame]:
+def _entries(source: ByteSource, bundle: _Top, depth: int) -> Iterator[Frame]:
     """What is in a Bundle, and a fault where something in it is no entry."""
     entries = bundle.entries if bundle.entries is not None else array("q")
     for at in range(0, len(entries), 2):
@@ -251,7 +237,7 @@ def _entries(source: Bytes, bundle: _Top, depth: int) -> Iterator[Frame]:
         yield Frame(b"", None, _AROUND)
 
 
-def _is_around(source: Bytes, bundle: _Top, entries: array[int]) -> bool:
+def _is_around(source: ByteSource, bundle: _Top, entries: array[int]) -> bool:
     """Whether a Bundle would be valid with nothing but an empty object in place of its entries."""
     first, last = (entries[0], entries[-1]) if entries else (bundle.stop, bundle.stop)
     if first - bundle.start + bundle.stop - last > MAX_RESOURCE:
@@ -262,14 +248,14 @@ def _is_around(source: Bytes, bundle: _Top, entries: array[int]) -> bool:
     return isinstance(value, dict) and (value.get("entry") or []) == ([{}] if entries else [])
 
 
-def _spanned(source: Bytes, start: int, stop: int, depth: int) -> Iterator[Frame]:
+def _spanned(source: ByteSource, start: int, stop: int, depth: int) -> Iterator[Frame]:
     if stop - start > MAX_RESOURCE:
         yield Frame(b"", None, f"a resource of more than {MAX_RESOURCE} bytes")
     else:
         yield from _value(source.read(start, stop - start), None, depth)
 
 
-def _entry(source: Bytes, start: int, stop: int, depth: int) -> Iterator[Frame]:
+def _entry(source: ByteSource, start: int, stop: int, depth: int) -> Iterator[Frame]:
     """The resource of one entry of a Bundle."""
     if stop - start > MAX_RESOURCE:
         yield Frame(b"", None, f"an entry of more than {MAX_RESOURCE} bytes")
@@ -318,7 +304,7 @@ _EDGE = 4096
 """Tokens that begin in so many last bytes of a chunk wait for the next one; no key is as long."""
 
 
-def _scan(source: Bytes, start: int, stop: int) -> Iterator[_Top]:
+def _scan(source: ByteSource, start: int, stop: int) -> Iterator[_Top]:
     """Finds the objects at the top, or the elements of an array at the top, and the entries of Bundles among them.
 
     `outer` is the depth at which they stand: 0, or 1 inside an array. Whether a `}` closes a `[` is not looked at:

@@ -20,8 +20,10 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 import pyarrow.types as pt
 
-from dicom_assets.clinical.chunks import UNREADABLE, Bytes, ClinicalUnreadable, SourceFile
+from dicom_assets.clinical.chunks import UNREADABLE, ClinicalUnreadable
 from dicom_assets.clinical.delimited import CHUNK_RECORDS, Frame, distinct
+from dicom_assets.storage.byte_file import ByteFile
+from dicom_assets.storage.byte_ranges import ByteSource
 
 MAGIC = b"PAR1"
 _BUFFER = 1024 * 1024
@@ -29,12 +31,12 @@ _EXACT = 2.0**53
 """Whole floating point numbers below it are exact."""
 
 
-def parquet_frames(source: Bytes) -> Iterator[Frame]:
+def parquet_frames(source: ByteSource) -> Iterator[Frame]:
     """Frames of at most CHUNK_RECORDS records.
 
     Raises ClinicalUnreadable, also after some frames; storage errors as they come.
     """
-    raw = SourceFile(source)
+    raw = ByteFile(source)
     try:
         with pq.ParquetFile(io.BufferedReader(raw, _BUFFER), buffer_size=_BUFFER, pre_buffer=False) as file:
             names = tuple(distinct(file.schema_arrow.names))

@@ -7,15 +7,16 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from dicom_assets.clinical.chunks import Bytes, ClinicalChunk
+from dicom_assets.clinical.chunks import ClinicalChunk
 from dicom_assets.clinical.framing import looks_like_json
 from dicom_assets.settings import ClinicalSettings, DatasetSettings, FhirSettings
+from dicom_assets.storage.byte_ranges import ByteSource
 
 HEAD_BYTES = 65_536
 
 
 def read_records(
-    source: Bytes, clinical: ClinicalSettings, fhir: FhirSettings, dataset: DatasetSettings | None = None
+    source: ByteSource, clinical: ClinicalSettings, fhir: FhirSettings, dataset: DatasetSettings | None = None
 ) -> Iterator[ClinicalChunk]:
     """The records of a clinical file in its order, a bounded number at a time.
 

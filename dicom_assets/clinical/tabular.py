@@ -22,13 +22,14 @@ from datetime import datetime
 import orjson
 import pyarrow as pa
 
-from dicom_assets.clinical.chunks import UNREADABLE, Bytes, ClinicalChunk, ClinicalUnreadable, RecordError
+from dicom_assets.clinical.chunks import UNREADABLE, ClinicalChunk, ClinicalUnreadable, RecordError
 from dicom_assets.clinical.dates import DateUnreadable, OrderUnknown, is_missing, moment_of
 from dicom_assets.clinical.delimited import Frame, delimited_frames
 from dicom_assets.clinical.dialect import plain_name
 from dicom_assets.clinical.parquet import MAGIC, parquet_frames
 from dicom_assets.schema.registry import CLINICAL
 from dicom_assets.settings import ClinicalSettings, DatasetSettings
+from dicom_assets.storage.byte_ranges import ByteSource
 
 __all__ = ["RECORDS", "ClinicalChunk", "ClinicalUnreadable", "RecordError", "read_table"]
 
@@ -45,7 +46,7 @@ RECORD_TYPE = "table"
 
 
 def read_table(
-    source: Bytes, settings: ClinicalSettings, dataset: DatasetSettings | None = None
+    source: ByteSource, settings: ClinicalSettings, dataset: DatasetSettings | None = None
 ) -> Iterator[ClinicalChunk]:
     """The records of a CSV or Parquet file, told apart by content, in chunks of at most 20,000.
 
@@ -61,7 +62,7 @@ def read_table(
 
 
 def read_workbook(
-    source: Bytes, settings: ClinicalSettings, dataset: DatasetSettings | None = None
+    source: ByteSource, settings: ClinicalSettings, dataset: DatasetSettings | None = None
 ) -> Iterator[ClinicalChunk]:
     """The records of the sheets of an XLSX workbook, as `read_table` gives those of a table."""
     from dicom_assets.clinical.workbook import Sheets, workbook_frames  # few files need its reader

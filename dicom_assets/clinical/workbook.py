@@ -22,9 +22,11 @@ from typing import TYPE_CHECKING
 
 from python_calamine import CalamineError, CalamineWorkbook, SheetTypeEnum
 
-from dicom_assets.clinical.chunks import UNREADABLE, Bytes, ClinicalUnreadable, SourceFile
+from dicom_assets.clinical.chunks import UNREADABLE, ClinicalUnreadable
 from dicom_assets.clinical.delimited import CHUNK_RECORDS, Frame, distinct, is_no_record
 from dicom_assets.clinical.dialect import LINES_ABOVE, named_width, plain_name, unwrapped
+from dicom_assets.storage.byte_file import ByteFile
+from dicom_assets.storage.byte_ranges import ByteSource
 
 if TYPE_CHECKING:
     from python_calamine import CalamineSheet
@@ -47,13 +49,13 @@ class Sheets:
     passed_over: int
 
 
-def workbook_frames(source: Bytes, known: Sequence[str]) -> Iterator[Frame | Sheets]:
+def workbook_frames(source: ByteSource, known: Sequence[str]) -> Iterator[Frame | Sheets]:
     """Frames of at most CHUNK_RECORDS records, and at last what became of the sheets that are not empty.
 
     known: names of the columns of which a table has at least one. Raises ClinicalUnreadable, also after some frames;
     storage errors as they come.
     """
-    raw = SourceFile(source)
+    raw = ByteFile(source)
     wanted = {plain_name(name) for name in known}
     total = passed_over = number = 0
     try:
@@ -89,7 +91,7 @@ def workbook_frames(source: Bytes, known: Sequence[str]) -> Iterator[Frame | She
     yield Sheets(total, passed_over)
 
 
-def _bounded(raw: SourceFile) -> None:
+def _bounded(raw: ByteFile) -> None:
     """ClinicalUnreadable where the parts, as the directory says, inflate to too much."""
     with zipfile.ZipFile(raw) as package:
         size = sum(part.file_size for part in package.infolist())

@@ -16,6 +16,7 @@ from pydicom.dataset import Dataset
 from dicom_assets.dicom.pixels import PIXELS
 from dicom_assets.dicom.signature import EXPLICIT_VRS, LONG_VRS
 from dicom_assets.storage.byte_ranges import ByteSource
+from dicom_assets.storage.window import Window
 
 UNDEFINED = 0xFFFFFFFF
 ITEM, ITEM_END, SEQUENCE_END = 0xFFFEE000, 0xFFFEE00D, 0xFFFEE0DD
@@ -77,16 +78,7 @@ class Heads:
         """Nothing read yet."""
         self.source = source
         self._size = source.size
-        self._block = b""
-        self._base = 0
-
-    def _bytes(self, offset: int, length: int) -> bytes:
-        at = offset - self._base
-        if at < 0 or at + length > len(self._block):
-            if length > _BLOCK:
-                return self.source.read(offset, length)
-            self._block, self._base, at = self.source.read(offset, _BLOCK), offset, 0
-        return self._block[at : at + length]
+        self._bytes = Window(source, _BLOCK).read
 
     def _head(self, position: int, encoding: Encoding) -> Head:
         """The head at `position`, of which eight bytes are there."""

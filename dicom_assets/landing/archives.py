@@ -1,8 +1,11 @@
-"""ZIP files and the ZIP files in them, opened up into members.
+"""Archives and the archives in them, opened up into members.
 
-Belongs here: which members an archive has, how each is called, which of them are fit to be read, and opening them
-again one after the other. Does not belong here: bytes of the directory (`zipdirectory`), inflating (`inflate`), what a
-member is (`sniff`). Nothing is ever written under a member's name.
+Belongs here: ARCHIVES, the kinds that are opened up; which members an archive has, how each is called, which of them
+are fit to be read, and opening them again one after the other. Does not belong here: how one kind stores its members
+(`zip_archive`), what a member is (`sniff`). Nothing is ever written under a member's name.
+
+A new kind is a class with the methods of `Archive`, and its line in ARCHIVES; that it lists what is there is recounted
+by a reader of its own (`batch.checks.archive_checks.RECOUNTS`).
 
 Names. A member of a nested archive is called `outer.zip!inner.dcm`. The second member of the same name gets `#2`, and
 so on, in the directory's order; a member without a name is called `#1`. So each name stands once in an archive.
@@ -18,28 +21,130 @@ import stat
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from datetime import datetime
+from typing import Any, Protocol
 
-from dicom_assets.landing.inflate import Budget, MemberBytes
-from dicom_assets.landing.recognition import look_closer, package_of
-from dicom_assets.landing.sniff import ZIP, Form, Sniffed, is_program, is_system_file, kind_of, may_end_as_zip
-from dicom_assets.landing.store import ObjectError
-from dicom_assets.landing.zipdirectory import Directory, Entry, content_at
+from dicom_assets.landing.inflate import Budget
+from dicom_assets.landing.recognition import look_closer
+from dicom_assets.landing.sniff import Sniffed, is_system_file, kind_of
+from dicom_assets.landing.store import ObjectError, OpenObject
+from dicom_assets.landing.zip_archive import ZipArchive
 from dicom_assets.landing.zipend import ArchiveError
 from dicom_assets.schema.codes import Kind
 from dicom_assets.settings import ArchiveLimits, ClinicalSettings
 from dicom_assets.storage.byte_ranges import ByteSource
-from dicom_assets.storage.window import Window
+from dicom_assets.storage.window import WINDOW_BYTES
 
-__all__ = ["ArchiveError", "Member", "ends_as_zip", "members", "open_members"]
+__all__ = ["ARCHIVES", "Archive", "ArchiveError", "Member", "kind_at", "members", "open_members", "recognise"]
 
 HEAD_BYTES = 4_096
 """What is inflated of a member to tell what it is."""
 
 _LISTING_WINDOW = 32 * 1024
-_SMALLEST = 98
-"""Bytes of an archive with one member without name and content: local header, record, end."""
 _USUAL = ClinicalSettings()
 _DRIVE = re.compile(r"[A-Za-z]:")
+
+
+class ArchiveEntry(Protocol):
+    """What an archive says of one member.
+
+    at: its place, by which it is found again. is_directory: whether it stands for a folder. unix_mode: its type and
+    permissions; 0 where the archive tells none.
+    """
+
+    @property
+    def at(self) -> int: ...
+
+    @property
+    def name(self) -> str: ...
+
+    @property
+    def size(self) -> int: ...
+
+    @property
+    def modified_at(self) -> datetime | None: ...
+
+    @property
+    def unix_mode(self) -> int: ...
+
+    @property
+    def is_directory(self) -> bool: ...
+
+    @property
+    def is_encrypted(self) -> bool: ...
+
+
+class OpenMember(OpenObject, Protocol):
+    """A member that is open. `read` and `verify` raise ArchiveError when its bytes are not what was declared."""
+
+    def spool(self) -> None:
+        """Makes reads back and forth cheap, as an archive in an archive needs them. ArchiveError beyond the limits."""
+        ...
+
+
+class OpenArchive(Protocol):
+    """An archive that is open."""
+
+    def __iter__(self) -> Iterator[ArchiveEntry]:
+        """Its entries in its order, folders too."""
+        ...
+
+    def count(self, most: int) -> int:
+        """How many entries there are. ArchiveError: ARCHIVE_LIMIT beyond `most`, ARCHIVE_UNREADABLE."""
+        ...
+
+    def entry(self, at: int) -> ArchiveEntry:
+        """The entry at a place. ArchiveError."""
+        ...
+
+    def package(self) -> Sniffed | None:
+        """What it is, when it is one document that only looks like an archive. ArchiveError."""
+        ...
+
+    def member(self, entry: Any, limits: ArchiveLimits, budget: Budget) -> OpenMember:
+        """The bytes of one of its entries. ArchiveError when they cannot be read."""
+        ...
+
+
+class Archive(Protocol):
+    """One kind of archive."""
+
+    def begins(self, head: bytes) -> bool:
+        """Whether an object with these first bytes is one from its beginning on."""
+        ...
+
+    def recognise(self, found: Sniffed, source: ByteSource, head: bytes, *, is_member: bool) -> Sniffed | None:
+        """What an object is that is one: of Kind.ARCHIVE, without a code; None otherwise.
+
+        found: what its first bytes, `head`, tell. is_member: whether reading its end is dear.
+        """
+        ...
+
+    def open(self, source: ByteSource, block: int = WINDOW_BYTES) -> OpenArchive:
+        """The archive; block: bytes that are read at once. ArchiveError; storage errors as they come."""
+        ...
+
+
+ARCHIVES: list[Archive] = [ZipArchive()]
+"""The kinds that are opened up. The last one is what an archive is that does not say so by its first bytes."""
+
+
+def recognise(
+    found: Sniffed, source: ByteSource, head: bytes, *, is_member: bool = False
+) -> tuple[Sniffed, Archive | None]:
+    """What an object is, and which kind of archive, if it is one; see `Archive.recognise`. Raises storage errors."""
+    for kind in ARCHIVES:
+        archive = kind.recognise(found, source, head, is_member=is_member)
+        if archive is not None:
+            return archive, kind
+    return found, None
+
+
+def kind_at(source: ByteSource) -> Archive:
+    """The kind of an object that is known to be an archive."""
+    if len(ARCHIVES) == 1:
+        return ARCHIVES[0]
+    head = source.read(0, HEAD_BYTES)
+    return next((kind for kind in ARCHIVES if kind.begins(head)), ARCHIVES[-1])
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,7 +173,7 @@ class Member:
 def members(
     source: ByteSource, limits: ArchiveLimits, clinical: ClinicalSettings = _USUAL, path: str = ""
 ) -> Iterator[Member]:
-    """Every member of a ZIP file and of those nested in it, in the directories' order; none is left out.
+    """Every member of an archive and of those nested in it, in the directories' order; none is left out.
 
     A nested archive is a member itself, followed by its members when it can be opened and lies within `max_depth`
     (1: members of the archive itself only). Only the first bytes of a member are inflated, nested archives whole, into
@@ -78,12 +183,12 @@ def members(
     too many members (ARCHIVE_LIMIT); storage errors as they come.
     """
     walk = _Walk(limits, clinical, path)
-    yield from walk.members(walk.directory(source), source, "", (), 1)
+    yield from walk.members(walk.opened(kind_at(source), source), "", (), 1)
 
 
 def open_members(
     source: ByteSource, entries: Sequence[tuple[int, ...]], limits: ArchiveLimits
-) -> Iterator[tuple[tuple[int, ...], MemberBytes | ObjectError]]:
+) -> Iterator[tuple[tuple[int, ...], OpenMember | ObjectError]]:
     """Opens members by their `Member.entry`, in this order, one result each; nothing is raised.
 
     A member is valid until the next one is asked for. Entries of one nested archive should stand together: it is
@@ -94,25 +199,10 @@ def open_members(
         for entry in entries:
             opened = chain.open(entry)
             yield entry, opened
-            if isinstance(opened, MemberBytes):
+            if not isinstance(opened, ObjectError):
                 opened.close()
     finally:
         chain.close()
-
-
-def ends_as_zip(source: ByteSource, head: bytes) -> bool:
-    """Whether an object that does not begin as a ZIP file is one behind other bytes: self-extracting, for example.
-
-    Its end must tell of a directory, and the directory of a member that is there. Costs one read of 80 KiB where it
-    has no mark. head: its first bytes. Raises storage errors as they come.
-    """
-    if source.size <= _SMALLEST:
-        return False
-    try:
-        first = next(iter(Directory(source, head[:4])), None)
-        return first is not None and content_at(source, first) is not None
-    except ArchiveError:
-        return False  # a mark in what is no archive tells nothing
 
 
 class _Walk:
@@ -125,40 +215,38 @@ class _Walk:
         self._entries = 0
         self._taken: dict[str, int] = {}
 
-    def directory(self, source: ByteSource) -> Directory:
-        """The directory of an archive, walked through once; ArchiveError."""
-        directory = Directory(source)
-        self._entries += directory.count(self._limits.max_entries - self._entries)
-        return directory
+    def opened(self, kind: Archive, source: ByteSource) -> OpenArchive:
+        """An archive, its entries walked through once; ArchiveError."""
+        archive = kind.open(source, _LISTING_WINDOW)
+        self._entries += archive.count(self._limits.max_entries - self._entries)
+        return archive
 
-    def members(
-        self, directory: Directory, source: ByteSource, prefix: str, path: tuple[int, ...], depth: int
-    ) -> Iterator[Member]:
+    def members(self, archive: OpenArchive, prefix: str, path: tuple[int, ...], depth: int) -> Iterator[Member]:
         """Members of one archive at this depth, each named behind `prefix`."""
-        window = Window(source, _LISTING_WINDOW)
-        for entry in directory:
+        for entry in archive:
             if entry.is_directory:
                 continue
             name = self._name(prefix + (entry.name or "#1"))
             place = (*path, entry.at)
             try:
                 _refuse(entry)
-                member = MemberBytes(window, entry, self._limits, self._budget)
-                sniffed = _kind_of_member(member)
-                if sniffed.form is not Form.ZIP:
+                member = archive.member(entry, self._limits, self._budget)
+                head = member.read(0, HEAD_BYTES)
+                sniffed, kind = recognise(kind_of(head, member.size), member, head, is_member=True)
+                if kind is None:
                     sniffed = look_closer(sniffed, member, (self._path, name), self._clinical)
             except ArchiveError as error:
                 yield Member(name, place, entry.size, entry.modified_at, Kind.OTHER, error.code, error.detail)
                 continue
-            if sniffed.form is not Form.ZIP:
+            if kind is None:
                 yield Member(name, place, entry.size, entry.modified_at, sniffed.kind, sniffed.code, sniffed.detail)
                 continue
             try:
                 if depth >= self._limits.max_depth:
                     raise ArchiveError("ARCHIVE_LIMIT", f"nested deeper than {self._limits.max_depth} archives")
                 member.spool()
-                inner = self.directory(member)
-                package = package_of(inner)
+                inner = self.opened(kind, member)
+                package = inner.package()
             except ArchiveError as error:
                 yield Member(name, place, entry.size, entry.modified_at, Kind.ARCHIVE, error.code, error.detail)
             else:
@@ -166,7 +254,7 @@ class _Walk:
                     yield Member(name, place, entry.size, entry.modified_at, package.kind, package.code)
                     continue
                 yield Member(name, place, entry.size, entry.modified_at, Kind.ARCHIVE, "ARCHIVE_EXPANDED")
-                yield from self.members(inner, member, f"{name}!", place, depth + 1)
+                yield from self.members(inner, f"{name}!", place, depth + 1)
             finally:
                 member.close()
 
@@ -192,7 +280,7 @@ class _Chain:
         self._budget = Budget(limits)
         self._open: list[_Opened] = []
 
-    def open(self, entry: tuple[int, ...]) -> MemberBytes | ObjectError:
+    def open(self, entry: tuple[int, ...]) -> OpenMember | ObjectError:
         """The member at this place, or why it cannot be read."""
         try:
             archive = self._archive(entry[:-1])
@@ -213,10 +301,11 @@ class _Chain:
         while len(self._open) <= len(path):
             here = path[: len(self._open)]
             try:
-                source = self._nested(here)
-                self._open.append(_Opened(here, source, Directory(source), Window(source), None))
+                member = self._spooled(here) if here else None
+                source = member or self._source
+                self._open.append(_Opened(here, member, kind_at(source).open(source), None))
             except ObjectError as error:
-                self._open.append(_Opened(here, None, None, None, error))
+                self._open.append(_Opened(here, None, None, error))
             if self._open[-1].failure is not None:
                 break
         failure = self._open[-1].failure
@@ -224,9 +313,8 @@ class _Chain:
             raise failure
         return self._open[-1]
 
-    def _nested(self, path: tuple[int, ...]) -> ByteSource:
-        if not path:
-            return self._source
+    def _spooled(self, path: tuple[int, ...]) -> OpenMember:
+        """The archive at this path in the one that was opened last, as its member."""
         member = self._member(self._open[-1], path[-1])
         try:
             member.spool()
@@ -235,39 +323,31 @@ class _Chain:
             raise
         return member
 
-    def _member(self, archive: _Opened, at: int) -> MemberBytes:
-        if archive.directory is None or archive.window is None:
+    def _member(self, opened: _Opened, at: int) -> OpenMember:
+        if opened.archive is None:
             raise AssertionError("an archive that failed has no members")
-        entry = archive.directory.entry(at)
+        entry = opened.archive.entry(at)
         _refuse(entry)
-        return MemberBytes(archive.window, entry, self._limits, self._budget)
+        return opened.archive.member(entry, self._limits, self._budget)
 
     def _shrink(self, length: int) -> None:
         while len(self._open) > length:
-            source = self._open.pop().source
-            if isinstance(source, MemberBytes):
-                source.close()
+            member = self._open.pop().member
+            if member is not None:
+                member.close()
 
 
 @dataclass(frozen=True, slots=True)
 class _Opened:
-    """One archive of a chain, or why it did not open."""
+    """One archive of a chain, or why it did not open. member: what it is of the one around it."""
 
     path: tuple[int, ...]
-    source: ByteSource | None
-    directory: Directory | None
-    window: Window | None
+    member: OpenMember | None
+    archive: OpenArchive | None
     failure: ObjectError | None
 
 
-def _kind_of_member(member: MemberBytes) -> Sniffed:
-    """What a member is. To see its end it is inflated whole: only programs, which may unpack themselves, are asked."""
-    head = member.read(0, HEAD_BYTES)
-    found = kind_of(head, member.size)
-    return ZIP if is_program(head) and may_end_as_zip(head, found) and ends_as_zip(member, head) else found
-
-
-def _refuse(entry: Entry) -> None:
+def _refuse(entry: ArchiveEntry) -> None:
     """ArchiveError for a member that is never read: unsafe, of a system, or encrypted."""
     parts = entry.name.replace("\\", "/").split("/")
     if parts[0] == "" and len(parts) > 1:

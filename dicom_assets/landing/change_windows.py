@@ -23,6 +23,7 @@ import orjson
 import pyarrow as pa
 
 from dicom_assets.landing.store import partition_source
+from dicom_assets.storage.byte_file import ByteFile
 from dicom_assets.storage.byte_ranges import ByteSource
 
 DEFAULT_PARTITION = "Microsoft.Default"
@@ -264,43 +265,10 @@ def looks_like_change_page(head: bytes) -> bool:
         return False
 
 
-class _Bytes:
-    """A ByteSource as the file object that Arrow reads from. Keeps the storage's own error apart from zstd's."""
-
-    def __init__(self, source: ByteSource) -> None:
-        self._source, self._offset = source, 0
-        self.closed = False
-        self.failure: OSError | None = None
-
-    def read(self, length: int = -1) -> bytes:
-        try:
-            data = self._source.read(self._offset, self._source.size if length < 0 else length)
-        except OSError as error:
-            self.failure = error
-            raise
-        self._offset += len(data)
-        return data
-
-    def tell(self) -> int:
-        return self._offset
-
-    def readable(self) -> bool:
-        return True
-
-    def writable(self) -> bool:
-        return False
-
-    def seekable(self) -> bool:
-        return False
-
-    def close(self) -> None:
-        self.closed = True
-
-
 def read_head(source: ByteSource) -> PageHead:
     """The first line of a window file. Raises PageUnreadable."""
     line = bytearray()
-    file = _Bytes(source)
+    file = ByteFile(source)
     try:
         with pa.CompressedInputStream(pa.PythonFile(file, mode="r"), "zstd") as stream:
             while b"\n" not in line:

@@ -16,11 +16,11 @@ from typing import Any
 import pyarrow as pa
 
 from dicom_assets.lake.staging import RAW_STAGED
-from dicom_assets.landing.archives import ArchiveError, Member, ends_as_zip, members
+from dicom_assets.landing.archives import ArchiveError, Member, members, recognise
 from dicom_assets.landing.change_windows import PageLine, PageUnreadable, read_head, read_page
 from dicom_assets.landing.opening import open_store
 from dicom_assets.landing.recognition import look_closer
-from dicom_assets.landing.sniff import ZIP, Form, Sniffed, is_system_file, kind_of, may_end_as_zip
+from dicom_assets.landing.sniff import Form, Sniffed, is_system_file, kind_of
 from dicom_assets.landing.store import LandingStore, ObjectError, ObjectRef, OpenObject, object_id, source_of
 from dicom_assets.schema.codes import Kind
 from dicom_assets.settings import ArchiveLimits, ClinicalSettings, SourceSettings
@@ -172,10 +172,9 @@ class _Listing:
         inside = Rows()
         try:
             head = source.read(0, HEAD_BYTES)
-            found = kind_of(head, claimed.size)
-            if may_end_as_zip(head, found) and ends_as_zip(source, head):
-                found = ZIP
-            else:
+            first = kind_of(head, claimed.size)
+            found, _ = recognise(first, source, head)
+            if found is first:  # else its end has told what it is
                 found = look_closer(found, source, (self.store.below_root(claimed.uri),), self.chunk.clinical)
             own["kind"], own["verdict"], own["detail"] = str(found.kind), found.code, found.detail
             if found.kind is Kind.ARCHIVE and found.code is None:

@@ -1,22 +1,21 @@
 """How a request says who it comes from: not at all, with a token, with a password, with a token of Entra ID.
 
-Belongs here: reading secrets from the environment and keeping a token fresh. Does not belong here: which service uses
-which (settings), the requests themselves (`client`).
+Belongs here: reading secrets from the environment. Does not belong here: which service uses which (settings), keeping
+tokens (azure-identity does), the requests themselves (`client`).
 """
 
 from __future__ import annotations
 
 import base64
 import os
-import time
 from collections.abc import Callable, Mapping
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Protocol
 
 from dicom_assets.service.errors import CredentialsMissing
 from dicom_assets.settings import ServiceSettings
 
-RENEW_BEFORE_SECONDS = 300.0
-"""A token that ends sooner than this is replaced before it is used."""
+if TYPE_CHECKING:
+    from azure.core.credentials import TokenCredential
 
 
 class Credentials(Protocol):
@@ -69,31 +68,45 @@ class FromEnvironment:
 
 
 class Entra:
-    """A token of Entra ID, kept until shortly before it ends.
+    """A token of Entra ID. azure-identity keeps it and fetches another one before it ends."""
 
-    get_token: takes the scope, returns an object with `token` and `expires_on` (seconds since 1970), as credentials
-    of azure-identity do.
-    """
+    def __init__(self, service: ServiceSettings, credential: Callable[[], TokenCredential] | None = None) -> None:
+        """Asks for nothing yet.
 
-    def __init__(
-        self, service: ServiceSettings, get_token: Callable[[str], Any], now: Callable[[], float] = time.time
-    ) -> None:
-        """Asks for nothing yet."""
-        self._service, self._get_token, self._now = service, get_token, now
-        self._token: str | None = None
-        self._ends = 0.0
+        credential: makes one; by default azure-identity's chain: environment, workload or managed identity, then the
+        Azure CLI.
+        """
+        self._service = service
+        self._credential = credential or _default_credential
+        self._token: Callable[[], str] | None = None
 
     def header(self) -> str | None:
         """`Bearer …` with a token that is good for a while."""
-        if self._token is None or self._ends - self._now() < RENEW_BEFORE_SECONDS:
-            access = self._get_token(self._service.scope)
-            self._token, self._ends = str(access.token), float(access.expires_on)
-        return f"Bearer {self._token}"
+        from azure.core.exceptions import AzureError
+        from azure.identity import get_bearer_token_provider
+
+        if self._token is None:
+            self._token = get_bearer_token_provider(self._credential(), self._service.scope)
+        try:
+            return f"Bearer {self._token()}"
+        except AzureError as error:
+            raise CredentialsMissing(
+                self._service.name,
+                "a token of Entra ID",
+                f"azure-identity found no usable credential ({type(error).__name__}). Sign in with the Azure CLI, or "
+                "give the machine an identity with the role DICOM Data Reader.",
+            ) from None
 
     def renew(self) -> bool:
-        """Forgets the token, so that the next request has a new one."""
+        """Forgets the credential with its tokens, so that the next request has a new one."""
         self._token = None
         return True
+
+
+def _default_credential() -> TokenCredential:
+    from azure.identity import DefaultAzureCredential
+
+    return DefaultAzureCredential()
 
 
 def credentials_for(service: ServiceSettings, environment: Mapping[str, str] = os.environ) -> Credentials:
@@ -101,28 +114,5 @@ def credentials_for(service: ServiceSettings, environment: Mapping[str, str] = o
     if service.auth == "anonymous":
         return Anonymous()
     if service.auth == "entra":
-        return Entra(service, _azure_identity(service))
+        return Entra(service)
     return FromEnvironment(service, environment)
-
-
-def _azure_identity(service: ServiceSettings) -> Callable[[str], Any]:
-    """Asks azure-identity's default chain: environment, workload or managed identity, then the Azure CLI."""
-    chain: list[Any] = []
-
-    def get_token(scope: str) -> Any:
-        from azure.core.exceptions import AzureError
-        from azure.identity import DefaultAzureCredential
-
-        if not chain:
-            chain.append(DefaultAzureCredential(exclude_interactive_browser_credential=True))
-        try:
-            return chain[0].get_token(scope)
-        except AzureError as error:
-            raise CredentialsMissing(
-                service.name,
-                "a token of Entra ID",
-                f"azure-identity found no usable credential ({type(error).__name__}). Sign in with the Azure CLI, or "
-                "give the machine an identity with the role DICOM Data Reader.",
-            ) from None
-
-    return get_token

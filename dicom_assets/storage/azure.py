@@ -18,7 +18,7 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from datetime import timedelta
 from functools import cache, lru_cache
@@ -184,10 +184,18 @@ def _from_connection_string(text: str, account: str) -> Credential | None:
 
 @lru_cache(maxsize=1)
 def entra() -> TokenCredential:
-    """DefaultAzureCredential, one for the process, so that its tokens are fetched once."""
+    """azure-identity's DefaultAzureCredential, one for the process."""
     from azure.identity import DefaultAzureCredential
 
     return DefaultAzureCredential()
+
+
+@lru_cache(maxsize=1)
+def storage_token() -> Callable[[], str]:
+    """What gives a token for storage; azure-identity keeps it and fetches another one before it ends."""
+    from azure.identity import get_bearer_token_provider
+
+    return get_bearer_token_provider(entra(), TOKEN_SCOPE)
 
 
 def endpoint(account: str, service: Literal["blob", "queue"]) -> str:
@@ -246,7 +254,7 @@ def delta_location(place: Place) -> str:
 
 
 def delta_options(place: Place) -> dict[str, str]:
-    """What delta-rs is told about an account. A token is fetched anew with each call, so it is valid for a while."""
+    """What delta-rs is told about an account. A token is asked for with each call, so it is valid for a while."""
     if place.account == EMULATOR:
         # Account and endpoint instead of this make delta-rs fail: the emulator ignores where a listing is to start.
         return {"azure_storage_use_emulator": "true"}
@@ -257,7 +265,7 @@ def delta_options(place: Place) -> dict[str, str]:
     elif found.kind == "sas":
         options["azure_storage_sas_token"] = found.secret or ""
     else:
-        options["azure_storage_token"] = entra().get_token(TOKEN_SCOPE).token
+        options["azure_storage_token"] = storage_token()()
     return options
 
 

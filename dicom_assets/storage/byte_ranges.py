@@ -1,11 +1,13 @@
-"""Where the bytes of one object come from, as the reader sees it.
+"""Where the bytes of one object come from, as whoever reads them sees it.
 
-Belongs here: the protocol only. Its implementations live where objects live (`dicom_assets.landing`).
+Belongs here: the protocol, bytes in memory and in an open file. Other implementations live where objects live
+(`dicom_assets.landing`). Does not belong here: reading through a buffer (`window`), or as a file (`byte_file`).
 """
 
 from __future__ import annotations
 
-from typing import Protocol
+import io
+from typing import IO, Protocol
 
 
 class ByteSource(Protocol):
@@ -42,3 +44,19 @@ class BytesSource:
     def read(self, offset: int, length: int) -> bytes:
         """`length` bytes from `offset` on."""
         return self._data[offset : offset + length]
+
+
+class FileSource:
+    """An open file, which stays its owner's to close. Not for two threads at once."""
+
+    __slots__ = ("_file", "size")
+
+    def __init__(self, file: IO[bytes]) -> None:
+        """The file as long as it is now; where it stands is changed."""
+        self._file = file
+        self.size = file.seek(0, io.SEEK_END)
+
+    def read(self, offset: int, length: int) -> bytes:
+        """`length` bytes from `offset` on."""
+        self._file.seek(offset)
+        return self._file.read(length)

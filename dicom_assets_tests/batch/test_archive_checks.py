@@ -8,7 +8,7 @@ import pytest
 
 from dicom_assets.batch.checks.archive_checks import Member, same_archive
 from dicom_assets.batch.checks.directory_chains import TooLarge, chains
-from dicom_assets.batch.checks.reopening import Reader
+from dicom_assets.batch.checks.reopening import bounded_file
 from dicom_assets.landing.archives import members
 from dicom_assets.settings import ArchiveLimits
 from dicom_assets.storage.byte_ranges import BytesSource
@@ -36,7 +36,7 @@ def staged(archive: bytes) -> list[Member]:
 
 
 def is_same(archive: bytes, listed: Sequence[Member]) -> bool:
-    return same_archive(Reader(BytesSource(archive), 1 << 30), {(): listed}, (), "", [0])
+    return same_archive(bounded_file(BytesSource(archive), 1 << 30), {(): listed}, (), "", [0])
 
 
 @pytest.mark.parametrize("name", ALL)
@@ -63,13 +63,13 @@ def test_a_directory_too_far_from_the_end_is_not_compared(monkeypatch: pytest.Mo
     monkeypatch.setattr("dicom_assets.batch.checks.directory_chains.MOST_BYTES", 100)
     archive = forge(TWO)
     with pytest.raises(TooLarge):
-        chains(Reader(BytesSource(archive), 1 << 20), len(archive), 0)
+        chains(bounded_file(BytesSource(archive), 1 << 20), len(archive), 0)
 
 
 def test_chains_are_found_in_bounded_time_among_marks() -> None:
     archive = b"PK\1\2" * 60_000 + forge([Record(b"%d" % n) for n in range(100)])
     listed = staged(forge([Record(b"%d" % n) for n in range(100)], prefix=b"PK\1\2" * 60_000))
-    assert len(chains(Reader(BytesSource(archive), 1 << 30), len(archive), 0)[-1]) <= 100
+    assert len(chains(bounded_file(BytesSource(archive), 1 << 30), len(archive), 0)[-1]) <= 100
     assert is_same(archive, listed)
 
 

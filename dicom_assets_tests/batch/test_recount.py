@@ -11,9 +11,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from dicom_assets.batch.checks.recount import Uncounted, count_records
-from dicom_assets.batch.checks.reopening import OutOfBounds, Reader
+from dicom_assets.batch.checks.reopening import bounded_file
 from dicom_assets.clinical.records import read_records
 from dicom_assets.settings import ClinicalSettings, FhirSettings
+from dicom_assets.storage.byte_file import OutOfBounds
 from dicom_assets.storage.byte_ranges import BytesSource
 from dicom_assets_tests.support.workbooks import workbook
 
@@ -21,7 +22,7 @@ PATIENT = {"resourceType": "Patient", "id": "p"}
 
 
 def counted(data: bytes) -> int:
-    return count_records(Reader(BytesSource(data), 1 << 30), ClinicalSettings().patient_id_columns)
+    return count_records(bounded_file(BytesSource(data), 1 << 30), ClinicalSettings().patient_id_columns)
 
 
 def read(data: bytes) -> int:
@@ -133,4 +134,4 @@ def test_what_the_other_reader_cannot_tell_is_not_counted(data: bytes):
 
 def test_no_more_of_an_object_is_read_than_it_may_cost():
     with pytest.raises(OutOfBounds):
-        count_records(Reader(BytesSource(b"PatientID;a\n" + b"P1;1\n" * 100_000), 65_536), ("PatientID",))
+        count_records(bounded_file(BytesSource(b"PatientID;a\n" + b"P1;1\n" * 100_000), 65_536), ("PatientID",))

@@ -22,11 +22,12 @@ from hypothesis import strategies as st
 from dicom_assets.batch.checks.archive_checks import Incomparable
 from dicom_assets.batch.checks.archive_checks import Member as Staged
 from dicom_assets.batch.checks.archive_checks import same_archive as checked
-from dicom_assets.batch.checks.reopening import Reader
-from dicom_assets.landing.archives import Member, ends_as_zip, members, open_members
+from dicom_assets.batch.checks.reopening import bounded_file
+from dicom_assets.landing.archives import Member, members, open_members
 from dicom_assets.landing.inflate import MemberBytes
 from dicom_assets.landing.sniff import Form, kind_of, may_end_as_zip
 from dicom_assets.landing.store import ObjectError
+from dicom_assets.landing.zip_archive import ends_as_zip
 from dicom_assets.landing.zipdirectory import Directory
 from dicom_assets.schema.codes import Kind
 from dicom_assets.settings import ArchiveLimits
@@ -121,7 +122,7 @@ def agreed(source: ByteSource) -> bool:
         one = Staged(m.entry[-1], m.size, m.name, m.code == "ARCHIVE_EXPANDED")
         staged.setdefault(m.entry[:-1], []).append(one)
     try:
-        return checked(Reader(source, 1 << 30), staged, (), "", [1 << 20])
+        return checked(bounded_file(source, 1 << 30), staged, (), "", [1 << 20])
     except Incomparable:
         return any(one.is_open for inside in staged.values() for one in inside)
 

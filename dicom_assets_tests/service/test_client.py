@@ -7,10 +7,11 @@ import gzip
 import logging
 import time
 from datetime import UTC, datetime, timedelta
-from types import SimpleNamespace
 
 import httpx
 import pytest
+from azure.core.credentials import AccessToken
+from azure.core.exceptions import ClientAuthenticationError
 
 from dicom_assets.service.client import ServiceClient
 from dicom_assets.service.errors import (
@@ -181,30 +182,43 @@ def test_an_answer_that_is_no_json_is_invalid():
     assert Script(answer(204, b"")).client().get("v2/studies", what="studies").objects() == []
 
 
-def test_a_token_is_renewed_before_it_ends():
-    now, asked = [1_000.0], []
+class Tokens:
+    """A credential of azure-identity's kind that gives one token after the other."""
 
-    def get_token(scope):
-        asked.append(scope)
-        return SimpleNamespace(token=f"t{len(asked)}", expires_on=now[0] + 3_600)
+    def __init__(self, *seconds: float) -> None:
+        self.seconds, self.asked = list(seconds), []
 
-    entra = Entra(service(auth="entra"), get_token, lambda: now[0])
+    def get_token(self, *scopes: str, **_: object) -> AccessToken:
+        self.asked += scopes
+        return AccessToken(f"t{len(self.asked)}", int(time.time() + self.seconds.pop(0)))
+
+
+def test_a_token_is_fetched_once_and_again_before_it_ends():
+    long, short = Tokens(3_600), Tokens(100, 3_600)
+    entra = Entra(service(auth="entra"), lambda: long)
     assert entra.header() == entra.header() == "Bearer t1"
-    now[0] += 3_400
-    assert entra.header() == "Bearer t2"
-    assert asked == ["https://dicom.healthcareapis.azure.com/.default"] * 2
+    assert long.asked == ["https://dicom.healthcareapis.azure.com/.default"]
+    entra = Entra(service(auth="entra"), lambda: short)
+    assert (entra.header(), entra.header()) == ("Bearer t1", "Bearer t2")
 
 
 def test_a_token_that_the_server_refuses_is_replaced_once():
-    tokens = iter(["old", "new", "newer"])
-    entra = Entra(
-        service(auth="entra"), lambda scope: SimpleNamespace(token=next(tokens), expires_on=time.time() + 9_999)
-    )
+    tokens = Tokens(9_999, 9_999, 9_999)
+    entra = Entra(service(auth="entra"), lambda: tokens)
     script = Script(answer(401), answer(200))
     script.client(entra).get("x", what="x")
-    assert [r.headers["authorization"] for r in script.requests] == ["Bearer old", "Bearer new"]
+    assert [r.headers["authorization"] for r in script.requests] == ["Bearer t1", "Bearer t2"]
     with pytest.raises(ServiceRefused, match="DICOM Data Reader"):
         Script(answer(401)).client(entra).get("x", what="x")
+
+
+def test_without_any_credential_it_is_said_how_to_get_one():
+    class Nobody:
+        def get_token(self, *_: str, **__: object) -> AccessToken:
+            raise ClientAuthenticationError("of somebody")
+
+    with pytest.raises(CredentialsMissing, match=r"\(ClientAuthenticationError\)\. Sign in with the Azure CLI"):
+        Entra(service(auth="entra"), Nobody).header()
 
 
 def test_secrets_come_from_the_environment_alone():

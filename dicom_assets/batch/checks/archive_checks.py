@@ -14,7 +14,7 @@ import io
 import struct
 import zipfile
 from collections import defaultdict
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import IO, Any
 
@@ -22,17 +22,19 @@ import pyarrow as pa
 
 from dicom_assets.batch.checks.checks import SHOWN, CheckContext, CheckResult, NamedRule
 from dicom_assets.batch.checks.directory_chains import TooLarge, chains, is_folder
-from dicom_assets.batch.checks.reopening import Reader, chosen, reopened, rows_of, source_of_batch, verified
+from dicom_assets.batch.checks.reopening import bounded_file, chosen, reopened, rows_of, source_of_batch, verified
 from dicom_assets.lake.query import connect, quoted
 from dicom_assets.lake.staging import Part
 from dicom_assets.landing.store import ObjectError
 from dicom_assets.schema.codes import Kind
+from dicom_assets.storage.byte_file import ByteFile
 
 NESTED_BYTES = 64 << 20
 """What is inflated of nested archives in one archive."""
 
 _READ_BYTES = 512 << 20
 _ZSTD = b"\x28\xb5\x2f\xfd"
+_HEAD_BYTES = 512
 _PATH_FIELD = b"\x75\x70"
 """Tag of Info-ZIP's Unicode path."""
 _INFLATED = (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED)
@@ -86,7 +88,7 @@ def comparison(context: CheckContext) -> Comparison:
         try:
             if isinstance(source, ObjectError):
                 raise Incomparable
-            is_same = _is_same(context, row, Reader(source, _READ_BYTES), inside.get(name, {}))
+            is_same = _is_same(context, row, bounded_file(source, _READ_BYTES), inside.get(name, {}))
             if not verified(source):
                 raise Incomparable
         except (Incomparable, OSError):
@@ -136,15 +138,32 @@ def _members(context: CheckContext, wanted: set[str], most: int) -> tuple[dict[s
     return ordered, large
 
 
-def _is_same(context: CheckContext, row: Mapping[str, Any], file: Reader, members: Members) -> bool:
-    if file.read(4) == _ZSTD:
-        return _same_lines(context, row, file, members.get((), ()))
+def _is_same(context: CheckContext, row: Mapping[str, Any], file: ByteFile, members: Members) -> bool:
+    head = file.read(_HEAD_BYTES)
     file.seek(0)
+    return next(recount for begins, recount in RECOUNTS if begins(head))(context, row, file, members)
+
+
+def _recount_lines(context: CheckContext, row: Mapping[str, Any], file: ByteFile, members: Members) -> bool:
+    return _same_lines(context, row, file, members.get((), ()))
+
+
+def _recount_zip(context: CheckContext, row: Mapping[str, Any], file: ByteFile, members: Members) -> bool:
     return same_archive(file, members, (), "", [NESTED_BYTES])
 
 
+Recount = Callable[[CheckContext, Mapping[str, Any], ByteFile, Members], bool]
+
+RECOUNTS: list[tuple[Callable[[bytes], bool], Recount]] = [
+    (lambda head: head.startswith(_ZSTD), _recount_lines),
+    (lambda head: True, _recount_zip),
+]
+"""By the first bytes of an archive the reader that lists it once more; the last one is for ZIP files, whatever stands
+before them."""
+
+
 def same_archive(
-    file: IO[bytes] | Reader, members: Members, path: tuple[int, ...], prefix: str, left: list[int]
+    file: IO[bytes] | ByteFile, members: Members, path: tuple[int, ...], prefix: str, left: list[int]
 ) -> bool:
     """Whether an archive's directory lists what was staged, in its order. left: bytes that may still be inflated.
 
@@ -192,7 +211,7 @@ def _same_nested(
         return same_archive(nested, members, (*path, member.at), f"{member.name}!", left)
 
 
-def _same_chains(file: IO[bytes] | Reader, staged: Sequence[Member], prefix: str) -> bool:
+def _same_chains(file: IO[bytes] | ByteFile, staged: Sequence[Member], prefix: str) -> bool:
     """Whether what was staged is one chain of records, or several, or there is no record. Raises Incomparable."""
     size = file.seek(0, io.SEEK_END)
     try:
@@ -216,7 +235,7 @@ def _stands_for_folder(info: zipfile.ZipInfo) -> bool:
     return is_folder(info.file_size, info.orig_filename, info.create_system, info.external_attr)
 
 
-def _archive(file: IO[bytes] | Reader) -> zipfile.ZipFile:
+def _archive(file: IO[bytes] | ByteFile) -> zipfile.ZipFile:
     """The archive; _NotRead when zipfile refuses it."""
     try:
         return zipfile.ZipFile(file)  # type: ignore[arg-type]
@@ -242,7 +261,7 @@ def _same_name(name: str | None, member: Member, prefix: str) -> bool:
     return name is None or member.name.startswith(prefix + (name or "#1"))
 
 
-def _same_lines(context: CheckContext, row: Mapping[str, Any], file: Reader, members: Sequence[Member]) -> bool:
+def _same_lines(context: CheckContext, row: Mapping[str, Any], file: ByteFile, members: Sequence[Member]) -> bool:
     """Whether each line of a window file but the first is an entry here, or of the same file in an earlier batch."""
     file.seek(0)
     lines = sum(_lines_of(file)) - 1
@@ -256,7 +275,7 @@ def _same_lines(context: CheckContext, row: Mapping[str, Any], file: Reader, mem
     return bool(len(members) < lines <= len(members) + known)
 
 
-def _lines_of(file: Reader) -> Iterator[int]:
+def _lines_of(file: ByteFile) -> Iterator[int]:
     try:
         with pa.CompressedInputStream(pa.PythonFile(file, mode="r"), "zstd") as stream:
             while piece := stream.read_buffer(1 << 20).to_pybytes():

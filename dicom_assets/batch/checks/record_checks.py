@@ -14,8 +14,7 @@ import pyarrow.compute as pc
 from dicom_assets.batch.checks.checks import SHOWN, CheckContext, CheckResult, NamedRule, compared
 from dicom_assets.batch.checks.recount import Uncounted, count_records
 from dicom_assets.batch.checks.reopening import (
-    OutOfBounds,
-    Reader,
+    bounded_file,
     chosen,
     reopened,
     rows_of,
@@ -26,6 +25,7 @@ from dicom_assets.lake.query import connect
 from dicom_assets.lake.staging import Part
 from dicom_assets.landing.store import ObjectError
 from dicom_assets.schema.registry import CLINICAL
+from dicom_assets.storage.byte_file import OutOfBounds
 
 _READ = pa.array(["RECORDS_ALL_INVALID", "NO_RECORDS"])
 """Codes of clinical files that were read to their end and are not ingested."""
@@ -70,7 +70,7 @@ def recount(context: CheckContext) -> Recount:
             if isinstance(source, ObjectError):
                 raise Uncounted
             # Arrow looks at a file's end first and JSON is read through: no file is asked for much more than it holds
-            counted = count_records(Reader(source, 4 * source.size + (1 << 20)), columns)
+            counted = count_records(bounded_file(source, 4 * source.size + (1 << 20)), columns)
             if not verified(source) or (counted != records and unsure):
                 raise Uncounted
         except (Uncounted, OutOfBounds, ObjectError):

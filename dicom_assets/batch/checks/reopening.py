@@ -7,7 +7,6 @@ open. Does not belong here: what is compared.
 from __future__ import annotations
 
 import hashlib
-import io
 from collections.abc import Iterator, Mapping, Sequence
 from itertools import groupby
 from typing import Any
@@ -21,6 +20,7 @@ from dicom_assets.landing.store import LandingStore, ObjectError, ObjectRef, Ope
 from dicom_assets.reading.change_entries import open_entries
 from dicom_assets.schema.codes import Kind
 from dicom_assets.settings import ArchiveLimits
+from dicom_assets.storage.byte_file import ByteFile
 from dicom_assets.storage.byte_ranges import ByteSource
 
 Row = Mapping[str, Any]
@@ -29,10 +29,6 @@ COLUMNS = ["object_id", "uri", "member", "etag", "size", "container_id", "entry"
 """The staged columns of raw_files that lead to an object's bytes."""
 
 _BLOCK = 64 * 1024
-
-
-class OutOfBounds(OSError):
-    """More bytes of one object were asked for than a check reads."""
 
 
 def source_of_batch(context: CheckContext) -> LandingStore:
@@ -139,58 +135,6 @@ def verified(source: ByteSource) -> bool:
     return True
 
 
-class Reader(io.RawIOBase):
-    """A seekable file over an object, which asks its source for blocks, and for no more than `most` bytes of it.
-
-    Raises OutOfBounds beyond, and what the source raises. A length beyond the end asks for what there is: the length of
-    a broken element may be gigabytes.
-    """
-
-    def __init__(self, source: ByteSource, most: int) -> None:
-        """Begins at the first byte."""
-        super().__init__()
-        self._source, self._left, self._at = source, most, 0
-        self._block, self._start = b"", 0
-
-    def readable(self) -> bool:
-        """Always."""
-        return True
-
-    def seekable(self) -> bool:
-        """Always."""
-        return True
-
-    def tell(self) -> int:
-        """The current place."""
-        return self._at
-
-    def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
-        """Goes to a place, counted from the start, from here or from the end."""
-        base = {io.SEEK_SET: 0, io.SEEK_CUR: self._at, io.SEEK_END: self._source.size}[whence]
-        self._at = max(base + offset, 0)
-        return self._at
-
-    def read(self, length: int | None = -1) -> bytes:
-        """So many bytes from the current place on, all that is left without a length."""
-        there = max(self._source.size - self._at, 0)
-        wanted = there if length is None or length < 0 else min(length, there)
-        begin = self._at - self._start
-        if not 0 <= begin <= begin + wanted <= len(self._block):
-            self._fetch(max(wanted, min(_BLOCK, there)))
-            begin = 0
-        data = self._block[begin : begin + wanted]
-        self._at += len(data)
-        return data
-
-    def readinto(self, buffer: Any) -> int:
-        """Fills a buffer from the current place on; how many bytes there were."""
-        view = memoryview(buffer).cast("B")
-        data = self.read(len(view))
-        view[: len(data)] = data
-        return len(data)
-
-    def _fetch(self, length: int) -> None:
-        self._left -= length
-        if self._left < 0:
-            raise OutOfBounds
-        self._block, self._start = self._source.read(self._at, length), self._at
+def bounded_file(source: ByteSource, most: int) -> ByteFile:
+    """An object as a file that asks its source for blocks, and for no more than `most` bytes of it (OutOfBounds)."""
+    return ByteFile(source, most=most, block=_BLOCK)

@@ -21,7 +21,16 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from dicom_assets.batch.checks.checks import SHOWN, CheckContext, CheckResult, NamedRule
-from dicom_assets.batch.checks.reopening import Reader, Row, chosen, rank, reopened, rows_of, source_of_batch, verified
+from dicom_assets.batch.checks.reopening import (
+    Row,
+    bounded_file,
+    chosen,
+    rank,
+    reopened,
+    rows_of,
+    source_of_batch,
+    verified,
+)
 from dicom_assets.lake.query import arrow, connect, quoted
 from dicom_assets.lake.staging import Part
 from dicom_assets.landing.store import ObjectError
@@ -147,7 +156,7 @@ def _data_set(source: ByteSource, *, force: bool = False, tags: Sequence[str] | 
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
-            file = Reader(source, _READ_BYTES)
+            file = bounded_file(source, _READ_BYTES)
             if not force and _DEFLATED in source.read(0, _META_BYTES):
                 raise Unread
             return dcmread(file, stop_before_pixels=True, force=force, specific_tags=list(tags) if tags else None)
