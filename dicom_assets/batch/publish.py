@@ -17,11 +17,8 @@ from dicom_assets.lake import overwritten, studies
 from dicom_assets.lake.delta import Lake
 from dicom_assets.lake.hierarchy import REBUILDS
 from dicom_assets.lake.query import arrow, connect
-from dicom_assets.lake.rewrite import NewFiles, add_action
 from dicom_assets.lake.staging import Part, Staging
-from dicom_assets.reading.engine import ReadingEngine
 from dicom_assets.reading.memory import give_back
-from dicom_assets.reading.packing import pack_flat
 from dicom_assets.schema.codes import ABSENT, Kind
 from dicom_assets.schema.registry import INSTANCE, OVERWRITTEN, TABLES
 
@@ -50,26 +47,14 @@ def _lying(raw: pa.Table) -> pa.Table:
     return raw
 
 
-def write_flat(lake: Lake, staging: Staging, engine: ReadingEngine | None = None) -> NewFiles:
-    """Writes a batch's staged rows of flat_metadata for `publish_flat` to commit; engine: see `pack_flat`.
-
-    Raises StagingMissing, LakeError.
-    """
-    staging.require_all(Part.FLAT, "object_id")
-    packed = pack_flat(staging, engine)
-    return [] if packed is None else [add_action(packed)]
-
-
 Before = Mapping[str, Sequence[str]]
 """By uri of a batch, the batches that had claimed it before."""
 
 
-def publish_flat(
-    lake: Lake, staging: Staging, files: NewFiles | None = None, before: Callable[[], Before] = dict
-) -> int:
+def publish_flat(lake: Lake, staging: Staging, before: Callable[[], Before] = dict) -> int:
     """Replaces a batch's rows of flat_metadata by the staged ones; how many. Raises StagingMissing, LakeError.
 
-    files: what `write_flat` has written already. before: asked for the uris that earlier batches had claimed.
+    before: asked for the uris that earlier batches had claimed.
 
     What the batch overwrites is entered before anything else: an earlier batch that is published only now either has
     its rows found below, or finds this entry when it rebuilds its studies. The studies that the batch touches, by its
@@ -86,7 +71,7 @@ def publish_flat(
         staging.put(Part.TOUCHED, 0, touched)
         staging.complete(Part.TOUCHED, len(touched))
         studies.enter(lake, staging.batch_id, touched["study_key"].to_pylist())
-        lake.replace("flat_metadata", [staging.batch_id], write_flat(lake, staging) if files is None else files)
+        lake.replace("flat_metadata", [staging.batch_id], lambda: staging.batches(Part.FLAT))
     return rows
 
 
