@@ -337,7 +337,7 @@ def test_every_reason_code_says_what_it_means_and_what_to_do(code):
     assert code.remedy.endswith(".")
 
 
-@pytest.mark.parametrize("module", ["judge", "listing", "packing", "worker"])
+@pytest.mark.parametrize("module", ["judge", "listing", "worker"])
 def test_what_a_reading_process_runs_imports_neither_dagster_nor_table_engines_nor_pandas(module: str):
     code = (
         f"import sys, dicom_assets.reading.{module}\n"

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from concurrent.futures import CancelledError, Future, ThreadPoolExecutor, wait
+from concurrent.futures import CancelledError, ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -26,12 +26,11 @@ from dicom_assets.batch.known import known_before
 from dicom_assets.batch.leaving import leave, own_manifest, report_absent
 from dicom_assets.batch.organize import Organizing, unfinished
 from dicom_assets.batch.presence import require_source, while_source_is_there
-from dicom_assets.batch.publish import publish_flat, publish_rows, write_flat
+from dicom_assets.batch.publish import publish_flat, publish_rows
 from dicom_assets.batch.read_ahead import ReadAhead
 from dicom_assets.batch.recovery import mend_claims
 from dicom_assets.batch.validate import Progress, read_batch
 from dicom_assets.lake.delta import Lake
-from dicom_assets.lake.rewrite import NewFiles
 from dicom_assets.lake.staging import FOLDER as STAGING
 from dicom_assets.lake.staging import Part, Staging, StagingCache, again
 from dicom_assets.landing.claims import Claim, ClaimLog
@@ -74,7 +73,6 @@ class Work:
     _batches: dict[str, tuple[BatchWork, ExitStack]] = field(default_factory=dict, repr=False)
     _ahead: dict[str, ReadAhead] = field(default_factory=dict, repr=False)
     _closing: threading.Event = field(default_factory=threading.Event, repr=False)
-    _written: dict[str, Future[NewFiles]] = field(default_factory=dict, repr=False)
     unmoved: dict[str, str] = field(default_factory=dict)
     """Batches in mode `organize` whose moving could not be finished, and why."""
 
@@ -168,7 +166,6 @@ class Work:
         ahead = self._ahead.pop(batch_id, None)
         if ahead is not None:
             ahead.end()
-        self.forget_written(batch_id)
         _, lock = self._batches.pop(batch_id)
         lock.close()
 
@@ -210,32 +207,6 @@ class Work:
     def forget_ahead(self, batch_id: str) -> None:
         """Lets a batch be read anew when its run asks again."""
         self._ahead.pop(batch_id, None)
-
-    @cached_property
-    def _writer(self) -> ThreadPoolExecutor:
-        return self._held.enter_context(ThreadPoolExecutor(1, thread_name_prefix="writing-ahead"))
-
-    def write_ahead(self, batch_id: str) -> None:
-        """Begins to write the files of flat_metadata of a batch that is read, while its checks are run.
-
-        Processes that read have nothing to do then, unless another batch is read ahead. What is staged on an object
-        store is at hand in this process alone.
-        """
-        batch = self.batch(batch_id)
-        busy = bool(self._ahead) or batch.lake.files.local_root is None or cluster_address() is not None
-        engine = None if busy else self.engine
-        self._written[batch_id] = self._writer.submit(write_flat, batch.lake, batch.staging, engine)
-
-    def written(self, batch_id: str) -> NewFiles | None:
-        """The files that were written ahead, once; None when there are none. Raises LakeError."""
-        found = self._written.pop(batch_id, None)
-        return None if found is None else found.result()
-
-    def forget_written(self, batch_id: str) -> None:
-        """Leaves what is written ahead to vacuum, when nothing of the batch is read any more."""
-        found = self._written.pop(batch_id, None)
-        if found is not None and not found.cancel():
-            wait([found])
 
     def organize_left(self) -> list[str]:
         """Finishes the moving of closed batches that was broken off; which. Raises LakeError.
@@ -352,12 +323,10 @@ class BatchWork:
     @while_source_is_there
     def judge(self, run_id: str) -> Mapping[str, int]:
         """Reads every object, stages what it says, publishes the ledger; objects by outcome."""
-        self.work.forget_written(self.batch_id)
         before = self.work.read_before(self.batch_id, run_id)
         outcomes = self.read(run_id, self.work.progress) if before is None else before[1]
         self.work.forget_ahead(self.batch_id)
         outcomes = self._let_leave(run_id, outcomes)
-        self.work.write_ahead(self.batch_id)
         if datasets.fit(self.lake, self.staging, self.work.settings.clinical, run_id):
             for part in (Part.CLINICAL, Part.ERRORS):
                 self.staging.complete_as_it_is(part)
@@ -380,8 +349,7 @@ class BatchWork:
 
     def publish_flat(self, run_id: str = "") -> int:
         """Publishes flat_metadata and stages its conflicts; how many rows the batch has in it. Raises LakeError."""
-        written = self.work.written(self.batch_id)
-        rows = publish_flat(self.lake, self.staging, written, lambda: self.work.places.before(self.batch_id))
+        rows = publish_flat(self.lake, self.staging, lambda: self.work.places.before(self.batch_id))
         stage_conflicts(self.lake, self.staging, run_id)
         return rows
 

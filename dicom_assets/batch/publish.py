@@ -17,11 +17,8 @@ from dicom_assets.lake import overwritten, studies
 from dicom_assets.lake.delta import Lake
 from dicom_assets.lake.hierarchy import REBUILDS
 from dicom_assets.lake.query import arrow, connect
-from dicom_assets.lake.rewrite import NewFiles, add_action
 from dicom_assets.lake.staging import Part, Staging
-from dicom_assets.reading.engine import ReadingEngine
 from dicom_assets.reading.memory import give_back
-from dicom_assets.reading.packing import pack_flat
 from dicom_assets.schema.codes import ABSENT, Kind
 from dicom_assets.schema.registry import INSTANCE, OVERWRITTEN, TABLES
 
@@ -50,26 +47,14 @@ def _lying(raw: pa.Table) -> pa.Table:
     return raw
 
 
-def write_flat(lake: Lake, staging: Staging, engine: ReadingEngine | None = None) -> NewFiles:
-    """Writes a batch's staged rows of flat_metadata for `publish_flat` to commit; engine: see `pack_flat`.
-
-    Raises StagingMissing, LakeError.
-    """
-    staging.require_all(Part.FLAT, "object_id")
-    packed = pack_flat(staging, engine)
-    return [] if packed is None else [add_action(packed)]
-
-
 Before = Mapping[str, Sequence[str]]
 """By uri of a batch, the batches that had claimed it before."""
 
 
-def publish_flat(
-    lake: Lake, staging: Staging, files: NewFiles | None = None, before: Callable[[], Before] = dict
-) -> int:
+def publish_flat(lake: Lake, staging: Staging, before: Callable[[], Before] = dict) -> int:
     """Replaces a batch's rows of flat_metadata by the staged ones; how many. Raises StagingMissing, LakeError.
 
-    files: what `write_flat` has written already. before: asked for the uris that earlier batches had claimed.
+    before: asked for the uris that earlier batches had claimed.
 
     What the batch overwrites is entered before anything else: an earlier batch that is published only now either has
     its rows found below, or finds this entry when it rebuilds its studies. The studies that the batch touches, by its
@@ -86,7 +71,7 @@ def publish_flat(
         staging.put(Part.TOUCHED, 0, touched)
         staging.complete(Part.TOUCHED, len(touched))
         studies.enter(lake, staging.batch_id, touched["study_key"].to_pylist())
-        lake.replace("flat_metadata", [staging.batch_id], write_flat(lake, staging) if files is None else files)
+        lake.replace("flat_metadata", [staging.batch_id], lambda: staging.batches(Part.FLAT))
     return rows
 
 
@@ -138,8 +123,11 @@ def touched_studies(staging: Staging) -> pa.Table:
     return staging.read_whole(Part.TOUCHED)
 
 
-ROWS_AT_ONCE = 6_000
-"""Rows of 150 columns that are put together and committed at a time; 20,000 take DuckDB 200 MB."""
+ROWS_AT_ONCE = 20_000
+"""Rows of 150 columns that are put together at a time: they take DuckDB 200 MB."""
+
+COMMIT_ROWS = 40_000
+"""Rows that are committed at a time, so that a batch of usual size commits a table once: 1.5 KB each in memory."""
 
 
 def _rebuilt(
@@ -166,7 +154,7 @@ def publish_hierarchy(lake: Lake, staging: Staging, name: str) -> int:
     """Rebuilds the touched studies of instance, series or study from all their rows; how many rows they now have.
 
     Reading and commit happen under the table's lock, so that of two batches that touch one study the later publisher
-    has read what the earlier one wrote. A batch that touches many old rows makes a commit for every ROWS_AT_ONCE of
+    has read what the earlier one wrote. A batch that touches many old rows makes a commit for every COMMIT_ROWS of
     them; each study is replaced whole.
     """
     touched = touched_studies(staging)
@@ -180,10 +168,23 @@ def publish_hierarchy(lake: Lake, staging: Staging, name: str) -> int:
         if name == INSTANCE.name:
             scope = {**scope, **overwritten.scope_of(lake, wanted, scope["flat_metadata"])}
         with connect(lake, [*scope], within=scope) as connection:
-            for keys, rebuilt in _rebuilt(connection, sql, touched, sources[-1]):
-                rows = rebuilt.cast(TABLES[name].schema).sort_by([(column, "ascending") for column in order])
+            keys: list[str] = []
+            parts: list[pa.Table] = []
+            for more, rebuilt in _rebuilt(connection, sql, touched, sources[-1]):
+                keys += more
+                parts.append(rebuilt.cast(TABLES[name].schema).sort_by([(column, "ascending") for column in order]))
                 del rebuilt
                 give_back()
-                lake.replace(name, keys, rows)
-                published += len(rows)
+                if sum(map(len, parts)) >= COMMIT_ROWS:
+                    published += _replace(lake, name, keys, parts)
+                    keys, parts = [], []
+            published += _replace(lake, name, keys, parts)
     return published
+
+
+def _replace(lake: Lake, name: str, keys: Sequence[str], parts: Sequence[pa.Table]) -> int:
+    if not keys:
+        return 0
+    rows = pa.concat_tables(parts)
+    lake.replace(name, keys, rows)
+    return len(rows)

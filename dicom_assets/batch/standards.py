@@ -324,18 +324,9 @@ LEFT JOIN objects USING (source, StudyInstanceUID, SeriesInstanceUID)
 ORDER BY {_ORDER}
 """
 
-_SERIES_KEYS = f"""
--- one row per series of the studies that the batch touched, in whatever source, with what ids are made from
-SELECT {{columns}}, study.subject_state
-FROM series
-SEMI JOIN wanted USING (study_key)
-JOIN {subjects()} AS study USING (study_key, source, StudyInstanceUID)
-ORDER BY {_ORDER}
-"""
 
-
-def occurrences(lake: Lake, staging: Staging, settings: Settings, *, keys_only: bool = False) -> Occurrences:
-    """What image_occurrence of the touched studies is made from; keys_only: what their ids are made from.
+def occurrences(lake: Lake, staging: Staging, settings: Settings) -> Occurrences:
+    """What image_occurrence of the touched studies is made from.
 
     A study that several sources hold is one study for OMOP, which has no sources: all of them are rebuilt together.
     Raises MappingError.
@@ -347,15 +338,15 @@ def occurrences(lake: Lake, staging: Staging, settings: Settings, *, keys_only: 
     uids = sorted({uid for _, uid in pairs})
     sources = {source for source, _ in pairs} | {source.name for source in settings.sources}
     wanted = sorted({keys.study_key(source, uid) for source in sources for uid in uids})
-    sql, names = (_SERIES_KEYS, ["study", "series"]) if keys_only else (_SERIES, ["study", "series", "instance"])
-    columns = image_occurrence.KEY_COLUMNS if keys_only else image_occurrence.SERIES_COLUMNS
+    names = ["study", "series", "instance"]
     # a series is of whom its study is, whatever it says of it by itself
     listed = ", ".join(
-        f'{"study" if column in image_occurrence.SUBJECT else "series"}."{column}"' for column in columns
+        f'{"study" if column in image_occurrence.SUBJECT else "series"}."{column}"'
+        for column in image_occurrence.SERIES_COLUMNS
     )
     with connect(lake, names, within=study_scope(lake, names, wanted)) as connection:
         connection.register("wanted", pa.table({"study_key": pa.array(wanted, pa.string())}))
-        series = arrow(connection, sql.format(columns=listed)).to_pylist()
+        series = arrow(connection, _SERIES.format(columns=listed)).to_pylist()
     return Occurrences(uids, series, _maps(settings.omop))
 
 
@@ -387,17 +378,16 @@ def publish_identifiers(lake: Lake, staging: Staging, settings: Settings) -> int
     An id once given out stays, whatever becomes of the batch: rows are added, never replaced by others. Raises
     MappingError, IdentifiersExhausted.
     """
-    found = occurrences(lake, staging, settings, keys_only=True)
-    wanted = image_occurrence.wanted(found.series, found.maps)
-    return identified(lake, staging, wanted)[1] if wanted else 0
+    return _rows(lake, staging, settings).given_out
 
 
 @dataclass(frozen=True)
 class _Rows:
-    """Rows of both tables of occurrences, and everything that they follow from."""
+    """Rows of both tables of occurrences, and everything that they follow from. given_out: new ids for them."""
 
     origin: tuple[object, ...]
     uids: Sequence[str]
+    given_out: int
     occurrences: pa.Table
     origins: pa.Table
 
@@ -415,10 +405,10 @@ def _rows(lake: Lake, staging: Staging, settings: Settings) -> _Rows:
     last = staging.recall(_Rows)
     if last is None or last.origin != origin:
         found = occurrences(lake, staging, settings)
-        ids, _ = identified(lake, staging, image_occurrence.wanted(found.series, found.maps))
+        ids, given_out = identified(lake, staging, image_occurrence.wanted(found.series, found.maps))
         tables = concepts.load(settings.omop.modality_concepts, settings.omop.anatomic_site_concepts)
         context = image_occurrence.Context(tables, found.maps, settings.omop.wadors_base)
-        last = _Rows(origin, found.uids, *image_occurrence.rows(found.series, ids, context))
+        last = _Rows(origin, found.uids, given_out, *image_occurrence.rows(found.series, ids, context))
         staging.remember(last)
     return last
 

@@ -17,12 +17,16 @@ import socket
 import tempfile
 import uuid
 import weakref
+from collections.abc import Sequence
+from functools import cached_property
 from pathlib import Path
 
 import duckdb
+import pyarrow as pa
 
 from dicom_assets.lake.quoting import quoted
-from dicom_assets.storage.files import LakeFiles
+from dicom_assets.schema.registry import TABLES
+from dicom_assets.storage.files import PROTOCOL, LakeFiles
 
 FOLDER = "_tmp"
 _PRIVATE = 0o700
@@ -37,12 +41,36 @@ class Database:
 
     def __init__(self, files: LakeFiles) -> None:
         """files: those that `scan` may name."""
-        self._connection = open_alone(files)
-        weakref.finalize(self, self._connection.close)  # DuckDB complains of what is left when the interpreter ends
+        self._files = files
+
+    @cached_property
+    def _connection(self) -> duckdb.DuckDBPyConnection:
+        connection = open_alone(self._files)
+        weakref.finalize(self, connection.close)  # DuckDB complains of what is left when the interpreter ends
+        return connection
 
     def cursor(self) -> duckdb.DuckDBPyConnection:
         """A connection without tables, as every query of the project starts."""
         return self._connection.cursor()
+
+    def scan(self, name: str, paths: Sequence[str], options: str = "") -> str:
+        """SQL that stands for some files of a table, at least one, as the log names them; for a FROM clause.
+
+        options: further ones of DuckDB's `read_parquet`.
+        """
+        if self._files.place is None:
+            files = [f"{self._files.uri}/{name}/{path}" for path in paths]
+        else:
+            files = [f"{PROTOCOL}://{name}/{path.rsplit('/', 1)[-1]}" for path in paths]
+        return f"read_parquet([{', '.join(map(quoted, files))}]{options})"
+
+    def read_keys(self, name: str, paths: Sequence[str]) -> pa.Table:
+        """The different keys (`replaced_by`) in each of some files: the file (its name alone) and the key, in order."""
+        source, column = self.scan(name, paths, ", filename=true"), TABLES[name].replaced_by
+        with self.cursor() as connection:
+            return connection.sql(
+                f"SELECT parse_filename(filename) AS file, {column} AS key FROM {source} GROUP BY ALL ORDER BY ALL"
+            ).to_arrow_table()
 
 
 def open_alone(files: LakeFiles) -> duckdb.DuckDBPyConnection:

@@ -1,20 +1,21 @@
 """Parquet files of a table: how rows are packed, and what the Delta log is told of each file.
 
-Belongs here: row groups, statistics, Bloom filters. It imports neither delta-rs nor DuckDB, so that a reading process
-can pack as well. Does not belong here: which rows come into which file (`rewrite`), and the log (`delta`).
+Belongs here: row groups, statistics, Bloom filters. Does not belong here: which rows come into which file (`rewrite`),
+and the log (`tables`).
 """
 
 from __future__ import annotations
 
+import json
 import time
 import uuid
-from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator
 from itertools import chain
 
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
+from deltalake.transaction import AddAction
 
 from dicom_assets.schema.table import Table
 from dicom_assets.storage.files import LakeFiles
@@ -29,22 +30,6 @@ ROW_GROUP_BYTES = 32 << 20
 """What a row group takes in memory at most, but for the last rows that it is given."""
 
 _BLOOM = ("SOPInstanceUID", "SeriesInstanceUID", "StudyInstanceUID")
-
-
-@dataclass(frozen=True, slots=True)
-class PackedFile:
-    """A file that is written and that no commit names yet.
-
-    path: below the table's folder. size: bytes. low, high: smallest and largest value of each column of
-    `statistics_columns`. packed_at: milliseconds since 1970.
-    """
-
-    path: str
-    size: int
-    rows: int
-    low: Mapping[str, str]
-    high: Mapping[str, str]
-    packed_at: int
 
 
 def group_rows(name: str) -> int:
@@ -62,14 +47,17 @@ def bloom_columns(table: Table) -> list[str]:
     return [column for column in _BLOOM if column in table] if table.name in ("flat_metadata", "instance") else []
 
 
-def pack(files: LakeFiles, table: Table, groups: Iterable[pa.Table], told: str = "") -> PackedFile:
-    """Writes one Parquet file of one row group after the other; told: what its name says. Raises LakeError."""
+def pack(files: LakeFiles, table: Table, groups: Iterable[pa.Table], label: str = "") -> AddAction:
+    """Writes one Parquet file of one row group after the other; what a commit says of it. Raises LakeError.
+
+    label: what its name says besides.
+    """
     keys = statistics_columns(table)
     low: dict[str, str] = {}
     high: dict[str, str] = {}
     count = 0
     looked_up = {column: {"ndv": group_rows(table.name), "fpp": 0.01} for column in bloom_columns(table)}
-    path = f"part-{uuid.uuid4()}{told}.zstd.parquet"
+    path = f"part-{uuid.uuid4()}{label}.zstd.parquet"
     # A footer names every column of every row group, and a query opens them all: statistics of columns that nothing is
     # sorted by would only make it longer.
     with files.writing(f"{table.name}/{path}") as sink:
@@ -91,10 +79,11 @@ def pack(files: LakeFiles, table: Table, groups: Iterable[pa.Table], told: str =
                         high[column] = max(high.get(column, ends["max"]), ends["max"])
                 writer.write_table(group, len(group))
         size = sink.tell()
-    return PackedFile(path, size, count, low, high, int(time.time() * 1000))
+    stats = {"numRecords": count, "minValues": low, "maxValues": high, "nullCount": dict.fromkeys(low, 0)}
+    return AddAction(path, size, {}, int(time.time() * 1000), True, json.dumps(stats))
 
 
-def pack_rows(files: LakeFiles, table: Table, rows: Iterable[pa.RecordBatch]) -> PackedFile | None:
+def pack_rows(files: LakeFiles, table: Table, rows: Iterable[pa.RecordBatch]) -> AddAction | None:
     """Writes rows as one Parquet file, a row group in memory at a time; None when there are none. Raises LakeError.
 
     What is never committed is nobody's; vacuum deletes it.

@@ -10,7 +10,6 @@ fail, and it is worked out anew. Files that a failed commit has written are nobo
 from __future__ import annotations
 
 import io
-import json
 import random
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -25,7 +24,7 @@ import pyarrow.parquet as pq
 from deltalake.transaction import AddAction, RemoveAction
 
 from dicom_assets.lake.extents import Extents
-from dicom_assets.lake.pack import PackedFile, pack, pack_rows, row_groups
+from dicom_assets.lake.pack import pack, pack_rows, row_groups
 from dicom_assets.lake.positions import add_positions, is_sorted, order_of, positions, range_in_name, sort_rows
 from dicom_assets.lake.tables import COMMIT_TRIES, Tables
 from dicom_assets.schema.registry import TABLES, Table
@@ -114,7 +113,7 @@ NewFiles = list[AddAction]
 def write_rows(lake: Tables, name: str, rows: Iterable[pa.RecordBatch]) -> NewFiles:
     """Writes rows of a table that is replaced by batch, for `replace_batches` to commit. Raises LakeError."""
     packed = pack_rows(lake.files, TABLES[name], rows)
-    return [] if packed is None else [add_action(packed)]
+    return [] if packed is None else [packed]
 
 
 def replace_batches(
@@ -199,16 +198,9 @@ def put_files(lake: Tables, name: str, rows: pa.Table) -> list[AddAction]:
 
 def put_file(lake: Tables, table: Table, rows: pa.Table | Iterable[pa.Table]) -> AddAction:
     """Writes one Parquet file of a table, of rows or of one row group after the other, and says what it holds."""
-    told = range_in_name(rows) if isinstance(rows, pa.Table) else ""
+    label = range_in_name(rows) if isinstance(rows, pa.Table) else ""
     groups = row_groups(table, rows.to_batches()) if isinstance(rows, pa.Table) else rows
-    return add_action(pack(lake.files, table, groups, told))
-
-
-def add_action(file: PackedFile) -> AddAction:
-    """What a commit says of a file that is packed."""
-    nulls = dict.fromkeys(file.low, 0)
-    stats = {"numRecords": file.rows, "minValues": {**file.low}, "maxValues": {**file.high}, "nullCount": nulls}
-    return AddAction(file.path, file.size, {}, file.packed_at, True, json.dumps(stats))
+    return pack(lake.files, table, groups, label)
 
 
 def split(rows: pa.Table, column: str, bound: int) -> Iterator[pa.Table]:

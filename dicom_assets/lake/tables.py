@@ -15,7 +15,6 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from datetime import datetime
-from functools import cached_property
 from typing import Any
 
 import duckdb
@@ -29,11 +28,10 @@ from dicom_assets.lake.database import Database, clear_left_over
 from dicom_assets.lake.extents import Extents, extents
 from dicom_assets.lake.file_keys import FileKeys
 from dicom_assets.lake.pack import statistics_columns
-from dicom_assets.lake.quoting import quoted
 from dicom_assets.schema.registry import TABLES, Table
 from dicom_assets.storage import locks
 from dicom_assets.storage.azure import delta_location, delta_options, reason
-from dicom_assets.storage.files import CONTRIBUTOR, PROTOCOL, LakeError, LakeFiles
+from dicom_assets.storage.files import CONTRIBUTOR, LakeError, LakeFiles
 
 COMMIT_TRIES = 8
 LOCK_SECONDS = 600.0
@@ -101,7 +99,8 @@ class Tables:
         self._checks: dict[str, Callable[[], None]] = {}
         self._open = {name: _Open() for name in TABLES}
         self._looked = _Looked()
-        self.file_keys = FileKeys(self._read_keys)
+        self._database = Database(self.files)
+        self.file_keys = FileKeys(self._database.read_keys)
         if make:
             self._make_tables()
             clear_left_over(self.files)
@@ -115,10 +114,6 @@ class Tables:
         """Where a table lies, as delta-rs wants it."""
         return delta_location(self.files.place.below(name)) if self.files.place else f"{self.uri}/{name}"
 
-    @cached_property
-    def _database(self) -> Database:
-        return Database(self.files)
-
     def cursor(self) -> duckdb.DuckDBPyConnection:
         """A DuckDB connection in memory without tables, as every query of the project starts.
 
@@ -127,23 +122,8 @@ class Tables:
         return self._database.cursor()
 
     def scan_files(self, name: str, paths: Sequence[str], options: str = "") -> str:
-        """SQL that stands for some files of a table, at least one, as the log names them; for a FROM clause.
-
-        options: further ones of DuckDB's `read_parquet`.
-        """
-        if self.files.place is None:
-            files = [f"{self.location(name)}/{path}".removeprefix("file://") for path in paths]
-        else:
-            files = [f"{PROTOCOL}://{name}/{path.rsplit('/', 1)[-1]}" for path in paths]
-        return f"read_parquet([{', '.join(map(quoted, files))}]{options})"
-
-    def _read_keys(self, name: str, paths: Sequence[str]) -> pa.Table:
-        source = self.scan_files(name, paths, ", filename=true")
-        column = TABLES[name].replaced_by
-        with self.cursor() as connection:
-            return connection.sql(
-                f"SELECT parse_filename(filename) AS file, {column} AS key FROM {source} GROUP BY ALL ORDER BY ALL"
-            ).to_arrow_table()
+        """SQL that stands for some files of a table, see `Database.scan`."""
+        return self._database.scan(name, paths, options)
 
     def table(self, name: str, at: int | datetime | None = None) -> DeltaTable:
         """A table, opened for the caller alone, as it is now or at a version or time.

@@ -8,6 +8,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pytest
 
+from dicom_assets.batch import publish
 from dicom_assets.batch.checks import hierarchy_checks
 from dicom_assets.batch.checks.checks import CheckContext
 from dicom_assets.batch.checks.rules import judged
@@ -96,3 +97,12 @@ def test_counts_are_compared_for_each(context, name, column, which):
 def test_what_is_wrong_in_every_row_is_seen_in_a_sample(context, name, column):
     change(context, name, column, "wrong")
     assert not holds(context, name)
+
+
+@pytest.mark.parametrize("name", ["instance", "series", "study"])
+def test_a_table_is_committed_once_in_however_many_portions_it_is_put_together(context, monkeypatch, name):
+    monkeypatch.setattr(publish, "ROWS_AT_ONCE", 4)
+    before = context.lake.extents(name).version
+    rows = publish.publish_hierarchy(context.lake, context.staging, name)
+    assert (rows, context.lake.extents(name).version) == (context.lake.row_count(name), before + 1)
+    assert holds(context, name)

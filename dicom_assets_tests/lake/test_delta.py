@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+import weakref
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime
 
@@ -159,6 +160,16 @@ class TestAStepThatLooksOnce:
             assert lake.row_count("validated_batch") == 2
         other.replace("validated_batch", ["b3"], judged("b3", "z"))
         assert lake.row_count("validated_batch") == 3
+
+
+def test_what_a_lake_keeps_ends_with_it(tmp_path):
+    lake = Lake(str(tmp_path / "lake"))
+    lake.replace("study", ["0" * 16], TABLES["study"].schema.empty_table())
+    with connect(lake, ["study"], within={"study": {"study_key": ["0" * 16]}}) as connection:
+        connection.execute("FROM study").fetchall()
+    kept = [weakref.ref(one) for one in (lake, lake.file_keys, lake._database)]
+    del lake
+    assert [one() for one in kept] == [None] * 3
 
 
 class TestTables:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Generator, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -17,8 +17,6 @@ from dicom_assets.lake.delta import Lake
 from dicom_assets.lake.staging import Part
 from dicom_assets.landing.claims import claim_new
 from dicom_assets.landing.store import SourceUnavailable
-from dicom_assets.reading.engine import EngineFailed
-from dicom_assets.reading.packing import pack_staged
 from dicom_assets.schema.registry import TABLES
 from dicom_assets.settings import Settings
 from dicom_assets.storage.files import LakeError
@@ -248,105 +246,3 @@ class TestAnIngest:
             only_ingest(work),
         ):
             pass
-
-
-def flat_files(work: Work) -> set[str]:
-    return {path for path in work.lake.files.names("flat_metadata") if path.endswith(".parquet")}
-
-
-class Watched(InlineEngine):
-    """Tells which batches it has packed, or breaks off when it is to pack one."""
-
-    def __init__(self, fails: bool = False) -> None:
-        self.fails, self.packed = fails, []  # type: ignore[var-annotated]
-
-    def run(self, function: Callable[..., Any], chunks: Iterable[Any]) -> Generator[Any]:
-        if function is not pack_staged:
-            yield from super().run(function, chunks)
-            return
-        for chunk in chunks:
-            self.packed.append(chunk.batch_id)
-            if self.fails:
-                raise EngineFailed("a reading process ended")
-            yield function(chunk, lambda _: None)
-
-
-class TestMetadataThatIsWrittenAhead:
-    """Its files are written while the checks of what was read run, and are nobody's until the asset commits them."""
-
-    def test_is_not_in_the_table_before_it_is_published_and_is_not_written_again(
-        self, work: Work, monkeypatch: pytest.MonkeyPatch
-    ):
-        batch = work.batch(claimed(work))
-        batch.begin(RUN)
-        batch.judge(RUN)
-        assert table(work.lake, "flat_metadata").num_rows == 0
-        monkeypatch.setattr("dicom_assets.batch.publish.write_flat", never)
-        assert batch.publish_flat() == table(work.lake, "flat_metadata").num_rows > 0
-        assert len(flat_files(work)) == len(work.lake.extents("flat_metadata"))
-
-    def test_is_written_anew_when_the_asset_is_tried_again(self, work: Work, monkeypatch: pytest.MonkeyPatch):
-        batch = work.batch(claimed(work))
-        batch.begin(RUN)
-        batch.judge(RUN)
-        with monkeypatch.context() as patched:
-            patched.setattr(Lake, "replace", fails_once(Lake.replace, LakeError("The disk is full.")))
-            with pytest.raises(LakeError, match="full"):
-                batch.publish_flat()
-        rows = batch.publish_flat()
-        assert batch.publish_flat() == rows == table(work.lake, "flat_metadata").num_rows
-
-    def test_is_that_of_the_last_reading(self, work: Work, landing: LandingFolder):
-        batch = work.batch(claimed(work))
-        batch.begin(RUN)
-        batch.judge(RUN)
-        landing.put_series(1, 1, 1)  # it has other bytes now, so it is no object of this batch any more
-        batch.begin(RUN)
-        batch.judge(RUN)
-        batch.publish_flat()
-        published = table(work.lake, "flat_metadata")["object_id"].to_pylist()
-        staged = batch.staging.read(Part.FLAT, ["object_id"])["object_id"].to_pylist()
-        assert sorted(published) == sorted(staged)
-
-    @pytest.mark.parametrize("fails", [False, True])
-    def test_is_packed_by_a_process_that_has_nothing_to_read_or_here_when_that_ends(
-        self, settings: Settings, *, fails: bool
-    ):
-        engine = Watched(fails)
-        with Work(settings, shared_engine=engine) as work:
-            batch = work.batch(claimed(work))
-            publish(batch)
-            assert engine.packed == [batch.batch_id]
-            assert table(work.lake, "flat_metadata").num_rows > 0
-            assert len(flat_files(work)) == len(work.lake.extents("flat_metadata"))
-
-    def test_is_packed_here_while_another_batch_is_read_ahead(self, settings: Settings, landing: LandingFolder):
-        engine = Watched()
-        with Work(settings, shared_engine=engine) as work:
-            first = work.batch(claimed(work))
-            landing.put("later/0001.dcm", dicom(9, 1, 1), age_seconds=3_600)
-            work.read_ahead(claimed(work), "another run")
-            publish(first)
-            assert engine.packed == []
-            assert table(work.lake, "flat_metadata").num_rows > 0
-
-    def test_holds_the_batch_until_it_is_written(self, work: Work, monkeypatch: pytest.MonkeyPatch):
-        begun, may_end = threading.Event(), threading.Event()
-
-        def slow(*_: object) -> list[object]:
-            begun.set()
-            may_end.wait(10)
-            return []
-
-        batch = work.batch(claimed(work))
-        batch.begin(RUN)
-        monkeypatch.setattr(work_module, "write_flat", slow)
-        batch.judge(RUN)
-        begun.wait(10)
-        letting_go = threading.Thread(target=work.release, args=[batch.batch_id])
-        letting_go.start()
-        letting_go.join(0.2)
-        assert letting_go.is_alive()
-        may_end.set()
-        letting_go.join(10)
-        assert not letting_go.is_alive()

@@ -9,12 +9,12 @@ closes last.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
 import duckdb
+import orjson
 import pyarrow as pa
 
 from dicom_assets.batch.checks.checks import SHOWN, CheckContext, CheckResult, NamedRule, compared, touched_rows
@@ -93,7 +93,7 @@ def _lines(context: CheckContext, source: str) -> Iterator[dict[str, Any]]:
     for path in context.lake.files.names(f"Process/Clinical/FHIR NDJSON/{source}/{day}"):
         if f"-{batch}-" in path and path.endswith(".ndjson"):
             for line in context.lake.files.get(path).splitlines():
-                yield json.loads(line)
+                yield orjson.loads(line)
 
 
 def fhir_instances_equal_instances(context: CheckContext) -> CheckResult:
