@@ -290,6 +290,16 @@ class BatchWork:
         return self.work.lake
 
     @property
+    def settings(self) -> Settings:
+        """The settings of this process."""
+        return self.work.settings
+
+    @property
+    def looks(self) -> Looks:
+        """What is remembered of the sources."""
+        return self.work.looks
+
+    @property
     def source(self) -> SourceSettings:
         """The source that the batch was claimed from. Raises SettingsError when it is not configured any more."""
         return self.work.settings.source(self.manifest["source"][0].as_py())

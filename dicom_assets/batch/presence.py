@@ -12,24 +12,57 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Callable, Sequence
 from functools import wraps
-from typing import TYPE_CHECKING, Concatenate, ParamSpec, TypeVar
+from typing import Concatenate, ParamSpec, Protocol, TypeVar
 
 import pyarrow.compute as pc
 
-from dicom_assets.batch.books import Status
+from dicom_assets.batch.books import Books, Status
 from dicom_assets.lake.staging import Part, Staging
 from dicom_assets.landing.looks import Look, Looks, SourceEmptied, Watch, limits_of, sentence
 from dicom_assets.landing.opening import open_store
 from dicom_assets.landing.store import LandingStore
 from dicom_assets.settings import Settings, SourceSettings
 
-if TYPE_CHECKING:
-    from dicom_assets.batch.context import BatchWork
-
 T = TypeVar("T")
 P = ParamSpec("P")
 
 GONE = "OBJECT_GONE"
+
+
+class BatchOfSource(Protocol):
+    """A batch that a process holds, as far as its source is concerned: see `context.BatchWork`."""
+
+    @property
+    def batch_id(self) -> str:
+        """Its id."""
+        ...
+
+    @property
+    def staging(self) -> Staging:
+        """What is staged of it."""
+        ...
+
+    @property
+    def source(self) -> SourceSettings:
+        """The source that it was claimed from."""
+        ...
+
+    @property
+    def settings(self) -> Settings:
+        """The settings of the process."""
+        ...
+
+    @property
+    def looks(self) -> Looks:
+        """What is remembered of the sources."""
+        ...
+
+    def stop(self, status: Status, reason: str, run_id: str, *, code: str | None = None) -> Books:
+        """Pauses it."""
+        ...
+
+
+Held = TypeVar("Held", bound=BatchOfSource)
 
 
 def watch(looks: Looks, settings: Settings, store: LandingStore) -> Watch:
@@ -63,7 +96,7 @@ def doubts(looks: Looks, sources: Sequence[str]) -> dict[str, str]:
     return found
 
 
-def require_source(batch: BatchWork, part: Part, column: str) -> None:
+def require_source(batch: BatchOfSource, part: Part, column: str) -> None:
     """After a step of a batch: looks again when objects are gone. Raises SourceEmptied, SourceUnavailable.
 
     part, column: staged rows, and where their code stands. Where there is no file system that may be away in part, it
@@ -71,9 +104,9 @@ def require_source(batch: BatchWork, part: Part, column: str) -> None:
     """
     gone, all_of_it = _gone(batch.staging, part, column)
     store = open_store(batch.source)
-    limits = limits_of(batch.source, batch.work.settings.claiming)
+    limits = limits_of(batch.source, batch.settings.claiming)
     if gone and (store.device() is not None or gone > limits.share * all_of_it):
-        look_again(batch.work.looks, batch.work.settings, batch.source)
+        look_again(batch.looks, batch.settings, batch.source)
 
 
 def _gone(staging: Staging, part: Part, column: str) -> tuple[int, int]:
@@ -85,19 +118,19 @@ def _gone(staging: Staging, part: Part, column: str) -> tuple[int, int]:
 
 
 def while_source_is_there(
-    step: Callable[Concatenate[BatchWork, str, P], T],
-) -> Callable[Concatenate[BatchWork, str, P], T]:
+    step: Callable[Concatenate[Held, str, P], T],
+) -> Callable[Concatenate[Held, str, P], T]:
     """A step of a batch that does not begin while its source looks emptied, and whose batch waits when it turns out so.
 
     The batch is paused, and noted as waiting: it is run again when the source is as it was, or confirmed.
     """
 
     @wraps(step)
-    def guarded(batch: BatchWork, run_id: str, /, *args: P.args, **kwargs: P.kwargs) -> T:
-        looks = batch.work.looks
+    def guarded(batch: Held, run_id: str, /, *args: P.args, **kwargs: P.kwargs) -> T:
+        looks = batch.looks
         try:
             if looks.is_emptied(batch.source.name):
-                look_again(looks, batch.work.settings, batch.source)
+                look_again(looks, batch.settings, batch.source)
             done = step(batch, run_id, *args, **kwargs)
         except SourceEmptied as error:
             looks.wait(batch.batch_id, run_id)
