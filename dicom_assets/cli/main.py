@@ -21,6 +21,7 @@ from dicom_assets.cli import services as cli_services
 from dicom_assets.cli import sources as cli_sources
 from dicom_assets.cli import verify as cli_verify
 from dicom_assets.cli.services import loaded, told
+from dicom_assets.collector import held_back, keep_what_is_there
 from dicom_assets.printing import say
 from dicom_assets.settings import Settings
 
@@ -88,9 +89,11 @@ def ingest(
 
 def ingest_now(settings: Settings) -> Ended:
     """Runs an ingest and shows how far it is."""
-    from dicom_assets.cli.progress import Reporter
-    from dicom_assets.defs.instance import opened_instance
-    from dicom_assets.defs.runner import ingest as run_ingest
+    with held_back():
+        from dicom_assets.cli.progress import Reporter
+        from dicom_assets.defs.instance import opened_instance
+        from dicom_assets.defs.runner import ingest as run_ingest
+    keep_what_is_there()
 
     with Reporter() as reporter, opened_instance(settings) as instance:
         return run_ingest(settings, instance, reporter.say, reporter.show)
