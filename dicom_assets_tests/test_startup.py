@@ -36,3 +36,15 @@ def test_the_package_hides_no_module_and_replaces_no_finder():
         "assert None not in sys.modules.values()\n"
     )
     assert done.returncode == 0, done.stderr
+
+
+def test_what_is_there_is_not_looked_at_again_for_cycles_and_what_comes_later_is():
+    done = python(
+        "import gc\n"
+        "from dicom_assets.collector import held_back, keep_what_is_there\n"
+        "with held_back():\n"
+        "    assert not gc.isenabled()\n"
+        "keep_what_is_there()\n"
+        "assert gc.isenabled() and gc.get_freeze_count() and gc.get_threshold()[0] > 700\n"
+    )
+    assert done.returncode == 0, done.stderr

@@ -9,6 +9,7 @@ import typer
 
 from dicom_assets.cli.options import Format, FormatOption, LakeOption, Landing, clear_errors, load_settings, print_rows
 from dicom_assets.cli.sources import tell_doubts
+from dicom_assets.collector import held_back, keep_what_is_there
 from dicom_assets.printing import say
 from dicom_assets.settings import Settings
 
@@ -49,9 +50,11 @@ def ingest(
 
 def ingest_now(settings: Settings) -> Ended:
     """Runs an ingest and shows how far it is."""
-    from dicom_assets.cli.progress import Reporter
-    from dicom_assets.defs.instance import open_instance
-    from dicom_assets.defs.runner import ingest as run_ingest
+    with held_back():
+        from dicom_assets.cli.progress import Reporter
+        from dicom_assets.defs.instance import open_instance
+        from dicom_assets.defs.runner import ingest as run_ingest
+    keep_what_is_there()
 
     with Reporter() as reporter, open_instance(settings) as instance:
         return run_ingest(settings, instance, reporter.say, reporter.show)

@@ -5,7 +5,8 @@ Belongs here: nothing that acts on objects; `processes` names this module to mul
 
 import os
 
-# A process that forks must have a single thread, and numpy's library for matrices starts one for each core.
+# A process that forks must not have threads that hold locks: numpy's library for matrices starts one for each core.
+# The one of Arrow's allocator (jemalloc) stays; it is made for forks.
 os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
 
 import pyarrow as pa

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import contextlib
 import fcntl
-import gc
 import multiprocessing
 import os
 import resource
@@ -75,7 +74,6 @@ def serve(connection: Connection, shared: MutableSequence[int], memory_bytes: in
         del answer, chunk
         beat(IDLE)
         if resident() - at_first > KEPT:
-            gc.collect()
             trim()
 
 

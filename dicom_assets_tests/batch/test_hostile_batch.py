@@ -1,11 +1,6 @@
 """A landing folder of hostile objects through the real flow: each ends in its code, every good object is ingested."""
 
-import ctypes
 import io
-import os
-import re
-import signal
-import time
 import zipfile
 
 import pytest
@@ -13,53 +8,16 @@ import pytest
 from dicom_assets.batch.context import Work
 from dicom_assets.lake.query import arrow, connect
 from dicom_assets.landing.claims import claim_new
-from dicom_assets.reading import judge, kinds
+from dicom_assets.reading import judge
 from dicom_assets.reading.engine import ProcessEngine
 from dicom_assets_tests.dicom import raw
 from dicom_assets_tests.dicom.test_hostile import HOSTILE
 from dicom_assets_tests.support.dicoms import dicom
+from dicom_assets_tests.support.harmed_judge import CRASHES, GROWS, HANGS, KILLED, STALLED, judge_harmed
 from dicom_assets_tests.support.lakes import TABLES_OF_A_BATCH, make_asset, settings_for
 from dicom_assets_tests.support.landings import LandingFolder
 
-CRASHES, HANGS, GROWS = "makes the reader crash", "makes the reader hang", "makes the reader grow"
-KILLED, STALLED = "once somebody kills its reader", "once the storage stands still"
 GOOD = 30
-
-
-def is_first(mark):
-    """Whether this is the first time; mark: a path."""
-    try:
-        os.close(os.open(mark, os.O_CREAT | os.O_EXCL))
-    except FileExistsError:
-        return False
-    return True
-
-
-def judge_harmed(chunk, beat):
-    """The real judgement, with a reader that some objects crash, hang or fill up."""
-    read_header = kinds.read_header
-
-    def harmed(source, *arguments):
-        content = source.read(0, 4_096)
-        for what in (KILLED, STALLED):
-            if what.encode() in content and is_first(re.search(rb"mark=([^ \0]+)", content)[1]):
-                if what is KILLED:
-                    os.kill(os.getpid(), signal.SIGKILL)
-                time.sleep(60)
-        if CRASHES.encode() in content:
-            ctypes.string_at(0)
-        while HANGS.encode() in content:
-            pass
-        held = []
-        while GROWS.encode() in content:
-            held.append(bytearray(16 << 20))
-        return read_header(source, *arguments)
-
-    kinds.read_header = harmed
-    try:
-        return judge.judge_chunk(chunk, beat)
-    finally:
-        kinds.read_header = read_header
 
 
 class Harmed:
@@ -96,7 +54,7 @@ def ledger(tmp_path_factory):
     for number, (make, _) in enumerate(HOSTILE.values()):
         landing.put(f"hostile/{number:02d}.dcm", make())
     landing.put("hostile/bomb.zip", zip_bomb())
-    limits = {"object_seconds": 3, "worker_memory_bytes": 2**28, "max_inflated_bytes": 32 << 20, "chunk_objects": 16}
+    limits = {"object_seconds": 5, "worker_memory_bytes": 2**28, "max_inflated_bytes": 32 << 20, "chunk_objects": 16}
     settings = settings_for(
         folder / "lake",
         landing.root,
