@@ -26,7 +26,7 @@ from dicom_assets.lake.delta import Lake
 from dicom_assets.lake.maintenance import FULL_NODE, OVERLAPPING, tidy
 from dicom_assets.lake.positions import order_of, positions, sort_rows
 from dicom_assets.lake.rewrite import file_rows, leaf_rows, put_file, put_files, swap
-from dicom_assets.landing.claim_index import from_digests, unpacked
+from dicom_assets.landing.claim_index import ids_of_digests, unpack_ids
 from dicom_assets.landing.claims import FOLDER as CLAIMS
 from dicom_assets.landing.claims import MANIFEST, ClaimLog
 from dicom_assets.landing.store import LISTING, object_digests
@@ -420,7 +420,7 @@ def _books_and_claims(lake: Lake, batches: int) -> None:
         size = len(part)
         columns = {
             "batch_id": pa.array([batch_name(number)] * size),
-            "object_id": unpacked(from_digests(object_digests(SOURCE, part["uri"], part["etag"]))),
+            "object_id": unpack_ids(ids_of_digests(object_digests(SOURCE, part["uri"], part["etag"]))),
             "source": pa.array([SOURCE] * size),
             "claimed_at": pa.array([FIRST] * size, MANIFEST.field("claimed_at").type),
             "attempt": pa.array([1] * size, pa.int64()),

@@ -23,7 +23,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from bench.scale_lake import FIRST, SOURCE, listing
-from dicom_assets.landing.claim_index import ClaimedIds, from_digests, summarise, unpacked
+from dicom_assets.landing.claim_index import ClaimedIds, ids_of_digests, summarise, unpack_ids
 from dicom_assets.landing.claims import FOLDER, Claim, ClaimLog, plan
 from dicom_assets.landing.store import object_digests
 from dicom_assets.settings import ClaimingSettings, Settings, SourceSettings
@@ -119,7 +119,7 @@ def write_inventory(folder: Path, size: int) -> None:
         claimed = part.slice(0, left)
         left -= len(claimed)
         digests.append(object_digests(SOURCE, claimed.column("uri"), claimed.column("etag")))
-    ids = ClaimedIds([unpacked(from_digests(one)) for one in digests])
+    ids = ClaimedIds([unpack_ids(ids_of_digests(one)) for one in digests])
     claim = Claim("20200101T000000Z-00000000", SOURCE, size, FIRST, f"{FOLDER}/{1:012d}.parquet")
     summarise(_claims(folder, size), 1, [claim], {SOURCE: ids})
 

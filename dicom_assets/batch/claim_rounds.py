@@ -27,7 +27,7 @@ from dicom_assets.landing.events import BlobEvent, EventQueue, Message, listing,
 from dicom_assets.landing.looks import SourceEmptied, Watch
 from dicom_assets.landing.opening import open_store
 from dicom_assets.landing.pace import claim_from, recent_rounds
-from dicom_assets.landing.replaced import Replaced
+from dicom_assets.landing.restorations import Restorations
 from dicom_assets.landing.store import (
     AnnouncedStore,
     LandingStore,
@@ -144,16 +144,22 @@ def claim_watched(
     """
     source = watched.source.name
     claimed = claim_listed(
-        source, watched, work.log, work.settings.claiming, haste=haste, replaced=_replaced(work, source), paced=paced
+        source,
+        watched,
+        work.log,
+        work.settings.claiming,
+        haste=haste,
+        restorations=_restorations(work, source),
+        paced=paced,
     )
     if watched.found is not None:
         _record_passed_over(work, watched)
     return claimed
 
 
-def _replaced(work: Work, source: str) -> Replaced:
+def _restorations(work: Work, source: str) -> Restorations:
     """What finds the objects of a source that came back as older versions of themselves."""
-    return Replaced(last_of_source(work.lake, source), work.log.attempts(), work.log.after)
+    return Restorations(last_of_source(work.lake, source), work.log.attempts(), work.log.after)
 
 
 def _record_passed_over(work: Work, watched: Watch) -> None:
@@ -273,14 +279,14 @@ def _claim(work: Work, round_: _Round, taken: QueueRound) -> None:
         latest = newest(events)
         rows = listing(latest)
         announced = Haste(absent=True)
-        replaced = _replaced(work, source)
+        restorations = _restorations(work, source)
         claimed = claim_listed(
             source,
             lambda rows=rows: [rows],  # type: ignore[misc]
             work.log,
             claiming,
             haste=announced,
-            replaced=replaced,
+            restorations=restorations,
         )
         taken.claimed += len(claimed.claims)
         taken.superseded += len({(e.place, e.etag) for e in events}) - len(latest)

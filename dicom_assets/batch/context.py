@@ -36,8 +36,8 @@ from dicom_assets.lake.staging import Part, Staging, StagingCache, again
 from dicom_assets.landing.claims import Claim, ClaimLog
 from dicom_assets.landing.looks import Looks
 from dicom_assets.landing.opening import open_store
-from dicom_assets.landing.places import Places
 from dicom_assets.landing.store import LandingStore, SourceUnavailable
+from dicom_assets.landing.uri_index import UriIndex
 from dicom_assets.reading.engine import ProcessEngine, ReadingEngine, cluster_address
 from dicom_assets.reading.memory import give_back
 from dicom_assets.settings import Settings, SourceSettings
@@ -116,9 +116,9 @@ class Work:
         return Looks(self.lake.files)
 
     @cached_property
-    def places(self) -> Places:
+    def places(self) -> UriIndex:
         """Which claims had a uri before."""
-        return Places(self.lake.files, self.log)
+        return UriIndex(self.lake.files, self.log)
 
     @contextmanager
     def claiming(self, wait_seconds: float) -> Iterator[None]:

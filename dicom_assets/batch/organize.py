@@ -34,7 +34,7 @@ from dicom_assets.lake.query import connect, quoted
 from dicom_assets.lake.staging import LOCATION, RAW_STAGED, Part, Staging
 from dicom_assets.landing.archives import kind_at, members, open_members
 from dicom_assets.landing.looks import Looks
-from dicom_assets.landing.moves import Mover, Placed, fit_name, mover, pieces, target
+from dicom_assets.landing.moves import Location, Mover, fit_name, mover, pieces, target
 from dicom_assets.landing.store import LandingStore, ObjectError, ObjectRef
 from dicom_assets.schema.codes import ABSENT, CODES, OUTSIDE, Kind, Outcome
 from dicom_assets.schema.registry import FLAT_METADATA, IMAGE_OCCURRENCE, INGESTION_ERRORS, INSTANCE, RAW_FILES, TABLES
@@ -229,9 +229,9 @@ class Organizing:
             self._rewrite(done)
             if not self._files.names(self._path("cleared")):
                 looks, removed = Looks(self._files), sum(row["remove"] for row in done.to_pylist())
-                looks.moving(self.store.name, self.batch_id, removed)
+                looks.note_move(self.store.name, self.batch_id, removed)
                 self._clear(done)
-                looks.moved(self.store.name, self.batch_id, removed)
+                looks.note_move_done(self.store.name, self.batch_id, removed)
                 self._files.put(self._path("cleared/yes"), b"")
         self._files.delete(self._mark)
 
@@ -480,5 +480,5 @@ def _ref(row: Mapping[str, Any]) -> ObjectRef:
     return ObjectRef(row["uri"], row["etag"], row["size"])
 
 
-def _location(placed: Placed) -> dict[str, Any]:
+def _location(placed: Location) -> dict[str, Any]:
     return {**asdict(placed), "member": None, "entry": None, "container_size": None}

@@ -1,7 +1,7 @@
 """The last claim of each place that was claimed more than once: what came there before is not current any more.
 
 Belongs here: entering such claims, and looking up those that concern some rows of flat_metadata. Does not belong here:
-which claims came to a place before (`landing.places`), what is current (`hierarchy`).
+which claims came to a place before (`landing.uri_index`), what is current (`hierarchy`).
 
 Of the claims of a place the last one stays, so the order in which batches enter theirs makes no difference. Nothing is
 ever taken out: that a place was claimed again is true whatever becomes of the object that was found there.

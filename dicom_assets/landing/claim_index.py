@@ -40,7 +40,7 @@ _SCHEMA = pa.schema(
 
 _AGAIN_SCHEMA = pa.schema([pa.field("object_id", pa.string()), pa.field("attempt", pa.int64())])
 
-Packed = npt.NDArray[np.bytes_]
+PackedIds = npt.NDArray[np.bytes_]
 """object_ids as ten bytes each."""
 
 
@@ -54,17 +54,17 @@ class Claim(NamedTuple):
     path: str
 
 
-def packed(ids: pa.Array | pa.ChunkedArray) -> Packed:
+def pack_ids(ids: pa.Array | pa.ChunkedArray) -> PackedIds:
     """object_ids (20 hexadecimal characters) as ten bytes each."""
-    return from_digests(bytes.fromhex("".join(ids.to_pylist())))
+    return ids_of_digests(bytes.fromhex("".join(ids.to_pylist())))
 
 
-def from_digests(digests: bytes) -> Packed:
+def ids_of_digests(digests: bytes) -> PackedIds:
     """object_ids that are bytes already, ten each."""
     return np.frombuffer(digests, dtype=f"S{_ID_BYTES}")
 
 
-def unpacked(ids: Packed) -> pa.Array:
+def unpack_ids(ids: PackedIds) -> pa.Array:
     """The object_ids as text again."""
     text, length = ids.tobytes().hex(), 2 * _ID_BYTES
     return pa.array([text[at : at + length] for at in range(0, len(text), length)], pa.string())
@@ -77,12 +77,12 @@ class _Run:
     ids are asked for that it pays. A few are looked up as they are, which reads little of a run that lies in a file.
     """
 
-    def __init__(self, ids: Packed) -> None:
+    def __init__(self, ids: PackedIds) -> None:
         self.ids = ids
         self._heads: npt.NDArray[np.uint64] | None = None
         self._asked = 0
 
-    def holds(self, wanted: Packed, heads: npt.NDArray[np.uint64]) -> npt.NDArray[np.bool_]:
+    def holds(self, wanted: PackedIds, heads: npt.NDArray[np.uint64]) -> npt.NDArray[np.bool_]:
         """Whether each of the ids is there. wanted: sorted; heads: their first eight bytes."""
         self._asked += len(wanted)
         if self._heads is None and self._asked * _HEADS_PAY > len(self.ids):
@@ -97,7 +97,7 @@ class _Run:
             held[alike] = self._found(np.searchsorted(self.ids, wanted[alike]), wanted[alike])
         return held
 
-    def _found(self, at: npt.NDArray[np.intp], wanted: Packed) -> npt.NDArray[np.bool_]:
+    def _found(self, at: npt.NDArray[np.intp], wanted: PackedIds) -> npt.NDArray[np.bool_]:
         return np.asarray(self.ids[np.minimum(at, len(self.ids) - 1)] == wanted, dtype=bool)
 
 
@@ -105,7 +105,7 @@ _HEADS_PAY = 20
 _AT_ONCE = 1_000_000
 
 
-def _heads_of(ids: Packed) -> npt.NDArray[np.uint64]:
+def _heads_of(ids: PackedIds) -> npt.NDArray[np.uint64]:
     """The first eight bytes of each id as a number of the same order."""
     heads = np.empty(len(ids), dtype=np.uint64)
     for start in range(0, len(ids), _AT_ONCE):
@@ -117,9 +117,9 @@ def _heads_of(ids: Packed) -> npt.NDArray[np.uint64]:
 class ClaimedIds:
     """The object_ids that are claimed: ten bytes each, in some sorted runs."""
 
-    def __init__(self, ids: Iterable[pa.Array | pa.ChunkedArray] = (), runs: Iterable[Packed] = ()) -> None:
+    def __init__(self, ids: Iterable[pa.Array | pa.ChunkedArray] = (), runs: Iterable[PackedIds] = ()) -> None:
         """Takes arrays of object_ids, and runs that are sorted already."""
-        parts = [packed(part) for part in ids]
+        parts = [pack_ids(part) for part in ids]
         sorted_runs = (*runs, np.sort(np.concatenate(parts)) if parts else _EMPTY)
         self._runs = [_Run(run) for run in sorted_runs if len(run)]
 
@@ -128,9 +128,9 @@ class ClaimedIds:
 
     def missing(self, ids: pa.Array) -> npt.NDArray[np.bool_]:
         """For each id, whether it is not claimed."""
-        return self.lacks(packed(ids))
+        return self.lacks(pack_ids(ids))
 
-    def lacks(self, ids: Packed) -> npt.NDArray[np.bool_]:
+    def lacks(self, ids: PackedIds) -> npt.NDArray[np.bool_]:
         """The same for packed ids."""
         heads = _heads_of(ids)
         order = np.argsort(heads)
@@ -142,12 +142,12 @@ class ClaimedIds:
         lacks[order] = ~held
         return lacks
 
-    def sorted(self) -> Packed:
+    def sorted(self) -> PackedIds:
         """All of them as one sorted run."""
         return np.sort(np.concatenate([run.ids for run in self._runs]), kind="stable") if self._runs else _EMPTY
 
 
-_EMPTY: Packed = np.empty(0, dtype=f"S{_ID_BYTES}")
+_EMPTY: PackedIds = np.empty(0, dtype=f"S{_ID_BYTES}")
 
 
 class Summary:
@@ -159,7 +159,7 @@ class Summary:
     def __init__(self, files: LakeFiles) -> None:
         """Finds the newest complete summary."""
         self._files = files
-        self._read: dict[str, Packed] = {}
+        self._read: dict[str, PackedIds] = {}
         self._attempts: Mapping[str, int] | None = None
         self.number, self.claims = 0, []
         complete = [int(match[1]) for match in map(_COMPLETE.match, files.names(FOLDER)) if match]
@@ -190,7 +190,7 @@ class Summary:
             place.exists() and place.stat().st_size == objects[source] * _ID_BYTES for source, place in places.items()
         )
 
-    def ids(self, source: str) -> Packed:
+    def ids(self, source: str) -> PackedIds:
         """The sorted ids of a source. Raises FileNotFoundError when a newer summary has replaced this one."""
         if source not in self._read:
             known = any(claim.source == source for claim in self.claims)
@@ -207,11 +207,11 @@ class Summary:
             self._attempts = {} if rows is None else dict(zip(*rows.to_pydict().values(), strict=True))
         return self._attempts
 
-    def _open(self, path: str) -> Packed:
+    def _open(self, path: str) -> PackedIds:
         """Ids in a file: mapped where the lake is a folder, so that looking up a few reads a few pages of it."""
         root = self._files.local_root
         if root is None:
-            return from_digests(self._files.get(path))
+            return ids_of_digests(self._files.get(path))
         return np.memmap(root / path, dtype=f"S{_ID_BYTES}", mode="r")
 
 

@@ -4,8 +4,8 @@ Belongs here: `plan`, the one pure function that decides, and the claim log, the
 The log is a row of numbered files that are written once and never changed: whoever writes number n + 1 first has it,
 so two claimers never claim the same object, and a claim is there whole or not at all. An object is claimed once, and
 again only when its batch has returned it (`returns`), or when it lies again where another one was claimed since
-(`replaced`). Does not belong here: Dagster's partitions, which follow from the
-log and are never asked.
+(`restorations`). Does not belong here: Dagster's partitions, which follow from the log and are never asked; when few
+objects wait for more to come (`pace`).
 """
 
 from __future__ import annotations
@@ -24,9 +24,9 @@ import pyarrow.compute as pc
 
 from dicom_assets.landing.claim_index import Claim as Claim
 from dicom_assets.landing.claim_index import ClaimedIds as ClaimedIds
-from dicom_assets.landing.claim_index import Summary, from_digests, packed, summarise, unpacked
+from dicom_assets.landing.claim_index import Summary, ids_of_digests, pack_ids, summarise, unpack_ids
 from dicom_assets.landing.pace import Arrivals, claim_from, recent_rounds
-from dicom_assets.landing.replaced import Replaced
+from dicom_assets.landing.restorations import Restorations
 from dicom_assets.landing.returns import ReturnLog
 from dicom_assets.landing.store import LandingStore, object_digests
 from dicom_assets.schema.registry import OWN
@@ -86,12 +86,12 @@ def plan(
     now: datetime,
     settings: ClaimingSettings,
     absent: Mapping[str, int] = MappingProxyType({}),
-    replaced: Replaced | None = None,
+    restorations: Restorations | None = None,
 ) -> Plan:
     """Decides what is new and makes batches of it; pure.
 
     absent: claimed objects that their batch did not find and that are claimed again when they are listed, with how
-    often they were claimed. replaced: finds claimed objects that lie again where another one was claimed since.
+    often they were claimed. restorations: finds claimed objects that lie again where another one was claimed since.
 
     listing: batches of `landing.store.LISTING`, folder by folder. A folder stays in one batch where it fits. An object
     younger than the quiet period waits, unless its time lies in the future, which only a wrong clock writes.
@@ -105,7 +105,7 @@ def plan(
     quiet_at: datetime | None = None
     oldest: datetime | None = None
     for part in listing:
-        fresh = _new_objects(source, part, claimed, absent, replaced)
+        fresh = _new_objects(source, part, claimed, absent, restorations)
         if not len(fresh):
             continue
         first = pc.min(fresh["modified_at"]).as_py()
@@ -142,16 +142,16 @@ def plan(
 
 
 def _new_objects(
-    source: str, part: pa.RecordBatch, claimed: ClaimedIds, absent: Mapping[str, int], replaced: Replaced | None
+    source: str, part: pa.RecordBatch, claimed: ClaimedIds, absent: Mapping[str, int], restorations: Restorations | None
 ) -> pa.Table:
-    ids = from_digests(object_digests(source, part.column("uri"), part.column("etag")))
+    ids = ids_of_digests(object_digests(source, part.column("uri"), part.column("etag")))
     missing = claimed.lacks(ids)
     before = dict(absent)
-    if replaced is not None:
-        before |= replaced.restored(part.column("uri"), ids, missing)
+    if restorations is not None:
+        before |= restorations.restored(part.column("uri"), ids, missing)
     if before:
-        missing |= np.isin(ids, packed(pa.array(list(before), pa.string())))
-    names = unpacked(ids[missing])
+        missing |= np.isin(ids, pack_ids(pa.array(list(before), pa.string())))
+    names = unpack_ids(ids[missing])
     attempts = pa.array(
         [before.get(one, 0) + 1 for one in names.to_pylist()] if before else [1] * len(names), pa.int64()
     )
@@ -352,12 +352,12 @@ def claim_new(
     settings: ClaimingSettings,
     now: datetime | None = None,
     haste: Haste = Haste(),
-    replaced: Replaced | None = None,
+    restorations: Restorations | None = None,
     *,
     paced: bool = False,
 ) -> ClaimRound:
     """Lists a source and claims what is new in it, and what is to be read again; see `claim_listed`."""
-    return claim_listed(store.name, store.list, log, settings, now, haste, replaced, paced=paced)
+    return claim_listed(store.name, store.list, log, settings, now, haste, restorations, paced=paced)
 
 
 def claim_listed(
@@ -367,7 +367,7 @@ def claim_listed(
     settings: ClaimingSettings,
     now: datetime | None = None,
     haste: Haste = Haste(),
-    replaced: Replaced | None = None,
+    restorations: Restorations | None = None,
     *,
     paced: bool = False,
 ) -> ClaimRound:
@@ -375,9 +375,9 @@ def claim_listed(
 
     What its batch did not find and is listed as it was is claimed again. So is what left its batch because it could not
     be read, listed or not, in batches of its own: reading finds out what became of it. listing: begins anew whenever
-    another claimer was quicker. replaced: see `plan`. paced: whether few objects wait for more to come (`pace`); not
-    where somebody waits for them. Raises SourceUnavailable before anything is claimed when it does not come to its end,
-    and LakeError.
+    another claimer was quicker. restorations: see `plan`. paced: whether few objects wait for more to come (`pace`);
+    not where somebody waits for them. Raises SourceUnavailable before anything is claimed when it does not come to its
+    end, and LakeError.
     """
     while True:
         newest = len(log)
@@ -385,7 +385,7 @@ def claim_listed(
         returned = log.returned()
         absent = _due(returned, source, None if haste.absent else moment, waits=False)
         attempts = dict(zip(absent["object_id"].to_pylist(), absent["attempt"].to_pylist(), strict=True))
-        planned = plan(source, listing(), log.claimed_ids(source), moment, settings, attempts, replaced)
+        planned = plan(source, listing(), log.claimed_ids(source), moment, settings, attempts, restorations)
         again, more = _again(_due(returned, source, None if haste.waiting else moment, waits=True), moment, settings)
         gathers_until = _gathers_until(planned, log, source, moment, settings) if paced else None
         gathering = 0 if gathers_until is None else planned.arrivals.complete

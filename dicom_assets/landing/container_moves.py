@@ -10,7 +10,7 @@ import time
 from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
-from dicom_assets.landing.moves import Placed
+from dicom_assets.landing.moves import Location
 from dicom_assets.landing.store import ObjectRef, SourceUnavailable
 from dicom_assets.storage.azure import Place, credential, failures, parse, reason, status_of
 
@@ -30,7 +30,7 @@ class ContainerMover:
         """source: its name, for messages; place: its container or folder in it; client: of the container."""
         self._source, self._place, self._client = source, place, client
 
-    def copy(self, claimed: ObjectRef, path: str) -> Placed | None:
+    def copy(self, claimed: ObjectRef, path: str) -> Location | None:
         """See Mover."""
         from azure.core import MatchConditions  # here and below alone: a folder does without
 
@@ -53,7 +53,7 @@ class ContainerMover:
         except failures() as error:
             raise self._failed(error) from None
 
-    def _there(self, path: str) -> Placed | None:
+    def _there(self, path: str) -> Location | None:
         """The blob at a path when it is whole; waits for a copy that is under way."""
         place = self._place.below(path)
         blob = self._client.get_blob_client(place.path)
@@ -68,14 +68,14 @@ class ContainerMover:
                 raise
             status = properties.copy.status
             if status in (None, "success"):
-                return Placed(place.url, str(properties.etag).strip('"'), int(properties.size))
+                return Location(place.url, str(properties.etag).strip('"'), int(properties.size))
             if status != "pending" or time.monotonic() > until:
                 blob.delete_blob()
                 raise SourceUnavailable(f"Source '{self._source}': the storage broke off a copy. Try again.")
             time.sleep(pause)
             pause = min(2 * pause, 5.0)
 
-    def write(self, path: str, pieces: Iterable[bytes]) -> Placed:
+    def write(self, path: str, pieces: Iterable[bytes]) -> Location:
         """See Mover."""
         place = self._place.below(path)
         blob = self._client.get_blob_client(place.path)
@@ -89,7 +89,7 @@ class ContainerMover:
                 answer = blob.upload_blob(spool, length=size, overwrite=True)
             except failures() as error:
                 raise self._failed(error) from None
-        return Placed(place.url, str(answer["etag"]).strip('"'), size)
+        return Location(place.url, str(answer["etag"]).strip('"'), size)
 
     def remove(self, claimed: ObjectRef) -> None:
         """See Mover."""

@@ -8,7 +8,7 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from dicom_assets.landing.file_uris import etag_of, path_of, uri_of
-from dicom_assets.landing.moves import PIECE, Placed
+from dicom_assets.landing.moves import PIECE, Location
 from dicom_assets.landing.store import ObjectError, ObjectRef, SourceUnavailable
 
 _OF_ONE_OBJECT = frozenset((errno.ENAMETOOLONG, errno.EILSEQ, errno.EINVAL, errno.ELOOP, errno.EISDIR, errno.ENOTDIR))
@@ -24,7 +24,7 @@ class FolderMover:
         """source: its name, for messages; root: its folder."""
         self._source, self._root = source, root
 
-    def copy(self, claimed: ObjectRef, path: str) -> Placed | None:
+    def copy(self, claimed: ObjectRef, path: str) -> Location | None:
         """See Mover. A hard link where the file system has them, so nothing is read and its time stays."""
         try:
             old, new = path_of(claimed.uri), self._path(path)
@@ -47,7 +47,7 @@ class FolderMover:
         except OSError as error:
             raise self._failed(error) from None
 
-    def write(self, path: str, pieces: Iterable[bytes]) -> Placed:
+    def write(self, path: str, pieces: Iterable[bytes]) -> Location:
         """See Mover."""
         new = self._path(path)
         try:
@@ -58,7 +58,7 @@ class FolderMover:
             if hasattr(error, "code"):
                 raise  # the object that is read fails, not the folder that is written
             raise self._failed(error) from None
-        return Placed(uri_of(new), etag_of(status), status.st_size)
+        return Location(uri_of(new), etag_of(status), status.st_size)
 
     def remove(self, claimed: ObjectRef) -> None:
         """See Mover."""
@@ -84,8 +84,8 @@ class FolderMover:
     def _make_folder(self, path: str) -> None:
         Path(path).parent.mkdir(parents=True, exist_ok=True)
 
-    def _there(self, path: str, claimed: ObjectRef) -> Placed | None:
-        return Placed(uri_of(path), claimed.etag, claimed.size) if _is(path, claimed) else None
+    def _there(self, path: str, claimed: ObjectRef) -> Location | None:
+        return Location(uri_of(path), claimed.etag, claimed.size) if _is(path, claimed) else None
 
     def _copy_bytes(self, old: str, new: str) -> None:
         status = Path(old).stat()

@@ -152,11 +152,11 @@ class Looks:
         """Whether the newest look at a source was not believed."""
         return self.memory(source).doubted is not None
 
-    def moving(self, source: str, batch_id: str, objects: int) -> None:
+    def note_move(self, source: str, batch_id: str, objects: int) -> None:
         """Before objects of a batch are moved out of sight by ourselves: so many are not missing. Raises LakeError."""
         self._files.put(_moved_path(source, batch_id), f"{objects} moving".encode())
 
-    def moved(self, source: str, batch_id: str, objects: int) -> None:
+    def note_move_done(self, source: str, batch_id: str, objects: int) -> None:
         """When they are moved: the next look need not know of them any more. Raises LakeError."""
         self._files.put(_moved_path(source, batch_id), f"{objects} moved".encode())
 

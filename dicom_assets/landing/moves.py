@@ -27,7 +27,7 @@ _UNFIT = re.compile(r"[^\w.()+=@ -]")
 
 
 @dataclass(frozen=True, slots=True)
-class Placed:
+class Location:
     """Where an object has come to, and its version there."""
 
     uri: str
@@ -46,11 +46,11 @@ class Mover(Protocol):
         """Operations that are worth doing side by side."""
         ...
 
-    def copy(self, claimed: ObjectRef, path: str) -> Placed | None:
+    def copy(self, claimed: ObjectRef, path: str) -> Location | None:
         """Puts an object at `path` as well; None when it is not there any more, or not what was claimed."""
         ...
 
-    def write(self, path: str, pieces: Iterable[bytes]) -> Placed:
+    def write(self, path: str, pieces: Iterable[bytes]) -> Location:
         """Writes an object, whole or not at all."""
         ...
 

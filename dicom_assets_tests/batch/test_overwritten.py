@@ -27,7 +27,7 @@ from dicom_assets.lake import hierarchy, overwritten
 from dicom_assets.lake.delta import Lake
 from dicom_assets.lake.staging import RAW_STAGED, Part, Staging
 from dicom_assets.landing.claims import MANIFEST, ClaimLog, claim_new
-from dicom_assets.landing.places import Places
+from dicom_assets.landing.uri_index import UriIndex
 from dicom_assets.schema.registry import FLAT_METADATA, VALIDATED_BATCH
 from dicom_assets.settings import Settings
 from dicom_assets_tests.support.dicoms import dicom, uid
@@ -359,7 +359,7 @@ def test_the_result_depends_on_the_order_in_which_a_uri_changed_and_on_no_other(
                 staging.stage(part, rows)
             publish_rows(lake, staging, Part.RAW)
             publish_rows(lake, staging, Part.LEDGER)
-            publish_flat(lake, staging, before=partial(Places(lake.files, log).before, batch))
+            publish_flat(lake, staging, before=partial(UriIndex(lake.files, log).before, batch))
             for level in LEVELS:
                 publish_hierarchy(lake, staging, level)
             for level in LEVELS:
@@ -420,7 +420,7 @@ class TestTheIndexOfPlaces:
         lake = Lake(shutil.copytree(empty_lake, tmp_path / "lake").as_posix(), make=False)
         log = self._log(lake, 5)
         names = [claim.batch_id for claim in log.claims()]
-        places = Places(lake.files, log)
+        places = UriIndex(lake.files, log)
         assert places.before(names[0]) == {}
         assert places.before(names[3]) == {"file:///a": names[:3], "file:///b": [names[1]]}
 
@@ -428,13 +428,13 @@ class TestTheIndexOfPlaces:
         lake = Lake(shutil.copytree(empty_lake, tmp_path / "lake").as_posix(), make=False)
         log = self._log(lake, 7)
         names = [claim.batch_id for claim in log.claims()]
-        plain = Places(lake.files, log).before(names[6])
+        plain = UriIndex(lake.files, log).before(names[6])
         monkeypatch.setattr("dicom_assets.landing.places.SUMMARISE_AFTER", 5)
-        assert Places(lake.files, log).before(names[6]) == plain
+        assert UriIndex(lake.files, log).before(names[6]) == plain
         (summary,) = (tmp_path / "lake" / "_places").rglob("*.bin")
-        assert Places(lake.files, log).before(names[6]) == plain
+        assert UriIndex(lake.files, log).before(names[6]) == plain
         os.truncate(summary, 0)
-        assert Places(lake.files, log).before(names[6]) == plain
+        assert UriIndex(lake.files, log).before(names[6]) == plain
 
 
 @pytest.mark.slow

@@ -14,7 +14,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from dicom_assets.landing.claim_index import from_digests, packed, unpacked
+from dicom_assets.landing.claim_index import ids_of_digests, pack_ids, unpack_ids
 from dicom_assets.landing.claims import (
     MANIFEST,
     ClaimedIds,
@@ -286,7 +286,7 @@ _object_ids = st.integers(0, 2**20).map(lambda number: f"{number * 0x9E3779B97F4
 @given(st.lists(st.lists(_object_ids, max_size=30), max_size=3), st.lists(_object_ids, max_size=40), st.integers(1, 3))
 def test_what_is_missing_is_what_was_never_claimed_however_often_it_is_asked(claimed, wanted, times):
     first, *others = claimed or [[]]
-    run = np.sort(packed(pa.array(sorted(set(first)), pa.string())))
+    run = np.sort(pack_ids(pa.array(sorted(set(first)), pa.string())))
     known = ClaimedIds([pa.array(part, pa.string()) for part in others], [run])
     expected = [one not in {*first, *(one for part in others for one in part)} for one in wanted]
     for _ in range(times):
@@ -298,7 +298,7 @@ def test_digests_of_many_objects_are_their_ids(objects):
     uris, etags = (pa.array([pair[at] for pair in objects], pa.string()) for at in (0, 1))
     expected = "".join(object_id("landing", uri, etag, None) for uri, etag in objects)
     assert object_digests("landing", uris, etags).hex() == expected
-    assert "".join(unpacked(from_digests(object_digests("landing", uris, etags))).to_pylist()) == expected
+    assert "".join(unpack_ids(ids_of_digests(object_digests("landing", uris, etags))).to_pylist()) == expected
 
 
 def test_seconds_until_a_moment_are_never_negative():

@@ -1,7 +1,7 @@
 """The rule that guards what overwriting makes of versions: a place that is claimed again is known as such.
 
 Belongs here: the rule's own way of finding such places. Does not belong here: the index that publishing finds them by
-(`landing.places`), what is current (`checks.hierarchy_equals_metadata`).
+(`landing.uri_index`), what is current (`checks.hierarchy_equals_metadata`).
 """
 
 from __future__ import annotations

@@ -17,10 +17,10 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from dicom_assets.landing.claim_index import Packed, unpacked
+from dicom_assets.landing.claim_index import PackedIds, unpack_ids
 
 
-class Replaced:
+class Restorations:
     """The places of one source that were claimed more than once, and what was claimed there last."""
 
     def __init__(
@@ -39,7 +39,7 @@ class Replaced:
         self._attempts = attempts
         self._later = later
 
-    def restored(self, uris: pa.Array, ids: Packed, is_new: npt.NDArray[np.bool_]) -> Mapping[str, int]:
+    def restored(self, uris: pa.Array, ids: PackedIds, is_new: npt.NDArray[np.bool_]) -> Mapping[str, int]:
         """Of listed objects those that were replaced and lie there again: how often each was claimed, by object_id.
 
         uris, ids: of the listing. is_new: which were never claimed. What a later claim holds already, which is not
@@ -48,7 +48,7 @@ class Replaced:
         if not self._last:
             return {}
         at = np.flatnonzero(np.asarray(pc.is_in(uris, self._uris)) & ~is_new)
-        names = dict(zip(unpacked(ids[at]).to_pylist(), uris.take(pa.array(at)).to_pylist(), strict=True))
+        names = dict(zip(unpack_ids(ids[at]).to_pylist(), uris.take(pa.array(at)).to_pylist(), strict=True))
         found = {one: self._last[uri][1] for one, uri in names.items() if self._last[uri][0] != one}
         if not found:
             return {}

@@ -34,7 +34,7 @@ Run = npt.NDArray[np.bytes_]
 """Digests with numbers of claims, fourteen bytes each, sorted."""
 
 
-class Places:
+class UriIndex:
     """The claimed uris of one lake. Not for two threads at once."""
 
     def __init__(self, files: LakeFiles, log: ClaimLog) -> None:
