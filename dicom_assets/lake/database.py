@@ -33,10 +33,10 @@ _PRIVATE = 0o700
 
 
 class Database:
-    """The database of one lake: opened when it is first asked, closed when its lake is dropped.
+    """The database of one lake: opened when it is first asked, gone with its lake and the last cursor.
 
-    A cursor on it costs far less than a database of its own, and outlives it. What is made by a cursor must be TEMP, so
-    that no other one sees it.
+    A cursor on it costs far less than a database of its own. What is made by a cursor must be TEMP, so that no other
+    one sees it. It is never closed by itself, which would close its cursors.
     """
 
     def __init__(self, files: LakeFiles) -> None:
@@ -45,9 +45,7 @@ class Database:
 
     @cached_property
     def _connection(self) -> duckdb.DuckDBPyConnection:
-        connection = open_alone(self._files)
-        weakref.finalize(self, connection.close)  # DuckDB complains of what is left when the interpreter ends
-        return connection
+        return open_alone(self._files)
 
     def cursor(self) -> duckdb.DuckDBPyConnection:
         """A connection without tables, as every query of the project starts."""

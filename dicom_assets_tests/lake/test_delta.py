@@ -168,8 +168,10 @@ def test_what_a_lake_keeps_ends_with_it(tmp_path):
     with connect(lake, ["study"], within={"study": {"study_key": ["0" * 16]}}) as connection:
         connection.execute("FROM study").fetchall()
     kept = [weakref.ref(one) for one in (lake, lake.file_keys, lake._database)]
+    open_still = connect(lake, ["study"])
     del lake
     assert [one() for one in kept] == [None] * 3
+    assert open_still.execute("SELECT count(*) FROM study").fetchall() == [(0,)]
 
 
 class TestTables:
