@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import hashlib
 import math
+import sys
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -211,6 +212,10 @@ def _plain_text(vr: str, value: str) -> bool:
     return sound and 0 < len(value) < 1_024 and value[-1] != " " and value[0] != " " and value.isprintable()
 
 
+_LARGEST = sys.float_info.max
+"""A whole number beyond it is no float; a text of more is infinite."""
+
+
 class _Plain(dict[type, Callable[[str, Any], bool]]):
     """By type of an only value: whether it is as it is kept already. Most are, and need no further look."""
 
@@ -222,7 +227,7 @@ _PLAIN = _Plain(
     {
         str: _plain_text,
         int: lambda vr, value: vr in _WHOLE,
-        float: lambda vr, value: vr in _REAL and abs(value) < 1e308,
+        float: lambda vr, value: vr in _REAL and abs(value) <= _LARGEST,
     }
 )
 
@@ -299,7 +304,7 @@ def _decimal(value: Any) -> tuple[Any, int]:
     if isinstance(value, bool):
         return str(value), VALUE_INVALID
     if isinstance(value, (int, float)):
-        return (float(value), SOUND) if abs(value) < 1e308 else (str(value), VALUE_INVALID)
+        return (float(value), SOUND) if abs(value) <= _LARGEST else (str(value), VALUE_INVALID)
     if isinstance(value, str):
         if not value.strip(" \0"):
             return None, SOUND

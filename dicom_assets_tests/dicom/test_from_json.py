@@ -10,7 +10,7 @@ import orjson
 import pydicom
 import pydicom.data
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
 from dicom_assets.dicom.from_json import header_from_json
@@ -183,6 +183,7 @@ ELEMENTS = st.fixed_dictionaries({}, optional={"vr": VRS, "Value": JSON_VALUES, 
 
 
 @settings(max_examples=400, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@example({"00280030": {"vr": "DS", "Value": 1e308}})
 @given(st.dictionaries(KEYS, ELEMENTS | JSON_VALUES))
 def test_whatever_a_server_sends_ends_as_a_header_that_fits_its_columns(metadata):
     header = header_from_json(metadata, LIMITS, ("1.2", "1.2.3", "1.2.3.4"))
