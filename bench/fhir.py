@@ -27,7 +27,8 @@ from fhir.resources.R4B.imagingstudy import ImagingStudy
 from bench.fhir_bundle import print_bundle
 from bench.fhir_lake import STANDARD_TABLES, filled, settings_of, staged, steps
 from bench.scale_lake import PER_BATCH, batch_name
-from dicom_assets.batch.checks.checks import RULES, CheckContext, NamedRule
+from dicom_assets.batch.checks.contract import CheckContext, NamedRule
+from dicom_assets.batch.checks.parity_checks import RULES
 from dicom_assets.batch.checks.standard_checks import STANDARD_RULES
 from dicom_assets.batch.publish import publish_hierarchy
 from dicom_assets.fhir.imaging_study import rows

@@ -78,7 +78,7 @@ def test_a_module_imports_only_what_stands_behind_it(path: Path):
 
 
 TWO_SIDES = {"azure", "clinical", "diagnostic_report", "hierarchy", "image_occurrence", "imaging_study"}
-TWO_SIDES |= {"maintenance", "organize", "services", "verify", "checks", "ingest"}
+TWO_SIDES |= {"maintenance", "organize", "services", "verify"}
 """Basenames that stand twice: an asset or a command and its domain module, one platform in storage and in landing."""
 
 
@@ -127,8 +127,10 @@ REMEMBERED = {
     "omop.integers.natural_key": "a digest of a text, bounded",
     "reading.dask_engine._here": "the reading process of a Dask worker's thread, which outlives each task",
     "reading.memory._system": "the C library",
+    "reading.processes._STARTING": "one process is started at a time, since `__main__` is changed meanwhile",
     "storage.azure.entra": "the credential of the process, which keeps its own tokens",
     "storage.azure.failures": "classes of a library",
+    "storage.azure.storage_token": "asks the credential of the process",
 }
 """Everything that a module remembers between two calls, and why it may: it is of no lake, no path and no connection."""
 

@@ -11,9 +11,8 @@ from dataclasses import dataclass
 from functools import partial
 
 from dicom_assets.batch.books import Books, Status, counted, known_books
-from dicom_assets.batch.checks.checks import (
-    CheckContext,
-    Rule,
+from dicom_assets.batch.checks.contract import CheckContext, Rule
+from dicom_assets.batch.checks.parity_checks import (
     clinical_records_accounted,
     hierarchy_equals_metadata,
     metadata_equals_ledger,

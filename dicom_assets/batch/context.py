@@ -19,7 +19,7 @@ import pyarrow as pa
 
 from dicom_assets.batch import books, closing, datasets
 from dicom_assets.batch.books import Books, Status
-from dicom_assets.batch.checks.checks import CheckContext
+from dicom_assets.batch.checks.contract import CheckContext
 from dicom_assets.batch.conflicts import stage_conflicts
 from dicom_assets.batch.expand import expand
 from dicom_assets.batch.known import known_before

@@ -10,7 +10,7 @@ from typing import Any
 import dagster as dg
 
 from dicom_assets.batch.books import Status
-from dicom_assets.batch.checks.checks import CheckResult, NamedRule
+from dicom_assets.batch.checks.contract import CheckResult, NamedRule
 from dicom_assets.batch.checks.rules import ALL_RULES, judged
 from dicom_assets.batch.context import Work
 from dicom_assets.batch.steps import STEPS

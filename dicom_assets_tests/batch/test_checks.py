@@ -16,7 +16,8 @@ import pytest
 from deltalake import DeltaTable, write_deltalake
 
 from dicom_assets.batch.books import Status, _write, books_of
-from dicom_assets.batch.checks.checks import RULES, SHOWN, CheckContext, NamedRule
+from dicom_assets.batch.checks.contract import SHOWN, CheckContext, NamedRule
+from dicom_assets.batch.checks.parity_checks import RULES
 from dicom_assets.lake.delta import Lake
 from dicom_assets.lake.staging import SCHEMAS, Part, Staging
 from dicom_assets_tests.support.dicoms import without_identity

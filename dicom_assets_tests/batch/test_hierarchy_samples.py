@@ -10,7 +10,7 @@ import pytest
 
 from dicom_assets.batch import publish
 from dicom_assets.batch.checks import hierarchy_checks
-from dicom_assets.batch.checks.checks import CheckContext
+from dicom_assets.batch.checks.contract import CheckContext
 from dicom_assets.batch.checks.rules import judged
 from dicom_assets.batch.context import Work
 from dicom_assets.landing.claims import claim_new

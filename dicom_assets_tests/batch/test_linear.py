@@ -15,7 +15,8 @@ import pytest
 
 from dicom_assets.batch import versions
 from dicom_assets.batch.checks import clinical_checks
-from dicom_assets.batch.checks.checks import CheckContext, clinical_records_accounted, keys_are_unique
+from dicom_assets.batch.checks.contract import CheckContext
+from dicom_assets.batch.checks.parity_checks import clinical_records_accounted, keys_are_unique
 from dicom_assets.batch.checks.record_checks import clinical_equals_staged, patients_stand_in_records
 from dicom_assets.batch.clinical import publish_clinical
 from dicom_assets.lake.delta import Lake

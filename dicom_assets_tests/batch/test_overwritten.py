@@ -19,7 +19,8 @@ import pytest
 from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 
-from dicom_assets.batch.checks.checks import CheckContext, hierarchy_equals_metadata
+from dicom_assets.batch.checks.contract import CheckContext
+from dicom_assets.batch.checks.parity_checks import hierarchy_equals_metadata
 from dicom_assets.batch.checks.version_checks import overwrites_are_entered
 from dicom_assets.batch.claim_rounds import claim_everywhere
 from dicom_assets.batch.publish import publish_flat, publish_hierarchy, publish_rows

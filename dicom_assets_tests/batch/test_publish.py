@@ -11,8 +11,9 @@ import pytest
 from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 
-from dicom_assets.batch.checks import checks
-from dicom_assets.batch.checks.checks import CheckContext, hierarchy_equals_metadata
+from dicom_assets.batch.checks import parity_checks as checks
+from dicom_assets.batch.checks.contract import CheckContext
+from dicom_assets.batch.checks.parity_checks import hierarchy_equals_metadata
 from dicom_assets.batch.publish import publish_flat, publish_hierarchy
 from dicom_assets.lake.delta import Lake
 from dicom_assets.lake.staging import StagingMissing

@@ -10,7 +10,8 @@ from pathlib import Path
 import dagster as dg
 import pytest
 
-from dicom_assets.batch.checks.checks import RULES, CheckContext
+from dicom_assets.batch.checks.contract import CheckContext
+from dicom_assets.batch.checks.parity_checks import RULES
 from dicom_assets.batch.checks.standard_checks import STANDARD_RULES
 from dicom_assets.batch.checks.version_checks import VERSION_RULES
 from dicom_assets.lake.delta import Lake

@@ -9,7 +9,7 @@ from pathlib import Path
 import dagster as dg
 import pytest
 
-from dicom_assets.batch.checks.checks import CheckContext
+from dicom_assets.batch.checks.contract import CheckContext
 from dicom_assets.batch.checks.standard_checks import files_equal_resources
 from dicom_assets.batch.standards import write_ndjson_again
 from dicom_assets.fhir import imaging_study

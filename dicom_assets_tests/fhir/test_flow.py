@@ -209,12 +209,12 @@ class TestOrderOfArrival:
         monkeypatch.setattr(clinical, "ROWS_AT_ONCE", 4)
         monkeypatch.setattr(files, "ARROW_ROWS", 4)
         largest = []
-        written = clinical.written
+        write = clinical.write_rows
 
         def counting(lake, name, rows):
-            return written(lake, name, (largest.append(len(batch)) or batch for batch in rows))
+            return write(lake, name, (largest.append(len(batch)) or batch for batch in rows))
 
-        monkeypatch.setattr(clinical, "written", counting)
+        monkeypatch.setattr(clinical, "write_rows", counting)
         landing.put("a.ndjson", ndjson(*(condition(f"c{n}") for n in range(25))), age_seconds=9_000)
         ingest(graph)
         landing.put("b.ndjson", ndjson(patient()), age_seconds=8_000)

@@ -12,7 +12,7 @@ import pytest
 from deltalake import DeltaTable
 
 from dicom_assets.batch import standards
-from dicom_assets.batch.checks.checks import CheckContext
+from dicom_assets.batch.checks.contract import CheckContext
 from dicom_assets.batch.checks.standard_checks import STANDARD_RULES, coverage_is_high
 from dicom_assets.batch.context import Work
 from dicom_assets.batch.publish import publish_flat, publish_hierarchy

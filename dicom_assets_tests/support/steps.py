@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 
-from dicom_assets.batch.checks.checks import CheckResult
+from dicom_assets.batch.checks.contract import CheckResult
 from dicom_assets.batch.checks.rules import ALL_RULES, judged
 from dicom_assets.batch.context import BatchWork, Work
 from dicom_assets.batch.steps import Run, each_table

@@ -20,7 +20,7 @@ from typing import IO, Any
 
 import pyarrow as pa
 
-from dicom_assets.batch.checks.checks import SHOWN, CheckContext, CheckResult, NamedRule
+from dicom_assets.batch.checks.contract import SHOWN, CheckContext, CheckResult, NamedRule
 from dicom_assets.batch.checks.directory_chains import TooLarge, chains, is_folder
 from dicom_assets.batch.checks.reopening import bounded_file, chosen, reopened, rows_of, source_of_batch, verified
 from dicom_assets.lake.query import connect, quoted

@@ -13,7 +13,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from dicom_assets.batch.checks.checks import CheckContext, CheckResult, NamedRule, compared
+from dicom_assets.batch.checks.contract import CheckContext, CheckResult, NamedRule, compared
 from dicom_assets.batch.organize import FOLDER as ORGANIZED
 from dicom_assets.lake.delta import Lake
 from dicom_assets.lake.query import connect

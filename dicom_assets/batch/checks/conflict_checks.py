@@ -7,7 +7,7 @@ arrived instead of the table overwritten. Does not belong here: `verify`, which 
 from __future__ import annotations
 
 from dicom_assets.batch.checks.arrivals import arrivals
-from dicom_assets.batch.checks.checks import SHOWN, CheckContext, CheckResult, NamedRule
+from dicom_assets.batch.checks.contract import SHOWN, CheckContext, CheckResult, NamedRule
 from dicom_assets.batch.publish import touched_studies
 from dicom_assets.lake.query import arrow, connect, scan, where
 from dicom_assets.lake.studies import study_scope

@@ -24,7 +24,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from dicom_assets.batch.checks.arrivals import arrivals
-from dicom_assets.batch.checks.checks import CheckContext, CheckResult, NamedRule, compared
+from dicom_assets.batch.checks.contract import CheckContext, CheckResult, NamedRule, compared
 from dicom_assets.batch.publish import touched_studies
 from dicom_assets.lake.query import arrow, scan, where
 from dicom_assets.lake.studies import study_scope

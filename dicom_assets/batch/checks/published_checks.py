@@ -16,7 +16,7 @@ import duckdb
 import pyarrow as pa
 
 from dicom_assets.batch.books import books_of
-from dicom_assets.batch.checks.checks import SHOWN, CheckContext, CheckResult, NamedRule, compared, touched_rows
+from dicom_assets.batch.checks.contract import SHOWN, CheckContext, CheckResult, NamedRule, compared, touched_rows
 from dicom_assets.batch.checks.hierarchy_checks import clean
 from dicom_assets.batch.publish import touched_studies
 from dicom_assets.lake.query import arrow, connect, scan, where

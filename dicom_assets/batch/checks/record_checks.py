@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from dicom_assets.batch.checks.checks import SHOWN, CheckContext, CheckResult, NamedRule, compared
+from dicom_assets.batch.checks.contract import SHOWN, CheckContext, CheckResult, NamedRule, compared
 from dicom_assets.batch.checks.recount import Uncounted, count_records
 from dicom_assets.batch.checks.reopening import (
     bounded_file,

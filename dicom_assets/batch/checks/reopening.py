@@ -11,7 +11,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from itertools import groupby
 from typing import Any
 
-from dicom_assets.batch.checks.checks import CheckContext
+from dicom_assets.batch.checks.contract import CheckContext
 from dicom_assets.lake.staging import Part
 from dicom_assets.landing.archives import open_members
 from dicom_assets.landing.change_windows import PageUnreadable

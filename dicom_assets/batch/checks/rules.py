@@ -6,10 +6,11 @@ Belongs here: the one list that the graph makes its checks of. Does not belong h
 from __future__ import annotations
 
 from dicom_assets.batch.checks.archive_checks import ARCHIVE_RULES
-from dicom_assets.batch.checks.checks import RULES, CheckContext, NamedRule
 from dicom_assets.batch.checks.claim_checks import CLAIM_RULES
 from dicom_assets.batch.checks.conflict_checks import CONFLICT_RULES
+from dicom_assets.batch.checks.contract import CheckContext, NamedRule
 from dicom_assets.batch.checks.hierarchy_checks import HIERARCHY_RULES
+from dicom_assets.batch.checks.parity_checks import RULES
 from dicom_assets.batch.checks.published_checks import PUBLISHED_RULES
 from dicom_assets.batch.checks.record_checks import RECORD_RULES
 from dicom_assets.batch.checks.sample_checks import SAMPLE_RULES

@@ -20,7 +20,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from dicom_assets.batch.checks.checks import SHOWN, CheckContext, CheckResult, NamedRule
+from dicom_assets.batch.checks.contract import SHOWN, CheckContext, CheckResult, NamedRule
 from dicom_assets.batch.checks.reopening import (
     Row,
     bounded_file,

@@ -1,7 +1,7 @@
 """The rules of the tables of FHIR and OMOP: parity with the hierarchy, and how much must be mapped.
 
 Belongs here: each rule's SQL, written independently of the code that makes the rows. Does not belong here: what a rule
-is and what happens when it does not hold (`batch.checks.checks`).
+is and what happens when it does not hold (`batch.checks`).
 
 A study that another open batch touches too may change between two reads; such studies are compared by the batch that
 closes last.
@@ -17,7 +17,7 @@ import duckdb
 import orjson
 import pyarrow as pa
 
-from dicom_assets.batch.checks.checks import SHOWN, CheckContext, CheckResult, NamedRule, compared, touched_rows
+from dicom_assets.batch.checks.contract import SHOWN, CheckContext, CheckResult, NamedRule, compared, touched_rows
 from dicom_assets.batch.publish import touched_studies
 from dicom_assets.lake.query import arrow, connect, scan
 from dicom_assets.omop import coverage
@@ -210,4 +210,4 @@ STANDARD_RULES: tuple[NamedRule, ...] = (
         blocking=False,
     ),
 )
-"""Every rule of these tables; those that hold for any table are in `batch.checks.checks`."""
+"""Every rule of these tables; those that hold for any table are in `batch.checks`."""

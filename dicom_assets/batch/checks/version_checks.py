@@ -6,7 +6,7 @@ Belongs here: the rule's own way of finding such places. Does not belong here: t
 
 from __future__ import annotations
 
-from dicom_assets.batch.checks.checks import SHOWN, CheckContext, CheckResult, NamedRule
+from dicom_assets.batch.checks.contract import SHOWN, CheckContext, CheckResult, NamedRule
 from dicom_assets.lake.overwritten import place_keys
 from dicom_assets.lake.query import arrow, connect
 from dicom_assets.schema.registry import OVERWRITTEN

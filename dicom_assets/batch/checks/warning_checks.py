@@ -5,7 +5,7 @@ Belongs here: shares and conflicts that a person should know of. Does not belong
 
 from __future__ import annotations
 
-from dicom_assets.batch.checks.checks import SHOWN, CheckContext, CheckResult, NamedRule
+from dicom_assets.batch.checks.contract import SHOWN, CheckContext, CheckResult, NamedRule
 from dicom_assets.batch.publish import touched_studies
 from dicom_assets.lake.query import connect
 from dicom_assets.lake.studies import study_scope

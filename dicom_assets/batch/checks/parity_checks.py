@@ -1,16 +1,12 @@
-"""The rules that a batch must keep, as plain functions that hand back expected, actual and what differs.
+"""Parities of the flow: what was claimed, judged, staged, published and rebuilt is the same, object by object.
 
-Belongs here: each rule's SQL, written independently of the code that makes the rows. Does not belong here: Dagster
-(`defs.checks` makes asset checks of these), and what happens when a rule does not hold (`books.stop_batch`).
+Belongs here: each rule's SQL, written independently of the code that makes the rows, and the gate. Does not belong
+here: rules of archives, records, samples, values (the modules beside this one).
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
 from functools import partial
-from threading import Lock
-from typing import Any, TypeVar
 
 import duckdb
 import pyarrow as pa
@@ -19,125 +15,26 @@ import pyarrow.compute as pc
 from dicom_assets.batch.books import books_of
 from dicom_assets.batch.checks import clinical_checks
 from dicom_assets.batch.checks.arrivals import VERSIONS, arrivals
+from dicom_assets.batch.checks.contract import (
+    SHOWN,
+    CheckContext,
+    CheckResult,
+    NamedRule,
+    compared,
+    shown_column,
+    studies_of,
+    touched_rows,
+)
 from dicom_assets.batch.checks.shares import excess
-from dicom_assets.batch.publish import touched_studies
-from dicom_assets.lake.delta import Lake
-from dicom_assets.lake.query import arrow, connect, quoted, scan, where
-from dicom_assets.lake.staging import SCHEMAS, Part, Staging
+from dicom_assets.lake.query import arrow, connect, scan, where
+from dicom_assets.lake.staging import Part
 from dicom_assets.lake.studies import study_scope
 from dicom_assets.lake.tables import schema_differences
-from dicom_assets.landing.claims import ClaimLog
 from dicom_assets.schema.codes import WAITING
 from dicom_assets.schema.registry import TABLES, Table
-from dicom_assets.settings import GateSettings, OmopSettings, Settings
 
-Found = TypeVar("Found")
-
-SHOWN = 20
-"""How many differing object_ids a result names."""
-ANSWERS_BYTES = 32_000_000
-"""Bytes of answers that are kept for a batch."""
 GUARDED = ("batches", "batch_study", "overwritten")
 """Tables with rules of their own: books_are_closed, studies_are_indexed, overwrites_are_entered."""
-
-
-@dataclass(frozen=True, slots=True)
-class CheckResult:
-    """Outcome of one rule. differing: object_ids (or hashed keys), at most SHOWN, never patient data.
-
-    is_severe: a rule that does not block is an error when it does not hold, and not just a warning.
-    """
-
-    passed: bool
-    expected: int | float | str
-    actual: int | float | str
-    differing: Sequence[str] = ()
-    explanation: str = ""
-    is_severe: bool = False
-
-
-@dataclass
-class Answers:
-    """Answers by their SQL, kept for one batch: the last ones, as many as there is room for, and always the last."""
-
-    tables: dict[str, pa.Table] = field(default_factory=dict)
-    lock: Lock = field(default_factory=Lock)
-
-    def enter(self, sql: str, answer: pa.Table) -> None:
-        """Keeps an answer."""
-        with self.lock:
-            self.tables[sql] = answer
-            held = sum(one.nbytes for one in self.tables.values())
-            while held > ANSWERS_BYTES and len(self.tables) > 1:
-                held -= self.tables.pop(next(iter(self.tables))).nbytes
-
-
-@dataclass(frozen=True)
-class CheckContext:
-    """What a rule may look at. log: the lake's claims, where whoever makes this has read them already."""
-
-    lake: Lake
-    staging: Staging
-    gate: GateSettings = field(default_factory=GateSettings)
-    omop: OmopSettings = field(default_factory=OmopSettings)
-    settings: Settings = field(default_factory=Settings)
-    log: ClaimLog | None = None
-    _found: dict[str, Any] = field(default_factory=dict, repr=False, compare=False)
-    _staged: dict[Part, pa.Table] = field(default_factory=dict, repr=False, compare=False)
-
-    def staged(self, part: Part) -> pa.Table:
-        """The staged rows of a part, in the columns that rules look at; read once for all rules of a table."""
-        if part not in self._staged:
-            columns = [name for name in SCHEMAS[part].names if name in _JUDGED_BY]
-            self._staged[part] = self.staging.read_whole(part, columns)
-        return self._staged[part]
-
-    def once(self, name: str, find: Callable[[CheckContext], Found]) -> Found:
-        """What a function finds, which several rules of a table ask for; found once."""
-        if name not in self._found:
-            self._found[name] = find(self)
-        found: Found = self._found[name]
-        return found
-
-    def answer(self, sql: str) -> pa.Table:
-        """What SQL says over files of the lake alone, as `scan` names them; asked again, the answer that was given.
-
-        A file never changes, so neither does what SQL says that names nothing else. Several rules ask the same of the
-        rows of one batch, and its closing once more.
-        """
-        answers = self.staging.recall(Answers)
-        if answers is None:
-            answers = Answers()
-            self.staging.remember(answers)
-        found = answers.tables.get(sql)
-        if found is None:
-            with self.lake.cursor() as connection:
-                found = arrow(connection, sql)
-            answers.enter(sql, found)
-        return found
-
-    @property
-    def batch(self) -> str:
-        """The batch's id as a SQL literal."""
-        return quoted(self.staging.batch_id)
-
-
-Rule = Callable[[CheckContext], CheckResult]
-
-
-@dataclass(frozen=True, slots=True)
-class NamedRule:
-    """A rule with the table (asset) that it guards."""
-
-    table: str
-    name: str
-    description: str
-    rule: Rule
-    blocking: bool = True
-
-
-_JUDGED_BY = {"object_id", "outcome", "kind", "code", "stage", "severity", "issues"}
-"""The staged columns that the rules look at."""
 
 
 def _staged(context: CheckContext, *parts: Part) -> duckdb.DuckDBPyConnection:
@@ -155,38 +52,6 @@ def _ids(connection: duckdb.DuckDBPyConnection, sql: str) -> list[str]:
 def _count(connection: duckdb.DuckDBPyConnection, sql: str) -> int:
     row = connection.execute(sql).fetchone()
     return int(row[0] or 0) if row else 0
-
-
-def compared(
-    connection: duckdb.DuckDBPyConnection, expected: str, actual: str, shown: str = "object_id"
-) -> CheckResult:
-    """Holds when two queries give the same rows, each as often.
-
-    shown: the column of both that names what differs; it is no patient data. One statement, so that each file is
-    opened once: setting a statement up costs more than comparing some thousand rows.
-    """
-    wanted, got, differing = connection.execute(
-        f"""
-        WITH counted AS (
-            SELECT
-                * EXCLUDE (is_expected),
-                count(*) FILTER (is_expected) AS times_expected,
-                count(*) FILTER (NOT is_expected) AS times_there
-            FROM (
-                SELECT *, true AS is_expected FROM ({expected})
-                UNION ALL
-                SELECT *, false AS is_expected FROM ({actual})
-            )
-            GROUP BY ALL
-        )
-        SELECT
-            coalesce(sum(times_expected), 0)::BIGINT,
-            coalesce(sum(times_there), 0)::BIGINT,
-            min(DISTINCT {shown}, {SHOWN}) FILTER (times_expected <> times_there)
-        FROM counted
-        """
-    ).fetchall()[0]
-    return CheckResult(not differing, wanted, got, [str(one) for one in differing or ()])
 
 
 def claimed_equals_judged(context: CheckContext) -> CheckResult:
@@ -335,30 +200,13 @@ _GRAIN = {
 }
 
 
-def _studies(context: CheckContext) -> list[str]:
-    studies: list[str] = touched_studies(context.staging)["study_key"].to_pylist()
-    return studies
-
-
-def touched_rows(context: CheckContext, table: Table, columns: str = "") -> pa.Table:
-    """The rows that a table that is replaced by study has of the touched studies.
-
-    columns: SQL; the key, and what a result names rows by, when it is not given.
-    """
-    keys = dict.fromkeys([_shown(table), "study_key", *table.key])
-    scope = study_scope(context.lake, [table.name], _studies(context))[table.name]
-    listed = columns or ", ".join(f'"{column}"' for column in keys)
-    source = scan(context.lake, table.name, within=scope)
-    return context.answer(f"SELECT {listed} FROM {source}{where(scope)}")
-
-
 def _versions(context: CheckContext) -> pa.Table:
     """What flat_metadata alone says of each instance of the touched studies: whether it is there, who brought it.
 
     Found in another way than the hierarchy is made: the newest version by comparison with every other version instead
     of by a window, what was overwritten by what else arrived at the same place.
     """
-    studies = _studies(context)
+    studies = studies_of(context)
     scope = study_scope(context.lake, ["flat_metadata"], studies)["flat_metadata"]
     source = f"(SELECT * FROM {scan(context.lake, 'flat_metadata', within=scope)}{where(scope)})"
     return context.answer(VERSIONS.format(flat=source, arrived=arrivals(context.lake, scope, studies)))
@@ -395,11 +243,6 @@ def hierarchy_equals_metadata(name: str, context: CheckContext) -> CheckResult:
         )
 
 
-def _shown(table: Table) -> str:
-    """The column by which a result names rows of a table."""
-    return next(c for c in ("object_id", "study_key", "batch_id", table.key[0]) if c in table)
-
-
 _TWICE = """
 -- rows whose key stands twice, of those of a batch; by hashes first: keys are long, and almost none stands twice
 WITH doubtful AS (
@@ -414,7 +257,7 @@ GROUP BY {grain} HAVING count(*) > 1
 def keys_are_unique(table: Table, context: CheckContext) -> CheckResult:
     """No key stands twice among the rows that the batch published or rebuilt."""
     grain = ", ".join(f'"{column}"' for column in table.key)
-    twice = f"SELECT min({_shown(table)}) FROM {{}} GROUP BY {grain} HAVING count(*) > 1"
+    twice = f"SELECT min({shown_column(table)}) FROM {{}} GROUP BY {grain} HAVING count(*) > 1"
     if table.replaced_by == "study_key":
         with context.lake.cursor() as connection:
             connection.register("rows_of_table", touched_rows(context, table))
@@ -429,7 +272,7 @@ def keys_are_unique(table: Table, context: CheckContext) -> CheckResult:
         with connect(context.lake, [table.name]) as connection:
             differing = _ids(connection, _TWICE.format(
                 rows=f"(SELECT *, hash({grain}) AS hashed FROM {table.name})", batch=context.batch, grain=grain,
-                shown=_shown(table)))  # fmt: skip
+                shown=shown_column(table)))  # fmt: skip
     return CheckResult(not differing, 0, len(differing), differing)
 
 

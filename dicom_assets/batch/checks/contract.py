@@ -1,0 +1,185 @@
+"""What a rule is: what it may look at, what it hands back, and comparing two queries.
+
+Belongs here: what every module of rules needs. Does not belong here: any rule, Dagster (`defs.checks` makes asset
+checks of rules), and what happens when a rule does not hold (`books.stop_batch`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from threading import Lock
+from typing import Any, TypeVar
+
+import duckdb
+import pyarrow as pa
+
+from dicom_assets.batch.publish import touched_studies
+from dicom_assets.lake.delta import Lake
+from dicom_assets.lake.query import arrow, quoted, scan, where
+from dicom_assets.lake.staging import SCHEMAS, Part, Staging
+from dicom_assets.lake.studies import study_scope
+from dicom_assets.landing.claims import ClaimLog
+from dicom_assets.schema.registry import Table
+from dicom_assets.settings import GateSettings, OmopSettings, Settings
+
+Found = TypeVar("Found")
+
+SHOWN = 20
+"""How many differing object_ids a result names."""
+ANSWERS_BYTES = 32_000_000
+"""Bytes of answers that are kept for a batch."""
+
+
+@dataclass(frozen=True, slots=True)
+class CheckResult:
+    """Outcome of one rule. differing: object_ids (or hashed keys), at most SHOWN, never patient data.
+
+    is_severe: a rule that does not block is an error when it does not hold, and not just a warning.
+    """
+
+    passed: bool
+    expected: int | float | str
+    actual: int | float | str
+    differing: Sequence[str] = ()
+    explanation: str = ""
+    is_severe: bool = False
+
+
+@dataclass
+class Answers:
+    """Answers by their SQL, kept for one batch: the last ones, as many as there is room for, and always the last."""
+
+    tables: dict[str, pa.Table] = field(default_factory=dict)
+    lock: Lock = field(default_factory=Lock)
+
+    def enter(self, sql: str, answer: pa.Table) -> None:
+        """Keeps an answer."""
+        with self.lock:
+            self.tables[sql] = answer
+            held = sum(one.nbytes for one in self.tables.values())
+            while held > ANSWERS_BYTES and len(self.tables) > 1:
+                held -= self.tables.pop(next(iter(self.tables))).nbytes
+
+
+@dataclass(frozen=True)
+class CheckContext:
+    """What a rule may look at. log: the lake's claims, where whoever makes this has read them already."""
+
+    lake: Lake
+    staging: Staging
+    gate: GateSettings = field(default_factory=GateSettings)
+    omop: OmopSettings = field(default_factory=OmopSettings)
+    settings: Settings = field(default_factory=Settings)
+    log: ClaimLog | None = None
+    _found: dict[str, Any] = field(default_factory=dict, repr=False, compare=False)
+    _staged: dict[Part, pa.Table] = field(default_factory=dict, repr=False, compare=False)
+
+    def staged(self, part: Part) -> pa.Table:
+        """The staged rows of a part, in the columns that rules look at; read once for all rules of a table."""
+        if part not in self._staged:
+            columns = [name for name in SCHEMAS[part].names if name in _JUDGED_BY]
+            self._staged[part] = self.staging.read_whole(part, columns)
+        return self._staged[part]
+
+    def once(self, name: str, find: Callable[[CheckContext], Found]) -> Found:
+        """What a function finds, which several rules of a table ask for; found once."""
+        if name not in self._found:
+            self._found[name] = find(self)
+        found: Found = self._found[name]
+        return found
+
+    def answer(self, sql: str) -> pa.Table:
+        """What SQL says over files of the lake alone, as `scan` names them; asked again, the answer that was given.
+
+        A file never changes, so neither does what SQL says that names nothing else. Several rules ask the same of the
+        rows of one batch, and its closing once more.
+        """
+        answers = self.staging.recall(Answers)
+        if answers is None:
+            answers = Answers()
+            self.staging.remember(answers)
+        found = answers.tables.get(sql)
+        if found is None:
+            with self.lake.cursor() as connection:
+                found = arrow(connection, sql)
+            answers.enter(sql, found)
+        return found
+
+    @property
+    def batch(self) -> str:
+        """The batch's id as a SQL literal."""
+        return quoted(self.staging.batch_id)
+
+
+Rule = Callable[[CheckContext], CheckResult]
+
+
+@dataclass(frozen=True, slots=True)
+class NamedRule:
+    """A rule with the table (asset) that it guards."""
+
+    table: str
+    name: str
+    description: str
+    rule: Rule
+    blocking: bool = True
+
+
+_JUDGED_BY = {"object_id", "outcome", "kind", "code", "stage", "severity", "issues"}
+"""The staged columns that the rules look at."""
+
+
+def compared(
+    connection: duckdb.DuckDBPyConnection, expected: str, actual: str, shown: str = "object_id"
+) -> CheckResult:
+    """Holds when two queries give the same rows, each as often.
+
+    shown: the column of both that names what differs; it is no patient data. One statement, so that each file is
+    opened once: setting a statement up costs more than comparing some thousand rows.
+    """
+    wanted, got, differing = connection.execute(
+        f"""
+        WITH counted AS (
+            SELECT
+                * EXCLUDE (is_expected),
+                count(*) FILTER (is_expected) AS times_expected,
+                count(*) FILTER (NOT is_expected) AS times_there
+            FROM (
+                SELECT *, true AS is_expected FROM ({expected})
+                UNION ALL
+                SELECT *, false AS is_expected FROM ({actual})
+            )
+            GROUP BY ALL
+        )
+        SELECT
+            coalesce(sum(times_expected), 0)::BIGINT,
+            coalesce(sum(times_there), 0)::BIGINT,
+            min(DISTINCT {shown}, {SHOWN}) FILTER (times_expected <> times_there)
+        FROM counted
+        """
+    ).fetchall()[0]
+    return CheckResult(not differing, wanted, got, [str(one) for one in differing or ()])
+
+
+def studies_of(context: CheckContext) -> list[str]:
+    """Keys of the studies that a batch touches."""
+    studies: list[str] = touched_studies(context.staging)["study_key"].to_pylist()
+    return studies
+
+
+def touched_rows(context: CheckContext, table: Table, columns: str = "") -> pa.Table:
+    """The rows that a table that is replaced by study has of the touched studies.
+
+    columns: SQL; the key, and what a result names rows by, when it is not given.
+    """
+    keys = dict.fromkeys([shown_column(table), "study_key", *table.key])
+    scope = study_scope(context.lake, [table.name], studies_of(context))[table.name]
+    listed = columns or ", ".join(f'"{column}"' for column in keys)
+    source = scan(context.lake, table.name, within=scope)
+    return context.answer(f"SELECT {listed} FROM {source}{where(scope)}")
+
+
+def shown_column(table: Table) -> str:
+    """The column by which a result names rows of a table."""
+    return next(c for c in ("object_id", "study_key", "batch_id", table.key[0]) if c in table)
