@@ -38,7 +38,9 @@ _VALUE = re.compile(r"[-+]?\d[\d.,:/T -]*")
 _MARKUP = re.compile(r'\s*(?:\{|<|#!|%PDF|%!PS|\[\s*(?:[\[{"\]\d-]|$))')
 _SPACED = re.compile(r'[,;\t|] +"')
 _ALONE_LEAST = 8
-_IGNORED_IN_NAMES = str.maketrans("", "", " _-\t\r\n\u00a0\ufeff\u200b")
+_NO_BREAK_SPACES = "\u00a0\udca0\udcff\udcca\udc9a"
+"""As a character, and as the bytes A0 (Windows, ISO 8859), FF (DOS), CA (Macintosh), 9A (KOI8) before decoding."""
+_IGNORED_IN_NAMES = str.maketrans("", "", f" _-\t\r\n{_NO_BREAK_SPACES}\ufeff\u200b")
 
 
 @dataclass(frozen=True, slots=True)

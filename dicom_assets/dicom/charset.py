@@ -101,7 +101,7 @@ def _refused(raw: bytes, codecs: tuple[str, ...], resets: frozenset[int]) -> tup
     try:
         return raw.decode(codecs[0], _REFUSED), CHARSET_LOST
     except LookupError:
-        return raw.decode("latin-1"), CHARSET_GUESSED
+        return raw.decode("latin-1"), SOUND if raw.isascii() else CHARSET_GUESSED
     except UnicodeError:  # codecs without error handlers
         return raw.decode("ascii", _REFUSED), CHARSET_LOST
 

@@ -291,10 +291,13 @@ class Structure(Heads):
         unknown = vr == "UN" or head.vr == "UN"
         if vr == "SQ" or (unknown and tag in (ITEM, SEQUENCE_END)):
             return self._sequence(level, head, None)
-        if tag == ITEM:
+        try:
+            if tag != ITEM:
+                raise _Fault
             return self._fragments(level, head.value, little)
-        if level.depth > 1:
-            raise _Fault
+        except _Fault:
+            if level.depth > 1:
+                raise
         found = self._delimited(level, head.value, little)
         if found is None:
             self.flaws |= HEADER_INCOMPLETE

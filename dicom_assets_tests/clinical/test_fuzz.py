@@ -27,6 +27,8 @@ def test_input_that_is_made_fails_nowhere(judge: Callable[[bytes], None], made: 
         b"\xcf\xe0\xf6\xe8\xe5\xed\xf2;\rPatientID;n\n\xc8\xe2\xe0\xed\xee\xe2;P1;1\n",
         b"s|\nPatientID;Taken;n\r\nP1;25.03.2024 14:30 1\r\n",
         b'{"\xbfP\xc3\xa9\x05',
+        b"Pa\xff\xff\xff\xff\xff\xff\xff\xfftientID,Tak\r\nn,n\nP1,03.04.2024,1\nP2,2024-03-05,2\n",
+        b"Patient\xa0ID;x\nP1;caf\xe9;1\nP2;a;2\n",
     ],
 )
 def test_tables_at_which_the_readers_once_differed(data: bytes) -> None:

@@ -37,6 +37,10 @@ def test_character_sets_hold_for_a_moment_of_fuzzing():
     assert blindly(charset.judge, charset.made, 1.0, 20260301) == 0
 
 
+def test_ascii_in_a_character_set_that_python_knows_and_that_is_none_of_texts_is_sound():
+    charset.judge(b"UC\0rot13^\0 =")
+
+
 def test_mutated_files_are_the_same_in_both_tiers(monkeypatch):
     rng = random.Random(20260105)
     compared = 0

@@ -344,6 +344,14 @@ def test_identifiers_are_never_cut(tag, vr, name, written):
     assert "VALUE_INVALID" in header.issues
 
 
+@pytest.mark.parametrize("behind", [b"", b"\0" * 9, OPEN_ITEM, ITEM_END, b"\x08\0\x05\0CS\0\0" * 2])
+def test_fragments_outside_of_any_item_whose_end_is_missing_cost_that_element(behind):
+    document = element(0x00420011, "OB", item(b"%PDF"), length=UNDEFINED) + behind
+    assert outcome(dicom(document)) is not None
+    _, issues = found(dicom(*IMAGE, document, element(0x00420012, "LO", "x")))
+    assert "VALUE_INVALID" in issues or "TRUNCATED_HEADER" in issues, issues
+
+
 def test_elements_of_the_dictionary_and_of_its_repeating_groups_are_told_from_others():
     repeating = [int(mask.replace("x", digit), 16) for mask in RepeatersDictionary for digit in "02ABEF"]
     known = [*DicomDictionary, *repeating]
