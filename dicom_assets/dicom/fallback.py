@@ -17,14 +17,13 @@ import orjson
 from pydicom import config
 from pydicom.dataelem import DataElement, RawDataElement
 from pydicom.dataset import Dataset
-from pydicom.errors import BytesLengthException
-from pydicom.hooks import hooks
 
 from dicom_assets.dicom.capped import reference
 from dicom_assets.dicom.charset import DEFAULT
 from dicom_assets.dicom.columns import fill
 from dicom_assets.dicom.flaws import DEPTH_CAPPED, HEADER_CAPPED, HEADER_INCOMPLETE, SOUND, VALUE_INVALID
 from dicom_assets.dicom.heads import Encoding
+from dicom_assets.dicom.known_vr import PYDICOM_ERRORS, known_vr
 from dicom_assets.dicom.memo import MAX_VALUE
 from dicom_assets.dicom.parsed import Parsed, exceeds
 from dicom_assets.dicom.pixels import PIXELS
@@ -34,22 +33,6 @@ from dicom_assets.dicom.syntax import Preface
 from dicom_assets.dicom.values import BULK, DECODERS, json_element
 from dicom_assets.settings import ReadingLimits
 from dicom_assets.storage.byte_ranges import ByteSource
-
-PYDICOM_ERRORS = (
-    ArithmeticError,
-    BytesLengthException,
-    AssertionError,
-    AttributeError,
-    EOFError,
-    LookupError,
-    NotImplementedError,
-    OSError,
-    RecursionError,
-    TypeError,
-    ValueError,
-    struct.error,
-)
-"""What pydicom raises at bytes that it cannot read; it has no type of its own for that."""
 
 _LUT_DESCRIPTORS = frozenset({0x00281101, 0x00281102, 0x00281103, 0x00283002})
 
@@ -175,9 +158,7 @@ class _Walk:
 
     def _vr(self, ds: Dataset, raw: RawDataElement) -> str:
         """The VR that counts: written, from the dictionaries, or found from the values around it."""
-        looked_up: dict[str, Any] = {}
-        hooks.raw_element_vr(raw._replace(value=None), looked_up, ds=ds)  # UN counts as known at any length (CP-1066)
-        vr = str(looked_up["VR"])
+        vr = known_vr(raw._replace(value=None), ds)  # UN counts as known at any length (CP-1066)
         if " or " not in vr:
             return vr
         try:

@@ -18,11 +18,9 @@ A fault inside one element costs that element. The rules, which are those of dcm
 from __future__ import annotations
 
 import struct
-from typing import Any
 
 from pydicom.dataelem import DataElement, RawDataElement
 from pydicom.dataset import Dataset
-from pydicom.hooks import hooks
 from pydicom.sequence import Sequence
 from pydicom.tag import BaseTag
 
@@ -40,6 +38,7 @@ from dicom_assets.dicom.heads import (
     Level,
     in_dictionary,
 )
+from dicom_assets.dicom.known_vr import known_vr
 from dicom_assets.dicom.pixels import PIXELS
 from dicom_assets.dicom.signature import EXPLICIT_VRS
 from dicom_assets.settings import ReadingLimits
@@ -263,10 +262,7 @@ class Structure(Heads):
         """The VR by which an element is taken apart: written, or by the dictionaries (PS3.5 6.2.2)."""
         if head.vr is not None and head.vr != "UN":
             return head.vr
-        stub = RawDataElement(BaseTag(head.tag), head.vr, 0, None, 0, True, True)
-        found: dict[str, Any] = {}
-        hooks.raw_element_vr(stub, found, ds=level.ds)
-        return str(found["VR"])
+        return known_vr(RawDataElement(BaseTag(head.tag), head.vr, 0, None, 0, True, True), level.ds)
 
     def _keep(self, level: Level, head: Head) -> None:
         """Keeps an element that is no sequence; a long value stays where it is."""

@@ -352,6 +352,14 @@ def test_fragments_outside_of_any_item_whose_end_is_missing_cost_that_element(be
     assert "VALUE_INVALID" in issues or "TRUNCATED_HEADER" in issues, issues
 
 
+@pytest.mark.parametrize("vr", ["IO", "??", "US"])
+def test_a_private_creator_that_is_no_text_costs_no_other_element(vr):
+    """Its VR is none, or makes nothing of its bytes; the element that it should name ends beyond the object."""
+    creator = b"\x29\0\x10\0" + vr.encode() + b"\x03\0ABC"
+    header = read(dicom(*IMAGE, creator, element(0x00291001, "UN", b"abcd", length=400)))
+    assert header.columns["SOPInstanceUID"] and header.issues
+
+
 def test_elements_of_the_dictionary_and_of_its_repeating_groups_are_told_from_others():
     repeating = [int(mask.replace("x", digit), 16) for mask in RepeatersDictionary for digit in "02ABEF"]
     known = [*DicomDictionary, *repeating]
