@@ -430,7 +430,7 @@ class TestTheIndexOfPlaces:
         log = self._log(lake, 7)
         names = [claim.batch_id for claim in log.claims()]
         plain = UriIndex(lake.files, log).before(names[6])
-        monkeypatch.setattr("dicom_assets.landing.places.SUMMARISE_AFTER", 5)
+        monkeypatch.setattr("dicom_assets.landing.uri_index.SUMMARISE_AFTER", 5)
         assert UriIndex(lake.files, log).before(names[6]) == plain
         (summary,) = (tmp_path / "lake" / "_places").rglob("*.bin")
         assert UriIndex(lake.files, log).before(names[6]) == plain

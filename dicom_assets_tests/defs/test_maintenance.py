@@ -95,7 +95,7 @@ def test_a_retired_batch_keeps_its_books_is_registered_by_command_and_runs_again
         patch.setattr("dicom_assets.defs.sensors.all_books", lambda _: [later])
         assert registered_by_a_tick(graph) == []
 
-    monkeypatch.setattr("dicom_assets.defs.instance.opened_instance", lambda _: nullcontext(graph.instance))
+    monkeypatch.setattr("dicom_assets.defs.instance.open_instance", lambda _: nullcontext(graph.instance))
     command = ["batch", "register", batch, "--lake", graph.settings.lake]
     first, again = CliRunner().invoke(app, command), CliRunner().invoke(app, command)
     assert (first.exit_code, first.stdout) == (0, "1 batches registered, 0 were known.\n")
