@@ -21,7 +21,7 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
-from bench.ingest import Taken, steps, timed
+from bench.ingest import Measurement, steps, timed
 
 PER_FILE = 50_000
 RECORDS_OF_A_PATIENT = 20
@@ -103,7 +103,7 @@ KINDS = {
 }
 
 
-def ingested(kind: str, records: int, workers: int, work: Path) -> list[tuple[Taken, dict[str, float]]]:
+def ingested(kind: str, records: int, workers: int, work: Path) -> list[tuple[Measurement, dict[str, float]]]:
     """What each ingest of a kind took, and the seconds of its steps."""
     landing, lake = work / "landing", work / "lake"
     landing.mkdir()

@@ -61,9 +61,8 @@ if __name__ == "__main__":
 
 INSIDE = """
 import sys, time
-import dagster._core.storage.sqlite_storage  # what opening Dagster's state imports
 import dicom_assets.defs.instance, dicom_assets.defs.runner, dicom_assets.cli.progress
-from dicom_assets.cli.main import ingest_now
+from dicom_assets.cli.ingest import ingest_now
 from dicom_assets.settings import load
 
 settings = load(sys.argv[1], sys.argv[2])
@@ -75,7 +74,7 @@ print(time.monotonic() - started)
 
 
 @dataclass(frozen=True)
-class Taken:
+class Measurement:
     """What a command took.
 
     seconds: from start to end. inside: as it printed itself, 0 when it did not. peak: resident bytes of it and its
@@ -87,7 +86,7 @@ class Taken:
     peak: int
 
 
-def timed(command: list[str], environment: dict[str, str], folder: Path) -> Taken:
+def timed(command: list[str], environment: dict[str, str], folder: Path) -> Measurement:
     """Runs a command. Its last line may say how long what it does has taken, without what it imports."""
     peak, ended = 0, threading.Event()
     started = time.monotonic()
@@ -114,10 +113,10 @@ def timed(command: list[str], environment: dict[str, str], folder: Path) -> Take
     if process.returncode:
         raise SystemExit(f"{command[0]} failed: {errors.decode()[-2000:]}")
     last = printed.decode().strip().rsplit("\n", 1)[-1]
-    return Taken(seconds, float(last) if last.replace(".", "", 1).isdigit() else 0.0, peak)
+    return Measurement(seconds, float(last) if last.replace(".", "", 1).isdigit() else 0.0, peak)
 
 
-def ingest(landing: Path, work: Path, workers: int, *, inside: bool = False) -> tuple[Taken, dict[str, float]]:
+def ingest(landing: Path, work: Path, workers: int, *, inside: bool = False) -> tuple[Measurement, dict[str, float]]:
     """One `dicom-assets ingest` into a new lake, and the seconds of its steps.
 
     inside: by a process that imports everything before it begins.
@@ -148,7 +147,7 @@ def steps(home: Path) -> dict[str, float]:
     return dict(sorted(taken.items(), key=lambda item: -item[1]))
 
 
-def naive(landing: Path, work: Path, workers: int) -> Taken:
+def naive(landing: Path, work: Path, workers: int) -> Measurement:
     """One run of the baseline."""
     shutil.rmtree(work / "naive", ignore_errors=True)
     script = work / "naive.py"
