@@ -15,7 +15,7 @@ import time
 from pathlib import Path
 
 from bench.scale import PER_STUDY, write_delivery
-from dicom_assets.batch.context import Work
+from dicom_assets.batch.context import RunContext
 from dicom_assets.batch.validate import chunks
 from dicom_assets.landing.claims import claim_new
 from dicom_assets.reading.dask_engine import DaskEngine
@@ -24,7 +24,7 @@ from dicom_assets.reading.judge import judge_chunk
 from dicom_assets.settings import Settings
 
 
-def seconds(work: Work, batch: str, engine: ReadingEngine) -> float:
+def seconds(work: RunContext, batch: str, engine: ReadingEngine) -> float:
     """Reads a batch that is expanded; nothing is kept."""
     held = work.batch(batch)
     started = time.perf_counter()
@@ -54,7 +54,7 @@ def main() -> None:
             }
         )
         with (
-            Work(settings) as work,
+            RunContext(settings) as work,
             ProcessEngine(settings.reading) as here,
             LocalCluster(
                 n_workers=options.workers, threads_per_worker=1, dashboard_address=":0", silence_logs=logging.ERROR

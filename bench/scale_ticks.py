@@ -71,10 +71,10 @@ def announce(size: int, round_: int) -> None:
 def from_events(uri: str, size: int) -> None:
     """A round over the events of a queue, as the sensor does it."""
     from dicom_assets.batch.claim_rounds import claim_from_queue, queues
-    from dicom_assets.batch.context import Work
+    from dicom_assets.batch.context import RunContext
 
     source = {"name": SOURCE, "root": f"az://{EMULATOR}/{CONTAINER}", "queue": queue_name(size)}
-    with Work(Settings.model_validate({"lake": uri, "sources": [source]})) as work:
+    with RunContext(Settings.model_validate({"lake": uri, "sources": [source]})) as work:
         (sources,) = queues(work).values()
         taken = claim_from_queue(work, sources)
     assert (taken.messages, taken.claimed) == (NEW_OBJECTS, 1), taken

@@ -334,13 +334,13 @@ def main() -> None:
 
 def claim(folder: Path) -> list[str]:
     """Claims everything and makes the batches known to Dagster; their ids."""
-    from dicom_assets.batch.context import Work
+    from dicom_assets.batch.context import RunContext
     from dicom_assets.defs.instance import open_instance
     from dicom_assets.defs.jobs import claim_everywhere, register
 
     os.environ["DAGSTER_HOME"] = str(folder / "dagster")
     settings = settings_for(folder)
-    with Work(settings) as work:
+    with RunContext(settings) as work:
         while any(one.more for one in claim_everywhere(work)):
             pass
         batches = work.unclosed()
@@ -359,11 +359,11 @@ def _quarters(answers: list[dict[str, Any]], what: str) -> tuple[float, float]:
 def report(soak: Soak, claimed: int, instances: int, judge: Path | None) -> int:
     """Prints what came of it; 1 when anything does not hold."""
     from dicom_assets.batch.books import Status, all_books
-    from dicom_assets.batch.context import Work
+    from dicom_assets.batch.context import RunContext
     from dicom_assets.lake.query import connect
 
     folder = soak.folder
-    with Work(settings_for(folder)) as work:
+    with RunContext(settings_for(folder)) as work:
         books = all_books(work.lake)
         with connect(work.lake) as connection:
             ((rows, distinct),) = connection.execute(

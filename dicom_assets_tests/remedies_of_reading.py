@@ -11,7 +11,7 @@ import signal
 import time
 from pathlib import Path
 
-from dicom_assets.batch.context import Work
+from dicom_assets.batch.context import RunContext
 from dicom_assets.reading import judge, kinds
 from dicom_assets.reading.engine import ProcessEngine
 from dicom_assets.schema.codes import CODES
@@ -60,7 +60,7 @@ class Slow:
 
 def run_in_processes(zone: Zone, batch: str) -> None:
     settings = zone.graph.settings
-    with ProcessEngine(settings.reading) as engine, Work(settings, shared_engine=Slow(engine)) as work:
+    with ProcessEngine(settings.reading) as engine, RunContext(settings, shared_engine=Slow(engine)) as work:
         for name in TABLES_OF_A_BATCH:
             make_asset(name, batch, work)
 

@@ -15,7 +15,7 @@ import pytest
 from deltalake import write_deltalake
 
 from dicom_assets.batch.books import all_books
-from dicom_assets.batch.context import Work
+from dicom_assets.batch.context import RunContext
 from dicom_assets.lake.delta import Lake
 from dicom_assets_tests.support.commands import command, running, wait_for
 from dicom_assets_tests.support.dicoms import dicom
@@ -118,7 +118,7 @@ class TestTwoIngestsAtOnce:
         log = tmp_path / "log"
         arguments = ("ingest", "--landing", landing.root, "--lake", tmp_path / "lake")
         with (
-            Work(settings_for(tmp_path / "lake", landing.root)) as work,
+            RunContext(settings_for(tmp_path / "lake", landing.root)) as work,
             running("dicom-assets", *arguments, cwd=tmp_path, log=log) as second,
         ):
             with work.claiming(wait_seconds=60):

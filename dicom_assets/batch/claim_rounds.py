@@ -19,7 +19,7 @@ from typing import Any
 
 import pyarrow as pa
 
-from dicom_assets.batch.context import Work
+from dicom_assets.batch.context import RunContext
 from dicom_assets.batch.presence import watch
 from dicom_assets.lake.overwritten import last_of_source
 from dicom_assets.landing.claims import ClaimRound, Haste, claim_listed
@@ -76,7 +76,7 @@ class _Round:
     done: list[Message] = field(default_factory=list)
 
 
-def claim_everywhere(work: Work, haste: Haste = Haste()) -> list[ClaimRound]:  # noqa: B008 - frozen
+def claim_everywhere(work: RunContext, haste: Haste = Haste()) -> list[ClaimRound]:  # noqa: B008 - frozen
     """Claims what is new in every source, and what is to be read again. Raises SourceUnavailable, LakeError.
 
     A source that cannot be listed keeps no other from being claimed: it is told when all have had their turn. Of one
@@ -105,7 +105,7 @@ class Delivery:
     unavailable: SourceUnavailable | None
 
 
-def next_delivery(work: Work, done: Collection[str], haste: Haste = Haste()) -> Delivery:  # noqa: B008 - frozen
+def next_delivery(work: RunContext, done: Collection[str], haste: Haste = Haste()) -> Delivery:  # noqa: B008 - frozen
     """Claims what is new. done: batches that were run already. Raises LakeError, SettingsError.
 
     What other sources brought is run although one is unavailable.
@@ -120,7 +120,7 @@ def next_delivery(work: Work, done: Collection[str], haste: Haste = Haste()) -> 
 
 
 @contextmanager
-def only_ingest(work: Work) -> Iterator[None]:
+def only_ingest(work: RunContext) -> Iterator[None]:
     """The right to claim for as long as an ingest lasts; says so when it waits for another one. Raises LakeError."""
     with ExitStack() as held:
         try:
@@ -132,7 +132,7 @@ def only_ingest(work: Work) -> Iterator[None]:
 
 
 def claim_watched(
-    work: Work,
+    work: RunContext,
     watched: Watch,
     haste: Haste = Haste(),  # noqa: B008 - frozen
     *,
@@ -157,12 +157,12 @@ def claim_watched(
     return claimed
 
 
-def _restorations(work: Work, source: str) -> Restorations:
+def _restorations(work: RunContext, source: str) -> Restorations:
     """What finds the objects of a source that came back as older versions of themselves."""
     return Restorations(last_of_source(work.lake, source), work.log.attempts(), work.log.after)
 
 
-def _record_passed_over(work: Work, watched: Watch) -> None:
+def _record_passed_over(work: RunContext, watched: Watch) -> None:
     """Enters the places of a source that could not be listed in ingestion_errors, instead of earlier ones."""
     source, places = watched.source.name, watched.passed_over
     ids = [object_id(source, place.uri, "", None) for place in places]
@@ -189,7 +189,7 @@ def _record_passed_over(work: Work, watched: Watch) -> None:
     work.looks.remember(source, replace(work.looks.memory(source), told=told, unread=len(places)))
 
 
-def queues(work: Work) -> dict[tuple[str, str], list[SourceSettings]]:
+def queues(work: RunContext) -> dict[tuple[str, str], list[SourceSettings]]:
     """The configured queues by account and name, each with the sources that it brings events of."""
     found: dict[tuple[str, str], list[SourceSettings]] = defaultdict(list)
     for source in work.settings.sources:
@@ -200,7 +200,7 @@ def queues(work: Work) -> dict[tuple[str, str], list[SourceSettings]]:
 
 
 def claim_from_queue(
-    work: Work, sources: Sequence[SourceSettings], seconds: float = 20.0, *, paced: bool = False
+    work: RunContext, sources: Sequence[SourceSettings], seconds: float = 20.0, *, paced: bool = False
 ) -> QueueRound:
     """Takes messages of one queue, claims what they announce, and deletes those whose claim is durable.
 
@@ -230,7 +230,7 @@ def claim_from_queue(
     return taken
 
 
-def _leave_few(work: Work, queue: EventQueue, sources: Sequence[SourceSettings], taken: QueueRound) -> None:
+def _leave_few(work: RunContext, queue: EventQueue, sources: Sequence[SourceSettings], taken: QueueRound) -> None:
     """Notes in `taken` when the messages that are there wait for more: who takes one hides it for minutes."""
     now = datetime.now(UTC)
     claiming = work.settings.claiming
@@ -242,7 +242,12 @@ def _leave_few(work: Work, queue: EventQueue, sources: Sequence[SourceSettings],
 
 
 def _sort(
-    message: Message, stores: Sequence[AnnouncedStore], round_: _Round, taken: QueueRound, queue: EventQueue, work: Work
+    message: Message,
+    stores: Sequence[AnnouncedStore],
+    round_: _Round,
+    taken: QueueRound,
+    queue: EventQueue,
+    work: RunContext,
 ) -> None:
     """Decides about one message; what it announces waits in `round_`."""
     if message.fault is not None:
@@ -267,7 +272,7 @@ def _sort(
     round_.kept.append((message, ids))
 
 
-def _claim(work: Work, round_: _Round, taken: QueueRound) -> None:
+def _claim(work: RunContext, round_: _Round, taken: QueueRound) -> None:
     """Claims what the messages announce, and finds the messages that are done with.
 
     What an event announces is there: it is claimed at once even if it was absent before.
@@ -307,7 +312,7 @@ def _claim(work: Work, round_: _Round, taken: QueueRound) -> None:
             taken.waiting += 1
 
 
-def _record_poison(work: Work, queue: EventQueue, message: Message) -> None:
+def _record_poison(work: RunContext, queue: EventQueue, message: Message) -> None:
     """Enters a message that nobody can read in ingestion_errors, under a key of its own."""
     name = f"{queue.account}/{queue.name}/{message.message.id}"
     key = hashlib.blake2b(name.encode(), digest_size=10).hexdigest()
@@ -352,7 +357,7 @@ class _Page:
 
 
 def claim_by_listing(
-    work: Work, stores: Sequence[LandingStore], cursor: str | None, seconds: float, *, paced: bool = False
+    work: RunContext, stores: Sequence[LandingStore], cursor: str | None, seconds: float, *, paced: bool = False
 ) -> tuple[list[ClaimRound], str, SourceUnavailable | None]:
     """Claims what is new in some sources, as far as their listings come in a while.
 

@@ -58,7 +58,7 @@ class BatchClosed(LakeError):
 
 
 @dataclass
-class Work:
+class RunContext:
     """A lake, its sources and the batches that this process holds; a context manager that lets go of them.
 
     progress: called while a batch is read. shared_engine: reads instead of processes of its own, and outlives it. say:
@@ -70,7 +70,7 @@ class Work:
     shared_engine: ReadingEngine | None = None
     say: Callable[[str], None] = lambda _: None
     _held: ExitStack = field(default_factory=ExitStack, repr=False)
-    _batches: dict[str, tuple[BatchWork, ExitStack]] = field(default_factory=dict, repr=False)
+    _batches: dict[str, tuple[OpenBatch, ExitStack]] = field(default_factory=dict, repr=False)
     _ahead: dict[str, ReadAhead] = field(default_factory=dict, repr=False)
     _closing: threading.Event = field(default_factory=threading.Event, repr=False)
     unmoved: dict[str, str] = field(default_factory=dict)
@@ -144,7 +144,7 @@ class Work:
         """The configured sources, open."""
         return [open_store(source) for source in self.settings.sources]
 
-    def batch(self, batch_id: str, wait_seconds: float = BATCH_WAIT_SECONDS) -> BatchWork:
+    def batch(self, batch_id: str, wait_seconds: float = BATCH_WAIT_SECONDS) -> OpenBatch:
         """Holds a batch until this object ends. Raises UnknownBatch, BatchBusy."""
         if batch_id not in self._batches:
             manifest = self.log.manifest(batch_id)
@@ -156,7 +156,7 @@ class Work:
                     f"Another process works on batch {batch_id}. Wait until it has ended, then run it again."
                 ) from None
             self._batches[batch_id] = (
-                BatchWork(self, manifest, Staging(self.lake.files, batch_id, StagingCache(check))),
+                OpenBatch(self, manifest, Staging(self.lake.files, batch_id, StagingCache(check))),
                 lock,
             )
         return self._batches[batch_id][0]
@@ -184,7 +184,7 @@ class Work:
         if batch.source.mode != "organize" and batch_id not in self._ahead and cluster_address() is None:
             self._ahead[batch_id] = ReadAhead(run_id, self._reader.submit(self._expand_and_read, batch, run_id))
 
-    def _expand_and_read(self, batch: BatchWork, run_id: str) -> tuple[int, Mapping[str, int]]:
+    def _expand_and_read(self, batch: OpenBatch, run_id: str) -> tuple[int, Mapping[str, int]]:
         def progress(now: Progress) -> None:
             if self._closing.is_set():
                 raise CancelledError
@@ -221,7 +221,7 @@ class Work:
         closed = {row.batch_id for row in books.all_books(self.lake) if row.status == Status.CLOSED}
         for batch_id in left:
             if batch_id in closed:
-                with Work(self.settings) as other:
+                with RunContext(self.settings) as other:
                     try:
                         batch = other.batch(batch_id, wait_seconds=0)
                     except BatchBusy:
@@ -242,7 +242,7 @@ class Work:
         closed = {row.batch_id for row in books.all_books(self.lake) if row.status == Status.CLOSED}
         left = sorted(staged & closed)
         for batch_id in left:
-            with Work(self.settings) as other, suppress(BatchBusy):
+            with RunContext(self.settings) as other, suppress(BatchBusy):
                 staging = other.batch(batch_id, wait_seconds=0).staging
                 known = books.books_of(self.lake, batch_id)
                 if known is not None and known.status == Status.CLOSED:
@@ -272,10 +272,10 @@ class Work:
 
 
 @dataclass(frozen=True)
-class BatchWork:
+class OpenBatch:
     """One batch that this process holds, and the steps that are more than one call."""
 
-    work: Work
+    work: RunContext
     manifest: pa.Table
     staging: Staging
 

@@ -30,7 +30,7 @@ GONE = "OBJECT_GONE"
 
 
 class BatchOfSource(Protocol):
-    """A batch that a process holds, as far as its source is concerned: see `context.BatchWork`."""
+    """A batch that a process holds, as far as its source is concerned: see `context.OpenBatch`."""
 
     @property
     def batch_id(self) -> str:

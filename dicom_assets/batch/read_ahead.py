@@ -1,6 +1,7 @@
 """A batch that is read into its staging while the one before it is published.
 
-Does not belong here: the thread that reads (`context.Work`), what expanding and reading are (`expand`, `validate`).
+Does not belong here: the thread that reads (`context.RunContext`), what expanding and reading are (`expand`,
+`validate`).
 """
 
 from __future__ import annotations

@@ -15,7 +15,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from dicom_assets.batch.clinical import publish_clinical
-from dicom_assets.batch.context import BatchWork
+from dicom_assets.batch.context import OpenBatch
 from dicom_assets.batch.publish import publish_hierarchy, publish_rows, touched_studies
 from dicom_assets.batch.standards import (
     publish_coverage,
@@ -47,7 +47,7 @@ class Result:
     pages: Mapping[str, str] = field(default_factory=dict)
 
 
-Make = Callable[[BatchWork, Run], Result]
+Make = Callable[[OpenBatch, Run], Result]
 
 
 @dataclass(frozen=True)
@@ -64,44 +64,44 @@ class Step:
     description: str = ""
 
 
-def _raw_files(batch: BatchWork, run: Run) -> Result:
+def _raw_files(batch: OpenBatch, run: Run) -> Result:
     seen = batch.begin(run.run_id, to_the_end=run.reaches_end)
     return Result(seen, {"seen": seen, "claimed": len(batch.manifest)})
 
 
-def _validated_batch(batch: BatchWork, run: Run) -> Result:
+def _validated_batch(batch: OpenBatch, run: Run) -> Result:
     found = batch.judge(run.run_id)
     counts = {str(outcome): int(found.get(outcome, 0)) for outcome in Outcome}  # zeros too: plots have no holes
     return Result(sum(counts.values()), counts)
 
 
-def _flat_metadata(batch: BatchWork, run: Run) -> Result:
+def _flat_metadata(batch: OpenBatch, run: Run) -> Result:
     return Result(batch.publish_flat(run.run_id))
 
 
-def _clinical(batch: BatchWork, run: Run) -> Result:
+def _clinical(batch: OpenBatch, run: Run) -> Result:
     accepted = batch.work.settings.clinical.accepted_identity_changes
     return Result(publish_clinical(batch.lake, batch.staging, run.run_id, accepted))
 
 
 def _level(name: str) -> Make:
-    def make(batch: BatchWork, _: Run) -> Result:
+    def make(batch: OpenBatch, _: Run) -> Result:
         rows = publish_hierarchy(batch.lake, batch.staging, name)
         return Result(rows, {"touched_studies": len(touched_studies(batch.staging))})
 
     return make
 
 
-def _imaging_study(batch: BatchWork, _: Run) -> Result:
+def _imaging_study(batch: OpenBatch, _: Run) -> Result:
     rows, files = publish_imaging_study(batch.lake, batch.staging, batch.work.settings)
     return Result(rows, {"ndjson_files": files})
 
 
-def _diagnostic_report(batch: BatchWork, _: Run) -> Result:
+def _diagnostic_report(batch: OpenBatch, _: Run) -> Result:
     return Result(publish_diagnostic_report(batch.lake, batch.staging))
 
 
-def _omop_identifier(batch: BatchWork, _: Run) -> Result:
+def _omop_identifier(batch: OpenBatch, _: Run) -> Result:
     return Result(publish_identifiers(batch.lake, batch.staging, batch.work.settings))
 
 
@@ -109,18 +109,18 @@ def _occurrences(name: str) -> Make:
     return lambda batch, _: Result(publish_occurrences(batch.lake, batch.staging, batch.work.settings, name))
 
 
-def _mapping_coverage(batch: BatchWork, _: Run) -> Result:
+def _mapping_coverage(batch: OpenBatch, _: Run) -> Result:
     rows = publish_coverage(batch.lake)
     shares = measures(rows)
     counts = {one.name: round(one.share, 4) for one in shares if one.share is not None}
     return Result(len(rows), counts, {"coverage": markdown(rows), "chart": chart(shares)})
 
 
-def _ingestion_errors(batch: BatchWork, _: Run) -> Result:
+def _ingestion_errors(batch: OpenBatch, _: Run) -> Result:
     return Result(publish_rows(batch.lake, batch.staging, Part.ERRORS))
 
 
-def _cleanup(batch: BatchWork, run: Run) -> Result:
+def _cleanup(batch: OpenBatch, run: Run) -> Result:
     books = batch.close(run.run_id)
     names = ("seen", "ingested", "quarantined", "ignored", "deleted", "clinical_records", "clinical_rows", "balance")
     return Result(None, {name: getattr(books, name) for name in names})

@@ -61,23 +61,23 @@ def _with_digests(found: Verified, settings: Settings, batches: list[str], repor
     from dataclasses import replace
 
     from dicom_assets.batch.books import Status, all_books
-    from dicom_assets.batch.context import Work
+    from dicom_assets.batch.context import RunContext
     from dicom_assets.batch.verification.digests import compare
 
-    with Work(settings) as work:
+    with RunContext(settings) as work:
         closed = [row.batch_id for row in all_books(work.lake) if row.status == Status.CLOSED]
         read = compare(work, [one for one in closed if not batches or one in batches], reporter.show)
         return replace(found, findings=(*found.findings, *read))
 
 
 def _mend(found: Verified, settings: Settings, batches: list[str], digests: bool, reporter: Reporter) -> Verified:
-    from dicom_assets.batch.context import Work
+    from dicom_assets.batch.context import RunContext
     from dicom_assets.defs.instance import open_instance
     from dicom_assets.defs.mending import mend
     from dicom_assets.storage.files import LakeError
     from dicom_assets.storage.locks import LockBusy
 
-    with Work(settings, reporter.show, say=reporter.say) as work, open_instance(settings) as instance:
+    with RunContext(settings, reporter.show, say=reporter.say) as work, open_instance(settings) as instance:
         try:
             with work.claiming(wait_seconds=5):
                 mended = mend(work, instance, batches, found, reporter.say)

@@ -13,7 +13,7 @@ from dicom_assets.batch.context import INGEST_LOCK
 from dicom_assets.defs.decorators import fail_clearly
 from dicom_assets.defs.jobs import ingest_batch
 from dicom_assets.defs.partitions import BATCH
-from dicom_assets.defs.resources import WorkParam
+from dicom_assets.defs.resources import RunContextParam
 from dicom_assets.defs.sensors import wanted_runs, what_waits
 from dicom_assets.landing.opening import open_store
 from dicom_assets.landing.store import SourceUnavailable
@@ -45,7 +45,7 @@ def event_sensors(settings: Settings) -> list[dg.SensorDefinition]:
         description="Reads storage queues for new blobs, claims them and runs each batch once.",
     )
     @fail_clearly
-    def blob_events(context: dg.SensorEvaluationContext, work: WorkParam) -> dg.SensorResult | dg.SkipReason:
+    def blob_events(context: dg.SensorEvaluationContext, work: RunContextParam) -> dg.SensorResult | dg.SkipReason:
         """One tick: take messages, claim, delete messages, ask for runs. One queue's fault holds up no other."""
         unavailable: list[str] = []
         gathering: list[tuple[int, datetime | None]] = []
@@ -82,7 +82,7 @@ def event_sensors(settings: Settings) -> list[dg.SensorDefinition]:
         description="Lists sources that have a queue now and then, for what their events missed.",
     )
     @fail_clearly
-    def missed_events(context: dg.SensorEvaluationContext, work: WorkParam) -> dg.SkipReason:
+    def missed_events(context: dg.SensorEvaluationContext, work: RunContextParam) -> dg.SkipReason:
         """One tick: go on with the listing that is under way, or begin one when the last is old enough.
 
         It only claims: a batch that two sensors ask for would run twice. The cursor is the time of the next listing,

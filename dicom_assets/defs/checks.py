@@ -12,11 +12,11 @@ import dagster as dg
 from dicom_assets.batch.books import Status
 from dicom_assets.batch.checks.contract import CheckResult, NamedRule
 from dicom_assets.batch.checks.rules import ALL_RULES, judged
-from dicom_assets.batch.context import Work
+from dicom_assets.batch.context import RunContext
 from dicom_assets.batch.steps import STEPS
 from dicom_assets.defs.decorators import clear_failures, fail_clearly
 from dicom_assets.defs.partitions import BATCH
-from dicom_assets.defs.resources import WorkParam
+from dicom_assets.defs.resources import RunContextParam
 from dicom_assets.settings import GateSettings, Settings
 
 
@@ -46,7 +46,7 @@ def _result(rule: NamedRule, result: CheckResult) -> dg.AssetCheckResult:
 
 
 def _evaluated(
-    context: dg.AssetCheckExecutionContext, work: Work, rules: Iterable[NamedRule], limits: GateSettings
+    context: dg.AssetCheckExecutionContext, work: RunContext, rules: Iterable[NamedRule], limits: GateSettings
 ) -> list[dg.AssetCheckResult]:
     """The results of some rules; the first blocking one that does not hold pauses the batch."""
     results: list[dg.AssetCheckResult] = []
@@ -83,7 +83,7 @@ def _checks_of(step: str, rules: Sequence[NamedRule]) -> dg.AssetChecksDefinitio
         can_subset=True,
     )
     @fail_clearly
-    def checks(context: dg.AssetCheckExecutionContext, work: WorkParam) -> Iterator[dg.AssetCheckResult]:
+    def checks(context: dg.AssetCheckExecutionContext, work: RunContextParam) -> Iterator[dg.AssetCheckResult]:
         wanted = {(key.asset_key.to_user_string(), key.name) for key in context.selected_asset_check_keys}
         chosen = [rule for rule in rules if (rule.table, rule.name) in wanted]
         yield from _evaluated(context, work, chosen, work.settings.gate)
@@ -102,7 +102,7 @@ def _gate(rule: NamedRule) -> dg.AssetChecksDefinition:
         partitions_def=BATCH,
     )
     @fail_clearly
-    def gate(context: dg.AssetCheckExecutionContext, work: WorkParam, config: GateConfig) -> dg.AssetCheckResult:
+    def gate(context: dg.AssetCheckExecutionContext, work: RunContextParam, config: GateConfig) -> dg.AssetCheckResult:
         limits = work.settings.gate.model_copy(update=config.model_dump(exclude_none=True))
         (result,) = _evaluated(context, work, [rule], limits)
         return result

@@ -10,7 +10,7 @@ from typing import Any
 import dagster as dg
 
 from dicom_assets.batch.closing import BooksDiffer
-from dicom_assets.batch.context import BatchBusy, BatchClosed, Work
+from dicom_assets.batch.context import BatchBusy, BatchClosed, RunContext
 from dicom_assets.batch.steps import Result
 from dicom_assets.defs import failures
 from dicom_assets.lake.delta import Lake
@@ -106,7 +106,7 @@ def clear_failures() -> AbstractContextManager[None]:
 
 
 @contextmanager
-def one_step(work: Work) -> Iterator[None]:
+def one_step(work: RunContext) -> Iterator[None]:
     """What a step of a batch does: with clear failures, and with one look at each table of the lake."""
     with clear_failures(), work.lake.look_once():
         yield

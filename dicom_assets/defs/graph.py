@@ -13,7 +13,7 @@ from typing import Any
 import dagster as dg
 
 from dicom_assets import defs
-from dicom_assets.batch.context import Work
+from dicom_assets.batch.context import RunContext
 from dicom_assets.defs.resources import work_resource
 from dicom_assets.reading.engine import ReadingEngine
 from dicom_assets.settings import Settings, load
@@ -35,7 +35,7 @@ def build_defs(
     settings: Settings | None = None,
     resource_overrides: Mapping[str, Any] | None = None,
     engine: ReadingEngine | None = None,
-    work: Work | None = None,
+    work: RunContext | None = None,
 ) -> dg.Definitions:
     """A fresh graph.
 

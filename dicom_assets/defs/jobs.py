@@ -6,7 +6,7 @@ from dicom_assets.batch.claim_rounds import claim_everywhere
 from dicom_assets.defs.assets.batch import BATCH_ASSETS
 from dicom_assets.defs.decorators import clear_failures, fail_clearly
 from dicom_assets.defs.partitions import BATCH, REGISTER_AT_ONCE
-from dicom_assets.defs.resources import WorkParam
+from dicom_assets.defs.resources import RunContextParam
 from dicom_assets.settings import Settings
 
 SHOWN_AS = "__repository__@dicom_assets"
@@ -49,7 +49,7 @@ def run_batch(
 
 @dg.op(description="Claims what is new in every source and registers the batches.")
 @fail_clearly
-def claim(context: dg.OpExecutionContext, work: WorkParam) -> None:
+def claim(context: dg.OpExecutionContext, work: RunContextParam) -> None:
     """What the sensor does, by hand."""
     with clear_failures():
         rounds = claim_everywhere(work)

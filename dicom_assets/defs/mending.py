@@ -13,7 +13,7 @@ import dagster as dg
 import pyarrow as pa
 
 from dicom_assets.batch.books import Status, books_of
-from dicom_assets.batch.context import BatchBusy, BatchWork, Work
+from dicom_assets.batch.context import BatchBusy, OpenBatch, RunContext
 from dicom_assets.batch.recovery import drop_files, forget_batches, mend_claims
 from dicom_assets.batch.standards import (
     publish_coverage,
@@ -49,7 +49,7 @@ def open_again(settings: Settings) -> None:
 
 
 def mend(
-    work: Work,
+    work: RunContext,
     instance: dg.DagsterInstance,
     chosen: Sequence[str] = (),
     found: Verified | None = None,
@@ -81,7 +81,7 @@ def _with_unclosed(found: Verified, unclosed: Sequence[str]) -> Verified:
     return replace(found, findings=(*found.findings, told))
 
 
-def _set_right(work: Work, instance: dg.DagsterInstance, found: Verified, say: Say, unclosed: set[str]) -> bool:
+def _set_right(work: RunContext, instance: dg.DagsterInstance, found: Verified, say: Say, unclosed: set[str]) -> bool:
     """One round; whether anything was done. unclosed: gets the batches that were run again and did not close."""
     done = False
     if found.torn or any(one.rule == "summary" and not one.holds for one in found.findings):
@@ -117,7 +117,7 @@ def _set_right(work: Work, instance: dg.DagsterInstance, found: Verified, say: S
     return done
 
 
-def _clear_staging(work: Work, found: Verified) -> bool:
+def _clear_staging(work: RunContext, found: Verified) -> bool:
     wrong = [one for one in found.findings if one.rule == "staging" and not one.holds]
     if not wrong:
         return False
@@ -127,7 +127,7 @@ def _clear_staging(work: Work, found: Verified) -> bool:
     return True
 
 
-def _write_lines(work: Work, found: Verified, say: Say) -> bool:
+def _write_lines(work: RunContext, found: Verified, say: Say) -> bool:
     """Writes the NDJSON files of batches again whose lines differ, and removes those of batches that nobody claimed."""
     done = False
     for one in found.findings:
@@ -150,7 +150,7 @@ def _write_lines(work: Work, found: Verified, say: Say) -> bool:
     return done
 
 
-def _run_again(work: Work, job: dg.JobDefinition, instance: dg.DagsterInstance, batch: str) -> str | None:
+def _run_again(work: RunContext, job: dg.JobDefinition, instance: dg.DagsterInstance, batch: str) -> str | None:
     """Runs a batch from its claim to its books, whatever its books say; why it did not close. Raises BatchBusy."""
     work.batch(batch)
     try:
@@ -165,7 +165,7 @@ def _run_again(work: Work, job: dg.JobDefinition, instance: dg.DagsterInstance, 
         work.release(batch)
 
 
-def _run(work: Work, instance: dg.DagsterInstance, batches: Sequence[str], say: Say) -> Iterator[str]:
+def _run(work: RunContext, instance: dg.DagsterInstance, batches: Sequence[str], say: Say) -> Iterator[str]:
     """Runs batches again; those that do not close."""
     logging.getLogger("dagster").setLevel(logging.CRITICAL)
     job = build_defs(work.settings, work=work).resolve_job_def("ingest_batch")
@@ -183,10 +183,10 @@ def _run(work: Work, instance: dg.DagsterInstance, batches: Sequence[str], say: 
             yield batch
 
 
-def _rebuild(work: Work, studies: Sequence[str]) -> None:
+def _rebuild(work: RunContext, studies: Sequence[str]) -> None:
     staging = Staging(work.lake.files, f"verify-{uuid.uuid4().hex[:12]}")
     touched = pa.table({"study_key": pa.array(sorted(studies), pa.string())}, schema=SCHEMAS[Part.TOUCHED])
-    batch = BatchWork(work, MANIFEST.empty_table(), staging)
+    batch = OpenBatch(work, MANIFEST.empty_table(), staging)
     try:
         staging.stage(Part.TOUCHED, touched)
         staging.stage(Part.CLINICAL, SCHEMAS[Part.CLINICAL].empty_table())
@@ -198,7 +198,7 @@ def _rebuild(work: Work, studies: Sequence[str]) -> None:
         staging.remove()
 
 
-def mend_after_power_cut(work: Work, instance: dg.DagsterInstance, say: Say) -> None:
+def mend_after_power_cut(work: RunContext, instance: dg.DagsterInstance, say: Say) -> None:
     """After torn entries of logs were set aside: compares everything, and makes again what is missing."""
     if not torn.needs_verifying(work.lake.files):
         return

@@ -7,7 +7,7 @@ import dagster as dg
 
 from dicom_assets.batch.organize import unfinished
 from dicom_assets.defs.decorators import clear_failures, fail_clearly
-from dicom_assets.defs.resources import WorkParam
+from dicom_assets.defs.resources import RunContextParam
 from dicom_assets.landing.store import SourceUnavailable
 from dicom_assets.settings import Settings
 from dicom_assets.storage.files import LakeError
@@ -17,7 +17,7 @@ INTERVAL_SECONDS = 300
 
 @dg.op(description="Finishes the moving of closed batches that was broken off.")
 @fail_clearly
-def organize(context: dg.OpExecutionContext, work: WorkParam) -> None:
+def organize(context: dg.OpExecutionContext, work: RunContextParam) -> None:
     """Goes on with every plan that is not finished and that nobody is at."""
     with clear_failures():
         done = work.organize_left()
@@ -44,7 +44,7 @@ def organize_sensor(settings: Settings) -> dg.SensorDefinition:
         description="Looks for batches whose objects were not moved to the end.",
     )
     @fail_clearly
-    def left_unorganized(context: dg.SensorEvaluationContext, work: WorkParam) -> dg.RunRequest | dg.SkipReason:
+    def left_unorganized(context: dg.SensorEvaluationContext, work: RunContextParam) -> dg.RunRequest | dg.SkipReason:
         """One tick: a run when the last tick has seen the same batch already, so that one under way is left alone."""
         try:
             left = unfinished(work.lake.files)

@@ -18,7 +18,7 @@ import dagster as dg
 
 from dicom_assets.batch.books import Books, Status, books_of
 from dicom_assets.batch.claim_rounds import next_delivery, only_ingest
-from dicom_assets.batch.context import BatchBusy, Work
+from dicom_assets.batch.context import BatchBusy, RunContext
 from dicom_assets.batch.validate import Progress
 from dicom_assets.defs.graph import build_defs
 from dicom_assets.defs.jobs import register, run_batch
@@ -64,14 +64,14 @@ def ingest(
     LakeError, SettingsError.
     """
     logging.getLogger("dagster").setLevel(logging.CRITICAL)
-    with Work(settings, progress, say=say) as work, only_ingest(work):
+    with RunContext(settings, progress, say=say) as work, only_ingest(work):
         work.clear_left_staging()
         for batch in work.organize_left():
             say(f"Batch {batch}: the moving of its objects was broken off and is finished now.")
         return _run_deliveries(work, instance)
 
 
-def _run_deliveries(work: Work, instance: dg.DagsterInstance) -> Ended:
+def _run_deliveries(work: RunContext, instance: dg.DagsterInstance) -> Ended:
     done: dict[str, Books] = {}
     runs = _Runs(work, instance)
     started = time.monotonic()
@@ -103,13 +103,13 @@ def _run_deliveries(work: Work, instance: dg.DagsterInstance) -> Ended:
         _wait(found.claimed, changing, work.say)
 
 
-def _ended(work: Work, done: Mapping[str, Books], changing: int) -> Ended:
+def _ended(work: RunContext, done: Mapping[str, Books], changing: int) -> Ended:
     configured = {source.name for source in work.settings.sources}
     unread = [one for one in waiting(work.log.returned()) if one.source in configured]
     return Ended(tuple(done.values()), changing, _troubles(work), tuple(unread))
 
 
-def _troubles(work: Work) -> tuple[str, ...]:
+def _troubles(work: RunContext) -> tuple[str, ...]:
     """What is wrong with sources whose faults keep nothing else from being done."""
     looks = work.looks
     passed_over = (
@@ -130,7 +130,7 @@ def _wait(rounds: Sequence[ClaimRound], changing: int, say: Callable[[str], None
 class _Runs:
     """Runs batches one after the other, with one job, one lake and one set of reading processes for all."""
 
-    work: Work
+    work: RunContext
     instance: dg.DagsterInstance
     run_ids: dict[str, str] = field(default_factory=dict)
 

@@ -7,11 +7,11 @@ import dagster as dg
 
 from dicom_assets.batch.books import Status, all_books, books_of
 from dicom_assets.batch.claim_rounds import claim_by_listing
-from dicom_assets.batch.context import INGEST_LOCK, Work
+from dicom_assets.batch.context import INGEST_LOCK, RunContext
 from dicom_assets.defs.decorators import fail_clearly
 from dicom_assets.defs.jobs import ingest_batch
 from dicom_assets.defs.partitions import BATCH, REGISTER_AT_ONCE, batches_to_retire
-from dicom_assets.defs.resources import WorkParam
+from dicom_assets.defs.resources import RunContextParam
 from dicom_assets.landing.claims import UnknownBatch
 from dicom_assets.landing.opening import open_store
 from dicom_assets.settings import Settings
@@ -24,7 +24,7 @@ LISTING_SECONDS = 40.0
 """Of a tick's 60 s; a listing that takes longer goes on with the next tick."""
 
 
-def wanted_runs(work: Work, known: set[str], *, announced: bool) -> dg.SensorResult:
+def wanted_runs(work: RunContext, known: set[str], *, announced: bool) -> dg.SensorResult:
     """Runs for batches that were claimed and never started, and partitions for those that Dagster does not know.
 
     announced: those of sources with a queue, otherwise all others; a run_key counts for one sensor alone, so each batch
@@ -76,7 +76,7 @@ def what_waits(writing: int, gathering: Sequence[tuple[int, datetime | None]]) -
     description="Claims what is new in the landing zone and runs each batch once.",
 )
 @fail_clearly
-def new_files(context: dg.SensorEvaluationContext, work: WorkParam) -> dg.SensorResult | dg.SkipReason:
+def new_files(context: dg.SensorEvaluationContext, work: RunContextParam) -> dg.SensorResult | dg.SkipReason:
     """One tick: list, claim, ask for runs. A source that is not there fails the ticks that bring nothing else.
 
     Sources with a queue are left to `blob_events`. The cursor is where listings that ran out of time have come to.
@@ -116,7 +116,7 @@ def failure_sensor(settings: Settings) -> dg.SensorDefinition:
     def mark_failed(context: dg.RunFailureSensorContext) -> None:
         batch = context.dagster_run.tags.get("dagster/partition")
         if batch is not None:
-            with Work(settings) as work:
+            with RunContext(settings) as work:
                 mark(work, batch, context.dagster_run.run_id)
 
     return mark_failed
@@ -127,7 +127,7 @@ def definitions(settings: Settings) -> dg.Definitions:
     return dg.Definitions(sensors=[new_files, failure_sensor(settings)])
 
 
-def mark(work: Work, batch_id: str, run_id: str, reason: str = "The run broke off; see its log.") -> None:
+def mark(work: RunContext, batch_id: str, run_id: str, reason: str = "The run broke off; see its log.") -> None:
     """Marks a batch failed, unless it is closed or paused, or another run has taken it over."""
     known = books_of(work.lake, batch_id)
     if known is not None and (known.status in (Status.CLOSED, Status.PAUSED) or known.run_id not in (None, run_id)):

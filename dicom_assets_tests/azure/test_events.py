@@ -18,7 +18,7 @@ from azure.storage.queue import QueueClient
 
 from dicom_assets.batch.books import Status, all_books
 from dicom_assets.batch.claim_rounds import claim_by_listing, claim_from_queue
-from dicom_assets.batch.context import Work
+from dicom_assets.batch.context import RunContext
 from dicom_assets.defs.blob_events import event_sensors
 from dicom_assets.defs.sensors import new_files
 from dicom_assets.lake.delta import Lake
@@ -86,7 +86,7 @@ class Account:
 
     def evaluate(self, sensor: dg.SensorDefinition, cursor: str | None = None) -> Any:
         """One tick of a sensor."""
-        with Work(self.settings) as work:
+        with RunContext(self.settings) as work:
             context = dg.build_sensor_context(self.graph.instance, cursor=cursor, resources={"work": work})
             result = sensor(context)
             if isinstance(result, dg.SensorResult):
@@ -160,7 +160,7 @@ class TestTicks:
         account.settings = account.settings.model_copy(
             update={"claiming": account.settings.claiming.model_copy(update={"quiet_seconds": 0.0})}
         )
-        with Work(account.settings) as work:
+        with RunContext(account.settings) as work:
             assert len(claim_by_listing(work, [open_store(account.settings.sources[0])], None, 60)[0][0].claims) == 1
         assert taken(account).claimed == 0
         assert account.left() == 0
@@ -326,7 +326,7 @@ def test_listings_that_run_out_of_time_go_on_where_they_ended(account: Account, 
     for number in range(7):
         account.container.put(f"in/{number}.dcm", b"x")
     claiming = account.settings.claiming.model_copy(update={"quiet_seconds": 0.0})
-    with Work(account.settings.model_copy(update={"claiming": claiming})) as work:
+    with RunContext(account.settings.model_copy(update={"claiming": claiming})) as work:
         store = open_store(account.settings.sources[0])
         cursor: str | None = None
         rounds = 0
@@ -352,7 +352,7 @@ def test_one_source_that_is_not_there_holds_up_no_other(account: Account) -> Non
     claiming = account.settings.claiming.model_copy(update={"quiet_seconds": 0.0})
     missing = account.settings.sources[0].model_copy(update={"name": "x", "root": "az://devstoreaccount1/nothing"})
     sources = (missing, account.settings.sources[0])
-    with Work(account.settings.model_copy(update={"claiming": claiming, "sources": sources})) as work:
+    with RunContext(account.settings.model_copy(update={"claiming": claiming, "sources": sources})) as work:
         stores = [open_store(missing), open_store(account.settings.sources[0])]
         claimed, _, failed = claim_by_listing(work, stores, None, 60)
         assert len(claimed[0].claims) == 1

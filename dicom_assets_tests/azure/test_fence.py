@@ -9,7 +9,7 @@ import pytest
 from azure.storage.blob import BlobLeaseClient
 
 from dicom_assets.batch.books import all_books
-from dicom_assets.batch.context import Work
+from dicom_assets.batch.context import RunContext
 from dicom_assets.lake.staging import SCHEMAS, Part, Staging
 from dicom_assets.settings import Settings
 from dicom_assets.storage import leases
@@ -44,7 +44,7 @@ def take_away(lake: str, batch: str) -> None:
 def test_who_has_lost_its_lease_stages_nothing_more(graph, monkeypatch):
     monkeypatch.setattr(leases, "RENEW_SECONDS", 0.1)
     (batch,) = graph.claim()
-    with Work(graph.settings, shared_engine=InlineEngine()) as stopped:
+    with RunContext(graph.settings, shared_engine=InlineEngine()) as stopped:
         held = stopped.batch(batch)
         held.begin("run")
         take_away(graph.settings.lake, batch)
@@ -66,8 +66,8 @@ def test_what_was_on_its_way_is_neither_read_nor_kept(graph, monkeypatch):
     monkeypatch.setattr(leases, "RENEW_SECONDS", 0.1)
     (batch,) = graph.claim()
     with (
-        Work(graph.settings, shared_engine=InlineEngine()) as stopped,
-        Work(graph.settings, shared_engine=InlineEngine()) as successor,
+        RunContext(graph.settings, shared_engine=InlineEngine()) as stopped,
+        RunContext(graph.settings, shared_engine=InlineEngine()) as successor,
     ):
         late = stopped.batch(batch).staging
         stopped.batch(batch).begin("run")
@@ -87,14 +87,14 @@ def test_what_was_on_its_way_is_neither_read_nor_kept(graph, monkeypatch):
         late.put(Part.RAW, 8, SCHEMAS[Part.RAW].empty_table())
     assert [row["status"] for row in contents(graph.lake, ["batches"])["batches"]] == ["closed"]
     assert [row.seen for row in all_books(graph.lake)] == [1]
-    with Work(graph.settings) as work:
+    with RunContext(graph.settings) as work:
         assert work.clear_left_staging() == [batch]
         assert work.lake.files.names("_staging") == []
 
 
 def test_of_two_that_begin_at_the_same_time_one_gets_the_turn(graph):
     (batch,) = graph.claim()
-    with Work(graph.settings, shared_engine=InlineEngine()) as work:
+    with RunContext(graph.settings, shared_engine=InlineEngine()) as work:
         held = work.batch(batch)
         held.begin("run")
         assert held.staging.folder.endswith("/000001")

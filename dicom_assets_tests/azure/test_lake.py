@@ -17,7 +17,7 @@ from pydicom import dcmread
 from typer.testing import CliRunner
 
 from dicom_assets.batch.books import Status
-from dicom_assets.batch.context import BatchBusy, Work
+from dicom_assets.batch.context import BatchBusy, RunContext
 from dicom_assets.cli.demo import write_demo
 from dicom_assets.cli.main import app
 from dicom_assets.lake.delta import Lake
@@ -270,7 +270,7 @@ class TestLocks:
         graph_settings = settings(f"{container.url}/lake", f"{container.url}/in")
         with dg.DagsterInstance.ephemeral() as instance:
             (batch,) = Graph(graph_settings, instance).claim()
-        with Work(graph_settings) as one, Work(graph_settings) as other:
+        with RunContext(graph_settings) as one, RunContext(graph_settings) as other:
             one.batch(batch)
             with pytest.raises(BatchBusy):
                 other.batch(batch, wait_seconds=0)

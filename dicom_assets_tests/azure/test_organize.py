@@ -12,7 +12,7 @@ from typing import Any
 import dagster as dg
 import pytest
 
-from dicom_assets.batch.context import Work
+from dicom_assets.batch.context import RunContext
 from dicom_assets.batch.organize import Organizing
 from dicom_assets.landing.container_moves import ContainerMover
 from dicom_assets.landing.moves import mover
@@ -90,13 +90,13 @@ def test_objects_of_a_container_move_whatever_kills_come_between(
         while kill_at < 20:
             kill_at, steps = kill_at + 1, 0
             try:
-                with Work(settings) as work:
+                with RunContext(settings) as work:
                     work.organize_left()
             except Killed:
                 assert set(found(container)) == set(before)
                 continue
             break
-    with Work(settings) as work:
+    with RunContext(settings) as work:
         batch_work = work.batch(batch)
         batch_work.organizing.finish()
     assert found(container) == before

@@ -20,7 +20,7 @@ import pytest
 from dicom_assets.batch import books, clinical, standards
 from dicom_assets.batch import context as work
 from dicom_assets.batch.checks.rules import ALL_RULES
-from dicom_assets.batch.context import Work
+from dicom_assets.batch.context import RunContext
 from dicom_assets.clinical import delimited
 from dicom_assets.dicom import columns
 from dicom_assets.dicom.header import NotDicom
@@ -72,7 +72,7 @@ def claimed(tmp_path_factory) -> Path:
     """A lake with one claimed batch."""
     folder = tmp_path_factory.mktemp("claimed")
     landing = put_everything(folder / "landing")
-    with Work(settings_for(folder / "lake", landing.root)) as own:
+    with RunContext(settings_for(folder / "lake", landing.root)) as own:
         claim_new(own.stores()[0], own.log, own.settings.claiming)
     return folder
 
@@ -81,7 +81,7 @@ def run(claimed: Path, tmp_path: Path, **sections: Any) -> dict[str, Any]:
     """The batch through all steps until rules do not hold; these, by name."""
     shutil.copytree(claimed / "lake", tmp_path / "lake")
     settings = settings_for(tmp_path / "lake", claimed / "landing", **sections)
-    with Work(settings, shared_engine=InlineEngine()) as own:
+    with RunContext(settings, shared_engine=InlineEngine()) as own:
         (claim,) = own.log.claims()
         return failures(own.batch(claim.batch_id))
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 from deltalake import DeltaTable
 
-from dicom_assets.batch.context import Work
+from dicom_assets.batch.context import RunContext
 from dicom_assets.batch.verification.verify import verify
 from dicom_assets.lake.staging import Part
 from dicom_assets.schema.codes import CODES
@@ -88,8 +88,8 @@ def test_of_two_batches_that_run_at_the_same_time_the_one_that_commits_last_tell
     landing.put("b.dcm", dicom(1, 1, 1, InstanceNumber=2))
     (second,) = graph.claim()
     with (
-        Work(graph.settings, shared_engine=InlineEngine()) as one,
-        Work(graph.settings, shared_engine=InlineEngine()) as two,
+        RunContext(graph.settings, shared_engine=InlineEngine()) as one,
+        RunContext(graph.settings, shared_engine=InlineEngine()) as two,
     ):
         batches = one.batch(first), two.batch(second)
         for batch in batches:

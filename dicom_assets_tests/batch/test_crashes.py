@@ -15,7 +15,7 @@ from typing import Any
 
 import pytest
 
-from dicom_assets.batch.context import Work
+from dicom_assets.batch.context import RunContext
 from dicom_assets.batch.steps import STEPS
 from dicom_assets.lake.delta import Lake
 from dicom_assets.landing.claims import claim_new
@@ -54,7 +54,7 @@ class Case:
 
 def run(settings: Settings, batch: str, names: Sequence[str] = NAMES) -> None:
     """Some assets of a batch, in the order of the flow, without Dagster's run around them."""
-    with Work(settings, shared_engine=InlineEngine()) as work:
+    with RunContext(settings, shared_engine=InlineEngine()) as work:
         for name in NAMES:
             if name in names:
                 make_asset(name, batch, work)
@@ -62,7 +62,7 @@ def run(settings: Settings, batch: str, names: Sequence[str] = NAMES) -> None:
 
 def claim(settings: Settings) -> str:
     """Claims the one batch that there is."""
-    with Work(settings) as work:
+    with RunContext(settings) as work:
         ((made,),) = [claim_new(store, work.log, settings.claiming).claims for store in work.stores()]
         return made.batch_id
 

@@ -12,7 +12,7 @@ from dicom_assets.batch import publish
 from dicom_assets.batch.checks import hierarchy_checks
 from dicom_assets.batch.checks.contract import CheckContext
 from dicom_assets.batch.checks.rules import judged
-from dicom_assets.batch.context import Work
+from dicom_assets.batch.context import RunContext
 from dicom_assets.landing.claims import claim_new
 from dicom_assets.schema.registry import TABLES
 from dicom_assets_tests.support.dicoms import dicom
@@ -33,7 +33,7 @@ def published(tmp_path_factory) -> Iterator[CheckContext]:
     for number in range(1, STUDIES + 1):
         for instance in (1, 2):
             landing.put(f"{number}/{instance}.dcm", dicom(number, 1, instance))
-    with Work(settings_for(folder / "lake", landing.root), shared_engine=InlineEngine()) as work:
+    with RunContext(settings_for(folder / "lake", landing.root), shared_engine=InlineEngine()) as work:
         (claim,) = claim_new(work.stores()[0], work.log, work.settings.claiming).claims
         batch = work.batch(claim.batch_id)
         for tables, make in steps(batch):

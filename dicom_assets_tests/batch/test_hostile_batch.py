@@ -5,7 +5,7 @@ import zipfile
 
 import pytest
 
-from dicom_assets.batch.context import Work
+from dicom_assets.batch.context import RunContext
 from dicom_assets.lake.query import arrow, connect
 from dicom_assets.landing.claims import claim_new
 from dicom_assets.reading import judge
@@ -62,7 +62,7 @@ def ledger(tmp_path_factory):
         archives={"max_inflated_bytes": 8 << 20},
         gate={"quarantined_share": 1},
     )
-    with ProcessEngine(settings.reading) as engine, Work(settings, shared_engine=Harmed(engine)) as work:
+    with ProcessEngine(settings.reading) as engine, RunContext(settings, shared_engine=Harmed(engine)) as work:
         ((made,),) = [claim_new(store, work.log, settings.claiming).claims for store in work.stores()]
         for name in TABLES_OF_A_BATCH:
             make_asset(name, made.batch_id, work)

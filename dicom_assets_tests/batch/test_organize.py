@@ -16,7 +16,7 @@ import dagster as dg
 import pytest
 
 from dicom_assets.batch.books import Status
-from dicom_assets.batch.context import Work
+from dicom_assets.batch.context import RunContext
 from dicom_assets.batch.organize import Judged, Organizing, fit_name, plan, unfinished
 from dicom_assets.defs.runner import ingest
 from dicom_assets.landing.file_uris import path_of
@@ -185,7 +185,7 @@ def fresh(closed: tuple[Graph, str, Path]) -> tuple[Graph, str, Path]:
 
 
 def finish(graph: Graph) -> list[str]:
-    with Work(graph.settings) as work:
+    with RunContext(graph.settings) as work:
         return work.organize_left()
 
 
@@ -253,7 +253,7 @@ def test_a_kill_at_any_step_leaves_no_object_in_neither_place_and_in_the_end_one
         before = found(landing)
         kill_at, steps = kills + 1, 0
         try:
-            with Work(graph.settings) as work:
+            with RunContext(graph.settings) as work:
                 work.organize_left()
             break
         except Killed:

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from dicom_assets.batch.context import Work
+from dicom_assets.batch.context import RunContext
 from dicom_assets.lake.delta import Lake
 from dicom_assets.landing.claims import Haste, claim_new
 from dicom_assets.settings import Settings
@@ -25,14 +25,14 @@ from dicom_assets_tests.support.landings import LandingFolder
 
 
 def claim(settings: Settings) -> list[str]:
-    with Work(settings) as work:
+    with RunContext(settings) as work:
         (store,) = work.stores()
         done = claim_new(store, work.log, settings.claiming, haste=Haste(waiting=True, absent=True))
         return [one.batch_id for one in done.claims]
 
 
 def run(settings: Settings, batch: str, names: list[str] | None = None) -> None:
-    with Work(settings, shared_engine=InlineEngine()) as work:
+    with RunContext(settings, shared_engine=InlineEngine()) as work:
         for name in names or NAMES:
             make_asset(name, batch, work)
 
@@ -128,7 +128,7 @@ class TestCutOff:
             with cut_off(number, before=before), pytest.raises(Killed):
                 claim(settings)
             claim(settings)
-            with Work(settings) as work:
+            with RunContext(settings) as work:
                 for later in work.unclosed():
                     run(settings, later)
             assert len(table(Lake(settings.lake), "instance")) == 5, (number, before)

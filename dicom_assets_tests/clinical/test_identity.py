@@ -10,7 +10,7 @@ from typing import Any
 import dagster as dg
 import pytest
 
-from dicom_assets.batch.context import Work
+from dicom_assets.batch.context import RunContext
 from dicom_assets_tests.support.inline_engine import InlineEngine
 from dicom_assets_tests.support.lakes import Graph, settings_for
 from dicom_assets_tests.support.landings import LandingFolder
@@ -79,7 +79,7 @@ def run_again(graph: Graph, sections: dict[str, Any]) -> Graph:
     with again.work() as work:
         batches = [claim.batch_id for claim in work.log.claims()]
     for name in batches:
-        with Work(again.settings, shared_engine=InlineEngine()) as work:
+        with RunContext(again.settings, shared_engine=InlineEngine()) as work:
             publish(work.batch(name))
     return again
 

@@ -15,7 +15,7 @@ from typer.testing import CliRunner
 
 from dicom_assets import faults
 from dicom_assets.batch.books import Status
-from dicom_assets.batch.context import BatchWork, Work
+from dicom_assets.batch.context import OpenBatch, RunContext
 from dicom_assets.cli import main as cli
 from dicom_assets.cli.main import app
 from dicom_assets.defs.assets.batch import BATCH_ASSETS
@@ -42,7 +42,7 @@ def fail(*_: object, **__: object) -> object:
 
 
 class Hostile:
-    """A Work that breaks whatever is asked of it."""
+    """A RunContext that breaks whatever is asked of it."""
 
     def __getattr__(self, name: str) -> object:
         if name.startswith("_"):
@@ -131,7 +131,7 @@ class TestAStep:
         assert not any(part.decode() in one for one in kept_of_it for part in PARTS)
 
     def test_in_which_work_cannot_even_be_opened_leaves_nothing_of_it(self, settings, kept, capfd, monkeypatch):
-        monkeypatch.setattr(Work, "__enter__", fail)
+        monkeypatch.setattr(RunContext, "__enter__", fail)
         instance, home = kept
         job = build_defs(settings).resolve_job_def("maintain_lake")
         result = job.execute_in_process(instance=instance, raise_on_error=False)
@@ -148,7 +148,7 @@ class TestATick:
             self.ticks(lambda: definitions.get_sensor_def(name)(context))
 
     def test_of_mark_failed_says_type_and_place_alone(self, definitions, kept, monkeypatch):
-        monkeypatch.setattr(Work, "lake", property(fail))
+        monkeypatch.setattr(RunContext, "lake", property(fail))
         run = dg.DagsterRun(job_name="ingest_batch", tags={"dagster/partition": "batch"})
         event = dg.DagsterEvent("PIPELINE_FAILURE", "ingest_batch")
         context = dg.build_run_status_sensor_context("mark_failed", event, kept[0], run).for_run_failure()
@@ -192,7 +192,7 @@ def test_every_function_that_dagster_calls_fails_clearly(definitions):
 
 class TestAnIngest:
     @pytest.mark.parametrize(
-        "broken", ["BatchWork.begin", "BatchWork.judge", "BatchWork.publish_flat", "expand", "read_batch"]
+        "broken", ["OpenBatch.begin", "OpenBatch.judge", "OpenBatch.publish_flat", "expand", "read_batch"]
     )
     def test_that_breaks_says_no_word_of_the_exception_and_closes_without_it(
         self, broken, tmp_path, landing, monkeypatch, capfd
@@ -276,7 +276,7 @@ def test_a_batch_that_broke_off_closes_when_it_is_run_without_the_fault(graph: G
     landing.put("a.dcm", dicom())
     (batch,) = graph.claim()
     with monkeypatch.context() as patch:
-        patch.setattr(BatchWork, "judge", fail)
+        patch.setattr(OpenBatch, "judge", fail)
         assert not graph.run(batch).success
     assert graph.run(batch).success
     assert graph.books(batch).status == Status.CLOSED

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from dicom_assets.batch.context import Work
+from dicom_assets.batch.context import RunContext
 from dicom_assets.defs.graph import build_defs
 from dicom_assets.defs.windows import (
     CATCH_UP,
@@ -234,5 +234,5 @@ def test_a_service_is_a_source_beside_the_landing_folder(tmp_path):
     assert settings.service("pacs").landing.endswith("data/changes/pacs")
     with pytest.raises(SettingsError, match="not configured"):
         settings.service("other")
-    with Work(settings) as work:
+    with RunContext(settings) as work:
         assert len(work.settings.services) == 1

@@ -14,7 +14,7 @@ from deltalake import DeltaTable
 from dicom_assets.batch import standards
 from dicom_assets.batch.checks.contract import CheckContext
 from dicom_assets.batch.checks.standard_checks import STANDARD_RULES, coverage_is_high
-from dicom_assets.batch.context import Work
+from dicom_assets.batch.context import RunContext
 from dicom_assets.batch.publish import publish_flat, publish_hierarchy
 from dicom_assets.batch.standards import publish_identifiers, publish_occurrences
 from dicom_assets.lake.hierarchy import REBUILDS
@@ -119,8 +119,8 @@ def test_series_that_another_batch_adds_meanwhile_get_their_ids_too(graph: Graph
     landing.put("b.dcm", dicom(1, 2, 1))
     (second,) = graph.claim()
     with (
-        Work(graph.settings, shared_engine=InlineEngine()) as one,
-        Work(graph.settings, shared_engine=InlineEngine()) as two,
+        RunContext(graph.settings, shared_engine=InlineEngine()) as one,
+        RunContext(graph.settings, shared_engine=InlineEngine()) as two,
     ):
         for batch in (one.batch(first), two.batch(second)):
             batch.begin("run")
@@ -146,7 +146,7 @@ def test_ids_and_both_tables_come_of_one_reading_unless_somebody_has_written_mea
     read: list[str] = []
     real = standards.occurrences
     monkeypatch.setattr(standards, "occurrences", lambda *a: read.append("again") or real(*a))
-    with Work(graph.settings, shared_engine=InlineEngine()) as work:
+    with RunContext(graph.settings, shared_engine=InlineEngine()) as work:
         batch = work.batch(first)
         batch.begin("run")
         batch.judge("run")

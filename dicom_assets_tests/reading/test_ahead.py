@@ -11,7 +11,7 @@ import pytest
 
 from dicom_assets.batch import context as work_module
 from dicom_assets.batch.claim_rounds import next_delivery, only_ingest
-from dicom_assets.batch.context import BatchBusy, BatchWork, Work
+from dicom_assets.batch.context import BatchBusy, OpenBatch, RunContext
 from dicom_assets.batch.validate import Progress
 from dicom_assets.lake.delta import Lake
 from dicom_assets.lake.staging import Part
@@ -44,20 +44,20 @@ def settings(tmp_path: Path, landing: LandingFolder) -> Settings:
     return settings_for(tmp_path / "lake", landing.root)
 
 
-def claimed(work: Work) -> str:
+def claimed(work: RunContext) -> str:
     """The one batch of the folder."""
     ((claim,),) = [claim_new(store, work.log, work.settings.claiming).claims for store in work.stores()]
     return claim.batch_id
 
 
 @pytest.fixture
-def work(settings: Settings) -> Iterator[Work]:
+def work(settings: Settings) -> Iterator[RunContext]:
     """A lake that is open."""
-    with Work(settings, shared_engine=InlineEngine()) as opened:
+    with RunContext(settings, shared_engine=InlineEngine()) as opened:
         yield opened
 
 
-def test_before_its_run_a_batch_is_as_claimed_as_before(work: Work):
+def test_before_its_run_a_batch_is_as_claimed_as_before(work: RunContext):
     batch = claimed(work)
     work.read_ahead(batch, RUN)
     seen, outcomes = read_before(work, batch)
@@ -67,15 +67,15 @@ def test_before_its_run_a_batch_is_as_claimed_as_before(work: Work):
 
 
 def test_its_run_ends_in_the_same_tables_without_reading_again(
-    work: Work, tmp_path: Path, landing: LandingFolder, monkeypatch: pytest.MonkeyPatch
+    work: RunContext, tmp_path: Path, landing: LandingFolder, monkeypatch: pytest.MonkeyPatch
 ):
-    with Work(settings_for(tmp_path / "other", landing.root), shared_engine=InlineEngine()) as other:
+    with RunContext(settings_for(tmp_path / "other", landing.root), shared_engine=InlineEngine()) as other:
         publish(other.batch(claimed(other)))
         expected = what_was_found(other.lake)
     batch = claimed(work)
     work.read_ahead(batch, RUN)
     read_before(work, batch)
-    monkeypatch.setattr(BatchWork, "expand", never)
+    monkeypatch.setattr(OpenBatch, "expand", never)
     monkeypatch.setattr(work_module, "read_batch", never)
     publish(work.batch(batch))
     assert what_was_found(work.lake) == expected
@@ -93,21 +93,21 @@ def never(*arguments: object, **named: object) -> None:
     raise AssertionError("this was done already")
 
 
-def read_before(work: Work, batch: str) -> tuple[int, Mapping[str, int]]:
+def read_before(work: RunContext, batch: str) -> tuple[int, Mapping[str, int]]:
     """What came of reading a batch ahead."""
     found = work.read_before(batch, RUN)
     assert found is not None
     return found
 
 
-def test_a_run_of_another_id_reads_for_itself(work: Work):
+def test_a_run_of_another_id_reads_for_itself(work: RunContext):
     batch = claimed(work)
     work.read_ahead(batch, "somebody else's")
     assert work.read_before(batch, RUN) is None
     assert work.read_before(batch, "somebody else's") is not None
 
 
-def test_batches_are_read_in_the_order_in_which_that_is_asked_for(work: Work, landing: LandingFolder):
+def test_batches_are_read_in_the_order_in_which_that_is_asked_for(work: RunContext, landing: LandingFolder):
     first = claimed(work)
     landing.put("later/0001.dcm", dicom(9, 1, 1), age_seconds=3_600)
     second = claimed(work)
@@ -130,10 +130,10 @@ def fails_once(function: Callable[..., object], error: Exception) -> Callable[..
 
 @pytest.mark.parametrize("step", ["expand", "read"])
 def test_what_went_wrong_is_told_by_the_run_and_a_retry_of_the_step_does_it_anew(
-    work: Work, monkeypatch: pytest.MonkeyPatch, step: str
+    work: RunContext, monkeypatch: pytest.MonkeyPatch, step: str
 ):
     error = SourceUnavailable("The folder is gone.") if step == "expand" else LakeError("The disk is full.")
-    monkeypatch.setattr(BatchWork, step, fails_once(getattr(BatchWork, step), error))
+    monkeypatch.setattr(OpenBatch, step, fails_once(getattr(OpenBatch, step), error))
     batch = work.batch(claimed(work))
     work.read_ahead(batch.batch_id, RUN)
     with pytest.raises(type(error), match=str(error)):
@@ -142,9 +142,9 @@ def test_what_went_wrong_is_told_by_the_run_and_a_retry_of_the_step_does_it_anew
     assert work.unclosed() == []
 
 
-def test_nobody_reads_ahead_what_another_process_holds(work: Work, settings: Settings):
+def test_nobody_reads_ahead_what_another_process_holds(work: RunContext, settings: Settings):
     batch = claimed(work)
-    with Work(settings) as other:
+    with RunContext(settings) as other:
         other.batch(batch)
         with pytest.raises(BatchBusy):
             work.read_ahead(batch, RUN)
@@ -152,22 +152,22 @@ def test_nobody_reads_ahead_what_another_process_holds(work: Work, settings: Set
 
 @pytest.mark.parametrize("step", ["expand", "read"])
 def test_a_batch_is_let_go_only_when_nothing_is_written_into_its_staging_any_more(
-    work: Work, settings: Settings, monkeypatch: pytest.MonkeyPatch, step: str
+    work: RunContext, settings: Settings, monkeypatch: pytest.MonkeyPatch, step: str
 ):
     batch, reads, may_end = claimed(work), threading.Event(), threading.Event()
-    function = getattr(BatchWork, step)
+    function = getattr(OpenBatch, step)
 
     def slowly(*arguments, **named):
         reads.set()
         assert may_end.wait(30)
         return function(*arguments, **named)
 
-    monkeypatch.setattr(BatchWork, step, slowly)
+    monkeypatch.setattr(OpenBatch, step, slowly)
     work.read_ahead(batch, RUN)
     assert reads.wait(30)
     releasing = threading.Thread(target=work.release, args=(batch,))
     releasing.start()
-    with Work(settings) as other:
+    with RunContext(settings) as other:
         with pytest.raises(BatchBusy):
             other.batch(batch, wait_seconds=0.2)
         may_end.set()
@@ -178,13 +178,13 @@ def test_a_batch_is_let_go_only_when_nothing_is_written_into_its_staging_any_mor
 def test_what_a_source_in_mode_organize_holds_is_left_to_the_run(tmp_path: Path, landing: LandingFolder):
     settings = settings_for(tmp_path / "lake", landing.root)
     source = settings.sources[0].model_copy(update={"mode": "organize"})
-    with Work(settings.model_copy(update={"sources": (source,)}), shared_engine=InlineEngine()) as work:
+    with RunContext(settings.model_copy(update={"sources": (source,)}), shared_engine=InlineEngine()) as work:
         batch = claimed(work)
         work.read_ahead(batch, RUN)
         assert work.read_before(batch, RUN) is None
 
 
-def test_what_a_cluster_reads_is_not_read_ahead(work: Work, monkeypatch: pytest.MonkeyPatch):
+def test_what_a_cluster_reads_is_not_read_ahead(work: RunContext, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setenv("DICOM_ASSETS_DASK", "tcp://nowhere:1")
     batch = claimed(work)
     work.read_ahead(batch, RUN)
@@ -194,13 +194,13 @@ def test_what_a_cluster_reads_is_not_read_ahead(work: Work, monkeypatch: pytest.
 def test_closing_breaks_off_what_is_read_ahead(settings: Settings, monkeypatch: pytest.MonkeyPatch):
     reads, may_end = threading.Event(), threading.Event()
 
-    def endless(batch: BatchWork, run_id: str, progress: Callable[[Progress], None]) -> None:
+    def endless(batch: OpenBatch, run_id: str, progress: Callable[[Progress], None]) -> None:
         reads.set()
         while not may_end.wait(0.01):
             progress(Progress(batch.batch_id, 0, 1, 0.0))
 
-    monkeypatch.setattr(BatchWork, "read", endless)
-    with Work(settings, shared_engine=InlineEngine()) as work:
+    monkeypatch.setattr(OpenBatch, "read", endless)
+    with RunContext(settings, shared_engine=InlineEngine()) as work:
         work.read_ahead(claimed(work), RUN)
         assert reads.wait(30)
         closing = threading.Thread(target=work.__exit__, args=(None, None, None))
@@ -220,11 +220,11 @@ class TestAnIngest:
             told.set()
 
         def wait_and_claim() -> None:
-            with Work(settings, say=say) as work, only_ingest(work):
+            with RunContext(settings, say=say) as work, only_ingest(work):
                 claimed(work)
 
         waiting = threading.Thread(target=wait_and_claim)
-        with Work(settings) as other:
+        with RunContext(settings) as other:
             with other.claiming(wait_seconds=0):
                 waiting.start()
                 assert told.wait(30)
@@ -234,14 +234,14 @@ class TestAnIngest:
             assert len(other.unstarted()) == 1
         assert said == ["Another ingest is at work on this lake; waiting until it has ended."]
 
-    def test_is_not_given_batches_that_it_has_run_again(self, work: Work):
+    def test_is_not_given_batches_that_it_has_run_again(self, work: RunContext):
         (batch,) = next_delivery(work, ()).batches
         assert next_delivery(work, (batch,)).batches == []
 
     def test_is_told_of_a_lake_that_cannot_be_used(self, tmp_path: Path, landing: LandingFolder):
         (tmp_path / "file").write_text("no folder")
         with (
-            Work(settings_for(tmp_path / "file" / "lake", landing.root)) as work,
+            RunContext(settings_for(tmp_path / "file" / "lake", landing.root)) as work,
             pytest.raises(LakeError),
             only_ingest(work),
         ):

@@ -14,7 +14,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from dicom_assets.batch import expand as expand_module
-from dicom_assets.batch.context import Work
+from dicom_assets.batch.context import RunContext
 from dicom_assets.lake.staging import Part
 from dicom_assets.landing.claims import claim_new
 from dicom_assets.reading import listing
@@ -41,7 +41,7 @@ def slow_zip() -> bytes:
 
 def expanded(settings: Settings, engine: ReadingEngine) -> pa.Table:
     """What a new lake finds in the folder with an engine, without the columns that name the batch."""
-    with Work(settings, shared_engine=engine) as work:
+    with RunContext(settings, shared_engine=engine) as work:
         ((claim,),) = [claim_new(store, work.log, settings.claiming).claims for store in work.stores()]
         batch = work.batch(claim.batch_id)
         seen = batch.expand()
@@ -69,7 +69,7 @@ def neighbours(landing: LandingFolder) -> LandingFolder:
 def test_an_archive_that_takes_too_long_to_list_times_out_alone(neighbours: LandingFolder, tmp_path: Path):
     neighbours.put("m.zip", slow_zip())
     settings = settings_for(tmp_path / "lake", neighbours.root, reading={"object_seconds": SECONDS})
-    with ProcessEngine(settings.reading) as engine, Work(settings, shared_engine=engine) as work:
+    with ProcessEngine(settings.reading) as engine, RunContext(settings, shared_engine=engine) as work:
         ((claim,),) = [claim_new(store, work.log, settings.claiming).claims for store in work.stores()]
         batch = work.batch(claim.batch_id)
         assert batch.expand() == 7

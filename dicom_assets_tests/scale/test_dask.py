@@ -13,7 +13,7 @@ from typing import Any
 import pyarrow as pa
 import pytest
 
-from dicom_assets.batch.context import Work
+from dicom_assets.batch.context import RunContext
 from dicom_assets.batch.validate import chunks
 from dicom_assets.lake.staging import Part
 from dicom_assets.reading import dask_engine
@@ -40,7 +40,7 @@ def cluster() -> Iterator[Any]:
 
 
 @pytest.fixture
-def expanded(tmp_path: Path) -> Iterator[tuple[Work, str]]:
+def expanded(tmp_path: Path) -> Iterator[tuple[RunContext, str]]:
     """A batch of forty files and some oddities, expanded and ready to be read."""
     landing = LandingFolder(tmp_path / "landing")
     landing.root.mkdir()
@@ -48,13 +48,13 @@ def expanded(tmp_path: Path) -> Iterator[tuple[Work, str]]:
     for study in range(2, 6):
         landing.put_series(study, 1, 8)
     settings = settings_for(tmp_path / "lake", landing.root, reading=LIMITS.model_dump())
-    with Work(settings) as work:
+    with RunContext(settings) as work:
         (batch,) = _claimed(work)
         work.batch(batch).begin("run")
         yield work, batch
 
 
-def _claimed(work: Work) -> list[str]:
+def _claimed(work: RunContext) -> list[str]:
     from dicom_assets.landing.claims import claim_new
 
     return [
@@ -62,7 +62,9 @@ def _claimed(work: Work) -> list[str]:
     ]
 
 
-def _read(work: Work, batch: str, engine: ReadingEngine, settings: Settings | None = None) -> list[dict[str, Any]]:
+def _read(
+    work: RunContext, batch: str, engine: ReadingEngine, settings: Settings | None = None
+) -> list[dict[str, Any]]:
     """What an engine makes of a batch: rows by part, chunk by chunk, without the time of judging."""
     held = work.batch(batch)
     found = []

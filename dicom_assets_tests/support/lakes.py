@@ -17,7 +17,7 @@ import dagster as dg
 import pyarrow as pa
 
 from dicom_assets.batch.books import Books, books_of
-from dicom_assets.batch.context import Work
+from dicom_assets.batch.context import RunContext
 from dicom_assets.batch.steps import Run, each_table
 from dicom_assets.defs.graph import build_defs
 from dicom_assets.defs.jobs import register
@@ -58,9 +58,9 @@ class Graph:
         return Lake(self.settings.lake)
 
     @contextmanager
-    def work(self) -> Iterator[Work]:
-        """A Work of its own, closed at the end."""
-        with Work(self.settings) as work:
+    def work(self) -> Iterator[RunContext]:
+        """A RunContext of its own, closed at the end."""
+        with RunContext(self.settings) as work:
             yield work
 
     def claim(self) -> list[str]:
@@ -150,6 +150,6 @@ TABLES_OF_A_BATCH = [name for name, _ in each_table()]
 """Each asset of a batch, in the order of the flow."""
 
 
-def make_asset(name: str, batch_id: str, work: Work) -> None:
+def make_asset(name: str, batch_id: str, work: RunContext) -> None:
     """Makes one asset of a batch, without Dagster's run around it."""
     dict(each_table())[name](work.batch(batch_id), Run("run"))

@@ -10,7 +10,7 @@ from functools import partial
 
 from dicom_assets.batch.checks.contract import CheckResult
 from dicom_assets.batch.checks.rules import ALL_RULES, judged
-from dicom_assets.batch.context import BatchWork, Work
+from dicom_assets.batch.context import OpenBatch, RunContext
 from dicom_assets.batch.steps import Run, each_table
 from dicom_assets_tests.support.inline_engine import InlineEngine
 from dicom_assets_tests.support.lakes import Graph
@@ -23,17 +23,17 @@ def step_through(graph: Graph) -> list[str]:
     """Claims what is new and takes every batch through all steps; the batches. Every blocking rule holds."""
     batches = graph.claim()
     for name in batches:
-        with Work(graph.settings, shared_engine=InlineEngine()) as work:
+        with RunContext(graph.settings, shared_engine=InlineEngine()) as work:
             publish(work.batch(name))
     return batches
 
 
-def publish(batch: BatchWork) -> None:
+def publish(batch: OpenBatch) -> None:
     """One batch through all steps; every blocking rule holds."""
     assert failures(batch) == {}
 
 
-def failures(batch: BatchWork) -> dict[str, CheckResult]:
+def failures(batch: OpenBatch) -> dict[str, CheckResult]:
     """Takes a batch step by step until blocking rules of a step do not hold, as a run does; these, by `table.rule`."""
     for tables, make in steps(batch):
         make()
@@ -50,7 +50,7 @@ def failures(batch: BatchWork) -> dict[str, CheckResult]:
     return {}
 
 
-def steps(batch: BatchWork) -> Iterator[Step]:
+def steps(batch: OpenBatch) -> Iterator[Step]:
     """The steps of a batch in the order of the flow."""
     for name, make in each_table():
         yield [name], partial(make, batch, Run("run"))

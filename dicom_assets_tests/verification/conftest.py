@@ -11,7 +11,7 @@ from typing import Any
 import dagster as dg
 import pytest
 
-from dicom_assets.batch.context import Work
+from dicom_assets.batch.context import RunContext
 from dicom_assets.batch.verification.verify import Verified, verify
 from dicom_assets.defs.mending import mend, open_again
 from dicom_assets.lake.delta import Lake
@@ -54,7 +54,7 @@ class Broken:
         open_again(self.settings)
         with (
             dg.DagsterInstance.ephemeral() as instance,
-            Work(self.settings, shared_engine=InlineEngine()) as work,
+            RunContext(self.settings, shared_engine=InlineEngine()) as work,
             work.claiming(1),
         ):
             return mend(work, instance)

@@ -10,7 +10,7 @@ import dagster as dg
 import pytest
 from deltalake import DeltaTable
 
-from dicom_assets.batch.context import Work
+from dicom_assets.batch.context import RunContext
 from dicom_assets.batch.verification.digests import compare
 from dicom_assets.batch.verification.findings import Finding
 from dicom_assets.batch.verification.verify import verify
@@ -34,7 +34,7 @@ def taken(graph: Graph, landing) -> Graph:
 
 
 def digests(graph: Graph) -> Finding:
-    with Work(graph.settings, shared_engine=InlineEngine()) as work:
+    with RunContext(graph.settings, shared_engine=InlineEngine()) as work:
         (found,) = compare(work, [claim.batch_id for claim in work.log.claims()])
     assert [path for path in (Path(graph.settings.lake) / "_staging").rglob("*") if path.is_file()] == []
     return found
@@ -108,7 +108,7 @@ def test_the_command_reads_again_and_makes_again_what_differs(tmp_path, landing)
 def mended(graph: Graph, said: list[str]) -> bool:
     with (
         dg.DagsterInstance.ephemeral() as instance,
-        Work(graph.settings, shared_engine=InlineEngine()) as work,
+        RunContext(graph.settings, shared_engine=InlineEngine()) as work,
         work.claiming(1),
     ):
         return mend(work, instance, say=said.append).holds

@@ -17,7 +17,7 @@ from dicom_assets.batch.checks.sample_checks import SAMPLE_RULES
 from dicom_assets.batch.checks.standard_checks import STANDARD_RULES
 from dicom_assets.batch.checks.version_checks import VERSION_RULES
 from dicom_assets.batch.checks.warning_checks import WARNING_RULES
-from dicom_assets.batch.context import BatchWork
+from dicom_assets.batch.context import OpenBatch
 from dicom_assets.settings import GateSettings
 
 ALL_RULES: tuple[NamedRule, ...] = (
@@ -36,7 +36,7 @@ ALL_RULES: tuple[NamedRule, ...] = (
 """Every rule; those of one table are looked at in this order."""
 
 
-def judged(batch: BatchWork, gate: GateSettings | None = None) -> CheckContext:
+def judged(batch: OpenBatch, gate: GateSettings | None = None) -> CheckContext:
     """What the rules of one batch look at. gate: bounds instead of those of the settings."""
     settings = batch.work.settings
     return CheckContext(

@@ -15,7 +15,7 @@ from contextlib import closing
 
 import pyarrow as pa
 
-from dicom_assets.batch.context import Work
+from dicom_assets.batch.context import RunContext
 from dicom_assets.batch.expand import expand
 from dicom_assets.batch.known import known_before
 from dicom_assets.batch.leaving import own_manifest
@@ -46,7 +46,7 @@ WHERE flat.batch_id = $1
 
 
 def compare(
-    work: Work, batches: Sequence[str], progress: Callable[[Progress], None] = lambda _: None
+    work: RunContext, batches: Sequence[str], progress: Callable[[Progress], None] = lambda _: None
 ) -> Iterator[Finding]:
     """Reads closed batches again. Raises SettingsError for a source that is not configured, SourceUnavailable."""
     differing: list[str] = []
@@ -67,7 +67,7 @@ def compare(
     )
 
 
-def _compared(work: Work, batch_id: str, progress: Callable[[Progress], None]) -> tuple[int, list[str]]:
+def _compared(work: RunContext, batch_id: str, progress: Callable[[Progress], None]) -> tuple[int, list[str]]:
     """How many objects of a batch are away, and which say something else."""
     manifest = work.log.manifest(batch_id)
     source = work.settings.source(manifest["source"][0].as_py())

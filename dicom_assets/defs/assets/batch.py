@@ -8,7 +8,7 @@ import dagster as dg
 from dicom_assets.batch.steps import STEPS, Run, Step
 from dicom_assets.defs.decorators import OUTSIDE, OWNERS, fail_clearly, materialized, one_step, table_description
 from dicom_assets.defs.partitions import BATCH
-from dicom_assets.defs.resources import WorkParam
+from dicom_assets.defs.resources import RunContextParam
 from dicom_assets.schema.registry import TABLES
 from dicom_assets.settings import Settings
 
@@ -32,7 +32,7 @@ def _assets_of(step: Step) -> dg.AssetsDefinition:
         retry_policy=OUTSIDE,
     )
     @fail_clearly
-    def assets(context: dg.AssetExecutionContext, work: WorkParam) -> Iterator[dg.MaterializeResult[Any]]:
+    def assets(context: dg.AssetExecutionContext, work: RunContextParam) -> Iterator[dg.MaterializeResult[Any]]:
         run = Run(context.run.run_id, reaches_end=_reaches_end(context.run))
         for name, (_, make) in step.tables.items():
             if dg.AssetKey(name) in context.selected_asset_keys:

@@ -6,7 +6,7 @@ from typing import Any
 import dagster as dg
 
 from dicom_assets.defs.decorators import OWNERS, fail_clearly
-from dicom_assets.defs.resources import WorkParam
+from dicom_assets.defs.resources import RunContextParam
 from dicom_assets.defs.windows import partitions, window_of
 from dicom_assets.service.client import ServiceClient
 from dicom_assets.service.errors import ServiceError
@@ -33,7 +33,7 @@ def dicom_changes_asset(settings: Settings) -> dg.AssetsDefinition:
         description="Changes of each DICOM service in a window of time, as they came, in its landing zone.",
     )
     @fail_clearly
-    def dicom_changes(context: dg.AssetExecutionContext, work: WorkParam) -> dg.MaterializeResult[Any]:
+    def dicom_changes(context: dg.AssetExecutionContext, work: RunContextParam) -> dg.MaterializeResult[Any]:
         """One window of every service. A service that fails keeps no other one from being landed."""
         window = window_of(context.partition_key, changes.window_minutes)
         delay = timedelta(minutes=changes.delay_minutes)

@@ -5,7 +5,7 @@ from datetime import UTC, datetime, timedelta
 import dagster as dg
 
 from dicom_assets.defs.decorators import OWNERS, clear_failures, column_lineage, fail_clearly, table_schema
-from dicom_assets.defs.resources import WorkParam
+from dicom_assets.defs.resources import RunContextParam
 from dicom_assets.defs.windows import border, due, never_read
 from dicom_assets.schema.registry import DICOM_SERVICE_AUDIT as TABLE
 from dicom_assets.service.audit_lake import Audit, audit
@@ -45,7 +45,7 @@ def last_due(changes: ChangesSettings, now: datetime) -> datetime:
     ],
 )
 @fail_clearly
-def dicom_service_audit(context: dg.AssetExecutionContext, work: WorkParam) -> dg.MaterializeResult:  # type: ignore[type-arg]  # Dagster looks for the bare class
+def dicom_service_audit(context: dg.AssetExecutionContext, work: RunContextParam) -> dg.MaterializeResult:  # type: ignore[type-arg]  # Dagster looks for the bare class
     """Compares every service with the lake; the check fails with numbers and says what repairs the difference."""
     audits: list[Audit] = []
     now = datetime.now(UTC)

@@ -9,7 +9,7 @@ import dagster as dg
 from dicom_assets.batch.books import all_books
 from dicom_assets.defs.decorators import OWNERS, clear_failures, fail_clearly
 from dicom_assets.defs.partitions import batches_to_retire, retire
-from dicom_assets.defs.resources import WorkParam
+from dicom_assets.defs.resources import RunContextParam
 from dicom_assets.lake.maintenance import Maintenance, maintain
 from dicom_assets.schema.registry import TABLES
 from dicom_assets.settings import Settings
@@ -25,7 +25,7 @@ _COLUMNS = ("table", "files before", "files after", "bytes before", "bytes after
     description="Compacts and vacuums every table of the lake; old versions stay readable within the retention.",
 )
 @fail_clearly
-def table_maintenance(context: dg.AssetExecutionContext, work: WorkParam) -> dg.MaterializeResult[Any]:
+def table_maintenance(context: dg.AssetExecutionContext, work: RunContextParam) -> dg.MaterializeResult[Any]:
     """Compaction and vacuum of every table, and partitions of old batches retired, with their effect as metadata."""
     with clear_failures():
         old = batches_to_retire(all_books(work.lake), work.settings.maintenance, datetime.now(UTC))
