@@ -5,10 +5,8 @@ closing it, writes the log back. That is most of what an event costs, and a run 
 here: this class alone. It imports nothing else of the project, since every process of Dagster's loads it.
 """
 
-import os
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from pathlib import Path
 from threading import Lock
 from typing import Any, Self
 
@@ -26,14 +24,14 @@ WAIT_SECONDS = 30.0
 class PooledSqliteEventLogStorage(SqliteEventLogStorage):
     """What Dagster's class keeps, in the same files, through engines that live as long as this object.
 
-    base_dir: a folder; a relative one lies below DAGSTER_HOME, where that is set.
+    base_dir: as of Dagster's class; a relative one lies below the current folder.
     """
 
     def __init__(self, base_dir: str, inst_data: Any = None) -> None:
         """Opens the log below `base_dir`."""
         self._engines: dict[str, sqlalchemy.Engine] = {}
         self._engines_lock = Lock()
-        super().__init__(str(Path(os.environ.get("DAGSTER_HOME", "")) / base_dir), inst_data)
+        super().__init__(base_dir, inst_data)
 
     @classmethod
     def from_config_value(cls, inst_data: Any, config_value: Mapping[str, Any]) -> Self:

@@ -23,7 +23,8 @@ event_log_storage:
   module: dicom_assets.defs.event_log
   class: PooledSqliteEventLogStorage
   config:
-    base_dir: history/runs/
+    base_dir:
+      env: DAGSTER_HOME
 # Nothing is printed by a step, and copying what might be costs four processes a run.
 compute_logs:
   module: dagster._core.storage.noop_compute_log_manager

@@ -67,7 +67,7 @@ def test_no_engine_is_made_for_a_statement(instance: dg.DagsterInstance, monkeyp
 def test_dagsters_own_class_reads_what_the_plug_in_wrote(instance: dg.DagsterInstance, home: Path):
     run = materialize(instance)
     written = [record.message for record in instance.all_logs(run)]
-    own = sqlite_event_log.SqliteEventLogStorage(str(home / "lake.dagster" / "history" / "runs"))
+    own = sqlite_event_log.SqliteEventLogStorage(str(home / "lake.dagster"))
     assert [record.message for record in own.get_logs_for_run(run)] == written
 
 
