@@ -4,6 +4,7 @@ Does not belong here: running batches (`runner`), how events are kept (`event_lo
 """
 
 import fcntl
+import json
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -14,7 +15,9 @@ import dagster as dg
 from dicom_assets.settings import Settings
 
 _PROJECT_FILES = ("dagster.yaml", "workspace.yaml")
+_MADE = "# Made by `dicom-assets ingest`, and made anew when this folder has moved."
 _DAGSTER_YAML = """\
+{made}
 telemetry:
   enabled: false
 nux:
@@ -23,8 +26,7 @@ event_log_storage:
   module: dicom_assets.defs.event_log
   class: PooledSqliteEventLogStorage
   config:
-    base_dir:
-      env: DAGSTER_HOME
+    base_dir: {events}
 # Nothing is printed by a step, and copying what might be costs four processes a run.
 compute_logs:
   module: dagster._core.storage.noop_compute_log_manager
@@ -49,10 +51,18 @@ def dagster_home(settings: Settings) -> Path:
         lake = Path(settings.lake)
         home = lake.with_name(f"{lake.name}.dagster")
     home.mkdir(parents=True, exist_ok=True)
-    config = home / "dagster.yaml"
-    if not config.exists():
-        config.write_text(_DAGSTER_YAML, encoding="utf-8")
+    _configure(home)
     return home
+
+
+def _configure(home: Path) -> None:
+    """Writes Dagster's configuration into a folder of ours, where there is none, or that of another place."""
+    config = home / "dagster.yaml"
+    events = json.dumps(str(home.resolve() / "history" / "runs"))
+    text = _DAGSTER_YAML.format(made=_MADE, events=events)
+    found = config.read_text(encoding="utf-8") if config.exists() else _MADE
+    if found.startswith(_MADE) and found != text:
+        config.write_text(text, encoding="utf-8")
 
 
 def open_instance(settings: Settings) -> dg.DagsterInstance:

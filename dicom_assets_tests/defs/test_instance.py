@@ -67,7 +67,7 @@ def test_no_engine_is_made_for_a_statement(instance: dg.DagsterInstance, monkeyp
 def test_dagsters_own_class_reads_what_the_plug_in_wrote(instance: dg.DagsterInstance, home: Path):
     run = materialize(instance)
     written = [record.message for record in instance.all_logs(run)]
-    own = sqlite_event_log.SqliteEventLogStorage(str(home / "lake.dagster"))
+    own = sqlite_event_log.SqliteEventLogStorage(str(home / "lake.dagster" / "history" / "runs"))
     assert [record.message for record in own.get_logs_for_run(run)] == written
 
 
@@ -95,3 +95,13 @@ def test_the_project_and_what_an_ingest_makes_name_the_same_class(instance: dg.D
     project = yaml.safe_load((ROOT / "dagster.yaml").read_text(encoding="utf-8"))["event_log_storage"]
     beside = yaml.safe_load((home / "lake.dagster" / "dagster.yaml").read_text(encoding="utf-8"))["event_log_storage"]
     assert (project["module"], project["class"]) == (beside["module"], beside["class"])
+
+
+def test_a_state_that_has_moved_keeps_its_events_where_it_lies_now(home: Path, monkeypatch: pytest.MonkeyPatch):
+    with open_instance(settings_for(home / "lake", home / "landing")) as first:
+        run = materialize(first)
+    (home / "lake.dagster").rename(home / "moved.dagster")
+    monkeypatch.delenv("DAGSTER_HOME")
+    with open_instance(settings_for(home / "moved", home / "landing")) as again:
+        assert list(again.all_logs(run))
+    assert not (home / "lake.dagster").exists()
