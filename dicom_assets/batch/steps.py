@@ -1,7 +1,7 @@
 """What a batch goes through, from its claim to its closed books: the one list of steps.
 
 Belongs here: the order, what each step makes and from what, and the call that makes it. The graph's assets and checks,
-replays in tests and benchmarks, and what `verify --fix` makes again are made from this list. Does not belong here: how
+the replays of tests, and what `verify --fix` makes again are made from this list. Does not belong here: how
 a table is made (`publish`, `clinical`, `standards`), what Dagster is told (`defs`).
 
     raw_files → validated_batch → flat_metadata → instance → series → study → imaging_study → image_occurrence

@@ -10,9 +10,9 @@ import dagster as dg
 
 from dicom_assets.batch.claim_rounds import claim_by_listing, claim_from_queue, queues
 from dicom_assets.batch.context import INGEST_LOCK
-from dicom_assets.defs.decorators import fail_clearly
 from dicom_assets.defs.jobs import ingest_batch
 from dicom_assets.defs.partitions import BATCH
+from dicom_assets.defs.reporting import fail_clearly
 from dicom_assets.defs.resources import RunContextParam
 from dicom_assets.defs.sensors import wanted_runs, what_waits
 from dicom_assets.landing.opening import open_store

@@ -14,8 +14,8 @@ from dicom_assets.batch.checks.contract import CheckResult, NamedRule
 from dicom_assets.batch.checks.rules import ALL_RULES, judged
 from dicom_assets.batch.context import RunContext
 from dicom_assets.batch.steps import STEPS
-from dicom_assets.defs.decorators import clear_failures, fail_clearly
 from dicom_assets.defs.partitions import BATCH
+from dicom_assets.defs.reporting import clear_failures, fail_clearly
 from dicom_assets.defs.resources import RunContextParam
 from dicom_assets.settings import GateSettings, Settings
 

@@ -1,7 +1,7 @@
 """What Dagster is told when something of ours fails: sentences of ours, never the text of an exception.
 
 Belongs here: the way out of every step, check, sensor, schedule and resource of the graph. Does not belong here: what
-an exception may say at all (`faults`), which errors are worth a retry (`tables.FINAL`).
+an exception may say at all (`faults`), which errors are worth a retry (`reporting.FINAL`).
 
 Dagster keeps an exception's text, its causes and what happened before it in its event log, where patient data has no
 place. So what leaves is made anew: an error that says a sentence of ours becomes a failure with that sentence, anything

@@ -4,8 +4,8 @@ import dagster as dg
 
 from dicom_assets.batch.claim_rounds import claim_everywhere
 from dicom_assets.defs.assets.batch import BATCH_ASSETS
-from dicom_assets.defs.decorators import clear_failures, fail_clearly
 from dicom_assets.defs.partitions import BATCH, REGISTER_AT_ONCE
+from dicom_assets.defs.reporting import clear_failures, fail_clearly
 from dicom_assets.defs.resources import RunContextParam
 from dicom_assets.settings import Settings
 

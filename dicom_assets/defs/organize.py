@@ -6,7 +6,7 @@ Belongs here: when it happens. As a rule the asset `cleanup` moves. Does not bel
 import dagster as dg
 
 from dicom_assets.batch.organize import unfinished
-from dicom_assets.defs.decorators import clear_failures, fail_clearly
+from dicom_assets.defs.reporting import clear_failures, fail_clearly
 from dicom_assets.defs.resources import RunContextParam
 from dicom_assets.landing.store import SourceUnavailable
 from dicom_assets.settings import Settings

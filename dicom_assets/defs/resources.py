@@ -5,7 +5,7 @@ from collections.abc import Iterator
 import dagster as dg
 
 from dicom_assets.batch.context import RunContext
-from dicom_assets.defs.decorators import fail_clearly
+from dicom_assets.defs.reporting import fail_clearly
 from dicom_assets.reading.engine import ReadingEngine
 from dicom_assets.settings import Settings
 

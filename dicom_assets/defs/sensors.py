@@ -8,9 +8,9 @@ import dagster as dg
 from dicom_assets.batch.books import Status, all_books, books_of
 from dicom_assets.batch.claim_rounds import claim_by_listing
 from dicom_assets.batch.context import INGEST_LOCK, RunContext
-from dicom_assets.defs.decorators import fail_clearly
 from dicom_assets.defs.jobs import ingest_batch
 from dicom_assets.defs.partitions import BATCH, REGISTER_AT_ONCE, batches_to_retire
+from dicom_assets.defs.reporting import fail_clearly
 from dicom_assets.defs.resources import RunContextParam
 from dicom_assets.landing.claims import UnknownBatch
 from dicom_assets.landing.opening import open_store

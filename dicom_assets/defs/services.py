@@ -10,7 +10,7 @@ import dagster as dg
 
 from dicom_assets.defs.assets.dicom_changes import dicom_changes_asset
 from dicom_assets.defs.assets.dicom_service_audit import dicom_service_audit
-from dicom_assets.defs.decorators import fail_clearly
+from dicom_assets.defs.reporting import fail_clearly
 from dicom_assets.defs.windows import CATCH_UP, due, tick_cron, wanted
 from dicom_assets.service.sync import prepare_landing
 from dicom_assets.settings import ChangesSettings, Settings

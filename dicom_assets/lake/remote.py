@@ -19,6 +19,7 @@ from fsspec import AbstractFileSystem  # type: ignore[import-untyped]
 from obstore.exceptions import BaseError
 
 from dicom_assets.schema.registry import TABLES
+from dicom_assets.storage.byte_file import ByteFile
 from dicom_assets.storage.files import PROTOCOL
 
 if TYPE_CHECKING:
@@ -56,7 +57,7 @@ class TableFiles(AbstractFileSystem):  # type: ignore[misc]
             self._begin(name)
         return {"name": path, "size": self._sizes[name], "type": "file"}
 
-    def open(self, path: str, mode: str = "rb", **_: Any) -> io.BytesIO | _Ranges:
+    def open(self, path: str, mode: str = "rb", **_: Any) -> io.BytesIO | ByteFile:
         """A file for reading. Raises FileNotFoundError, PermissionError."""
         if mode != "rb":
             raise PermissionError("the lake is read-only here")
@@ -64,7 +65,9 @@ class TableFiles(AbstractFileSystem):  # type: ignore[misc]
         data = self._remembered(name)
         if data is None and self._sizes.get(name, 0) <= SMALL:
             data = self._begin(name)
-        return io.BytesIO(data) if data is not None else _Ranges(self._store, name, self._sizes[name])
+        if data is not None:
+            return io.BytesIO(data)
+        return ByteFile(_StoredFile(self._store, name, self._sizes[name]), block=WINDOW)
 
     def glob(self, path: str, **_: Any) -> list[str]:
         """The path itself: tables name their files one by one."""
@@ -109,43 +112,18 @@ class TableFiles(AbstractFileSystem):  # type: ignore[misc]
         return data
 
 
-class _Ranges(io.RawIOBase):
-    """A large file, read by ranges through a window."""
+class _StoredFile:
+    """A large file, read by ranges."""
 
     def __init__(self, store: ObjectStore, name: str, size: int) -> None:
-        super().__init__()
-        self._store, self._name, self._size = store, name, size
-        self._at = 0
-        self._window, self._window_at = b"", 0
+        self._store, self._name, self.size = store, name, size
 
-    def readable(self) -> bool:
-        return True
-
-    def seekable(self) -> bool:
-        return True
-
-    def tell(self) -> int:
-        return self._at
-
-    def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
-        self._at = offset + {io.SEEK_SET: 0, io.SEEK_CUR: self._at, io.SEEK_END: self._size}[whence]
-        return self._at
-
-    def read(self, length: int | None = -1) -> bytes:
-        end = self._size if length is None or length < 0 else min(self._at + length, self._size)
-        if end <= self._at:
-            return b""
-        begin = self._at - self._window_at
-        if begin < 0 or end > self._window_at + len(self._window):
-            try:
-                until = min(max(end, self._at + WINDOW), self._size)
-                self._window = bytes(obstore.get_range(self._store, self._name, start=self._at, end=until))
-            except (BaseError, FileNotFoundError) as error:
-                raise OSError(f"a file of a table cannot be read: {type(error).__name__}") from None
-            self._window_at, begin = self._at, 0
-        data = self._window[begin : begin + end - self._at]
-        self._at = end
-        return data
+    def read(self, offset: int, length: int) -> bytes:
+        try:
+            end = min(offset + length, self.size)
+            return bytes(obstore.get_range(self._store, self._name, start=offset, end=end))
+        except (BaseError, FileNotFoundError) as error:
+            raise OSError(f"a file of a table cannot be read: {type(error).__name__}") from None
 
 
 def _name(path: str) -> str:

@@ -130,6 +130,14 @@ _JUDGED_BY = {"object_id", "outcome", "kind", "code", "stage", "severity", "issu
 """The staged columns that the rules look at."""
 
 
+def staged_tables(context: CheckContext, *parts: Part) -> duckdb.DuckDBPyConnection:
+    """A DuckDB connection with staged parts as tables `staged_{part}`, of the columns that rules look at."""
+    connection = context.lake.cursor()
+    for part in parts:
+        connection.register(f"staged_{part}", context.staged(part))
+    return connection
+
+
 def compared(
     connection: duckdb.DuckDBPyConnection, expected: str, actual: str, shown: str = "object_id"
 ) -> CheckResult:

@@ -22,6 +22,7 @@ from dicom_assets.batch.checks.contract import (
     NamedRule,
     compared,
     shown_column,
+    staged_tables,
     studies_of,
     touched_rows,
 )
@@ -37,14 +38,6 @@ GUARDED = ("batches", "batch_study", "overwritten")
 """Tables with rules of their own: books_are_closed, studies_are_indexed, overwrites_are_entered."""
 
 
-def _staged(context: CheckContext, *parts: Part) -> duckdb.DuckDBPyConnection:
-    """A DuckDB connection with staged parts as tables `staged_{part}`, of the columns that rules look at."""
-    connection = context.lake.cursor()
-    for part in parts:
-        connection.register(f"staged_{part}", context.staged(part))
-    return connection
-
-
 def _ids(connection: duckdb.DuckDBPyConnection, sql: str) -> list[str]:
     return [str(row[0]) for row in connection.execute(f"{sql} LIMIT {SHOWN}").fetchall()]
 
@@ -56,7 +49,7 @@ def _count(connection: duckdb.DuckDBPyConnection, sql: str) -> int:
 
 def claimed_equals_judged(context: CheckContext) -> CheckResult:
     """Every object claimed is judged exactly once."""
-    with _staged(context, Part.RAW, Part.LEDGER) as connection:
+    with staged_tables(context, Part.RAW, Part.LEDGER) as connection:
         return compared(
             connection, "SELECT object_id FROM staged_raw_files", "SELECT object_id FROM staged_validated_batch"
         )
@@ -67,7 +60,7 @@ _ACCEPTED = "outcome IN ('ingested', 'deleted') AND kind IN ('dicom', 'change')"
 
 def accepted_are_staged(context: CheckContext) -> CheckResult:
     """Every accepted DICOM object has its one staged row of metadata."""
-    with _staged(context, Part.LEDGER, Part.FLAT) as connection:
+    with staged_tables(context, Part.LEDGER, Part.FLAT) as connection:
         return compared(
             connection,
             f"SELECT object_id FROM staged_validated_batch WHERE {_ACCEPTED}",
@@ -77,7 +70,7 @@ def accepted_are_staged(context: CheckContext) -> CheckResult:
 
 def refused_have_errors(context: CheckContext) -> CheckResult:
     """Every object that is not ingested has a row that says why."""
-    with _staged(context, Part.LEDGER, Part.ERRORS) as connection:
+    with staged_tables(context, Part.LEDGER, Part.ERRORS) as connection:
         return compared(
             connection,
             "SELECT object_id FROM staged_validated_batch WHERE outcome IN ('quarantined', 'ignored')",

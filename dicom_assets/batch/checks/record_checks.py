@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from dicom_assets.batch.checks.contract import SHOWN, CheckContext, CheckResult, NamedRule, compared
+from dicom_assets.batch.checks.contract import SHOWN, CheckContext, CheckResult, NamedRule, compared, staged_tables
 from dicom_assets.batch.checks.recount import Uncounted, count_records
 from dicom_assets.batch.checks.reopening import (
     bounded_file,
@@ -138,44 +138,36 @@ def files_are_counted_again(context: CheckContext) -> CheckResult:
 
 def ingested_have_rows(context: CheckContext) -> CheckResult:
     """Every object whose outcome is `ingested` has a row of metadata, or a clinical record at least."""
-    with context.lake.cursor() as connection:
-        connection.register("ledger", context.staged(Part.LEDGER))
-        connection.register("metadata", context.staged(Part.FLAT))
-        connection.register("records", context.staged(Part.CLINICAL))
+    with staged_tables(context, Part.LEDGER, Part.FLAT, Part.CLINICAL) as connection:
         return compared(
             connection,
-            "SELECT object_id FROM ledger WHERE outcome = 'ingested'",
-            "SELECT object_id FROM ledger WHERE outcome = 'ingested' AND object_id IN "
-            "(SELECT object_id FROM metadata UNION ALL SELECT object_id FROM records)",
+            "SELECT object_id FROM staged_validated_batch WHERE outcome = 'ingested'",
+            "SELECT object_id FROM staged_validated_batch WHERE outcome = 'ingested' AND object_id IN "
+            "(SELECT object_id FROM staged_flat_metadata UNION ALL SELECT object_id FROM staged_clinical)",
         )
 
 
 def nothing_of_refused_is_staged(context: CheckContext) -> CheckResult:
     """No row of metadata or record belongs to an object that is quarantined or ignored."""
-    with context.lake.cursor() as connection:
-        connection.register("ledger", context.staged(Part.LEDGER))
-        connection.register("metadata", context.staged(Part.FLAT))
-        connection.register("records", context.staged(Part.CLINICAL))
+    with staged_tables(context, Part.LEDGER, Part.FLAT, Part.CLINICAL) as connection:
         return compared(
             connection,
-            "SELECT object_id FROM ledger WHERE false",
-            "SELECT DISTINCT object_id FROM (SELECT object_id FROM metadata UNION ALL SELECT object_id FROM records) "
-            "ANTI JOIN (SELECT object_id FROM ledger WHERE outcome IN ('ingested', 'deleted')) AS taken "
-            "USING (object_id)",
+            "SELECT object_id FROM staged_validated_batch WHERE false",
+            "SELECT DISTINCT object_id FROM "
+            "(SELECT object_id FROM staged_flat_metadata UNION ALL SELECT object_id FROM staged_clinical) "
+            "ANTI JOIN (SELECT object_id FROM staged_validated_batch WHERE outcome IN ('ingested', 'deleted')) "
+            "AS accepted USING (object_id)",
         )
 
 
 def issues_have_errors(context: CheckContext) -> CheckResult:
     """Each code of an object, in the ledger or among the issues of its metadata, has its error row, and no other."""
-    with context.lake.cursor() as connection:
-        connection.register("ledger", context.staged(Part.LEDGER))
-        connection.register("metadata", context.staged(Part.FLAT))
-        connection.register("errors", context.staged(Part.ERRORS))
+    with staged_tables(context, Part.LEDGER, Part.FLAT, Part.ERRORS) as connection:
         return compared(
             connection,
-            "SELECT object_id, code FROM ledger WHERE code IS NOT NULL "
-            "UNION SELECT object_id, unnest(issues) FROM metadata",
-            "SELECT object_id, code FROM errors WHERE stage = 'read'",
+            "SELECT object_id, code FROM staged_validated_batch WHERE code IS NOT NULL "
+            "UNION SELECT object_id, unnest(issues) FROM staged_flat_metadata",
+            "SELECT object_id, code FROM staged_ingestion_errors WHERE stage = 'read'",
         )
 
 

@@ -6,8 +6,8 @@ from typing import Any
 import dagster as dg
 
 from dicom_assets.batch.steps import STEPS, Run, Step
-from dicom_assets.defs.decorators import OUTSIDE, OWNERS, fail_clearly, materialized, one_step, table_description
 from dicom_assets.defs.partitions import BATCH
+from dicom_assets.defs.reporting import OUTSIDE, OWNERS, fail_clearly, materialized, one_step, table_description
 from dicom_assets.defs.resources import RunContextParam
 from dicom_assets.schema.registry import TABLES
 from dicom_assets.settings import Settings

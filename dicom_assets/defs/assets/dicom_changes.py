@@ -5,7 +5,7 @@ from typing import Any
 
 import dagster as dg
 
-from dicom_assets.defs.decorators import OWNERS, fail_clearly
+from dicom_assets.defs.reporting import OWNERS, fail_clearly
 from dicom_assets.defs.resources import RunContextParam
 from dicom_assets.defs.windows import partitions, window_of
 from dicom_assets.service.client import ServiceClient

@@ -4,7 +4,7 @@ from datetime import UTC, datetime, timedelta
 
 import dagster as dg
 
-from dicom_assets.defs.decorators import OWNERS, clear_failures, column_lineage, fail_clearly, table_schema
+from dicom_assets.defs.reporting import OWNERS, clear_failures, column_lineage, fail_clearly, table_schema
 from dicom_assets.defs.resources import RunContextParam
 from dicom_assets.defs.windows import border, due, never_read
 from dicom_assets.schema.registry import DICOM_SERVICE_AUDIT as TABLE

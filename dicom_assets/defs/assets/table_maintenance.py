@@ -7,8 +7,8 @@ from typing import Any
 import dagster as dg
 
 from dicom_assets.batch.books import all_books
-from dicom_assets.defs.decorators import OWNERS, clear_failures, fail_clearly
 from dicom_assets.defs.partitions import batches_to_retire, retire
+from dicom_assets.defs.reporting import OWNERS, clear_failures, fail_clearly
 from dicom_assets.defs.resources import RunContextParam
 from dicom_assets.lake.maintenance import Maintenance, maintain
 from dicom_assets.schema.registry import TABLES
