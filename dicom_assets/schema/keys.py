@@ -36,6 +36,20 @@ def record_key(*parts: str) -> str:
     return _digest(12, *parts)
 
 
+_REFERENCE = b'"BulkDataURI":"?offset='
+"""How a reference into an object begins; within a text its quotation marks would be escaped."""
+
+
 def content_digest(header: bytes) -> str:
-    """BLAKE2b-128 of a header's DICOM JSON."""
-    return hashlib.blake2b(header, digest_size=16).hexdigest()
+    """BLAKE2b-128 of a header's DICOM JSON without the offsets of references into the object.
+
+    It is about what an object says, not how it is laid out: a longer File Meta Information moves all offsets. Lengths
+    count.
+    """
+    digest = hashlib.blake2b(digest_size=16)
+    first, *rest = header.split(_REFERENCE)
+    digest.update(first)
+    for part in rest:
+        digest.update(_REFERENCE)
+        digest.update(part.lstrip(b"0123456789"))
+    return digest.hexdigest()
