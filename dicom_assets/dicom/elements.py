@@ -19,7 +19,7 @@ from dicom_assets.dicom.items import NOT_YET, UNDEFINED, Items, Short, Unusual, 
 from dicom_assets.dicom.memo import MAX_VALUE, Context, Entry, Memo, Run
 from dicom_assets.dicom.parsed import Parsed, exceeds
 from dicom_assets.dicom.pixels import OFFSET_TABLES
-from dicom_assets.dicom.references import inline, is_inline, placed
+from dicom_assets.dicom.references import INLINE, inline, is_inline, placed
 from dicom_assets.dicom.rejections import Unreadable
 from dicom_assets.dicom.syntax import Preface
 from dicom_assets.dicom.values import BULK
@@ -145,7 +145,8 @@ class _Walk(Items):
         one. The loop is written out for speed: it runs for each element of each object.
         """
         limit = len(data)
-        at_end = self._base + limit >= self._size
+        base, left = self._base, min(self._size - self._base, UNDEFINED - 1)
+        at_end = base + limit >= self._size
         enough = limit - (_HEAD if at_end else _LONGEST_HEAD)
         vocabulary, runs, memory = context.vocabulary, context.runs, context.top
         width, low, high, long = vocabulary.width, self._low, self._high, self._long
@@ -154,7 +155,7 @@ class _Walk(Items):
         while position <= enough:
             self._resume = position
             known = vocabulary[data[position : position + width]]
-            tag, form, action, vr, _ = known
+            tag, form, action, vr, prefix = known
             if tag <= last:
                 raise Unusual("order of elements")
             if tag in runs:
@@ -186,6 +187,14 @@ class _Walk(Items):
                     trail.append(None)
                 else:
                     trail.append((tag, raw, entry))
+            elif action == BULK_DATA and INLINE < end - start <= left - start:  # as `_other` does, without the calls
+                trail.append(None)
+                parts.append(b'%b,"BulkDataURI":"?offset=%d&length=%d"}' % (prefix, base + start, end - start))
+                if tag in OFFSET_TABLES:
+                    self._tables[tag] = (base + start, end - start)
+                last = self._last = tag
+                position = end
+                continue
             elif action == PIXEL_DATA:
                 return True, position
             else:

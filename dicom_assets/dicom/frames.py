@@ -11,10 +11,9 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from enum import StrEnum
 from itertools import pairwise
-from typing import Any
+from typing import Any, NamedTuple
 
 from dicom_assets.dicom.pixels import PixelData, frame_bits, frame_count
 from dicom_assets.dicom.syntax import is_encapsulated, is_little
@@ -51,8 +50,7 @@ class FrameError(ValueError):
         self.lack = lack
 
 
-@dataclass(frozen=True, slots=True)
-class Frames:
+class Frames(NamedTuple):
     """Where each frame of encapsulated pixel data lies, in the bytes of the object."""
 
     offsets: Sequence[int]

@@ -106,16 +106,16 @@ def read_header(source: ByteSource, limits: ReadingLimits, memo: Memo | None = N
         return _MEDIA_DIRECTORY
     _require_identity(found)
     issues = _issues(preface, found)
-    pixels = None
+    pixels, behind = None, []
     if found.at_pixels and not found.truncated:
         form = _as_found(preface, found)
         located = locate_pixels(body, found.end, form, columns)
         pixels = _pixels(body, form, found, located)
         issues |= located.issues
-        found.json = b",".join([found.json, *located.fragments] if found.json else located.fragments)
+        behind = located.fragments
     columns["TransferSyntaxUID"] = preface.transfer_syntax
     meta = _meta_json(preface, memo)
-    json = b"{%b,%b}" % (meta, found.json) if meta else b"{%b}" % found.json
+    json = b"{%b}" % b",".join([meta, found.json, *behind] if meta else [found.json, *behind])
     told = tuple(sorted(issues, key=_ORDER.__getitem__)) if issues else ()
     return Header(json, columns, told, pixels, tier=2 if reason else 1, fallback=reason)
 

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Mapping
-from dataclasses import dataclass, field
 from typing import Any
 
 from pydicom.datadict import dictionary_VR
@@ -30,9 +29,11 @@ _TAIL = 256  # bytes at the end in which the sequence delimiter of encapsulated 
 _NEAR = 2  # fragments, the offset table among them, that are walked whatever stands at the end
 _MAX_WALK = 20_000  # fragments or elements walked one by one before the rest is believed
 _ITEM, _SEQUENCE_END = (0xFFFE, 0xE000), (0xFFFE, 0xE0DD)
+_HEAD = {order: struct.Struct(order + "HHI").unpack for order in "<>"}
+_TWO_HEADS = {order: struct.Struct(order + "HHIHHI").unpack for order in "<>"}
+_DELIMITER = {order: struct.pack(order + "HHI", *_SEQUENCE_END, 0) for order in "<>"}
 
 
-@dataclass(slots=True)
 class PixelData:
     """The first of the elements of PIXELS in an object, and what is behind it.
 
@@ -41,13 +42,14 @@ class PixelData:
     Offset Table (PS3.5 A.4), None where there is no item for it. issues: TRUNCATED_PIXEL_DATA, TRAILING_BYTES.
     """
 
-    tag: int
-    offset: int = 0
-    length: int = 0
-    encapsulated: bool = False
-    fragments: list[bytes] = field(default_factory=list)
-    table_length: int | None = None
-    issues: set[str] = field(default_factory=set)
+    __slots__ = ("encapsulated", "fragments", "issues", "length", "offset", "table_length", "tag")
+
+    def __init__(self, tag: int, offset: int, length: int, encapsulated: bool) -> None:
+        """Nothing wrong so far."""
+        self.tag, self.offset, self.length, self.encapsulated = tag, offset, length, encapsulated
+        self.fragments: list[bytes] = []
+        self.table_length: int | None = None
+        self.issues: set[str] = set()
 
 
 def pixel_vr(tag: int, written: str | None, *, encapsulated: bool = False) -> str:
@@ -67,19 +69,23 @@ def locate_pixels(source: ByteSource, offset: int, preface: Preface, columns: Ma
     try:
         tag, vr, value, length = _element(source, offset, preface.explicit, order)
     except struct.error:
-        only = placed(_prefix(PIXEL_DATA, "OW"), source.size, 0)
-        return PixelData(PIXEL_DATA, source.size, fragments=[only], issues={"TRUNCATED_PIXEL_DATA"})
-    found = PixelData(tag, value, encapsulated=length == UNDEFINED)
+        found = PixelData(PIXEL_DATA, source.size, 0, False)
+        found.fragments.append(placed(_prefix(PIXEL_DATA, "OW"), source.size, 0))
+        found.issues.add("TRUNCATED_PIXEL_DATA")
+        return found
     end: int | None
-    if found.encapsulated:
+    if length == UNDEFINED:
+        found = PixelData(tag, value, 0, True)
         end = _encapsulated(source, found, order)
     else:
-        found.length, end = min(length, source.size - value), value + length
+        end = value + length
+        found = PixelData(tag, value, length if end <= source.size else source.size - value, False)
         expected = None if preface.encapsulated else native_bytes(columns)
         if end > source.size or (tag == PIXEL_DATA and expected is not None and length < expected):
             found.issues.add("TRUNCATED_PIXEL_DATA")
     vr = pixel_vr(tag, vr, encapsulated=found.encapsulated)
-    found.fragments = [placed(_prefix(tag, vr), value, found.length, encapsulated=found.encapsulated)]
+    prefix = _PREFIXES.get((tag, vr)) or _prefix(tag, vr)
+    found.fragments.append(placed(prefix, value, found.length, encapsulated=found.encapsulated))
     if end is not None and end < source.size:
         _behind(source, end, found, preface.explicit, order)
     return found
@@ -116,6 +122,9 @@ def _prefix(tag: int, vr: str) -> bytes:
     return f'"{tag:08X}":{{"vr":"{vr}"'.encode("ascii")
 
 
+_PREFIXES = {(PIXEL_DATA, vr): _prefix(PIXEL_DATA, vr) for vr in ("OB", "OW")}
+
+
 def _element(source: ByteSource, offset: int, explicit: bool, order: str) -> tuple[int, str | None, int, int]:
     """Tag, VR as written, offset of the value, length. Raises struct.error at the end of the object."""
     head = source.read(offset, 12)
@@ -136,9 +145,15 @@ def _encapsulated(source: ByteSource, found: PixelData, order: str) -> int | Non
     The first ones are walked, so that of a single fragment the end is sure. Behind more of them, a delimiter at the
     object's very end is theirs; where there is none, all of them are walked.
     """
-    head = struct.Struct(order + "HHI").unpack
+    head = _HEAD[order]
     size, start = source.size, found.offset
     found.length = max(size - start, 0)
+    if found.length > 24:  # nearly always: an empty table, one fragment, and the end
+        heads = _TWO_HEADS[order](source.read(start, 16))
+        length = found.length - 24
+        if heads == (*_ITEM, 0, *_ITEM, length) and source.read(size - 8, 8) == _DELIMITER[order]:
+            found.length, found.table_length = length + 16, 0
+            return None
     at, walked = start, 0
     while walked < _MAX_WALK:
         raw = source.read(at, 8)
@@ -168,7 +183,7 @@ def _encapsulated(source: ByteSource, found: PixelData, order: str) -> int | Non
 def _ends(source: ByteSource, start: int, order: str) -> bool:
     """Whether the object ends with a sequence delimiter behind `start`."""
     tail = source.read(max(start, source.size - _TAIL), _TAIL)
-    return tail.endswith(struct.pack(order + "HHI", *_SEQUENCE_END, 0))
+    return tail.endswith(_DELIMITER[order])
 
 
 def _behind(source: ByteSource, end: int, found: PixelData, explicit: bool, order: str) -> None:

@@ -38,6 +38,7 @@ def record_key(*parts: str) -> str:
 
 _REFERENCE = b'"BulkDataURI":"?offset='
 """How a reference into an object begins; within a text its quotation marks would be escaped."""
+_BEFORE, _BEHIND = _REFERENCE.index(b"?"), len(_REFERENCE) - _REFERENCE.index(b"?")
 
 
 def content_digest(header: bytes) -> str:
@@ -47,9 +48,12 @@ def content_digest(header: bytes) -> str:
     count.
     """
     digest = hashlib.blake2b(digest_size=16)
-    first, *rest = header.split(_REFERENCE)
-    digest.update(first)
-    for part in rest:
-        digest.update(_REFERENCE)
-        digest.update(part.lstrip(b"0123456789"))
+    begin, at = 0, header.find(b"?")  # one rare byte is found ten times as fast as all of them
+    while at >= 0:
+        behind = at + _BEHIND
+        if header[at - _BEFORE : behind] == _REFERENCE:
+            digest.update(header[begin:behind])
+            begin = header.find(b"&", behind)
+        at = header.find(b"?", behind)
+    digest.update(header[begin:] if begin else header)
     return digest.hexdigest()
