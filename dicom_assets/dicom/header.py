@@ -16,8 +16,10 @@ from typing import Any, NamedTuple
 import orjson
 
 from dicom_assets.dicom import elements, fallback, flaws
+from dicom_assets.dicom.behind import elements_behind
 from dicom_assets.dicom.charset import DEFAULT
 from dicom_assets.dicom.frames import frames_told
+from dicom_assets.dicom.heads import Encoding
 from dicom_assets.dicom.items import Unusual, prefix_of
 from dicom_assets.dicom.memo import Memo
 from dicom_assets.dicom.parsed import Parsed
@@ -106,13 +108,18 @@ def read_header(source: ByteSource, limits: ReadingLimits, memo: Memo | None = N
         return _MEDIA_DIRECTORY
     _require_identity(found)
     issues = _issues(preface, found)
-    pixels, behind = None, []
+    pixels: Pixels | None = None
+    behind: list[bytes] = []
     if found.at_pixels and not found.truncated:
         form = _as_found(preface, found)
         located = locate_pixels(body, found.end, form, columns)
         pixels = _pixels(body, form, found, located)
         issues |= located.issues
-        behind = located.fragments
+        behind = [located.fragment]
+        if located.end is not None and located.end < body.size:
+            more, left = elements_behind(body, located.end, located.tag, Encoding(form.explicit, form.little))
+            behind += more
+            issues |= {"TRAILING_BYTES"} if left else set()
     columns["TransferSyntaxUID"] = preface.transfer_syntax
     meta = _meta_json(preface, memo)
     json = b"{%b}" % b",".join([meta, found.json, *behind] if meta else [found.json, *behind])

@@ -1,7 +1,7 @@
-"""Where pixel data lie, and truncation and excess there, by arithmetic on lengths; no pixel is decoded, none is read.
+"""Where pixel data lie, and whether they are cut off, by arithmetic on lengths; no pixel is decoded, none is read.
 
-Belongs here: what follows from lengths at and after Pixel Data, and the elements behind it, each by its place. Does not
-belong here: the header's own end, which part of the pixel data a frame is (`frames`).
+Belongs here: what follows from the lengths in Pixel Data. Does not belong here: the header's own end, elements behind
+pixel data (`behind`), which part of the pixel data a frame is (`frames`).
 """
 
 from __future__ import annotations
@@ -9,8 +9,6 @@ from __future__ import annotations
 import struct
 from collections.abc import Mapping
 from typing import Any
-
-from pydicom.datadict import dictionary_VR
 
 from dicom_assets.dicom.references import placed
 from dicom_assets.dicom.signature import EXPLICIT_VRS, LONG_VRS
@@ -27,7 +25,7 @@ OFFSET_TABLES = frozenset({0x7FE00001, 0x7FE00002})
 UNDEFINED = 0xFFFFFFFF
 _TAIL = 256  # bytes at the end in which the sequence delimiter of encapsulated pixel data stands as a rule
 _NEAR = 2  # fragments, the offset table among them, that are walked whatever stands at the end
-_MAX_WALK = 20_000  # fragments or elements walked one by one before the rest is believed
+_MAX_WALK = 20_000  # fragments walked one by one before the rest is believed
 _ITEM, _SEQUENCE_END = (0xFFFE, 0xE000), (0xFFFE, 0xE0DD)
 _HEAD = {order: struct.Struct(order + "HHI").unpack for order in "<>"}
 _TWO_HEADS = {order: struct.Struct(order + "HHIHHI").unpack for order in "<>"}
@@ -35,19 +33,20 @@ _DELIMITER = {order: struct.pack(order + "HHI", *_SEQUENCE_END, 0) for order in 
 
 
 class PixelData:
-    """The first of the elements of PIXELS in an object, and what is behind it.
+    """The first of the elements of PIXELS in an object.
 
     offset, length: of its value, as far as it is there; where it is encapsulated, of its items without the delimiter.
-    fragments: its JSON member, and those of the elements behind it, each by its place. table_length: bytes of the Basic
-    Offset Table (PS3.5 A.4), None where there is no item for it. issues: TRUNCATED_PIXEL_DATA, TRAILING_BYTES.
+    fragment: its JSON member. end: where its element ends, None where the object does. table_length: bytes of the Basic
+    Offset Table (PS3.5 A.4), None where there is no item for it. issues: TRUNCATED_PIXEL_DATA.
     """
 
-    __slots__ = ("encapsulated", "fragments", "issues", "length", "offset", "table_length", "tag")
+    __slots__ = ("encapsulated", "end", "fragment", "issues", "length", "offset", "table_length", "tag")
 
     def __init__(self, tag: int, offset: int, length: int, encapsulated: bool) -> None:
         """Nothing wrong so far."""
         self.tag, self.offset, self.length, self.encapsulated = tag, offset, length, encapsulated
-        self.fragments: list[bytes] = []
+        self.fragment = b""
+        self.end: int | None = None
         self.table_length: int | None = None
         self.issues: set[str] = set()
 
@@ -60,17 +59,17 @@ def pixel_vr(tag: int, written: str | None, *, encapsulated: bool = False) -> st
 
 
 def locate_pixels(source: ByteSource, offset: int, preface: Preface, columns: Mapping[str, Any]) -> PixelData:
-    """The pixel data whose element starts at `offset`, and everything behind it.
+    """The pixel data whose element starts at `offset`.
 
     TRUNCATED_PIXEL_DATA: shorter than its length, without end, or, where it is native, shorter than Rows x Columns x
-    SamplesPerPixel x BitsAllocated x NumberOfFrames (PS3.5 8.1.1). TRAILING_BYTES: what follows is no data element.
+    SamplesPerPixel x BitsAllocated x NumberOfFrames (PS3.5 8.1.1).
     """
     order = "<" if preface.little else ">"
     try:
         tag, vr, value, length = _element(source, offset, preface.explicit, order)
     except struct.error:
         found = PixelData(PIXEL_DATA, source.size, 0, False)
-        found.fragments.append(placed(_prefix(PIXEL_DATA, "OW"), source.size, 0))
+        found.fragment = placed(_prefix(PIXEL_DATA, "OW"), source.size, 0)
         found.issues.add("TRUNCATED_PIXEL_DATA")
         return found
     end: int | None
@@ -85,9 +84,8 @@ def locate_pixels(source: ByteSource, offset: int, preface: Preface, columns: Ma
             found.issues.add("TRUNCATED_PIXEL_DATA")
     vr = pixel_vr(tag, vr, encapsulated=found.encapsulated)
     prefix = _PREFIXES.get((tag, vr)) or _prefix(tag, vr)
-    found.fragments.append(placed(prefix, value, found.length, encapsulated=found.encapsulated))
-    if end is not None and end < source.size:
-        _behind(source, end, found, preface.explicit, order)
+    found.fragment = placed(prefix, value, found.length, encapsulated=found.encapsulated)
+    found.end = end
     return found
 
 
@@ -184,43 +182,3 @@ def _ends(source: ByteSource, start: int, order: str) -> bool:
     """Whether the object ends with a sequence delimiter behind `start`."""
     tail = source.read(max(start, source.size - _TAIL), _TAIL)
     return tail.endswith(_DELIMITER[order])
-
-
-def _behind(source: ByteSource, end: int, found: PixelData, explicit: bool, order: str) -> None:
-    """What follows pixel data: further data elements in ascending order, up to the end of the object, or other bytes.
-
-    An element without length reaches to the delimiter with which the object ends.
-    """
-    last = found.tag
-    for _ in range(_MAX_WALK):
-        if end == source.size:
-            return
-        try:
-            tag, vr, value, length = _element(source, end, explicit, order)
-        except struct.error:
-            break
-        if tag <= last or (length != UNDEFINED and value + length > source.size):
-            break
-        there = length
-        if length == UNDEFINED:
-            there = source.size - value - (8 if _ends(source, value, order) else 0)
-        found.fragments.append(placed(_prefix(tag, _vr(tag, vr)), value, there))
-        if length == UNDEFINED:
-            return
-        last, end = tag, value + length
-    else:
-        return
-    found.issues.add("TRAILING_BYTES")
-
-
-def _vr(tag: int, written: str | None) -> str:
-    """The VR of an element that is not read: written, or by PS3.6; UN where that has none or several."""
-    if tag in PIXELS:
-        return pixel_vr(tag, written)
-    if written is not None and written != "UN":
-        return written
-    try:
-        vr = dictionary_VR(tag)
-    except KeyError:
-        return "UN"
-    return vr if len(vr) == 2 else "UN"

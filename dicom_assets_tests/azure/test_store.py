@@ -19,8 +19,7 @@ from dicom_assets.landing.store import LISTING, ObjectError, ObjectRef, SourceUn
 from dicom_assets.settings import ArchiveLimits, SourceSettings
 from dicom_assets_tests.azure.azurite import Container, Proxy
 from dicom_assets_tests.dicom.raw import dicom, element
-from dicom_assets_tests.dicom.referee import read
-from dicom_assets_tests.dicom.test_frames import row_of
+from dicom_assets_tests.dicom.referee import read, row_of
 
 pytestmark = pytest.mark.slow
 

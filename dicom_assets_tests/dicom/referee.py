@@ -130,10 +130,32 @@ def without_meta(found):
     return {tag: element for tag, element in found.items() if not tag.startswith("0002")}
 
 
-def body_of(data):
+def body_of(data, limits=LIMITS):
     """What references of a header count in: the object, or its data set as it is inflated."""
     source = BytesSource(data)
-    return data_set(source, read_preface(data, len(data)), LIMITS.max_inflated_bytes)[0]
+    return data_set(source, read_preface(data, len(data)), limits.max_inflated_bytes)[0]
+
+
+def row_of(header):
+    """What a row of flat_metadata says of a header's pixels."""
+    pixels = header.pixels
+    return {
+        **header.columns,
+        "header_form": header.form,
+        "pixel_offset": pixels and pixels.offset,
+        "pixel_length": pixels and pixels.length,
+        "frame_offsets": pixels and pixels.frame_offsets,
+        "frame_lengths": pixels and pixels.frame_lengths,
+    }
+
+
+def references(found):
+    """Every reference in a header, at each depth."""
+    for element in found.values():
+        if "BulkDataURI" in element:
+            yield element["BulkDataURI"]
+        for item in element.get("Value", ()) if element["vr"] == "SQ" else ():
+            yield from references(item)
 
 
 def spelled_out(header, data):
@@ -185,9 +207,12 @@ def same(ours, theirs):
     return ours == theirs
 
 
-def differences(data, header):
-    """Tags on which pydicom and the header disagree, and not on purpose; none where pydicom has nothing to say."""
-    cut = bool(CUT & set(header.issues))
+def differences(data, header, in_front=False):
+    """Tags on which pydicom and the header disagree, and not on purpose; none where pydicom has nothing to say.
+
+    in_front: only up to pixel data: of broken ones, pydicom takes what looks like a delimiter for their end.
+    """
+    cut = in_front or bool(CUT & set(header.issues))
     theirs = pydicom_says(data, cut) if data[128:132] == b"DICM" or b"DICM" not in data[:4096] else None
     if theirs is None:
         return []

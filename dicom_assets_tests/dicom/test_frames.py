@@ -13,7 +13,7 @@ from dicom_assets.dicom.frames import FrameError, Lack, read_frame, walk_frames
 from dicom_assets.dicom.header import Header
 from dicom_assets.storage.byte_ranges import BytesSource
 from dicom_assets_tests.dicom.raw import BIG, EXPLICIT, IMPLICIT, UNDEFINED, dicom, element, item
-from dicom_assets_tests.dicom.referee import body_of, outcome, read
+from dicom_assets_tests.dicom.referee import body_of, outcome, read, row_of
 from dicom_assets_tests.dicom.samples import pydicom_files
 
 JPEG = "1.2.840.10008.1.2.4.50"
@@ -30,19 +30,6 @@ class Counted(BytesSource):
     def read(self, offset, length):
         self.reads += 1
         return super().read(offset, length)
-
-
-def row_of(header):
-    """What a row of flat_metadata says of a header's pixels."""
-    pixels = header.pixels
-    return {
-        **header.columns,
-        "header_form": header.form,
-        "pixel_offset": pixels and pixels.offset,
-        "pixel_length": pixels and pixels.length,
-        "frame_offsets": pixels and pixels.frame_offsets,
-        "frame_lengths": pixels and pixels.frame_lengths,
-    }
 
 
 def image(frames, *, rows=2, columns=2, bits=16, syntax=EXPLICIT, pixels=b"", more=()):

@@ -136,6 +136,26 @@ def test_elements_behind_pixel_data_are_no_excess():
     assert read(dicom(*IMAGE, PIXELS, tail=element(0xFFFCFFFC, "OB", bytes(10)))).issues == ()
 
 
+@pytest.mark.parametrize("undefined", [False, True])
+def test_elements_behind_pixel_data_are_in_the_header_by_their_place(undefined):
+    signature = item(element(0x04000005, "US", b"\1\0") + sequence(0x00081115, item(b"", undefined=undefined)))
+    signatures = sequence(0xFFFAFFFA, signature, undefined=undefined)
+    padding = element(0xFFFCFFFC, "OB", bytes(10))
+    data = dicom(*IMAGE, PIXELS, tail=element(0x7FE10010, "LO", "ACME") + signatures + padding)
+    header = read(data)
+    found = json.loads(header.json)
+    assert header.issues == ()
+    assert list(found)[-4:] == ["7FE00010", "7FE10010", "FFFAFFFA", "FFFCFFFC"]
+    values = {tag: retrieve(BytesSource(data), found[tag]["BulkDataURI"]) for tag in list(found)[-4:]}
+    assert (values["7FE10010"], values["FFFAFFFA"], values["FFFCFFFC"]) == (b"ACME", signature, bytes(10))
+    assert [found[tag]["vr"] for tag in values] == ["OW", "LO", "SQ", "OB"]
+
+
+def test_a_sequence_behind_pixel_data_that_does_not_end_is_told():
+    tail = element(0xFFFAFFFA, "SQ", item(element(0x04000005, "US", b"\1\0")), length=UNDEFINED)
+    assert read(dicom(*IMAGE, PIXELS, tail=tail)).issues == ("TRAILING_BYTES",)
+
+
 def test_zeros_behind_the_last_element():
     assert read(dicom(tail=bytes(4))).issues == ("TRAILING_BYTES",)
 

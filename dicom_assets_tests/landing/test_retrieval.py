@@ -21,8 +21,7 @@ from dicom_assets.settings import ArchiveLimits, SourceSettings
 from dicom_assets.storage.byte_ranges import BytesSource
 from dicom_assets_tests.dicom import raw
 from dicom_assets_tests.dicom.raw import DEFLATED, EXPLICIT, dicom, element
-from dicom_assets_tests.dicom.referee import read
-from dicom_assets_tests.dicom.test_frames import row_of
+from dicom_assets_tests.dicom.referee import read, row_of
 
 LIMITS = ArchiveLimits()
 MOST = 1 << 20
