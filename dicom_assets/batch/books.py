@@ -18,7 +18,7 @@ from dicom_assets.lake.delta import Lake
 from dicom_assets.lake.maintenance import tidy_all
 from dicom_assets.lake.query import arrow, connect, quoted
 from dicom_assets.lake.staging import Part, Staging
-from dicom_assets.landing.claims import UnknownBatch
+from dicom_assets.landing.claims import BatchKind, UnknownBatch
 from dicom_assets.schema.codes import CODES, Outcome
 from dicom_assets.schema.registry import BATCHES, INGESTION_ERRORS
 
@@ -50,6 +50,7 @@ class Books:
     closed_at: datetime | None = None
     run_id: str | None = None
     reason: str | None = None
+    kind: str | None = None
 
     @property
     def balance(self) -> int:
@@ -71,11 +72,11 @@ def books_of(lake: Lake, batch_id: str) -> Books | None:
     return Books(**found[0]) if found else None
 
 
-def open_batch(lake: Lake, batch_id: str, source: str, run_id: str, seen: int) -> None:
+def open_batch(lake: Lake, batch_id: str, source: str, run_id: str, seen: int, kind: str = BatchKind.ARRIVAL) -> None:
     """Enters a batch as open, or again open when it is run again; its first start is kept."""
     known = books_of(lake, batch_id)
     started = known.started_at if known and known.started_at else datetime.now(UTC)
-    _write(lake, Books(batch_id, source, Status.OPEN, seen=seen, started_at=started, run_id=run_id))
+    _write(lake, Books(batch_id, source, Status.OPEN, seen=seen, started_at=started, run_id=run_id, kind=kind))
 
 
 def counted(lake: Lake, batch_id: str) -> Mapping[str, int]:

@@ -16,24 +16,26 @@ from types import TracebackType
 from typing import Self
 
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from dicom_assets.batch import books, closing, datasets
 from dicom_assets.batch.books import Books, Status
 from dicom_assets.batch.checks.contract import CheckContext
 from dicom_assets.batch.conflicts import stage_conflicts
-from dicom_assets.batch.expand import expand
+from dicom_assets.batch.expand import expand, nothing_known
 from dicom_assets.batch.known import known_before
 from dicom_assets.batch.leaving import leave, own_manifest, report_absent
 from dicom_assets.batch.organize import Organizing, unfinished
 from dicom_assets.batch.presence import require_source, while_source_is_there
-from dicom_assets.batch.publish import publish_flat, publish_rows
+from dicom_assets.batch.publish import Before, publish_flat, publish_rows
 from dicom_assets.batch.read_ahead import ReadAhead
 from dicom_assets.batch.recovery import mend_claims
+from dicom_assets.batch.superseding import publish_ledger, supersede
 from dicom_assets.batch.validate import Progress, read_batch
 from dicom_assets.lake.delta import Lake
 from dicom_assets.lake.staging import FOLDER as STAGING
 from dicom_assets.lake.staging import Part, Staging, StagingCache, again
-from dicom_assets.landing.claims import Claim, ClaimLog
+from dicom_assets.landing.claims import BatchKind, Claim, ClaimLog
 from dicom_assets.landing.looks import Looks
 from dicom_assets.landing.opening import open_store
 from dicom_assets.landing.store import LandingStore, SourceUnavailable
@@ -285,6 +287,11 @@ class OpenBatch:
         return self.staging.batch_id
 
     @property
+    def kind(self) -> BatchKind:
+        """Why it was claimed."""
+        return BatchKind(self.manifest["batch_kind"][0].as_py())
+
+    @property
     def lake(self) -> Lake:
         """The lake."""
         return self.work.lake
@@ -319,7 +326,7 @@ class OpenBatch:
             )
         organizing = self.organizing
         organizing.begin_again(closed=known is not None and known.status == Status.CLOSED)
-        books.open_batch(self.lake, self.batch_id, self.source.name, run_id, len(self.manifest))
+        books.open_batch(self.lake, self.batch_id, self.source.name, run_id, len(self.manifest), self.kind)
         if organizing.is_placed:
             self.staging.begin()
             seen = organizing.stage(self.staging, own_manifest(self.manifest, self.work.log.returns)[1])
@@ -327,7 +334,7 @@ class OpenBatch:
             before = self.work.read_before(self.batch_id, run_id)
             seen = self.expand() if before is None else before[0]
         publish_rows(self.lake, self.staging, Part.RAW)
-        books.open_batch(self.lake, self.batch_id, self.source.name, run_id, seen)
+        books.open_batch(self.lake, self.batch_id, self.source.name, run_id, seen, self.kind)
         return seen
 
     @while_source_is_there
@@ -340,7 +347,7 @@ class OpenBatch:
         if datasets.fit(self.lake, self.staging, self.work.settings.clinical, run_id):
             for part in (Part.CLINICAL, Part.ERRORS):
                 self.staging.complete_as_it_is(part)
-        publish_rows(self.lake, self.staging, Part.LEDGER)
+        publish_ledger(self.lake, self.staging)
         return outcomes
 
     def _let_leave(self, run_id: str, outcomes: Mapping[str, int]) -> Mapping[str, int]:
@@ -350,7 +357,7 @@ class OpenBatch:
             return outcomes
         publish_rows(self.lake, self.staging, Part.RAW)
         rest = {outcome: count - left.get(outcome, 0) for outcome, count in outcomes.items()}
-        books.open_batch(self.lake, self.batch_id, self.source.name, run_id, sum(rest.values()))
+        books.open_batch(self.lake, self.batch_id, self.source.name, run_id, sum(rest.values()), self.kind)
         return rest
 
     @property
@@ -359,13 +366,21 @@ class OpenBatch:
 
     def publish_flat(self, run_id: str = "") -> int:
         """Publishes flat_metadata and stages its conflicts; how many rows the batch has in it. Raises LakeError."""
-        rows = publish_flat(self.lake, self.staging, lambda: self.work.places.before(self.batch_id))
+        rows = publish_flat(self.lake, self.staging, self._before)
         stage_conflicts(self.lake, self.staging, run_id)
         return rows
 
+    def _before(self) -> Before:
+        """By uri the earlier batches that had claimed it, or read what lies there now."""
+        before = dict(self.work.places.before(self.batch_id))
+        for uri, batch in zip(self.manifest["uri"].to_pylist(), self.manifest["read_in"].to_pylist(), strict=True):
+            if batch is not None:
+                before[uri] = [*before.get(uri, ()), batch]
+        return before
+
     def expand(self) -> int:
         """Stages one row for each object of the manifest and each member in it; how many. Raises SourceUnavailable."""
-        before = known_before(self.lake, self.batch_id)
+        before = known_before(self.lake, self.batch_id) if self.kind == BatchKind.ARRIVAL else nothing_known
         own, settled = own_manifest(self.manifest, self.work.log.returns)
         self.staging.begin()
         seen = expand(own, self.source, self.work.settings, self.staging, self.work.engine, before, settled)
@@ -396,9 +411,12 @@ class OpenBatch:
                 organizing.finish()
             return closed
         closing.compare(CheckContext(self.lake, self.staging))
-        if organizing.is_placed or (self.source.mode == "organize" and self.staging.left()):
+        moves = self.source.mode == "organize" and self.kind == BatchKind.ARRIVAL  # what was read again lies well
+        if organizing.is_placed or (moves and self.staging.left()):
             organizing.prepare(self.staging, compress=self.source.compress)
         report_absent(self.staging, self.manifest, self.work.log.returns, self._pauses)
+        if self.kind == BatchKind.REREAD or pc.max(self.manifest["attempt"]).as_py() > 1:
+            supersede(self.lake, self.staging, self._before())
         closed = books.close_batch(self.lake, self.staging, run_id)
         if organizing.is_planned:
             organizing.finish()

@@ -48,7 +48,8 @@ class _Parts:
         self._number += 1
 
 
-def _nothing_known(uri: str) -> frozenset[str]:
+def nothing_known(uri: str) -> frozenset[str]:
+    """No entry of a window file is accounted for."""
     return frozenset()
 
 
@@ -58,7 +59,7 @@ def expand(
     settings: Settings,
     staging: Staging,
     engine: ReadingEngine,
-    known: Known = _nothing_known,
+    known: Known = nothing_known,
     settled: Mapping[str, str] = MappingProxyType({}),
 ) -> int:
     """Stages one row for each object of a manifest and each member of each archive in it; how many there are.

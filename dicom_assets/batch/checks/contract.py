@@ -19,7 +19,7 @@ from dicom_assets.lake.delta import Lake
 from dicom_assets.lake.query import arrow, quoted, scan, where
 from dicom_assets.lake.staging import SCHEMAS, Part, Staging
 from dicom_assets.lake.studies import study_scope
-from dicom_assets.landing.claims import ClaimLog
+from dicom_assets.landing.claims import BatchKind, ClaimLog
 from dicom_assets.schema.registry import Table
 from dicom_assets.settings import GateSettings, OmopSettings, Settings
 
@@ -64,7 +64,10 @@ class Answers:
 
 @dataclass(frozen=True)
 class CheckContext:
-    """What a rule may look at. log: the lake's claims, where whoever makes this has read them already."""
+    """What a rule may look at.
+
+    log: the lake's claims, where whoever makes this has read them already. kind: why the batch was claimed.
+    """
 
     lake: Lake
     staging: Staging
@@ -72,6 +75,7 @@ class CheckContext:
     omop: OmopSettings = field(default_factory=OmopSettings)
     settings: Settings = field(default_factory=Settings)
     log: ClaimLog | None = None
+    kind: BatchKind = BatchKind.ARRIVAL
     _found: dict[str, Any] = field(default_factory=dict, repr=False, compare=False)
     _staged: dict[Part, pa.Table] = field(default_factory=dict, repr=False, compare=False)
 
