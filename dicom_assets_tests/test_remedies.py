@@ -34,6 +34,7 @@ from dicom_assets_tests.support.workbooks import workbook
 NOTHING = {
     "TRAILING_BYTES": "the object is in the lake, whole",
     "UID_INVALID": "the object is in the lake, and its UID joins as it was written",
+    "GONE_SINCE_READ": "what was read of the object is in the lake",
     "NOT_DICOM": "it is not for the lake",
     "DOCUMENT": "it is not for the lake",
     "DICOMDIR": "the files that it lists are read by themselves",

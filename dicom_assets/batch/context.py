@@ -7,6 +7,7 @@ not belong here: Dagster (it hands this object to assets as a resource), and wha
 from __future__ import annotations
 
 import threading
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import CancelledError, ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager, suppress
@@ -17,7 +18,7 @@ from typing import Self
 
 import pyarrow as pa
 
-from dicom_assets.batch import books, closing, datasets
+from dicom_assets.batch import books, closing, datasets, own_rows
 from dicom_assets.batch.books import Books, Status
 from dicom_assets.batch.checks.contract import CheckContext
 from dicom_assets.batch.conflicts import stage_conflicts
@@ -336,6 +337,8 @@ class OpenBatch:
         before = self.work.read_before(self.batch_id, run_id)
         outcomes = self.read(run_id, self.work.progress) if before is None else before[1]
         self.work.forget_ahead(self.batch_id)
+        if own_rows.stage_rows(self.lake, self.staging, self.manifest, run_id):
+            outcomes = Counter(self.staging.read_whole(Part.LEDGER, ["outcome"])["outcome"].to_pylist())
         outcomes = self._let_leave(run_id, outcomes)
         if datasets.fit(self.lake, self.staging, self.work.settings.clinical, run_id):
             for part in (Part.CLINICAL, Part.ERRORS):
@@ -371,7 +374,7 @@ class OpenBatch:
         seen = expand(own, self.source, self.work.settings, self.staging, self.work.engine, before, settled)
         self.staging.complete(Part.RAW, seen)
         require_source(self, Part.RAW, "verdict")
-        return seen
+        return own_rows.stage_places(self.lake, self.staging, own)
 
     def read(self, run_id: str, progress: Callable[[Progress], None]) -> Mapping[str, int]:
         """Reads every object of what was expanded and stages what it says; objects by outcome."""

@@ -121,6 +121,12 @@ _INGESTED = [
         "deliver one of them with a UID of its own, in its old place.",
     ),
     (
+        "GONE_SINCE_READ",
+        "Run again, its batch found that the object is gone or was replaced at the source. Its rows stay as they were "
+        "read; whatever lies there now is an object of its own.",
+        "Nothing.",
+    ),
+    (
         "PATIENT_ID_MISSING",
         "There is no PatientID; clinical records cannot be joined.",
         "Supply it at the source if the object must be joined with clinical data.",

@@ -64,7 +64,10 @@ OWN = _own(
         "Different patients (PatientID with issuer) that the instances name, what is missing aside; above 1 is a "
         "conflict",
     ),
-    stage=(pa.string(), "Where it was found: read, record, identity (in no object by itself), check"),
+    stage=(
+        pa.string(),
+        "Where it was found: read, record, source (the batch was run again), identity (in no object by itself), check",
+    ),
     record=(pa.int64(), "Number of the record in its file, from 1; 0 for the object as a whole"),
     severity=(pa.string(), "error, warning or info"),
     detail=(pa.string(), "What, in words; never patient data"),

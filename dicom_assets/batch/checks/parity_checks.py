@@ -98,7 +98,7 @@ def gate(context: CheckContext) -> CheckResult:
     lost = _lost_since(context)
     if lost:
         return CheckResult(
-            False, 0, len(lost), lost, "Objects that this batch brought into the lake cannot be read again; they stay."
+            False, 0, len(lost), lost, "Objects that this batch brought into the lake are not staged again; they stay."
         )
     beyond = excess(ledger, context.staged(Part.CLINICAL), context.staged(Part.ERRORS), limits)
     if beyond is not None:
@@ -115,9 +115,9 @@ def gate(context: CheckContext) -> CheckResult:
 
 
 def _lost_since(context: CheckContext) -> list[str]:
-    """Objects of this batch in flat_metadata whose bytes are gone or changed now, so that a rerun would drop them.
+    """Objects of this batch in flat_metadata that publishing what is staged would drop.
 
-    Members whose container is gone or changed are not in the ledger at all.
+    What cannot be read again is staged from there (`batch.own_rows`), with the members of what cannot be opened.
     """
     with connect(context.lake, ["flat_metadata"], within=context.staging.scope("flat_metadata")) as connection:
         connection.register(
