@@ -250,6 +250,11 @@ _QUARANTINED = [
         "If it was moved by mistake, move it back: it is claimed again when it is listed as it was, or as a new "
         "version.",
     ),
+    (
+        "DISMISSED",
+        "A person has closed its batch without it (`dicom-assets batch dismiss`).",
+        "Nothing; if it was a mistake, deliver the object again, with another time.",
+    ),
 ]
 _WAITING = [
     (

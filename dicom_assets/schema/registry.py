@@ -91,6 +91,10 @@ OWN = _own(
     started_at=(TIMESTAMP, "When its first run started"),
     closed_at=(TIMESTAMP, "When its books closed"),
     reason=(pa.string(), "Why it is paused or failed"),
+    decision=(pa.string(), "What a person decided about it while it waited: accepted or dismissed"),
+    decided_by=(pa.string(), "Who decided, by the name of the account"),
+    decided_at=(TIMESTAMP, "When it was decided"),
+    decision_reason=(pa.string(), "Why, in the words of that person"),
 )
 """The project's own columns by name, described once."""
 
@@ -227,7 +231,7 @@ BATCHES = _table(
     "batch",
     "batch_id",
     "batch_id source status seen ingested quarantined ignored deleted clinical_records clinical_rows started_at "
-    "closed_at run_id reason",
+    "closed_at run_id reason decision decided_by decided_at decision_reason",
     "The books: what each batch saw and what became of it.",
     upstream=("raw_files", "validated_batch"),
     required="source status seen",

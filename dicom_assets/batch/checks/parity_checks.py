@@ -26,7 +26,7 @@ from dicom_assets.batch.checks.contract import (
     studies_of,
     touched_rows,
 )
-from dicom_assets.batch.checks.shares import excess
+from dicom_assets.batch.checks.shares import excess, opened
 from dicom_assets.lake.query import arrow, connect, scan, where
 from dicom_assets.lake.staging import Part
 from dicom_assets.lake.studies import study_scope
@@ -80,8 +80,13 @@ def refused_have_errors(context: CheckContext) -> CheckResult:
 
 
 def gate(context: CheckContext) -> CheckResult:
-    """The batch may go on: its source was read whole, not too much of it is quarantined, and nothing got lost."""
-    limits = context.gate
+    """The batch may go on: its source was read whole, not too much of it is quarantined, and nothing got lost.
+
+    The shares of a batch that a person has decided about are no matter any more.
+    """
+    known = books_of(context.lake, context.staging.batch_id)
+    decided = known is not None and known.decision is not None
+    limits = opened(context.gate) if decided else context.gate
     ledger = context.staged(Part.LEDGER)
     total = pc.sum(pc.not_equal(ledger["kind"], "archive")).as_py() or 0
     refused = ledger.filter(pc.equal(ledger["outcome"], "quarantined"))["object_id"]
@@ -104,10 +109,11 @@ def gate(context: CheckContext) -> CheckResult:
     if beyond is not None:
         return CheckResult(False, beyond.bound, beyond.actual, beyond.objects[:SHOWN], beyond.explanation)
     share = bad / total if total else 0.0
-    too_many = bad >= limits.minimum and share > limits.quarantined_share
+    too_many = not decided and bad >= limits.minimum and share > limits.quarantined_share
     words = (
         f"{bad} of {total} objects are quarantined ({share:.0%}); the batch pauses above {limits.quarantined_share:.0%}"
         + ("" if not too_many else ". Remove the cause and run it again, or raise quarantined_share for that run")
+        + (f". It was {known.decision} by {known.decided_by}" if known is not None and decided else "")
     )
     return CheckResult(
         not too_many, limits.quarantined_share, round(share, 4), refused[:SHOWN].to_pylist() if too_many else (), words
