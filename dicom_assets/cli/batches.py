@@ -154,13 +154,13 @@ def _run(places: tuple[str | None, str | None], what: str, **given: Any) -> None
         settings = load_settings(*places)
         from dicom_assets.batch.context import RunContext
         from dicom_assets.cli.progress import Reporter
-        from dicom_assets.defs import decisions, single_batches
+        from dicom_assets.defs import decision_jobs, single_batches
         from dicom_assets.defs.instance import open_instance
         from dicom_assets.lake.query import is_there
 
         is_there(settings.lake)
         if "decided_by" in given:
-            given["decided_by"] = given["decided_by"] or decisions.account()
+            given["decided_by"] = given["decided_by"] or decision_jobs.account()
         calls: Mapping[str, Callable[..., Books]] = {
             "retry": single_batches.retry,
             "accept": single_batches.accept,

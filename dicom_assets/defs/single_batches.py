@@ -1,7 +1,7 @@
 """One batch run now, in this process, because a person asked for it.
 
 Belongs here: holding the batch, deciding, running it. Does not belong here: which decisions there are
-(`batch.decisions`), the jobs that ask for them in Dagster's UI (`decisions`), options and printing (`cli`).
+(`batch.decisions`), the jobs that ask for them in Dagster's UI (`decision_jobs`), options and printing (`cli`).
 """
 
 import logging

@@ -253,7 +253,7 @@ _QUARANTINED = [
     (
         "DISMISSED",
         "A person has closed its batch without it (`dicom-assets batch dismiss`).",
-        "Nothing; if it was a mistake, deliver the object again, with another time.",
+        "If it was a mistake, deliver the object again, with another modification time.",
     ),
 ]
 _WAITING = [
@@ -315,7 +315,7 @@ _RECORD = [
     (
         "CHECK_FAILED",
         "A blocking check on the batch did not hold; the batch is paused.",
-        "See detail; remove the cause, then run the batch again.",
+        "See detail and `dicom-assets batch show`; remove the cause, then run the batch again.",
     ),
     (
         "SOURCE_EMPTIED",
