@@ -24,6 +24,7 @@ from dicom_assets.batch.validate import Progress
 from dicom_assets.defs.graph import build_defs
 from dicom_assets.defs.jobs import register, run_batch
 from dicom_assets.defs.sensors import mark
+from dicom_assets.defs.single_batches import bury_dead_runs
 from dicom_assets.lake.torn import needs_verifying
 from dicom_assets.landing.claims import ClaimRound, Haste, seconds_until
 from dicom_assets.landing.returns import Waiting, waiting
@@ -170,7 +171,7 @@ class _Runs:
             books = books_of(work.lake, batch)
             if books is not None and books.status == Status.CLOSED:
                 return books
-            self._bury_dead_runs(batch)
+            bury_dead_runs(self.instance, batch)
             self._read_ahead(batch)
             if following is not None:
                 self._read_ahead(following)
@@ -202,13 +203,6 @@ class _Runs:
             except BatchBusy:
                 self.work.say(f"Batch {batch} is being run by another process; waiting for it.")
                 time.sleep(2)
-
-    def _bury_dead_runs(self, batch: str) -> None:
-        """Marks runs of a batch as failed that seem to run though nobody holds the batch: their process was killed."""
-        active = [dg.DagsterRunStatus.STARTED, dg.DagsterRunStatus.STARTING]
-        filters = dg.RunsFilter(job_name="ingest_batch", tags={"dagster/partition": batch}, statuses=active)
-        for run in self.instance.get_runs(filters):
-            self.instance.report_run_failed(run, "The process that ran it has ended.")
 
 
 def _reason(result: dg.ExecuteInProcessResult) -> str:

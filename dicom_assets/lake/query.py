@@ -21,6 +21,7 @@ from dicom_assets.lake.extents import Within, extents
 from dicom_assets.lake.hierarchy import OVERTAKEN
 from dicom_assets.lake.quoting import named, one_of
 from dicom_assets.lake.quoting import quoted as quoted
+from dicom_assets.lake.resolutions import RESOLUTIONS, RESOLUTIONS_NEED
 from dicom_assets.lake.subjects import STUDY_CLINICAL
 from dicom_assets.lake.tables import NoSuchVersion
 from dicom_assets.schema.registry import TABLES
@@ -49,6 +50,7 @@ FROM flat_metadata AS flat
 LEFT JOIN overwritten AS last ON {OVERTAKEN}
 """,
     ),
+    "ingestion_error_states": (RESOLUTIONS_NEED, RESOLUTIONS),
 }
 """Views beside the tables: the tables that each needs, and its SQL."""
 

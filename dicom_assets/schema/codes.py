@@ -121,6 +121,12 @@ _INGESTED = [
         "deliver one of them with a UID of its own, in its old place.",
     ),
     (
+        "GONE_SINCE_READ",
+        "Run again, its batch found that the object is gone or was replaced at the source. Its rows stay as they were "
+        "read; whatever lies there now is an object of its own.",
+        "Nothing.",
+    ),
+    (
         "PATIENT_ID_MISSING",
         "There is no PatientID; clinical records cannot be joined.",
         "Supply it at the source if the object must be joined with clinical data.",
@@ -244,6 +250,11 @@ _QUARANTINED = [
         "If it was moved by mistake, move it back: it is claimed again when it is listed as it was, or as a new "
         "version.",
     ),
+    (
+        "DISMISSED",
+        "A person has closed its batch without it (`dicom-assets batch dismiss`).",
+        "If it was a mistake, deliver the object again, with another modification time.",
+    ),
 ]
 _WAITING = [
     (
@@ -304,7 +315,7 @@ _RECORD = [
     (
         "CHECK_FAILED",
         "A blocking check on the batch did not hold; the batch is paused.",
-        "See detail; remove the cause, then run the batch again.",
+        "See detail and `dicom-assets batch show`; remove the cause, then run the batch again.",
     ),
     (
         "SOURCE_EMPTIED",

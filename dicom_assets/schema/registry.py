@@ -69,7 +69,10 @@ OWN = _own(
         "Different patients (PatientID with issuer) that the instances name, what is missing aside; above 1 is a "
         "conflict",
     ),
-    stage=(pa.string(), "Where it was found: read, record, identity (in no object by itself), check"),
+    stage=(
+        pa.string(),
+        "Where it was found: read, record, source (the batch was run again), identity (in no object by itself), check",
+    ),
     record=(pa.int64(), "Number of the record in its file, from 1; 0 for the object as a whole"),
     severity=(pa.string(), "error, warning or info"),
     detail=(pa.string(), "What, in words; never patient data"),
@@ -93,6 +96,10 @@ OWN = _own(
     started_at=(TIMESTAMP, "When its first run started"),
     closed_at=(TIMESTAMP, "When its books closed"),
     reason=(pa.string(), "Why it is paused or failed"),
+    decision=(pa.string(), "What a person decided about it while it waited: accepted or dismissed"),
+    decided_by=(pa.string(), "Who decided, by the name of the account"),
+    decided_at=(TIMESTAMP, "When it was decided"),
+    decision_reason=(pa.string(), "Why, in the words of that person"),
 )
 """The project's own columns by name, described once."""
 
@@ -229,7 +236,7 @@ BATCHES = _table(
     "batch",
     "batch_id",
     "batch_id source status seen ingested quarantined ignored deleted clinical_records clinical_rows started_at "
-    "closed_at run_id reason kind",
+    "closed_at run_id reason kind decision decided_by decided_at decision_reason",
     "The books: what each batch saw and what became of it.",
     upstream=("raw_files", "validated_batch"),
     required="source status seen",
