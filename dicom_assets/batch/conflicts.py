@@ -3,10 +3,11 @@
 Belongs here: finding them among the studies that a batch touches, and staging their errors. Does not belong here: which
 of them counts as the instance (`lake.hierarchy`), the rule that sees whether they are told (`conflict_checks`).
 
-Content is the header without File Meta Information, which every software writes anew; pixels are not read for it. Two
-versions of one place (a file that was overwritten), and changes of a service, are no two objects. What is looked at are
-the studies that the batch touches, so the cost follows the batch: a UID that an earlier batch brought in another study
-is not found.
+Content is the header without File Meta Information, which every software writes anew, and without bulk values: pixels
+are not read for it, compressing them makes no other object, and headers of every form can be compared.
+Two versions of one place (a file that was overwritten), and changes of a service, are no two objects. What is looked at
+are the studies that the batch touches, so the cost follows the batch: a UID that an earlier batch brought in another
+study is not found.
 
 Nothing is told before the batch's rows of flat_metadata are committed. So of two batches that run at the same time the
 one that commits last sees both. What a later batch has told is not told again when an earlier one is run again, so that
@@ -47,13 +48,27 @@ GROUP BY ALL
 HAVING count(DISTINCT content_digest) > 1 AND count(DISTINCT (uri, member)) > 1 AND bool_or(batch_id = $batch)
 """
 
+_WITHOUT = {
+    r'^\{("0002[0-9A-F]{4}":\{[^{}]*\},?)*': "",
+    r',?"[0-9A-F]{8}":\{"vr":"(O[BDFLVW]|UN)"[^{}]*\}': "",
+    r',"BulkDataURI":"\?offset=[0-9]+&length=[0-9]+"': "",
+    r'"BulkDataURI":"\?offset=[0-9]+': '"BulkDataURI":"?',
+    r"(^|\{),": r"\1",
+}
+"""What the content of a header is without: File Meta Information, bulk values, and where others lie in the object."""
+
+_CONTENT = "header"
+for _pattern, _instead in _WITHOUT.items():
+    _CONTENT = f"regexp_replace({_CONTENT}, '{_pattern}', '{_instead}', 'g')"
+_CONTENT = f"md5({_CONTENT})"
+
 _CONFLICTING = rf"""
 -- one row per object of the batch whose SOP Instance UID is claimed from another place with another content; what a
 -- later batch has told already is left to that one
 WITH placed AS (
     SELECT
         batch_id, object_id, source, SOPInstanceUID, uri, member,
-        md5(regexp_replace(header, '^\{{("0002[0-9A-F]{{4}}":\{{[^{{}}]*\}},?)*', '')) AS content
+        {_CONTENT} AS content
     FROM flat_metadata AS flat
     SEMI JOIN touched USING (study_key)
     SEMI JOIN doubtful USING (source, SOPInstanceUID)

@@ -69,6 +69,11 @@ _INGESTED = [
         "Send the file again from its source; the header in the lake is complete.",
     ),
     (
+        "OFFSET_TABLE_INVALID",
+        "An offset table of encapsulated pixel data has other frames than the object, or leads beyond the pixel data.",
+        "Nothing has to be done: frames are found by their fragments, one after the other, when they are asked for.",
+    ),
+    (
         "TRUNCATED_DATA_SET",
         "The object ends inside its header, behind its identity. The header in the lake is what was there.",
         "Send the file again from its source.",
@@ -133,14 +138,14 @@ _INGESTED = [
     ),
     (
         "DEPTH_CAPPED",
-        "Sequences are nested deeper than the bound; the header holds them down to the bound.",
-        "If you need the rest, raise reading.max_depth, then run its batch again (README, Backfills).",
+        "Sequences are nested deeper than the bound; the header refers to those below it, and to no values in them.",
+        "If you need what they hold, raise reading.max_depth, then run its batch again (README, Backfills).",
     ),
     (
         "HEADER_CAPPED",
-        "A value above the size bound is kept as count and digest.",
-        "Read the value from the object itself; or raise reading.max_value_bytes, then run its batch again (README, "
-        "Backfills).",
+        "A value above the size bound is kept by reference, with its count and digest.",
+        "Follow the reference into the object (docs/reader.md); or raise reading.max_value_bytes, then run its batch "
+        "again (README, Backfills).",
     ),
     (
         "SHEETS_PASSED_OVER",

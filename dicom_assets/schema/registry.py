@@ -56,8 +56,37 @@ OWN = _own(
     study_key=(pa.string(), "Hash of source and StudyInstanceUID; what tables are clustered and replaced by"),
     patient_family_name=(pa.string(), "Family name, alphabetic representation (PS3.5 6.2.1)"),
     patient_given_name=(pa.string(), "Given name, alphabetic representation (PS3.5 6.2.1)"),
-    content_digest=(pa.string(), "BLAKE2b-128 of header, hexadecimal; equal headers have equal digests"),
-    header=(pa.string(), "The complete header in the DICOM JSON Model (PS3.18 F), bulk data left out"),
+    content_digest=(
+        pa.string(),
+        "BLAKE2b-128 of header without the offsets of its references, hexadecimal; headers of one form that say "
+        "the same have equal digests",
+    ),
+    header=(
+        pa.string(),
+        "The complete header in the DICOM JSON Model (PS3.18 F); bulk data of more than 64 bytes by reference into the "
+        "object",
+    ),
+    header_form=(
+        pa.string(),
+        "whole: each element of the object is in header, by value or by reference; received: what a DICOM service "
+        "said, without bulk data; NULL: written by a release that left bulk data out and did not note where pixel data "
+        "lie",
+    ),
+    pixel_offset=(
+        pa.int64(),
+        "Where the value of the pixel data begins in the object, in the inflated data set where that is deflated; NULL "
+        "without pixel data, and where header_form is not whole",
+    ),
+    pixel_length=(
+        pa.int64(),
+        "Bytes of the pixel data that are there; of encapsulated ones their items, without the delimiter",
+    ),
+    frame_offsets=(
+        pa.list_(pa.int64()),
+        "Where each frame of encapsulated pixel data begins in the object, with the head of its first item; empty "
+        "where no table tells, so that fragments must be walked; NULL where pixel data are native",
+    ),
+    frame_lengths=(pa.list_(pa.int64()), "Bytes of each frame up to the end of its last item, heads of items included"),
     issues=(TEXTS, "Reason codes of everything found wrong that did not keep the object out"),
     ingested_at=(TIMESTAMP, "When the batch was claimed; the same for every rerun"),
     series_count=(pa.int64(), "Series of the study, counted"),
@@ -181,7 +210,7 @@ FLAT_METADATA = _table(
     "accepted DICOM object or change, every version",
     "batch_id object_id",
     "batch_id object_id source operation version_at version_text sequence uri member size study_key content_digest "
-    "header issues ingested_at",
+    "header header_form pixel_offset pixel_length frame_offsets frame_lengths issues ingested_at",
     "Every accepted DICOM object with its typed attributes and its complete header; history, never merged.",
     dicom=Level,
     upstream=("validated_batch",),
