@@ -11,6 +11,9 @@ from collections.abc import Iterator, Mapping, Sequence
 from itertools import groupby
 from typing import Any
 
+import pyarrow as pa
+import pyarrow.compute as pc
+
 from dicom_assets.batch.checks.contract import CheckContext
 from dicom_assets.lake.staging import Part
 from dicom_assets.landing.archives import open_members
@@ -49,10 +52,8 @@ def chosen(batch_id: str, ids: Sequence[str], most: int) -> list[str]:
 
 def rows_of(context: CheckContext, ids: Sequence[str], *more: str) -> list[Row]:
     """The staged rows of raw_files of some objects, in COLUMNS and `more`."""
-    wanted, found = set(ids), []
-    for batch in context.staging.batches(Part.RAW, [*COLUMNS, *more]):
-        if any(one in wanted for one in batch["object_id"].to_pylist()):
-            found += [row for row in batch.to_pylist() if row["object_id"] in wanted]
+    rows = context.staging.read(Part.RAW, [*COLUMNS, *more])
+    found: list[Row] = rows.filter(pc.is_in(rows["object_id"], pa.array(ids, pa.string()))).to_pylist()
     return found
 
 
