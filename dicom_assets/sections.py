@@ -125,6 +125,16 @@ class StorageSettings(Section):
         return {"owner": 0o077, "group": 0o027, "everyone": 0o022}[self.readable_by]
 
 
+class EraseSettings(Section):
+    """What becomes of what was erased and arrives again.
+
+    re_arrival: `refuse` keeps objects of an erased patient, study or instance out, with code ERASED; `admit` lets them
+    in. A file that was erased and lies where it lay is never claimed again.
+    """
+
+    re_arrival: Literal["refuse", "admit"] = "refuse"
+
+
 class EventSettings(Section):
     """How storage queues are read.
 

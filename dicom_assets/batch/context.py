@@ -21,6 +21,8 @@ from dicom_assets.batch import books, closing, datasets
 from dicom_assets.batch.books import Books, Status
 from dicom_assets.batch.checks.contract import CheckContext
 from dicom_assets.batch.conflicts import stage_conflicts
+from dicom_assets.batch.erasure.record import is_under_way
+from dicom_assets.batch.erasure.removal import resume
 from dicom_assets.batch.expand import expand
 from dicom_assets.batch.known import known_before
 from dicom_assets.batch.leaving import leave, own_manifest, report_absent
@@ -125,6 +127,9 @@ class RunContext:
         """The right to claim and to start what was claimed. Raises LockBusy after wait_seconds."""
         with locks.held(self.lake.files, INGEST_LOCK, wait_seconds):
             self._mend_claims()
+            if is_under_way(self.lake.files):
+                resume(self.lake, self.settings, self.say)
+                self.forget_claims()
             yield
 
     def _mend_claims(self) -> None:
@@ -155,6 +160,12 @@ class RunContext:
                 raise BatchBusy(
                     f"Another process works on batch {batch_id}. Wait until it has ended, then run it again."
                 ) from None
+            if is_under_way(self.lake.files):  # see `erasure.removal`
+                lock.close()
+                raise BatchBusy(
+                    f"An erasure is under way, and batch {batch_id} waits for it. If it was broken off, "
+                    "`dicom-assets erase --resume` finishes it, and so does `dicom-assets ingest`."
+                )
             self._batches[batch_id] = (
                 OpenBatch(self, manifest, Staging(self.lake.files, batch_id, StagingCache(check))),
                 lock,

@@ -39,7 +39,10 @@ OWN = _own(
     size=(pa.int64(), "Bytes of the object"),
     modified_at=(TIMESTAMP, "Last modification as the storage tells it"),
     container_id=(pa.string(), "object_id of the archive or page that holds the member"),
-    kind=(pa.string(), "What its content says it is: dicom, change, clinical, archive, other"),
+    kind=(
+        pa.string(),
+        "What its content says it is: dicom, change, clinical, archive, other; or erased",
+    ),
     claimed_at=(TIMESTAMP, "When the batch was claimed"),
     outcome=(pa.string(), "ingested, quarantined, ignored or deleted"),
     code=(pa.string(), "Reason code; NULL when ingested without issue"),
@@ -302,6 +305,25 @@ DICOM_SERVICE_AUDIT = Table(
     ("study",),
 )
 
+ERASURE = Table(
+    "erasure",
+    "erasure",
+    ("erasure_id",),
+    (
+        Column("erasure_id", pa.string(), "The erasure, named by its time", nullable=False),
+        Column("scope", pa.string(), "What was asked for: patient, study, instance or object", nullable=False),
+        Column("erased_by", pa.string(), "Who asked for it"),
+        Column("erased_at", TIMESTAMP, "When it was asked for", nullable=False),
+        Column("finished_at", TIMESTAMP, "When nothing was left of it", nullable=False),
+        Column("objects", pa.int64(), "Objects and members of archives", nullable=False),
+        Column("records", pa.int64(), "Clinical records", nullable=False),
+        Column("studies", pa.int64(), "Studies of which nothing is left", nullable=False),
+        Column("rows", pa.int64(), "Rows of all tables that held something of it", nullable=False),
+    ),
+    "What was erased, when and by whom, without anything of what it was.",
+    "erasure_id",
+)
+
 TABLES: dict[str, Table] = {
     table.name: table
     for table in (
@@ -323,6 +345,7 @@ TABLES: dict[str, Table] = {
         IMAGE_OCCURRENCE_ORIGIN,
         MAPPING_COVERAGE,
         DICOM_SERVICE_AUDIT,
+        ERASURE,
     )
 }
 """Every table of the lake by name."""

@@ -125,7 +125,7 @@ class Claimed(Mapping[str, pa.Array]):
 
     def __getitem__(self, batch_id: str) -> pa.Array:
         """The objects that are the batch's own: those that have left it are claimed by another one."""
-        manifest = self._files.get_parquet(self._paths[batch_id], ["batch_id", "object_id"])
+        manifest = self._files.get_parquet(self._paths[batch_id], ["batch_id", "object_id", "uri"])
         return own_manifest(manifest, self._returns)[0]["object_id"].combine_chunks()
 
     def __iter__(self) -> Iterator[str]:
