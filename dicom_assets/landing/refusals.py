@@ -16,6 +16,7 @@ from __future__ import annotations
 import hashlib
 import hmac
 import os
+import re
 import secrets
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
@@ -39,10 +40,15 @@ _SCHEMA = pa.schema([pa.field("digest", pa.string()), pa.field("is_object", pa.b
 
 
 class Identity(StrEnum):
-    """What a digest is of. ANY_ISSUER: a PatientID that was erased without an issuer, whoever issued it."""
+    """What a digest is of.
+
+    ANY_ISSUER: a PatientID that was erased without an issuer, whoever issued it. REFERENCE: what resources of FHIR call
+    a patient within their server.
+    """
 
     PATIENT = "patient"
     ANY_ISSUER = "patient of any issuer"
+    REFERENCE = "reference"
     STUDY = "study"
     INSTANCE = "instance"
     OBJECT = "object"
@@ -51,6 +57,11 @@ class Identity(StrEnum):
 def clean(text: str | None) -> str | None:
     """A text as `lake.subjects.clean` has it: without control characters and space around it, None when empty."""
     return (text or "").translate(_CONTROL).strip() or None
+
+
+def name_of(reference: str | None) -> str | None:
+    """What names a patient within its server, in a reference or in the resource itself."""
+    return re.sub("^(Patient/|urn:uuid:|urn:oid:)", "", reference) if reference else None
 
 
 def digest(key: bytes, kind: Identity, *parts: str | None) -> str:
@@ -102,6 +113,11 @@ class Refusals:
                 self._is_new(Identity.PATIENT, one, by) and self._is_new(Identity.ANY_ISSUER, one)
             )
         return self._known[asked]
+
+    def refuses_reference(self, source: str, server: str | None, reference: str | None) -> bool:
+        """Whether a resource of FHIR is of a patient who was erased, by its reference."""
+        name = name_of(reference)
+        return name is not None and not self.admits and not self._is_new(Identity.REFERENCE, source, server, name)
 
     def _is_new(self, kind: Identity, *parts: str | None) -> bool:
         return not any(parts) or digest(self.key, kind, *parts) not in self.identities

@@ -1,8 +1,7 @@
 """What arrives of what was erased: nothing of it is taken in.
 
 Belongs here: looking at what an object says before it becomes rows. Does not belong here: what was erased
-(`landing.refusals`), records whose patient is found out later, from a Patient that another file brings
-(`batch.versions`).
+(`landing.refusals`).
 """
 
 from __future__ import annotations
@@ -39,5 +38,12 @@ def without_erased(chunk: Chunk, task: ObjectTask, verdict: Verdict) -> Verdict:
 
 
 def _kept(refusals: Refusals, records: pa.Table) -> pa.Array:
-    patients = zip(records["PatientID"].to_pylist(), records["IssuerOfPatientID"].to_pylist(), strict=True)
-    return pa.array([not refusals.refuses_patient(patient, issuer) for patient, issuer in patients], pa.bool_())
+    names = ("PatientID", "IssuerOfPatientID", "source", "server", "patient_reference")
+    rows = zip(*(records[name].to_pylist() for name in names), strict=True)
+    return pa.array(
+        [
+            not (refusals.refuses_patient(patient, issuer) or refusals.refuses_reference(source, server, reference))
+            for patient, issuer, source, server, reference in rows
+        ],
+        pa.bool_(),
+    )

@@ -37,8 +37,9 @@ class Record:
     times it counts in the books) of clinical records. touched: studies that lose rows; whole: those of which none is
     left, by study_key; studies: source and UID of these. siblings: studies of the same UID in other sources.
     occurrences: ids of image_occurrence that go. retired: (domain, id) that nobody uses afterwards. indexed: batches
-    that had rows of touched studies. uris: places that no object has any more. terms: what the search looks for. rows:
-    by table or place, how many rows or files held something.
+    that had rows of touched studies. references: source, server and name by which resources call the patient. uris:
+    places that no object has any more. terms: what the search looks for. identities, digests: by which identities and
+    objects are recognised. rows: by table, how many rows held something.
     """
 
     erasure_id: str
@@ -57,6 +58,7 @@ class Record:
     indexed: list[str] = field(default_factory=list)
     uris: list[str] = field(default_factory=list)
     patients: list[tuple[str, str | None]] = field(default_factory=list)
+    references: list[tuple[str, str, str]] = field(default_factory=list)
     terms: list[str] = field(default_factory=list)
     identities: list[str] = field(default_factory=list)
     digests: list[str] = field(default_factory=list)
@@ -103,7 +105,7 @@ def under_way(files: LakeFiles) -> Record | None:
         told = json.loads(files.get(PATH))
     except FileNotFoundError:
         return None
-    rows = ("records", "studies", "retired", "patients")
+    rows = ("records", "studies", "retired", "patients", "references")
     values: dict[str, Any] = {name: _tuples(value) if name in rows else value for name, value in told.items()}
     return Record(**values)
 

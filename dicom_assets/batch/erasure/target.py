@@ -56,7 +56,7 @@ _NARROW = (
     "PatientID", "IssuerOfPatientID", "AccessionNumber", "StudyInstanceUID", "SeriesInstanceUID", "SOPInstanceUID",
 )  # fmt: skip
 _RECORDS = ("batch_id", "object_id", "source", "record_key", "record_type", "record_values", "version_state",
-            "PatientID", "IssuerOfPatientID")  # fmt: skip
+            "PatientID", "IssuerOfPatientID", "server", "patient_reference")  # fmt: skip
 
 _NAMED = f"SELECT *, {clean('PatientID')} AS id, {clean('IssuerOfPatientID')} AS issuer"
 
@@ -139,6 +139,8 @@ def find(lake: Lake, target: Target, by: str) -> Record:
         ids = {one for (one,) in connection.execute("SELECT object_id FROM ids").fetchall()} | together
         _ids(connection, ids)
         record = replace(record, objects=_batches(connection, ids), records=_counted(connection), patients=patients)
+        if target.scope is Scope.PATIENT:
+            record = replace(record, references=_references(connection))
         if not record.objects and not record.records:
             raise ErasureRefused(f"The lake holds nothing of such a {target.scope}. Nothing was changed.")
         record = _with_studies(connection, lake, record)
@@ -247,6 +249,14 @@ def _counted(connection: duckdb.DuckDBPyConnection) -> list[tuple[str, str, str,
             "GROUP BY ALL ORDER BY ALL"
         ).fetchall()
     ]
+
+
+def _references(connection: duckdb.DuckDBPyConnection) -> list[tuple[str, str, str]]:
+    """What resources of FHIR call the patient: source, server, name."""
+    rows = connection.execute(
+        "SELECT DISTINCT source, server, patient_reference FROM gone WHERE patient_reference IS NOT NULL ORDER BY ALL"
+    ).fetchall()
+    return sorted({(source, server or "", refusals.name_of(name) or "") for source, server, name in rows})
 
 
 def _with_studies(connection: duckdb.DuckDBPyConnection, lake: Lake, record: Record) -> Record:
@@ -401,6 +411,7 @@ def recognised_by(record: Record, target: Target, key: bytes) -> Record:
             identities.append(refusals.digest(key, Identity.PATIENT, one, issuer))
             if target.issuer is None:
                 identities.append(refusals.digest(key, Identity.ANY_ISSUER, one))
+        identities += [refusals.digest(key, Identity.REFERENCE, *one) for one in record.references]
     elif target.scope is Scope.INSTANCE:
         identities = [refusals.digest(key, Identity.INSTANCE, target.name)]
     elif target.scope is Scope.OBJECT:
