@@ -52,7 +52,8 @@ class SourceSettings(Section):
     server that all FHIR of the source comes from; see `FhirSettings.servers`.
 
     follow_links: whether symbolic links may lead out of the root of a folder. missing_share: see ClaimingSettings; of
-    this source alone.
+    this source alone. deletions: what is gone there is ignored, reported by an audit, or followed: it leaves the
+    current tables.
     """
 
     name: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,62}$")] = "landing"
@@ -66,6 +67,7 @@ class SourceSettings(Section):
     follow_links: bool = False
     missing_share: Annotated[float, Field(gt=0, le=1)] | None = None
     fhir_server: Annotated[str, Field(min_length=1)] | None = None
+    deletions: Literal["ignore", "report", "follow"] = "ignore"
 
     @field_validator("root")
     @classmethod

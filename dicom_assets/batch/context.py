@@ -32,6 +32,7 @@ from dicom_assets.batch.publish import publish_flat, publish_rows
 from dicom_assets.batch.read_ahead import ReadAhead
 from dicom_assets.batch.recovery import mend_claims
 from dicom_assets.batch.validate import Progress, read_batch
+from dicom_assets.batch.withdrawals import is_of_deletes, stage_claimed, stage_judged
 from dicom_assets.lake.delta import Lake
 from dicom_assets.lake.staging import FOLDER as STAGING
 from dicom_assets.lake.staging import Part, Staging, StagingCache, again
@@ -376,6 +377,8 @@ class OpenBatch:
 
     def expand(self) -> int:
         """Stages one row for each object of the manifest and each member in it; how many. Raises SourceUnavailable."""
+        if is_of_deletes(self.manifest):
+            return stage_claimed(self.manifest, self.staging)
         before = known_before(self.lake, self.batch_id)
         own, settled = own_manifest(self.manifest, self.work.log.returns)
         self.staging.begin()
@@ -386,6 +389,8 @@ class OpenBatch:
 
     def read(self, run_id: str, progress: Callable[[Progress], None]) -> Mapping[str, int]:
         """Reads every object of what was expanded and stages what it says; objects by outcome."""
+        if is_of_deletes(self.manifest):
+            return stage_judged(self.manifest, self.staging, run_id)
         outcomes = read_batch(self.staging, self.work.settings, self.source, self.work.engine, run_id, progress)
         require_source(self, Part.LEDGER, "code")
         return outcomes

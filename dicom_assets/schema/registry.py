@@ -91,6 +91,8 @@ OWN = _own(
     started_at=(TIMESTAMP, "When its first run started"),
     closed_at=(TIMESTAMP, "When its books closed"),
     reason=(pa.string(), "Why it is paused or failed"),
+    audit_id=(pa.string(), "The audit that found it, named by its time"),
+    audited_at=(TIMESTAMP, "When it was found"),
 )
 """The project's own columns by name, described once."""
 
@@ -305,6 +307,17 @@ DICOM_SERVICE_AUDIT = Table(
     ("study",),
 )
 
+SOURCE_AUDIT = _table(
+    "source_audit",
+    "current instance whose object is gone at its source",
+    "source object_id",
+    "source object_id audit_id audited_at uri member",
+    "What the last audit of each folder or container found gone there; empty where nothing is.",
+    replaced_by="source",
+    upstream=("instance",),
+    required="audit_id audited_at uri",
+)
+
 ERASURE = Table(
     "erasure",
     "erasure",
@@ -345,6 +358,7 @@ TABLES: dict[str, Table] = {
         IMAGE_OCCURRENCE_ORIGIN,
         MAPPING_COVERAGE,
         DICOM_SERVICE_AUDIT,
+        SOURCE_AUDIT,
         ERASURE,
     )
 }

@@ -32,7 +32,8 @@ FROM (
     SELECT
         flat.*, last.batch_id AS last_batch,
         (flat.version_at, flat.sequence, flat.object_id) AS version,
-        last.batch_id IS NULL OR last.claimed_at <= flat.ingested_at OR flat.version_text IS NOT NULL AS counts
+        last.batch_id IS NULL OR last.claimed_at < flat.ingested_at OR flat.version_text IS NOT NULL
+            OR (last.claimed_at = flat.ingested_at AND flat.operation = 'upsert') AS counts
     FROM {flat} AS flat
     LEFT JOIN {arrived} AS last
         ON last.source = flat.source AND last.uri = flat.uri AND coalesce(last.member, '') = coalesce(flat.member, '')

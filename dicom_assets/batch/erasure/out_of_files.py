@@ -17,6 +17,7 @@ from functools import partial
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from dicom_assets.batch import withdrawals
 from dicom_assets.batch.erasure.out_of_tables import nameless, outcomes, reasons
 from dicom_assets.batch.erasure.record import Record
 from dicom_assets.batch.organize import FOLDER as ORGANIZE
@@ -50,6 +51,7 @@ def take_out(lake: Lake, record: Record, settings: Settings) -> None:
     _out_of_staging(files, record)
     _out_of_looks(files, record)
     _out_of_plans(files, record)
+    _out_of_withdrawals(files, record)
     _out_of_set_aside(files)
     _out_of_windows(record, settings)
 
@@ -149,6 +151,15 @@ def _out_of_plans(files: LakeFiles, record: Record) -> None:
         else:
             listed = [row for row in rows.to_pylist() if row["object_id"] not in new]
         files.put_parquet(name, pa.Table.from_pylist(listed, schema=rows.schema))
+
+
+def _out_of_withdrawals(files: LakeFiles, record: Record) -> None:
+    """Takes what is erased out of what says which instances were gone at a source."""
+    for name in files.names(withdrawals.FOLDER):
+        rows = files.get_parquet(name)
+        kept = _without("study_key", record.whole, _without("object_id", list(record.objects), rows))
+        if len(kept) < len(rows):
+            files.put_parquet(name, kept)
 
 
 def _out_of_set_aside(files: LakeFiles) -> None:
