@@ -26,6 +26,7 @@ from dicom_assets.sections import ChecksSettings as ChecksSettings
 from dicom_assets.sections import ClaimingSettings as ClaimingSettings
 from dicom_assets.sections import ClinicalSettings as ClinicalSettings
 from dicom_assets.sections import DatasetSettings as DatasetSettings
+from dicom_assets.sections import EraseSettings as EraseSettings
 from dicom_assets.sections import EventSettings as EventSettings
 from dicom_assets.sections import FhirServerSettings as FhirServerSettings
 from dicom_assets.sections import FhirSettings as FhirSettings
@@ -59,6 +60,7 @@ class Settings(Section):
     omop: OmopSettings = OmopSettings()
     maintenance: MaintenanceSettings = MaintenanceSettings()
     storage: StorageSettings = StorageSettings()
+    erase: EraseSettings = EraseSettings()
 
     @model_validator(mode="before")
     @classmethod

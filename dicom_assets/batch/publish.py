@@ -13,13 +13,14 @@ import duckdb
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from dicom_assets.batch.withdrawals import GONE
 from dicom_assets.lake import overwritten, studies
 from dicom_assets.lake.delta import Lake
 from dicom_assets.lake.hierarchy import REBUILDS
 from dicom_assets.lake.query import arrow, connect
 from dicom_assets.lake.staging import Part, Staging
 from dicom_assets.reading.memory import give_back
-from dicom_assets.schema.codes import ABSENT, Kind
+from dicom_assets.schema.codes import NOT_ARRIVED, Kind
 from dicom_assets.schema.registry import INSTANCE, OVERWRITTEN, TABLES
 
 
@@ -79,18 +80,19 @@ def _claims_again(staging: Staging, earlier: Before) -> pa.Table:
     """The batch's objects and members whose uri was claimed before, whatever became of those that were there.
 
     What was not there as it was claimed overwrites nothing: it may have been claimed once more, with a newer version in
-    its place. Entries of a service's changes have no place of their own.
+    its place. Entries of a service's changes have no place of their own; a delete of what is gone has.
     """
     names = [name for name in OVERWRITTEN.schema.names if name != "place_key"]
     if not earlier:
         return TABLES["raw_files"].schema.empty_table().select(names)
-    rows = staging.read_whole(Part.RAW, [*names, "kind"])
+    rows = staging.read_whole(Part.RAW, [*names, "kind", "etag"])
     again = pc.is_in(rows["uri"], pa.array(list(earlier), pa.string()))
-    rows = rows.filter(pc.and_(again, pc.not_equal(rows["kind"], str(Kind.CHANGE)))).select(names)
+    has_place = pc.or_(pc.not_equal(rows["kind"], str(Kind.CHANGE)), pc.starts_with(rows["etag"], GONE))
+    rows = rows.filter(pc.and_(again, has_place)).select(names)
     if not len(rows):
         return rows
     ledger = staging.read_whole(Part.LEDGER, ["object_id", "code"])
-    absent = ledger.filter(pc.is_in(ledger["code"], pa.array(sorted(ABSENT))))["object_id"]
+    absent = ledger.filter(pc.is_in(ledger["code"], pa.array(sorted(NOT_ARRIVED))))["object_id"]
     return rows.filter(pc.invert(pc.is_in(rows["object_id"], absent.combine_chunks())))
 
 

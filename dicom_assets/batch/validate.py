@@ -13,6 +13,7 @@ from contextlib import closing
 from dataclasses import dataclass
 
 from dicom_assets.lake.staging import RAW_STAGED, Part, Staging
+from dicom_assets.landing.refusals import refusals
 from dicom_assets.reading.engine import ReadingEngine, worker_count
 from dicom_assets.reading.judge import judge_chunk
 from dicom_assets.reading.tasks import Chunk, ObjectTask
@@ -71,6 +72,7 @@ def chunks(staging: Staging, settings: Settings, source: SourceSettings, run_id:
     whole = settings.reading.chunk_objects
     shares = SHARES * worker_count(settings.reading)
     shortest = SHORTEST if left > whole else SHORTEST_OF_FEW
+    erased = refusals(staging.files, admits=settings.erase.re_arrival == "admit").for_reading()
     held: list[ObjectTask] = []
     number = clinical = 0
 
@@ -86,6 +88,7 @@ def chunks(staging: Staging, settings: Settings, source: SourceSettings, run_id:
             settings.clinical,
             settings.fhir,
             tuple(held),
+            refusals=erased,
         )
 
     for task in tasks(staging):

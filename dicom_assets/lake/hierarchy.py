@@ -16,11 +16,13 @@ NEWEST = "version_at, sequence, object_id"
 _AGE = "{'at': version_at, 'number': sequence, 'name': object_id}"
 
 OVERTAKEN = """last.source = flat.source AND last.uri = flat.uri AND last.member IS NOT DISTINCT FROM flat.member
-    AND last.claimed_at > flat.ingested_at AND flat.version_text IS NULL"""
+    AND (last.claimed_at > flat.ingested_at OR (flat.operation = 'delete' AND last.claimed_at = flat.ingested_at))
+    AND flat.version_text IS NULL"""
 """Where a row `last` of overwritten is a later claim of the place of a row `flat` of flat_metadata.
 
 Times of claims are an order: each is later than those of all claims before it. A change of a service has no place of
-its own: its versions have the service's order.
+its own: its versions have the service's order. A delete of what is gone at its place says nothing beyond that it is
+gone there: it takes no part, so that the same instance at another place stays.
 """
 
 

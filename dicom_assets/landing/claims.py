@@ -27,6 +27,7 @@ from dicom_assets.landing.claim_index import Claim as Claim
 from dicom_assets.landing.claim_index import ClaimedIds as ClaimedIds
 from dicom_assets.landing.claim_index import Summary, ids_of_digests, pack_ids, summarise, unpack_ids
 from dicom_assets.landing.pace import Arrivals, claim_from, recent_rounds
+from dicom_assets.landing.refusals import NOTHING_REFUSED, Refusals, refusals
 from dicom_assets.landing.restorations import Restorations
 from dicom_assets.landing.returns import ReturnLog
 from dicom_assets.landing.store import LandingStore, object_digests
@@ -54,10 +55,11 @@ attempt: 1 for an object that was never claimed before; one more each time that 
 
 
 class BatchKind(StrEnum):
-    """Why a batch was claimed: its objects are new, or the lake has them and somebody wants them read once more."""
+    """Why a batch was claimed: its objects are new, or the lake has them and they are to be read once more, or are gone."""
 
     ARRIVAL = "arrival"
     REREAD = "reread"
+    DELETE = "delete"
 
 
 def with_kinds(rows: pa.Table) -> pa.Table:
@@ -110,11 +112,13 @@ def plan(
     settings: ClaimingSettings,
     absent: Mapping[str, int] = MappingProxyType({}),
     restorations: Restorations | None = None,
+    erased: Refusals = NOTHING_REFUSED,
 ) -> Plan:
     """Decides what is new and makes batches of it; pure.
 
     absent: claimed objects that their batch did not find and that are claimed again when they are listed, with how
     often they were claimed. restorations: finds claimed objects that lie again where another one was claimed since.
+    erased: objects that are never claimed though they are listed.
 
     listing: batches of `landing.store.LISTING`, folder by folder. A folder stays in one batch where it fits. An object
     younger than the quiet period waits, unless its time lies in the future, which only a wrong clock writes.
@@ -129,6 +133,8 @@ def plan(
     oldest: datetime | None = None
     for part in listing:
         fresh = _new_objects(source, part, claimed, absent, restorations)
+        if erased.objects and len(fresh):
+            fresh = fresh.filter(pa.array(erased.claims(fresh["object_id"].to_pylist())))
         if not len(fresh):
             continue
         first = pc.min(fresh["modified_at"]).as_py()
@@ -272,6 +278,10 @@ class ClaimLog:
     def _forget(self) -> None:
         self._summary, self._known, self._ids, self._attempts = None, {}, {}, {}
 
+    def refusals(self) -> Refusals:
+        """What was erased and is not claimed again. Raises LakeError."""
+        return refusals(self._files)
+
     def returned(self) -> pa.Table:
         """What batches have returned and is not claimed again (schema RETURNS)."""
         return self.returns.open(self.attempts())
@@ -413,7 +423,8 @@ def claim_listed(
         returned = log.returned()
         absent = _due(returned, source, None if haste.absent else moment, waits=False)
         attempts = dict(zip(absent["object_id"].to_pylist(), absent["attempt"].to_pylist(), strict=True))
-        planned = plan(source, listing(), log.claimed_ids(source), moment, settings, attempts, restorations)
+        claimed, erased = log.claimed_ids(source), log.refusals()
+        planned = plan(source, listing(), claimed, moment, settings, attempts, restorations, erased)
         again, more = _again(_due(returned, source, None if haste.waiting else moment, waits=True), moment, settings)
         gathers_until = _gathers_until(planned, log, source, moment, settings) if paced else None
         gathering = 0 if gathers_until is None else planned.arrivals.complete

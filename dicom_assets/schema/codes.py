@@ -36,6 +36,7 @@ class Kind(StrEnum):
     CLINICAL = "clinical"
     ARCHIVE = "archive"
     OTHER = "other"
+    ERASED = "erased"
 
 
 @dataclass(frozen=True, slots=True)
@@ -301,6 +302,13 @@ _IGNORED = [
         "Deliver the file itself, or set follow_links = true for the source if links out of it are to be trusted.",
     ),
     ("ARCHIVE_EXPANDED", "The archive itself; its members are counted one by one.", "Nothing."),
+    (
+        "ERASED",
+        "It was erased, and its row keeps the books alone; or its patient, its study or itself was erased before it "
+        "arrived, and nothing of it was taken in. For a clinical file: so many of its records.",
+        "Delete it at its source. If it is to come in: set erase.re_arrival, then run its batch again (README, "
+        "Backfills).",
+    ),
 ]
 _RECORD = [
     (
@@ -364,3 +372,5 @@ OUTSIDE = frozenset(name for name, _, _ in _WAITING)
 """Codes of objects that could not be read for a reason that is not theirs; they are no outcome."""
 ABSENT = frozenset(("OBJECT_GONE", "CHANGED_DURING_READ"))
 """Codes of objects that were not there as they were claimed; listed again as they were, they are claimed again."""
+NOT_ARRIVED = ABSENT | {"DISMISSED"}
+"""Codes of objects that replace nothing: what the lake has of their places, or of themselves, stays current."""

@@ -41,8 +41,8 @@ OWN = _own(
     container_id=(pa.string(), "object_id of the archive or page that holds the member"),
     kind=(
         pa.string(),
-        "What its content says it is: dicom, change, clinical, archive, other; of a batch why it was claimed: arrival, "
-        "or reread (NULL: arrival)",
+        "What its content says it is: dicom, change, clinical, archive, other; or erased. Of a batch why it was "
+        "claimed: arrival, reread, or delete (NULL: arrival)",
     ),
     claimed_at=(TIMESTAMP, "When the batch was claimed"),
     outcome=(pa.string(), "ingested, quarantined, ignored or deleted"),
@@ -129,6 +129,8 @@ OWN = _own(
     decided_by=(pa.string(), "Who decided, by the name of the account"),
     decided_at=(TIMESTAMP, "When it was decided"),
     decision_reason=(pa.string(), "Why, in the words of that person"),
+    audit_id=(pa.string(), "The audit that found it, named by its time"),
+    audited_at=(TIMESTAMP, "When it was found"),
 )
 """The project's own columns by name, described once."""
 
@@ -343,6 +345,36 @@ DICOM_SERVICE_AUDIT = Table(
     ("study",),
 )
 
+SOURCE_AUDIT = _table(
+    "source_audit",
+    "current instance whose object is gone at its source",
+    "source object_id",
+    "source object_id audit_id audited_at uri member",
+    "What the last audit of each folder or container found gone there; empty where nothing is.",
+    replaced_by="source",
+    upstream=("instance",),
+    required="audit_id audited_at uri",
+)
+
+ERASURE = Table(
+    "erasure",
+    "erasure",
+    ("erasure_id",),
+    (
+        Column("erasure_id", pa.string(), "The erasure, named by its time", nullable=False),
+        Column("scope", pa.string(), "What was asked for: patient, study, instance or object", nullable=False),
+        Column("erased_by", pa.string(), "Who asked for it"),
+        Column("erased_at", TIMESTAMP, "When it was asked for", nullable=False),
+        Column("finished_at", TIMESTAMP, "When nothing was left of it", nullable=False),
+        Column("objects", pa.int64(), "Objects and members of archives", nullable=False),
+        Column("records", pa.int64(), "Clinical records", nullable=False),
+        Column("studies", pa.int64(), "Studies of which nothing is left", nullable=False),
+        Column("rows", pa.int64(), "Rows of all tables that held something of it", nullable=False),
+    ),
+    "What was erased, when and by whom, without anything of what it was.",
+    "erasure_id",
+)
+
 TABLES: dict[str, Table] = {
     table.name: table
     for table in (
@@ -364,6 +396,8 @@ TABLES: dict[str, Table] = {
         IMAGE_OCCURRENCE_ORIGIN,
         MAPPING_COVERAGE,
         DICOM_SERVICE_AUDIT,
+        SOURCE_AUDIT,
+        ERASURE,
     )
 }
 """Every table of the lake by name."""

@@ -53,7 +53,8 @@ def _versions(context: CheckContext, keys: Sequence[str]) -> str:
     return f"""(
         SELECT
             flat.*,
-            last.batch_id IS NULL OR last.claimed_at <= flat.ingested_at OR version_text IS NOT NULL AS takes_part
+            last.batch_id IS NULL OR last.claimed_at < flat.ingested_at OR version_text IS NOT NULL
+                OR (last.claimed_at = flat.ingested_at AND operation = 'upsert') AS takes_part
         FROM {_view(context, "flat_metadata", keys)} AS flat
         LEFT JOIN {arrivals(context.lake, scope, keys)} AS last
             ON last.source = flat.source AND last.uri = flat.uri

@@ -103,7 +103,7 @@ def _records_read(context: CheckContext) -> dict[str, tuple[int, bool]]:
                 SELECT object_id, 1, false FROM records
                 UNION ALL
                 SELECT object_id, 1, regexp_matches(detail, '{"|".join(UNSURE)}') FROM errors
-                WHERE stage = 'record' AND code = 'RECORD_INVALID'
+                WHERE stage = 'record' AND code IN ('RECORD_INVALID', 'ERASED')
             )
             SEMI JOIN (
                 SELECT object_id FROM ledger WHERE outcome = 'ingested' OR code IN (FROM read_codes)

@@ -46,12 +46,13 @@ def _listed(names: Sequence[str]) -> str:
 _COPIED = [column.name for column in INSTANCE.columns if column.name in FLAT_METADATA]
 
 _INSTANCES = f"""
--- instances by their newest version, but for those whose place was claimed again
+-- instances by their newest version, but for those whose place was claimed again, and for deletes of places
 WITH placed AS (
     SELECT *, version_text IS NULL AND EXISTS (
         SELECT 1 FROM overwritten AS last
         WHERE last.source = flat.source AND last.uri = flat.uri
-            AND coalesce(last.member, '') = coalesce(flat.member, '') AND last.claimed_at > flat.ingested_at
+            AND coalesce(last.member, '') = coalesce(flat.member, '')
+            AND (last.claimed_at > flat.ingested_at OR operation = 'delete' AND last.claimed_at >= flat.ingested_at)
     ) AS is_overwritten
     FROM flat_metadata AS flat
 ),
