@@ -36,6 +36,11 @@ def record_key(*parts: str) -> str:
     return _digest(12, *parts)
 
 
+def correction_key(*parts: str | None) -> str:
+    """Key of a correction: BLAKE2b-96 of everything that it says; what is missing differs from what is empty."""
+    return _digest(12, *("-" if part is None else f"={part}" for part in parts))
+
+
 def content_digest(header: bytes) -> str:
     """BLAKE2b-128 of a header's DICOM JSON."""
     return hashlib.blake2b(header, digest_size=16).hexdigest()
