@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import shutil
 import tempfile
+from collections.abc import Callable
 from datetime import timedelta
 from random import Random
 from typing import Any
@@ -16,10 +17,11 @@ import pytest
 from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 
+from dicom_assets.batch import corrections, publish
 from dicom_assets.batch.checks.contract import CheckContext
 from dicom_assets.batch.checks.rules import ALL_RULES
 from dicom_assets.batch.corrections import decide, publish_corrections, resolved
-from dicom_assets.batch.publish import publish_flat, publish_hierarchy
+from dicom_assets.lake import hierarchy
 from dicom_assets.lake.delta import Lake
 from dicom_assets.lake.staging import RAW_STAGED, SCHEMAS, Part, Staging
 from dicom_assets.schema.keys import correction_key
@@ -118,9 +120,9 @@ def deliver(lake: Lake, batch: str, parts: dict[Part, pa.Table]) -> Staging:
         schema = RAW_STAGED if part is Part.RAW else SCHEMAS[part]
         staging.stage(part, parts.get(part, schema.empty_table()))
     publish_corrections(lake, staging, "run")
-    publish_flat(lake, staging)
+    publish.publish_flat(lake, staging)
     for level in LEVELS:
-        publish_hierarchy(lake, staging, level)
+        publish.publish_hierarchy(lake, staging, level)
     row = {"batch_id": batch, "source": "landing", "status": "closed", "seen": 0}
     lake.replace("batches", [batch], pa.Table.from_pylist([row], schema=BATCHES.schema))
     return staging
@@ -153,8 +155,61 @@ def test_the_order_in_which_files_and_corrections_arrive_makes_no_difference(emp
     assert found[0] == found[1]
 
 
+def reversed_ranks(patch: pytest.MonkeyPatch) -> None:
+    broken = hierarchy.CORRECTED_INSTANCE_SQL.replace("'scope': CASE", "'scope': -CASE")
+    assert broken != hierarchy.CORRECTED_INSTANCE_SQL
+    patch.setattr(publish, "CORRECTED_INSTANCE_SQL", broken)
+
+
+def one_step(rows: Any) -> list[dict[str, Any]]:
+    """Links that are not followed further than one."""
+    return [
+        row | {"surviving_patient_id": link["PatientID"]}
+        for row in resolved(rows)
+        for link in rows
+        if link["scope"] == "patient_link" and link["key"] == row["PatientID"]
+    ]
+
+
+BREAKS: dict[str, Callable[[pytest.MonkeyPatch], None]] = {
+    "correction.equals_staged": lambda patch: patch.setattr(
+        corrections, "decide", lambda rows, last: [row | {"PatientID": "X"} for row in decide(rows, last)]
+    ),
+    "correction.states_follow": lambda patch: patch.setattr(corrections, "_contradicted", lambda rows: []),
+    "correction.studies_are_entered": lambda patch: patch.setattr(
+        corrections, "_changed", lambda *rows: corrections._Changed([], set())
+    ),
+    "patient_link.follows_links": lambda patch: patch.setattr(corrections, "resolved", one_step),
+    "instance.is_newest": reversed_ranks,
+}
+"""By rule, code that is broken and that it must find."""
+
+
+def said(scope: str, key: str, patient: str | None, hours: int = 0, **more: Any) -> dict[str, Any]:
+    return {"about": (scope, key), "PatientID": patient, "corrected_at": NOON + timedelta(hours=hours), **more}
+
+
+@pytest.mark.parametrize("rule", BREAKS)
+def test_a_rule_finds_code_that_is_broken(empty_lake, tmp_path, monkeypatch, rule):
+    objects_then = batches(
+        [[Version(study, 1, 1, 0, 0, False, None, f"P{study}") for study in (1, 2)]],
+        [
+            [
+                said("study", uid(1), "A"), said("patient", "P1", "B"), said("study", uid(1), "C", 1),
+                said("patient_link", "P2", "P3"), said("patient_link", "P3", "P4"),
+            ]
+        ],
+    )  # fmt: skip
+    lake = Lake(shutil.copytree(empty_lake, tmp_path / "lake").as_posix(), make=False)
+    BREAKS[rule](monkeypatch)
+    for batch, rows in objects_then:
+        staging = deliver(lake, batch, rows)
+    found = {f"{one.table}.{one.name}": one.rule(CheckContext(lake, staging)) for one in HIERARCHY}
+    assert not found[rule].passed
+
+
 class TestDecisions:
-    """What `decide` says of rows, whatever their order."""
+    """What `decide` says of rows, whatever their order, also when the row in their way goes."""
 
     def _rows(self, *said: tuple[str, str, str, int]) -> list[dict[str, Any]]:
         return staged_corrections(
@@ -187,3 +242,25 @@ class TestDecisions:
         rows = decide(self._rows(("patient_link", "A", "B", 2), ("patient_link", "B", "C", 1)), {})
         ends = {row["PatientID"]: row["surviving_patient_id"] for row in resolved(rows)}
         assert ends == {"A": "C", "B": "C"}
+
+    def test_a_row_comes_into_force_when_the_one_that_kept_it_out_goes(self):
+        first, second = self._rows(("study", "1", "A", 0), ("study", "1", "B", 1))
+        assert [row["state"] for row in decide([first, second], {})] == ["in_force", "contradicted"]
+        other = second | {"place_key": "another"}
+        gone = {first["place_key"]: NOON + timedelta(hours=1)}
+        assert [row["state"] for row in decide([first, other], gone)] == ["replaced", "in_force"]
+
+    def test_a_link_of_one_issuer_counts_before_that_of_any(self):
+        rows = decide(
+            staged_corrections(
+                [
+                    said("patient_link", "A", "B"),
+                    said("patient_link", "A", "C", key_issuer="H"),
+                    said("patient_link", "B", "D", key_issuer="H"),
+                ],
+                1,
+            ).to_pylist(),
+            {},
+        )
+        ends = {(row["PatientID"], row["IssuerOfPatientID"]): row["surviving_patient_id"] for row in resolved(rows)}
+        assert ends == {("A", None): "B", ("A", "H"): "C", ("B", "H"): "D"}

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from dicom_assets.batch.checks.contract import SHOWN, CheckContext, CheckResult, NamedRule, compared
 from dicom_assets.batch.checks.corrected import LINKED
+from dicom_assets.batch.checks.hierarchy_checks import clean
 from dicom_assets.lake.query import connect
 from dicom_assets.lake.staging import Part
 from dicom_assets.schema.registry import CORRECTION, PATIENT_LINK
@@ -74,6 +75,38 @@ def states_follow(context: CheckContext) -> CheckResult:
     return CheckResult(not wrong, 0, len(wrong), wrong)
 
 
+_CONCERNED = " UNION ".join(
+    f"""
+    SELECT DISTINCT study_key FROM flat_metadata
+    WHERE {sql} IN (SELECT key FROM correction WHERE scope IN ({scopes}) AND state = 'in_force' AND batch_id = {{mine}})
+    """
+    for scopes, sql in (
+        ("'instance'", "trim(SOPInstanceUID)"),
+        ("'series'", "trim(SeriesInstanceUID)"),
+        ("'study'", "trim(StudyInstanceUID)"),
+        ("'accession'", clean("AccessionNumber")),
+        ("'patient', 'patient_link'", clean("PatientID")),
+    )
+)
+
+
+def studies_are_entered(context: CheckContext) -> CheckResult:
+    """Every study with objects that corrections of the batch in force are about is one that the batch makes again."""
+    if not context.staging.rows(Part.CORRECTION):
+        return CheckResult(True, 0, 0)
+    with connect(context.lake, [CORRECTION.name, "flat_metadata", "batch_study"]) as connection:
+        concerned = _CONCERNED.format(mine=context.batch)
+        total, differing = connection.execute(
+            f"""
+            SELECT count(*), min(study_key, {SHOWN}) FILTER (study_key NOT IN (
+                SELECT study_key FROM batch_study WHERE batch_id = {context.batch}
+            ))
+            FROM ({concerned})
+            """
+        ).fetchall()[0]
+    return CheckResult(not differing, total, total - len(differing or ()), differing or ())
+
+
 _STARTS = """
 SELECT DISTINCT key AS id, key_issuer AS issuer FROM sayings WHERE scope = 'patient_link'
 UNION
@@ -112,6 +145,8 @@ def links_are_followed(context: CheckContext) -> CheckResult:
 CORRECTION_RULES: tuple[NamedRule, ...] = (
     NamedRule("correction", "equals_staged", "Published corrections say what was read", corrections_equal_staged),
     NamedRule("correction", "states_follow", "What is in force contradicts nothing that is", states_follow),
+    NamedRule("correction", "studies_are_entered", "Studies that corrections are about are made again",
+              studies_are_entered),
     NamedRule("patient_link", "follows_links", "patient_link ends where links lead", links_are_followed),
-)
+)  # fmt: skip
 """Every rule of this module."""
