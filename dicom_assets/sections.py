@@ -292,6 +292,23 @@ class ClinicalSettings(Section):
         return _codec(encoding)
 
 
+class CorrectionSettings(Section):
+    """Where tables of corrections and patient links are believed; anywhere else such a table is an error.
+
+    source: the source that they come from. files: patterns over the path below a root, or over a member's path. With
+    both, those files of that source; with neither, none are believed.
+    """
+
+    source: str | None = None
+    files: tuple[str, ...] = ()
+
+    def patterns_of(self, source: str) -> tuple[str, ...]:
+        """Patterns of the files of a source that are believed; none for a source of which nothing is."""
+        if self.source not in (None, source):
+            return ()
+        return self.files or (("**",) if self.source else ())
+
+
 class FhirServerSettings(Section):
     """One FHIR server. name: any name of it, such as its URL. files: patterns over the path of what comes from it."""
 

@@ -55,6 +55,11 @@ ELSEWHERE = {
     "FOLDER_UNREADABLE": "batch/test_passed_over.py",
     "NOT_MOVED": "batch/test_organize.py",
     "IDENTITY_CHANGED": "clinical/test_identity.py",
+    "CORRECTIONS_NOT_EXPECTED": "batch/test_corrections.py",
+    "CORRECTIONS_UNREADABLE": "batch/test_corrections.py",
+    "CORRECTION_INVALID": "batch/test_corrections.py",
+    "CORRECTION_CONTRADICTED": "batch/test_corrections_in_any_order.py",
+    "PATIENT_LINK_CYCLE": "batch/test_corrections_in_any_order.py",
 }
 """Codes of sources, of organizing and of several deliveries: the tests there cause them and do what the remedy says."""
 

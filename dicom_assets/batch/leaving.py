@@ -30,7 +30,7 @@ from dicom_assets.landing.refusals import CODE, ERASED
 from dicom_assets.landing.returns import ReturnLog, returned
 from dicom_assets.schema.codes import ABSENT, OUTSIDE, WAITING, Outcome
 
-_STAGED = (Part.RAW, Part.LEDGER, Part.FLAT, Part.CLINICAL, Part.ERRORS)
+_STAGED = (Part.RAW, Part.LEDGER, Part.FLAT, Part.CLINICAL, Part.CORRECTION, Part.ERRORS)
 _BROUGHT = frozenset((Outcome.INGESTED, Outcome.DELETED))
 
 

@@ -97,7 +97,7 @@ def chunks(staging: Staging, settings: Settings, source: SourceSettings, run_id:
         longer = MEMBERS_PER_FILE if members else 1
         share = -(-(left + len(held)) // shares)
         bound = min(whole * longer, max(shortest * longer, share))
-        own = task.size if task.kind == Kind.CLINICAL else 0
+        own = task.size if task.kind in (Kind.CLINICAL, Kind.CORRECTION) else 0
         full = len(held) >= bound or (changes and len(held) >= bound // (2 * longer))
         if full or (clinical and clinical + own > CLINICAL_BYTES):
             yield chunk()
@@ -124,7 +124,7 @@ def read_batch(
     LakeError when staging cannot be written.
     """
     total = staging.require_all(Part.RAW, "object_id")
-    read = (Part.LEDGER, Part.FLAT, Part.CLINICAL, Part.ERRORS)
+    read = (Part.LEDGER, Part.FLAT, Part.CLINICAL, Part.CORRECTION, Part.ERRORS)
     staging.clear(*read)
     outcomes: Counter[str] = Counter()
     rows: Counter[Part] = Counter()

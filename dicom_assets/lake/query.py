@@ -40,7 +40,7 @@ _SQL_TYPES = {
 
 
 VIEWS = {
-    "study_clinical": (("study", "clinical"), STUDY_CLINICAL),
+    "study_clinical": (("study", "clinical", "patient_link"), STUDY_CLINICAL),
     "flat_metadata_versions": (
         ("flat_metadata", "overwritten"),
         f"""

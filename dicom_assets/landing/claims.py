@@ -55,7 +55,7 @@ attempt: 1 for an object that was never claimed before; one more each time that 
 
 
 class BatchKind(StrEnum):
-    """Why a batch was claimed: its objects are new, or the lake has them and they are to be read once more, or are gone."""
+    """Why a batch was claimed: its objects are new, or the lake has them and they are to be read again, or are gone."""
 
     ARRIVAL = "arrival"
     REREAD = "reread"

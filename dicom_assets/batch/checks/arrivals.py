@@ -28,19 +28,26 @@ SELECT
     coalesce(bool_or(counts), false) AND max(version) FILTER (counts)
         IS NOT DISTINCT FROM max(version) FILTER (counts AND operation = 'upsert') AS is_there,
     list_distinct(list_concat(list(batch_id), list(coalesce(last_batch, batch_id)))) AS batches
-FROM (
-    SELECT
-        flat.*, last.batch_id AS last_batch,
-        (flat.version_at, flat.sequence, flat.object_id) AS version,
-        last.batch_id IS NULL OR last.claimed_at < flat.ingested_at OR flat.version_text IS NOT NULL
-            OR (last.claimed_at = flat.ingested_at AND flat.operation = 'upsert') AS counts
-    FROM {flat} AS flat
-    LEFT JOIN {arrived} AS last
-        ON last.source = flat.source AND last.uri = flat.uri AND coalesce(last.member, '') = coalesce(flat.member, '')
-)
+FROM (SELECT *, (version_at, sequence, object_id) AS version, takes_part AS counts FROM {versions})
 GROUP BY ALL
 """
-"""flat: rows of flat_metadata. arrived: see `arrivals`."""
+"""versions: see `placed`."""
+
+
+def placed(flat: str, arrived: str) -> str:
+    """SQL for rows of flat_metadata with the batch that came to their place last, and whether they take part.
+
+    flat: rows of flat_metadata. arrived: see `arrivals`.
+    """
+    return f"""(
+        SELECT
+            flat.*, last.batch_id AS last_batch,
+            last.batch_id IS NULL OR last.claimed_at < flat.ingested_at OR flat.version_text IS NOT NULL
+                OR (last.claimed_at = flat.ingested_at AND flat.operation = 'upsert') AS takes_part
+        FROM {flat} AS flat
+        LEFT JOIN {arrived} AS last ON last.source = flat.source AND last.uri = flat.uri
+            AND coalesce(last.member, '') = coalesce(flat.member, '')
+    )"""
 
 
 def arrivals(lake: Lake, flat: Within, studies: Sequence[str]) -> str:
