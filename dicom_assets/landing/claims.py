@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import hashlib
 import math
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from itertools import pairwise
@@ -31,7 +31,7 @@ from dicom_assets.landing.returns import ReturnLog
 from dicom_assets.landing.store import LandingStore, object_digests
 from dicom_assets.schema.registry import OWN
 from dicom_assets.settings import ClaimingSettings
-from dicom_assets.storage.files import LakeFiles
+from dicom_assets.storage.files import LakeFiles, TornFile
 
 FOLDER = "_claims"
 MANIFEST = pa.schema(
@@ -218,7 +218,7 @@ class ClaimLog:
         """Every claim, oldest first."""
         for path in self._paths():
             if path not in self._known:
-                self._remember(path, self._files.get_parquet(path, _KNOWN_BY))
+                self._remember(path, read_claim(self._files, path, _KNOWN_BY))
         return sorted(self._known.values(), key=lambda claim: claim.path)
 
     def claimed_ids(self, source: str) -> ClaimedIds:
@@ -281,7 +281,7 @@ class ClaimLog:
         """The manifest of a batch (schema MANIFEST). Raises UnknownBatch."""
         for claim in self.claims():
             if claim.batch_id == wanted:
-                return self._files.get_parquet(claim.path)
+                return read_claim(self._files, claim.path, MANIFEST.names)
         raise UnknownBatch(
             f"No batch '{wanted}' is claimed in this lake. `dicom-assets status` lists the batches that there are."
         )
@@ -304,6 +304,19 @@ class ClaimLog:
         """The number of the newest claim."""
         paths = self._paths()
         return int(paths[-1].rsplit("/", 1)[1].removesuffix(".parquet")) if paths else self._summarised().number
+
+
+def read_claim(files: LakeFiles, path: str, columns: Sequence[str]) -> pa.Table:
+    """A claim, in some columns of MANIFEST; in one of a release that claimed nothing again, each attempt is the first.
+
+    Raises FileNotFoundError, TornFile, LakeError.
+    """
+    try:
+        return files.get_parquet(path, [*columns])
+    except TornFile:
+        found = files.get_parquet(path, [name for name in columns if name != "attempt"])
+        firsts = pa.array([1] * len(found), MANIFEST.field("attempt").type)
+        return found.append_column(MANIFEST.field("attempt"), firsts).select([*columns])
 
 
 def number_of(path: str) -> int:
