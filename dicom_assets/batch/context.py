@@ -36,6 +36,7 @@ from dicom_assets.batch.recovery import mend_claims
 from dicom_assets.batch.superseding import publish_ledger, supersede
 from dicom_assets.batch.validate import Progress, read_batch
 from dicom_assets.batch.withdrawals import stage_claimed, stage_judged
+from dicom_assets.lake import form
 from dicom_assets.lake.delta import Lake
 from dicom_assets.lake.staging import FOLDER as STAGING
 from dicom_assets.lake.staging import Part, Staging, StagingCache, again
@@ -68,13 +69,15 @@ class RunContext:
     """A lake, its sources and the batches that this process holds; a context manager that lets go of them.
 
     progress: called while a batch is read. shared_engine: reads instead of processes of its own, and outlives it. say:
-    called with a sentence about what was set right.
+    called with a sentence about what was set right. migrates: it does what is left to do in a lake of an earlier
+    release.
     """
 
     settings: Settings
     progress: Callable[[Progress], None] = lambda _: None
     shared_engine: ReadingEngine | None = None
     say: Callable[[str], None] = lambda _: None
+    migrates: bool = False
     _held: ExitStack = field(default_factory=ExitStack, repr=False)
     _batches: dict[str, tuple[OpenBatch, ExitStack]] = field(default_factory=dict, repr=False)
     _ahead: dict[str, ReadAhead] = field(default_factory=dict, repr=False)
@@ -98,8 +101,11 @@ class RunContext:
 
     @cached_property
     def lake(self) -> Lake:
-        """The lake; made when it is new. Raises LakeError."""
-        return Lake(self.settings.lake, synced=self.settings.storage.survive_power_cuts)
+        """The lake; made when it is new. Raises LakeError, NeedsUpgrade when a migration has to be done first."""
+        lake = Lake(self.settings.lake, synced=self.settings.storage.survive_power_cuts)
+        if not self.migrates:
+            form.require_migrated(lake.form)
+        return lake
 
     @cached_property
     def engine(self) -> ReadingEngine:

@@ -225,13 +225,20 @@ def publish_diagnostic_report(lake: Lake, staging: Staging) -> int:
     may have come; reports.
     """
     with lake.committing(DIAGNOSTIC_REPORT.name):
-        affected = _affected_reports(lake, staging)
-        if not affected:
-            return 0
-        read = as_persons(lake, reports.read(_records(lake, affected)))
-        rows = reports.linked(read, _linkable(lake, read))
-        changed = _changed(lake, rows)
-        lake.replace(DIAGNOSTIC_REPORT.name, changed["record_key"].to_pylist(), changed)
+        return link_reports(lake, _affected_reports(lake, staging))
+
+
+def link_reports(lake: Lake, affected: set[tuple[str, str]]) -> int:
+    """Links reports anew, for whoever holds the right to commit to diagnostic_report; how many rows changed.
+
+    affected: each record_key with a batch whose rows of `clinical` may hold the record.
+    """
+    if not affected:
+        return 0
+    read = as_persons(lake, reports.read(_records(lake, affected)))
+    rows = reports.linked(read, _linkable(lake, read))
+    changed = _changed(lake, rows)
+    lake.replace(DIAGNOSTIC_REPORT.name, changed["record_key"].to_pylist(), changed)
     return len(changed)
 
 

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import hashlib
 import math
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from enum import StrEnum
@@ -33,7 +33,7 @@ from dicom_assets.landing.returns import ReturnLog
 from dicom_assets.landing.store import LandingStore, object_digests
 from dicom_assets.schema.registry import OWN
 from dicom_assets.settings import ClaimingSettings
-from dicom_assets.storage.files import LakeFiles
+from dicom_assets.storage.files import LakeFiles, TornFile
 
 FOLDER = "_claims"
 MANIFEST = pa.schema(
@@ -62,12 +62,14 @@ class BatchKind(StrEnum):
     DELETE = "delete"
 
 
-def with_kinds(rows: pa.Table) -> pa.Table:
-    """Rows of a file of the log; those of releases that knew one kind of batch name none."""
-    if "batch_kind" in rows.column_names:
-        return rows
-    rows = rows.append_column("batch_kind", pa.array([str(BatchKind.ARRIVAL)] * len(rows), pa.string()))
-    return rows.append_column("read_in", pa.nulls(len(rows), pa.string()))
+def with_defaults(rows: pa.Table) -> pa.Table:
+    """Rows of a claim with the columns that a release before this one did not write."""
+    defaults = {"attempt": 1, "batch_kind": str(BatchKind.ARRIVAL), "read_in": None}
+    for name, value in defaults.items():
+        if name not in rows.column_names:
+            field = MANIFEST.field(name)
+            rows = rows.append_column(field, pa.repeat(pa.scalar(value, field.type), len(rows)))
+    return rows.select(MANIFEST.names)
 
 
 _KNOWN_BY = ["batch_id", "object_id", "source", "claimed_at", "attempt"]
@@ -252,7 +254,7 @@ class ClaimLog:
         """Every claim, oldest first."""
         for path in self._paths():
             if path not in self._known:
-                self._remember(path, self._files.get_parquet(path, _KNOWN_BY))
+                self._remember(path, read_claim(self._files, path, _KNOWN_BY))
         return sorted(self._known.values(), key=lambda claim: claim.path)
 
     def claimed_ids(self, source: str) -> ClaimedIds:
@@ -319,7 +321,7 @@ class ClaimLog:
         """The manifest of a batch (schema MANIFEST). Raises UnknownBatch."""
         for claim in self.claims():
             if claim.batch_id == wanted:
-                return with_kinds(self._files.get_parquet(claim.path))
+                return read_claim(self._files, claim.path, MANIFEST.names)
         raise UnknownBatch(
             f"No batch '{wanted}' is claimed in this lake. `dicom-assets status` lists the batches that there are."
         )
@@ -342,6 +344,17 @@ class ClaimLog:
         """The number of the newest claim."""
         paths = self._paths()
         return int(paths[-1].rsplit("/", 1)[1].removesuffix(".parquet")) if paths else self._summarised().number
+
+
+def read_claim(files: LakeFiles, path: str, columns: Sequence[str]) -> pa.Table:
+    """A claim, in some columns of MANIFEST, whichever release has made it.
+
+    Raises FileNotFoundError, TornFile, LakeError.
+    """
+    try:
+        return files.get_parquet(path, [*columns])
+    except TornFile:  # or one that lacks a column
+        return with_defaults(files.get_parquet(path)).select([*columns])
 
 
 def number_of(path: str) -> int:

@@ -34,7 +34,7 @@ from dicom_assets.lake.query import arrow, connect, scan, where
 from dicom_assets.lake.quoting import one_of
 from dicom_assets.lake.staging import Part
 from dicom_assets.lake.studies import study_scope
-from dicom_assets.lake.tables import schema_differences
+from dicom_assets.lake.table_form import differences
 from dicom_assets.landing.claims import BatchKind
 from dicom_assets.schema.codes import WAITING
 from dicom_assets.schema.registry import TABLES, Table
@@ -295,7 +295,7 @@ def keys_are_unique(table: Table, context: CheckContext) -> CheckResult:
 
 def schema_is_registered(table: Table, context: CheckContext) -> CheckResult:
     """The table's columns and types are those of the registry."""
-    differing = schema_differences(table, context.lake.schema(table.name))
+    differing = differences(table, context.lake.schema(table.name)).names
     return CheckResult(not differing, 0, len(differing), differing)
 
 
