@@ -18,7 +18,7 @@ from dicom_assets.lake.delta import Lake
 from dicom_assets.lake.maintenance import tidy_all
 from dicom_assets.lake.query import arrow, connect, quoted
 from dicom_assets.lake.staging import Part, Staging
-from dicom_assets.landing.claims import UnknownBatch
+from dicom_assets.landing.claims import BatchKind, UnknownBatch
 from dicom_assets.schema.codes import CODES, Outcome
 from dicom_assets.schema.registry import BATCHES, INGESTION_ERRORS
 
@@ -57,6 +57,7 @@ class Books:
     closed_at: datetime | None = None
     run_id: str | None = None
     reason: str | None = None
+    kind: str | None = None
     decision: str | None = None
     decided_by: str | None = None
     decided_at: datetime | None = None
@@ -82,12 +83,13 @@ def books_of(lake: Lake, batch_id: str) -> Books | None:
     return Books(**found[0]) if found else None
 
 
-def open_batch(lake: Lake, batch_id: str, source: str, run_id: str, seen: int) -> None:
+def open_batch(lake: Lake, batch_id: str, source: str, run_id: str, seen: int, kind: str = BatchKind.ARRIVAL) -> None:
     """Enters a batch as open, or again open when it is run again; its first start, and what was decided, are kept."""
     known = books_of(lake, batch_id) or Books(batch_id, source, Status.OPEN)
     decided = {name: getattr(known, name) for name in ("decision", "decided_by", "decided_at", "decision_reason")}
     started = known.started_at or datetime.now(UTC)
-    _write(lake, Books(batch_id, source, Status.OPEN, seen=seen, started_at=started, run_id=run_id, **decided))
+    row = Books(batch_id, source, Status.OPEN, seen=seen, started_at=started, run_id=run_id, kind=kind, **decided)
+    _write(lake, row)
 
 
 def decide(lake: Lake, batch_id: str, decision: Decision, decided_by: str, reason: str) -> Books:
@@ -116,7 +118,8 @@ def counted(lake: Lake, batch_id: str) -> Mapping[str, int]:
                 (SELECT count(*) FROM raw_files WHERE batch_id = {batch}) AS seen,
                 {outcomes},
                 (SELECT count(*) FROM clinical WHERE batch_id = {batch}) AS clinical_rows,
-                (SELECT count(*) FROM ingestion_errors WHERE batch_id = {batch} AND code = 'RECORD_INVALID')
+                (SELECT count(*) FROM ingestion_errors WHERE batch_id = {batch} AND stage = 'record'
+                    AND code IN ('RECORD_INVALID', 'ERASED'))
                     AS record_errors
             FROM validated_batch WHERE batch_id = {batch}
             """,

@@ -17,24 +17,30 @@ from types import TracebackType
 from typing import Self
 
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from dicom_assets.batch import books, closing, datasets, dismissal, own_rows
 from dicom_assets.batch.books import Books, Decision, Status
 from dicom_assets.batch.checks.contract import CheckContext
 from dicom_assets.batch.conflicts import stage_conflicts
-from dicom_assets.batch.expand import expand
+from dicom_assets.batch.erasure.record import is_under_way
+from dicom_assets.batch.erasure.removal import resume
+from dicom_assets.batch.expand import expand, nothing_known
 from dicom_assets.batch.known import known_before
 from dicom_assets.batch.leaving import leave, own_manifest, report_absent
 from dicom_assets.batch.organize import Organizing, unfinished
 from dicom_assets.batch.presence import require_source, while_source_is_there
-from dicom_assets.batch.publish import publish_flat, publish_rows
+from dicom_assets.batch.publish import Before, publish_flat, publish_rows
 from dicom_assets.batch.read_ahead import ReadAhead
 from dicom_assets.batch.recovery import mend_claims
+from dicom_assets.batch.superseding import publish_ledger, supersede
 from dicom_assets.batch.validate import Progress, read_batch
+from dicom_assets.batch.withdrawals import stage_claimed, stage_judged
+from dicom_assets.lake import form
 from dicom_assets.lake.delta import Lake
 from dicom_assets.lake.staging import FOLDER as STAGING
 from dicom_assets.lake.staging import Part, Staging, StagingCache, again
-from dicom_assets.landing.claims import Claim, ClaimLog
+from dicom_assets.landing.claims import BatchKind, Claim, ClaimLog
 from dicom_assets.landing.looks import Looks
 from dicom_assets.landing.opening import open_store
 from dicom_assets.landing.store import LandingStore, SourceUnavailable
@@ -63,13 +69,15 @@ class RunContext:
     """A lake, its sources and the batches that this process holds; a context manager that lets go of them.
 
     progress: called while a batch is read. shared_engine: reads instead of processes of its own, and outlives it. say:
-    called with a sentence about what was set right.
+    called with a sentence about what was set right. migrates: it does what is left to do in a lake of an earlier
+    release.
     """
 
     settings: Settings
     progress: Callable[[Progress], None] = lambda _: None
     shared_engine: ReadingEngine | None = None
     say: Callable[[str], None] = lambda _: None
+    migrates: bool = False
     _held: ExitStack = field(default_factory=ExitStack, repr=False)
     _batches: dict[str, tuple[OpenBatch, ExitStack]] = field(default_factory=dict, repr=False)
     _ahead: dict[str, ReadAhead] = field(default_factory=dict, repr=False)
@@ -93,8 +101,11 @@ class RunContext:
 
     @cached_property
     def lake(self) -> Lake:
-        """The lake; made when it is new. Raises LakeError."""
-        return Lake(self.settings.lake, synced=self.settings.storage.survive_power_cuts)
+        """The lake; made when it is new. Raises LakeError, NeedsUpgrade when a migration has to be done first."""
+        lake = Lake(self.settings.lake, synced=self.settings.storage.survive_power_cuts)
+        if not self.migrates:
+            form.require_migrated(lake.form)
+        return lake
 
     @cached_property
     def engine(self) -> ReadingEngine:
@@ -126,6 +137,9 @@ class RunContext:
         """The right to claim and to start what was claimed. Raises LockBusy after wait_seconds."""
         with locks.held(self.lake.files, INGEST_LOCK, wait_seconds):
             self._mend_claims()
+            if is_under_way(self.lake.files):
+                resume(self.lake, self.settings, self.say)
+                self.forget_claims()
             yield
 
     def _mend_claims(self) -> None:
@@ -156,6 +170,12 @@ class RunContext:
                 raise BatchBusy(
                     f"Another process works on batch {batch_id}. Wait until it has ended, then run it again."
                 ) from None
+            if is_under_way(self.lake.files):  # see `erasure.removal`
+                lock.close()
+                raise BatchBusy(
+                    f"An erasure is under way, and batch {batch_id} waits for it. If it was broken off, "
+                    "`dicom-assets erase --resume` finishes it, and so does `dicom-assets ingest`."
+                )
             self._batches[batch_id] = (
                 OpenBatch(self, manifest, Staging(self.lake.files, batch_id, StagingCache(check))),
                 lock,
@@ -286,6 +306,11 @@ class OpenBatch:
         return self.staging.batch_id
 
     @property
+    def kind(self) -> BatchKind:
+        """Why it was claimed."""
+        return BatchKind(self.manifest["batch_kind"][0].as_py())
+
+    @property
     def lake(self) -> Lake:
         """The lake."""
         return self.work.lake
@@ -344,7 +369,7 @@ class OpenBatch:
         if organizing is not None:
             self.require_place()
             organizing.begin_again(closed=known is not None and known.status == Status.CLOSED)
-        books.open_batch(self.lake, self.batch_id, self.source_name, run_id, len(self.manifest))
+        books.open_batch(self.lake, self.batch_id, self.source_name, run_id, len(self.manifest), self.kind)
         if organizing is not None and organizing.is_placed:
             self.staging.begin()
             seen = organizing.stage(self.staging, own_manifest(self.manifest, self.work.log.returns)[1])
@@ -352,7 +377,7 @@ class OpenBatch:
             before = self.work.read_before(self.batch_id, run_id)
             seen = self.expand() if before is None else before[0]
         publish_rows(self.lake, self.staging, Part.RAW)
-        books.open_batch(self.lake, self.batch_id, self.source_name, run_id, seen)
+        books.open_batch(self.lake, self.batch_id, self.source_name, run_id, seen, self.kind)
         return seen
 
     @while_source_is_there
@@ -367,7 +392,7 @@ class OpenBatch:
         if datasets.fit(self.lake, self.staging, self.work.settings.clinical, run_id):
             for part in (Part.CLINICAL, Part.ERRORS):
                 self.staging.complete_as_it_is(part)
-        publish_rows(self.lake, self.staging, Part.LEDGER)
+        publish_ledger(self.lake, self.staging)
         return outcomes
 
     def _let_leave(self, run_id: str, outcomes: Mapping[str, int]) -> Mapping[str, int]:
@@ -377,7 +402,7 @@ class OpenBatch:
             return outcomes
         publish_rows(self.lake, self.staging, Part.RAW)
         rest = {outcome: count - left.get(outcome, 0) for outcome, count in outcomes.items()}
-        books.open_batch(self.lake, self.batch_id, self.source_name, run_id, sum(rest.values()))
+        books.open_batch(self.lake, self.batch_id, self.source_name, run_id, sum(rest.values()), self.kind)
         return rest
 
     @property
@@ -386,13 +411,23 @@ class OpenBatch:
 
     def publish_flat(self, run_id: str = "") -> int:
         """Publishes flat_metadata and stages its conflicts; how many rows the batch has in it. Raises LakeError."""
-        rows = publish_flat(self.lake, self.staging, lambda: self.work.places.before(self.batch_id))
+        rows = publish_flat(self.lake, self.staging, self._before)
         stage_conflicts(self.lake, self.staging, run_id)
         return rows
 
+    def _before(self) -> Before:
+        """By uri the earlier batches that had claimed it, or read what lies there now."""
+        before = dict(self.work.places.before(self.batch_id))
+        for uri, batch in zip(self.manifest["uri"].to_pylist(), self.manifest["read_in"].to_pylist(), strict=True):
+            if batch is not None:
+                before[uri] = [*before.get(uri, ()), batch]
+        return before
+
     def expand(self) -> int:
         """Stages one row for each object of the manifest and each member in it; how many. Raises SourceUnavailable."""
-        before = known_before(self.lake, self.batch_id)
+        if self.kind == BatchKind.DELETE:
+            return stage_claimed(self.manifest, self.staging)
+        before = known_before(self.lake, self.batch_id) if self.kind == BatchKind.ARRIVAL else nothing_known
         own, settled = own_manifest(self.manifest, self.work.log.returns)
         self.staging.begin()
         if self.is_dismissed:
@@ -406,6 +441,8 @@ class OpenBatch:
         """Reads every object of what was expanded and stages what it says; objects by outcome."""
         if self.is_dismissed:
             return dismissal.stage_refusals(self.lake, self.staging, run_id)
+        if self.kind == BatchKind.DELETE:
+            return stage_judged(self.manifest, self.staging, run_id)
         outcomes = read_batch(self.staging, self.work.settings, self.source, self.work.engine, run_id, progress)
         require_source(self, Part.LEDGER, "code")
         return outcomes
@@ -429,9 +466,12 @@ class OpenBatch:
                 organizing.finish()
             return closed
         closing.compare(CheckContext(self.lake, self.staging))
-        if organizing.is_placed or (self.source.mode == "organize" and self.staging.left()):
+        moves = self.source.mode == "organize" and self.kind == BatchKind.ARRIVAL  # what was read again lies well
+        if organizing.is_placed or (moves and self.staging.left()):
             organizing.prepare(self.staging, compress=self.source.compress)
         report_absent(self.staging, self.manifest, self.work.log.returns, self._pauses)
+        if self.kind == BatchKind.REREAD or pc.max(self.manifest["attempt"]).as_py() > 1:
+            supersede(self.lake, self.staging, self._before())
         closed = books.close_batch(self.lake, self.staging, run_id)
         if organizing.is_planned:
             organizing.finish()

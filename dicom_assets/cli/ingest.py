@@ -35,6 +35,12 @@ def ingest(
             gate = settings.gate.model_copy(update={"quarantined_share": quarantined_share})
             settings = settings.model_copy(update={"gate": gate})
         ended = ingest_now(settings)
+    print_ended(ended)
+    raise typer.Exit(0 if ended.closed else 1)
+
+
+def print_ended(ended: Ended) -> None:
+    """Shows the books of what was run, and says what is left and why."""
     if ended.books:
         print_books(ended.books)
     elif not (ended.troubles or ended.waiting or ended.unread):
@@ -45,7 +51,6 @@ def ingest(
     if ended.waiting:
         typer.echo(f"{ended.waiting} objects still change and were left.", err=True)
     _say_what_waits(ended.unread)
-    raise typer.Exit(0 if ended.closed else 1)
 
 
 def ingest_now(settings: Settings) -> Ended:

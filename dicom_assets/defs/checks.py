@@ -4,13 +4,14 @@ Belongs here: how a rule becomes a check of Dagster. Does not belong here: the r
 """
 
 import warnings
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import dagster as dg
 
 from dicom_assets.batch.books import Books, Status
-from dicom_assets.batch.checks.contract import CheckResult, NamedRule
+from dicom_assets.batch.checks.contract import CheckContext, CheckResult, NamedRule
 from dicom_assets.batch.checks.rules import ALL_RULES, judged
 from dicom_assets.batch.context import RunContext
 from dicom_assets.batch.steps import STEPS
@@ -19,6 +20,9 @@ from dicom_assets.defs.partitions import BATCH
 from dicom_assets.defs.reporting import WHAT_TO_DO, clear_failures, fail_clearly
 from dicom_assets.defs.resources import RunContextParam
 from dicom_assets.settings import GateSettings, Settings
+
+_AT_ONCE = 2
+"""Rules that are looked at side by side. Most of a rule is one query over too few rows for several threads."""
 
 
 class GateConfig(dg.Config):
@@ -49,18 +53,28 @@ def _result(rule: NamedRule, result: CheckResult, paused: Books | None) -> dg.As
     )
 
 
+def _judged(
+    work: RunContext, seen: CheckContext, rules: Sequence[NamedRule]
+) -> Iterator[tuple[NamedRule, CheckResult]]:
+    """Each rule with what it says, in their order; some are looked at side by side."""
+
+    def judge(rule: NamedRule) -> CheckResult:
+        with work.lake.look_once():  # not for all of them: in which order tables are looked at matters to a rule
+            return rule.rule(seen)
+
+    with ThreadPoolExecutor(_AT_ONCE) as pool:
+        yield from zip(rules, pool.map(judge, rules), strict=True)
+
+
 def _evaluated(
-    context: dg.AssetCheckExecutionContext, work: RunContext, rules: Iterable[NamedRule], limits: GateSettings
+    context: dg.AssetCheckExecutionContext, work: RunContext, rules: Sequence[NamedRule], limits: GateSettings
 ) -> list[dg.AssetCheckResult]:
     """The results of some rules; the first blocking one that does not hold pauses the batch."""
     results: list[dg.AssetCheckResult] = []
     stopped = None
     with clear_failures():
         batch = work.batch(context.partition_key)
-        seen = judged(batch, limits)
-        for rule in rules:
-            with work.lake.look_once():  # not for all of them: in which order tables are looked at matters to a rule
-                result = rule.rule(seen)
+        for rule, result in _judged(work, judged(batch, limits), rules):
             paused = None
             if rule.blocking and not result.passed and stopped is None:
                 words = result.explanation or f"{rule.description}: expected {result.expected}, actual {result.actual}"

@@ -19,6 +19,7 @@ import dagster as dg
 from dicom_assets.batch.books import Books, Status, books_of
 from dicom_assets.batch.claim_rounds import next_delivery, only_ingest
 from dicom_assets.batch.context import BatchBusy, RunContext
+from dicom_assets.batch.reread import Choice, Chosen, choose, claim_chosen
 from dicom_assets.batch.validate import Progress
 from dicom_assets.defs.graph import build_defs
 from dicom_assets.defs.jobs import register, run_batch
@@ -70,6 +71,28 @@ def ingest(
         for batch in work.organize_left():
             say(f"Batch {batch}: the moving of its objects was broken off and is finished now.")
         return _run_deliveries(work, instance)
+
+
+def reread(
+    settings: Settings,
+    instance: dg.DagsterInstance,
+    choice: Choice,
+    say: Callable[[str], None] = lambda _: None,
+    progress: Callable[[Progress], None] = lambda _: None,
+) -> tuple[Chosen, Ended]:
+    """Claims what is to be read again, and runs these batches; see `batch.reread`.
+
+    Raises NothingChosen, QueryError, SettingsError, SourceUnavailable, LakeError.
+    """
+    logging.getLogger("dagster").setLevel(logging.CRITICAL)
+    with RunContext(settings, progress, say=say) as work, only_ingest(work):
+        chosen = choose(work, choice)
+        batches = [claim.batch_id for claim in claim_chosen(work, chosen)]
+        register(instance, batches)
+        runs, done = _Runs(work, instance), {}
+        for batch, following in zip_longest(batches, batches[1:]):
+            done[batch] = runs.run(batch, following)
+        return chosen, _ended(work, done, 0)
 
 
 def _run_deliveries(work: RunContext, instance: dg.DagsterInstance) -> Ended:

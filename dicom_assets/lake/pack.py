@@ -17,6 +17,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from deltalake.transaction import AddAction
 
+from dicom_assets.lake.table_form import conform, statistics_columns
 from dicom_assets.schema.table import Table
 from dicom_assets.storage.files import LakeFiles
 
@@ -29,17 +30,15 @@ _ROW_GROUPS = {"instance": 16_384}
 ROW_GROUP_BYTES = 32 << 20
 """What a row group takes in memory at most, but for the last rows that it is given."""
 
+_UNIQUE = {"header", "object_id", "uri", "content_digest", "SOPInstanceUID", "resource"}
+"""Columns in which hardly a value stands twice: a dictionary of them is made in vain."""
+
 _BLOOM = ("SOPInstanceUID", "SeriesInstanceUID", "StudyInstanceUID")
 
 
 def group_rows(name: str) -> int:
     """Rows of a row group of a table."""
     return _ROW_GROUPS.get(name, ROW_GROUP)
-
-
-def statistics_columns(table: Table) -> list[str]:
-    """Columns by which files are left unopened: the log holds smallest and largest value of these, and stays small."""
-    return [c for c in dict.fromkeys((table.replaced_by, "batch_id", "study_key")) if c in table]
 
 
 def bloom_columns(table: Table) -> list[str]:
@@ -66,6 +65,7 @@ def pack(files: LakeFiles, table: Table, groups: Iterable[pa.Table], label: str 
             table.schema,
             compression="zstd",
             compression_level=1,
+            use_dictionary=[name for name in table.schema.names if name not in _UNIQUE],
             write_statistics=[*dict.fromkeys([*keys, *looked_up])],
             bloom_filter_options=looked_up or None,
             store_schema=False,
@@ -94,14 +94,13 @@ def pack_rows(files: LakeFiles, table: Table, rows: Iterable[pa.RecordBatch]) ->
 
 
 def row_groups(table: Table, rows: Iterable[pa.RecordBatch]) -> Iterator[pa.Table]:
-    """The same rows, cut into row groups: full ones as far as ROW_GROUP_BYTES allows."""
-    names, full = table.schema.names, group_rows(table.name)
+    """The same rows, cut into row groups: full ones as far as ROW_GROUP_BYTES allows. NULL in columns they lack."""
+    schema, full = table.schema, group_rows(table.name)
     held: list[pa.RecordBatch] = []
     count = size = 0
     for batch in rows:
-        own = batch if batch.schema.names == names else batch.select(names)
-        held.append(own if own.schema == table.schema else own.cast(table.schema))
-        count, size = count + len(batch), size + own.nbytes
+        held.append(conform(batch, schema))
+        count, size = count + len(batch), size + held[-1].nbytes
         while count >= full or size >= ROW_GROUP_BYTES:
             whole = pa.Table.from_batches(held)
             yield whole.slice(0, full)

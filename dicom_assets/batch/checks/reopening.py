@@ -11,6 +11,9 @@ from collections.abc import Iterator, Mapping, Sequence
 from itertools import groupby
 from typing import Any
 
+import pyarrow as pa
+import pyarrow.compute as pc
+
 from dicom_assets.batch.checks.contract import CheckContext
 from dicom_assets.lake.staging import Part
 from dicom_assets.landing.archives import open_members
@@ -53,11 +56,10 @@ def rows_of(context: CheckContext, ids: Sequence[str], *more: str) -> list[Row]:
     Where a member lies in its archive is not known any more when that is gone, and whatever is there by now was not
     what the batch has read.
     """
-    wanted, found = set(ids), []
-    for batch in context.staging.batches(Part.RAW, [*COLUMNS, "verdict", *more]):
-        if any(one in wanted for one in batch["object_id"].to_pylist()):
-            rows = (row for row in batch.to_pylist() if row["object_id"] in wanted)
-            found += [row for row in rows if row["verdict"] not in ABSENT]
+    rows = context.staging.read(Part.RAW, [*dict.fromkeys([*COLUMNS, "verdict", *more])])
+    rows = rows.filter(pc.is_in(rows["object_id"], pa.array(ids, pa.string())))
+    absent = pc.fill_null(pc.is_in(rows["verdict"], pa.array(sorted(ABSENT))), False)
+    found: list[Row] = rows.filter(pc.invert(absent)).to_pylist()
     return found
 
 
