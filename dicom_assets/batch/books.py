@@ -118,7 +118,8 @@ def counted(lake: Lake, batch_id: str) -> Mapping[str, int]:
                 (SELECT count(*) FROM raw_files WHERE batch_id = {batch}) AS seen,
                 {outcomes},
                 (SELECT count(*) FROM clinical WHERE batch_id = {batch}) AS clinical_rows,
-                (SELECT count(*) FROM ingestion_errors WHERE batch_id = {batch} AND code = 'RECORD_INVALID')
+                (SELECT count(*) FROM ingestion_errors WHERE batch_id = {batch} AND stage = 'record'
+                    AND code IN ('RECORD_INVALID', 'ERASED'))
                     AS record_errors
             FROM validated_batch WHERE batch_id = {batch}
             """,

@@ -23,6 +23,8 @@ from dicom_assets.batch import books, closing, datasets, dismissal, own_rows
 from dicom_assets.batch.books import Books, Decision, Status
 from dicom_assets.batch.checks.contract import CheckContext
 from dicom_assets.batch.conflicts import stage_conflicts
+from dicom_assets.batch.erasure.record import is_under_way
+from dicom_assets.batch.erasure.removal import resume
 from dicom_assets.batch.expand import expand, nothing_known
 from dicom_assets.batch.known import known_before
 from dicom_assets.batch.leaving import leave, own_manifest, report_absent
@@ -33,6 +35,8 @@ from dicom_assets.batch.read_ahead import ReadAhead
 from dicom_assets.batch.recovery import mend_claims
 from dicom_assets.batch.superseding import publish_ledger, supersede
 from dicom_assets.batch.validate import Progress, read_batch
+from dicom_assets.batch.withdrawals import stage_claimed, stage_judged
+from dicom_assets.lake import form
 from dicom_assets.lake.delta import Lake
 from dicom_assets.lake.staging import FOLDER as STAGING
 from dicom_assets.lake.staging import Part, Staging, StagingCache, again
@@ -65,13 +69,15 @@ class RunContext:
     """A lake, its sources and the batches that this process holds; a context manager that lets go of them.
 
     progress: called while a batch is read. shared_engine: reads instead of processes of its own, and outlives it. say:
-    called with a sentence about what was set right.
+    called with a sentence about what was set right. migrates: it does what is left to do in a lake of an earlier
+    release.
     """
 
     settings: Settings
     progress: Callable[[Progress], None] = lambda _: None
     shared_engine: ReadingEngine | None = None
     say: Callable[[str], None] = lambda _: None
+    migrates: bool = False
     _held: ExitStack = field(default_factory=ExitStack, repr=False)
     _batches: dict[str, tuple[OpenBatch, ExitStack]] = field(default_factory=dict, repr=False)
     _ahead: dict[str, ReadAhead] = field(default_factory=dict, repr=False)
@@ -95,8 +101,11 @@ class RunContext:
 
     @cached_property
     def lake(self) -> Lake:
-        """The lake; made when it is new. Raises LakeError."""
-        return Lake(self.settings.lake, synced=self.settings.storage.survive_power_cuts)
+        """The lake; made when it is new. Raises LakeError, NeedsUpgrade when a migration has to be done first."""
+        lake = Lake(self.settings.lake, synced=self.settings.storage.survive_power_cuts)
+        if not self.migrates:
+            form.require_migrated(lake.form)
+        return lake
 
     @cached_property
     def engine(self) -> ReadingEngine:
@@ -128,6 +137,9 @@ class RunContext:
         """The right to claim and to start what was claimed. Raises LockBusy after wait_seconds."""
         with locks.held(self.lake.files, INGEST_LOCK, wait_seconds):
             self._mend_claims()
+            if is_under_way(self.lake.files):
+                resume(self.lake, self.settings, self.say)
+                self.forget_claims()
             yield
 
     def _mend_claims(self) -> None:
@@ -158,6 +170,12 @@ class RunContext:
                 raise BatchBusy(
                     f"Another process works on batch {batch_id}. Wait until it has ended, then run it again."
                 ) from None
+            if is_under_way(self.lake.files):  # see `erasure.removal`
+                lock.close()
+                raise BatchBusy(
+                    f"An erasure is under way, and batch {batch_id} waits for it. If it was broken off, "
+                    "`dicom-assets erase --resume` finishes it, and so does `dicom-assets ingest`."
+                )
             self._batches[batch_id] = (
                 OpenBatch(self, manifest, Staging(self.lake.files, batch_id, StagingCache(check))),
                 lock,
@@ -407,6 +425,8 @@ class OpenBatch:
 
     def expand(self) -> int:
         """Stages one row for each object of the manifest and each member in it; how many. Raises SourceUnavailable."""
+        if self.kind == BatchKind.DELETE:
+            return stage_claimed(self.manifest, self.staging)
         before = known_before(self.lake, self.batch_id) if self.kind == BatchKind.ARRIVAL else nothing_known
         own, settled = own_manifest(self.manifest, self.work.log.returns)
         self.staging.begin()
@@ -421,6 +441,8 @@ class OpenBatch:
         """Reads every object of what was expanded and stages what it says; objects by outcome."""
         if self.is_dismissed:
             return dismissal.stage_refusals(self.lake, self.staging, run_id)
+        if self.kind == BatchKind.DELETE:
+            return stage_judged(self.manifest, self.staging, run_id)
         outcomes = read_batch(self.staging, self.work.settings, self.source, self.work.engine, run_id, progress)
         require_source(self, Part.LEDGER, "code")
         return outcomes

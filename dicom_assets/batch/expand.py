@@ -91,7 +91,8 @@ def _chunks(
     shares = SHARES * worker_count(settings.reading)
     for some in cut(objects, settings.reading.chunk_objects, shares):
         claimed_at = manifest["claimed_at"][0].as_py()
-        yield ListingChunk(batch_id, claimed_at, source, settings.archives, some, settings.clinical)
+        believed = settings.corrections.patterns_of(source.name)
+        yield ListingChunk(batch_id, claimed_at, source, settings.archives, some, settings.clinical, believed)
 
 
 def _unaccounted(listed: Listed, known: Known) -> pa.Table:

@@ -26,7 +26,7 @@ from dicom_assets.lake.query import arrow, connect
 from dicom_assets.lake.rewrite import swap
 from dicom_assets.landing import claim_index as claimed
 from dicom_assets.landing import claims
-from dicom_assets.landing.claims import MANIFEST, with_kinds
+from dicom_assets.landing.claims import MANIFEST, with_defaults
 from dicom_assets.landing.returns import ReturnLog
 from dicom_assets.schema.registry import BATCHES, TABLES
 from dicom_assets.storage.files import LakeError, LakeFiles, TornFile
@@ -82,7 +82,7 @@ def mend_claims(lake: Lake) -> Mended:
             batch = orphans[len(made)]
             own = rows.filter(pa.array([one == batch for one in rows["batch_id"].to_pylist()], pa.bool_()))
             own = own.append_column("attempt", pa.array([attempts.get(one, 1) for one in _ids(own)], pa.int64()))
-            own = with_kinds(own)
+            own = with_defaults(own)
             files.put_parquet(path, own.select(MANIFEST.names).cast(MANIFEST), create=True)
             made.append(batch)
         else:

@@ -72,7 +72,7 @@ FROM raw_files AS raw
 JOIN validated_batch AS ledger USING (batch_id, object_id)
 JOIN (SELECT batch_id FROM batches WHERE status = 'closed') AS closed USING (batch_id)
 LEFT JOIN flat_metadata AS flat USING (batch_id, object_id)
-WHERE ledger.superseded_by IS NULL
+WHERE ledger.superseded_by IS NULL AND ledger.kind <> 'erased'
     AND coalesce(ledger.code NOT IN ('OBJECT_GONE', 'CHANGED_DURING_READ', 'ARCHIVE_EXPANDED'), true)
 """
 

@@ -15,6 +15,7 @@ import duckdb
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from dicom_assets.batch.corrected_standards import EMPTIED, as_persons
 from dicom_assets.batch.omop_ids import identified
 from dicom_assets.batch.publish import touched_studies
 from dicom_assets.fhir import diagnostic_report as reports
@@ -40,6 +41,7 @@ from dicom_assets.schema.registry import (
     IMAGING_STUDY,
     INSTANCE,
     MAPPING_COVERAGE,
+    MOVED_STUDY,
     SERIES,
     STUDY,
 )
@@ -79,6 +81,10 @@ def publish_imaging_study(lake: Lake, staging: Staging, settings: Settings) -> t
             with connect(lake, names, within=scope) as connection:
                 connection.register("gone", gone)
                 built += _built(connection, GONE_SQL, settings)
+            names.append(IMAGING_STUDY.name)
+            with connect(lake, names, within=study_scope(lake, names, gone["study_key"].to_pylist())) as connection:
+                connection.register("gone", gone)
+                built += _built(connection, EMPTIED, settings)
         rows = pa.concat_tables([IMAGING_STUDY.schema.empty_table(), *built])
         lake.replace(IMAGING_STUDY.name, wanted, rows)
     return len(rows), _write_ndjson(lake, staging, rows)
@@ -219,13 +225,20 @@ def publish_diagnostic_report(lake: Lake, staging: Staging) -> int:
     may have come; reports.
     """
     with lake.committing(DIAGNOSTIC_REPORT.name):
-        affected = _affected_reports(lake, staging)
-        if not affected:
-            return 0
-        read = reports.read(_records(lake, affected))
-        rows = reports.linked(read, _linkable(lake, read))
-        changed = _changed(lake, rows)
-        lake.replace(DIAGNOSTIC_REPORT.name, changed["record_key"].to_pylist(), changed)
+        return link_reports(lake, _affected_reports(lake, staging))
+
+
+def link_reports(lake: Lake, affected: set[tuple[str, str]]) -> int:
+    """Links reports anew, for whoever holds the right to commit to diagnostic_report; how many rows changed.
+
+    affected: each record_key with a batch whose rows of `clinical` may hold the record.
+    """
+    if not affected:
+        return 0
+    read = as_persons(lake, reports.read(_records(lake, affected)))
+    rows = reports.linked(read, _linkable(lake, read))
+    changed = _changed(lake, rows)
+    lake.replace(DIAGNOSTIC_REPORT.name, changed["record_key"].to_pylist(), changed)
     return len(changed)
 
 
@@ -354,16 +367,18 @@ def occurrences(lake: Lake, staging: Staging, settings: Settings) -> Occurrences
 def _studies(lake: Lake, touched: pa.Table) -> set[tuple[str, str]]:
     """Source and StudyInstanceUID of the touched studies.
 
-    Of those that are gone flat_metadata knows them; where a batch was dismissed that alone had brought them, the table
-    that is to be rebuilt.
+    Of those that are gone flat_metadata knows them; those that had only what corrections had moved there are known to
+    the index of these; where a batch was dismissed that alone had brought them, the table that is to be rebuilt is.
     """
     found: set[tuple[str, str]] = set()
-    for name in ("study", "flat_metadata", IMAGE_OCCURRENCE_ORIGIN.name):
+    by_study = ((name, "study_key") for name in ("study", "flat_metadata", IMAGE_OCCURRENCE_ORIGIN.name))
+    for name, key in (*by_study, (MOVED_STUDY.name, "target_key")):
         scope = study_scope(lake, [name], touched["study_key"].to_pylist())
         with connect(lake, [name], within=scope) as connection:
             connection.register("touched", touched)
             rows = connection.execute(
-                f"SELECT DISTINCT study_key, source, StudyInstanceUID FROM {name} SEMI JOIN touched USING (study_key)"
+                f"SELECT DISTINCT {key}, source, StudyInstanceUID FROM {name} "
+                f"WHERE {key} IN (SELECT study_key FROM touched)"
             ).fetchall()
         found |= {(source, uid) for _, source, uid in rows}
         seen = pa.array([key for key, *_ in rows], pa.string())

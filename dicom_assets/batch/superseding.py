@@ -15,12 +15,14 @@ from dicom_assets.batch.publish import Before
 from dicom_assets.lake.delta import Lake
 from dicom_assets.lake.query import arrow, connect, quoted
 from dicom_assets.lake.staging import Part, Staging
-from dicom_assets.schema.codes import ABSENT, WAITING
+from dicom_assets.schema.codes import NOT_ARRIVED, WAITING
 from dicom_assets.schema.registry import VALIDATED_BATCH
 
 _NAME = VALIDATED_BATCH.name
 
-_UNREAD = f"coalesce(code IN ({', '.join(quoted(code) for code in sorted(ABSENT))}), false) OR outcome = '{WAITING}'"
+_UNREAD = (
+    f"coalesce(code IN ({', '.join(quoted(code) for code in sorted(NOT_ARRIVED))}), false) OR outcome = '{WAITING}'"
+)
 """SQL for rows of the ledger whose object was not there, or could not be read."""
 
 _MARKED = f"""

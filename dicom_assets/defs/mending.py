@@ -5,21 +5,19 @@ differs (`batch.verification`), what single torn files become (`batch.recovery`,
 """
 
 import logging
-import uuid
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 
 import dagster as dg
-import pyarrow as pa
 
 from dicom_assets.batch.books import Status, books_of
-from dicom_assets.batch.context import BatchBusy, OpenBatch, RunContext
+from dicom_assets.batch.context import BatchBusy, RunContext
+from dicom_assets.batch.rebuild import rebuild
 from dicom_assets.batch.recovery import drop_files, forget_batches, mend_claims
 from dicom_assets.batch.standards import (
     publish_coverage,
     write_ndjson_again,
 )
-from dicom_assets.batch.steps import STEPS, Run
 from dicom_assets.batch.verification.file_rules import Strangers
 from dicom_assets.batch.verification.findings import Finding
 from dicom_assets.batch.verification.lines import Lines
@@ -29,8 +27,7 @@ from dicom_assets.defs.jobs import register, run_batch
 from dicom_assets.defs.sensors import mark
 from dicom_assets.lake import form, torn
 from dicom_assets.lake.delta import Lake
-from dicom_assets.lake.staging import FOLDER, SCHEMAS, Part, Staging
-from dicom_assets.landing.claims import MANIFEST
+from dicom_assets.lake.staging import FOLDER, Staging
 from dicom_assets.settings import Settings
 from dicom_assets.storage.files import LakeFiles
 
@@ -106,7 +103,7 @@ def _set_right(work: RunContext, instance: dg.DagsterInstance, found: Verified, 
         return True
     if found.studies:
         say(f"{len(found.studies)} studies are made again from all their rows.")
-        _rebuild(work, found.studies)
+        rebuild(work, found.studies)
         done = True
     done = _write_lines(work, found, say) or done
     if found.studies:
@@ -181,21 +178,6 @@ def _run(work: RunContext, instance: dg.DagsterInstance, batches: Sequence[str],
         if reason is not None:
             say(f"Batch {batch} did not close: {reason}")
             yield batch
-
-
-def _rebuild(work: RunContext, studies: Sequence[str]) -> None:
-    staging = Staging(work.lake.files, f"verify-{uuid.uuid4().hex[:12]}")
-    touched = pa.table({"study_key": pa.array(sorted(studies), pa.string())}, schema=SCHEMAS[Part.TOUCHED])
-    batch = OpenBatch(work, MANIFEST.empty_table(), staging)
-    try:
-        staging.stage(Part.TOUCHED, touched)
-        staging.stage(Part.CLINICAL, SCHEMAS[Part.CLINICAL].empty_table())
-        for step in STEPS:
-            if step.group in ("hierarchy", "standards"):
-                for _, make in step.tables.values():
-                    make(batch, Run(run_id=staging.batch_id))
-    finally:
-        staging.remove()
 
 
 def mend_after_power_cut(work: RunContext, instance: dg.DagsterInstance, say: Say) -> None:

@@ -12,7 +12,6 @@ import pyarrow as pa
 
 from dicom_assets.lake import rewrite
 from dicom_assets.lake.tables import Tables
-from dicom_assets.schema.registry import TABLES
 
 
 class Lake(Tables):
@@ -33,7 +32,7 @@ class Lake(Tables):
         """
         if not isinstance(rows, pa.Table):
             rewrite.replace_batches(self, name, values, rows)
-        elif TABLES[name].replaced_by == "batch_id":
+        elif self.tables[name].replaced_by == "batch_id":
             rewrite.replace_batches(self, name, values, rows.to_batches)
         else:
             rewrite.replace_keys(self, name, values, rows)

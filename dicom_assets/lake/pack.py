@@ -17,6 +17,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from deltalake.transaction import AddAction
 
+from dicom_assets.lake.table_form import conform, statistics_columns
 from dicom_assets.schema.table import Table
 from dicom_assets.storage.files import LakeFiles
 
@@ -38,11 +39,6 @@ _BLOOM = ("SOPInstanceUID", "SeriesInstanceUID", "StudyInstanceUID")
 def group_rows(name: str) -> int:
     """Rows of a row group of a table."""
     return _ROW_GROUPS.get(name, ROW_GROUP)
-
-
-def statistics_columns(table: Table) -> list[str]:
-    """Columns by which files are left unopened: the log holds smallest and largest value of these, and stays small."""
-    return [c for c in dict.fromkeys((table.replaced_by, "batch_id", "study_key")) if c in table]
 
 
 def bloom_columns(table: Table) -> list[str]:
@@ -98,14 +94,13 @@ def pack_rows(files: LakeFiles, table: Table, rows: Iterable[pa.RecordBatch]) ->
 
 
 def row_groups(table: Table, rows: Iterable[pa.RecordBatch]) -> Iterator[pa.Table]:
-    """The same rows, cut into row groups: full ones as far as ROW_GROUP_BYTES allows."""
-    names, full = table.schema.names, group_rows(table.name)
+    """The same rows, cut into row groups: full ones as far as ROW_GROUP_BYTES allows. NULL in columns they lack."""
+    schema, full = table.schema, group_rows(table.name)
     held: list[pa.RecordBatch] = []
     count = size = 0
     for batch in rows:
-        own = batch if batch.schema.names == names else batch.select(names)
-        held.append(own if own.schema == table.schema else own.cast(table.schema))
-        count, size = count + len(batch), size + own.nbytes
+        held.append(conform(batch, schema))
+        count, size = count + len(batch), size + held[-1].nbytes
         while count >= full or size >= ROW_GROUP_BYTES:
             whole = pa.Table.from_batches(held)
             yield whole.slice(0, full)

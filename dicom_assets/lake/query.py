@@ -23,24 +23,14 @@ from dicom_assets.lake.quoting import named, one_of
 from dicom_assets.lake.quoting import quoted as quoted
 from dicom_assets.lake.resolutions import RESOLUTIONS, RESOLUTIONS_NEED
 from dicom_assets.lake.subjects import STUDY_CLINICAL
+from dicom_assets.lake.table_form import sql_type as sql_type
 from dicom_assets.lake.tables import NoSuchVersion
 from dicom_assets.schema.registry import TABLES
 from dicom_assets.settings import UserError
 from dicom_assets.storage.files import PROTOCOL, LakeError
 
-_SQL_TYPES = {
-    "string": "VARCHAR",
-    "int64": "BIGINT",
-    "int32": "INTEGER",
-    "double": "DOUBLE",
-    "bool": "BOOLEAN",
-    "date32[day]": "DATE",
-    "timestamp[us, tz=UTC]": "TIMESTAMPTZ",
-}
-
-
 VIEWS = {
-    "study_clinical": (("study", "clinical"), STUDY_CLINICAL),
+    "study_clinical": (("study", "clinical", "patient_link"), STUDY_CLINICAL),
     "flat_metadata_versions": (
         ("flat_metadata", "overwritten"),
         f"""
@@ -77,13 +67,6 @@ def is_there(uri: str) -> None:
         raise LakeError(f"There is no lake at {uri}. Run `dicom-assets ingest` first, or give --lake.")
 
 
-def sql_type(kind: pa.DataType) -> str:
-    """DuckDB's name of an Arrow type of the registry."""
-    if pa.types.is_list(kind):
-        return f"{sql_type(kind.value_type)}[]"
-    return _SQL_TYPES[str(kind)]
-
-
 def scan(
     lake: Lake,
     name: str,
@@ -96,14 +79,14 @@ def scan(
 ) -> str:
     """SQL that stands for a table, for a FROM clause.
 
-    Reads the Parquet files that the Delta log names: right because no table has deletion vectors or hive partitions,
-    and every file has the columns of the registry. within: only files that can hold such rows are opened; the caller
-    still filters the rows. paths: only these files of the table, as the log names them. filename: with a column that
-    tells the file. row_number: with one, `file_row_number`, that tells the place in the file.
+    Reads the Parquet files that the Delta log names: right because no table has deletion vectors or hive partitions. A
+    file that was written before a column came has NULL there. within: only files that can hold such rows are opened;
+    the caller still filters the rows. paths: only these files of the table, as the log names them. filename: with a
+    column that tells the file. row_number: with one, `file_row_number`, that tells the place in the file.
     """
     if paths is None:
         known = lake.extents(name) if at is None else extents(lake.table(name, at))
-        key = TABLES[name].replaced_by
+        key = lake.tables[name].replaced_by
         if within is None:
             paths = known.paths.tolist()
         elif key in within and key != "batch_id":
@@ -113,7 +96,7 @@ def scan(
     if paths:
         more = f"{', filename=true' if filename else ''}{', file_row_number=true' if row_number else ''}"
         return lake.scan_files(name, paths, more)
-    nulls = ", ".join(f'NULL::{sql_type(c.type)} AS "{c.name}"' for c in TABLES[name].columns)
+    nulls = ", ".join(f'NULL::{sql_type(c.type)} AS "{c.name}"' for c in lake.tables[name].columns)
     nulls += ", NULL::VARCHAR AS filename" if filename else ""
     nulls += ", NULL::BIGINT AS file_row_number" if row_number else ""
     return f"(SELECT {nulls} WHERE false)"

@@ -26,8 +26,9 @@ from deltalake.transaction import AddAction, RemoveAction
 from dicom_assets.lake.extents import Extents
 from dicom_assets.lake.pack import pack, pack_rows, row_groups
 from dicom_assets.lake.positions import add_positions, is_sorted, order_of, positions, range_in_name, sort_rows
+from dicom_assets.lake.table_form import conform
 from dicom_assets.lake.tables import COMMIT_TRIES, Tables
-from dicom_assets.schema.registry import TABLES, Table
+from dicom_assets.schema.table import Table
 from dicom_assets.storage.files import LakeError
 
 _FILE_ROWS = {
@@ -77,7 +78,7 @@ def replace_keys(lake: Tables, name: str, keys: Sequence[str], rows: pa.Table) -
     """
     if not keys:
         return
-    column, order = TABLES[name].replaced_by, order_of(name)
+    column, order = lake.tables[name].replaced_by, order_of(name)
     rows, places = sort_rows(name, rows), positions(name, keys)
 
     def change(now: Extents) -> tuple[npt.NDArray[np.int64], list[AddAction]]:
@@ -94,7 +95,7 @@ def replace_keys(lake: Tables, name: str, keys: Sequence[str], rows: pa.Table) -
 
         def rewritten(index: int) -> list[AddAction]:
             own = rows.filter(pc.equal(homed, index))
-            held = get_file(lake, TABLES[name], str(now.paths[index]))
+            held = get_file(lake, lake.tables[name], str(now.paths[index]))
             if order != column or not is_sorted(held, order):  # or a file that another writer made
                 held = sort_rows(name, held)
             return put_files(lake, name, _spliced(held, own, order, places))
@@ -112,7 +113,7 @@ NewFiles = list[AddAction]
 
 def write_rows(lake: Tables, name: str, rows: Iterable[pa.RecordBatch]) -> NewFiles:
     """Writes rows of a table that is replaced by batch, for `replace_batches` to commit. Raises LakeError."""
-    packed = pack_rows(lake.files, TABLES[name], rows)
+    packed = pack_rows(lake.files, lake.tables[name], rows)
     return [] if packed is None else [packed]
 
 
@@ -127,7 +128,7 @@ def replace_batches(
     """
     if not batches:
         return
-    column, table, replaced = TABLES[name].replaced_by, TABLES[name], pa.array(batches, pa.string())
+    column, table, replaced = lake.tables[name].replaced_by, lake.tables[name], pa.array(batches, pa.string())
 
     def change(now: Extents) -> tuple[npt.NDArray[np.int64], list[AddAction]]:
         gone: list[int] = []
@@ -191,7 +192,7 @@ def put_files(lake: Tables, name: str, rows: pa.Table) -> list[AddAction]:
     """Writes rows that `positions.ordered` has put in order as files of about `file_rows` rows each."""
     adds: list[AddAction] = []
     for part in split(rows, order_of(name), file_rows(name)):
-        adds.append(put_file(lake, TABLES[name], part))
+        adds.append(put_file(lake, lake.tables[name], part))
         lake.file_keys.enter(adds[-1].path, part[order_of(name)].unique().to_pylist())
     return adds
 
@@ -221,7 +222,8 @@ def split(rows: pa.Table, column: str, bound: int) -> Iterator[pa.Table]:
 
 def get_file(lake: Tables, table: Table, path: str) -> pa.Table:
     """The rows of one Parquet file of a table."""
-    return lake.files.get_parquet(f"{table.name}/{path}", table.schema.names).cast(table.schema)
+    held: pa.Table = conform(lake.files.get_parquet(f"{table.name}/{path}"), table.schema)
+    return held
 
 
 def merge_studies(lake: Tables, name: str, merges: Callable[[Extents], Merge | None]) -> bool:
@@ -229,7 +231,7 @@ def merge_studies(lake: Tables, name: str, merges: Callable[[Extents], Merge | N
 
     merges: takes the extents and names the files, and the values below which the new files are to end.
     """
-    order, table, done = order_of(name), TABLES[name], False
+    order, table, done = order_of(name), lake.tables[name], False
 
     def change(now: Extents) -> tuple[npt.NDArray[np.int64], list[AddAction]]:
         nonlocal done
@@ -262,11 +264,33 @@ def merge_batches(lake: Tables, name: str, merges: Callable[[Extents], Sequence[
         groups = [group for group in merges(now) if len(group) > 1]
         done = bool(groups)
         adds = [
-            put_file(lake, TABLES[name], _stream(lake, TABLES[name], now.paths[group].tolist())) for group in groups
+            put_file(lake, lake.tables[name], _stream(lake, lake.tables[name], now.paths[group].tolist()))
+            for group in groups
         ]
         return np.concatenate(groups) if groups else np.empty(0, np.int64), adds
 
     swap(lake, name, change, data_change=False)
+    return done
+
+
+def rewrite_files(
+    lake: Tables, name: str, paths: Sequence[str], change: Callable[[pa.Table], pa.Table], *, data_change: bool
+) -> int:
+    """Writes some files of a table anew, with as many rows in the same order, in one commit; how many were still there.
+
+    change: takes rows and returns them as they are to be; called for one row group after the other. Not for tables
+    whose files say in their names what they hold (`positions`). Raises LakeError.
+    """
+    done = 0
+
+    def swapped(now: Extents) -> tuple[npt.NDArray[np.int64], list[AddAction]]:
+        nonlocal done
+        table, wanted = lake.tables[name], {*paths}
+        gone = np.array([at for at, path in enumerate(now.paths.tolist()) if path in wanted], dtype=np.int64)
+        done = len(gone)
+        return gone, [put_file(lake, table, map(change, _stream(lake, table, [str(now.paths[at])]))) for at in gone]
+
+    swap(lake, name, swapped, data_change=data_change)
     return done
 
 
@@ -276,7 +300,7 @@ def _stream(lake: Tables, table: Table, paths: Iterable[str]) -> Iterator[pa.Tab
     def rows() -> Iterator[pa.RecordBatch]:
         for path in paths:
             file = pq.ParquetFile(io.BytesIO(lake.files.get(f"{table.name}/{path}")))
-            yield from file.iter_batches(_READ_ROWS, columns=table.schema.names)
+            yield from file.iter_batches(_READ_ROWS)
 
     return row_groups(table, rows())
 

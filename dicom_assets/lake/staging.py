@@ -17,6 +17,7 @@ import pyarrow as pa
 
 from dicom_assets.schema.registry import (
     CLINICAL,
+    CORRECTION,
     FLAT_METADATA,
     INGESTION_ERRORS,
     RAW_FILES,
@@ -44,6 +45,7 @@ class Part(StrEnum):
     LEDGER = "validated_batch"
     FLAT = "flat_metadata"
     CLINICAL = "clinical"
+    CORRECTION = "correction"
     ERRORS = "ingestion_errors"
     TOUCHED = "touched_studies"
 
@@ -86,6 +88,7 @@ SCHEMAS: dict[Part, pa.Schema] = {
     Part.LEDGER: VALIDATED_BATCH.schema,
     Part.FLAT: FLAT_METADATA.schema,
     Part.CLINICAL: CLINICAL.schema,
+    Part.CORRECTION: CORRECTION.schema,
     Part.ERRORS: INGESTION_ERRORS.schema,
     Part.TOUCHED: pa.schema([pa.field("study_key", pa.string())]),
 }

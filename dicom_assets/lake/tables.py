@@ -11,11 +11,10 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from datetime import datetime
-from typing import Any
 
 import duckdb
 import pyarrow as pa
@@ -23,12 +22,12 @@ from deltalake import CommitProperties, DeltaTable
 from deltalake.exceptions import CommitFailedError, DeltaError, TableNotFoundError
 from deltalake.transaction import AddAction, RemoveAction
 
-from dicom_assets.lake import form, torn
+from dicom_assets.lake import form, table_form, torn
 from dicom_assets.lake.database import Database, clear_left_over
 from dicom_assets.lake.extents import Extents, extents
 from dicom_assets.lake.file_keys import FileKeys
-from dicom_assets.lake.pack import statistics_columns
-from dicom_assets.schema.registry import TABLES, Table
+from dicom_assets.lake.table_form import ForeignTable as ForeignTable
+from dicom_assets.schema.registry import TABLES, Column, Table
 from dicom_assets.storage import locks
 from dicom_assets.storage.azure import delta_location, delta_options, reason
 from dicom_assets.storage.files import CONTRIBUTOR, LakeError, LakeFiles
@@ -46,10 +45,6 @@ _AT_ONCE = 8
 """Tables that are made or opened side by side: each waits for the storage several times."""
 
 
-class ForeignTable(LakeError):
-    """A Delta table at the place of one of ours has another schema."""
-
-
 class NoSuchVersion(LakeError):
     """The lake does not have a table, or not in this version."""
 
@@ -58,13 +53,15 @@ class _Open:
     """A table that is open, for all threads: each open table has read its log once, which takes many requests.
 
     All but `lock` is for whoever holds that. since: when it was opened, in a folder when its log was last listed.
-    is_behind: this process has committed what `table` does not know.
+    is_behind: this process has committed what `table` does not know. mixed: version, columns as the
+    log has them, and whether files may have others.
     """
 
     def __init__(self) -> None:
         self.lock = threading.RLock()
         self.table: DeltaTable | None = None
         self.extents: Extents | None = None
+        self.mixed: tuple[int, str, bool] = (-1, "", False)
         self.since = 0.0
         self.is_behind = False
 
@@ -85,7 +82,8 @@ class _Looked(threading.local):
 class Tables:
     """The tables and the files of one lake.
 
-    uri: absolute folder or URL. Opening it makes the missing tables and refuses foreign ones.
+    uri: absolute folder or URL. Opening it makes the missing tables, adds the columns that a table of an earlier
+    release lacks, and refuses foreign ones. tables: what each of them looks like here.
     """
 
     def __init__(self, uri: str, *, make: bool = True, synced: bool = True) -> None:
@@ -95,7 +93,8 @@ class Tables:
         """
         self.files = LakeFiles(uri, synced=synced)
         self.uri = self.files.uri
-        form.require(self.files, make=make)
+        self.form = form.require(self.files, make=make)
+        self.tables: Mapping[str, Table] = TABLES
         self._checks: dict[str, Callable[[], None]] = {}
         self._open = {name: _Open() for name in TABLES}
         self._looked = _Looked()
@@ -103,7 +102,10 @@ class Tables:
         self.file_keys = FileKeys(self._database.read_keys)
         if make:
             self._make_tables()
+            self.form = form.enter(self.files, self.form)
             clear_left_over(self.files)
+        elif self.form.number < form.FORMAT:
+            self._refuse_foreign()
 
     @property
     def storage_options(self) -> dict[str, str] | None:
@@ -122,8 +124,24 @@ class Tables:
         return self._database.cursor()
 
     def scan_files(self, name: str, paths: Sequence[str], options: str = "") -> str:
-        """SQL that stands for some files of a table, see `Database.scan`."""
-        return self._database.scan(name, paths, options)
+        """SQL that stands for some files of a table, with all its columns; see `Database.scan`."""
+        return self._database.scan(name, paths, self.columns_option(name) + options)
+
+    def columns_option(self, name: str) -> str:
+        """What DuckDB is told of the columns of a table's files: nothing where all of them have the table's own."""
+        return table_form.sql_schema(self.tables[name].columns) if self.is_mixed(name) else ""
+
+    def is_mixed(self, name: str) -> bool:
+        """Whether files of a table may have other columns than the table. Raises LakeError, NoSuchVersion."""
+        with self._explain(name), self._open[name].lock:
+            shared = self._open[name]
+            table = shared.table or self._current(name)
+            if shared.mixed[0] != table.version():
+                text = str(table.schema().to_json())
+                same = text == shared.mixed[1]
+                mixed = shared.mixed[2] if same else table_form.is_mixed(self.tables[name], text)
+                shared.mixed = table.version(), text, mixed
+            return shared.mixed[2]
 
     def table(self, name: str, at: int | datetime | None = None) -> DeltaTable:
         """A table, opened for the caller alone, as it is now or at a version or time.
@@ -169,7 +187,7 @@ class Tables:
                 shared.table.create_write_transaction(
                     [*actions],
                     mode="append",
-                    schema=TABLES[name].schema,
+                    schema=self.tables[name].schema,
                     commit_properties=CommitProperties(custom_metadata=metadata, max_commit_retries=0),
                 )
             except CommitFailedError:
@@ -257,6 +275,8 @@ class Tables:
                     shared.is_behind = False
                     if self.files.place is None:
                         shared.since = time.monotonic()
+                elif self.files.place is None and self._is_forgotten(name, shared.table.version()):
+                    shared.enter(self._load(name))
                 return
             except (DeltaError, OSError):
                 shared.table = None  # its log was written anew, or its token has expired
@@ -269,6 +289,18 @@ class Tables:
         """
         return self.files.exists(f"{name}/_delta_log/{version + 1:020d}.json")
 
+    def open_anew(self, name: str) -> None:
+        """Lets a table be opened anew when it is asked for next, since its log begins anew."""
+        shared = self._open[name]
+        with shared.lock:
+            shared.table = shared.extents = None
+        self._look_again(name)
+
+    def _is_forgotten(self, name: str, version: int) -> bool:
+        """Whether the log does not know a version any more, since it begins behind it (`history.forget`)."""
+        log = f"{name}/_delta_log/{version:020d}"
+        return not self.files.exists(f"{log}.json") and not self.files.exists(f"{log}.checkpoint.parquet")
+
     def row_count(self, name: str) -> int:
         """Rows of a table, from the statistics in its log."""
         return int(self.extents(name).rows.sum())
@@ -280,6 +312,7 @@ class Tables:
             with locks.held(self.files, name, LOCK_SECONDS) as check:
                 self._checks[name] = check
                 self._look_again()
+                self._require_known(name)
                 try:
                     yield
                 finally:
@@ -290,6 +323,16 @@ class Tables:
                 "Wait for it, or end it, then run the batch again."
             ) from None
 
+    def _require_known(self, name: str) -> None:
+        """Before a commit: a version that the log does not know any more is not gone on from.
+
+        Its successor's entry is gone as well, so that a commit would take its number and nobody would ever see it.
+        """
+        shared = self._open[name]
+        with shared.lock:
+            if shared.table is not None and self._is_forgotten(name, shared.table.version()):
+                shared.table = None
+
     def check_right(self, name: str) -> None:
         """Raises LakeError when the right to commit to a table was taken by `committing` and is lost by now."""
         check = self._checks.get(name)
@@ -297,20 +340,55 @@ class Tables:
             check()
 
     def _make_tables(self) -> None:
+        """Looks at every table before anything is made or added: a lake that is refused stays as it is."""
+        tables = [*self.tables.values()]
         with ThreadPoolExecutor(_AT_ONCE) as pool:
-            list(pool.map(self._ensure, TABLES.values()))
+            found = list(pool.map(self._find, tables))
+            list(pool.map(self._complete, tables, found))
 
-    def _ensure(self, table: Table) -> None:
-        """Opens a table that is there and as registered; makes one that is not, and leaves it closed."""
+    def _refuse_foreign(self) -> None:
+        """Whoever only reads a lake without a number of this release looks as well whether its tables are ours."""
+        for table in self.tables.values():
+            try:
+                self._lacks(table, self._load(table.name))
+            except TableNotFoundError:
+                continue
+            except (DeltaError, OSError) as error:
+                raise LakeError(self._why(table.name, error, "opened")) from None
+
+    def _find(self, table: Table) -> tuple[DeltaTable, Sequence[Column]] | None:
+        """A table that is there, with the columns that it lacks; None when there is none.
+
+        Raises ForeignTable, OtherFormat, LakeError.
+        """
         try:
             found = self._open_whole(table)
         except TableNotFoundError:
-            self._make(table)
-            return
+            return None
         except (DeltaError, OSError) as error:
             raise LakeError(self._why(table.name, error, "opened")) from None
-        self._compare(table, found)
-        self._open[table.name].enter(found)
+        return found, self._lacks(table, found)
+
+    def _complete(self, table: Table, found: tuple[DeltaTable, Sequence[Column]] | None) -> None:
+        """Makes a table that was not found, and leaves it closed; adds the columns that another one lacks."""
+        if found is None:
+            self._make(table)
+        else:
+            self._open[table.name].enter(self._bring_up_to_date(table) if found[1] else found[0])
+
+    def _bring_up_to_date(self, table: Table) -> DeltaTable:
+        """Adds the columns that a table of an earlier release lacks; files stay as they are."""
+        with self.committing(table.name):
+            found = self._load(table.name)
+            missing = self._lacks(table, found)
+            if missing:
+                try:
+                    table_form.add_columns(found, missing)
+                except (DeltaError, OSError) as error:
+                    raise LakeError(self._why(table.name, error)) from None
+                found = self._load(table.name)
+                self.sync_log(table.name, found.version())
+        return found
 
     def _open_whole(self, table: Table) -> DeltaTable:
         """Opens a table; sets aside what is torn of its log, when it does not open otherwise."""
@@ -332,11 +410,11 @@ class Tables:
 
         What was set aside is missing from then on, as `torn.MARK` says.
         """
-        for table in TABLES.values():
+        for table in self.tables.values():
             try:
-                self._ensure(table)
+                self._complete(table, self._find(table))
                 continue
-            except ForeignTable:
+            except (ForeignTable, form.OtherFormat):
                 raise
             except LakeError as error:
                 if not isinstance(error.__cause__ or error.__context__ or error, torn.TornLog | DeltaError):
@@ -360,28 +438,12 @@ class Tables:
 
     def _create(self, table: Table, location: str) -> None:
         try:
-            DeltaTable.create(
-                location,
-                schema=table.schema,
-                mode="ignore",
-                name=table.name,
-                description=table.description,
-                configuration={
-                    "delta.dataSkippingStatsColumns": ",".join(statistics_columns(table)),
-                    "delta.checkpointInterval": str(CHECKPOINT_COMMITS),
-                },
-                storage_options=self.storage_options,
-            )
+            table_form.create(table, location, self.storage_options, CHECKPOINT_COMMITS)
         except (DeltaError, OSError) as error:
             raise LakeError(self._why(table.name, error)) from None
 
-    def _compare(self, table: Table, found: DeltaTable) -> None:
-        differing = schema_differences(table, pa.schema(found.schema().to_arrow()))
-        if differing:
-            raise ForeignTable(
-                f"The lake already holds a Delta table '{table.name}' that this project did not make, or that another "
-                f"version made: {len(differing)} columns differ ({', '.join(differing[:5])}). Give an empty folder."
-            )
+    def _lacks(self, table: Table, found: DeltaTable) -> Sequence[Column]:
+        return table_form.lacking(table, found, self.form)
 
     def _why(self, name: str, error: BaseException, action: str = "written") -> str:
         text = str(error).lower()
@@ -395,18 +457,3 @@ class Tables:
         if "permission denied" in text or "read-only" in text:
             return "The lake folder is not writable. Give this user write access, or give another folder."
         return f"Table {name} cannot be {action}: {type(error).__name__}. Run `dicom-assets verify`."
-
-
-def schema_differences(table: Table, found: pa.Schema) -> list[str]:
-    """Names of the table's columns that are missing from a schema or have another type there, and of extra ones."""
-    actual = {field.name: normal_type(field.type) for field in found}
-    expected = {column.name: normal_type(column.type) for column in table.columns}
-    return sorted(name for name in actual.keys() | expected.keys() if actual.get(name) != expected.get(name))
-
-
-def normal_type(kind: Any) -> str:
-    """An Arrow type in words, the same for the variants that Delta does not tell apart."""
-    kind = pa.field("x", kind).type
-    if pa.types.is_list(kind) or pa.types.is_large_list(kind) or str(kind).startswith("list_view"):
-        return f"list<{normal_type(kind.value_type)}>"
-    return {"large_string": "string", "string_view": "string"}.get(str(kind), str(kind))

@@ -203,9 +203,18 @@ class Summary:
         Raises FileNotFoundError when a newer summary has replaced this one.
         """
         if self._attempts is None:
-            rows = self._files.get_parquet(f"{FOLDER}/{self.number:012d}/{_AGAIN}") if self.number else None
-            self._attempts = {} if rows is None else dict(zip(*rows.to_pydict().values(), strict=True))
+            self._attempts = self._read_attempts() if self.number else {}
         return self._attempts
+
+    def _read_attempts(self) -> Mapping[str, int]:
+        folder = f"{FOLDER}/{self.number:012d}"
+        try:
+            rows = self._files.get_parquet(f"{folder}/{_AGAIN}")
+        except FileNotFoundError:
+            if self._files.exists(f"{folder}/{_LIST}"):
+                return {}  # of a release that claimed nothing again
+            raise
+        return dict(zip(*rows.to_pydict().values(), strict=True))
 
     def _open(self, path: str) -> PackedIds:
         """Ids in a file: mapped where the lake is a folder, so that looking up a few reads a few pages of it."""

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import hashlib
 import math
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from enum import StrEnum
@@ -27,12 +27,13 @@ from dicom_assets.landing.claim_index import Claim as Claim
 from dicom_assets.landing.claim_index import ClaimedIds as ClaimedIds
 from dicom_assets.landing.claim_index import Summary, ids_of_digests, pack_ids, summarise, unpack_ids
 from dicom_assets.landing.pace import Arrivals, claim_from, recent_rounds
+from dicom_assets.landing.refusals import NOTHING_REFUSED, Refusals, refusals
 from dicom_assets.landing.restorations import Restorations
 from dicom_assets.landing.returns import ReturnLog
 from dicom_assets.landing.store import LandingStore, object_digests
 from dicom_assets.schema.registry import OWN
 from dicom_assets.settings import ClaimingSettings
-from dicom_assets.storage.files import LakeFiles
+from dicom_assets.storage.files import LakeFiles, TornFile
 
 FOLDER = "_claims"
 MANIFEST = pa.schema(
@@ -54,18 +55,21 @@ attempt: 1 for an object that was never claimed before; one more each time that 
 
 
 class BatchKind(StrEnum):
-    """Why a batch was claimed: its objects are new, or the lake has them and somebody wants them read once more."""
+    """Why a batch was claimed: its objects are new, or the lake has them and they are to be read again, or are gone."""
 
     ARRIVAL = "arrival"
     REREAD = "reread"
+    DELETE = "delete"
 
 
-def with_kinds(rows: pa.Table) -> pa.Table:
-    """Rows of a file of the log; those of releases that knew one kind of batch name none."""
-    if "batch_kind" in rows.column_names:
-        return rows
-    rows = rows.append_column("batch_kind", pa.array([str(BatchKind.ARRIVAL)] * len(rows), pa.string()))
-    return rows.append_column("read_in", pa.nulls(len(rows), pa.string()))
+def with_defaults(rows: pa.Table) -> pa.Table:
+    """Rows of a claim with the columns that a release before this one did not write."""
+    defaults = {"attempt": 1, "batch_kind": str(BatchKind.ARRIVAL), "read_in": None}
+    for name, value in defaults.items():
+        if name not in rows.column_names:
+            field = MANIFEST.field(name)
+            rows = rows.append_column(field, pa.repeat(pa.scalar(value, field.type), len(rows)))
+    return rows.select(MANIFEST.names)
 
 
 _KNOWN_BY = ["batch_id", "object_id", "source", "claimed_at", "attempt"]
@@ -110,11 +114,13 @@ def plan(
     settings: ClaimingSettings,
     absent: Mapping[str, int] = MappingProxyType({}),
     restorations: Restorations | None = None,
+    erased: Refusals = NOTHING_REFUSED,
 ) -> Plan:
     """Decides what is new and makes batches of it; pure.
 
     absent: claimed objects that their batch did not find and that are claimed again when they are listed, with how
     often they were claimed. restorations: finds claimed objects that lie again where another one was claimed since.
+    erased: objects that are never claimed though they are listed.
 
     listing: batches of `landing.store.LISTING`, folder by folder. A folder stays in one batch where it fits. An object
     younger than the quiet period waits, unless its time lies in the future, which only a wrong clock writes.
@@ -129,6 +135,8 @@ def plan(
     oldest: datetime | None = None
     for part in listing:
         fresh = _new_objects(source, part, claimed, absent, restorations)
+        if erased.objects and len(fresh):
+            fresh = fresh.filter(pa.array(erased.claims(fresh["object_id"].to_pylist())))
         if not len(fresh):
             continue
         first = pc.min(fresh["modified_at"]).as_py()
@@ -246,7 +254,7 @@ class ClaimLog:
         """Every claim, oldest first."""
         for path in self._paths():
             if path not in self._known:
-                self._remember(path, self._files.get_parquet(path, _KNOWN_BY))
+                self._remember(path, read_claim(self._files, path, _KNOWN_BY))
         return sorted(self._known.values(), key=lambda claim: claim.path)
 
     def claimed_ids(self, source: str) -> ClaimedIds:
@@ -271,6 +279,10 @@ class ClaimLog:
 
     def _forget(self) -> None:
         self._summary, self._known, self._ids, self._attempts = None, {}, {}, {}
+
+    def refusals(self) -> Refusals:
+        """What was erased and is not claimed again. Raises LakeError."""
+        return refusals(self._files)
 
     def returned(self) -> pa.Table:
         """What batches have returned and is not claimed again (schema RETURNS)."""
@@ -309,7 +321,7 @@ class ClaimLog:
         """The manifest of a batch (schema MANIFEST). Raises UnknownBatch."""
         for claim in self.claims():
             if claim.batch_id == wanted:
-                return with_kinds(self._files.get_parquet(claim.path))
+                return read_claim(self._files, claim.path, MANIFEST.names)
         raise UnknownBatch(
             f"No batch '{wanted}' is claimed in this lake. `dicom-assets status` lists the batches that there are."
         )
@@ -332,6 +344,17 @@ class ClaimLog:
         """The number of the newest claim."""
         paths = self._paths()
         return int(paths[-1].rsplit("/", 1)[1].removesuffix(".parquet")) if paths else self._summarised().number
+
+
+def read_claim(files: LakeFiles, path: str, columns: Sequence[str]) -> pa.Table:
+    """A claim, in some columns of MANIFEST, whichever release has made it.
+
+    Raises FileNotFoundError, TornFile, LakeError.
+    """
+    try:
+        return files.get_parquet(path, [*columns])
+    except TornFile:  # or one that lacks a column
+        return with_defaults(files.get_parquet(path)).select([*columns])
 
 
 def number_of(path: str) -> int:
@@ -413,7 +436,8 @@ def claim_listed(
         returned = log.returned()
         absent = _due(returned, source, None if haste.absent else moment, waits=False)
         attempts = dict(zip(absent["object_id"].to_pylist(), absent["attempt"].to_pylist(), strict=True))
-        planned = plan(source, listing(), log.claimed_ids(source), moment, settings, attempts, restorations)
+        claimed, erased = log.claimed_ids(source), log.refusals()
+        planned = plan(source, listing(), claimed, moment, settings, attempts, restorations, erased)
         again, more = _again(_due(returned, source, None if haste.waiting else moment, waits=True), moment, settings)
         gathers_until = _gathers_until(planned, log, source, moment, settings) if paced else None
         gathering = 0 if gathers_until is None else planned.arrivals.complete

@@ -25,6 +25,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from dicom_assets.landing.refusals import ERASED
 from dicom_assets.schema.registry import OWN, TIMESTAMP
 from dicom_assets.storage.files import LakeFiles
 
@@ -183,6 +184,7 @@ def _record(name: str) -> str:
 
 
 def _still_open(rows: pa.Table, attempts: Mapping[str, int]) -> pa.Table:
+    rows = rows.filter(pc.invert(pc.fill_null(pc.starts_with(rows["uri"], ERASED), False)))
     seen: set[tuple[str, int]] = set()
     keep: list[bool] = []
     for one, attempt in zip(rows["object_id"].to_pylist(), rows["attempt"].to_pylist(), strict=True):

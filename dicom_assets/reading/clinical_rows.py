@@ -19,7 +19,7 @@ from dicom_assets.reading.tasks import Chunk, ObjectTask
 from dicom_assets.reading.verdicts import Verdict, error_row, settled
 from dicom_assets.schema import keys
 from dicom_assets.schema.codes import Kind, Outcome
-from dicom_assets.settings import DatasetSettings
+from dicom_assets.settings import DatasetSettings, FhirSettings, SourceSettings
 from dicom_assets.storage.byte_ranges import ByteSource
 
 
@@ -27,12 +27,13 @@ def dataset_of(chunk: Chunk, task: ObjectTask) -> DatasetSettings | None:
     """The configured dataset that a file belongs to, by its path below the root or in its archive."""
     if not chunk.clinical.datasets:
         return None
-    return next((one for one in chunk.clinical.datasets if _is_named(chunk, task, one.files)), None)
+    named = (one for one in chunk.clinical.datasets if _is_named(chunk.settings, task.uri, task.member, one.files))
+    return next(named, None)
 
 
-def _is_named(chunk: Chunk, task: ObjectTask, patterns: Sequence[str]) -> bool:
+def _is_named(source: SourceSettings, uri: str, member: str | None, patterns: Sequence[str]) -> bool:
     """Whether a pattern matches a file's path below the root, or its path in its archive."""
-    return match(patterns, (open_store(chunk.settings).below_root(task.uri), _slashed(task.member)))
+    return match(patterns, (open_store(source).below_root(uri), _slashed(member)))
 
 
 def _slashed(member: str | None) -> str | None:
@@ -40,10 +41,10 @@ def _slashed(member: str | None) -> str | None:
     return member if member is None else member.replace("\\", "/")
 
 
-def server_of(chunk: Chunk, task: ObjectTask) -> str | None:
+def server_of(source: SourceSettings, fhir: FhirSettings, uri: str, member: str | None) -> str | None:
     """The FHIR server that a file is configured to come from: by its path, otherwise by its source."""
-    named = (one.name for one in chunk.fhir.servers if _is_named(chunk, task, one.files))
-    return next(named, chunk.settings.fhir_server)
+    named = (one.name for one in fhir.servers if _is_named(source, uri, member, one.files))
+    return next(named, source.fhir_server)
 
 
 def clinical_rows(chunk: Chunk, task: ObjectTask, records: pa.Table) -> pa.Table:
@@ -54,7 +55,7 @@ def clinical_rows(chunk: Chunk, task: ObjectTask, records: pa.Table) -> pa.Table
     """
     size = len(records)
     if "server" in records.column_names:
-        server = server_of(chunk, task)
+        server = server_of(chunk.settings, chunk.fhir, task.uri, task.member)
         servers = records["server"].to_pylist() if server is None else [server] * size
         own_names = zip(servers, records["natural_key"].to_pylist(), strict=True)
         names = [keys.record_key(task.source, server, name) for server, name in own_names]

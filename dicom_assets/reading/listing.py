@@ -47,7 +47,10 @@ class ClaimedObject:
 
 @dataclass(frozen=True)
 class ListingChunk:
-    """Some objects of a manifest. poison: codes by object_id of objects that broke a process."""
+    """Some objects of a manifest. poison: codes by object_id of objects that broke a process.
+
+    corrections: patterns of the files that tables of corrections are believed in.
+    """
 
     batch_id: str
     claimed_at: datetime
@@ -55,6 +58,7 @@ class ListingChunk:
     archives: ArchiveLimits
     objects: tuple[ClaimedObject, ...]
     clinical: ClinicalSettings = field(default_factory=ClinicalSettings)
+    corrections: tuple[str, ...] = ()
     poison: dict[str, str] = field(default_factory=dict)
 
 
@@ -182,7 +186,8 @@ class _Listing:
             first = kind_of(head, claimed.size)
             found, _ = recognise(first, source, head)
             if found is first:  # else its end has told what it is
-                found = look_closer(found, source, (self.store.below_root(claimed.uri),), self.chunk.clinical)
+                names = (self.store.below_root(claimed.uri),)
+                found = look_closer(found, source, names, self.chunk.clinical, self.chunk.corrections)
             own["kind"], own["verdict"], own["detail"] = str(found.kind), found.code, found.detail
             if found.kind is Kind.ARCHIVE and found.code is None:
                 # Members are listed before the archive's own row, because only then is it known whether it opens.
@@ -206,7 +211,7 @@ class _Listing:
         shared = self._shared(claimed) | {"container_id": claimed.object_id, "container_size": claimed.size}
         if found.form is not Form.CHANGES:
             path = self.store.below_root(claimed.uri)
-            for member in members(source, self.chunk.archives, self.chunk.clinical, path):
+            for member in members(source, self.chunk.archives, self.chunk.clinical, path, self.chunk.corrections):
                 yield shared | _member_row(self.store.name, claimed, member)
             return
         if read_head(source).revision:

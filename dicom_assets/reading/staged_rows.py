@@ -36,6 +36,7 @@ class Rows:
     unseen: list[tuple[ObjectTask, Verdict]] = field(default_factory=list)
     flat: ArrowSink = field(default_factory=lambda: ArrowSink(SCHEMAS[Part.FLAT]))
     clinical: ArrowSink = field(default_factory=lambda: ArrowSink(SCHEMAS[Part.CLINICAL]))
+    corrections: ArrowSink = field(default_factory=lambda: ArrowSink(SCHEMAS[Part.CORRECTION]))
 
 
 def record(chunk: Chunk, task: ObjectTask, verdict: Verdict, rows: Rows) -> None:
@@ -53,6 +54,8 @@ def record(chunk: Chunk, task: ObjectTask, verdict: Verdict, rows: Rows) -> None
     rows.errors += [error_row(chunk, task, "read", code, detail, 0) for code, detail in dict(verdict.findings).items()]
     for table in verdict.records:
         rows.clinical.write(table)
+    for table in verdict.corrections:
+        rows.corrections.write(table)
     rows.errors += verdict.record_errors
     if verdict.header is not None:
         rows.accepted.append((task, verdict.header, verdict.version))
@@ -72,7 +75,8 @@ def part_files(chunk: Chunk, rows: Rows) -> Iterator[tuple[Part, bytes]]:
     for part, listed in ((Part.LEDGER, rows.ledger), (Part.ERRORS, rows.errors)):
         if listed:
             yield part, arrow_bytes(pa.Table.from_pylist(listed, schema=SCHEMAS[part]))
-    for part, sink in ((Part.FLAT, rows.flat), (Part.CLINICAL, rows.clinical)):
+    sinks = ((Part.FLAT, rows.flat), (Part.CLINICAL, rows.clinical), (Part.CORRECTION, rows.corrections))
+    for part, sink in sinks:
         if sink.rows:
             yield part, sink.close()
 

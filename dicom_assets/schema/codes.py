@@ -34,8 +34,10 @@ class Kind(StrEnum):
     DICOM = "dicom"
     CHANGE = "change"
     CLINICAL = "clinical"
+    CORRECTION = "correction"
     ARCHIVE = "archive"
     OTHER = "other"
+    ERASED = "erased"
 
 
 @dataclass(frozen=True, slots=True)
@@ -235,6 +237,18 @@ _QUARANTINED = [
         "See detail and the rows of stage record; correct the records and deliver the file again.",
     ),
     (
+        "CORRECTIONS_NOT_EXPECTED",
+        "A table of corrections lies where the configuration expects none. None of it is applied.",
+        "If it is to be believed, name its source or its files in [corrections], then run its batch again (README, "
+        "Backfills); otherwise ask who put it there.",
+    ),
+    (
+        "CORRECTIONS_UNREADABLE",
+        "A table that lies where corrections are expected cannot be read as one: its columns, its encoding or its "
+        "structure. What an earlier version of the file said is not in force any more.",
+        "See detail; correct the file (docs/stewardship.md has its columns) and deliver it again.",
+    ),
+    (
         "CHANGE_PAGE_UNREADABLE",
         "A landed window of changes is cut short, or is not what its first line says.",
         "Delete the file and read the window again: run its partition of dicom_changes.",
@@ -301,6 +315,13 @@ _IGNORED = [
         "Deliver the file itself, or set follow_links = true for the source if links out of it are to be trusted.",
     ),
     ("ARCHIVE_EXPANDED", "The archive itself; its members are counted one by one.", "Nothing."),
+    (
+        "ERASED",
+        "It was erased, and its row keeps the books alone; or its patient, its study or itself was erased before it "
+        "arrived, and nothing of it was taken in. For a clinical file: so many of its records.",
+        "Delete it at its source. If it is to come in: set erase.re_arrival, then run its batch again (README, "
+        "Backfills).",
+    ),
 ]
 _RECORD = [
     (
@@ -316,6 +337,25 @@ _RECORD = [
         "patient has a new identifier, deliver the Patient with the one before among its identifiers. When the change "
         "is right, put the record_key that detail names into clinical.accepted_identity_changes. Then run the batch "
         "again.",
+    ),
+    (
+        "CORRECTION_INVALID",
+        "A row of a table of corrections cannot be read; the rest of the file is, and is applied.",
+        "See detail and record; correct the row and deliver the file again.",
+    ),
+    (
+        "CORRECTION_CONTRADICTED",
+        "A correction says something else of the same objects or person than one that was said earlier, or at the same "
+        "time. The earlier one stays in force; of those of one time none is.",
+        "See detail and the table correction; take the wrong one out of its file and deliver that file again. The "
+        "other one comes into force by itself.",
+    ),
+    (
+        "PATIENT_LINK_CYCLE",
+        "A patient link leads, with those that were said earlier or at the same time, back to where it begins. It is "
+        "not in force; the earlier ones are.",
+        "See detail and the table correction; take the wrong link out of its file and deliver that file again. The "
+        "others come into force by themselves.",
     ),
     (
         "CHECK_FAILED",
@@ -364,3 +404,5 @@ OUTSIDE = frozenset(name for name, _, _ in _WAITING)
 """Codes of objects that could not be read for a reason that is not theirs; they are no outcome."""
 ABSENT = frozenset(("OBJECT_GONE", "CHANGED_DURING_READ"))
 """Codes of objects that were not there as they were claimed; listed again as they were, they are claimed again."""
+NOT_ARRIVED = ABSENT | {"DISMISSED"}
+"""Codes of objects that replace nothing: what the lake has of their places, or of themselves, stays current."""

@@ -36,6 +36,11 @@ def record_key(*parts: str) -> str:
     return _digest(12, *parts)
 
 
+def correction_key(*parts: str | None) -> str:
+    """Key of a correction: BLAKE2b-96 of everything that it says; what is missing differs from what is empty."""
+    return _digest(12, *("-" if part is None else f"={part}" for part in parts))
+
+
 _REFERENCE = b'"BulkDataURI":"?offset='
 """How a reference into an object begins; within a text its quotation marks would be escaped."""
 _BEFORE, _BEHIND = _REFERENCE.index(b"?"), len(_REFERENCE) - _REFERENCE.index(b"?")

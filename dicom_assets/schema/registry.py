@@ -11,6 +11,7 @@ from collections.abc import Iterable, Mapping
 import pyarrow as pa
 
 from dicom_assets.schema.attributes import ATTRIBUTES, CODE_PARTS, Level
+from dicom_assets.schema.correction_tables import correction_columns, correction_tables
 from dicom_assets.schema.standard_tables import clinical_columns, standard_tables
 from dicom_assets.schema.table import TEXTS as TEXTS
 from dicom_assets.schema.table import TIMESTAMP as TIMESTAMP
@@ -41,8 +42,8 @@ OWN = _own(
     container_id=(pa.string(), "object_id of the archive or page that holds the member"),
     kind=(
         pa.string(),
-        "What its content says it is: dicom, change, clinical, archive, other; of a batch why it was claimed: arrival, "
-        "or reread (NULL: arrival)",
+        "What its content says it is: dicom, change, clinical, correction, archive, other; or erased. Of a batch why "
+        "it was claimed: arrival, reread, or delete (NULL: arrival)",
     ),
     claimed_at=(TIMESTAMP, "When the batch was claimed"),
     outcome=(pa.string(), "ingested, quarantined, ignored or deleted"),
@@ -129,8 +130,11 @@ OWN = _own(
     decided_by=(pa.string(), "Who decided, by the name of the account"),
     decided_at=(TIMESTAMP, "When it was decided"),
     decision_reason=(pa.string(), "Why, in the words of that person"),
+    audit_id=(pa.string(), "The audit that found it, named by its time"),
+    audited_at=(TIMESTAMP, "When it was found"),
 )
 """The project's own columns by name, described once."""
+OWN.update(correction_columns())
 
 
 def _dicom(levels: Iterable[Level], table: str | None) -> list[Column]:
@@ -220,8 +224,9 @@ INSTANCE = _table(
     "instance",
     "current SOP instance",
     "source StudyInstanceUID SeriesInstanceUID SOPInstanceUID",
-    "source study_key object_id batch_id version_at sequence uri member size issues first_seen_at updated_at",
-    "The newest version of each instance, without its header.",
+    "source study_key object_id batch_id version_at sequence uri member size issues first_seen_at updated_at "
+    "corrections received_patient_id received_patient_issuer received_accession_number received_study_instance_uid",
+    "The newest version of each instance, without its header, as corrections and patient links say it.",
     dicom=Level,
     replaced_by="study_key",
     upstream=("flat_metadata",),
@@ -231,7 +236,7 @@ SERIES = _table(
     "series",
     "current series",
     "source StudyInstanceUID SeriesInstanceUID",
-    "source study_key object_id version_at instance_count size first_seen_at updated_at",
+    "source study_key object_id version_at instance_count size first_seen_at updated_at corrections",
     "Each series that has instances; its attributes are the newest that any instance gives. A time comes with its "
     "date, a scheme or meaning with its code, both parts of a name from one name.",
     dicom=(Level.STUDY, Level.SERIES),
@@ -243,7 +248,8 @@ STUDY = _table(
     "study",
     "current study",
     "source StudyInstanceUID",
-    "source study_key object_id version_at series_count instance_count patient_count size first_seen_at updated_at",
+    "source study_key object_id version_at series_count instance_count patient_count size first_seen_at updated_at "
+    "corrections",
     "Each study that has instances; its attributes are the newest that any instance gives, those that belong together "
     "from one instance, as in series. ModalitiesInStudy and patient_count follow from all instances.",
     dicom=(Level.STUDY,),
@@ -315,6 +321,8 @@ CLINICAL = Table(
     _CLINICAL.upstream,
 )
 
+CORRECTION, PATIENT_LINK, MOVED_STUDY = correction_tables(OWN)
+
 (
     IMAGING_STUDY,
     DIAGNOSTIC_REPORT,
@@ -343,6 +351,36 @@ DICOM_SERVICE_AUDIT = Table(
     ("study",),
 )
 
+SOURCE_AUDIT = _table(
+    "source_audit",
+    "current instance whose object is gone at its source",
+    "source object_id",
+    "source object_id audit_id audited_at uri member",
+    "What the last audit of each folder or container found gone there; empty where nothing is.",
+    replaced_by="source",
+    upstream=("instance",),
+    required="audit_id audited_at uri",
+)
+
+ERASURE = Table(
+    "erasure",
+    "erasure",
+    ("erasure_id",),
+    (
+        Column("erasure_id", pa.string(), "The erasure, named by its time", nullable=False),
+        Column("scope", pa.string(), "What was asked for: patient, study, instance or object", nullable=False),
+        Column("erased_by", pa.string(), "Who asked for it"),
+        Column("erased_at", TIMESTAMP, "When it was asked for", nullable=False),
+        Column("finished_at", TIMESTAMP, "When nothing was left of it", nullable=False),
+        Column("objects", pa.int64(), "Objects and members of archives", nullable=False),
+        Column("records", pa.int64(), "Clinical records", nullable=False),
+        Column("studies", pa.int64(), "Studies of which nothing is left", nullable=False),
+        Column("rows", pa.int64(), "Rows of all tables that held something of it", nullable=False),
+    ),
+    "What was erased, when and by whom, without anything of what it was.",
+    "erasure_id",
+)
+
 TABLES: dict[str, Table] = {
     table.name: table
     for table in (
@@ -351,6 +389,9 @@ TABLES: dict[str, Table] = {
         FLAT_METADATA,
         BATCH_STUDY,
         OVERWRITTEN,
+        CORRECTION,
+        PATIENT_LINK,
+        MOVED_STUDY,
         CLINICAL,
         INSTANCE,
         SERIES,
@@ -364,6 +405,8 @@ TABLES: dict[str, Table] = {
         IMAGE_OCCURRENCE_ORIGIN,
         MAPPING_COVERAGE,
         DICOM_SERVICE_AUDIT,
+        SOURCE_AUDIT,
+        ERASURE,
     )
 }
 """Every table of the lake by name."""

@@ -15,7 +15,8 @@ from deltalake import write_deltalake
 from dicom_assets.lake import tables
 from dicom_assets.lake.delta import Lake
 from dicom_assets.lake.query import connect
-from dicom_assets.lake.tables import CHECKPOINT_COMMITS, ForeignTable, schema_differences
+from dicom_assets.lake.table_form import differences
+from dicom_assets.lake.tables import CHECKPOINT_COMMITS, ForeignTable
 from dicom_assets.schema.registry import TABLES
 from dicom_assets.storage.files import LakeError
 from dicom_assets_tests.support.lakes import table
@@ -177,7 +178,7 @@ def test_what_a_lake_keeps_ends_with_it(tmp_path):
 class TestTables:
     def test_are_made_with_the_columns_of_the_registry(self, lake):
         for name, one in TABLES.items():
-            assert schema_differences(one, pa.schema(lake.table(name).schema().to_arrow())) == []
+            assert differences(one, pa.schema(lake.table(name).schema().to_arrow())).names == []
             assert lake.row_count(name) == 0
 
     def test_have_logs_that_are_summed_up_before_they_are_long(self, lake):

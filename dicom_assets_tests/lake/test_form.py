@@ -1,4 +1,4 @@
-"""A lake says of which format it is: another one is told in a sentence, by every command, and left as it is."""
+"""A lake says of which format it is: a later one is told in a sentence, by every command, and left as it is."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ from deltalake import write_deltalake
 
 from dicom_assets.lake.delta import Lake
 from dicom_assets.lake.form import FILE, FORMAT, OtherFormat
+from dicom_assets.lake.tables import ForeignTable
 from dicom_assets.schema.registry import TABLES
 from dicom_assets_tests.support.commands import command
 from dicom_assets_tests.support.landings import LandingFolder
@@ -42,34 +43,37 @@ def test_a_new_lake_gets_the_number_and_an_existing_one_keeps_what_it_says(tmp_p
 
 
 @pytest.mark.parametrize("make", [True, False])
-@pytest.mark.parametrize(
-    ("number", "sentence"),
-    [(None, r"format 1 \(no number"), (1, "format 1"), (7, "format 7")],
-    ids=["none", "an older one", "a newer one"],
-)
-def test_another_number_is_told_with_what_to_do_and_nothing_is_written(tmp_path, number, sentence, make):
+@pytest.mark.parametrize("number", [None, 1, FORMAT + 1], ids=["none", "an older one", "a newer one"])
+def test_a_foreign_table_and_a_newer_number_are_refused_and_nothing_is_written(tmp_path, number, make):
     lake = tmp_path / "lake"
     write_deltalake(str(lake / "batches"), pa.table({"batch_id": ["1"]}))
     if number is not None:
-        (lake / FILE).write_text(json.dumps({"format": number, "made_by": "someone"}))
+        (lake / FILE).write_text(json.dumps({"format": number, "made_by": "dicom-assets 7.1"}))
     before = everything(lake)
-    with pytest.raises(OtherFormat, match=rf"{sentence}.* needs format {FORMAT}.* Use the release that made it"):
-        Lake(str(lake), make=make)
+    if number == FORMAT + 1:
+        with pytest.raises(
+            OtherFormat, match=rf"format {number}, made by dicom-assets 7.1.* Use dicom-assets 7.1, or a"
+        ):
+            Lake(str(lake), make=make)
+    else:
+        with pytest.raises(ForeignTable, match="'batches' that this project did not make"):
+            Lake(str(lake), make=make)
     assert everything(lake) == before
 
 
 @pytest.mark.parametrize("arguments", COMMANDS, ids=lambda arguments: " ".join(arguments))
-def test_every_command_refuses_a_lake_of_another_format(tmp_path, arguments):
+def test_every_command_refuses_a_lake_of_a_later_release(tmp_path, arguments):
     landing = LandingFolder(tmp_path / "landing")
     landing.put_series(1, 1, 1)
     lake = tmp_path / "lake"
     for name in ("batches", "study"):
         write_deltalake(str(lake / name), pa.table({"batch_id": ["b"]}))
+    (lake / FILE).write_text(json.dumps({"format": 9, "made_by": "dicom-assets 7.1"}))
     before = everything(lake)
     asked = [part.format(landing=landing.root) for part in arguments]
     done = command("dicom-assets", *asked, "--lake", str(lake), cwd=tmp_path)
     assert done.returncode == 2, done.stderr
-    assert "this release needs format" in done.stderr
+    assert "format 9" in done.stderr and "Use dicom-assets 7.1" in done.stderr
     assert "Traceback" not in done.stderr
     assert everything(lake) == before
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+import pyarrow as pa
 import pyarrow.compute as pc
 
 from dicom_assets.lake.delta import Lake
@@ -101,7 +102,9 @@ def counted(lake: Lake, staging: Staging, shown: int) -> Counted:
     Staged records stream by; those that the table has as they are, which are almost all, are known by a hash each.
     """
     staged = sum(len(batch) for batch in staging.batches(Part.CLINICAL, ["record"]))
-    errors = pc.sum(pc.equal(staging.read_whole(Part.ERRORS, ["code"])["code"], "RECORD_INVALID")).as_py() or 0
+    told = staging.read_whole(Part.ERRORS, ["stage", "code"])
+    told = told.filter(pc.equal(told["stage"], "record"))["code"]
+    errors = pc.sum(pc.is_in(told, pa.array(["RECORD_INVALID", "ERASED"]))).as_py() or 0
     batch = quoted(staging.batch_id)
     own = scan(lake, "clinical", within=staging.scope("clinical")["clinical"])
     read = staged + errors

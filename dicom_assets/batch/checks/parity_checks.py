@@ -14,7 +14,7 @@ import pyarrow.compute as pc
 
 from dicom_assets.batch.books import books_of
 from dicom_assets.batch.checks import clinical_checks
-from dicom_assets.batch.checks.arrivals import VERSIONS, arrivals
+from dicom_assets.batch.checks.arrivals import VERSIONS, arrivals, placed
 from dicom_assets.batch.checks.contract import (
     SHOWN,
     CheckContext,
@@ -26,18 +26,21 @@ from dicom_assets.batch.checks.contract import (
     studies_of,
     touched_rows,
 )
+from dicom_assets.batch.checks.corrected import corrected, is_corrected, tables_of
 from dicom_assets.batch.checks.reread_checks import refuses_nothing_anew
 from dicom_assets.batch.checks.shares import excess, opened
+from dicom_assets.lake.moved_studies import origins_of
 from dicom_assets.lake.query import arrow, connect, scan, where
+from dicom_assets.lake.quoting import one_of
 from dicom_assets.lake.staging import Part
 from dicom_assets.lake.studies import study_scope
-from dicom_assets.lake.tables import schema_differences
+from dicom_assets.lake.table_form import differences
 from dicom_assets.landing.claims import BatchKind
 from dicom_assets.schema.codes import WAITING
 from dicom_assets.schema.registry import TABLES, Table
 
-GUARDED = ("batches", "batch_study", "overwritten")
-"""Tables with rules of their own: books_are_closed, studies_are_indexed, overwrites_are_entered."""
+GUARDED = ("batches", "batch_study", "overwritten", "moved_study")
+"""Tables with rules of their own: books_are_closed, studies_are_indexed, overwrites_are_entered, is_newest."""
 
 
 def _ids(connection: duckdb.DuckDBPyConnection, sql: str) -> list[str]:
@@ -211,9 +214,14 @@ def _versions(context: CheckContext) -> pa.Table:
     of by a window, what was overwritten by what else arrived at the same place.
     """
     studies = studies_of(context)
-    scope = study_scope(context.lake, ["flat_metadata"], studies)["flat_metadata"]
+    is_other = is_corrected(context.lake)
+    looked_at = sorted(origins_of(context.lake, studies)) if is_other else studies
+    scope = study_scope(context.lake, ["flat_metadata"], looked_at)["flat_metadata"]
     source = f"(SELECT * FROM {scan(context.lake, 'flat_metadata', within=scope)}{where(scope)})"
-    return context.answer(VERSIONS.format(flat=source, arrived=arrivals(context.lake, scope, studies)))
+    versions = placed(source, arrivals(context.lake, scope, looked_at))
+    if is_other:
+        versions = corrected(versions, *tables_of(context.lake), studies=one_of(studies))
+    return context.answer(VERSIONS.format(versions=versions))
 
 
 def hierarchy_equals_metadata(name: str, context: CheckContext) -> CheckResult:
@@ -224,7 +232,7 @@ def hierarchy_equals_metadata(name: str, context: CheckContext) -> CheckResult:
     seen as closed, has its metadata seen as well.
     """
     grain = _GRAIN[name]
-    with connect(context.lake, ["batches"]) as connection:
+    with connect(context.lake, ["batches", "batch_study"]) as connection:
         connection.register("rows_of_table", touched_rows(context, TABLES[name]))
         closed = arrow(connection, "SELECT batch_id FROM batches WHERE status = 'closed'")
         connection.register("closed", closed)
@@ -239,9 +247,14 @@ def hierarchy_equals_metadata(name: str, context: CheckContext) -> CheckResult:
             """
         )
         settled = f"ANTI JOIN moving USING ({grain})"
+        if is_corrected(context.lake):  # what other batches correct stands in the index alone
+            settled += (
+                " WHERE study_key NOT IN (SELECT study_key FROM batch_study ANTI JOIN closed USING (batch_id) "
+                f"WHERE batch_id <> {context.batch})"
+            )
         return compared(
             connection,
-            f"SELECT DISTINCT study_key, {grain} FROM versions {settled} WHERE is_there",
+            f"SELECT DISTINCT study_key, {grain} FROM (FROM versions WHERE is_there) {settled}",
             f"SELECT study_key, {grain} FROM rows_of_table {settled}",
             "study_key",
         )
@@ -282,7 +295,7 @@ def keys_are_unique(table: Table, context: CheckContext) -> CheckResult:
 
 def schema_is_registered(table: Table, context: CheckContext) -> CheckResult:
     """The table's columns and types are those of the registry."""
-    differing = schema_differences(table, context.lake.schema(table.name))
+    differing = differences(table, context.lake.schema(table.name)).names
     return CheckResult(not differing, 0, len(differing), differing)
 
 

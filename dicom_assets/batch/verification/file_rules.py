@@ -125,7 +125,7 @@ class Claimed(Mapping[str, pa.Array]):
 
     def __getitem__(self, batch_id: str) -> pa.Array:
         """The objects that are the batch's own: those that have left it are claimed by another one."""
-        manifest = self._files.get_parquet(self._paths[batch_id], ["batch_id", "object_id"])
+        manifest = self._files.get_parquet(self._paths[batch_id], ["batch_id", "object_id", "uri"])
         return own_manifest(manifest, self._returns)[0]["object_id"].combine_chunks()
 
     def __iter__(self) -> Iterator[str]:
@@ -197,7 +197,7 @@ def overwritten(sound: Sound) -> Finding:
         connection.execute(f"CREATE TEMP VIEW known AS SELECT * FROM {sound.source('overwritten')}")
         connection.execute(
             f"CREATE TEMP TABLE absent AS SELECT batch_id, object_id FROM {sound.source('validated_batch')} "
-            "WHERE code IN ('OBJECT_GONE', 'CHANGED_DURING_READ')"
+            "WHERE code IN ('OBJECT_GONE', 'CHANGED_DURING_READ', 'DISMISSED')"
         )
         for part in range(parts):
             found |= {batch for (batch,) in connection.execute(_CLAIMED_AGAIN, [parts, part]).fetchall()}

@@ -1,0 +1,1 @@
+"""Lakes of earlier releases, brought up to date."""

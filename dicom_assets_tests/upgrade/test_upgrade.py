@@ -1,0 +1,262 @@
+"""A lake that an earlier release wrote is brought up to date: by opening it what is safe, by `upgrade` the rest."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+
+import dagster as dg
+import pytest
+
+from dicom_assets.batch import migrations
+from dicom_assets.batch.context import RunContext
+from dicom_assets.batch.upgrade import plan
+from dicom_assets.batch.verification.verify import verify
+from dicom_assets.defs.jobs import register
+from dicom_assets.lake.delta import Lake
+from dicom_assets.lake.form import FILE, FORMAT, MIGRATIONS, NeedsUpgrade
+from dicom_assets.lake.query import connect, existing
+from dicom_assets.landing.claims import ClaimLog
+from dicom_assets.storage.files import LakeFiles
+from dicom_assets_tests.support.commands import command
+from dicom_assets_tests.support.lakes import Graph
+from dicom_assets_tests.upgrade import make_lake
+from dicom_assets_tests.upgrade.lakes import EarlierLake, everything, unpacked, upgrade
+
+NEW_OF_CLINICAL = {
+    *("server", "effective_text", "effective_end_text", "patient_identifiers", "version_state", "identity_since"),
+}
+
+
+@pytest.fixture(scope="module")
+def first() -> Iterator[EarlierLake]:
+    """The lake that the first release wrote."""
+    with unpacked("format1") as one:
+        yield one
+
+
+@pytest.fixture(scope="module")
+def upgraded(first: EarlierLake, tmp_path_factory: pytest.TempPathFactory) -> Lake:
+    """The same, brought up to date; for tests that only read it."""
+    settings = first.copy(tmp_path_factory.mktemp("upgraded") / "lake")
+    upgrade(settings)
+    return existing(settings.lake)
+
+
+def data_files(lake: Path) -> dict[str, bytes]:
+    return {
+        str(one.relative_to(lake)): one.read_bytes() for one in lake.rglob("*.parquet") if "_delta_log" not in str(one)
+    }
+
+
+def all_files(lake: Path) -> dict[str, bytes]:
+    return {str(one.relative_to(lake)): one.read_bytes() for one in lake.rglob("*") if one.is_file()}
+
+
+def test_opening_adds_columns_and_tables_and_rewrites_no_file(first, tmp_path):
+    lake = tmp_path / "lake"
+    first.copy(lake)
+    before = data_files(lake)
+    opened = Lake(str(lake))
+    assert data_files(lake) == before
+    assert {*opened.schema("clinical").names} >= NEW_OF_CLINICAL
+    assert opened.row_count("overwritten") == 0
+    with connect(opened) as connection:
+        new = ", ".join(sorted(NEW_OF_CLINICAL))
+        assert connection.execute(f"SELECT DISTINCT {new} FROM clinical").fetchall() == [(None,) * 6]
+    assert json.loads((lake / FILE).read_text()) == {
+        "format": FORMAT,
+        "made_by": opened.form.made_by,
+        "left": [*MIGRATIONS],
+    }
+
+
+def test_a_lake_that_is_only_read_is_read_whole_and_stays_as_it_is(first, tmp_path):
+    lake = tmp_path / "lake"
+    first.copy(lake)
+    before = all_files(lake)
+    with connect(existing(str(lake))) as connection:
+        assert connection.execute("SELECT count(*), count(server) FROM clinical").fetchall() == [(7, 0)]
+        assert connection.execute("SELECT count(*) FROM flat_metadata").fetchall() == [(11,)]
+    assert all_files(lake) == before
+
+
+def test_the_plan_says_what_would_change_and_changes_nothing(first, tmp_path):
+    lake = tmp_path / "lake"
+    first.copy(lake)
+    before = all_files(lake)
+    changes = {(one.kind, one.name): one.count for one in plan(existing(str(lake)))}
+    assert changes == {
+        ("table", "overwritten"): 7,
+        ("columns", "clinical"): 6,
+        ("migration", "places"): 3,
+        ("migration", "resources"): 3,
+        ("migration", "studies"): 3,
+        ("migration", "conflicts"): 1,
+        ("migration", "lines"): 2,
+        ("lake", FILE): 1,
+    }
+    assert all_files(lake) == before
+
+
+def test_nothing_is_added_to_a_lake_before_its_migrations_are_done(first, tmp_path):
+    settings = first.copy(tmp_path / "lake")
+    with RunContext(settings) as work, pytest.raises(NeedsUpgrade, match=r"places, resources.* `dicom-assets upgrade`"):
+        work.lake  # noqa: B018
+    assert len(ClaimLog(existing(settings.lake).files).claims()) == 4
+
+
+def test_an_upgraded_lake_is_up_to_date_and_its_books_hold(first, upgraded):
+    assert plan(upgraded) == []
+    found = verify(upgraded, first.settings(Path(upgraded.uri)))
+    assert [one.rule for one in found.findings if not one.holds] == []
+
+
+def test_what_was_overwritten_is_not_current_any_more(upgraded):
+    with connect(upgraded) as connection:
+        found = connection.execute("SELECT uri FROM overwritten ORDER BY 1").fetchall()
+        assert [uri.rsplit("landing/", 1)[1] for (uri,) in found] == [
+            *("clinical/diagnoses.csv", "clinical/gone.csv", "study1/3.dcm")
+        ]
+        assert connection.execute("SELECT count(*) FROM clinical WHERE record_values LIKE '%G43.9%'").fetchall() == [
+            (0,)
+        ]
+
+
+def test_names_of_ndjson_files_tell_their_batch(upgraded):
+    batches = [claim.batch_id for claim in ClaimLog(upgraded.files).claims()][:2]
+    names = [name.rsplit("/", 1)[1] for name in upgraded.files.names("Process")]
+    assert names == [f"ImagingStudy-{batch}-000001.ndjson" for batch in batches]
+
+
+class Killed(BaseException):
+    """As a kill does, it passes everything that catches errors."""
+
+
+@pytest.mark.parametrize("event", [1, 2])
+def test_an_upgrade_that_is_killed_in_each_of_its_migrations_goes_on_where_it_was(
+    first, tmp_path, monkeypatch, upgraded, event
+):
+    """event: which of the commits and files of each migration it is killed behind."""
+    settings = first.copy(tmp_path / "lake")
+    doing: list[str] = []
+    events: Counter[str] = Counter()
+
+    def killing(kept):
+        def call(self, name, *arguments, **options):
+            done = kept(self, name, *arguments, **options)
+            if doing and not name.startswith("_locks"):
+                events[doing[0]] += 1
+                if events[doing[0]] == event:
+                    raise Killed
+            return done
+
+        return call
+
+    def told(name, one):
+        def do(work, tell):
+            doing[:] = [name]
+            try:
+                one.do(work, tell)
+            finally:
+                doing.clear()
+
+        return replace(one, do=do)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Lake, "commit", killing(Lake.commit))
+        patch.setattr(LakeFiles, "put", killing(LakeFiles.put))
+        for name, one in migrations.MIGRATIONS.items():
+            patch.setitem(migrations.MIGRATIONS, name, told(name, one))
+        for _ in range(len(MIGRATIONS)):
+            with pytest.raises(Killed):
+                upgrade(settings)
+        upgrade(settings)
+    assert {*events} == {*MIGRATIONS}
+    lake = existing(settings.lake)
+    assert everything(lake) == everything(upgraded)
+    assert lake.form.left == ()
+    assert lake.files.names("_upgrade") == lake.files.names("_staging/verify") == []
+
+
+@pytest.mark.slow
+def test_twelve_processes_that_are_killed_leave_what_one_that_is_not_leaves(first, tmp_path, upgraded):
+    settings = first.copy(tmp_path / "lake")
+    killed = 0
+    for call in range(1, 13):
+        done = command(
+            *("python", "-m", "dicom_assets_tests.support.crashing", "lake.tables:Tables", "commit", str(call)),
+            *("upgrade", "--lake", settings.lake),
+            cwd=first.place,
+        )
+        killed += done.returncode == 77
+        if done.returncode == 0:
+            break
+    assert killed > 3
+    upgrade(settings)
+    assert everything(existing(settings.lake)) == everything(upgraded)
+
+
+@pytest.mark.slow
+def test_an_upgraded_lake_equals_one_that_this_release_makes_of_the_same_arrivals(first, tmp_path, upgraded):
+    """What is read differently stays as it was read: the text of a dataset's date, and when an older version came."""
+    settings = first.settings(tmp_path / "fresh")
+    shutil.rmtree(first.landing)
+    with dg.DagsterInstance.ephemeral() as instance:
+        graph = Graph(settings, instance)
+        for hour, files in enumerate((make_lake.first(), make_lake.second(), make_lake.third())):
+            make_lake.put(first.landing, files, hour)
+            graph.ingest()
+        make_lake.put(first.landing, make_lake.last(), 3)
+        graph.claim()
+    fresh, old = everything(graph.lake), everything(upgraded)
+    told_otherwise = {"reason", "detail"}
+    for name in fresh:
+        left_out = {"effective_text", "identity_since"} if name == "clinical" else told_otherwise
+        strip = [[{k: v for k, v in row.items() if k not in left_out} for row in some[name]] for some in (old, fresh)]
+        assert strip[0] == strip[1], name
+
+
+@pytest.mark.slow
+def test_what_was_open_and_what_comes_new_is_ingested_after_an_upgrade(first, tmp_path):
+    """What was claimed closes, what was paused says what it waits for, and a resource replaces its older self."""
+    settings = first.copy(tmp_path / "lake")
+    upgrade(settings)
+    resource = json.loads(make_lake.fhir().split("\n")[1]) | {"onsetDateTime": "2024-05-05"}
+    late = {"study1/6.dcm": make_lake.image(1, 1, 6), "clinical/later.ndjson": json.dumps(resource)}
+    make_lake.put(first.landing, {**make_lake.last(), **late}, 4)
+    with dg.DagsterInstance.ephemeral() as instance:
+        graph = Graph(settings, instance)
+        open_ones = [claim.batch_id for claim in ClaimLog(graph.lake.files).claims()][2:]
+        register(instance, open_ones)
+        for batch in [*open_ones, *graph.claim()]:
+            graph.run(batch)
+    found = graph.rows("SELECT status, seen FROM batches ORDER BY batch_id")
+    assert [(row["status"], row["seen"]) for row in found[2:4]] == [("paused", 12), ("closed", 2)]
+    assert {row["status"] for row in found[4:]} == {"closed"}
+    conditions = graph.rows("SELECT effective_text FROM clinical WHERE record_type = 'Condition'")
+    assert conditions == [{"effective_text": "2024-05-05"}]
+    assert [one.rule for one in verify(graph.lake, settings).findings if not one.holds] == []
+
+
+def test_a_lake_of_the_second_format_needs_no_migration(tmp_path):
+    with unpacked("format2") as second:
+        settings = second.copy(tmp_path / "lake")
+        before = everything(existing(settings.lake))
+        with RunContext(settings) as work:
+            assert work.lake.form.number == FORMAT
+        assert everything(existing(settings.lake)) == before
+        assert [one.rule for one in verify(existing(settings.lake), settings).findings if not one.holds] == []
+
+
+@pytest.mark.slow
+def test_the_command_tells_what_it_would_do_and_what_it_did(first, tmp_path):
+    settings = first.copy(tmp_path / "lake")
+    planned = command("dicom-assets", "upgrade", "--plan", "--lake", settings.lake, cwd=first.place)
+    assert planned.returncode == 0
+    assert "would change" in planned.stdout
+    assert "resources" in planned.stdout
