@@ -20,7 +20,7 @@ from dicom_assets.lake.hierarchy import REBUILDS
 from dicom_assets.lake.query import arrow, connect
 from dicom_assets.lake.staging import Part, Staging
 from dicom_assets.reading.memory import give_back
-from dicom_assets.schema.codes import ABSENT, Kind
+from dicom_assets.schema.codes import NOT_ARRIVED, Kind
 from dicom_assets.schema.registry import INSTANCE, OVERWRITTEN, TABLES
 
 
@@ -92,7 +92,7 @@ def _claims_again(staging: Staging, earlier: Before) -> pa.Table:
     if not len(rows):
         return rows
     ledger = staging.read_whole(Part.LEDGER, ["object_id", "code"])
-    absent = ledger.filter(pc.is_in(ledger["code"], pa.array(sorted(ABSENT))))["object_id"]
+    absent = ledger.filter(pc.is_in(ledger["code"], pa.array(sorted(NOT_ARRIVED))))["object_id"]
     return rows.filter(pc.invert(pc.is_in(rows["object_id"], absent.combine_chunks())))
 
 
@@ -111,7 +111,7 @@ def _overwritten_studies(lake: Lake, claims: pa.Table, earlier: Before) -> set[s
 
 
 def _touched(lake: Lake, staging: Staging, claims: pa.Table, earlier: Before) -> pa.Table:
-    keys = {key for batch in staging.batches(Part.FLAT, ["study_key"]) for key in batch["study_key"].to_pylist()}
+    keys = set(staging.read(Part.FLAT, ["study_key"])["study_key"].unique().to_pylist())
     keys.update(staging.read(Part.TOUCHED)["study_key"].to_pylist())
     keys |= _overwritten_studies(lake, claims, earlier)
     with connect(lake, ["flat_metadata"], within=staging.scope("flat_metadata")) as connection:

@@ -36,6 +36,7 @@ from dicom_assets.schema.registry import (
     CLINICAL,
     DIAGNOSTIC_REPORT,
     IMAGE_OCCURRENCE,
+    IMAGE_OCCURRENCE_ORIGIN,
     IMAGING_STUDY,
     INSTANCE,
     MAPPING_COVERAGE,
@@ -351,9 +352,13 @@ def occurrences(lake: Lake, staging: Staging, settings: Settings) -> Occurrences
 
 
 def _studies(lake: Lake, touched: pa.Table) -> set[tuple[str, str]]:
-    """Source and StudyInstanceUID of the touched studies; of those that are gone flat_metadata knows them."""
+    """Source and StudyInstanceUID of the touched studies.
+
+    Of those that are gone flat_metadata knows them; where a batch was dismissed that alone had brought them, the table
+    that is to be rebuilt.
+    """
     found: set[tuple[str, str]] = set()
-    for name in ("study", "flat_metadata"):
+    for name in ("study", "flat_metadata", IMAGE_OCCURRENCE_ORIGIN.name):
         scope = study_scope(lake, [name], touched["study_key"].to_pylist())
         with connect(lake, [name], within=scope) as connection:
             connection.register("touched", touched)

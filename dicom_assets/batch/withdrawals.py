@@ -27,7 +27,7 @@ from dicom_assets.batch.presence import watch
 from dicom_assets.lake.delta import Lake
 from dicom_assets.lake.query import arrow, connect, quoted
 from dicom_assets.lake.staging import SCHEMAS, Part, Staging
-from dicom_assets.landing.claims import Claim, ClaimLog
+from dicom_assets.landing.claims import BatchKind, Claim, ClaimLog, stamp
 from dicom_assets.landing.looks import Looks, SourceEmptied, Watch, looks_emptied, scope_of, sentence
 from dicom_assets.landing.opening import open_store
 from dicom_assets.landing.refusals import CODE, ERASED
@@ -172,24 +172,15 @@ def follow(lake: Lake, log: ClaimLog, settings: Settings, found: SourceAudit) ->
 
 def _manifest(source: str, uris: Sequence[str], objects: Sequence[str], etag: str, now: datetime) -> pa.Table:
     count = len(uris)
-    moments = pa.array([now] * count, TIMESTAMP)
-    return pa.table(
-        {
-            "object_id": objects,
-            "source": [source] * count,
-            "uri": uris,
-            "etag": [etag] * count,
-            "size": pa.array([0] * count, pa.int64()),
-            "modified_at": moments,
-            "claimed_at": moments,
-            "attempt": pa.array([1] * count, pa.int64()),
-        }
-    )
-
-
-def is_of_deletes(manifest: pa.Table) -> bool:
-    """Whether a batch withdraws what is gone."""
-    return bool(pc.any(pc.starts_with(manifest["etag"], GONE)).as_py())
+    columns = {
+        "object_id": objects,
+        "uri": uris,
+        "etag": [etag] * count,
+        "size": pa.array([0] * count, pa.int64()),
+        "modified_at": pa.array([now] * count, TIMESTAMP),
+        "attempt": pa.array([1] * count, pa.int64()),
+    }
+    return stamp(pa.table(columns), source, now, BatchKind.DELETE)
 
 
 def stage_claimed(manifest: pa.Table, staging: Staging) -> int:

@@ -46,7 +46,7 @@ WITH placed AS (
 versions AS (
     SELECT
         batch_id, object_id, operation, is_overwritten,
-        row_number() OVER (instance ORDER BY is_overwritten, {order}) AS age,
+        row_number() OVER (instance ORDER BY is_overwritten, {order}, ingested_at DESC) AS age,
         min(ingested_at) OVER (instance) AS first_seen_at,
         max(ingested_at) OVER (instance) AS updated_at
     FROM placed

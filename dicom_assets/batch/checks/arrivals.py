@@ -16,7 +16,7 @@ from dicom_assets.lake.delta import Lake
 from dicom_assets.lake.extents import Within
 from dicom_assets.lake.overwritten import scope_of
 from dicom_assets.lake.query import connect, quoted, scan, where
-from dicom_assets.schema.codes import ABSENT
+from dicom_assets.schema.codes import NOT_ARRIVED
 from dicom_assets.schema.registry import OVERWRITTEN, RAW_FILES, VALIDATED_BATCH
 
 _PLACE = "source, uri, member"
@@ -58,7 +58,7 @@ def arrivals(lake: Lake, flat: Within, studies: Sequence[str]) -> str:
     if len(batches) < 2:
         return f"(SELECT NULL::VARCHAR AS batch_id, NULL::TIMESTAMPTZ AS claimed_at, {_nothing()} WHERE false)"
     within = {"batch_id": batches}
-    codes = ", ".join(quoted(code) for code in sorted(ABSENT))
+    codes = ", ".join(quoted(code) for code in sorted(NOT_ARRIVED))
     raw = f"""(
         SELECT * FROM (SELECT * FROM {scan(lake, RAW_FILES.name, within=within)}{where(within)})
         ANTI JOIN (
