@@ -16,6 +16,7 @@ import pytest
 from pydicom.dataset import Dataset
 
 from dicom_assets.defs.sensors import mark
+from dicom_assets.defs.single_batches import dismiss
 from dicom_assets.schema.codes import CODES
 from dicom_assets.service.client import ServiceClient
 from dicom_assets.service.feed import read_window
@@ -34,6 +35,7 @@ from dicom_assets_tests.support.workbooks import workbook
 NOTHING = {
     "TRAILING_BYTES": "the object is in the lake, whole",
     "UID_INVALID": "the object is in the lake, and its UID joins as it was written",
+    "GONE_SINCE_READ": "what was read of the object is in the lake",
     "NOT_DICOM": "it is not for the lake",
     "DOCUMENT": "it is not for the lake",
     "DICOMDIR": "the files that it lists are read by themselves",
@@ -235,6 +237,18 @@ def _(zone: Zone) -> None:
     zone.settle()
     zone.run_again(batch)
     assert zone.of_batches() == {"MISSING_IDENTITY"}
+
+
+@remedy("DISMISSED")
+def _(zone: Zone) -> None:
+    zone.landing.put("a.dcm", GOOD)
+    (batch,) = zone.graph.claim()
+    with zone.graph.work() as work:
+        dismiss(work, zone.graph.instance, batch, "somebody", "a mistake")
+    assert zone.codes("a.dcm") == {"DISMISSED", "quarantined"}
+    zone.landing.put("a.dcm", GOOD, age_seconds=3_600)
+    zone.ingest()
+    assert zone.codes("a.dcm") == {"ingested"}
 
 
 @remedy("RUN_FAILED")

@@ -10,7 +10,8 @@ leaves also when some members were read and it was gone or changed for the other
 batches.
 
 What a batch has brought into the tables does not leave when the batch is run again and cannot read it just then: the
-batch pauses, and its rows stay. The same holds when the whole source is away.
+batch pauses, and its rows stay. The same holds when the whole source is away. What was replaced or is gone since is
+staged from the tables before (`own_rows`), and is read as far as its batch is concerned.
 """
 
 from __future__ import annotations

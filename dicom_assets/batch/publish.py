@@ -112,7 +112,7 @@ def _overwritten_studies(lake: Lake, claims: pa.Table, earlier: Before) -> set[s
 
 
 def _touched(lake: Lake, staging: Staging, claims: pa.Table, earlier: Before) -> pa.Table:
-    keys = {key for batch in staging.batches(Part.FLAT, ["study_key"]) for key in batch["study_key"].to_pylist()}
+    keys = set(staging.read(Part.FLAT, ["study_key"])["study_key"].unique().to_pylist())
     keys.update(staging.read(Part.TOUCHED)["study_key"].to_pylist())
     keys |= _overwritten_studies(lake, claims, earlier)
     with connect(lake, ["flat_metadata"], within=staging.scope("flat_metadata")) as connection:

@@ -37,10 +37,10 @@ from dicom_assets.schema.registry import (
     CLINICAL,
     DIAGNOSTIC_REPORT,
     IMAGE_OCCURRENCE,
+    IMAGE_OCCURRENCE_ORIGIN,
     IMAGING_STUDY,
     INSTANCE,
     MAPPING_COVERAGE,
-    MOVED_STUDY,
     SERIES,
     STUDY,
 )
@@ -357,18 +357,18 @@ def occurrences(lake: Lake, staging: Staging, settings: Settings) -> Occurrences
 
 
 def _studies(lake: Lake, touched: pa.Table) -> set[tuple[str, str]]:
-    """Source and StudyInstanceUID of the touched studies; of those that are gone flat_metadata knows them.
+    """Source and StudyInstanceUID of the touched studies.
 
-    Those that had only what corrections had moved there are known to the index of these.
+    Of those that are gone flat_metadata knows them; where a batch was dismissed that alone had brought them, or
+    corrections alone had moved something there, the table that is to be rebuilt.
     """
     found: set[tuple[str, str]] = set()
-    for name, key in (("study", "study_key"), ("flat_metadata", "study_key"), (MOVED_STUDY.name, "target_key")):
+    for name in ("study", "flat_metadata", IMAGE_OCCURRENCE_ORIGIN.name):
         scope = study_scope(lake, [name], touched["study_key"].to_pylist())
         with connect(lake, [name], within=scope) as connection:
             connection.register("touched", touched)
             rows = connection.execute(
-                f"SELECT DISTINCT {key}, source, StudyInstanceUID FROM {name} "
-                f"WHERE {key} IN (SELECT study_key FROM touched)"
+                f"SELECT DISTINCT study_key, source, StudyInstanceUID FROM {name} SEMI JOIN touched USING (study_key)"
             ).fetchall()
         found |= {(source, uid) for _, source, uid in rows}
         seen = pa.array([key for key, *_ in rows], pa.string())

@@ -46,14 +46,15 @@ def confirm_source(
     )
 
 
-def tell_doubts(lake: Lake) -> None:
-    """Says on stderr which sources look emptied, and which have folders that cannot be listed."""
+def tell_doubts(lake: Lake) -> bool:
+    """Says on stderr which sources look emptied (whether any does), and which have folders that cannot be listed."""
     from dicom_assets.batch.presence import doubts
     from dicom_assets.landing.looks import Looks
 
     looks = Looks(lake.files)
     names = looks.sources()
-    for sentence in doubts(looks, names).values():
+    emptied = doubts(looks, names)
+    for sentence in emptied.values():
         typer.echo(sentence, err=True)
     for name in names:
         unread = looks.memory(name).unread
@@ -62,6 +63,7 @@ def tell_doubts(lake: Lake) -> None:
                 f"Source '{name}': {unread} folders cannot be read and were passed over; see `dicom-assets errors`.",
                 err=True,
             )
+    return bool(emptied)
 
 
 def add_to(app: typer.Typer) -> None:

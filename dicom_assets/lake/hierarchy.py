@@ -47,7 +47,7 @@ WITH placed AS (
 versions AS (
     SELECT
         {_list(columns)}, operation, is_overwritten,
-        row_number() OVER (instance ORDER BY is_overwritten, {_LATEST}) AS age,
+        row_number() OVER (instance ORDER BY is_overwritten, {_LATEST}, ingested_at DESC) AS age,
         min(ingested_at) OVER (instance) AS first_seen_at,
         max(ingested_at) OVER (instance) AS updated_at
     FROM placed

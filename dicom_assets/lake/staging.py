@@ -80,6 +80,8 @@ object lies now, if it was moved since it was claimed.
 
 _NARROW = frozenset((Part.RAW, Part.LEDGER, Part.ERRORS, Part.TOUCHED))
 """Parts that are read whole as soon as something of them is asked for."""
+_NARROW_FLAT = frozenset(("object_id", "study_key", "issues"))
+"""Columns of flat_metadata that are read together as soon as one is asked for: opening its files is what costs."""
 
 SCHEMAS: dict[Part, pa.Schema] = {
     Part.RAW: RAW_STAGED,
@@ -277,9 +279,12 @@ class Staging:
         if self.cache is None or (columns is None and part is Part.FLAT):
             return self._read(part, columns)
         self.names(part)  # known from here on, so that a change of them is seen
-        whole = part in _NARROW
         wanted = SCHEMAS[part].names if columns is None else columns
-        asked = SCHEMAS[part].names if whole else wanted
+        asked = wanted
+        if part in _NARROW:
+            asked = SCHEMAS[part].names
+        elif part is Part.FLAT and _NARROW_FLAT.issuperset(wanted):
+            asked = [name for name in SCHEMAS[part].names if name in _NARROW_FLAT]
         found = self.cache.read(part, tuple(asked), lambda: self._read(part, asked))
         return found.select(wanted) if columns is not None else found
 

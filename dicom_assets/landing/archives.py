@@ -18,7 +18,7 @@ from __future__ import annotations
 
 import re
 import stat
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, Protocol
@@ -193,7 +193,7 @@ def members(
 
 def open_members(
     source: ByteSource, entries: Sequence[tuple[int, ...]], limits: ArchiveLimits
-) -> Iterator[tuple[tuple[int, ...], OpenMember | ObjectError]]:
+) -> Generator[tuple[tuple[int, ...], OpenMember | ObjectError]]:
     """Opens members by their `Member.entry`, in this order, one result each; nothing is raised.
 
     A member is valid until the next one is asked for. Entries of one nested archive should stand together: it is

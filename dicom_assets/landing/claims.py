@@ -15,6 +15,7 @@ import math
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
+from enum import StrEnum
 from itertools import pairwise
 from types import MappingProxyType
 
@@ -36,14 +37,36 @@ from dicom_assets.storage.files import LakeFiles
 FOLDER = "_claims"
 MANIFEST = pa.schema(
     [
-        OWN[name].field
-        for name in ("batch_id", "object_id", "source", "uri", "etag", "size", "modified_at", "claimed_at")
+        *(
+            OWN[name].field
+            for name in ("batch_id", "object_id", "source", "uri", "etag", "size", "modified_at", "claimed_at")
+        ),
+        pa.field("attempt", pa.int64()),
+        pa.field("batch_kind", pa.string()),
+        pa.field("read_in", pa.string()),
     ]
-).append(pa.field("attempt", pa.int64()))
+)
 """Columns of a batch's manifest: the objects as they were listed when they were claimed.
 
-attempt: 1 for an object that was never claimed before; one more each time that a batch has returned it.
+attempt: 1 for an object that was never claimed before; one more each time that a batch has returned it. batch_kind: see
+`BatchKind`, the same in each row. read_in: of a batch of kind `reread`, the batch that had read the object before.
 """
+
+
+class BatchKind(StrEnum):
+    """Why a batch was claimed: its objects are new, or the lake has them and somebody wants them read once more."""
+
+    ARRIVAL = "arrival"
+    REREAD = "reread"
+
+
+def with_kinds(rows: pa.Table) -> pa.Table:
+    """Rows of a file of the log; those of releases that knew one kind of batch name none."""
+    if "batch_kind" in rows.column_names:
+        return rows
+    rows = rows.append_column("batch_kind", pa.array([str(BatchKind.ARRIVAL)] * len(rows), pa.string()))
+    return rows.append_column("read_in", pa.nulls(len(rows), pa.string()))
+
 
 _KNOWN_BY = ["batch_id", "object_id", "source", "claimed_at", "attempt"]
 """What is read of a claim to know it."""
@@ -137,7 +160,7 @@ def plan(
     if held:
         made.append(pa.concat_tables(current))
     more = more or len(made) > wanted
-    stamped = tuple(_stamp(table, source, now) for table in made[:wanted])
+    stamped = tuple(stamp(table, source, now) for table in made[:wanted])
     return Plan(stamped, waiting, quiet_at, more, oldest)
 
 
@@ -170,10 +193,13 @@ def _folders(objects: pa.Table) -> Iterator[pa.Table]:
         yield objects.slice(start, end - start)
 
 
-def _stamp(objects: pa.Table, source: str, now: datetime) -> pa.Table:
+def stamp(objects: pa.Table, source: str, now: datetime, kind: str = BatchKind.ARRIVAL) -> pa.Table:
+    """A manifest without batch_id. objects: object_id, uri, etag, size, modified_at, attempt, and read_in if any."""
     size = len(objects)
     columns = {
+        "read_in": objects["read_in"] if "read_in" in objects.column_names else pa.nulls(size, pa.string()),
         "source": pa.array([source] * size),
+        "batch_kind": pa.array([str(kind)] * size, pa.string()),
         "claimed_at": pa.array([now] * size, OWN["claimed_at"].type),
         **{name: objects[name] for name in ("object_id", "uri", "etag", "size", "modified_at", "attempt")},
     }
@@ -185,6 +211,8 @@ def batch_id(manifest: pa.Table) -> str:
     """Sortable id of a batch: UTC time of its claim, then a fingerprint of its objects and of their attempts."""
     claimed_at = manifest["claimed_at"][0].as_py().astimezone(UTC)
     digest = hashlib.blake2b(digest_size=4)
+    if BatchKind.REREAD in manifest["batch_kind"].slice(0, 1).to_pylist():  # the same objects may be read again soon
+        digest.update(f"{BatchKind.REREAD} {claimed_at:%f}".encode())
     for one, attempt in zip(manifest["object_id"].to_pylist(), manifest["attempt"].to_pylist(), strict=True):
         digest.update(one.encode() if attempt == 1 else f"{one}.{attempt}".encode())
     return f"{claimed_at:%Y%m%dT%H%M%SZ}-{digest.hexdigest()}"
@@ -281,7 +309,7 @@ class ClaimLog:
         """The manifest of a batch (schema MANIFEST). Raises UnknownBatch."""
         for claim in self.claims():
             if claim.batch_id == wanted:
-                return self._files.get_parquet(claim.path)
+                return with_kinds(self._files.get_parquet(claim.path))
         raise UnknownBatch(
             f"No batch '{wanted}' is claimed in this lake. `dicom-assets status` lists the batches that there are."
         )
@@ -430,10 +458,15 @@ def _again(due: pa.Table, now: datetime, settings: ClaimingSettings) -> tuple[li
         return [], False
     rows = due.sort_by("uri")
     rows = rows.set_column(rows.column_names.index("attempt"), "attempt", pc.add(rows["attempt"], 1))
-    bound, most = settings.batch_objects, settings.batch_objects * settings.batches_per_tick
+    bound, most = settings.batch_objects, settings.batches_per_tick
     source = rows["source"][0].as_py()
-    parts = [rows.slice(start, bound) for start in range(0, min(len(rows), most), bound)]
-    return [_stamp(part, source, now) for part in parts], len(rows) > most
+    parts = [
+        stamp(alike.slice(start, bound), source, now, kind)
+        for kind in BatchKind
+        for alike in [rows.filter(pc.equal(pc.fill_null(rows["batch_kind"], str(BatchKind.ARRIVAL)), str(kind)))]
+        for start in range(0, len(alike), bound)
+    ]
+    return parts[:most], len(parts) > most
 
 
 def seconds_until(moment: datetime | None) -> int:

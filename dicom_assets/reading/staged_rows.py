@@ -13,7 +13,7 @@ from typing import Any
 import pyarrow as pa
 
 from dicom_assets.dicom.header import Header
-from dicom_assets.dicom.rows import dicom_columns, header_texts, issue_lists
+from dicom_assets.dicom.rows import dicom_columns, header_texts, issue_lists, pixel_columns
 from dicom_assets.lake.staging import SCHEMAS, Part
 from dicom_assets.reading.tasks import Chunk, ObjectTask
 from dicom_assets.reading.verdicts import Verdict, Version, error_row
@@ -103,11 +103,12 @@ def _flat_rows(chunk: Chunk, accepted: Sequence[tuple[ObjectTask, Header, Versio
         "study_key": [
             keys.study_key(v.source, h.columns["StudyInstanceUID"]) for v, h in zip(versions, headers, strict=True)
         ],
+        "header_form": [h.form if h.json else None for h in headers],
         "content_digest": [keys.content_digest(h.json) if h.json else None for h in headers],
         "ingested_at": [chunk.claimed_at] * len(tasks),
     }
     made = {name: dicom[name] for name in dicom.schema.names}
-    made |= {"header": header_texts(headers), "issues": issue_lists(headers)}
+    made |= {"header": header_texts(headers), "issues": issue_lists(headers), **pixel_columns(headers)}
     made |= {name: pa.array(values, FLAT_METADATA.column(name).type) for name, values in own.items()}
     return pa.table([made[name] for name in FLAT_METADATA.schema.names], schema=FLAT_METADATA.schema)
 

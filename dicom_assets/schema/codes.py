@@ -70,6 +70,11 @@ _INGESTED = [
         "Send the file again from its source; the header in the lake is complete.",
     ),
     (
+        "OFFSET_TABLE_INVALID",
+        "An offset table of encapsulated pixel data has other frames than the object, or leads beyond the pixel data.",
+        "Nothing has to be done: frames are found by their fragments, one after the other, when they are asked for.",
+    ),
+    (
         "TRUNCATED_DATA_SET",
         "The object ends inside its header, behind its identity. The header in the lake is what was there.",
         "Send the file again from its source.",
@@ -122,20 +127,26 @@ _INGESTED = [
         "deliver one of them with a UID of its own, in its old place.",
     ),
     (
+        "GONE_SINCE_READ",
+        "Run again, its batch found that the object is gone or was replaced at the source. Its rows stay as they were "
+        "read; whatever lies there now is an object of its own.",
+        "Nothing.",
+    ),
+    (
         "PATIENT_ID_MISSING",
         "There is no PatientID; clinical records cannot be joined.",
         "Supply it at the source if the object must be joined with clinical data.",
     ),
     (
         "DEPTH_CAPPED",
-        "Sequences are nested deeper than the bound; the header holds them down to the bound.",
-        "If you need the rest, raise reading.max_depth, then run its batch again (README, Backfills).",
+        "Sequences are nested deeper than the bound; the header refers to those below it, and to no values in them.",
+        "If you need what they hold, raise reading.max_depth, then run its batch again (README, Backfills).",
     ),
     (
         "HEADER_CAPPED",
-        "A value above the size bound is kept as count and digest.",
-        "Read the value from the object itself; or raise reading.max_value_bytes, then run its batch again (README, "
-        "Backfills).",
+        "A value above the size bound is kept by reference, with its count and digest.",
+        "Follow the reference into the object (docs/reader.md); or raise reading.max_value_bytes, then run its batch "
+        "again (README, Backfills).",
     ),
     (
         "SHEETS_PASSED_OVER",
@@ -257,6 +268,11 @@ _QUARANTINED = [
         "If it was moved by mistake, move it back: it is claimed again when it is listed as it was, or as a new "
         "version.",
     ),
+    (
+        "DISMISSED",
+        "A person has closed its batch without it (`dicom-assets batch dismiss`).",
+        "If it was a mistake, deliver the object again, with another modification time.",
+    ),
 ]
 _WAITING = [
     (
@@ -336,7 +352,7 @@ _RECORD = [
     (
         "CHECK_FAILED",
         "A blocking check on the batch did not hold; the batch is paused.",
-        "See detail; remove the cause, then run the batch again.",
+        "See detail and `dicom-assets batch show`; remove the cause, then run the batch again.",
     ),
     (
         "SOURCE_EMPTIED",

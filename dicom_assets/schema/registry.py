@@ -40,11 +40,16 @@ OWN = _own(
     size=(pa.int64(), "Bytes of the object"),
     modified_at=(TIMESTAMP, "Last modification as the storage tells it"),
     container_id=(pa.string(), "object_id of the archive or page that holds the member"),
-    kind=(pa.string(), "What its content says it is: dicom, change, clinical, correction, archive, other"),
+    kind=(
+        pa.string(),
+        "What its content says it is: dicom, change, clinical, correction, archive, other; of a batch why it was "
+        "claimed: arrival, or reread (NULL: arrival)",
+    ),
     claimed_at=(TIMESTAMP, "When the batch was claimed"),
     outcome=(pa.string(), "ingested, quarantined, ignored or deleted"),
     code=(pa.string(), "Reason code; NULL when ingested without issue"),
     judged_at=(TIMESTAMP, "When the object was read and judged"),
+    superseded_by=(pa.string(), "The next closed batch that has read the same object again; NULL when there is none"),
     operation=(pa.string(), "upsert or delete"),
     version_at=(TIMESTAMP, "Time of this version: modification time of the file, timestamp of the change"),
     version_text=(pa.string(), "Timestamp of the change as the service wrote it, to its last digit; NULL for files"),
@@ -52,8 +57,37 @@ OWN = _own(
     study_key=(pa.string(), "Hash of source and StudyInstanceUID; what tables are clustered and replaced by"),
     patient_family_name=(pa.string(), "Family name, alphabetic representation (PS3.5 6.2.1)"),
     patient_given_name=(pa.string(), "Given name, alphabetic representation (PS3.5 6.2.1)"),
-    content_digest=(pa.string(), "BLAKE2b-128 of header, hexadecimal; equal headers have equal digests"),
-    header=(pa.string(), "The complete header in the DICOM JSON Model (PS3.18 F), bulk data left out"),
+    content_digest=(
+        pa.string(),
+        "BLAKE2b-128 of header without the offsets of its references, hexadecimal; headers of one form that say "
+        "the same have equal digests",
+    ),
+    header=(
+        pa.string(),
+        "The complete header in the DICOM JSON Model (PS3.18 F); bulk data of more than 64 bytes by reference into the "
+        "object",
+    ),
+    header_form=(
+        pa.string(),
+        "whole: each element of the object is in header, by value or by reference; received: what a DICOM service "
+        "said, without bulk data; NULL: written by a release that left bulk data out and did not note where pixel data "
+        "lie",
+    ),
+    pixel_offset=(
+        pa.int64(),
+        "Where the value of the pixel data begins in the object, in the inflated data set where that is deflated; NULL "
+        "without pixel data, and where header_form is not whole",
+    ),
+    pixel_length=(
+        pa.int64(),
+        "Bytes of the pixel data that are there; of encapsulated ones their items, without the delimiter",
+    ),
+    frame_offsets=(
+        pa.list_(pa.int64()),
+        "Where each frame of encapsulated pixel data begins in the object, with the head of its first item; empty "
+        "where no table tells, so that fragments must be walked; NULL where pixel data are native",
+    ),
+    frame_lengths=(pa.list_(pa.int64()), "Bytes of each frame up to the end of its last item, heads of items included"),
     issues=(TEXTS, "Reason codes of everything found wrong that did not keep the object out"),
     ingested_at=(TIMESTAMP, "When the batch was claimed; the same for every rerun"),
     series_count=(pa.int64(), "Series of the study, counted"),
@@ -65,7 +99,10 @@ OWN = _own(
         "Different patients (PatientID with issuer) that the instances name, what is missing aside; above 1 is a "
         "conflict",
     ),
-    stage=(pa.string(), "Where it was found: read, record, identity (in no object by itself), check"),
+    stage=(
+        pa.string(),
+        "Where it was found: read, record, source (the batch was run again), identity (in no object by itself), check",
+    ),
     record=(pa.int64(), "Number of the record in its file, from 1; 0 for the object as a whole"),
     severity=(pa.string(), "error, warning or info"),
     detail=(pa.string(), "What, in words; never patient data"),
@@ -89,6 +126,10 @@ OWN = _own(
     started_at=(TIMESTAMP, "When its first run started"),
     closed_at=(TIMESTAMP, "When its books closed"),
     reason=(pa.string(), "Why it is paused or failed"),
+    decision=(pa.string(), "What a person decided about it while it waited: accepted or dismissed"),
+    decided_by=(pa.string(), "Who decided, by the name of the account"),
+    decided_at=(TIMESTAMP, "When it was decided"),
+    decision_reason=(pa.string(), "Why, in the words of that person"),
 )
 """The project's own columns by name, described once."""
 OWN.update(correction_columns())
@@ -161,7 +202,7 @@ VALIDATED_BATCH = _table(
     "validated_batch",
     "object or member judged",
     "batch_id object_id",
-    "batch_id object_id outcome code kind judged_at",
+    "batch_id object_id outcome code kind judged_at superseded_by",
     "The ledger: the one outcome of each object, with its reason.",
     upstream=("raw_files",),
     required="outcome kind judged_at",
@@ -171,7 +212,7 @@ FLAT_METADATA = _table(
     "accepted DICOM object or change, every version",
     "batch_id object_id",
     "batch_id object_id source operation version_at version_text sequence uri member size study_key content_digest "
-    "header issues ingested_at",
+    "header header_form pixel_offset pixel_length frame_offsets frame_lengths issues ingested_at",
     "Every accepted DICOM object with its typed attributes and its complete header; history, never merged.",
     dicom=Level,
     upstream=("validated_batch",),
@@ -228,7 +269,7 @@ BATCHES = _table(
     "batch",
     "batch_id",
     "batch_id source status seen ingested quarantined ignored deleted clinical_records clinical_rows started_at "
-    "closed_at run_id reason",
+    "closed_at run_id reason kind decision decided_by decided_at decision_reason",
     "The books: what each batch saw and what became of it.",
     upstream=("raw_files", "validated_batch"),
     required="source status seen",

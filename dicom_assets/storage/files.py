@@ -213,6 +213,17 @@ class LakeFiles:
         except (pa.ArrowException, KeyError):
             raise TornFile(path) from None
 
+    def open_parquet(self, path: str) -> pq.ParquetFile:
+        """A Parquet file to be read in parts; one on an object store is fetched whole.
+
+        Raises FileNotFoundError, TornFile, LakeError.
+        """
+        root = self.local_root
+        try:
+            return self._parquet(path) if root is None else pq.ParquetFile(root / path)
+        except pa.ArrowException:
+            raise TornFile(path) from None
+
     def _parquet(self, path: str) -> pq.ParquetFile:
         # Not `pq.read_table`: it imports Arrow's data sets, 60 MB of memory that nothing else needs.
         return pq.ParquetFile(io.BytesIO(self.get(path)))

@@ -64,6 +64,7 @@ COMPARED = """
 SELECT
     unsure.object_id, is_there, records,
     CASE
+        WHEN unsure.object_id IN (SELECT object_id FROM claims WHERE batch_id <> {batch}) THEN true  -- read again since
         WHEN NOT is_keyed AND claims.object_id IS NOT NULL THEN claims.object_id <> unsure.object_id
         ELSE ifnull(newest > version, false)
     END AS is_replaced
@@ -73,10 +74,15 @@ LEFT JOIN claims ON claims.place_key = unsure.file_key
 """
 
 OVERTAKEN = """
--- one row per object whose records stand in the table though something else was claimed in their file's place since
+-- one row per object whose records stand in the table though something else was claimed in their file's place since,
+-- or the file was read again
 SELECT DISTINCT published.object_id
 FROM published JOIN claims ON claims.place_key = published.file_key
 WHERE NOT is_keyed AND claims.object_id <> published.object_id
+UNION
+SELECT DISTINCT published.object_id
+FROM published JOIN claims USING (object_id)
+WHERE claims.batch_id <> published.batch_id
 """
 
 
@@ -121,7 +127,7 @@ def counted(lake: Lake, staging: Staging, shown: int) -> Counted:
             SELECT
                 coalesce(sum(records) FILTER (is_replaced), 0)::BIGINT,
                 min(DISTINCT object_id, {shown}) FILTER (NOT is_replaced AND NOT is_there)
-            FROM ({COMPARED})
+            FROM ({COMPARED.format(batch=batch)})
             """
         ).fetchall()[0]
         overtaken = [one for (one,) in connection.execute(f"{OVERTAKEN} LIMIT {shown}").fetchall()]

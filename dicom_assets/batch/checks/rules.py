@@ -42,5 +42,11 @@ def judged(batch: OpenBatch, gate: GateSettings | None = None) -> CheckContext:
     """What the rules of one batch look at. gate: bounds instead of those of the settings."""
     settings = batch.work.settings
     return CheckContext(
-        batch.lake, batch.staging, gate or settings.gate, settings.omop, settings=settings, log=batch.work.log
+        batch.lake,
+        batch.staging,
+        gate or settings.gate,
+        settings.omop,
+        settings=settings,
+        log=batch.work.log,
+        kind=batch.kind,
     )

@@ -195,6 +195,10 @@ def overwritten(sound: Sound) -> Finding:
         )
         connection.execute(f"CREATE TEMP VIEW arrived AS SELECT * FROM {sound.source('raw_files')}")
         connection.execute(f"CREATE TEMP VIEW known AS SELECT * FROM {sound.source('overwritten')}")
+        connection.execute(
+            f"CREATE TEMP TABLE absent AS SELECT batch_id, object_id FROM {sound.source('validated_batch')} "
+            "WHERE code IN ('OBJECT_GONE', 'CHANGED_DURING_READ')"
+        )
         for part in range(parts):
             found |= {batch for (batch,) in connection.execute(_CLAIMED_AGAIN, [parts, part]).fetchall()}
     batches = sorted(found)
@@ -202,10 +206,12 @@ def overwritten(sound: Sound) -> Finding:
 
 
 _CLAIMED_AGAIN = """
--- closed batches with objects at a place that an earlier claim had, and no entry of that time or a later one
+-- closed batches with objects at a place that an earlier claim had, and no entry of that time or a later one; what was
+-- not there as it was claimed did not come to its place
 WITH places AS (
     SELECT source, uri, member, batch_id, claimed_at FROM arrived
     SEMI JOIN closed USING (batch_id)
+    ANTI JOIN absent USING (batch_id, object_id)
     WHERE kind <> 'change' AND hash(uri) % $1 = $2
 ),
 again AS (
