@@ -68,7 +68,7 @@ def test_status_tells_by_its_exit_code_and_in_words_that_something_waits(paused)
     (row,) = json.loads(told.stdout)
     assert told.exit_code == 1
     assert row["started"].endswith("Z")
-    assert row["closed"] == ""
+    assert row["ended"] == ""
     assert row["reason"].startswith("validated_batch.gate: ")
 
 

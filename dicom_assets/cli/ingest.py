@@ -80,7 +80,7 @@ def _counts(books: Books) -> tuple[object, ...]:
 
 def _print_status(books: Sequence[Books], form: Format) -> None:
     """The books with their times; why a batch waits is told below a table, in full."""
-    names = [*_BOOKS, "started", "closed"]
+    names = [*_BOOKS, "started", "ended"]
     rows = [[*_counts(one), _time(one.started_at), _time(one.closed_at)] for one in books]
     if form is not Format.TABLE:
         names.append("reason")

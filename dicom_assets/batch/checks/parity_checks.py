@@ -110,7 +110,7 @@ def gate(context: CheckContext) -> CheckResult:
         return CheckResult(
             False, 0, len(lost), lost, "Objects that this batch brought into the lake are not staged again; they stay."
         )
-    if context.kind == BatchKind.REREAD:
+    if context.kind == BatchKind.REREAD and limits.quarantined_share < 1:
         return refuses_nothing_anew(context)
     beyond = excess(ledger, context.staged(Part.CLINICAL), context.staged(Part.ERRORS), limits)
     if beyond is not None:

@@ -142,7 +142,7 @@ def find(lake: Lake, target: Target, by: str) -> Record:
         if target.scope is Scope.PATIENT:
             record = replace(record, references=_references(connection))
         if not record.objects and not record.records:
-            raise ErasureRefused(f"The lake holds nothing of such a {target.scope}. Nothing was changed.")
+            raise ErasureRefused(f"The lake holds no such {target.scope}. Nothing was changed.")
         record = _with_studies(connection, lake, record)
         record = _with_numbers(connection, lake, record)
         record = replace(record, uris=_uris(connection), terms=_terms(connection, record, target))
