@@ -15,7 +15,7 @@ import typer
 
 from dicom_assets import faults
 from dicom_assets import settings as settings_module
-from dicom_assets.cli import batches, ingest, queries, services, sources, upgrade, verify
+from dicom_assets.cli import batches, ingest, promotion, queries, services, sources, upgrade, verify
 from dicom_assets.printing import say
 
 app = typer.Typer(
@@ -44,7 +44,7 @@ def demo(folder: Annotated[Path, typer.Argument(help="Where the sample input is 
     typer.echo(f"{written} files in {folder}")
 
 
-for group in (ingest, queries, batches, sources, services, verify, upgrade):
+for group in (ingest, queries, batches, sources, services, verify, upgrade, promotion):
     group.add_to(app)
 
 

@@ -6,6 +6,8 @@ order in which batches arrive. Belongs here: which row wins and what is counted.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from dicom_assets.lake.subjects import patients_named
 from dicom_assets.schema.attributes import TOLD_WITH, Level
 from dicom_assets.schema.registry import FLAT_METADATA, INSTANCE, SERIES, STUDY, Table
@@ -209,3 +211,32 @@ REBUILDS: dict[str, tuple[str, tuple[str, ...]]] = {
     "study": (STUDY_SQL, ("series", "instance")),
 }
 """For each table of the hierarchy: its SQL, and the tables that it is made from; instance looks at overwritten too."""
+
+
+def told_by_instances(name: str, columns: Sequence[str], instances: str) -> str:
+    """SQL for what series or studies take of some columns from their instances: the newest that any of them gives.
+
+    One row per source and UIDs of the level. instances: SQL that stands for them.
+    """
+    newest = ", ".join(f'{_newest_of(column)} AS "{column}"' for column in columns)
+    return f"SELECT {', '.join(GRAIN[name])}, {newest} FROM {_ranked(instances)} GROUP BY ALL"
+
+
+GRAIN = {
+    "instance": ("batch_id", "object_id"),
+    "series": ("source", "StudyInstanceUID", "SeriesInstanceUID"),
+    "study": ("source", "StudyInstanceUID"),
+}
+"""By table of the hierarchy, what names the rows that its promoted columns come from."""
+
+
+def with_promoted(name: str, sql: str, columns: Sequence[str]) -> str:
+    """The SQL of a rebuild, with columns that are promoted in the lake beside those of the registry."""
+    if not columns:
+        return sql
+    if name == "instance":
+        listed = _list([*GRAIN[name], *columns])
+        more = f"SELECT {listed} FROM flat_metadata SEMI JOIN touched USING (study_key)"
+    else:
+        more = told_by_instances(name, columns, _TOUCHED)
+    return f"SELECT * FROM ({sql}\n) JOIN ({more}) USING ({', '.join(GRAIN[name])})"
