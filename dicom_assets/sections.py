@@ -39,6 +39,20 @@ class Section(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
 
+class ColumnSettings(Section):
+    """One attribute that is promoted to a column; see `schema.promoted`.
+
+    path: keyword, tag, (GGGG,creator,EE), or several of these with dots, all but the last of which name sequences.
+    name: of the column; by default the keywords of the path. level: instance, series or study, up to whose table it
+    goes. vr: of an element that no dictionary knows.
+    """
+
+    path: Annotated[str, Field(min_length=1)]
+    name: str | None = None
+    level: str = "instance"
+    vr: str | None = None
+
+
 class SourceSettings(Section):
     """One landing source.
 
