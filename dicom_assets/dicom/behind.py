@@ -1,6 +1,7 @@
 """Elements behind pixel data, each by its place: trailing padding, signatures, what vendors put there.
 
-Belongs here: where they begin and end. Their values are not read: they are rare, and may be longer than the pixels.
+Belongs here: where they begin and end. Their values are not read: they are rare, and may be longer than the pixels. So
+their VR is UN, unless it is one of those that are only bytes.
 Does not belong here: pixel data themselves (`pixels`).
 """
 
@@ -8,11 +9,11 @@ from __future__ import annotations
 
 from pydicom.datadict import dictionary_VR
 
-from dicom_assets.dicom.heads import ITEM, ITEM_END, SEQUENCE_END, UNDEFINED, UNKNOWN, Encoding, Heads
+from dicom_assets.dicom.heads import ITEM, ITEM_END, SEQUENCE_END, UNDEFINED, UNKNOWN, Encoding, Head, Heads
 from dicom_assets.dicom.items import prefix_of
 from dicom_assets.dicom.pixels import PIXELS, pixel_vr
 from dicom_assets.dicom.references import placed
-from dicom_assets.dicom.signature import EXPLICIT_VRS
+from dicom_assets.dicom.values import BULK
 from dicom_assets.storage.byte_ranges import ByteSource
 
 _MOST = 20_000  # heads that are looked at before the rest is no elements
@@ -48,9 +49,7 @@ class _Walk(Heads):
                 return found, True
             length = head.length if head.length != UNDEFINED else end - 8 - head.value
             encapsulated = head.length == UNDEFINED and head.tag in PIXELS
-            vr = (
-                pixel_vr(head.tag, head.vr, encapsulated=encapsulated) if head.tag in PIXELS else _vr(head.tag, head.vr)
-            )
+            vr = pixel_vr(head.tag, head.vr, encapsulated=encapsulated) if head.tag in PIXELS else _vr(head)
             prefix = prefix_of(head.tag, vr)
             found.append(placed(prefix, head.value, length, encapsulated=encapsulated))
             last, position = head.tag, end
@@ -86,12 +85,10 @@ class _Walk(Heads):
         return position
 
 
-def _vr(tag: int, written: str | None) -> str:
-    """The VR of an element that is not read: written, or by PS3.6; UN where that has none or several."""
-    if written is not None and written != "UN" and written.encode() in EXPLICIT_VRS:
-        return written
+def _vr(head: Head) -> str:
+    """The VR, where it is written or told by PS3.6 and stands for bytes; else UN."""
     try:
-        vr = dictionary_VR(tag)
+        vr = head.vr or dictionary_VR(head.tag)
     except KeyError:
         return "UN"
-    return vr if len(vr) == 2 else "UN"
+    return vr if vr in BULK else "UN"

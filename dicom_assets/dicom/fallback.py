@@ -159,11 +159,11 @@ class _Walk:
                 return self._sequence(raw, depth)
             return (self._bulk(raw, raw.VR, depth) if raw.VR in BULK else raw.to_json_dict(None, 0)), SOUND
         tag = int(raw.tag)
-        vr = self._vr(ds, raw)
+        vr, doubt = self._vr(ds, raw)
         if depth == 1 and raw.length != 0xFFFFFFFF and raw.value_tell + raw.length > self._source.size:
             self._truncated = True
         if vr in BULK or tag in PIXELS:
-            return self._bulk(raw, vr, depth), SOUND
+            return self._bulk(raw, vr, depth), doubt
         if raw.value_tell in self._structure.unread or (vr not in DECODERS and vr != "SQ"):
             return self._bulk(raw, "UN", depth), VALUE_INVALID
         if vr == "SQ":  # a fault inside one sequence costs that sequence alone
@@ -177,18 +177,23 @@ class _Walk:
         element, flaws = json_element(vr, value, raw.is_little_endian, DEFAULT if tag == 0x00080005 else named)
         if tag in _LUT_DESCRIPTORS and raw.VR == "SS" and len(element.get("Value", ())) > 1 and element["Value"][0] < 0:
             element["Value"][0] += 65536  # the number of entries is unsigned whatever the VR (PS3.3 C.7.6.3.1.5)
-        return element, flaws
+        return element, flaws | doubt
 
-    def _vr(self, ds: Dataset, raw: RawDataElement) -> str:
-        """The VR that counts: written, from the dictionaries, or found from the values around it."""
+    def _vr(self, ds: Dataset, raw: RawDataElement) -> tuple[str, int]:
+        """The VR that counts: written, from the dictionaries, or found from the values around it; and a flaw.
+
+        Of several that it may be, where nothing tells which, one is taken: OW, else the first.
+        """
         vr = known_vr(raw._replace(value=None), ds)  # UN counts as known at any length (CP-1066)
         if " or " not in vr:
-            return vr
+            return vr, SOUND
         try:
             found = str(ds[raw.tag].VR)
         except PYDICOM_ERRORS:
             found = vr
-        return found if " or " not in found else "OW" if "OW" in found else found[:2]
+        if " or " not in found:
+            return found, SOUND
+        return "OW" if "OW" in found else found[:2], VALUE_INVALID
 
     def _sequence(self, element: DataElement, depth: int) -> tuple[dict[str, Any], int]:
         if depth > self._limits.max_depth:

@@ -84,7 +84,8 @@ _INGESTED = [
     (
         "VALUE_INVALID",
         "A value cannot be read by its value representation (PS3.5 6.2), holds several values where its attribute has "
-        "one (6.4), goes on behind a NUL, or is a sequence that cannot be read. Its typed column is NULL, or the text "
+        "one (6.4), goes on behind a NUL, may have several value representations of which nothing tells one, or is a "
+        "sequence that cannot be read. Its typed column is NULL, or the text "
         "as written; what was written stays in header. Lengths and letters that can be read are not judged.",
         "Look at header; correct the sender if the attribute matters to you.",
     ),

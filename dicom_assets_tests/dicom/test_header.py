@@ -148,7 +148,7 @@ def test_elements_behind_pixel_data_are_in_the_header_by_their_place(undefined):
     assert list(found)[-4:] == ["7FE00010", "7FE10010", "FFFAFFFA", "FFFCFFFC"]
     values = {tag: retrieve(BytesSource(data), found[tag]["BulkDataURI"]) for tag in list(found)[-4:]}
     assert (values["7FE10010"], values["FFFAFFFA"], values["FFFCFFFC"]) == (b"ACME", signature, bytes(10))
-    assert [found[tag]["vr"] for tag in values] == ["OW", "LO", "SQ", "OB"]
+    assert [found[tag]["vr"] for tag in values] == ["OW", "UN", "UN", "OB"]
 
 
 def test_a_sequence_behind_pixel_data_that_does_not_end_is_told():
