@@ -64,6 +64,6 @@ def stage_refusals(lake: Lake, staging: Staging, run_id: str) -> Mapping[str, in
         })  # fmt: skip
     staging.stage(Part.LEDGER, pa.Table.from_pylist(ledger, schema=SCHEMAS[Part.LEDGER]))
     staging.stage(Part.ERRORS, pa.Table.from_pylist(errors, schema=SCHEMAS[Part.ERRORS]))
-    for part in (Part.FLAT, Part.CLINICAL):
+    for part in (Part.FLAT, Part.CLINICAL, Part.CORRECTION):
         staging.stage(part, SCHEMAS[part].empty_table())
     return Counter(row["outcome"] for row in ledger)
