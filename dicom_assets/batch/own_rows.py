@@ -30,6 +30,7 @@ from dicom_assets.lake.delta import Lake
 from dicom_assets.lake.query import arrow, connect, quoted, scan
 from dicom_assets.lake.staging import SCHEMAS, Part, Staging
 from dicom_assets.schema.codes import ABSENT, CODES, Kind, Outcome
+from dicom_assets.schema.correction_tables import State
 
 STAGE = "source"
 CODE = "GONE_SINCE_READ"
@@ -40,7 +41,7 @@ FILE = 800_000
 ROWS_AT_ONCE = 2_000
 """Rows of metadata, with their headers, that are in memory at a time."""
 
-_TOLD_LATER = ("IDENTITY_CHANGED", CODE)
+_TOLD_LATER = ("IDENTITY_CHANGED", "CORRECTION_CONTRADICTED", "PATIENT_LINK_CYCLE", CODE)
 """Codes that are found when the rows are published, by what the tables hold then."""
 
 _DECIDED = {"version_state": "VARCHAR", "identity_since": "TIMESTAMPTZ"}
@@ -80,6 +81,11 @@ class _Record:
         with self.lake.cursor() as connection:
             found = connection.execute(f"SELECT DISTINCT object_id FROM {self.records}").fetchall()
         return {name for (name,) in found}
+
+    @cached_property
+    def corrections(self) -> Collection[str]:
+        """object_ids of files of corrections."""
+        return self._rows("correction", "DISTINCT object_id").keys()
 
     @property
     def records(self) -> str:
@@ -128,7 +134,7 @@ class _Record:
     @cached_property
     def brought(self) -> Collection[str]:
         """The objects of the manifest of which, or of whose members, the batch has metadata or records."""
-        owners = {self.owner(name) for name in (*self.metadata, *self.tables)}
+        owners = {self.owner(name) for name in (*self.metadata, *self.tables, *self.corrections)}
         return {owner for owner in owners if owner is not None}
 
     def place(self, name: str) -> Row:
@@ -138,6 +144,7 @@ class _Record:
         if known is not None and known["kind"] != Kind.OTHER:
             return known
         kind = Kind.CLINICAL if name in self.tables else Kind.ARCHIVE if self.members.get(name) else Kind.OTHER
+        kind = Kind.CORRECTION if name in self.corrections else kind
         if row is not None:
             kind = _kind(row)
         if known is not None:
@@ -206,9 +213,11 @@ def stage_rows(lake: Lake, staging: Staging, manifest: pa.Table, run_id: str) ->
     _replace(staging, Part.ERRORS, places, _errors(record, places, judged, kept, run_id))
     _replace(staging, Part.FLAT, places, ())
     _replace(staging, Part.CLINICAL, places, ())
+    _replace(staging, Part.CORRECTION, places, ())
     _stage_metadata(record, taken)
     _stage_records(record, taken)
-    for part in (Part.LEDGER, Part.FLAT, Part.CLINICAL, Part.ERRORS):
+    _stage_corrections(record, taken)
+    for part in (Part.LEDGER, Part.FLAT, Part.CLINICAL, Part.CORRECTION, Part.ERRORS):
         staging.complete_as_it_is(part)
     return len(places)
 
@@ -222,7 +231,7 @@ def _judged(record: _Record, place: Row, absent: str, batch_id: str) -> Row:
     if metadata is not None:
         outcome = Outcome.DELETED if metadata["operation"] == "delete" else Outcome.INGESTED
         code = known["code"] if known is not None and is_sound else next(iter(metadata["issues"] or ()), None)
-    elif name in record.tables:
+    elif name in record.tables or name in record.corrections:
         outcome, code = Outcome.INGESTED, known["code"] if known is not None and is_sound else None
     elif known is not None and is_sound and known["outcome"] in (Outcome.QUARANTINED, Outcome.IGNORED):
         return known
@@ -320,6 +329,19 @@ def _stage_records(record: _Record, names: Collection[str]) -> None:
         for number, batch in enumerate(found.to_arrow_reader(ROWS_AT_ONCE)):
             rows = pa.Table.from_batches([batch]).select(SCHEMAS[Part.CLINICAL].names).cast(SCHEMAS[Part.CLINICAL])
             record.staging.put(Part.CLINICAL, FILE + number, rows)
+
+
+def _stage_corrections(record: _Record, names: Collection[str]) -> None:
+    """Corrections as they were read: which are in force is decided when they are published."""
+    with connect(record.lake, ["correction"], within=record.staging.scope("correction")) as connection:
+        connection.register("names", _table_of(names))
+        found = arrow(
+            connection,
+            f"SELECT * REPLACE ({quoted(State.IN_FORCE)} AS state) FROM correction SEMI JOIN names USING (object_id)",
+        )
+    if len(found):
+        schema = SCHEMAS[Part.CORRECTION]
+        record.staging.put(Part.CORRECTION, FILE, found.select(schema.names).cast(schema))
 
 
 def _mark(staging: Staging, codes: Mapping[str, str]) -> None:
