@@ -39,6 +39,20 @@ class Section(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
 
+class ColumnSettings(Section):
+    """One attribute that is promoted to a column; see `schema.promoted`.
+
+    path: keyword, tag, (GGGG,creator,EE), or several of these with dots, all but the last of which name sequences.
+    name: of the column; by default the keywords of the path. level: instance, series or study, up to whose table it
+    goes. vr: of an element that no dictionary knows.
+    """
+
+    path: Annotated[str, Field(min_length=1)]
+    name: str | None = None
+    level: str = "instance"
+    vr: str | None = None
+
+
 class SourceSettings(Section):
     """One landing source.
 
@@ -164,9 +178,9 @@ class ArchiveLimits(Section):
 class ReadingLimits(Section):
     """Bounds on the reading of one object.
 
-    workers: reading processes; 0 means one for each core. max_value_bytes: a longer value of a header is kept as
-    count and digest. max_header_bytes: bound on the DICOM JSON of one object. object_seconds: for reading it, and for
-    listing all members of an archive.
+    workers: reading processes; 0 means one for each core. max_value_bytes: a longer value of a header is kept by
+    reference, with count and digest. max_header_bytes: bound on the DICOM JSON of one object. object_seconds: for
+    reading it, and for listing all members of an archive.
     """
 
     workers: Annotated[int, Field(ge=0, le=256)] = 0

@@ -25,6 +25,7 @@ from dicom_assets.sections import ChangesSettings as ChangesSettings
 from dicom_assets.sections import ChecksSettings as ChecksSettings
 from dicom_assets.sections import ClaimingSettings as ClaimingSettings
 from dicom_assets.sections import ClinicalSettings as ClinicalSettings
+from dicom_assets.sections import ColumnSettings as ColumnSettings
 from dicom_assets.sections import CorrectionSettings as CorrectionSettings
 from dicom_assets.sections import DatasetSettings as DatasetSettings
 from dicom_assets.sections import EraseSettings as EraseSettings
@@ -49,6 +50,7 @@ class Settings(Section):
     lake: str = DEFAULT_LAKE
     sources: tuple[SourceSettings, ...] = ()
     services: tuple[ServiceSettings, ...] = ()
+    columns: tuple[ColumnSettings, ...] = ()
     changes: ChangesSettings = ChangesSettings()
     claiming: ClaimingSettings = ClaimingSettings()
     events: EventSettings = EventSettings()

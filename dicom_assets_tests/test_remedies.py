@@ -36,6 +36,7 @@ from dicom_assets_tests.support.workbooks import workbook
 
 NOTHING = {
     "TRAILING_BYTES": "the object is in the lake, whole",
+    "OFFSET_TABLE_INVALID": "the object is in the lake, and its frames are found without the table",
     "UID_INVALID": "the object is in the lake, and its UID joins as it was written",
     "GONE_SINCE_READ": "what was read of the object is in the lake",
     "NOT_DICOM": "it is not for the lake",

@@ -36,6 +36,7 @@ from dicom_assets.batch.recovery import mend_claims
 from dicom_assets.batch.superseding import publish_ledger, supersede
 from dicom_assets.batch.validate import Progress, read_batch
 from dicom_assets.batch.withdrawals import stage_claimed, stage_judged
+from dicom_assets.dicom.from_header import values_of
 from dicom_assets.lake import form
 from dicom_assets.lake.delta import Lake
 from dicom_assets.lake.staging import FOLDER as STAGING
@@ -102,7 +103,7 @@ class RunContext:
     @cached_property
     def lake(self) -> Lake:
         """The lake; made when it is new. Raises LakeError, NeedsUpgrade when a migration has to be done first."""
-        lake = Lake(self.settings.lake, synced=self.settings.storage.survive_power_cuts)
+        lake = Lake(self.settings.lake, synced=self.settings.storage.survive_power_cuts, take=values_of)
         if not self.migrates:
             form.require_migrated(lake.form)
         return lake

@@ -31,6 +31,7 @@ from dicom_assets.lake.query import arrow, connect, quoted, scan
 from dicom_assets.lake.staging import SCHEMAS, Part, Staging
 from dicom_assets.schema.codes import ABSENT, CODES, Kind, Outcome
 from dicom_assets.schema.correction_tables import State
+from dicom_assets.schema.registry import CORRECTION
 
 STAGE = "source"
 CODE = "GONE_SINCE_READ"
@@ -84,8 +85,8 @@ class _Record:
 
     @cached_property
     def corrections(self) -> Collection[str]:
-        """object_ids of files of corrections."""
-        return self._rows("correction", "DISTINCT object_id").keys()
+        """object_ids of tables of corrections that have rows, whether these are in force or not."""
+        return {*self._rows(CORRECTION.name, "DISTINCT object_id")}
 
     @property
     def records(self) -> str:
@@ -144,7 +145,8 @@ class _Record:
         if known is not None and known["kind"] != Kind.OTHER:
             return known
         kind = Kind.CLINICAL if name in self.tables else Kind.ARCHIVE if self.members.get(name) else Kind.OTHER
-        kind = Kind.CORRECTION if name in self.corrections else kind
+        if name in self.corrections:
+            kind = Kind.CORRECTION
         if row is not None:
             kind = _kind(row)
         if known is not None:
@@ -333,15 +335,13 @@ def _stage_records(record: _Record, names: Collection[str]) -> None:
 
 def _stage_corrections(record: _Record, names: Collection[str]) -> None:
     """Corrections as they were read: which are in force is decided when they are published."""
-    with connect(record.lake, ["correction"], within=record.staging.scope("correction")) as connection:
+    scope = record.staging.scope(CORRECTION.name)
+    with connect(record.lake, [CORRECTION.name], within=scope) as connection:
         connection.register("names", _table_of(names))
-        found = arrow(
-            connection,
-            f"SELECT * REPLACE ({quoted(State.IN_FORCE)} AS state) FROM correction SEMI JOIN names USING (object_id)",
-        )
-    if len(found):
-        schema = SCHEMAS[Part.CORRECTION]
-        record.staging.put(Part.CORRECTION, FILE, found.select(schema.names).cast(schema))
+        sql = f"SELECT * REPLACE ('{State.IN_FORCE}' AS state) FROM {CORRECTION.name} SEMI JOIN names USING (object_id)"
+        rows = arrow(connection, sql).select(CORRECTION.schema.names).cast(CORRECTION.schema)
+    if len(rows):
+        record.staging.put(Part.CORRECTION, FILE, rows)
 
 
 def _mark(staging: Staging, codes: Mapping[str, str]) -> None:

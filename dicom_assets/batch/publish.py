@@ -16,10 +16,11 @@ import pyarrow.compute as pc
 
 from dicom_assets.batch.withdrawals import GONE
 from dicom_assets.lake import moved_studies, overwritten, studies
+from dicom_assets.lake.column_list import ColumnsChanged
 from dicom_assets.lake.corrected_objects import OBJECT_COLUMNS
 from dicom_assets.lake.corrected_objects import TABLES as CORRECTION_TABLES
 from dicom_assets.lake.delta import Lake
-from dicom_assets.lake.hierarchy import CORRECTED_INSTANCE_SQL, REBUILDS
+from dicom_assets.lake.hierarchy import CORRECTED_INSTANCE_SQL, REBUILDS, with_promoted
 from dicom_assets.lake.query import arrow, connect
 from dicom_assets.lake.staging import Part, Staging
 from dicom_assets.reading.memory import give_back
@@ -140,6 +141,9 @@ def touched_studies(staging: Staging) -> pa.Table:
 ROWS_AT_ONCE = 20_000
 """Rows of 150 columns that are put together at a time: they take DuckDB 200 MB."""
 
+TRIES_OF_COLUMNS = 2
+"""How often rows are made again because the table has got other columns meanwhile."""
+
 COMMIT_ROWS = 40_000
 """Rows that are committed at a time, so that a batch of usual size commits a table once: 1.5 KB each in memory."""
 
@@ -185,11 +189,21 @@ def publish_hierarchy(lake: Lake, staging: Staging, name: str) -> int:
     them; each study is replaced whole.
     """
     touched = touched_studies(staging)
+    for _ in range(TRIES_OF_COLUMNS):
+        try:
+            return _publish_level(lake, touched, name)
+        except ColumnsChanged:  # promoted, or taken away again, since the lake was opened
+            continue
+    return _publish_level(lake, touched, name)
+
+
+def _publish_level(lake: Lake, touched: pa.Table, name: str) -> int:
     sql, sources = REBUILDS[name]
     # Sorted here, because DuckDB takes many times the memory for rows of so many columns.
     order = ["study_key", *(column for column in TABLES[name].key if column.endswith("InstanceUID"))]
     published = 0
     with lake.committing(name):
+        schema = lake.tables[name].schema
         wanted = touched["study_key"].to_pylist()
         is_corrected = name == INSTANCE.name and moved_studies.any_in(lake)
         origins = moved_studies.origins_of(lake, wanted) if is_corrected else wanted
@@ -197,12 +211,15 @@ def publish_hierarchy(lake: Lake, staging: Staging, name: str) -> int:
         if name == INSTANCE.name:
             scope = {**scope, **overwritten.scope_of(lake, sorted(origins), scope["flat_metadata"])}
         sql = CORRECTED_INSTANCE_SQL if is_corrected else sql
+        promoted = [one.column.name for one in lake.columns if name in one.written]
+        sql = with_promoted(name, sql, promoted, "origins" if is_corrected else "touched")
         with connect(lake, [*scope, *(CORRECTION_TABLES if is_corrected else ())], within=scope) as connection:
             keys: list[str] = []
             parts: list[pa.Table] = []
             for more, rebuilt in _rebuilt(connection, sql, touched, sources[-1]):
                 keys += more
-                parts.append(rebuilt.cast(TABLES[name].schema).sort_by([(column, "ascending") for column in order]))
+                ordered = rebuilt.select(schema.names).sort_by([(column, "ascending") for column in order])
+                parts.append(ordered.cast(schema))
                 del rebuilt
                 give_back()
                 if sum(map(len, parts)) >= COMMIT_ROWS:

@@ -41,7 +41,6 @@ from dicom_assets.schema.registry import (
     IMAGING_STUDY,
     INSTANCE,
     MAPPING_COVERAGE,
-    MOVED_STUDY,
     SERIES,
     STUDY,
 )
@@ -367,18 +366,16 @@ def occurrences(lake: Lake, staging: Staging, settings: Settings) -> Occurrences
 def _studies(lake: Lake, touched: pa.Table) -> set[tuple[str, str]]:
     """Source and StudyInstanceUID of the touched studies.
 
-    Of those that are gone flat_metadata knows them; those that had only what corrections had moved there are known to
-    the index of these; where a batch was dismissed that alone had brought them, the table that is to be rebuilt is.
+    Of those that are gone flat_metadata knows them; where a batch was dismissed that alone had brought them, or
+    corrections alone had moved something there, the table that is to be rebuilt.
     """
     found: set[tuple[str, str]] = set()
-    by_study = ((name, "study_key") for name in ("study", "flat_metadata", IMAGE_OCCURRENCE_ORIGIN.name))
-    for name, key in (*by_study, (MOVED_STUDY.name, "target_key")):
+    for name in ("study", "flat_metadata", IMAGE_OCCURRENCE_ORIGIN.name):
         scope = study_scope(lake, [name], touched["study_key"].to_pylist())
         with connect(lake, [name], within=scope) as connection:
             connection.register("touched", touched)
             rows = connection.execute(
-                f"SELECT DISTINCT {key}, source, StudyInstanceUID FROM {name} "
-                f"WHERE {key} IN (SELECT study_key FROM touched)"
+                f"SELECT DISTINCT study_key, source, StudyInstanceUID FROM {name} SEMI JOIN touched USING (study_key)"
             ).fetchall()
         found |= {(source, uid) for _, source, uid in rows}
         seen = pa.array([key for key, *_ in rows], pa.string())

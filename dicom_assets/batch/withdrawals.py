@@ -227,7 +227,13 @@ def stage_judged(manifest: pa.Table, staging: Staging, run_id: str) -> Mapping[s
             )
         else:
             flat.append(_delete(raw, plan[raw["object_id"]]))
-    for part, rows in ((Part.LEDGER, ledger), (Part.FLAT, flat), (Part.ERRORS, errors), (Part.CLINICAL, [])):
+    for part, rows in (
+        (Part.LEDGER, ledger),
+        (Part.FLAT, flat),
+        (Part.ERRORS, errors),
+        (Part.CLINICAL, []),
+        (Part.CORRECTION, []),
+    ):
         staging.stage(part, pa.Table.from_pylist(rows, schema=SCHEMAS[part]))
     outcomes = [row["outcome"] for row in ledger]
     return {outcome: outcomes.count(outcome) for outcome in set(outcomes)}

@@ -19,6 +19,7 @@ import dagster as dg
 from dicom_assets.batch.books import Books, Status, books_of
 from dicom_assets.batch.claim_rounds import next_delivery, only_ingest
 from dicom_assets.batch.context import BatchBusy, RunContext
+from dicom_assets.batch.promotion import promote
 from dicom_assets.batch.reread import Choice, Chosen, choose, claim_chosen
 from dicom_assets.batch.validate import Progress
 from dicom_assets.defs.graph import build_defs
@@ -68,6 +69,8 @@ def ingest(
     logging.getLogger("dagster").setLevel(logging.CRITICAL)
     with RunContext(settings, progress, say=say) as work, only_ingest(work):
         work.clear_left_staging()
+        for filled in promote(work.lake, settings, lambda table, done, of: say(f"{table}: {done} of {of} files")):
+            say(f"Column {filled.column.name} is filled: {filled.rows} rows, {filled.misfits} values do not fit.")
         for batch in work.organize_left():
             say(f"Batch {batch}: the moving of its objects was broken off and is finished now.")
         return _run_deliveries(work, instance)

@@ -124,6 +124,12 @@ _BY_VR: dict[str, Converter] = {
     "PN": _name,
 }
 
+
+def converter_of(vr: str) -> Converter:
+    """What makes one value of the DICOM JSON Model a value of a column of this VR; raises Misfit."""
+    return _BY_VR.get(vr, _text)
+
+
 CONVERTERS: dict[int, tuple[str, Converter, bool, bool]] = {
     a.tag: (a.keyword, _BY_VR.get(a.vr, _text), a.multiple, a.vr == "UI") for a in ATTRIBUTES
 }

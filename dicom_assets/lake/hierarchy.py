@@ -274,3 +274,35 @@ REBUILDS: dict[str, tuple[str, tuple[str, ...]]] = {
     "study": (STUDY_SQL, ("series", "instance")),
 }
 """For each table of the hierarchy: its SQL, and the tables that it is made from; instance looks at overwritten too."""
+
+
+def told_by_instances(name: str, columns: Sequence[str], instances: str) -> str:
+    """SQL for what series or studies take of some columns from their instances: the newest that any of them gives.
+
+    One row per source and UIDs of the level. instances: SQL that stands for them.
+    """
+    newest = ", ".join(f'{_newest_of(column)} AS "{column}"' for column in columns)
+    return f"SELECT {', '.join(GRAIN[name])}, {newest} FROM {_ranked(instances)} GROUP BY ALL"
+
+
+GRAIN = {
+    "instance": ("batch_id", "object_id"),
+    "series": ("source", "StudyInstanceUID", "SeriesInstanceUID"),
+    "study": ("source", "StudyInstanceUID"),
+}
+"""By table of the hierarchy, what names the rows that its promoted columns come from."""
+
+
+def with_promoted(name: str, sql: str, columns: Sequence[str], studies: str = "touched") -> str:
+    """The SQL of a rebuild, with columns that are promoted in the lake beside those of the registry.
+
+    studies: the table of the studies in which instances stand in flat_metadata.
+    """
+    if not columns:
+        return sql
+    if name == "instance":
+        listed = _list([*GRAIN[name], *columns])
+        more = f"SELECT {listed} FROM flat_metadata SEMI JOIN {studies} USING (study_key)"
+    else:
+        more = told_by_instances(name, columns, _TOUCHED)
+    return f"SELECT * FROM ({sql}\n) JOIN ({more}) USING ({', '.join(GRAIN[name])})"

@@ -130,8 +130,10 @@ def connect(
                 wanted.remove(name)
                 continue
             with _readable(name) if at is None else nullcontext():
+                left_out = lake.hidden(name) if alone and at is None else []
+                columns = f"* EXCLUDE ({', '.join(map(named, left_out))})" if left_out else "*"
                 connection.execute(
-                    f'CREATE TEMP VIEW "{name}" AS SELECT * FROM {source}{where(scope, SHOWN.get(name))}'
+                    f'CREATE TEMP VIEW "{name}" AS SELECT {columns} FROM {source}{where(scope, SHOWN.get(name))}'
                 )
     for name, (needed, sql) in VIEWS.items():
         if set(needed) <= set(wanted):

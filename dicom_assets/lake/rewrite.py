@@ -23,6 +23,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from deltalake.transaction import AddAction, RemoveAction
 
+from dicom_assets.lake.column_list import ColumnsChanged
 from dicom_assets.lake.extents import Extents
 from dicom_assets.lake.pack import pack, pack_rows, row_groups
 from dicom_assets.lake.positions import add_positions, is_sorted, order_of, positions, range_in_name, sort_rows
@@ -82,6 +83,9 @@ def replace_keys(lake: Tables, name: str, keys: Sequence[str], rows: pa.Table) -
     rows, places = sort_rows(name, rows), positions(name, keys)
 
     def change(now: Extents) -> tuple[npt.NDArray[np.int64], list[AddAction]]:
+        lacking = {*lake.tables[name].schema.names} - {*rows.schema.names}
+        if lacking & {one.column.name for one in lake.columns}:
+            raise ColumnsChanged(f"Table {name} has got columns while its rows were made. Run the batch again.")
         candidates = np.flatnonzero(add_positions(name, now).may_hold(order, places))
         held = lake.file_keys.holders(name, now.paths[candidates].tolist(), keys)
         # A study that stands in several files goes into the first of them.
@@ -113,7 +117,7 @@ NewFiles = list[AddAction]
 
 def write_rows(lake: Tables, name: str, rows: Iterable[pa.RecordBatch]) -> NewFiles:
     """Writes rows of a table that is replaced by batch, for `replace_batches` to commit. Raises LakeError."""
-    packed = pack_rows(lake.files, lake.tables[name], rows)
+    packed = pack_rows(lake.files, lake.tables[name], (lake.complete(name, batch) for batch in rows))
     return [] if packed is None else [packed]
 
 
@@ -128,7 +132,7 @@ def replace_batches(
     """
     if not batches:
         return
-    column, table, replaced = lake.tables[name].replaced_by, lake.tables[name], pa.array(batches, pa.string())
+    column, replaced = lake.tables[name].replaced_by, pa.array(batches, pa.string())
 
     def change(now: Extents) -> tuple[npt.NDArray[np.int64], list[AddAction]]:
         gone: list[int] = []
@@ -146,7 +150,7 @@ def replace_batches(
                 gone.append(index)
                 kept = (
                     batch
-                    for group in _stream(lake, table, [path])
+                    for group in _stream(lake, lake.tables[name], [path])
                     for batch in _without(group, column, batches).to_batches()
                 )
                 adds += write_rows(lake, name, kept)
@@ -173,6 +177,7 @@ def swap(lake: Tables, name: str, change: Change, *, data_change: bool) -> None:
     for attempt in range(1, COMMIT_TRIES + 1):
         lake.check_right(name)
         now = lake.extents(name)
+        lake.keep_up_with_columns(name)
         gone, adds = change(now)
         if not len(gone) and not adds:
             return
@@ -294,13 +299,32 @@ def rewrite_files(
     return done
 
 
+def drop_column(lake: Tables, name: str, column: str) -> None:
+    """Writes all files of a table anew without a column that its list has no more, in one commit with its log.
+
+    For whoever holds the right to commit. Raises LakeError.
+    """
+    for _ in range(COMMIT_TRIES):
+        now = lake.extents(name)
+        kept = [field for field in lake.schema(name) if field.name != column]
+        if len(kept) == len(lake.schema(name)):
+            return
+        table = lake.tables[name]
+        adds = [put_file(lake, table, _stream(lake, table, [str(path)])) for path in now.paths]
+        columns = {field.name: table.schema.field(field.name) if field.name in table else field for field in kept}
+        if lake.commit(name, now, adds, pa.schema([*columns.values()])):
+            return
+    raise LakeError(f"Table {name}: somebody else commits all the time. Run it again.")
+
+
 def _stream(lake: Tables, table: Table, paths: Iterable[str]) -> Iterator[pa.Table]:
     """Rows of some files one after the other, cut into full row groups."""
 
     def rows() -> Iterator[pa.RecordBatch]:
         for path in paths:
             file = pq.ParquetFile(io.BytesIO(lake.files.get(f"{table.name}/{path}")))
-            yield from file.iter_batches(_READ_ROWS)
+            for batch in file.iter_batches(_READ_ROWS):
+                yield lake.complete(table.name, batch)
 
     return row_groups(table, rows())
 

@@ -69,8 +69,8 @@ def differences(table: Table, found: pa.Schema) -> Differences:
     return Differences(missing, tuple(contrary), tuple(sorted(name for name in actual if name not in table)))
 
 
-def lacking(table: Table, found: DeltaTable, lake: form.Form) -> Sequence[Column]:
-    """The columns that a table lacks.
+def lacking(table: Table, found: DeltaTable, lake: form.Form, promoted: Sequence[str] = ()) -> Sequence[Column]:
+    """The columns that a table lacks. promoted: names of columns that it may have beside those of the registry.
 
     Raises ForeignTable when it is not one of ours, OtherFormat when a later release has added columns.
     """
@@ -81,8 +81,9 @@ def lacking(table: Table, found: DeltaTable, lake: form.Form) -> Sequence[Column
             f"The lake already holds a Delta table '{table.name}' that this project did not make, or that another "
             f"version made: {len(names)} columns differ ({', '.join(names[:5])}). Give an empty folder."
         )
-    if differing.unknown:
-        raise form.newer_columns(lake, table.name, differing.unknown)
+    unknown = [name for name in differing.unknown if name not in promoted]
+    if unknown:
+        raise form.newer_columns(lake, table.name, unknown)
     return differing.missing
 
 
@@ -113,7 +114,12 @@ def is_mixed(table: Table, found: str) -> bool:
 
     found: its columns as the log has them, in JSON (Delta protocol, schema serialization format).
     """
-    return ADDED in found or {field["name"] for field in json.loads(found)["fields"]} != {*table.schema.names}
+    return ADDED in found or names_in(found) != {*table.schema.names}
+
+
+def names_in(found: str) -> set[str]:
+    """Names of the columns that a log has, in JSON; none where nothing was read."""
+    return {str(field["name"]) for field in json.loads(found)["fields"]} if found else set()
 
 
 def statistics_columns(table: Table) -> list[str]:

@@ -22,7 +22,7 @@ from deltalake import CommitProperties, DeltaTable
 from deltalake.exceptions import CommitFailedError, DeltaError, TableNotFoundError
 from deltalake.transaction import AddAction, RemoveAction
 
-from dicom_assets.lake import form, table_form, torn
+from dicom_assets.lake import column_list, form, table_form, torn
 from dicom_assets.lake.database import Database, clear_left_over
 from dicom_assets.lake.extents import Extents, extents
 from dicom_assets.lake.file_keys import FileKeys
@@ -54,7 +54,8 @@ class _Open:
 
     All but `lock` is for whoever holds that. since: when it was opened, in a folder when its log was last listed.
     is_behind: this process has committed what `table` does not know. mixed: version, columns as the
-    log has them, and whether files may have others.
+    log has them, and whether files may have others. kept_up: the columns with which the list of promoted ones was last
+    compared.
     """
 
     def __init__(self) -> None:
@@ -62,6 +63,7 @@ class _Open:
         self.table: DeltaTable | None = None
         self.extents: Extents | None = None
         self.mixed: tuple[int, str, bool] = (-1, "", False)
+        self.kept_up = ""
         self.since = 0.0
         self.is_behind = False
 
@@ -86,17 +88,21 @@ class Tables:
     release lacks, and refuses foreign ones. tables: what each of them looks like here.
     """
 
-    def __init__(self, uri: str, *, make: bool = True, synced: bool = True) -> None:
+    def __init__(
+        self, uri: str, *, make: bool = True, synced: bool = True, take: column_list.Take | None = None
+    ) -> None:
         """Opens the lake. Raises LakeError when it cannot be used, ForeignTable when it is not one of ours.
 
-        make: also sets aside what a power cut has torn of its tables' logs. synced: see `LakeFiles`.
+        make: also sets aside what a power cut has torn of its tables' logs. synced: see `LakeFiles`. take: takes values
+        of promoted columns from headers; without it, rows of flat_metadata cannot be written into a lake that has some.
         """
         self.files = LakeFiles(uri, synced=synced)
         self.uri = self.files.uri
         self.form = form.require(self.files, make=make)
-        self.tables: Mapping[str, Table] = TABLES
-        self._checks: dict[str, Callable[[], None]] = {}
+        self._take = take
         self._open = {name: _Open() for name in TABLES}
+        self.know_columns()
+        self._checks: dict[str, Callable[[], None]] = {}
         self._looked = _Looked()
         self._database = Database(self.files)
         self.file_keys = FileKeys(self._database.read_keys)
@@ -126,6 +132,48 @@ class Tables:
     def scan_files(self, name: str, paths: Sequence[str], options: str = "") -> str:
         """SQL that stands for some files of a table, with all its columns; see `Database.scan`."""
         return self._database.scan(name, paths, self.columns_option(name) + options)
+
+    def scan_footers(self, name: str, paths: Sequence[str]) -> str:
+        """SQL that stands for the columns of some files of a table, see `Database.scan`: file_name, name and more."""
+        return self._database.scan(name, paths).replace("read_parquet", "parquet_schema", 1)
+
+    def know_columns(self) -> None:
+        """Reads which columns are promoted, and how far each is. Raises LakeError."""
+        self.columns = column_list.read(self.files)
+        self.tables: Mapping[str, Table] = column_list.tables_with(self.columns)
+        for shared in self._open.values():
+            shared.mixed = _Open().mixed
+
+    def keep_up_with_columns(self, name: str) -> None:
+        """Reads the list of promoted columns again where the open table, as it was last read, has others.
+
+        So whoever opened the lake before a column came, or went, learns of it before a commit. Raises LakeError.
+        """
+        shared = self._open[name]
+        text = "" if shared.table is None else str(shared.table.schema().to_json())
+        if text != shared.kept_up:
+            shared.kept_up = text
+            if table_form.names_in(text) != {*self.tables[name].schema.names}:
+                self.know_columns()
+
+    def complete(self, name: str, rows: pa.RecordBatch) -> pa.RecordBatch:
+        """Rows of a table on their way into a file, with the promoted columns that they lack, taken from `header`."""
+        if name != "flat_metadata" or not self.columns:
+            return rows
+        lacking = [
+            one.column for one in self.columns if name in one.written and one.column.name not in rows.schema.names
+        ]
+        if not lacking:
+            return rows
+        if self._take is None:
+            raise LakeError("The lake has promoted columns, and this process cannot take their values from headers.")
+        columns = dict(zip([one.name for one in lacking], self._take(rows["header"], lacking), strict=True))
+        return pa.RecordBatch.from_pydict({**{f: rows[f] for f in rows.schema.names}, **columns})
+
+    def hidden(self, name: str) -> list[str]:
+        """Promoted columns of a table that whoever asks does not see yet: not all of its files have them."""
+        there = {*self.schema(name).names} if self.columns else set()
+        return [one.column.name for one in self.columns if name in one.written and one.column.name not in there]
 
     def columns_option(self, name: str) -> str:
         """What DuckDB is told of the columns of a table's files: nothing where all of them have the table's own."""
@@ -170,10 +218,12 @@ class Tables:
         with self._explain(name), self._open[name].lock:
             return pa.schema(self._current(name).schema().to_arrow())
 
-    def commit(self, name: str, seen: Extents, actions: Sequence[AddAction | RemoveAction]) -> bool:
+    def commit(
+        self, name: str, seen: Extents, actions: Sequence[AddAction | RemoveAction], anew: pa.Schema | None = None
+    ) -> bool:
         """Commits which files come and go; whether it could, which it cannot when somebody else committed since `seen`.
 
-        Raises LakeError.
+        anew: the columns that the table has from then on; all files that it had go. Raises LakeError.
         """
         shared = self._open[name]
         with shared.lock:
@@ -186,8 +236,8 @@ class Tables:
             try:
                 shared.table.create_write_transaction(
                     [*actions],
-                    mode="append",
-                    schema=self.tables[name].schema,
+                    mode="append" if anew is None else "overwrite",
+                    schema=self.tables[name].schema if anew is None else anew,
                     commit_properties=CommitProperties(custom_metadata=metadata, max_commit_retries=0),
                 )
             except CommitFailedError:
@@ -341,14 +391,14 @@ class Tables:
 
     def _make_tables(self) -> None:
         """Looks at every table before anything is made or added: a lake that is refused stays as it is."""
-        tables = [*self.tables.values()]
+        tables = [*TABLES.values()]
         with ThreadPoolExecutor(_AT_ONCE) as pool:
             found = list(pool.map(self._find, tables))
             list(pool.map(self._complete, tables, found))
 
     def _refuse_foreign(self) -> None:
         """Whoever only reads a lake without a number of this release looks as well whether its tables are ours."""
-        for table in self.tables.values():
+        for table in TABLES.values():
             try:
                 self._lacks(table, self._load(table.name))
             except TableNotFoundError:
@@ -410,7 +460,7 @@ class Tables:
 
         What was set aside is missing from then on, as `torn.MARK` says.
         """
-        for table in self.tables.values():
+        for table in TABLES.values():
             try:
                 self._complete(table, self._find(table))
                 continue
@@ -443,7 +493,7 @@ class Tables:
             raise LakeError(self._why(table.name, error)) from None
 
     def _lacks(self, table: Table, found: DeltaTable) -> Sequence[Column]:
-        return table_form.lacking(table, found, self.form)
+        return table_form.lacking(TABLES[table.name], found, self.form, [one.column.name for one in self.columns])
 
     def _why(self, name: str, error: BaseException, action: str = "written") -> str:
         text = str(error).lower()

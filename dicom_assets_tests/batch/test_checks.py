@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import re
 import shutil
+import threading
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -221,3 +223,17 @@ def test_an_object_judged_twice_is_found_though_the_numbers_agree(context):
     result = rule.rule(context)
     assert (result.passed, result.expected, result.actual) == (False, 30, 30)
     assert len(result.differing) == 2
+
+
+def test_what_several_rules_ask_for_is_found_once_though_they_are_looked_at_side_by_side(sound):
+    lake = Lake(sound[0].as_posix())
+    context = CheckContext(lake, Staging(lake.files, sound[1]))
+    begun, asked = threading.Event(), []
+
+    def find(_: CheckContext) -> int:
+        asked.append(1)
+        begun.wait(0.1)
+        return len(asked)
+
+    with ThreadPoolExecutor(2) as pool:
+        assert list(pool.map(lambda _: context.once("number", find), range(2))) == [1, 1]

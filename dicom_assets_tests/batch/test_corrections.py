@@ -20,6 +20,7 @@ import pytest
 from dicom_assets.batch.context import RunContext
 from dicom_assets.batch.verification.verify import verify
 from dicom_assets.landing.claims import claim_new
+from dicom_assets.service.audit_lake import lake_counts
 from dicom_assets_tests.support.corrections import MONDAY, TUESDAY, correction, link, table
 from dicom_assets_tests.support.dicoms import dicom, uid
 from dicom_assets_tests.support.inline_engine import InlineEngine
@@ -228,6 +229,11 @@ class TestObjectsOfAnotherStudy:
         gone = "SELECT StudyInstanceUID AS uid FROM imaging_study WHERE is_deleted"
         assert story.corrected.rows(gone) == [{"uid": uid(8)}]
         assert story.taken_back.rows(gone) == [{"uid": uid(18)}]
+
+    def test_an_audit_counts_them_where_their_service_has_them(self, story):
+        before, now = (lake_counts(graph.lake, ["landing"]) for graph in (story.before, story.corrected))
+        assert {study: now["landing", uid(study)] for study in (1, 2, 8)} == {1: 2, 2: 1, 8: 1}
+        assert set(now) - set(before) == {("landing", uid(4))}
 
 
 class TestPatientLinks:

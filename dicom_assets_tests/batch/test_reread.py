@@ -10,15 +10,21 @@ import dagster as dg
 import pytest
 from typer.testing import CliRunner
 
+from dicom_assets.batch.books import all_books
+from dicom_assets.batch.decisions import accept, dismiss
 from dicom_assets.batch.reread import Choice, Chosen, NothingChosen, choose, claim_chosen
 from dicom_assets.batch.verification.verify import verify
 from dicom_assets.cli.main import app
 from dicom_assets.defs.jobs import register
+from dicom_assets.lake.delta import Lake
 from dicom_assets.lake.query import QueryError
 from dicom_assets.settings import Settings, SettingsError
+from dicom_assets_tests.support.commands import command
+from dicom_assets_tests.support.crashing import STATUS
 from dicom_assets_tests.support.dicoms import dicom, uid, without_identity
 from dicom_assets_tests.support.lakes import Graph, contents, settings_for
 from dicom_assets_tests.support.landings import DAY, LandingFolder, put_mixed
+from dicom_assets_tests.support.projects import REPOSITORY
 
 
 @pytest.fixture
@@ -66,10 +72,19 @@ OF_THE_BATCH = {"batch_id", "updated_at", "modified_at", "resource"}
 
 def said(graph: Graph) -> dict[str, list[dict[str, object]]]:
     """What the current tables say, but for which batch has read it when."""
-    return {
-        name: [{key: value for key, value in row.items() if key not in OF_THE_BATCH} for row in rows]
-        for name, rows in contents(graph.lake, CURRENT).items()
-    }
+    return {name: current(graph.lake, name) for name in CURRENT}
+
+
+def current(lake: Lake, name: str) -> list[dict[str, object]]:
+    rows = contents(lake, [name])[name]
+    return [{key: value for key, value in row.items() if key not in OF_THE_BATCH} for row in rows]
+
+
+def overwrite_unseen(path: Path, data: bytes) -> None:
+    """Writes other bytes with the same time and size: to whoever lists the file it is the same."""
+    moment, size = path.stat(), path.stat().st_size
+    path.write_bytes(data.ljust(size, b"\0")[:size])
+    os.utime(path, ns=(moment.st_atime_ns, moment.st_mtime_ns))
 
 
 class TestEverythingOfASource:
@@ -250,11 +265,7 @@ class TestAReaderThatRefusesWhatTheLakeHas:
     def test_pauses_the_batch_and_the_lake_keeps_it(self, graph, landing, monkeypatch):
         landing.put_series(1, 1, 2, folder="s")
         first = ingested(graph)
-        moment = os.stat(landing.root / "s/0001.dcm")
-        data = (landing.root / "s/0001.dcm").read_bytes()
-        # the same name, time and size: to whoever lists it these are the same bytes
-        (landing.root / "s/0001.dcm").write_bytes(without_identity().ljust(len(data), b"\0")[: len(data)])
-        os.utime(landing.root / "s/0001.dcm", ns=(moment.st_atime_ns, moment.st_mtime_ns))
+        overwrite_unseen(landing.root / "s/0001.dcm", without_identity())
         (again,) = claimed(graph, source="landing")
         graph.run(again)
         books = graph.books(again)
@@ -280,3 +291,61 @@ class TestTheCommand:
             assert (refused.exit_code, sentence in refused.stderr) == (2, True), refused.output
         with graph.work() as work:
             assert len(work.log) == 1
+
+
+class TestAPausedReading:
+    def test_that_is_accepted_takes_out_of_the_current_tables_what_it_refuses(self, graph, landing):
+        landing.put_series(1, 1, 2, folder="s")
+        ingested(graph)
+        overwrite_unseen(landing.root / "s/0001.dcm", without_identity())
+        (again,) = claimed(graph, source="landing")
+        graph.run(again)
+        with graph.work() as work:
+            accept(work.batch(again), "tester", "it is damaged for good")
+        graph.run(again)
+        assert (graph.books(again).status, graph.books(again).quarantined) == ("closed", 1), graph.books(again)
+        assert graph.rows("SELECT batch_id FROM instance") == [{"batch_id": again}]
+
+    def test_that_is_dismissed_leaves_what_the_lake_had(self, graph, landing):
+        landing.put_series(1, 1, 2, folder="s")
+        first = ingested(graph)
+        overwrite_unseen(landing.root / "s/0001.dcm", without_identity())
+        (again,) = claimed(graph, source="landing")
+        graph.run(again)
+        assert graph.books(again).status == "paused"
+        with graph.work() as work:
+            dismiss(work.batch(again), "tester", "the file was damaged")
+        graph.run(again)
+        assert (graph.books(again).status, graph.books(again).quarantined) == ("closed", 2)
+        assert graph.rows("SELECT DISTINCT batch_id FROM instance") == [{"batch_id": first}]
+        assert graph.rows("SELECT DISTINCT superseded_by FROM validated_batch") == [{"superseded_by": None}]
+        assert verify(graph.lake, graph.settings).holds
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("place", "method", "call"),
+    [("landing.claims:ClaimLog", "append", 1), ("lake.delta:Lake", "replace", 3), ("lake.delta:Lake", "replace", 12)],
+    ids=["when it is claimed", "when it has begun to publish", "before it closes"],
+)
+def test_a_reading_that_was_killed_is_finished_by_the_next_ingest(tmp_path, place, method, call):
+    put_mixed(LandingFolder(tmp_path / "landing"))
+    where = ("--landing", str(tmp_path / "landing"), "--lake", str(tmp_path / "lake"))
+    assert command("dicom-assets", "ingest", *where, cwd=tmp_path).returncode == 0
+    lake = Lake(str(tmp_path / "lake"))
+    before = {name: current(lake, name) for name in CURRENT}
+    killed = command(
+        *("python", "-m", "dicom_assets_tests.support.crashing", place, method, str(call)),
+        *("reread", "--source", "landing", *where),
+        cwd=tmp_path,
+        environment={"PYTHONPATH": str(REPOSITORY)},
+    )
+    assert killed.returncode == STATUS, killed.stderr
+    assert command("dicom-assets", "ingest", *where, cwd=tmp_path).returncode == 0
+    lake = Lake(str(tmp_path / "lake"))
+    assert [(row.kind, row.status, row.balance) for row in all_books(lake)] == [
+        ("arrival", "closed", 0),
+        ("reread", "closed", 0),
+    ]
+    assert {name: current(lake, name) for name in CURRENT} == before
+    assert command("dicom-assets", "verify", "--lake", str(tmp_path / "lake"), cwd=tmp_path).returncode == 0

@@ -97,7 +97,7 @@ def corrected(versions: str, corrections: str, moves: str, studies: str = "", gr
     """
     return f"""(
     WITH sayings AS (SELECT * FROM {corrections} WHERE state = 'in_force'),
-    marked AS (SELECT *, (version_at, sequence, object_id) AS own_version FROM {versions}),
+    marked AS (SELECT *, (version_at, sequence, object_id, ingested_at) AS own_version FROM {versions}),
     there AS (
         SELECT {grain}, max(own_version) FILTER (takes_part) AS last_version
         FROM marked GROUP BY ALL

@@ -99,7 +99,7 @@ def gate(context: CheckContext) -> CheckResult:
     incomplete = not_read_whole(context)
     if incomplete is not None:
         return incomplete
-    if context.kind == BatchKind.REREAD and not decided:
+    if context.kind == BatchKind.REREAD and limits.quarantined_share < 1:
         return refuses_nothing_anew(context)
     beyond = excess(ledger, context.staged(Part.CLINICAL), context.staged(Part.ERRORS), limits)
     if beyond is not None:
@@ -294,8 +294,9 @@ def keys_are_unique(table: Table, context: CheckContext) -> CheckResult:
 
 
 def schema_is_registered(table: Table, context: CheckContext) -> CheckResult:
-    """The table's columns and types are those of the registry."""
-    differing = differences(table, context.lake.schema(table.name)).names
+    """The table's columns and types are those of the registry, beside those that are promoted in the lake."""
+    promoted = {one.column.name for one in context.lake.columns}
+    differing = [one for one in differences(table, context.lake.schema(table.name)).names if one not in promoted]
     return CheckResult(not differing, 0, len(differing), differing)
 
 

@@ -238,14 +238,15 @@ def _make_anew(lake: Lake, record: Record, settings: Settings) -> None:
     touched = sorted({*record.touched, *record.siblings})
     staging = Staging(lake.files, f"erasure-{record.erasure_id}")
     try:
-        for part in (Part.RAW, Part.LEDGER, Part.CLINICAL, Part.ERRORS, Part.FLAT):
+        for part in Part:
             staging.stage(part, SCHEMAS[part].empty_table())
         staging.stage(Part.TOUCHED, pa.table({"study_key": touched}, schema=SCHEMAS[Part.TOUCHED]))
         for name in REBUILDS:
             publish_hierarchy(lake, staging, name)
         publish_diagnostic_report(lake, staging)  # by names that imaging_study still has
         publish_imaging_study(lake, staging, settings)
-        _drop(lake, record, "image_occurrence_origin", row_rules.each()["image_occurrence_origin"])
+        for name in (*REBUILDS, "imaging_study", "image_occurrence_origin"):  # a study without rows is told by nobody
+            _drop(lake, record, name, row_rules.each()[name])
         staging.stage(Part.TOUCHED, pa.table({"study_key": _there(lake, touched)}, schema=SCHEMAS[Part.TOUCHED]))
         for name in ("image_occurrence", "image_occurrence_origin"):
             publish_occurrences(lake, staging, settings, name)

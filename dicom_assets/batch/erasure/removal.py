@@ -74,7 +74,7 @@ def carry_out(lake: Lake, settings: Settings, record: Record, say: Callable[[str
     say("Taking it out of claims and other files.")
     out_of_files.take_out(lake, record, settings)
     clear_left_over(lake.files)
-    sweep(lake, Terms.of(record.terms))
+    sweep(lake.files, Terms.of(record.terms))
     say("Forgetting what the tables were.")
     _enter(lake, record)
     for name in TABLES:

@@ -37,12 +37,18 @@ _ROW_OF_RECORD = (
 _PATIENT = (
     f"({clean('PatientID')}, coalesce({clean('IssuerOfPatientID')}, '')) IN (SELECT (id, issuer) FROM erased_patients)"
 )
+_NAME = "coalesce({} IN (SELECT name FROM erased_names), false)"
+"""What stewards call by its name, in corrections and links."""
 _OWN: dict[str, str] = {
     "clinical": f"({_OBJECT} OR {_ROW_OF_RECORD})",
     "diagnostic_report": _RECORD,  # one whose record stays is linked anew
     BY_SERIES: "image_occurrence_id IN (SELECT id FROM erased_occurrences)",
     NUMBERS: "(domain, id) IN (SELECT (domain, id) FROM retired_numbers)",
     "batch_study": _STUDY,
+    "moved_study": f"({_STUDY} OR target_key IN (SELECT study_key FROM erased_studies))",
+    "correction": f"({_OBJECT} OR {_NAME.format('key')} OR {_NAME.format('PatientID')} "
+    f"OR {_NAME.format('StudyInstanceUID')})",
+    "patient_link": f"({_NAME.format('PatientID')} OR {_NAME.format('surviving_patient_id')})",
 }
 _BY_COLUMNS: tuple[tuple[frozenset[str], str], ...] = (
     (frozenset(("study_key",)), _STUDY),
@@ -89,6 +95,8 @@ def register(connection: duckdb.DuckDBPyConnection, record: Record) -> None:
     put("erased_record_rows", named, (one[:3] for one in record.records))
     put("erased_occurrences", [("id", number)], ((one,) for one in record.occurrences))
     put("retired_numbers", [("domain", text), ("id", number)], record.retired)
+    uids = {uid for _, uid in record.studies}
+    put("erased_names", [("name", text)], ((one,) for one in sorted({one for one, _ in record.patients} | uids)))
     put("erased_patients", [("id", text), ("issuer", text)], ((one, by or "") for one, by in record.patients))
 
 

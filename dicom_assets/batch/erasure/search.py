@@ -22,8 +22,8 @@ from dicom_assets.settings import Settings
 from dicom_assets.storage.files import LakeFiles
 from dicom_assets.storage.traces import Terms, places
 
-_TEMPORARY = "dicom-assets-*"
-"""Folders of ours among the system's temporary files."""
+_TEMPORARY = "dicom-assets-*/spill"
+"""Folders of ours among the system's temporary files, see `lake.database.spill_folder`."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,18 +61,15 @@ def search(lake: Lake, settings: Settings, terms: Terms, others: Iterable[Path] 
                 yield from _of_file(files, path, "file beside the lake", terms)
 
 
-def sweep(lake: Lake, terms: Terms) -> None:
-    """Deletes spilled files that name one of some texts: in the lake, and in our folders of temporary files.
+def sweep(files: LakeFiles, terms: Terms) -> None:
+    """Deletes files that were spilled into a lake and name one of some texts. Raises LakeError.
 
-    DuckDB keeps its files open, so that a query that goes on with one reads it to its end. Raises LakeError.
+    DuckDB keeps its files open, so that a query that goes on with one reads it to its end. What lies among the system's
+    temporary files is told by the search and never deleted: it may be another lake's.
     """
-    folders = [(lake.files, SPILLED)]
-    folders += [(LakeFiles(str(folder)), "") for folder in Path(tempfile.gettempdir()).glob(_TEMPORARY)
-                if folder.is_dir()]  # fmt: skip
-    for files, below in folders:
-        for path in files.every_name(below):
-            if any(_of_file(files, path, "", terms)):
-                files.remove_whole(path)
+    for path in files.every_name(SPILLED):
+        if any(_of_file(files, path, "", terms)):
+            files.remove_whole(path)
 
 
 def _of_file(files: LakeFiles, path: str, where: str, terms: Terms) -> Iterator[Trace]:

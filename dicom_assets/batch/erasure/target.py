@@ -10,7 +10,7 @@ never came in. A clinical file goes when none of its records stays.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from enum import StrEnum
@@ -21,11 +21,14 @@ import pyarrow as pa
 
 from dicom_assets.batch.erasure import row_rules
 from dicom_assets.batch.erasure.record import ErasureRefused, Record, new_id
+from dicom_assets.lake.corrected_objects import TABLES as CORRECTING
+from dicom_assets.lake.corrected_objects import applied
 from dicom_assets.lake.delta import Lake
+from dicom_assets.lake.moved_studies import any_in
 from dicom_assets.lake.query import scan
 from dicom_assets.lake.staging import FOLDER as STAGING
 from dicom_assets.lake.staging import SCHEMAS, Part, Staging
-from dicom_assets.lake.subjects import clean, issuers_known, same_patient
+from dicom_assets.lake.subjects import clean, issuers_known, persons, same_patient
 from dicom_assets.landing import refusals
 from dicom_assets.landing.refusals import Identity
 from dicom_assets.omop import integers
@@ -59,10 +62,12 @@ _RECORDS = ("batch_id", "object_id", "source", "record_key", "record_type", "rec
             "PatientID", "IssuerOfPatientID", "server", "patient_reference")  # fmt: skip
 
 _NAMED = f"SELECT *, {clean('PatientID')} AS id, {clean('IssuerOfPatientID')} AS issuer"
+_PERSONS = persons("records")
+"""Records with id and issuer of their person."""
 
 _OF_PATIENT = f"""
--- one row per object of the wanted patients: those that name them, and those of nobody else in studies of theirs alone
-WITH named AS ({_NAMED} FROM flat),
+-- one row per object of the wanted patients: those that are theirs, and those of nobody else in studies of theirs alone
+WITH named AS ({_NAMED} FROM true_flat),
 mine AS (
     SELECT named.*, coalesce(bool_or({same_patient("named", "wanted", "issuers")}), false) AS is_own
     FROM named
@@ -113,8 +118,8 @@ WHERE (source, uri, coalesce(member, '')) IN (
 """
 
 _RECORDS_OF_PATIENT = f"""
-WITH named AS ({_NAMED} FROM records)
-SELECT DISTINCT named.* EXCLUDE (id, issuer)
+WITH named AS (FROM {_PERSONS})
+SELECT DISTINCT {", ".join(_RECORDS)}
 FROM named JOIN wanted ON wanted.id = named.id LEFT JOIN issuers ON issuers.id = named.id
 WHERE {same_patient("named", "wanted", "issuers")}
 """
@@ -142,7 +147,7 @@ def find(lake: Lake, target: Target, by: str) -> Record:
         if target.scope is Scope.PATIENT:
             record = replace(record, references=_references(connection))
         if not record.objects and not record.records:
-            raise ErasureRefused(f"The lake holds nothing of such a {target.scope}. Nothing was changed.")
+            raise ErasureRefused(f"The lake holds no such {target.scope}. Nothing was changed.")
         record = _with_studies(connection, lake, record)
         record = _with_numbers(connection, lake, record)
         record = replace(record, uris=_uris(connection), terms=_terms(connection, record, target))
@@ -162,12 +167,24 @@ def _views(connection: duckdb.DuckDBPyConnection, lake: Lake) -> None:
         schema = pa.schema([SCHEMAS[part].field(column) for column in columns])
         rows = [one.read(part, list(columns)) for one in staged]
         connection.register(f"staged_{view}", pa.concat_tables([schema.empty_table(), *rows]))
-        listed = ", ".join(f'"{column}"' for column in columns)
+        listed = _listed(columns)
         connection.execute(
             f"CREATE TEMP VIEW {view} AS SELECT {listed} FROM {scan(lake, name)} "
             f"UNION ALL SELECT {listed} FROM staged_{view} "
             f"ANTI JOIN (SELECT batch_id, object_id FROM {scan(lake, name)}) AS there USING (batch_id, object_id)"
         )
+
+    for name in CORRECTING:
+        connection.execute(f"CREATE TEMP VIEW {name} AS FROM {scan(lake, name)}")
+    # as corrections and links have it, which the hierarchy is made of
+    true = applied("flat") if any_in(lake) else "FROM flat"
+    connection.execute(f"CREATE TEMP TABLE true_flat AS SELECT {_listed(_NARROW)} FROM ({true})")
+    studies = "study_key, source, StudyInstanceUID, object_id"
+    connection.execute(f"CREATE TEMP VIEW placed AS SELECT {studies} FROM flat UNION SELECT {studies} FROM true_flat")
+
+
+def _listed(columns: Iterable[str]) -> str:
+    return ", ".join(f'"{column}"' for column in columns)
 
 
 def _ids(connection: duckdb.DuckDBPyConnection, ids: set[str]) -> None:
@@ -181,11 +198,12 @@ def _patients(connection: duckdb.DuckDBPyConnection, target: Target) -> list[tup
     name, issuer = refusals.clean(target.name), refusals.clean(target.issuer)
     if name is None:
         raise ErasureRefused("--patient is empty: give a PatientID. Nothing was changed.")
-    for view in ("flat", "records"):
-        connection.execute(
-            f"CREATE TEMP TABLE {view}_ids AS SELECT DISTINCT {clean('PatientID')} AS id, "
-            f"{clean('IssuerOfPatientID')} AS issuer FROM {view}"
-        )
+    for view, named in (("flat", f"{_NAMED} FROM true_flat"), ("records", f"FROM {_PERSONS}")):
+        connection.execute(f"CREATE TEMP TABLE {view}_ids AS SELECT DISTINCT id, issuer FROM ({named})")
+    connection.register(
+        "asked", pa.table({"PatientID": pa.array([name]), "IssuerOfPatientID": pa.array([issuer], pa.string())})
+    )
+    ((name, issuer),) = connection.execute(f"SELECT id, issuer FROM {persons('asked')}").fetchall()  # who it is now
     connection.execute(f"CREATE TEMP TABLE issuers AS FROM {issuers_known('flat_ids', 'records_ids')}")
     known = connection.execute("SELECT known FROM issuers WHERE id = $1", [name]).fetchall()
     if issuer is None and known and known[0][0] > 1:
@@ -198,7 +216,12 @@ def _patients(connection: duckdb.DuckDBPyConnection, target: Target) -> list[tup
         patients.append((name, None))  # who is called so without an issuer is the same patient
     connection.execute("CREATE TEMP TABLE wanted (id VARCHAR, issuer VARCHAR)")
     connection.executemany("INSERT INTO wanted VALUES (?, ?)", [list(one) for one in patients])
-    return patients
+    others = connection.execute(
+        "SELECT PatientID, IssuerOfPatientID FROM patient_link WHERE surviving_patient_id = $1 "
+        "AND ($2 IS NULL OR surviving_patient_issuer IS NULL OR surviving_patient_issuer = $2) ORDER BY ALL",
+        [name, issuer],
+    ).fetchall()
+    return [*patients, *((one, by) for one, by in others)]
 
 
 def _records_of(connection: duckdb.DuckDBPyConnection, target: Target) -> None:
@@ -262,7 +285,7 @@ def _references(connection: duckdb.DuckDBPyConnection) -> list[tuple[str, str, s
 def _with_studies(connection: duckdb.DuckDBPyConnection, lake: Lake, record: Record) -> Record:
     """Studies that lose rows, with what stands for them elsewhere."""
     rows = connection.execute(
-        "SELECT study_key, source, StudyInstanceUID, bool_and(object_id IN (FROM ids)) FROM flat GROUP BY ALL "
+        "SELECT study_key, source, StudyInstanceUID, bool_and(object_id IN (FROM ids)) FROM placed GROUP BY ALL "
         "HAVING bool_or(object_id IN (FROM ids)) ORDER BY study_key"
     ).fetchall()
     indexed = connection.execute(
@@ -380,16 +403,19 @@ def _terms(connection: duckdb.DuckDBPyConnection, record: Record, target: Target
         ).fetchall()
     )
     if target.scope is Scope.PATIENT:
-        found.update(one for one, _ in record.patients if len(one) >= _FEWEST_LETTERS and _is_nobody_elses(connection))
+        found.update(
+            one for one, _ in record.patients if len(one) >= _FEWEST_LETTERS and _is_nobody_elses(connection, one)
+        )
     return sorted(found)
 
 
-def _is_nobody_elses(connection: duckdb.DuckDBPyConnection) -> bool:
+def _is_nobody_elses(connection: duckdb.DuckDBPyConnection, name: str) -> bool:
     """Whether what stays names nobody by the same identifier."""
     rows = connection.execute(
-        f"SELECT 1 FROM ({_NAMED} FROM flat) WHERE id IN (SELECT id FROM wanted) AND object_id NOT IN (FROM ids) UNION "
-        f"SELECT 1 FROM ({_NAMED} FROM records) WHERE id IN (SELECT id FROM wanted) "
-        "AND (batch_id, object_id, record_key) NOT IN (SELECT (batch_id, object_id, record_key) FROM gone) LIMIT 1"
+        f"SELECT 1 FROM ({_NAMED} FROM flat) WHERE id = $1 AND object_id NOT IN (FROM ids) UNION "
+        f"SELECT 1 FROM ({_NAMED} FROM records) WHERE id = $1 "
+        "AND (batch_id, object_id, record_key) NOT IN (SELECT (batch_id, object_id, record_key) FROM gone) LIMIT 1",
+        [name],
     ).fetchall()
     return not rows
 
@@ -409,7 +435,7 @@ def recognised_by(record: Record, target: Target, key: bytes) -> Record:
     if target.scope is Scope.PATIENT:
         for one, issuer in record.patients:
             identities.append(refusals.digest(key, Identity.PATIENT, one, issuer))
-            if target.issuer is None:
+            if issuer is None and target.issuer is None:
                 identities.append(refusals.digest(key, Identity.ANY_ISSUER, one))
         identities += [refusals.digest(key, Identity.REFERENCE, *one) for one in record.references]
     elif target.scope is Scope.INSTANCE:

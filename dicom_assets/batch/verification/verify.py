@@ -14,7 +14,7 @@ import pyarrow as pa
 from dicom_assets.batch.books import Status
 from dicom_assets.batch.verification import batch_rules as batches
 from dicom_assets.batch.verification import file_rules as storage
-from dicom_assets.batch.verification import lines
+from dicom_assets.batch.verification import lines, promoted_rules
 from dicom_assets.batch.verification import study_rules as studies
 from dicom_assets.batch.verification.findings import SHOWN, Finding, Sound
 from dicom_assets.lake.delta import Lake
@@ -101,6 +101,7 @@ def _rows(lake: Lake, sound: Sound, claimed: storage.Claimed, chosen: Sequence[s
     yield lines.look(sound, names, looked_at if chosen else None, {*claimed, *status})
     if chosen:
         return
+    yield from promoted_rules.look(sound)
     yield storage.unbooked(sound)
     yield storage.overwritten(sound)
     yield storage.identifiers(sound)

@@ -1,0 +1,54 @@
+"""promoted_columns: attributes that users promote, filled for what is there already. Unpartitioned, run by hand."""
+
+from collections.abc import Iterable
+from typing import Any
+
+import dagster as dg
+
+from dicom_assets.batch.promotion import promote
+from dicom_assets.defs.reporting import OWNERS, clear_failures, fail_clearly, table_schema
+from dicom_assets.defs.resources import RunContextParam
+from dicom_assets.lake.column_list import Listed
+from dicom_assets.settings import Settings
+
+
+@dg.asset(
+    name="promoted_columns",
+    group_name="metadata",
+    kinds={"dicom", "deltalake"},
+    owners=OWNERS,
+    description="Columns beyond the registry's, from [[columns]] or `dicom-assets columns add`, filled from `header`.",
+)
+@fail_clearly
+def promoted_columns(context: dg.AssetExecutionContext, work: RunContextParam) -> dg.MaterializeResult[Any]:
+    """Every promoted column of the lake, whole, with how many values did not fit its type."""
+
+    def tell(table: str, done: int, of: int) -> None:
+        context.log.info(f"{table}: {done} of {of} files")
+
+    with clear_failures():
+        filled = promote(work.lake, work.settings, tell)
+        lake = work.lake
+    return dg.MaterializeResult(
+        metadata={
+            "columns": len(lake.columns),
+            "filled_now": len(filled),
+            "rows": lake.row_count("flat_metadata"),
+            "misfits": sum(one.misfits for one in lake.columns),
+            "list": dg.MetadataValue.md("\n".join(_lines(lake.columns))),
+            **{f"columns of {name}": table_schema(lake.tables[name]) for name in ("flat_metadata", "instance")},
+        }
+    )
+
+
+def _lines(columns: Iterable[Listed]) -> Iterable[str]:
+    yield "| column | path | level | type | state | values that do not fit |"
+    yield "|---|---|---|---|---|---|"
+    for one in columns:
+        column = one.column
+        yield f"| {column.name} | {column.path} | {column.level} | {column.type} | {one.stage} | {one.misfits} |"
+
+
+def definitions(_: Settings) -> dg.Definitions:
+    """The asset."""
+    return dg.Definitions(assets=[promoted_columns])
