@@ -11,9 +11,8 @@ from __future__ import annotations
 
 from dicom_assets.batch import books
 from dicom_assets.batch.books import Books, Decision, Status
-from dicom_assets.batch.checks.parity_checks import gate
+from dicom_assets.batch.checks.parity_checks import not_read_whole
 from dicom_assets.batch.checks.rules import judged
-from dicom_assets.batch.checks.shares import opened
 from dicom_assets.batch.context import OpenBatch
 from dicom_assets.batch.waits import GATE, rule_of
 from dicom_assets.lake.staging import StagingMissing
@@ -60,13 +59,13 @@ def accept(batch: OpenBatch, decided_by: str, reason: str) -> Books:
             f"accepted. It is paused because: {known.reason}"
         )
     try:
-        found = gate(judged(batch, opened(batch.settings.gate)))
+        found = not_read_whole(judged(batch))
     except StagingMissing:
         raise DecisionRefused(
             f"Batch {batch.batch_id} has nothing staged any more, so what is good of it is not known. Run it first: "
             f"dicom-assets batch retry {batch.batch_id}"
         ) from None
-    if not found.passed:
+    if found is not None:
         raise DecisionRefused(
             f"Batch {batch.batch_id} cannot be accepted: {found.explanation} Run it again when the cause is removed: "
             f"dicom-assets batch retry {batch.batch_id}"

@@ -71,8 +71,10 @@ def publish_flat(lake: Lake, staging: Staging, before: Callable[[], Before] = di
     earlier = before()
     claims = claims_again(staging, earlier)
     overwritten.enter(lake, claims)
+    absent = claims_again(staging, earlier, arrived=False)
+    overwritten.withdraw(lake, absent, sorted({one for uri in absent["uri"].to_pylist() for one in earlier[uri]}))
     with lake.committing("flat_metadata"):
-        touched = _touched(lake, staging, claims, earlier)
+        touched = _touched(lake, staging, pa.concat_tables([claims, absent]), earlier)
         staging.put(Part.TOUCHED, 0, touched)
         staging.complete(Part.TOUCHED, len(touched))
         studies.enter(lake, staging.batch_id, touched["study_key"].to_pylist())
@@ -80,8 +82,10 @@ def publish_flat(lake: Lake, staging: Staging, before: Callable[[], Before] = di
     return rows
 
 
-def claims_again(staging: Staging, earlier: Before) -> pa.Table:
+def claims_again(staging: Staging, earlier: Before, *, arrived: bool = True) -> pa.Table:
     """The batch's objects and members whose uri was claimed before, whatever became of those that were there.
+
+    arrived: whether those that came there are asked for, or those that did not.
 
     What was not there as it was claimed overwrites nothing: it may have been claimed once more, with a newer version in
     its place. Entries of a service's changes have no place of their own; a delete of what is gone has.
@@ -97,7 +101,8 @@ def claims_again(staging: Staging, earlier: Before) -> pa.Table:
         return rows
     ledger = staging.read_whole(Part.LEDGER, ["object_id", "code"])
     absent = ledger.filter(pc.is_in(ledger["code"], pa.array(sorted(NOT_ARRIVED))))["object_id"]
-    return rows.filter(pc.invert(pc.is_in(rows["object_id"], absent.combine_chunks())))
+    is_absent = pc.is_in(rows["object_id"], absent.combine_chunks())
+    return rows.filter(pc.invert(is_absent) if arrived else is_absent)
 
 
 def _overwritten_studies(lake: Lake, claims: pa.Table, earlier: Before) -> set[str]:

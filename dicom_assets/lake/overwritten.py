@@ -3,8 +3,9 @@
 Belongs here: entering such claims, and looking up those that concern some rows of flat_metadata. Does not belong here:
 which claims came to a place before (`landing.uri_index`), what is current (`hierarchy`).
 
-Of the claims of a place the last one stays, so the order in which batches enter theirs makes no difference. Nothing is
-ever taken out: that a place was claimed again is true whatever becomes of the object that was found there.
+Of the claims of a place the last one stays, so the order in which batches enter theirs makes no difference. What was
+found at a place has overwritten what was there, whatever becomes of it. Only what turns out not to have come there (a
+batch is dismissed that had published it, or is run again when it is gone) is taken out.
 """
 
 from __future__ import annotations
@@ -17,7 +18,9 @@ import pyarrow as pa
 from dicom_assets.lake.delta import Lake
 from dicom_assets.lake.extents import Within
 from dicom_assets.lake.query import arrow, connect, quoted
+from dicom_assets.lake.quoting import one_of
 from dicom_assets.schema import keys
+from dicom_assets.schema.codes import NOT_ARRIVED
 from dicom_assets.schema.registry import OVERWRITTEN
 
 _LAST = """
@@ -52,6 +55,43 @@ def enter(lake: Lake, claims: pa.Table) -> int:
         if len(rows):
             lake.replace(OVERWRITTEN.name, rows["place_key"].to_pylist(), rows)
     return len(rows)
+
+
+_BEFORE = f"""
+-- one row per place whose entry is taken out and which two claims or more had come to before: the last of these
+SELECT withdrawn.place_key, raw.source, raw.uri, raw.member, raw.batch_id, raw.object_id, raw.claimed_at
+FROM raw_files AS raw
+JOIN withdrawn ON withdrawn.source = raw.source AND withdrawn.uri = raw.uri
+    AND withdrawn.member IS NOT DISTINCT FROM raw.member
+ANTI JOIN (
+    SELECT batch_id, object_id FROM validated_batch WHERE code IN ({one_of(sorted(NOT_ARRIVED))})
+) AS absent ON absent.batch_id = raw.batch_id AND absent.object_id = raw.object_id
+QUALIFY count(*) OVER (PARTITION BY withdrawn.place_key) > 1
+    AND row_number() OVER (PARTITION BY withdrawn.place_key ORDER BY raw.claimed_at DESC, raw.batch_id DESC) = 1
+"""
+
+
+def withdraw(lake: Lake, absent: pa.Table, batches: Sequence[str]) -> int:
+    """Takes claims out that have not come to their place after all; how many there were. Raises LakeError.
+
+    absent: rows of raw_files. batches: those that had claimed something at these places before.
+    """
+    if not len(absent):
+        return 0
+    places = absent.append_column("place_key", place_keys(absent)).select(OVERWRITTEN.schema.names)
+    within = {OVERWRITTEN.name: {"place_key": places["place_key"].to_pylist()}}
+    with lake.committing(OVERWRITTEN.name):
+        with connect(lake, [OVERWRITTEN.name], within=within) as connection:
+            connection.register("places", places)
+            own = arrow(connection, f"FROM {OVERWRITTEN.name} SEMI JOIN places USING (place_key, batch_id, object_id)")
+        if not len(own):
+            return 0
+        tables = ("raw_files", "validated_batch")
+        with connect(lake, tables, within={name: {"batch_id": batches} for name in tables}) as connection:
+            connection.register("withdrawn", own)
+            rows = arrow(connection, _BEFORE).select(OVERWRITTEN.schema.names).cast(OVERWRITTEN.schema)
+        lake.replace(OVERWRITTEN.name, own["place_key"].to_pylist(), rows)
+    return len(own)
 
 
 def last_claims(lake: Lake, places: pa.Table) -> pa.Table:

@@ -142,6 +142,23 @@ class TestDismissed:
         assert (graph.books(batch).status, graph.books(batch).quarantined) == ("closed", 11)
         assert [len(table(graph.lake, name)) for name in PUBLISHED] == [0] * len(PUBLISHED)
 
+    @pytest.mark.parametrize("last", ["raw_files", "flat_metadata", pytest.param("study", marks=pytest.mark.slow)])
+    def test_what_it_had_overwritten_counts_again(self, graph, landing, last):
+        for number in range(2):
+            landing.put("a.dcm", dicom(1, SeriesDescription=f"version {number}"), age_seconds=9_000 - number)
+            with graph.work() as work:
+                work.shared_engine = InlineEngine()
+                publish(work.batch(graph.claim()[0]))
+        landing.put("a.dcm", dicom(1, SeriesDescription="unwanted"), age_seconds=60)
+        (batch,) = graph.claim()
+        with graph.work() as work:
+            work.shared_engine = InlineEngine()
+            for name in TABLES_OF_A_BATCH[: TABLES_OF_A_BATCH.index(last) + 1]:
+                make_asset(name, batch, work)
+        decide(graph, batch, "dismiss", **WHO)
+        assert table(graph.lake, "instance")["SeriesDescription"].to_pylist() == ["version 1"]
+        assert table(graph.lake, "series")["SeriesDescription"].to_pylist() == ["version 1"]
+
     def test_its_source_need_not_be_there_nor_be_configured(self, graph, paused, landing, instance):
         landing.root.rename(landing.root.with_name("away"))
         (source,) = graph.settings.sources

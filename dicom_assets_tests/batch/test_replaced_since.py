@@ -16,6 +16,7 @@ from dicom_assets.batch.context import RunContext
 from dicom_assets.lake.delta import Lake
 from dicom_assets.landing.claims import claim_new
 from dicom_assets.settings import Settings
+from dicom_assets_tests.support import corrections
 from dicom_assets_tests.support.dicoms import dicom, uid, without_identity
 from dicom_assets_tests.support.inline_engine import InlineEngine
 from dicom_assets_tests.support.lakes import TABLES_OF_A_BATCH, contents, make_asset, settings_for, table
@@ -265,3 +266,19 @@ def test_a_source_that_is_away_as_a_whole_is_waited_for(place):
     away.rename(place.landing.root)
     place.run()
     assert books_of(place.lake, place.batch).status == "closed"
+
+
+def test_corrections_that_are_gone_since_stay_in_force(tmp_path, landing):
+    landing.put("a.dcm", dicom(1))
+    file = landing.put("corrections/a.csv", corrections.table(corrections.correction("study", uid(1), PatientID="P9")))
+    settings = settings_for(tmp_path / "lake", landing.root, corrections={"files": ["corrections/*.csv"]})
+    with RunContext(settings) as work:
+        (claim,) = claim_new(work.stores()[0], work.log, settings.claiming).claims
+    place = Lakeside(settings, landing, claim.batch_id)
+    place.run()
+    before = contents(place.lake, ["correction", "validated_batch", "raw_files"])
+    assert len(before["correction"]) == 1
+    file.unlink()
+    place.run()
+    assert contents(place.lake, list(before)) == before
+    assert gone(place) == {"a.csv"}

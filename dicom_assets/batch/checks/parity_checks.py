@@ -95,21 +95,10 @@ def gate(context: CheckContext) -> CheckResult:
     ledger = context.staged(Part.LEDGER)
     total = pc.sum(pc.not_equal(ledger["kind"], "archive")).as_py() or 0
     refused = ledger.filter(pc.equal(ledger["outcome"], "quarantined"))["object_id"]
-    unread = ledger.filter(pc.equal(ledger["outcome"], WAITING))["object_id"].to_pylist()
     bad = len(refused)
-    if unread:
-        return CheckResult(
-            False,
-            0,
-            len(unread),
-            unread[:SHOWN],
-            "The source is away, or refuses what this batch has brought into the lake already; its rows stay.",
-        )
-    lost = _lost_since(context)
-    if lost:
-        return CheckResult(
-            False, 0, len(lost), lost, "Objects that this batch brought into the lake are not staged again; they stay."
-        )
+    incomplete = not_read_whole(context)
+    if incomplete is not None:
+        return incomplete
     if context.kind == BatchKind.REREAD and limits.quarantined_share < 1:
         return refuses_nothing_anew(context)
     beyond = excess(ledger, context.staged(Part.CLINICAL), context.staged(Part.ERRORS), limits)
@@ -125,6 +114,17 @@ def gate(context: CheckContext) -> CheckResult:
     return CheckResult(
         not too_many, limits.quarantined_share, round(share, 4), refused[:SHOWN].to_pylist() if too_many else (), words
     )
+
+
+def not_read_whole(context: CheckContext) -> CheckResult | None:
+    """What the gate finds that is no matter of shares, and that nobody can accept; None when there is nothing."""
+    ledger = context.staged(Part.LEDGER)
+    unread = ledger.filter(pc.equal(ledger["outcome"], WAITING))["object_id"].to_pylist()
+    words = "The source is away, or refuses what this batch has brought into the lake already; its rows stay."
+    if not unread:
+        unread = _lost_since(context)
+        words = "Objects that this batch brought into the lake are not staged again; they stay."
+    return CheckResult(False, 0, len(unread), unread[:SHOWN], words) if unread else None
 
 
 def _lost_since(context: CheckContext) -> list[str]:
