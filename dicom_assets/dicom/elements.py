@@ -167,8 +167,10 @@ class _Walk(Items):
                     run = None
                 if run is not None:
                     parts.append(run.fragment)
-                    columns.update(run.columns)
-                    notes.update(run.notes)
+                    if run.columns:
+                        columns.update(run.columns)
+                    if run.notes:
+                        notes.update(run.notes)
                     trail.append(None)
                     last = self._last = run.last
                     position += len(run.raw)

@@ -23,7 +23,7 @@ from dicom_assets.dicom.heads import Encoding
 from dicom_assets.dicom.items import Unusual, prefix_of
 from dicom_assets.dicom.memo import Memo
 from dicom_assets.dicom.parsed import Parsed
-from dicom_assets.dicom.pixels import PixelData, locate_pixels
+from dicom_assets.dicom.pixels import PixelData, frame_count, locate_pixels
 from dicom_assets.dicom.references import inline
 from dicom_assets.dicom.rejections import NotDicom, Unreadable
 from dicom_assets.dicom.syntax import MEDIA_DIRECTORY, Preface, data_set, read_preface
@@ -129,11 +129,14 @@ def read_header(source: ByteSource, limits: ReadingLimits, memo: Memo | None = N
 
 def _pixels(body: ByteSource, preface: Preface, found: Parsed, located: PixelData) -> Pixels:
     """The columns of pixel data. Where frames of encapsulated ones are not told, their lists are empty, not NULL."""
+    offset, length, table = located.offset, located.length, located.table_length
     if not located.encapsulated:
-        return Pixels(located.offset, located.length, None, None)
+        return Pixels(offset, length, None, None)
+    if table == 0 and length > 8 and not found.tables and frame_count(found.columns) == 1:  # nearly always
+        return Pixels(offset, length, (offset + 8,), (length - 8,))
     frames = frames_told(body, located, preface.little, found.columns, found.tables)
     offsets, lengths = ((), ()) if frames is None else (frames.offsets, frames.lengths)
-    return Pixels(located.offset, located.length, offsets, lengths)
+    return Pixels(offset, length, offsets, lengths)
 
 
 class _Ahead:
