@@ -311,6 +311,7 @@ def test_what_is_taken_back_leaves_the_lake_as_if_it_had_never_been_said(story):
     ]
 
 
+@pytest.mark.slow
 def test_the_graph_ingests_corrections_and_closes_its_books(tmp_path):
     (tmp_path / "landing").mkdir()
     landing = LandingFolder(tmp_path / "landing")

@@ -135,6 +135,7 @@ def judge(lake: Lake, staging: Staging) -> None:
         assert result.passed, (rule.table, rule.name, result)
 
 
+@pytest.mark.slow
 @given(st.lists(objects(), min_size=1, max_size=2), st.lists(said_rows(), min_size=1, max_size=2), st.randoms())
 @settings(
     max_examples=3,
