@@ -6,8 +6,9 @@ memory of one large Bundle (`fhir_bundle`), images (`ingest`).
     python -m bench.clinical [--records N] [--workers W] [--only KIND] [--json FILE]
 
 Each kind is ingested into a lake of its own. FHIR comes in two ingests: first Observations, then the Patients that
-they refer to, so that the second one rewrites every row of the first. Steps are those of the run: `validated_batch`
-reads, and fits values to types; all others are what comes beyond reading.
+they refer to, so that the second one rewrites every row of the first. Steps are those of the run: `raw_files` waits for
+what was begun to be read ahead of it, `validated_batch` reads what was not, and fits values to types; all others are
+what comes beyond reading.
 """
 
 from __future__ import annotations
@@ -25,7 +26,7 @@ from bench.ingest import Measurement, steps, timed
 
 PER_FILE = 50_000
 RECORDS_OF_A_PATIENT = 20
-READING = ("validated_batch",)
+READING = ("raw_files", "validated_batch")
 
 CONFIGURATION = """
 [claiming]

@@ -66,7 +66,8 @@ class SourceSettings(Section):
     server that all FHIR of the source comes from; see `FhirSettings.servers`.
 
     follow_links: whether symbolic links may lead out of the root of a folder. missing_share: see ClaimingSettings; of
-    this source alone.
+    this source alone. deletions: what is gone there is ignored, reported by an audit, or followed: it leaves the
+    current tables.
     """
 
     name: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,62}$")] = "landing"
@@ -80,6 +81,7 @@ class SourceSettings(Section):
     follow_links: bool = False
     missing_share: Annotated[float, Field(gt=0, le=1)] | None = None
     fhir_server: Annotated[str, Field(min_length=1)] | None = None
+    deletions: Literal["ignore", "report", "follow"] = "ignore"
 
     @field_validator("root")
     @classmethod
@@ -139,6 +141,16 @@ class StorageSettings(Section):
         return {"owner": 0o077, "group": 0o027, "everyone": 0o022}[self.readable_by]
 
 
+class EraseSettings(Section):
+    """What becomes of what was erased and arrives again.
+
+    re_arrival: `refuse` keeps objects of an erased patient, study or instance out, with code ERASED; `admit` lets them
+    in. A file that was erased and lies where it lay is never claimed again.
+    """
+
+    re_arrival: Literal["refuse", "admit"] = "refuse"
+
+
 class EventSettings(Section):
     """How storage queues are read.
 
@@ -166,9 +178,9 @@ class ArchiveLimits(Section):
 class ReadingLimits(Section):
     """Bounds on the reading of one object.
 
-    workers: reading processes; 0 means one for each core. max_value_bytes: a longer value of a header is kept as
-    count and digest. max_header_bytes: bound on the DICOM JSON of one object. object_seconds: for reading it, and for
-    listing all members of an archive.
+    workers: reading processes; 0 means one for each core. max_value_bytes: a longer value of a header is kept by
+    reference, with count and digest. max_header_bytes: bound on the DICOM JSON of one object. object_seconds: for
+    reading it, and for listing all members of an archive.
     """
 
     workers: Annotated[int, Field(ge=0, le=256)] = 0
@@ -292,6 +304,23 @@ class ClinicalSettings(Section):
     @classmethod
     def _known(cls, encoding: str | None) -> str | None:
         return _codec(encoding)
+
+
+class CorrectionSettings(Section):
+    """Where tables of corrections and patient links are believed; anywhere else such a table is an error.
+
+    source: the source that they come from. files: patterns over the path below a root, or over a member's path. With
+    both, those files of that source; with neither, none are believed.
+    """
+
+    source: str | None = None
+    files: tuple[str, ...] = ()
+
+    def patterns_of(self, source: str) -> tuple[str, ...]:
+        """Patterns of the files of a source that are believed; none for a source of which nothing is."""
+        if self.source not in (None, source):
+            return ()
+        return self.files or (("**",) if self.source else ())
 
 
 class FhirServerSettings(Section):

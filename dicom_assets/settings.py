@@ -26,7 +26,9 @@ from dicom_assets.sections import ChecksSettings as ChecksSettings
 from dicom_assets.sections import ClaimingSettings as ClaimingSettings
 from dicom_assets.sections import ClinicalSettings as ClinicalSettings
 from dicom_assets.sections import ColumnSettings as ColumnSettings
+from dicom_assets.sections import CorrectionSettings as CorrectionSettings
 from dicom_assets.sections import DatasetSettings as DatasetSettings
+from dicom_assets.sections import EraseSettings as EraseSettings
 from dicom_assets.sections import EventSettings as EventSettings
 from dicom_assets.sections import FhirServerSettings as FhirServerSettings
 from dicom_assets.sections import FhirSettings as FhirSettings
@@ -57,10 +59,12 @@ class Settings(Section):
     gate: GateSettings = GateSettings()
     checks: ChecksSettings = ChecksSettings()
     clinical: ClinicalSettings = ClinicalSettings()
+    corrections: CorrectionSettings = CorrectionSettings()
     fhir: FhirSettings = FhirSettings()
     omop: OmopSettings = OmopSettings()
     maintenance: MaintenanceSettings = MaintenanceSettings()
     storage: StorageSettings = StorageSettings()
+    erase: EraseSettings = EraseSettings()
 
     @model_validator(mode="before")
     @classmethod

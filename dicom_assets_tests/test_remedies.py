@@ -15,7 +15,9 @@ from pathlib import Path
 import pytest
 from pydicom.dataset import Dataset
 
+from dicom_assets.batch.erasure.target import Scope, Target
 from dicom_assets.defs.sensors import mark
+from dicom_assets.defs.single_batches import dismiss
 from dicom_assets.schema.codes import CODES
 from dicom_assets.service.client import ServiceClient
 from dicom_assets.service.feed import read_window
@@ -25,6 +27,7 @@ from dicom_assets_tests import remedies_of_reading as remedies_of_reading  # ent
 from dicom_assets_tests.dicom import raw
 from dicom_assets_tests.landing.zip_forge import Record, forge
 from dicom_assets_tests.service.test_batches import Synced, one, synced, window
+from dicom_assets_tests.support.canaries import erased
 from dicom_assets_tests.support.dicoms import dicom, uid, without_identity
 from dicom_assets_tests.support.lakes import Graph
 from dicom_assets_tests.support.landings import LandingFolder, zipped
@@ -33,7 +36,9 @@ from dicom_assets_tests.support.workbooks import workbook
 
 NOTHING = {
     "TRAILING_BYTES": "the object is in the lake, whole",
+    "OFFSET_TABLE_INVALID": "the object is in the lake, and its frames are found without the table",
     "UID_INVALID": "the object is in the lake, and its UID joins as it was written",
+    "GONE_SINCE_READ": "what was read of the object is in the lake",
     "NOT_DICOM": "it is not for the lake",
     "DOCUMENT": "it is not for the lake",
     "DICOMDIR": "the files that it lists are read by themselves",
@@ -51,6 +56,11 @@ ELSEWHERE = {
     "FOLDER_UNREADABLE": "batch/test_passed_over.py",
     "NOT_MOVED": "batch/test_organize.py",
     "IDENTITY_CHANGED": "clinical/test_identity.py",
+    "CORRECTIONS_NOT_EXPECTED": "batch/test_corrections.py",
+    "CORRECTIONS_UNREADABLE": "batch/test_corrections.py",
+    "CORRECTION_INVALID": "batch/test_corrections.py",
+    "CORRECTION_CONTRADICTED": "batch/test_corrections_in_any_order.py",
+    "PATIENT_LINK_CYCLE": "batch/test_corrections_in_any_order.py",
 }
 """Codes of sources, of organizing and of several deliveries: the tests there cause them and do what the remedy says."""
 
@@ -232,6 +242,18 @@ def _(zone: Zone) -> None:
     assert zone.of_batches() == {"MISSING_IDENTITY"}
 
 
+@remedy("DISMISSED")
+def _(zone: Zone) -> None:
+    zone.landing.put("a.dcm", GOOD)
+    (batch,) = zone.graph.claim()
+    with zone.graph.work() as work:
+        dismiss(work, zone.graph.instance, batch, "somebody", "a mistake")
+    assert zone.codes("a.dcm") == {"DISMISSED", "quarantined"}
+    zone.landing.put("a.dcm", GOOD, age_seconds=3_600)
+    zone.ingest()
+    assert zone.codes("a.dcm") == {"ingested"}
+
+
 @remedy("RUN_FAILED")
 def _(zone: Zone) -> None:
     zone.landing.put("a.dcm", GOOD)
@@ -242,6 +264,19 @@ def _(zone: Zone) -> None:
     assert zone.of_batches() == {"RUN_FAILED"}
     zone.run_again(batch)
     assert zone.of_batches() == set()
+
+
+@remedy("ERASED")
+def _(zone: Zone) -> None:
+    zone.landing.put("a.dcm", dicom(1, 1, 1))
+    zone.ingest()
+    erased(zone.graph, Target(Scope.STUDY, uid(1)))
+    zone.landing.put("b.dcm", dicom(1, 1, 2))
+    (batch,) = zone.ingest()
+    assert zone.codes("b.dcm") == {"ERASED", "ignored"}
+    zone.settle(erase={"re_arrival": "admit"})
+    zone.run_again(batch)
+    assert zone.codes("b.dcm") == {"ingested"}
 
 
 def test_every_code_has_a_case_or_needs_none():

@@ -15,7 +15,9 @@ its books stay as they were.
 
 from __future__ import annotations
 
+import re
 from datetime import UTC, datetime
+from hashlib import blake2b
 from typing import Any
 
 import pyarrow as pa
@@ -23,6 +25,7 @@ import pyarrow as pa
 from dicom_assets.batch.publish import touched_studies
 from dicom_assets.lake import overwritten
 from dicom_assets.lake.delta import Lake
+from dicom_assets.lake.headers import headers
 from dicom_assets.lake.hierarchy import OVERTAKEN
 from dicom_assets.lake.query import arrow, connect, quoted
 from dicom_assets.lake.staging import SCHEMAS, Part, Staging
@@ -47,35 +50,46 @@ GROUP BY ALL
 HAVING count(DISTINCT content_digest) > 1 AND count(DISTINCT (uri, member)) > 1 AND bool_or(batch_id = $batch)
 """
 
-_CONFLICTING = rf"""
--- one row per object of the batch whose SOP Instance UID is claimed from another place with another content; what a
--- later batch has told already is left to that one
-WITH placed AS (
-    SELECT
-        batch_id, object_id, source, SOPInstanceUID, uri, member,
-        md5(regexp_replace(header, '^\{{("0002[0-9A-F]{{4}}":\{{[^{{}}]*\}},?)*', '')) AS content
-    FROM flat_metadata AS flat
-    SEMI JOIN touched USING (study_key)
-    SEMI JOIN doubtful USING (source, SOPInstanceUID)
-    ANTI JOIN overwritten AS last ON {OVERTAKEN}
-    LEFT JOIN (
-        SELECT DISTINCT batch_id, object_id, code FROM ingestion_errors WHERE code = '{CODE}'
-    ) AS told USING (batch_id, object_id)
-    WHERE {_FILES} AND (
-        told.code IS NULL OR ingested_at <= (SELECT max(ingested_at) FROM flat_metadata WHERE batch_id = $batch)
-    )
+_PLACED = f"""
+-- one row per object that claims such a UID; what a later batch has told already is left to that one
+SELECT batch_id, object_id, source, SOPInstanceUID, uri, member
+FROM flat_metadata AS flat
+SEMI JOIN touched USING (study_key)
+SEMI JOIN doubtful USING (source, SOPInstanceUID)
+ANTI JOIN overwritten AS last ON {OVERTAKEN}
+LEFT JOIN (
+    SELECT DISTINCT batch_id, object_id, code FROM ingestion_errors WHERE code = '{CODE}'
+) AS told USING (batch_id, object_id)
+WHERE {_FILES} AND (
+    told.code IS NULL OR ingested_at <= (SELECT max(ingested_at) FROM flat_metadata WHERE batch_id = $batch)
 )
+"""
+
+_CONFLICTING = """
+-- one row per object of the batch whose SOP Instance UID is claimed from another place with another content
 SELECT object_id, uri, member, objects, contents
 FROM placed
 JOIN (
     SELECT source, SOPInstanceUID, count(*) AS objects, count(DISTINCT content) AS contents
-    FROM placed
+    FROM placed JOIN said USING (batch_id, object_id)
     GROUP BY ALL
     HAVING contents > 1 AND count(DISTINCT (uri, member)) > 1
 ) USING (source, SOPInstanceUID)
 WHERE batch_id = $batch
 ORDER BY object_id
 """
+
+_WITHOUT = tuple(
+    (re.compile(pattern), instead)
+    for pattern, instead in (
+        (r'^\{("0002[0-9A-F]{4}":\{[^{}]*\},?)*', ""),
+        (r',?"[0-9A-F]{8}":\{"vr":"(O[BDFLVW]|UN)"[^{}]*\}', ""),
+        (r',"BulkDataURI":"\?offset=[0-9]+&length=[0-9]+"', ""),
+        (r'"BulkDataURI":"\?offset=[0-9]+', '"BulkDataURI":"?'),
+        (r"(^|\{),", r"\1"),
+    )
+)
+"""What the content of a header is without: File Meta Information, bulk values, and where others lie in the object."""
 
 
 def stage_conflicts(lake: Lake, staging: Staging, run_id: str) -> int:
@@ -125,5 +139,29 @@ def _conflicting(lake: Lake, staging: Staging) -> list[dict[str, Any]]:
     with connect(lake, [*scope], within=scope) as connection:
         connection.register("touched", touched)
         connection.register("doubtful", doubtful)
+        placed = arrow(connection, _PLACED.replace("$batch", batch))
+        connection.register("placed", placed)
+        connection.register("said", _said(lake, placed))
         rows: list[dict[str, Any]] = arrow(connection, _CONFLICTING.replace("$batch", batch)).to_pylist()
     return rows
+
+
+def _said(lake: Lake, placed: pa.Table) -> pa.Table:
+    """What objects say: their batch_id, object_id and content, as a digest of the header without _WITHOUT.
+
+    Headers are read a row group at a time: DuckDB holds two thousand of them for each of its threads, which may be
+    megabytes each.
+    """
+    said: dict[str, list[str | None]] = {"batch_id": [], "object_id": [], "content": []}
+    for own in headers(lake, placed.select(["batch_id", "object_id"])):
+        for name in ("batch_id", "object_id"):
+            said[name] += own[name].to_pylist()
+        for header in own["header"].to_pylist():
+            said["content"].append(None if header is None else _content(header))
+    return pa.table(said, schema=pa.schema([(name, pa.string()) for name in said]))
+
+
+def _content(header: str) -> str:
+    for pattern, instead in _WITHOUT:
+        header = pattern.sub(instead, header)
+    return blake2b(header.encode(), digest_size=16).hexdigest()

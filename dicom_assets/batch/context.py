@@ -7,6 +7,7 @@ not belong here: Dagster (it hands this object to assets as a resource), and wha
 from __future__ import annotations
 
 import threading
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import CancelledError, ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager, suppress
@@ -16,33 +17,38 @@ from types import TracebackType
 from typing import Self
 
 import pyarrow as pa
+import pyarrow.compute as pc
 
-from dicom_assets.batch import books, closing, datasets
-from dicom_assets.batch.books import Books, Status
+from dicom_assets.batch import books, closing, datasets, dismissal, own_rows
+from dicom_assets.batch.books import Books, Decision, Status
 from dicom_assets.batch.checks.contract import CheckContext
 from dicom_assets.batch.conflicts import stage_conflicts
-from dicom_assets.batch.expand import expand
+from dicom_assets.batch.erasure.record import is_under_way
+from dicom_assets.batch.erasure.removal import resume
+from dicom_assets.batch.expand import expand, nothing_known
 from dicom_assets.batch.known import known_before
 from dicom_assets.batch.leaving import leave, own_manifest, report_absent
 from dicom_assets.batch.organize import Organizing, unfinished
 from dicom_assets.batch.presence import require_source, while_source_is_there
-from dicom_assets.batch.publish import publish_flat, publish_rows
+from dicom_assets.batch.publish import Before, publish_flat, publish_rows
 from dicom_assets.batch.read_ahead import ReadAhead
 from dicom_assets.batch.recovery import mend_claims
+from dicom_assets.batch.superseding import publish_ledger, supersede
 from dicom_assets.batch.validate import Progress, read_batch
+from dicom_assets.batch.withdrawals import stage_claimed, stage_judged
 from dicom_assets.dicom.from_header import values_of
 from dicom_assets.lake import form
 from dicom_assets.lake.delta import Lake
 from dicom_assets.lake.staging import FOLDER as STAGING
 from dicom_assets.lake.staging import Part, Staging, StagingCache, again
-from dicom_assets.landing.claims import Claim, ClaimLog
+from dicom_assets.landing.claims import BatchKind, Claim, ClaimLog
 from dicom_assets.landing.looks import Looks
 from dicom_assets.landing.opening import open_store
 from dicom_assets.landing.store import LandingStore, SourceUnavailable
 from dicom_assets.landing.uri_index import UriIndex
 from dicom_assets.reading.engine import ProcessEngine, ReadingEngine, cluster_address
 from dicom_assets.reading.memory import give_back
-from dicom_assets.settings import Settings, SourceSettings
+from dicom_assets.settings import Settings, SettingsError, SourceSettings
 from dicom_assets.storage import locks
 from dicom_assets.storage.files import LakeError, TornFile
 
@@ -132,6 +138,9 @@ class RunContext:
         """The right to claim and to start what was claimed. Raises LockBusy after wait_seconds."""
         with locks.held(self.lake.files, INGEST_LOCK, wait_seconds):
             self._mend_claims()
+            if is_under_way(self.lake.files):
+                resume(self.lake, self.settings, self.say)
+                self.forget_claims()
             yield
 
     def _mend_claims(self) -> None:
@@ -162,6 +171,12 @@ class RunContext:
                 raise BatchBusy(
                     f"Another process works on batch {batch_id}. Wait until it has ended, then run it again."
                 ) from None
+            if is_under_way(self.lake.files):  # see `erasure.removal`
+                lock.close()
+                raise BatchBusy(
+                    f"An erasure is under way, and batch {batch_id} waits for it. If it was broken off, "
+                    "`dicom-assets erase --resume` finishes it, and so does `dicom-assets ingest`."
+                )
             self._batches[batch_id] = (
                 OpenBatch(self, manifest, Staging(self.lake.files, batch_id, StagingCache(check))),
                 lock,
@@ -292,6 +307,11 @@ class OpenBatch:
         return self.staging.batch_id
 
     @property
+    def kind(self) -> BatchKind:
+        """Why it was claimed."""
+        return BatchKind(self.manifest["batch_kind"][0].as_py())
+
+    @property
     def lake(self) -> Lake:
         """The lake."""
         return self.work.lake
@@ -309,7 +329,29 @@ class OpenBatch:
     @property
     def source(self) -> SourceSettings:
         """The source that the batch was claimed from. Raises SettingsError when it is not configured any more."""
-        return self.work.settings.source(self.manifest["source"][0].as_py())
+        return self.work.settings.source(self.source_name)
+
+    @property
+    def source_name(self) -> str:
+        """The name of that source."""
+        name: str = self.manifest["source"][0].as_py()
+        return name
+
+    def require_place(self) -> None:
+        """Raises SettingsError when the source is another folder now: what was claimed elsewhere is not to be had."""
+        store = open_store(self.source)
+        uri: str = self.manifest["uri"][0].as_py()
+        if uri.startswith("file:") and store.below_root(uri).startswith("/"):
+            raise SettingsError(
+                f"Batch {self.batch_id} was claimed from another folder than source '{self.source_name}' is now. Give "
+                "--landing as it was given then, or correct the source's root."
+            )
+
+    @property
+    def is_dismissed(self) -> bool:
+        """Whether a person has decided to close it without its objects, which then are not looked at."""
+        known = books.books_of(self.lake, self.batch_id)
+        return known is not None and known.decision == Decision.DISMISSED
 
     @while_source_is_there
     def begin(self, run_id: str, *, to_the_end: bool = True) -> int:
@@ -324,17 +366,19 @@ class OpenBatch:
                 f"Batch {self.batch_id} is closed: one of its steps alone would open it, and nothing would close it. "
                 f"{again(self.batch_id)}"
             )
-        organizing = self.organizing
-        organizing.begin_again(closed=known is not None and known.status == Status.CLOSED)
-        books.open_batch(self.lake, self.batch_id, self.source.name, run_id, len(self.manifest))
-        if organizing.is_placed:
+        organizing = None if self.is_dismissed else self.organizing
+        if organizing is not None:
+            self.require_place()
+            organizing.begin_again(closed=known is not None and known.status == Status.CLOSED)
+        books.open_batch(self.lake, self.batch_id, self.source_name, run_id, len(self.manifest), self.kind)
+        if organizing is not None and organizing.is_placed:
             self.staging.begin()
             seen = organizing.stage(self.staging, own_manifest(self.manifest, self.work.log.returns)[1])
         else:
             before = self.work.read_before(self.batch_id, run_id)
             seen = self.expand() if before is None else before[0]
         publish_rows(self.lake, self.staging, Part.RAW)
-        books.open_batch(self.lake, self.batch_id, self.source.name, run_id, seen)
+        books.open_batch(self.lake, self.batch_id, self.source_name, run_id, seen, self.kind)
         return seen
 
     @while_source_is_there
@@ -343,11 +387,13 @@ class OpenBatch:
         before = self.work.read_before(self.batch_id, run_id)
         outcomes = self.read(run_id, self.work.progress) if before is None else before[1]
         self.work.forget_ahead(self.batch_id)
+        if own_rows.stage_rows(self.lake, self.staging, self.manifest, run_id):
+            outcomes = Counter(self.staging.read_whole(Part.LEDGER, ["outcome"])["outcome"].to_pylist())
         outcomes = self._let_leave(run_id, outcomes)
         if datasets.fit(self.lake, self.staging, self.work.settings.clinical, run_id):
             for part in (Part.CLINICAL, Part.ERRORS):
                 self.staging.complete_as_it_is(part)
-        publish_rows(self.lake, self.staging, Part.LEDGER)
+        publish_ledger(self.lake, self.staging)
         return outcomes
 
     def _let_leave(self, run_id: str, outcomes: Mapping[str, int]) -> Mapping[str, int]:
@@ -357,7 +403,7 @@ class OpenBatch:
             return outcomes
         publish_rows(self.lake, self.staging, Part.RAW)
         rest = {outcome: count - left.get(outcome, 0) for outcome, count in outcomes.items()}
-        books.open_batch(self.lake, self.batch_id, self.source.name, run_id, sum(rest.values()))
+        books.open_batch(self.lake, self.batch_id, self.source_name, run_id, sum(rest.values()), self.kind)
         return rest
 
     @property
@@ -366,22 +412,38 @@ class OpenBatch:
 
     def publish_flat(self, run_id: str = "") -> int:
         """Publishes flat_metadata and stages its conflicts; how many rows the batch has in it. Raises LakeError."""
-        rows = publish_flat(self.lake, self.staging, lambda: self.work.places.before(self.batch_id))
+        rows = publish_flat(self.lake, self.staging, self._before)
         stage_conflicts(self.lake, self.staging, run_id)
         return rows
 
+    def _before(self) -> Before:
+        """By uri the earlier batches that had claimed it, or read what lies there now."""
+        before = dict(self.work.places.before(self.batch_id))
+        for uri, batch in zip(self.manifest["uri"].to_pylist(), self.manifest["read_in"].to_pylist(), strict=True):
+            if batch is not None:
+                before[uri] = [*before.get(uri, ()), batch]
+        return before
+
     def expand(self) -> int:
         """Stages one row for each object of the manifest and each member in it; how many. Raises SourceUnavailable."""
-        before = known_before(self.lake, self.batch_id)
+        if self.kind == BatchKind.DELETE:
+            return stage_claimed(self.manifest, self.staging)
+        before = known_before(self.lake, self.batch_id) if self.kind == BatchKind.ARRIVAL else nothing_known
         own, settled = own_manifest(self.manifest, self.work.log.returns)
         self.staging.begin()
+        if self.is_dismissed:
+            return dismissal.stage_places(self.lake, self.staging, own)
         seen = expand(own, self.source, self.work.settings, self.staging, self.work.engine, before, settled)
         self.staging.complete(Part.RAW, seen)
         require_source(self, Part.RAW, "verdict")
-        return seen
+        return own_rows.stage_places(self.lake, self.staging, own)
 
     def read(self, run_id: str, progress: Callable[[Progress], None]) -> Mapping[str, int]:
         """Reads every object of what was expanded and stages what it says; objects by outcome."""
+        if self.is_dismissed:
+            return dismissal.stage_refusals(self.lake, self.staging, run_id)
+        if self.kind == BatchKind.DELETE:
+            return stage_judged(self.manifest, self.staging, run_id)
         outcomes = read_batch(self.staging, self.work.settings, self.source, self.work.engine, run_id, progress)
         require_source(self, Part.LEDGER, "code")
         return outcomes
@@ -396,22 +458,30 @@ class OpenBatch:
 
         Raises BooksDiffer when the tables are not what the books would say of them; LakeError, SourceUnavailable.
         """
-        organizing = self.organizing
         closed = closing.unchanged(self.lake, self.staging)
+        if self.is_dismissed:  # its objects stay where they are, if their source is there at all
+            return closed or self._close_books(run_id)
+        organizing = self.organizing
         if closed is not None:
             if organizing.is_planned:
                 organizing.finish()
             return closed
         closing.compare(CheckContext(self.lake, self.staging))
-        if organizing.is_placed or (self.source.mode == "organize" and self.staging.left()):
+        moves = self.source.mode == "organize" and self.kind == BatchKind.ARRIVAL  # what was read again lies well
+        if organizing.is_placed or (moves and self.staging.left()):
             organizing.prepare(self.staging, compress=self.source.compress)
         report_absent(self.staging, self.manifest, self.work.log.returns, self._pauses)
+        if self.kind == BatchKind.REREAD or pc.max(self.manifest["attempt"]).as_py() > 1:
+            supersede(self.lake, self.staging, self._before())
         closed = books.close_batch(self.lake, self.staging, run_id)
         if organizing.is_planned:
             organizing.finish()
         return closed
 
+    def _close_books(self, run_id: str) -> Books:
+        closing.compare(CheckContext(self.lake, self.staging))
+        return books.close_batch(self.lake, self.staging, run_id)
+
     def stop(self, status: Status, reason: str, run_id: str, *, code: str | None = None) -> Books:
         """Pauses the batch, or marks it failed; code: of its own error row."""
-        source = self.manifest["source"][0].as_py()
-        return books.stop_batch(self.lake, self.staging, status, reason, run_id, source=source, code=code)
+        return books.stop_batch(self.lake, self.staging, status, reason, run_id, source=self.source_name, code=code)

@@ -29,26 +29,30 @@ class _Parts:
 
     def __init__(self, staging: Staging) -> None:
         self._staging, self._number = staging, 0
-        self._held = RAW_STAGED.empty_table()
-        self.total = 0
+        self._held: list[pa.Table] = []
+        self._rows = self.total = 0
 
     def add(self, rows: pa.Table) -> None:
-        self.total += len(rows)
-        self._held = pa.concat_tables([self._held, rows])
-        while len(self._held) >= ROWS:
-            self._put(self._held[:ROWS])
-            self._held = self._held[ROWS:]
+        self.total, self._rows = self.total + len(rows), self._rows + len(rows)
+        self._held.append(rows)
+        if self._rows >= ROWS:
+            whole = pa.concat_tables(self._held)
+            for start in range(0, self._rows - ROWS + 1, ROWS):
+                self._put(whole.slice(start, ROWS))
+            self._held = [whole.slice(self._rows // ROWS * ROWS)]
+            self._rows %= ROWS
 
     def close(self) -> None:
-        if len(self._held) or not self._number:  # a batch that everything has left has a file without rows
-            self._put(self._held)
+        if self._rows or not self._number:  # a batch that everything has left has a file without rows
+            self._put(pa.concat_tables([RAW_STAGED.empty_table(), *self._held]))
 
     def _put(self, rows: pa.Table) -> None:
         self._staging.put(Part.RAW, self._number, rows.combine_chunks())
         self._number += 1
 
 
-def _nothing_known(uri: str) -> frozenset[str]:
+def nothing_known(uri: str) -> frozenset[str]:
+    """No entry of a window file is accounted for."""
     return frozenset()
 
 
@@ -58,7 +62,7 @@ def expand(
     settings: Settings,
     staging: Staging,
     engine: ReadingEngine,
-    known: Known = _nothing_known,
+    known: Known = nothing_known,
     settled: Mapping[str, str] = MappingProxyType({}),
 ) -> int:
     """Stages one row for each object of a manifest and each member of each archive in it; how many there are.
@@ -87,7 +91,8 @@ def _chunks(
     shares = SHARES * worker_count(settings.reading)
     for some in cut(objects, settings.reading.chunk_objects, shares):
         claimed_at = manifest["claimed_at"][0].as_py()
-        yield ListingChunk(batch_id, claimed_at, source, settings.archives, some, settings.clinical)
+        believed = settings.corrections.patterns_of(source.name)
+        yield ListingChunk(batch_id, claimed_at, source, settings.archives, some, settings.clinical, believed)
 
 
 def _unaccounted(listed: Listed, known: Known) -> pa.Table:

@@ -10,7 +10,8 @@ leaves also when some members were read and it was gone or changed for the other
 batches.
 
 What a batch has brought into the tables does not leave when the batch is run again and cannot read it just then: the
-batch pauses, and its rows stay. The same holds when the whole source is away.
+batch pauses, and its rows stay. The same holds when the whole source is away. What was replaced or is gone since is
+staged from the tables before (`own_rows`), and is read as far as its batch is concerned.
 """
 
 from __future__ import annotations
@@ -25,15 +26,16 @@ import pyarrow.compute as pc
 from dicom_assets.lake.delta import Lake
 from dicom_assets.lake.query import connect
 from dicom_assets.lake.staging import SCHEMAS, Part, Staging
+from dicom_assets.landing.refusals import CODE, ERASED
 from dicom_assets.landing.returns import ReturnLog, returned
 from dicom_assets.schema.codes import ABSENT, OUTSIDE, WAITING, Outcome
 
-_STAGED = (Part.RAW, Part.LEDGER, Part.FLAT, Part.CLINICAL, Part.ERRORS)
+_STAGED = (Part.RAW, Part.LEDGER, Part.FLAT, Part.CLINICAL, Part.CORRECTION, Part.ERRORS)
 _BROUGHT = frozenset((Outcome.INGESTED, Outcome.DELETED))
 
 
 def own_manifest(manifest: pa.Table, log: ReturnLog) -> tuple[pa.Table, Mapping[str, str]]:
-    """The objects that are the batch's own, and codes of those that it must not read again because they were absent.
+    """The objects that are the batch's own, and codes of those that it must not read again: absent ones, erased ones.
 
     What was absent may be claimed by another batch by now. Raises LakeError.
     """
@@ -41,7 +43,9 @@ def own_manifest(manifest: pa.Table, log: ReturnLog) -> tuple[pa.Table, Mapping[
     left = rows.filter(rows["waits"])["object_id"].combine_chunks()
     absent = rows.filter(pc.invert(rows["waits"]))
     own = manifest.filter(pc.invert(pc.is_in(manifest["object_id"], value_set=left)))
-    return own, dict(zip(absent["object_id"].to_pylist(), absent["code"].to_pylist(), strict=True))
+    erased = own.filter(pc.starts_with(own["uri"], ERASED))["object_id"].to_pylist()
+    codes = dict(zip(absent["object_id"].to_pylist(), absent["code"].to_pylist(), strict=True))
+    return own, codes | dict.fromkeys(erased, CODE)
 
 
 def leave(

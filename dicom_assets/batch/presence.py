@@ -48,6 +48,16 @@ class BatchOfSource(Protocol):
         ...
 
     @property
+    def source_name(self) -> str:
+        """The name of that source."""
+        ...
+
+    @property
+    def is_dismissed(self) -> bool:
+        """Whether its objects are not looked at."""
+        ...
+
+    @property
     def settings(self) -> Settings:
         """The settings of the process."""
         ...
@@ -129,7 +139,7 @@ def while_source_is_there(
     def guarded(batch: Held, run_id: str, /, *args: P.args, **kwargs: P.kwargs) -> T:
         looks = batch.looks
         try:
-            if looks.is_emptied(batch.source.name):
+            if looks.is_emptied(batch.source_name) and not batch.is_dismissed:
                 look_again(looks, batch.settings, batch.source)
             done = step(batch, run_id, *args, **kwargs)
         except SourceEmptied as error:

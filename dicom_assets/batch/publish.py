@@ -7,20 +7,24 @@ OMOP (`batch.standards`).
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
 
 import duckdb
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from dicom_assets.lake import overwritten, studies
+from dicom_assets.batch.withdrawals import GONE
+from dicom_assets.lake import moved_studies, overwritten, studies
 from dicom_assets.lake.column_list import ColumnsChanged
+from dicom_assets.lake.corrected_objects import OBJECT_COLUMNS
+from dicom_assets.lake.corrected_objects import TABLES as CORRECTION_TABLES
 from dicom_assets.lake.delta import Lake
-from dicom_assets.lake.hierarchy import REBUILDS, with_promoted
+from dicom_assets.lake.hierarchy import CORRECTED_INSTANCE_SQL, REBUILDS, with_promoted
 from dicom_assets.lake.query import arrow, connect
 from dicom_assets.lake.staging import Part, Staging
 from dicom_assets.reading.memory import give_back
-from dicom_assets.schema.codes import ABSENT, Kind
+from dicom_assets.schema.codes import NOT_ARRIVED, Kind
 from dicom_assets.schema.registry import INSTANCE, OVERWRITTEN, TABLES
 
 
@@ -59,13 +63,13 @@ def publish_flat(lake: Lake, staging: Staging, before: Callable[[], Before] = di
 
     What the batch overwrites is entered before anything else: an earlier batch that is published only now either has
     its rows found below, or finds this entry when it rebuilds its studies. The studies that the batch touches, by its
-    new rows, by those it had and by those that it overwrites, are staged next: a kill behind that leaves no study that
-    would have to be rebuilt.
+    new rows, by those it had and by those that it overwrites, with those to which corrections move objects of these,
+    are staged next: a kill behind that leaves no study that would have to be rebuilt.
     """
     rows = staging.require_all(Part.FLAT, "object_id")
     studies.build(lake)
     earlier = before()
-    claims = _claims_again(staging, earlier)
+    claims = claims_again(staging, earlier)
     overwritten.enter(lake, claims)
     with lake.committing("flat_metadata"):
         touched = _touched(lake, staging, claims, earlier)
@@ -76,22 +80,23 @@ def publish_flat(lake: Lake, staging: Staging, before: Callable[[], Before] = di
     return rows
 
 
-def _claims_again(staging: Staging, earlier: Before) -> pa.Table:
+def claims_again(staging: Staging, earlier: Before) -> pa.Table:
     """The batch's objects and members whose uri was claimed before, whatever became of those that were there.
 
     What was not there as it was claimed overwrites nothing: it may have been claimed once more, with a newer version in
-    its place. Entries of a service's changes have no place of their own.
+    its place. Entries of a service's changes have no place of their own; a delete of what is gone has.
     """
     names = [name for name in OVERWRITTEN.schema.names if name != "place_key"]
     if not earlier:
         return TABLES["raw_files"].schema.empty_table().select(names)
-    rows = staging.read_whole(Part.RAW, [*names, "kind"])
+    rows = staging.read_whole(Part.RAW, [*names, "kind", "etag"])
     again = pc.is_in(rows["uri"], pa.array(list(earlier), pa.string()))
-    rows = rows.filter(pc.and_(again, pc.not_equal(rows["kind"], str(Kind.CHANGE)))).select(names)
+    has_place = pc.or_(pc.not_equal(rows["kind"], str(Kind.CHANGE)), pc.starts_with(rows["etag"], GONE))
+    rows = rows.filter(pc.and_(again, has_place)).select(names)
     if not len(rows):
         return rows
     ledger = staging.read_whole(Part.LEDGER, ["object_id", "code"])
-    absent = ledger.filter(pc.is_in(ledger["code"], pa.array(sorted(ABSENT))))["object_id"]
+    absent = ledger.filter(pc.is_in(ledger["code"], pa.array(sorted(NOT_ARRIVED))))["object_id"]
     return rows.filter(pc.invert(pc.is_in(rows["object_id"], absent.combine_chunks())))
 
 
@@ -110,12 +115,16 @@ def _overwritten_studies(lake: Lake, claims: pa.Table, earlier: Before) -> set[s
 
 
 def _touched(lake: Lake, staging: Staging, claims: pa.Table, earlier: Before) -> pa.Table:
-    keys = {key for batch in staging.batches(Part.FLAT, ["study_key"]) for key in batch["study_key"].to_pylist()}
+    keys = set(staging.read(Part.FLAT, ["study_key"])["study_key"].unique().to_pylist())
     keys.update(staging.read(Part.TOUCHED)["study_key"].to_pylist())
     keys |= _overwritten_studies(lake, claims, earlier)
     with connect(lake, ["flat_metadata"], within=staging.scope("flat_metadata")) as connection:
         had = connection.execute("SELECT DISTINCT study_key FROM flat_metadata").fetchall()
     keys.update(key for (key,) in had)
+    if moved_studies.any_in(lake):
+        arriving = staging.read(Part.FLAT, [*OBJECT_COLUMNS])
+        keys |= moved_studies.enter_moves(lake, staging.batch_id, moved_studies.moves_of(lake, arriving))
+        keys |= moved_studies.targets_of(lake, keys)
     return pa.table({"study_key": sorted(keys)}, schema=pa.schema([pa.field("study_key", pa.string())]))
 
 
@@ -139,6 +148,7 @@ def _rebuilt(
 ) -> Iterator[tuple[list[str], pa.Table]]:
     """What a rebuild gives, for some of the touched studies after the other; source: the table that it reads."""
     connection.register("all_touched", touched)
+    moves = _moves(connection) if sql == CORRECTED_INSTANCE_SQL else None
     sizes = connection.execute(
         f"SELECT study_key, count({source}.study_key) FROM all_touched LEFT JOIN {source} USING (study_key) "
         "GROUP BY 1 ORDER BY 1"
@@ -150,8 +160,20 @@ def _rebuilt(
         rows += size
         if rows >= ROWS_AT_ONCE or index == len(sizes) - 1:
             connection.register("touched", pa.table({"study_key": pa.array(held, pa.string())}))
+            if moves is not None:
+                origins = sorted({*held, *(origin for key in held for origin in moves.get(key, ()))})
+                connection.register("origins", pa.table({"study_key": pa.array(origins, pa.string())}))
             yield held, arrow(connection, sql)
             held, rows = [], 0
+
+
+def _moves(connection: duckdb.DuckDBPyConnection) -> Mapping[str, Sequence[str]]:
+    """By study, those of which corrections move objects to it."""
+    found: dict[str, list[str]] = defaultdict(list)
+    sql = "SELECT DISTINCT target_key, study_key FROM moved_study WHERE target_key IN (SELECT study_key FROM {})"
+    for target, origin in connection.execute(sql.format("all_touched")).fetchall():
+        found[target].append(origin)
+    return found
 
 
 def publish_hierarchy(lake: Lake, staging: Staging, name: str) -> int:
@@ -177,12 +199,15 @@ def _publish_level(lake: Lake, touched: pa.Table, name: str) -> int:
     published = 0
     with lake.committing(name):
         schema = lake.tables[name].schema
-        sql = with_promoted(name, sql, [one.column.name for one in lake.columns if name in one.written])
         wanted = touched["study_key"].to_pylist()
-        scope = studies.study_scope(lake, sources, wanted)
+        is_corrected = name == INSTANCE.name and moved_studies.any_in(lake)
+        origins = moved_studies.origins_of(lake, wanted) if is_corrected else wanted
+        scope = studies.study_scope(lake, sources, origins)
         if name == INSTANCE.name:
-            scope = {**scope, **overwritten.scope_of(lake, wanted, scope["flat_metadata"])}
-        with connect(lake, [*scope], within=scope) as connection:
+            scope = {**scope, **overwritten.scope_of(lake, sorted(origins), scope["flat_metadata"])}
+        sql = CORRECTED_INSTANCE_SQL if is_corrected else sql
+        sql = with_promoted(name, sql, [one.column.name for one in lake.columns if name in one.written])
+        with connect(lake, [*scope, *(CORRECTION_TABLES if is_corrected else ())], within=scope) as connection:
             keys: list[str] = []
             parts: list[pa.Table] = []
             for more, rebuilt in _rebuilt(connection, sql, touched, sources[-1]):

@@ -4,7 +4,8 @@ Belongs here: what becomes of a claim or of a data file that cannot be read. Doe
 (`lake.torn`), running batches again (`defs.mending`).
 
 A claim is durable before its batch is run, so a torn one mostly is one that nothing came of. Where synchronisation was
-switched off, its batch may have published something: `raw_files` then has all that the claim had. The claim log counts
+switched off, its batch may have published something: `raw_files` then has all that the claim had, and a batch that read
+objects again is an arrival from then on. The claim log counts
 by the newest number, so a number that is set aside is a gap, which nobody fills.
 """
 
@@ -25,7 +26,7 @@ from dicom_assets.lake.query import arrow, connect
 from dicom_assets.lake.rewrite import swap
 from dicom_assets.landing import claim_index as claimed
 from dicom_assets.landing import claims
-from dicom_assets.landing.claims import MANIFEST
+from dicom_assets.landing.claims import MANIFEST, with_defaults
 from dicom_assets.landing.returns import ReturnLog
 from dicom_assets.schema.registry import BATCHES, TABLES
 from dicom_assets.storage.files import LakeError, LakeFiles, TornFile
@@ -81,6 +82,7 @@ def mend_claims(lake: Lake) -> Mended:
             batch = orphans[len(made)]
             own = rows.filter(pa.array([one == batch for one in rows["batch_id"].to_pylist()], pa.bool_()))
             own = own.append_column("attempt", pa.array([attempts.get(one, 1) for one in _ids(own)], pa.int64()))
+            own = with_defaults(own)
             files.put_parquet(path, own.select(MANIFEST.names).cast(MANIFEST), create=True)
             made.append(batch)
         else:

@@ -15,6 +15,7 @@ import duckdb
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from dicom_assets.batch.corrected_standards import EMPTIED, as_persons
 from dicom_assets.batch.omop_ids import identified
 from dicom_assets.batch.publish import touched_studies
 from dicom_assets.fhir import diagnostic_report as reports
@@ -36,6 +37,7 @@ from dicom_assets.schema.registry import (
     CLINICAL,
     DIAGNOSTIC_REPORT,
     IMAGE_OCCURRENCE,
+    IMAGE_OCCURRENCE_ORIGIN,
     IMAGING_STUDY,
     INSTANCE,
     MAPPING_COVERAGE,
@@ -78,6 +80,10 @@ def publish_imaging_study(lake: Lake, staging: Staging, settings: Settings) -> t
             with connect(lake, names, within=scope) as connection:
                 connection.register("gone", gone)
                 built += _built(connection, GONE_SQL, settings)
+            names.append(IMAGING_STUDY.name)
+            with connect(lake, names, within=study_scope(lake, names, gone["study_key"].to_pylist())) as connection:
+                connection.register("gone", gone)
+                built += _built(connection, EMPTIED, settings)
         rows = pa.concat_tables([IMAGING_STUDY.schema.empty_table(), *built])
         lake.replace(IMAGING_STUDY.name, wanted, rows)
     return len(rows), _write_ndjson(lake, staging, rows)
@@ -228,7 +234,7 @@ def link_reports(lake: Lake, affected: set[tuple[str, str]]) -> int:
     """
     if not affected:
         return 0
-    read = reports.read(_records(lake, affected))
+    read = as_persons(lake, reports.read(_records(lake, affected)))
     rows = reports.linked(read, _linkable(lake, read))
     changed = _changed(lake, rows)
     lake.replace(DIAGNOSTIC_REPORT.name, changed["record_key"].to_pylist(), changed)
@@ -358,9 +364,13 @@ def occurrences(lake: Lake, staging: Staging, settings: Settings) -> Occurrences
 
 
 def _studies(lake: Lake, touched: pa.Table) -> set[tuple[str, str]]:
-    """Source and StudyInstanceUID of the touched studies; of those that are gone flat_metadata knows them."""
+    """Source and StudyInstanceUID of the touched studies.
+
+    Of those that are gone flat_metadata knows them; where a batch was dismissed that alone had brought them, or
+    corrections alone had moved something there, the table that is to be rebuilt.
+    """
     found: set[tuple[str, str]] = set()
-    for name in ("study", "flat_metadata"):
+    for name in ("study", "flat_metadata", IMAGE_OCCURRENCE_ORIGIN.name):
         scope = study_scope(lake, [name], touched["study_key"].to_pylist())
         with connect(lake, [name], within=scope) as connection:
             connection.register("touched", touched)

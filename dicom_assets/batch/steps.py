@@ -5,6 +5,7 @@ the replays of tests, and what `verify --fix` makes again are made from this lis
 a table is made (`publish`, `clinical`, `standards`), what Dagster is told (`defs`).
 
     raw_files → validated_batch → flat_metadata → instance → series → study → imaging_study → image_occurrence
+                      ├→ correction ┘
                       ├→ clinical ───────────────────────────────────────→ diagnostic_report
                       └→ ingestion_errors                                      all of them → cleanup
 """
@@ -13,9 +14,11 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 
 from dicom_assets.batch.clinical import publish_clinical
 from dicom_assets.batch.context import OpenBatch
+from dicom_assets.batch.corrections import publish_corrections, publish_links
 from dicom_assets.batch.publish import publish_hierarchy, publish_rows, touched_studies
 from dicom_assets.batch.standards import (
     publish_coverage,
@@ -84,6 +87,15 @@ def _clinical(batch: OpenBatch, run: Run) -> Result:
     return Result(publish_clinical(batch.lake, batch.staging, run.run_id, accepted))
 
 
+def _correction(batch: OpenBatch, run: Run) -> Result:
+    before = partial(batch.work.places.before, batch.batch_id)
+    return Result(publish_corrections(batch.lake, batch.staging, run.run_id, before))
+
+
+def _patient_link(batch: OpenBatch, _: Run) -> Result:
+    return Result(publish_links(batch.lake, batch.staging))
+
+
 def _level(name: str) -> Make:
     def make(batch: OpenBatch, _: Run) -> Result:
         rows = publish_hierarchy(batch.lake, batch.staging, name)
@@ -132,8 +144,10 @@ _PYTHON = frozenset({"python", "deltalake"})
 _PUBLISHING = (
     Step("raw_files", "landing", _PYTHON, {"raw_files": ((), _raw_files)}),
     Step("validated_batch", "landing", _PYTHON, {"validated_batch": (("raw_files",), _validated_batch)}),
+    Step("corrections", "landing", _PYTHON, {
+        "correction": (("validated_batch",), _correction), "patient_link": (("correction",), _patient_link)}),
     Step("flat_metadata", "metadata", frozenset({"dicom", "deltalake"}),
-         {"flat_metadata": (("validated_batch",), _flat_metadata)}),
+         {"flat_metadata": (("validated_batch", "correction"), _flat_metadata)}),
     Step("clinical", "clinical", _DUCKDB, {"clinical": (("validated_batch", "flat_metadata"), _clinical)}),
     Step("hierarchy", "hierarchy", _DUCKDB, {name: (above, _level(name)) for name, (_, above) in REBUILDS.items()}),
     Step("imaging_study", "standards", _PYTHON, {"imaging_study": (("study", "series", "instance"), _imaging_study)}),

@@ -13,6 +13,7 @@ from contextlib import closing
 from dataclasses import dataclass
 
 from dicom_assets.lake.staging import RAW_STAGED, Part, Staging
+from dicom_assets.landing.refusals import refusals
 from dicom_assets.reading.engine import ReadingEngine, worker_count
 from dicom_assets.reading.judge import judge_chunk
 from dicom_assets.reading.tasks import Chunk, ObjectTask
@@ -71,6 +72,7 @@ def chunks(staging: Staging, settings: Settings, source: SourceSettings, run_id:
     whole = settings.reading.chunk_objects
     shares = SHARES * worker_count(settings.reading)
     shortest = SHORTEST if left > whole else SHORTEST_OF_FEW
+    erased = refusals(staging.files, admits=settings.erase.re_arrival == "admit").for_reading()
     held: list[ObjectTask] = []
     number = clinical = 0
 
@@ -86,6 +88,7 @@ def chunks(staging: Staging, settings: Settings, source: SourceSettings, run_id:
             settings.clinical,
             settings.fhir,
             tuple(held),
+            refusals=erased,
         )
 
     for task in tasks(staging):
@@ -94,7 +97,7 @@ def chunks(staging: Staging, settings: Settings, source: SourceSettings, run_id:
         longer = MEMBERS_PER_FILE if members else 1
         share = -(-(left + len(held)) // shares)
         bound = min(whole * longer, max(shortest * longer, share))
-        own = task.size if task.kind == Kind.CLINICAL else 0
+        own = task.size if task.kind in (Kind.CLINICAL, Kind.CORRECTION) else 0
         full = len(held) >= bound or (changes and len(held) >= bound // (2 * longer))
         if full or (clinical and clinical + own > CLINICAL_BYTES):
             yield chunk()
@@ -121,7 +124,7 @@ def read_batch(
     LakeError when staging cannot be written.
     """
     total = staging.require_all(Part.RAW, "object_id")
-    read = (Part.LEDGER, Part.FLAT, Part.CLINICAL, Part.ERRORS)
+    read = (Part.LEDGER, Part.FLAT, Part.CLINICAL, Part.CORRECTION, Part.ERRORS)
     staging.clear(*read)
     outcomes: Counter[str] = Counter()
     rows: Counter[Part] = Counter()

@@ -78,6 +78,19 @@ SEMI JOIN (SELECT file_key FROM staged UNION SELECT file_key FROM last_claims) A
 WHERE place IS NOT NULL OR identity_since IS NOT NULL OR patient_identifiers IS NOT NULL
 """
 
+_OLD_READINGS = """
+-- one row per row of a file that was claimed once more since and read again as it was: that reading stands in its place
+SELECT every.place, every.batch_id, every.file_key
+FROM ({rows}) AS every JOIN last_claims ON last_claims.object_id = every.object_id
+WHERE last_claims.batch_id <> every.batch_id AND every.place IS NOT NULL
+"""
+
+_READ_LAST = """
+-- without the rows of files that were claimed once more since and read again as they were
+ANTI JOIN (SELECT object_id, batch_id AS last_batch FROM last_claims) AS again
+    ON again.object_id = every.object_id AND again.last_batch <> every.batch_id
+"""
+
 _CONTESTED = """
 -- one row per record with a key of its own that has several versions
 SELECT file_key FROM (
@@ -237,6 +250,8 @@ UNION ALL
 SELECT place, batch_id, stays, state, since, patient, patient_identifiers FROM decided
 UNION ALL
 SELECT place, batch_id, false, NULL, NULL, NULL, NULL FROM old_files
+UNION ALL
+SELECT place, batch_id, false, NULL, NULL, NULL, NULL FROM old_readings
 ORDER BY place
 """
 
@@ -259,6 +274,8 @@ WHERE NOT stays
     )
 UNION
 SELECT DISTINCT batch_id FROM only_one WHERE place >= $staged
+UNION
+SELECT DISTINCT batch_id FROM old_readings WHERE place >= $staged
 """
 
 _HELD = """
@@ -318,7 +335,7 @@ def decide(
     for path, rows in zip(seen.paths.tolist(), seen.rows.tolist(), strict=True):
         firsts[str(path).rsplit("/", 1)[-1]] = first
         first += int(rows)
-    connection.register("last_claims", claims.rename_columns(["file_key", "object_id"]))
+    connection.register("last_claims", claims.rename_columns(["file_key", "object_id", "batch_id"]))
     _register(connection, lake, seen, staging, staged, firsts, accepted)
     _make(connection, "earlier", _EARLIER)
     _make(connection, "contested", _CONTESTED)
@@ -362,17 +379,21 @@ def _register(
         "files", pa.table({"file": pa.array(firsts, pa.string()), "first": pa.array(firsts.values(), pa.int64())})
     )
     nothing = "NULL::VARCHAR AS version_state, NULL::TIMESTAMPTZ AS identity_since"
-    connection.execute(
-        f"CREATE OR REPLACE TEMP VIEW staged AS SELECT {_COLUMNS} "
-        f"FROM (SELECT *, {quoted(staging.batch_id)} AS batch_id, {nothing} FROM staged_rows)"
-    )
     source = scan(lake, CLINICAL.name, paths=seen.paths.tolist(), filename=True, row_number=True)
     place = f"CASE WHEN batch_id <> {quoted(staging.batch_id)} THEN first + file_row_number END"
-    connection.execute(
-        f"CREATE OR REPLACE TEMP VIEW published AS SELECT {_COLUMNS} "
-        f"FROM (SELECT *, file_key = record_key AS is_keyed, {place} AS place "
-        f"FROM {source} LEFT JOIN files ON file = parse_filename(filename))"
-    )
+    every = {
+        "staged": f"SELECT *, {quoted(staging.batch_id)} AS batch_id, {nothing} FROM staged_rows",
+        "published": f"SELECT *, file_key = record_key AS is_keyed, {place} AS place "
+        f"FROM {source} LEFT JOIN files ON file = parse_filename(filename)",
+    }
+    some = connection.execute("SELECT count(*) FROM last_claims").fetchall()[0][0]
+    old = " UNION ALL ".join(f"SELECT place, batch_id, object_id, file_key FROM ({rows})" for rows in every.values())
+    _make(connection, "old_readings", _OLD_READINGS.format(rows=old) + ("" if some else " AND false"))
+    for name, rows in every.items():
+        connection.execute(
+            f"CREATE OR REPLACE TEMP VIEW {name} AS "
+            f"SELECT {_COLUMNS} FROM ({rows}) AS every {_READ_LAST if some else ''}"
+        )
 
 
 def _move(connection: duckdb.DuckDBPyConnection) -> None:

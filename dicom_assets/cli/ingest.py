@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -14,6 +15,7 @@ from dicom_assets.printing import say
 from dicom_assets.settings import Settings
 
 if TYPE_CHECKING:
+    from dicom_assets.batch.books import Books
     from dicom_assets.defs.runner import Ended
     from dicom_assets.landing.returns import Waiting
 
@@ -33,19 +35,22 @@ def ingest(
             gate = settings.gate.model_copy(update={"quarantined_share": quarantined_share})
             settings = settings.model_copy(update={"gate": gate})
         ended = ingest_now(settings)
-    rows = [(b.batch_id, b.source, b.status, b.seen, b.ingested, b.quarantined, b.ignored, b.deleted)
-            for b in ended.books]  # fmt: skip
-    if rows or not (ended.troubles or ended.waiting or ended.unread):
-        _print_books(rows)
+    print_ended(ended)
+    raise typer.Exit(0 if ended.closed else 1)
+
+
+def print_ended(ended: Ended) -> None:
+    """Shows the books of what was run, and says what is left and why."""
+    if ended.books:
+        print_books(ended.books)
+    elif not (ended.troubles or ended.waiting or ended.unread):
+        typer.echo("Nothing new: every object of the landing zone is accounted for.")
     for trouble in ended.troubles:
         say(trouble, err=True)
-    for books in ended.books:
-        if books.status != "closed":
-            say(f"Batch {books.batch_id} is {books.status}: {books.reason}", err=True)
+    tell_waiting(ended.books)
     if ended.waiting:
         typer.echo(f"{ended.waiting} objects still change and were left.", err=True)
     _say_what_waits(ended.unread)
-    raise typer.Exit(0 if ended.closed else 1)
 
 
 def ingest_now(settings: Settings) -> Ended:
@@ -63,11 +68,39 @@ def ingest_now(settings: Settings) -> Ended:
 _BOOKS = ("batch", "source", "status", "seen", "ingested", "quarantined", "ignored", "deleted")
 
 
-def _print_books(rows: Sequence[tuple[object, ...]], form: Format = Format.TABLE) -> None:
-    if not rows and form is Format.TABLE:
-        typer.echo("Nothing new: every object of the landing zone is accounted for.")
-        return
-    print_rows(_BOOKS, rows, form)
+def print_books(books: Sequence[Books]) -> None:
+    """The books of some batches, as a table."""
+    print_rows(_BOOKS, [_counts(one) for one in books], Format.TABLE)
+
+
+def _counts(books: Books) -> tuple[object, ...]:
+    counts = (books.seen, books.ingested, books.quarantined, books.ignored, books.deleted)
+    return books.batch_id, books.source, books.status, *counts
+
+
+def _print_status(books: Sequence[Books], form: Format) -> None:
+    """The books with their times; why a batch waits is told below a table, in full."""
+    names = [*_BOOKS, "started", "ended"]
+    rows = [[*_counts(one), _time(one.started_at), _time(one.closed_at)] for one in books]
+    if form is not Format.TABLE:
+        names.append("reason")
+        rows = [[*row, one.reason or ""] for row, one in zip(rows, books, strict=True)]
+    print_rows(names, rows, form)
+
+
+def _time(moment: datetime | None) -> str:
+    return "" if moment is None else f"{moment.astimezone(UTC):%Y-%m-%dT%H:%M:%SZ}"
+
+
+def tell_waiting(books: Sequence[Books]) -> None:
+    """Why batches wait for a person, and what can be done."""
+    from dicom_assets.batch.waits import sentences
+
+    for one in books:
+        if one.status != "closed" and one.reason:
+            say(f"Batch {one.batch_id} is {one.status}: {one.reason}", err=True)
+            for line in sentences(one.batch_id, one.status, one.reason):
+                say(line, err=True)
 
 
 def _say_what_waits(unread: Sequence[Waiting]) -> None:
@@ -82,35 +115,37 @@ def _say_what_waits(unread: Sequence[Waiting]) -> None:
 
 
 def status(lake: LakeOption = None, form: FormatOption = Format.TABLE) -> None:
-    """Show the batches and their books, and what waits to be read again."""
+    """Show the batches and their books, what waits, and why.
+
+    Ends with 1 when something waits: a batch that is paused or failed, a source that looks emptied, or objects that
+    are to be read again; else with 0.
+    """
     with clear_errors():
         settings = load_settings(None, lake)
-        from dicom_assets.batch.books import all_books
+        from dicom_assets.batch.books import Books, all_books
+        from dicom_assets.batch.waits import is_waiting
         from dicom_assets.lake.query import existing
         from dicom_assets.landing.claims import ClaimLog
         from dicom_assets.landing.returns import waiting
 
         found = existing(settings.lake)
-        books = {b.batch_id: b for b in all_books(found)}
-        rows: list[tuple[object, ...]] = []
+        known = {b.batch_id: b for b in all_books(found)}
         log = ClaimLog(found.files)
-        for claim in log.claims():
-            b = books.get(claim.batch_id)
-            if b is None:
-                rows.append((claim.batch_id, claim.source, "claimed", claim.objects, 0, 0, 0, 0))
-            else:
-                rows.append((b.batch_id, b.source, b.status, b.seen, b.ingested, b.quarantined, b.ignored, b.deleted))
-        tell_doubts(found)
+        claimed = [
+            known.get(claim.batch_id) or Books(claim.batch_id, claim.source, "claimed", seen=claim.objects)
+            for claim in log.claims()
+        ]
+        doubts = tell_doubts(found)
         unread = waiting(log.returned())
-        rows += [("", one.source, "waiting", one.objects, 0, 0, 0, 0) for one in unread]
-        if not rows and form is Format.TABLE:
-            typer.echo("No batches yet. Run `dicom-assets ingest`.")
-            return
-        print_rows(_BOOKS, rows, form)
-        for b in books.values():
-            if b.reason:
-                say(f"Batch {b.batch_id} is {b.status}: {b.reason}", err=True)
-        _say_what_waits(unread)
+    listed = [*claimed, *(Books("", one.source, "waiting", seen=one.objects) for one in unread)]
+    waits = [one for one in claimed if is_waiting(one)]
+    if listed or form is not Format.TABLE:
+        _print_status(listed, form)
+    else:
+        typer.echo("No batches yet. Run `dicom-assets ingest`.")
+    tell_waiting(waits)
+    _say_what_waits(unread)
+    raise typer.Exit(1 if waits or doubts or unread else 0)
 
 
 def add_to(app: typer.Typer) -> None:

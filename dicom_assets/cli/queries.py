@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated
 
@@ -17,24 +18,43 @@ def errors(
     batch: Annotated[str | None, typer.Option("--batch", help="Only this batch.")] = None,
     form: FormatOption = Format.TABLE,
 ) -> None:
-    """Show what was found wrong or left out, grouped by reason, and what to do about it."""
+    """Show what was found wrong or left out, grouped by reason, and what to do about it; what is open comes first."""
     with clear_errors():
         settings = load_settings(None, lake)
         from dicom_assets.lake.query import connect, existing
+        from dicom_assets.lake.resolutions import RESOLUTIONS_NEED
         from dicom_assets.schema.codes import CODES
 
-        with connect(existing(settings.lake), ["ingestion_errors"]) as connection:
-            found = connection.execute(
-                "SELECT severity, code, count(DISTINCT object_id), count(*) FROM ingestion_errors "
-                "WHERE $1 IS NULL OR batch_id = $1 GROUP BY severity, code "
-                "ORDER BY array_position(['error', 'warning', 'info'], severity), 4 DESC, code",
-                [batch],
-            ).fetchall()
-    rows = [(*row, CODES[row[1]].meaning, CODES[row[1]].remedy) for row in found]
+        with connect(existing(settings.lake), RESOLUTIONS_NEED) as connection:
+            found = connection.execute(_ERRORS, [batch]).fetchall()
+    rows = [(*row[:-1], _few(row[-1]), CODES[row[2]].meaning, CODES[row[2]].remedy) for row in found]
     if not rows and form is Format.TABLE:
         typer.echo("No errors.")
         return
-    print_rows(("severity", "code", "objects", "rows", "meaning", "what to do"), rows, form)
+    names = ("state", "severity", "code", "objects", "rows", "resolved by", "meaning", "what to do")
+    if form is Format.TABLE and all(row[0] == "open" for row in rows):
+        print_rows((*names[1:5], *names[6:]), [(*row[1:5], *row[6:]) for row in rows], form)
+        return
+    print_rows(names, rows, form)
+
+
+_ERRORS = """
+SELECT
+    coalesce(resolution, 'open') AS state, severity, code, count(DISTINCT object_id), count(*),
+    list(DISTINCT resolved_by ORDER BY resolved_by) FILTER (resolved_by IS NOT NULL)
+FROM ingestion_error_states
+WHERE $1 IS NULL OR batch_id = $1
+GROUP BY state, severity, code
+ORDER BY state <> 'open', array_position(['error', 'warning', 'info'], severity), 5 DESC, code, state
+"""
+
+_BATCHES = 3
+"""Batches that resolved errors, as many as are named."""
+
+
+def _few(batches: Sequence[str] | None) -> str:
+    named = list(batches or ())
+    return " ".join([*named[-_BATCHES:], "…"] if len(named) > _BATCHES else named)
 
 
 def sql(

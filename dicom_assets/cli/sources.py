@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from dicom_assets.cli.options import LakeOption, clear_errors
+from dicom_assets.cli.options import LakeOption, clear_errors, load_settings
+from dicom_assets.printing import say
 from dicom_assets.settings import load
 
 if TYPE_CHECKING:
@@ -46,14 +47,47 @@ def confirm_source(
     )
 
 
-def tell_doubts(lake: Lake) -> None:
-    """Says on stderr which sources look emptied, and which have folders that cannot be listed."""
+@sources.command("audit")
+def audit_sources(
+    name: Annotated[str | None, typer.Argument(help="Name of a source; all that do not ignore what is gone.")] = None,
+    landing: Annotated[str | None, typer.Option("--landing", help="Folder or URL where objects arrive.")] = None,
+    lake: LakeOption = None,
+) -> None:
+    """Look for what is gone at a source; exit 1 when something is and nothing follows from it."""
+    with clear_errors():
+        settings = load_settings(landing, lake)
+        from dicom_assets.batch.context import RunContext
+        from dicom_assets.batch.source_audits import audits
+        from dicom_assets.lake.query import is_there
+        from dicom_assets.settings import UserError
+        from dicom_assets.storage.locks import LockBusy
+
+        is_there(settings.lake)
+        try:
+            with RunContext(settings, say=lambda text: say(text, err=True)) as work:
+                found = list(audits(work, name))
+        except LockBusy:
+            raise UserError("An ingest is at work on this lake: wait until it has ended, then audit.") from None
+    for one in found:
+        if one.trouble:
+            say(one.trouble, err=True)
+            continue
+        more = f"; batches of deletes: {', '.join(one.claimed)}" if one.claimed else ""
+        say(f"Source '{one.source}': {one.listed} objects; {one.files} gone, with {one.instances} instances{more}")
+    if any(one.claimed for one in found):
+        say("Run `dicom-assets ingest` to take them out of the current tables.", err=True)
+    raise typer.Exit(0 if all(one.is_settled for one in found) else 1)
+
+
+def tell_doubts(lake: Lake) -> bool:
+    """Says on stderr which sources look emptied (whether any does), and which have folders that cannot be listed."""
     from dicom_assets.batch.presence import doubts
     from dicom_assets.landing.looks import Looks
 
     looks = Looks(lake.files)
     names = looks.sources()
-    for sentence in doubts(looks, names).values():
+    emptied = doubts(looks, names)
+    for sentence in emptied.values():
         typer.echo(sentence, err=True)
     for name in names:
         unread = looks.memory(name).unread
@@ -62,6 +96,7 @@ def tell_doubts(lake: Lake) -> None:
                 f"Source '{name}': {unread} folders cannot be read and were passed over; see `dicom-assets errors`.",
                 err=True,
             )
+    return bool(emptied)
 
 
 def add_to(app: typer.Typer) -> None:

@@ -4,20 +4,25 @@ Belongs here: how a rule becomes a check of Dagster. Does not belong here: the r
 """
 
 import warnings
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import dagster as dg
 
-from dicom_assets.batch.books import Status
-from dicom_assets.batch.checks.contract import CheckResult, NamedRule
+from dicom_assets.batch.books import Books, Status
+from dicom_assets.batch.checks.contract import CheckContext, CheckResult, NamedRule
 from dicom_assets.batch.checks.rules import ALL_RULES, judged
 from dicom_assets.batch.context import RunContext
 from dicom_assets.batch.steps import STEPS
+from dicom_assets.batch.waits import markdown
 from dicom_assets.defs.partitions import BATCH
-from dicom_assets.defs.reporting import clear_failures, fail_clearly
+from dicom_assets.defs.reporting import WHAT_TO_DO, clear_failures, fail_clearly
 from dicom_assets.defs.resources import RunContextParam
 from dicom_assets.settings import GateSettings, Settings
+
+_AT_ONCE = 2
+"""Rules that are looked at side by side. Most of a rule is one query over too few rows for several threads."""
 
 
 class GateConfig(dg.Config):
@@ -30,10 +35,13 @@ class GateConfig(dg.Config):
     none_ingested: int | None = None
 
 
-def _result(rule: NamedRule, result: CheckResult) -> dg.AssetCheckResult:
+def _result(rule: NamedRule, result: CheckResult, paused: Books | None) -> dg.AssetCheckResult:
+    """What Dagster is told of a rule. paused: the books of the batch, when it is this rule that has paused it."""
     metadata: dict[str, Any] = {"expected": result.expected, "actual": result.actual}
     if result.differing:
         metadata["differing"] = dg.MetadataValue.json(list(result.differing))
+    if paused is not None:
+        metadata[WHAT_TO_DO] = dg.MetadataValue.md(markdown(paused.batch_id, paused.status, paused.reason))
     is_error = rule.blocking or result.is_severe
     return dg.AssetCheckResult(
         asset_key=rule.table,
@@ -45,23 +53,35 @@ def _result(rule: NamedRule, result: CheckResult) -> dg.AssetCheckResult:
     )
 
 
+def _judged(
+    work: RunContext, seen: CheckContext, rules: Sequence[NamedRule]
+) -> Iterator[tuple[NamedRule, CheckResult]]:
+    """Each rule with what it says, in their order; some are looked at side by side."""
+
+    def judge(rule: NamedRule) -> CheckResult:
+        with work.lake.look_once():  # not for all of them: in which order tables are looked at matters to a rule
+            return rule.rule(seen)
+
+    with ThreadPoolExecutor(_AT_ONCE) as pool:
+        yield from zip(rules, pool.map(judge, rules), strict=True)
+
+
 def _evaluated(
-    context: dg.AssetCheckExecutionContext, work: RunContext, rules: Iterable[NamedRule], limits: GateSettings
+    context: dg.AssetCheckExecutionContext, work: RunContext, rules: Sequence[NamedRule], limits: GateSettings
 ) -> list[dg.AssetCheckResult]:
     """The results of some rules; the first blocking one that does not hold pauses the batch."""
     results: list[dg.AssetCheckResult] = []
-    stopped = False
+    stopped = None
     with clear_failures():
         batch = work.batch(context.partition_key)
-        seen = judged(batch, limits)
-        for rule in rules:
-            with work.lake.look_once():  # not for all of them: in which order tables are looked at matters to a rule
-                result = rule.rule(seen)
-            if rule.blocking and not result.passed and not stopped:
+        for rule, result in _judged(work, judged(batch, limits), rules):
+            paused = None
+            if rule.blocking and not result.passed and stopped is None:
                 words = result.explanation or f"{rule.description}: expected {result.expected}, actual {result.actual}"
-                batch.stop(Status.PAUSED, f"{rule.table}.{rule.name}: {words}", context.run.run_id)
-                stopped = True
-            results.append(_result(rule, result))
+                paused = batch.stop(Status.PAUSED, f"{rule.table}.{rule.name}: {words}", context.run.run_id)
+                stopped = paused
+                context.log.error("Batch %s is paused. %s", paused.batch_id, paused.reason)
+            results.append(_result(rule, result, paused))
     return results
 
 

@@ -65,6 +65,14 @@ def _configure(home: Path) -> None:
         config.write_text(text, encoding="utf-8")
 
 
+def state_folders(settings: Settings) -> list[Path]:
+    """The folders in which Dagster's state lies in files."""
+    home = dagster_home(settings)
+    return [
+        home / name for name in (".dagster", "history", "schedules", "storage", "logs", "nux") if (home / name).is_dir()
+    ]
+
+
 def open_instance(settings: Settings) -> dg.DagsterInstance:
     """Dagster's state for this lake; to be used as a context manager, or disposed of."""
     home = dagster_home(settings)

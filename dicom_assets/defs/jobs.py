@@ -1,5 +1,8 @@
 """Jobs: `ingest_batch` runs one batch, `claim_new_files` claims by hand, `maintain_lake` keeps the tables quick."""
 
+from collections.abc import Mapping
+from typing import Any
+
 import dagster as dg
 
 from dicom_assets.batch.claim_rounds import claim_everywhere
@@ -46,11 +49,16 @@ QUIET = {"loggers": {"console": {"config": {"log_level": "CRITICAL"}}}}
 
 
 def run_batch(
-    job: dg.JobDefinition, instance: dg.DagsterInstance, batch: str, run_id: str | None = None
+    job: dg.JobDefinition,
+    instance: dg.DagsterInstance,
+    batch: str,
+    run_id: str | None = None,
+    ops: Mapping[str, Any] | None = None,
 ) -> dg.ExecuteInProcessResult:
-    """Runs `ingest_batch` for one batch in this process; raises nothing that a step raised."""
+    """Runs `ingest_batch` for one batch in this process; raises nothing that a step raised. ops: their run config."""
     tags = {".dagster/repository": SHOWN_AS}
-    return job.execute_in_process(QUIET, instance, partition_key=batch, run_id=run_id, raise_on_error=False, tags=tags)
+    config = {**QUIET, "ops": dict(ops)} if ops else QUIET
+    return job.execute_in_process(config, instance, partition_key=batch, run_id=run_id, raise_on_error=False, tags=tags)
 
 
 @dg.op(description="Claims what is new in every source and registers the batches.")

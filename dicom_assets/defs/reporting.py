@@ -9,9 +9,11 @@ from typing import Any
 
 import dagster as dg
 
+from dicom_assets.batch.books import Status
 from dicom_assets.batch.closing import BooksDiffer
 from dicom_assets.batch.context import BatchBusy, BatchClosed, RunContext
 from dicom_assets.batch.steps import Result
+from dicom_assets.batch.waits import markdown
 from dicom_assets.defs import failures
 from dicom_assets.lake.delta import Lake
 from dicom_assets.lake.query import sql_type
@@ -24,6 +26,9 @@ from dicom_assets.omop.integers import IdentifiersExhausted
 from dicom_assets.reading.memory import give_back
 from dicom_assets.schema.registry import TABLES, Table
 from dicom_assets.settings import SettingsError
+
+WHAT_TO_DO = "what you can do"
+"""Name of the metadata that say what a person can do about a batch that waits."""
 
 OWNERS = ["team:imaging-data"]
 
@@ -106,7 +111,15 @@ def clear_failures() -> AbstractContextManager[None]:
 
 
 @contextmanager
-def one_step(work: RunContext) -> Iterator[None]:
-    """What a step of a batch does: with clear failures, and with one look at each table of the lake."""
-    with clear_failures(), work.lake.look_once():
-        yield
+def one_step(work: RunContext, batch_id: str) -> Iterator[None]:
+    """What a step of a batch does: with clear failures, and with one look at each table of the lake.
+
+    A failure says what can be done about the batch.
+    """
+    try:
+        with clear_failures(), work.lake.look_once():
+            yield
+    except dg.Failure as failure:
+        commands = dg.MetadataValue.md(markdown(batch_id, Status.FAILED))
+        metadata = {**failure.metadata, WHAT_TO_DO: commands}
+        raise dg.Failure(failure.description, metadata, failure.allow_retries) from None

@@ -20,10 +20,12 @@ from dicom_assets.batch.books import Books, Status, books_of
 from dicom_assets.batch.claim_rounds import next_delivery, only_ingest
 from dicom_assets.batch.context import BatchBusy, RunContext
 from dicom_assets.batch.promotion import promote
+from dicom_assets.batch.reread import Choice, Chosen, choose, claim_chosen
 from dicom_assets.batch.validate import Progress
 from dicom_assets.defs.graph import build_defs
 from dicom_assets.defs.jobs import register, run_batch
 from dicom_assets.defs.sensors import mark
+from dicom_assets.defs.single_batches import bury_dead_runs
 from dicom_assets.lake.torn import needs_verifying
 from dicom_assets.landing.claims import ClaimRound, Haste, seconds_until
 from dicom_assets.landing.returns import Waiting, waiting
@@ -72,6 +74,28 @@ def ingest(
         for batch in work.organize_left():
             say(f"Batch {batch}: the moving of its objects was broken off and is finished now.")
         return _run_deliveries(work, instance)
+
+
+def reread(
+    settings: Settings,
+    instance: dg.DagsterInstance,
+    choice: Choice,
+    say: Callable[[str], None] = lambda _: None,
+    progress: Callable[[Progress], None] = lambda _: None,
+) -> tuple[Chosen, Ended]:
+    """Claims what is to be read again, and runs these batches; see `batch.reread`.
+
+    Raises NothingChosen, QueryError, SettingsError, SourceUnavailable, LakeError.
+    """
+    logging.getLogger("dagster").setLevel(logging.CRITICAL)
+    with RunContext(settings, progress, say=say) as work, only_ingest(work):
+        chosen = choose(work, choice)
+        batches = [claim.batch_id for claim in claim_chosen(work, chosen)]
+        register(instance, batches)
+        runs, done = _Runs(work, instance), {}
+        for batch, following in zip_longest(batches, batches[1:]):
+            done[batch] = runs.run(batch, following)
+        return chosen, _ended(work, done, 0)
 
 
 def _run_deliveries(work: RunContext, instance: dg.DagsterInstance) -> Ended:
@@ -150,7 +174,7 @@ class _Runs:
             books = books_of(work.lake, batch)
             if books is not None and books.status == Status.CLOSED:
                 return books
-            self._bury_dead_runs(batch)
+            bury_dead_runs(self.instance, batch)
             self._read_ahead(batch)
             if following is not None:
                 self._read_ahead(following)
@@ -182,13 +206,6 @@ class _Runs:
             except BatchBusy:
                 self.work.say(f"Batch {batch} is being run by another process; waiting for it.")
                 time.sleep(2)
-
-    def _bury_dead_runs(self, batch: str) -> None:
-        """Marks runs of a batch as failed that seem to run though nobody holds the batch: their process was killed."""
-        active = [dg.DagsterRunStatus.STARTED, dg.DagsterRunStatus.STARTING]
-        filters = dg.RunsFilter(job_name="ingest_batch", tags={"dagster/partition": batch}, statuses=active)
-        for run in self.instance.get_runs(filters):
-            self.instance.report_run_failed(run, "The process that ran it has ended.")
 
 
 def _reason(result: dg.ExecuteInProcessResult) -> str:

@@ -14,19 +14,21 @@ import orjson
 
 from dicom_assets.dicom.charset import DEFAULT, codecs_of
 from dicom_assets.dicom.columns import CODED, CONVERTERS, fill
-from dicom_assets.dicom.flaws import SOUND
+from dicom_assets.dicom.flaws import PLACED, SOUND
 from dicom_assets.dicom.items import NOT_YET, UNDEFINED, Items, Short, Unusual, creator_of, prefix_of
 from dicom_assets.dicom.memo import MAX_VALUE, Context, Entry, Memo, Run
 from dicom_assets.dicom.parsed import Parsed, exceeds
+from dicom_assets.dicom.pixels import OFFSET_TABLES
+from dicom_assets.dicom.references import INLINE, inline, is_inline, placed
 from dicom_assets.dicom.rejections import Unreadable
 from dicom_assets.dicom.syntax import Preface
 from dicom_assets.dicom.values import BULK
 from dicom_assets.dicom.vocabulary import (
+    BULK_DATA,
     CHARACTER_SET,
     CHARSET,
     LONG_LENGTH,
     NOTED,
-    OMITTED,
     PIXEL_DATA,
     PIXEL_REPRESENTATION,
     PRIVATE,
@@ -40,7 +42,6 @@ from dicom_assets.settings import ReadingLimits
 from dicom_assets.storage.byte_ranges import ByteSource
 
 _HEAD, _LONGEST_HEAD = 8, 12
-_OMITTED = Entry(None, None, 0, None)
 _MIN_WINDOW = 4096
 
 
@@ -64,6 +65,7 @@ class _Walk(Items):
         self._columns: dict[str, Any] = {}
         self._notes: dict[int, bytes] = {}
         self._trail: list[tuple[int, bytes, Entry] | None] = []
+        self._tables: dict[int, tuple[int, int]] = {}
         self._resume = 0
         self._last = 0
 
@@ -103,11 +105,12 @@ class _Walk(Items):
         return Parsed(
             json=b",".join(self._parts),
             columns=self._columns,
-            flaws=self._flaws,
+            flaws=self._flaws & ~PLACED,
             end=base + position,
             at_pixels=left >= _HEAD,
             trailing=0 < left < _HEAD,
             last=self._last,
+            tables=self._tables,
         )
 
     def _read(self, offset: int, length: int) -> bytes:
@@ -142,7 +145,8 @@ class _Walk(Items):
         one. The loop is written out for speed: it runs for each element of each object.
         """
         limit = len(data)
-        at_end = self._base + limit >= self._size
+        base, left = self._base, min(self._size - self._base, UNDEFINED - 1)
+        at_end = base + limit >= self._size
         enough = limit - (_HEAD if at_end else _LONGEST_HEAD)
         vocabulary, runs, memory = context.vocabulary, context.runs, context.top
         width, low, high, long = vocabulary.width, self._low, self._high, self._long
@@ -151,7 +155,7 @@ class _Walk(Items):
         while position <= enough:
             self._resume = position
             known = vocabulary[data[position : position + width]]
-            tag, form, action, vr, _ = known
+            tag, form, action, vr, prefix = known
             if tag <= last:
                 raise Unusual("order of elements")
             if tag in runs:
@@ -162,8 +166,7 @@ class _Walk(Items):
                 else:
                     run = None
                 if run is not None:
-                    if run.fragment:
-                        parts.append(run.fragment)
+                    parts.append(run.fragment)
                     columns.update(run.columns)
                     notes.update(run.notes)
                     trail.append(None)
@@ -184,12 +187,19 @@ class _Walk(Items):
                     trail.append(None)
                 else:
                     trail.append((tag, raw, entry))
+            elif action == BULK_DATA and INLINE < end - start <= left - start:  # as `_other` does, without the calls
+                trail.append(None)
+                parts.append(b'%b,"BulkDataURI":"?offset=%d&length=%d"}' % (prefix, base + start, end - start))
+                if tag in OFFSET_TABLES:
+                    self._tables[tag] = (base + start, end - start)
+                last = self._last = tag
+                position = end
+                continue
             elif action == PIXEL_DATA:
                 return True, position
             else:
                 entry, end = self._other(known, data, position, start, end, context)
-            if entry.fragment is not None:
-                parts.append(entry.fragment)
+            parts.append(entry.fragment)
             if entry.columns is not None:
                 columns.update(entry.columns)
             last = self._last = tag
@@ -207,9 +217,8 @@ class _Walk(Items):
                 raise Unusual("undefined length")
         elif self._base + end > self._size:
             raise Unusual("truncated")
-        elif action == OMITTED and length > MAX_VALUE:
-            self._trail.append(None)
-            return _OMITTED, end
+        elif action == BULK_DATA and not is_inline(tag, vr, length, self._little):
+            return self._place(tag, known.prefix, start, length), end
         elif length > (self._limits.max_header_bytes if action == SEQUENCE else self._limits.max_value_bytes):
             self._trail.append(None)
             return self._capped(known, vr, start, length), end
@@ -234,16 +243,25 @@ class _Walk(Items):
         vr = self._resolve(known, self._notes, context, None)
         if vr == "SQ":
             return self._top_sequence(known._replace(prefix=prefix_of(tag, vr)), data, position, start, end, context)
-        self._trail.append(None)
         if vr in BULK:
-            entry = Entry(None, None, depends, None)
-            if length <= MAX_VALUE:
-                context.top[key] = entry
-                self._memo.hold(len(raw))
+            prefix = known.prefix if vr == known.vr else prefix_of(tag, vr)
+            if not is_inline(tag, vr, length, self._little):
+                return self._place(tag, prefix, start, length), end
+            self._trail.append(None)
+            entry = context.top[key] = Entry(inline(prefix, data[start:end]), None, depends, None)
+            self._memo.hold(2 * len(raw))
             return entry, end
+        self._trail.append(None)
         notes = {tag: data[start:end]} if action == NOTED else None
         remembered = key if length <= MAX_VALUE else None
         return self._entry(known, vr, data[start:end], context, remembered, depends, notes), end
+
+    def _place(self, tag: int, prefix: bytes, start: int, length: int) -> Entry:
+        """Bulk data by its place, which is no other object's: not remembered."""
+        self._trail.append(None)
+        if tag in OFFSET_TABLES:
+            self._tables[tag] = (self._base + start, length)
+        return Entry(placed(prefix, self._base + start, length), None, 0, None)
 
     def _entry(
         self,
@@ -288,6 +306,7 @@ class _Walk(Items):
         entry = Entry(fragment, columns, depends, None)
         if len(fragment) > MAX_VALUE and exceeds(self._parts, fragment, self._limits):
             self._trail.append(None)
-            return self._capped(known, "SQ", start, stop - start)._replace(columns=columns), stop
+            length = stop - start - (_HEAD if end - start == UNDEFINED else 0)
+            return self._capped(known, "SQ", start, length)._replace(columns=columns), stop
         self._trail.append((tag, data[position:stop], entry) if seen else None)
         return entry, stop

@@ -18,7 +18,6 @@ from pydicom import config
 from pydicom.dataelem import DataElement, RawDataElement
 from pydicom.dataset import Dataset
 
-from dicom_assets.dicom.capped import reference
 from dicom_assets.dicom.charset import DEFAULT
 from dicom_assets.dicom.columns import fill
 from dicom_assets.dicom.flaws import DEPTH_CAPPED, HEADER_CAPPED, HEADER_INCOMPLETE, SOUND, VALUE_INVALID
@@ -26,7 +25,8 @@ from dicom_assets.dicom.heads import Encoding
 from dicom_assets.dicom.known_vr import PYDICOM_ERRORS, known_vr
 from dicom_assets.dicom.memo import MAX_VALUE
 from dicom_assets.dicom.parsed import Parsed, exceeds
-from dicom_assets.dicom.pixels import PIXELS
+from dicom_assets.dicom.pixels import OFFSET_TABLES, PIXELS, pixel_vr
+from dicom_assets.dicom.references import digested, element_inline, element_placed, is_inline
 from dicom_assets.dicom.rejections import Unreadable
 from dicom_assets.dicom.structure import Structure
 from dicom_assets.dicom.syntax import Preface
@@ -66,7 +66,7 @@ def parse(body: ByteSource, start: int, preface: Preface, limits: ReadingLimits)
                 sets.append(structure.command_set(start))
                 start = structure.end
             sets.append(structure.data_set(start, Encoding(preface.explicit, preface.little)))
-            found = _Walk(body, limits).run(sets)
+            found = _Walk(body, limits, structure).run(sets)
     except (struct.error, RecursionError) as error:
         detail = f"the data set cannot be read ({type(error).__name__})"
         raise Unreadable("UNPARSEABLE", detail, structure.end) from None
@@ -86,10 +86,12 @@ def parse(body: ByteSource, start: int, preface: Preface, limits: ReadingLimits)
 class _Walk:
     """One walk over pydicom's data set; the source gives values that pydicom left behind because they are long."""
 
-    def __init__(self, source: ByteSource, limits: ReadingLimits) -> None:
+    def __init__(self, source: ByteSource, limits: ReadingLimits, structure: Structure) -> None:
         self._source = source
         self._limits = limits
+        self._structure = structure
         self._truncated = False
+        self._tables: dict[int, tuple[int, int]] = {}
 
     def run(self, sets: list[Dataset]) -> Parsed:
         parsed = Parsed()
@@ -98,23 +100,45 @@ class _Walk:
             for tag, raw in list(ds._dict.items()):  # before a look at one element converts another
                 element, flaws = self._element(ds, raw, 1)
                 parsed.last = max(parsed.last, int(tag))
-                if element is not None:
+                if element["vr"] not in BULK:
                     flaws |= fill(parsed.columns, int(tag), element, flaws)
-                    fragment = orjson.dumps({f"{tag:08X}": element})[1:-1]
-                    if len(fragment) > MAX_VALUE and exceeds(parts, fragment, self._limits):
-                        flaws |= HEADER_CAPPED
-                        fragment = orjson.dumps({f"{tag:08X}": self._reference(raw, element["vr"])})[1:-1]
-                    parts.append(fragment)
+                fragment = orjson.dumps({f"{tag:08X}": element})[1:-1]
+                if len(fragment) > MAX_VALUE and exceeds(parts, fragment, self._limits):
+                    flaws |= HEADER_CAPPED
+                    fragment = orjson.dumps({f"{tag:08X}": self._digested(raw, element["vr"])})[1:-1]
+                parts.append(fragment)
                 parsed.flaws |= flaws
         parsed.json = b",".join(parts)
         parsed.truncated = self._truncated
+        parsed.tables = self._tables
         return parsed
 
-    def _reference(self, raw: DataElement | RawDataElement, vr: str) -> dict[str, Any]:
-        """What stands for a value above the bounds; nothing where pydicom does not say where it ends."""
-        if isinstance(raw, RawDataElement) and raw.length != 0xFFFFFFFF:
-            return reference(vr, self._source, raw.value_tell, raw.length)
-        return {"vr": vr}
+    def _digested(self, raw: DataElement | RawDataElement, vr: str) -> dict[str, Any]:
+        """What stands for a value above the bounds."""
+        return digested(vr, self._source, *self._extent(raw))
+
+    def _extent(self, raw: DataElement | RawDataElement) -> tuple[int, int]:
+        """Offset and length of a value, as far as it is there."""
+        if isinstance(raw, RawDataElement):
+            offset, length = raw.value_tell, raw.length
+        else:
+            offset = int(raw.file_tell or 0)
+            length = self._structure.extents[offset] if raw.VR == "SQ" else len(raw.value or b"")
+        return offset, max(min(length, self._source.size - offset), 0)
+
+    def _bulk(self, raw: DataElement | RawDataElement, vr: str, depth: int) -> dict[str, Any]:
+        """A bulk value: inline where it is short, else its place."""
+        tag = int(raw.tag)
+        offset, length = self._extent(raw)
+        encapsulated = self._structure.unread.get(offset)
+        if tag in PIXELS:
+            vr = pixel_vr(tag, raw.VR if isinstance(raw, RawDataElement) else None, encapsulated=bool(encapsulated))
+        if depth == 1 and tag in OFFSET_TABLES:
+            self._tables[tag] = (offset, length)
+        little = self._structure.encoding.little
+        if encapsulated is None and is_inline(tag, vr, length, little):
+            return element_inline(vr, self._source.read(offset, length))
+        return element_placed(vr, offset, length, encapsulated=bool(encapsulated))
 
     def _items(self, ds: Dataset, depth: int) -> tuple[dict[str, Any], int]:
         found: dict[str, Any] = {}
@@ -122,33 +146,32 @@ class _Walk:
         for tag, raw in list(ds._dict.items()):  # before a look at one element converts another
             element, flaw = self._element(ds, raw, depth)
             flaws |= flaw
-            if element is not None:
-                found[f"{tag:08X}"] = element
+            found[f"{tag:08X}"] = element
         return found, flaws
 
-    def _element(self, ds: Dataset, raw: DataElement | RawDataElement, depth: int) -> tuple[dict[str, Any] | None, int]:
-        """The element as DICOM JSON, None where it is bulk, and flaws."""
+    def _element(self, ds: Dataset, raw: DataElement | RawDataElement, depth: int) -> tuple[dict[str, Any], int]:
+        """The element as DICOM JSON, and flaws."""
         if isinstance(raw, DataElement):  # a sequence, or a value that pydicom needed to find a VR
             if raw.VR == "SQ":
                 if not raw.is_undefined_length:
                     with suppress(*PYDICOM_ERRORS):  # one that is no number tells nothing
                         ds._set_pixel_representation(raw)
                 return self._sequence(raw, depth)
-            return (None if raw.VR in BULK else raw.to_json_dict(None, 0)), SOUND
+            return (self._bulk(raw, raw.VR, depth) if raw.VR in BULK else raw.to_json_dict(None, 0)), SOUND
         tag = int(raw.tag)
         vr = self._vr(ds, raw)
         if depth == 1 and raw.length != 0xFFFFFFFF and raw.value_tell + raw.length > self._source.size:
             self._truncated = True
-        if vr in BULK:
-            return None, SOUND
+        if vr in BULK or tag in PIXELS:
+            return self._bulk(raw, vr, depth), SOUND
+        if raw.value_tell in self._structure.unread or (vr not in DECODERS and vr != "SQ"):
+            return self._bulk(raw, "UN", depth), VALUE_INVALID
         if vr == "SQ":  # a fault inside one sequence costs that sequence alone
-            return self._reference(raw, vr), VALUE_INVALID
+            return self._digested(raw, vr), VALUE_INVALID
         value = raw.value
         if value is None and raw.length:
-            return reference(vr, self._source, raw.value_tell, raw.length), HEADER_CAPPED
+            return self._digested(raw, vr), HEADER_CAPPED
         value = value or b""
-        if vr not in DECODERS:
-            return None, VALUE_INVALID
         codecs = ds.original_character_set or DEFAULT
         named = (codecs,) if isinstance(codecs, str) else tuple(codecs)
         element, flaws = json_element(vr, value, raw.is_little_endian, DEFAULT if tag == 0x00080005 else named)
@@ -162,13 +185,14 @@ class _Walk:
         if " or " not in vr:
             return vr
         try:
-            return str(ds[raw.tag].VR)
+            found = str(ds[raw.tag].VR)
         except PYDICOM_ERRORS:
-            return vr
+            found = vr
+        return found if " or " not in found else "OW" if "OW" in found else found[:2]
 
     def _sequence(self, element: DataElement, depth: int) -> tuple[dict[str, Any], int]:
         if depth > self._limits.max_depth:
-            return {"vr": "SQ"}, DEPTH_CAPPED
+            return element_placed("SQ", *self._extent(element)), DEPTH_CAPPED
         items: list[dict[str, Any]] = []
         flaws = SOUND
         for item in element.value or ():

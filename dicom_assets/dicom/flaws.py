@@ -13,9 +13,9 @@ CHARSET_GUESSED = 2
 CHARSET_LOST = 4
 """Text that the declared character set does not allow; the refused bytes stand as `\\xHH`."""
 DEPTH_CAPPED = 8
-"""A sequence below the bound on nesting was left out."""
+"""A sequence below the bound on nesting is referred to by its place, and not read."""
 HEADER_CAPPED = 16
-"""A value above the bound on size was replaced by its place, length, count and digest."""
+"""A value above the bound on size is referred to by its place, with its count and digest."""
 UID_INVALID = 32
 """A UID breaks PS3.5 9.1."""
 CHARSET_PARTLY = 64
@@ -24,6 +24,8 @@ STRUCTURE_INVALID = 128
 """Lengths, delimiters or the order of elements break PS3.5 7; what stands there was read."""
 HEADER_INCOMPLETE = 256
 """Some bytes in the data set, or all from some byte on, are no data elements."""
+PLACED = 512
+"""No flaw: what was made of the bytes says where they lie, so it holds at this place alone."""
 
 _CODES = (
     (VALUE_INVALID, "VALUE_INVALID"),

@@ -22,7 +22,7 @@ from dicom_assets.dicom import flaws
 from dicom_assets.dicom.charset import spelled
 from dicom_assets.dicom.columns import CODED, CONVERTERS, fill
 from dicom_assets.dicom.flaws import DEPTH_CAPPED, HEADER_CAPPED, SOUND, VALUE_INVALID
-from dicom_assets.dicom.header import IDENTITY, Header
+from dicom_assets.dicom.header import IDENTITY, RECEIVED, Header
 from dicom_assets.dicom.rejections import Unreadable
 from dicom_assets.dicom.values import BULK
 from dicom_assets.schema.codes import CODES
@@ -68,7 +68,7 @@ def header_from_json(
     if not columns.get("PatientID"):
         issues.add("PATIENT_ID_MISSING")
     json = _bounded(elements, limits.max_header_bytes, issues)
-    return Header(json, columns, tuple(sorted(issues, key=_ORDER.__getitem__)))
+    return Header(json, columns, tuple(sorted(issues, key=_ORDER.__getitem__)), form=RECEIVED)
 
 
 def _place(

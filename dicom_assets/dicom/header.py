@@ -9,17 +9,22 @@ a reason code.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, NamedTuple
 
 import orjson
 
 from dicom_assets.dicom import elements, fallback, flaws
+from dicom_assets.dicom.behind import elements_behind
 from dicom_assets.dicom.charset import DEFAULT
-from dicom_assets.dicom.items import Unusual
+from dicom_assets.dicom.frames import frames_told
+from dicom_assets.dicom.heads import Encoding
+from dicom_assets.dicom.items import Unusual, prefix_of
 from dicom_assets.dicom.memo import Memo
 from dicom_assets.dicom.parsed import Parsed
-from dicom_assets.dicom.pixels import pixel_issues
+from dicom_assets.dicom.pixels import PixelData, locate_pixels
+from dicom_assets.dicom.references import inline
 from dicom_assets.dicom.rejections import NotDicom, Unreadable
 from dicom_assets.dicom.syntax import MEDIA_DIRECTORY, Preface, data_set, read_preface
 from dicom_assets.dicom.values import BULK, json_element
@@ -35,19 +40,37 @@ _MEDIA_SOP_INSTANCE = 0x00020003
 _ORDER = {code: place for place, code in enumerate(CODES)}
 
 
+WHOLE = "whole"
+"""`header_form` of a header that has each element of its object, by value or by reference."""
+RECEIVED = "received"
+"""`header_form` of a header that is what a DICOM service said of an object, without its bulk data."""
+
+
+class Pixels(NamedTuple):
+    """Where pixel data lie: the columns `pixel_offset`, `pixel_length`, `frame_offsets` and `frame_lengths`."""
+
+    offset: int
+    length: int
+    frame_offsets: Sequence[int] | None
+    frame_lengths: Sequence[int] | None
+
+
 @dataclass(slots=True)
 class Header:
     """What one object says.
 
-    json: DICOM JSON Model (PS3.18 F) of File Meta Information and data set up to, without, pixel data; elements of VR
-    OB, OD, OF, OL, OV, OW, UN are left out at every depth. columns: value by column of `flat_metadata`, ready for the
-    column's Arrow type; a column that is not there is NULL. issues: warning codes in the registry's order.
-    media_directory: a DICOMDIR; nothing else of it is read. tier: 1 or 2. fallback: why tier 1 left it, if it did.
+    json: DICOM JSON Model (PS3.18 F) of File Meta Information and data set, each element by value or by reference
+    (`references`). columns: value by column of `flat_metadata`, ready for the column's Arrow type; a column that is not
+    there is NULL. issues: warning codes in the registry's order. pixels: where the pixel data lie, None without any.
+    form: how complete `json` is, as in the column `header_form`. media_directory: a DICOMDIR; nothing else of it is
+    read. tier: 1 or 2. fallback: why tier 1 left it, if it did.
     """
 
     json: bytes
     columns: dict[str, Any]
     issues: tuple[str, ...]
+    pixels: Pixels | None = None
+    form: str = WHOLE
     media_directory: bool = False
     tier: int = 2
     fallback: str | None = None
@@ -84,11 +107,33 @@ def read_header(source: ByteSource, limits: ReadingLimits, memo: Memo | None = N
     if columns.get("SOPClassUID") == MEDIA_DIRECTORY:
         return _MEDIA_DIRECTORY
     _require_identity(found)
-    issues = _issues(body, preface, found)
+    issues = _issues(preface, found)
+    pixels: Pixels | None = None
+    behind: list[bytes] = []
+    if found.at_pixels and not found.truncated:
+        form = _as_found(preface, found)
+        located = locate_pixels(body, found.end, form, columns)
+        pixels = _pixels(body, form, found, located)
+        issues |= located.issues
+        behind = [located.fragment]
+        if located.end is not None and located.end < body.size:
+            more, left = elements_behind(body, located.end, located.tag, Encoding(form.explicit, form.little))
+            behind += more
+            issues |= {"TRAILING_BYTES"} if left else set()
     columns["TransferSyntaxUID"] = preface.transfer_syntax
     meta = _meta_json(preface, memo)
-    json = b"{%b,%b}" % (meta, found.json) if meta else b"{%b}" % found.json
-    return Header(json, columns, issues, tier=2 if reason else 1, fallback=reason)
+    json = b"{%b}" % b",".join([meta, found.json, *behind] if meta else [found.json, *behind])
+    told = tuple(sorted(issues, key=_ORDER.__getitem__)) if issues else ()
+    return Header(json, columns, told, pixels, tier=2 if reason else 1, fallback=reason)
+
+
+def _pixels(body: ByteSource, preface: Preface, found: Parsed, located: PixelData) -> Pixels:
+    """The columns of pixel data. Where frames of encapsulated ones are not told, their lists are empty, not NULL."""
+    if not located.encapsulated:
+        return Pixels(located.offset, located.length, None, None)
+    frames = frames_told(body, located, preface.little, found.columns, found.tables)
+    offsets, lengths = ((), ()) if frames is None else (frames.offsets, frames.lengths)
+    return Pixels(located.offset, located.length, offsets, lengths)
 
 
 class _Ahead:
@@ -126,8 +171,8 @@ def _require_identity(found: Parsed) -> None:
     raise Unreadable("MISSING_IDENTITY", "Study, Series or SOP Instance UID is missing")
 
 
-def _issues(body: ByteSource, preface: Preface, found: Parsed) -> tuple[str, ...]:
-    """Everything wrong that does not keep the object out, in the registry's order."""
+def _issues(preface: Preface, found: Parsed) -> set[str]:
+    """Everything wrong in front of pixel data that does not keep the object out."""
     columns = found.columns
     issues = set(flaws.codes(found.flaws))
     if not preface.complete:
@@ -138,11 +183,9 @@ def _issues(body: ByteSource, preface: Preface, found: Parsed) -> tuple[str, ...
         issues.add("PATIENT_ID_MISSING")
     if found.truncated:
         issues.add("TRUNCATED_DATA_SET")
-    elif found.at_pixels:
-        issues |= pixel_issues(body, found.end, _as_found(preface, found), columns)
-    elif found.trailing:
+    elif found.trailing and not found.at_pixels:
         issues.add("TRAILING_BYTES")
-    return tuple(sorted(issues, key=_ORDER.__getitem__)) if issues else ()
+    return issues
 
 
 def _as_found(preface: Preface, found: Parsed) -> Preface:
@@ -153,18 +196,17 @@ def _as_found(preface: Preface, found: Parsed) -> Preface:
 
 
 def _meta_json(preface: Preface, memo: Memo) -> bytes:
-    """File Meta Information as members of a DICOM JSON object."""
+    """File Meta Information as members of a DICOM JSON object; in front of what may be deflated, so always by value."""
     parts = []
     for element in preface.meta:
         fragment = memo.meta.get(element)
         if fragment is None:
             tag, vr, raw = element
-            if vr in BULK or vr == "SQ":
-                fragment = b""
+            if vr in BULK or vr == "SQ":  # a sequence has no place here, and is kept as the bytes that it is
+                fragment = inline(prefix_of(tag, vr if vr in BULK else "UN"), raw)
             else:
                 fragment = orjson.dumps({f"{tag:08X}": json_element(vr, raw, True, DEFAULT)[0]})[1:-1]
             memo.meta[element] = fragment
             memo.hold(2 * len(raw))
-        if fragment:
-            parts.append(fragment)
+        parts.append(fragment)
     return b",".join(parts)

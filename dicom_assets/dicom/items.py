@@ -13,19 +13,19 @@ from typing import Any
 
 import orjson
 
-from dicom_assets.dicom.capped import reference
 from dicom_assets.dicom.charset import codecs_of
-from dicom_assets.dicom.flaws import DEPTH_CAPPED, HEADER_CAPPED, SOUND, STRUCTURE_INVALID, VALUE_INVALID
+from dicom_assets.dicom.flaws import DEPTH_CAPPED, HEADER_CAPPED, PLACED, SOUND, STRUCTURE_INVALID, VALUE_INVALID
 from dicom_assets.dicom.memo import MAX_SEQUENCE, MAX_VALUE, NONE_YET, Context, Entry, Memo
+from dicom_assets.dicom.references import digested, inline, is_inline, placed
 from dicom_assets.dicom.syntax import Preface
 from dicom_assets.dicom.values import BULK, DECODERS
 from dicom_assets.dicom.vocabulary import (
+    BULK_DATA,
     CHARSET,
     DELIMITER,
     IMPLICIT_LENGTH,
     LONG_LENGTH,
     NOTED,
-    OMITTED,
     PIXEL_DATA,
     PIXEL_REPRESENTATION,
     PRIVATE,
@@ -45,6 +45,7 @@ UNDEFINED = 0xFFFFFFFF
 NOT_YET = b"?"
 """Stands for a Pixel Representation that may still come behind the sequence."""
 
+_HEAD = 8  # bytes of an item's head or of a delimiter
 _ITEM, _ITEM_END, _SEQUENCE_END = 0xFFFEE000, 0xFFFEE00D, 0xFFFEE0DD
 
 
@@ -91,13 +92,20 @@ class Items:
         if known.action in (PRIVATE, SIGNED):
             raise Unusual("long value of unknown VR")
         self._flaws |= HEADER_CAPPED
-        element = reference(vr, self._body, self._base + start, length)
+        element = digested(vr, self._body, self._base + start, length)
         return Entry(orjson.dumps({f"{known.tag:08X}": element})[1:-1], None, 0, None)
+
+    def _bulk(self, tag: int, vr: str, prefix: bytes, data: bytes, start: int, end: int) -> bytes:
+        """The fragment of bulk data: inline where it is short, else its place."""
+        if is_inline(tag, vr, end - start, self._little):
+            return inline(prefix, data[start:end])
+        self._flaws |= PLACED
+        return placed(prefix, self._base + start, end - start)
 
     def _resolve(self, known: Known, notes: dict[int, bytes], context: Context, inherited: bytes | None) -> str:
         """The VR of an element for which the element itself does not say it."""
         tag, form, action, vr, _ = known
-        if action in (VALUE, NOTED, CHARSET, OMITTED, UNKNOWN_VR):
+        if action in (VALUE, NOTED, CHARSET, BULK_DATA, UNKNOWN_VR):
             return vr
         if action == SIGNED:
             pixel = notes.get(PIXEL_REPRESENTATION) or inherited
@@ -149,8 +157,9 @@ class Items:
         if not undefined and end > limit:
             raise Unusual("sequence beyond its item")
         if depth > self._limits.max_depth:
-            self._flaws |= DEPTH_CAPPED
-            return prefix + b"}", (self._skip(data, start, context.vocabulary) if undefined else end), False
+            self._flaws |= DEPTH_CAPPED | PLACED
+            stop = self._skip(data, start, context.vocabulary) if undefined else end
+            return placed(prefix, self._base + start, stop - start - (_HEAD if undefined else 0)), stop, False
         if undefined:
             pixel = None  # pydicom hands it down only where the length is written
             latest = context.latest.get((depth, known.tag))
@@ -255,15 +264,15 @@ class Items:
                         memory[raw] = known_fragment
                         self._memo.hold(2 * len(raw))
                 parts.append(known_fragment)
-            elif action not in (OMITTED, PIXEL_DATA):
+            elif action in (BULK_DATA, PIXEL_DATA):
+                parts.append(self._bulk(tag, vr, prefix, data, start, stop))
+            else:
                 if action == CHARSET:
                     context = self._memo.context(self._explicit, self._little, codecs_of(data[start:stop]))
                     memory, sequences = context.nested, None
                 elif action == NOTED:
                     notes[tag] = data[start:stop]
-                fragment = self._nested(known, data, position, start, stop, context, depth, pixel, notes)
-                if fragment:
-                    parts.append(fragment)
+                parts.append(self._nested(known, data, position, start, stop, context, depth, pixel, notes))
             position = stop
         if position != end:
             raise Unusual("value beyond its item")
@@ -281,19 +290,19 @@ class Items:
         pixel: bytes | None,
         notes: dict[int, bytes],
     ) -> bytes:
-        """The fragment of an element in an item that is not simply a short value; empty where it is left out."""
+        """The fragment of an element in an item that is not simply a short value."""
         tag = known.tag
         vr = self._resolve(known, notes, context, pixel)
-        if vr in BULK:
-            return b""
         prefix = known.prefix if vr == known.vr else prefix_of(tag, vr)
+        if vr in BULK:
+            return self._bulk(tag, vr, prefix, data, start, end)
         if vr == "SQ":
             fragment, _, _ = self._sequence(
                 known._replace(prefix=prefix), data, position, start, end, context, depth + 1, pixel and NOT_YET, end
             )
             return fragment
         if end - start > self._limits.max_value_bytes:
-            return self._capped(known, vr, start, end - start).fragment or b""
+            return self._capped(known, vr, start, end - start).fragment
         fragment, _, flaws = self._decode(tag, prefix, vr, data[start:end], context, known.action)
         self._flaws |= flaws
         return fragment

@@ -30,12 +30,12 @@ NONE_YET: Mapping[bytes, bytes] = {}
 class Entry(NamedTuple):
     """What one raw element stands for.
 
-    fragment: its member of the JSON object, None where it is left out. columns: what columns take from it.
+    fragment: its member of the JSON object. columns: what columns take from it.
     depends: tag of the element that decided how it is read (private creator, Pixel Representation), 0 for none.
     notes: its value by its tag, where others depend on it.
     """
 
-    fragment: bytes | None
+    fragment: bytes
     columns: dict[str, Any] | None
     depends: int
     notes: dict[int, bytes] | None
@@ -146,7 +146,7 @@ class Memo:
             columns.update(entry.columns or {})
             notes.update(entry.notes or {})
         raw = b"".join(raw for _, raw, _ in group)
-        fragment = b",".join(entry.fragment for _, _, entry in group if entry.fragment is not None)
+        fragment = b",".join(entry.fragment for _, _, entry in group)
         candidates = context.runs.setdefault(group[0][0], [])
         if any(run.raw == raw for run in candidates):
             return

@@ -18,7 +18,8 @@ class Parsed:
     json: members of its DICOM JSON object, without braces. columns: values by column. flaws: bits of `flaws`.
     end: where reading ended, in bytes of the data set's source. at_pixels: pixel data starts there. truncated: the
     object ends inside an element. trailing: bytes are left that are no element. last: tag of the last element.
-    encoding: how elements are written, where that is not what was declared.
+    encoding: how elements are written, where that is not what was declared. tables: offset and length of the values of
+    `pixels.OFFSET_TABLES`, where they are there.
     """
 
     json: bytes = b""
@@ -30,6 +31,7 @@ class Parsed:
     trailing: bool = False
     last: int = 0
     encoding: Encoding | None = None
+    tables: dict[int, tuple[int, int]] = field(default_factory=dict)
 
 
 def exceeds(parts: Sequence[bytes], fragment: bytes, limits: ReadingLimits) -> bool:

@@ -24,6 +24,12 @@ SCHEMA = pa.schema([pa.field(name, FLAT_METADATA.column(name).type) for name in 
 """The columns that come from the object itself; all may be NULL, since rows without a header are NULL throughout."""
 
 
+_PIXELS = {name: name.removeprefix("pixel_") for name in ("pixel_offset", "pixel_length")} | {
+    name: name for name in ("frame_offsets", "frame_lengths")
+}
+"""Columns by fields of `header.Pixels`."""
+
+
 def dicom_columns(headers: Sequence[Header | None]) -> pa.RecordBatch:
     """One row per header in this order; a row of NULLs where there is none."""
     rows = [header.columns if header is not None else {} for header in headers]
@@ -35,6 +41,17 @@ def header_texts(headers: Sequence[Header | None]) -> pa.Array:
     """The column `header`: DICOM JSON as text, NULL where there is none."""
     texts = pa.array([header.json or None if header is not None else None for header in headers], pa.binary())
     return texts.cast(pa.string())
+
+
+def pixel_columns(headers: Sequence[Header | None]) -> dict[str, pa.Array]:
+    """The columns of where pixel data lie, NULL where there are none."""
+    places = [header.pixels if header is not None else None for header in headers]
+    return {
+        name: pa.array(
+            [None if place is None else getattr(place, field) for place in places], FLAT_METADATA.column(name).type
+        )
+        for name, field in _PIXELS.items()
+    }
 
 
 def issue_lists(headers: Sequence[Header | None]) -> pa.Array:

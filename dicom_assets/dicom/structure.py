@@ -57,6 +57,8 @@ class Structure(Heads):
     """Reads one data set.
 
     flaws: bits of `flaws`. truncated: the object ends inside an element. end: where reading ended. encoding: as found.
+    extents: by where the value of a sequence begins, its length. unread: likewise values without length that are no
+    sequences, and whether they are fragments.
     """
 
     def __init__(self, source: ByteSource, limits: ReadingLimits) -> None:
@@ -67,6 +69,8 @@ class Structure(Heads):
         self.truncated = False
         self.end = 0
         self.encoding = UNKNOWN
+        self.extents: dict[int, int] = {}
+        self.unread: dict[int, bool] = {}
         self._scan = _MAX_SCAN
 
     def command_set(self, start: int) -> Dataset:
@@ -290,15 +294,21 @@ class Structure(Heads):
         try:
             if tag != ITEM:
                 raise _Fault
-            return self._fragments(level, head.value, little)
+            end = self._fragments(level, head.value, little)
         except _Fault:
             if level.depth > 1:
                 raise
+        else:
+            self._lose(level, head, end - 8 - head.value, head.vr)
+            self.unread[head.value] = True
+            return end
         found = self._delimited(level, head.value, little)
         if found is None:
             self.flaws |= HEADER_INCOMPLETE
             return None
         self.flaws |= _BROKEN
+        self._lose(level, head, found - 8 - head.value, head.vr)
+        self.unread[head.value] = False
         return found
 
     def _little(self, level: Level, head: Head) -> bool:
@@ -332,7 +342,7 @@ class Structure(Heads):
         except _Fault:
             self.flaws |= _BROKEN
             if end is not None:
-                self._lose(level, head)
+                self._lose(level, head, head.length, "SQ")
                 if not self._begins(end, level) and (found := self._delimited(level, head.value, little, head.tag)):
                     return found
                 return end
@@ -344,16 +354,18 @@ class Structure(Heads):
                 found = self._size
             else:
                 if before is None:
-                    level.ds._dict.pop(BaseTag(head.tag), None)
+                    self._lose(level, head, found - 8 - head.value, "SQ")
                 return found
             stop = found
         sequence.value = Sequence(items)
         level.ds._dict[BaseTag(head.tag)] = sequence
+        delimited = end is None and self._tag(stop - 8, little)[0] == SEQUENCE_END
+        self.extents[head.value] = stop - head.value - (8 if delimited and stop - head.value >= 8 else 0)
         return stop
 
-    def _lose(self, level: Level, head: Head) -> None:
-        """Keeps the place of a sequence that cannot be read."""
-        lost = RawDataElement(BaseTag(head.tag), "SQ", head.length, None, head.value, not head.form.explicit, True)
+    def _lose(self, level: Level, head: Head, length: int, vr: str | None) -> None:
+        """Keeps the place of a value that is not read, or cannot be."""
+        lost = RawDataElement(BaseTag(head.tag), vr, length, None, head.value, not head.form.explicit, True)
         level.ds._dict[lost.tag] = lost
 
     def _items(self, level: Level, head: Head, items: list[Dataset], encoding: Encoding, end: int | None) -> int:

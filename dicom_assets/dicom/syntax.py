@@ -64,7 +64,22 @@ class Preface:
     @property
     def encapsulated(self) -> bool:
         """Whether pixel data is a sequence of fragments (PS3.5 A.4)."""
-        return self.transfer_syntax not in (IMPLICIT_LITTLE, EXPLICIT_LITTLE, DEFLATED, EXPLICIT_BIG)
+        return is_encapsulated(self.transfer_syntax)
+
+
+def is_encapsulated(transfer_syntax: str | None) -> bool:
+    """Whether pixel data in a transfer syntax is a sequence of fragments (PS3.5 A.4)."""
+    return transfer_syntax not in (IMPLICIT_LITTLE, EXPLICIT_LITTLE, DEFLATED, EXPLICIT_BIG)
+
+
+def is_little(transfer_syntax: str | None) -> bool:
+    """Whether numbers in a transfer syntax are little endian."""
+    return transfer_syntax != EXPLICIT_BIG
+
+
+def is_deflated(transfer_syntax: str | None) -> bool:
+    """Whether a data set in a transfer syntax is deflated as a whole (PS3.5 A.5)."""
+    return transfer_syntax == DEFLATED or transfer_syntax in _JPIP_DEFLATED
 
 
 def read_preface(head: bytes, size: int) -> Preface:
@@ -89,7 +104,7 @@ def read_preface(head: bytes, size: int) -> Preface:
         transfer_syntax=found,
         explicit=explicit,
         little=little,
-        deflated=found == DEFLATED or found in _JPIP_DEFLATED,
+        deflated=is_deflated(found),
         flaws=flaws,
     )
 

@@ -11,7 +11,7 @@ from typing import NamedTuple
 
 from pydicom.datadict import dictionary_VR, private_dictionary_VR
 
-from dicom_assets.dicom.pixels import PIXELS
+from dicom_assets.dicom.pixels import PIXELS, pixel_vr
 from dicom_assets.dicom.signature import EXPLICIT_VRS, LONG_VRS
 from dicom_assets.dicom.values import BULK, DECODERS
 
@@ -21,8 +21,8 @@ SHORT_LENGTH, LONG_LENGTH, IMPLICIT_LENGTH = range(3)
 VALUE = 0
 """Has a value that its VR and the character set decide."""
 SEQUENCE = 1
-OMITTED = 2
-"""Bulk data, or a VR that nobody knows (UN): left out."""
+BULK_DATA = 2
+"""Bulk data, or a VR that nobody knows (UN): inline where it is short, else by its place."""
 NOTED = 3
 """A value that others depend on: private creators, Pixel Representation."""
 PRIVATE = 4
@@ -96,7 +96,7 @@ def _explicit(group: int, number: int, written: bytes) -> Known:
     if group < 8 and group % 2 == 0:
         action = ODD
     elif tag in PIXELS:
-        action = PIXEL_DATA
+        action, vr = PIXEL_DATA, pixel_vr(tag, vr)
     elif vr == "UN":
         return _known(tag, form, *_unknown(tag, group, number))
     elif tag == CHARACTER_SET:
@@ -114,7 +114,7 @@ def _plain(group: int, number: int, vr: str) -> int:
     if vr == "SQ":
         return SEQUENCE
     if vr in BULK:
-        return OMITTED
+        return BULK_DATA
     return NOTED if group % 2 and 0x10 <= number <= 0xFF else VALUE
 
 
@@ -125,17 +125,17 @@ def _unknown(tag: int, group: int, number: int) -> tuple[int, str]:
     try:
         vr = dictionary_VR(tag)
     except KeyError:
-        return OMITTED, "UN"
+        return BULK_DATA, "UN"
     if tag == CHARACTER_SET:
         return CHARSET, vr
-    return (UNKNOWN_VR, vr) if vr in DECODERS else (OMITTED, "UN") if vr in BULK else (ODD, "UN")
+    return (UNKNOWN_VR, vr) if vr in DECODERS else (BULK_DATA, vr) if vr in BULK else (ODD, "UN")
 
 
 def _private(number: int) -> tuple[int, str]:
     """Action and VR of a private element whose VR is not written (PS3.5 7.8.1)."""
     if 0x10 <= number <= 0xFF:
         return NOTED, "LO"
-    return (PRIVATE, "UN") if number & 0xFF00 else (OMITTED, "UN")
+    return (PRIVATE, "UN") if number & 0xFF00 else (BULK_DATA, "UN")
 
 
 def _implicit(group: int, number: int) -> Known:
@@ -143,7 +143,7 @@ def _implicit(group: int, number: int) -> Known:
     if group == 0xFFFE:
         return _known(tag, IMPLICIT_LENGTH, DELIMITER, "")
     if tag in PIXELS:
-        return _known(tag, IMPLICIT_LENGTH, PIXEL_DATA, "OW")
+        return _known(tag, IMPLICIT_LENGTH, PIXEL_DATA, pixel_vr(tag, None))
     if group % 2:
         return _known(tag, IMPLICIT_LENGTH, *_private(number))
     try:
@@ -167,7 +167,7 @@ def _ambiguous(tag: int, vr: str) -> tuple[int, str]:
     if vr == "US or SS" and tag in _US_OR_SS:
         return SIGNED, "US"
     if vr == "OB or OW" and (tag in _WAVEFORMS or 0x6000 <= tag >> 16 <= 0x601E):
-        return OMITTED, "OW"
+        return BULK_DATA, "OW"
     return ODD, vr
 
 

@@ -65,6 +65,10 @@ class Studies:
         return cls(by_resource, by_uid, by_accession)
 
 
+PERSON = "person"
+"""Of a report whose patient has another identifier by patient links: (id, issuer) of that one."""
+
+
 def columns_of(resource: Mapping[str, Any]) -> dict[str, Any]:
     """The columns of `diagnostic_report` that stand in the resource itself; those of `clinical` are left out."""
     identifiers = objects(resource.get("identifier"))
@@ -166,9 +170,10 @@ def _preferred(found: Sequence[Study], report: Row) -> Sequence[Study]:
 def _differs(report: Row, study: Study) -> bool:
     """Whether report and study name different patients: what is missing on either side does not contradict.
 
-    As everywhere (`lake.subjects`), two ids contradict, and so do two issuers.
+    As everywhere (`lake.subjects`), two ids contradict, and so do two issuers. Of a report with PERSON that counts.
     """
-    patient, issuer = values.text(report["PatientID"]), values.text(report["IssuerOfPatientID"])
+    told = report.get(PERSON) or (report["PatientID"], report["IssuerOfPatientID"])
+    patient, issuer = map(values.text, told)
     return _several(patient, study.patient) or _several(issuer, study.issuer)
 
 

@@ -149,12 +149,16 @@ def _row(study: Row, built: dict[str, Any]) -> dict[str, Any]:
     }
 
 
+NDJSON = "Process/Clinical/FHIR NDJSON"
+"""The folder of the lake that NDJSON files lie below."""
+
+
 def ndjson_folder(namespace: str, at: datetime) -> str:
     """Where the NDJSON files of a batch lie: `Process/Clinical/FHIR NDJSON/{namespace}/yyyy/mm/dd/ImagingStudy`.
 
     at: when the batch was claimed, in UTC.
     """
-    return f"Process/Clinical/FHIR NDJSON/{namespace}/{at:%Y/%m/%d}/ImagingStudy"
+    return f"{NDJSON}/{namespace}/{at:%Y/%m/%d}/ImagingStudy"
 
 
 def ndjson_name(batch_id: str) -> str:

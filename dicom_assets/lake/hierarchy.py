@@ -8,8 +8,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from dicom_assets.lake.corrected_objects import OBJECT_COLUMNS, applied
 from dicom_assets.lake.subjects import patients_named
 from dicom_assets.schema.attributes import TOLD_WITH, Level
+from dicom_assets.schema.correction_tables import CORRECTED_BY, RECEIVED
 from dicom_assets.schema.registry import FLAT_METADATA, INSTANCE, SERIES, STUDY, Table
 
 NEWEST = "version_at, sequence, object_id"
@@ -18,51 +20,103 @@ NEWEST = "version_at, sequence, object_id"
 _AGE = "{'at': version_at, 'number': sequence, 'name': object_id}"
 
 OVERTAKEN = """last.source = flat.source AND last.uri = flat.uri AND last.member IS NOT DISTINCT FROM flat.member
-    AND last.claimed_at > flat.ingested_at AND flat.version_text IS NULL"""
+    AND (last.claimed_at > flat.ingested_at OR (flat.operation = 'delete' AND last.claimed_at = flat.ingested_at))
+    AND flat.version_text IS NULL"""
 """Where a row `last` of overwritten is a later claim of the place of a row `flat` of flat_metadata.
 
 Times of claims are an order: each is later than those of all claims before it. A change of a service has no place of
-its own: its versions have the service's order.
+its own: its versions have the service's order. A delete of what is gone at its place says nothing beyond that it is
+gone there: it takes no part, so that the same instance at another place stays.
 """
 
 
-def _list(names: list[str], prefix: str = "") -> str:
+def _list(names: Sequence[str], prefix: str = "") -> str:
     return ",\n    ".join(f'{prefix}"{name}"' for name in names)
 
 
-def _instance_sql() -> str:
-    """One row per current SOP instance of the touched studies."""
-    copied = [c.name for c in INSTANCE.columns if c.name in FLAT_METADATA]
-    order = ", ".join(f"{column} DESC" for column in NEWEST.split(", "))
+_LATEST = ", ".join(f"{column} DESC" for column in NEWEST.split(", "))
+
+
+def _current_sql(studies: str, columns: Sequence[str]) -> str:
+    """WITH terms for the current versions of some studies, as they were received. columns: what else they have."""
     return f"""
--- one row per (source, study, series, SOP instance): its newest version, unless that deletes it; what was overwritten
--- takes no part
 WITH placed AS (
     SELECT flat.*, last.place_key IS NOT NULL AS is_overwritten
     FROM flat_metadata AS flat
-    SEMI JOIN touched USING (study_key)
+    SEMI JOIN {studies} USING (study_key)
     LEFT JOIN overwritten AS last ON {OVERTAKEN}
 ),
 versions AS (
     SELECT
-        batch_id, object_id, operation, is_overwritten,
-        row_number() OVER (instance ORDER BY is_overwritten, {order}) AS age,
+        {_list(columns)}, operation, is_overwritten,
+        row_number() OVER (instance ORDER BY is_overwritten, {_LATEST}, ingested_at DESC) AS age,
         min(ingested_at) OVER (instance) AS first_seen_at,
         max(ingested_at) OVER (instance) AS updated_at
     FROM placed
     WINDOW instance AS (PARTITION BY source, StudyInstanceUID, SeriesInstanceUID, SOPInstanceUID)
 ),
-current_rows AS (SELECT * FROM versions WHERE age = 1 AND operation = 'upsert' AND NOT is_overwritten)
+current_rows AS (SELECT * FROM versions WHERE age = 1 AND operation = 'upsert' AND NOT is_overwritten)"""
+
+
+_COPIED = [c.name for c in INSTANCE.columns if c.name in FLAT_METADATA]
+_UNCORRECTED = [CORRECTED_BY, *RECEIVED]
+
+
+def _instance_sql() -> str:
+    """One row per current SOP instance of the touched studies."""
+    nothing = ",\n    ".join(
+        f"NULL::{'VARCHAR[]' if name == CORRECTED_BY else 'VARCHAR'} AS {name}" for name in _UNCORRECTED
+    )
+    return f"""
+-- one row per (source, study, series, SOP instance): its newest version, unless that deletes it; what was overwritten
+-- takes no part
+{_current_sql("touched", ["batch_id", "object_id"])}
 SELECT
     {_list([c.name for c in INSTANCE.columns])}
 FROM (
     SELECT
-    {_list(copied, "flat.")},
+    {_list(_COPIED, "flat.")},
     current_rows.first_seen_at,
-    current_rows.updated_at
+    current_rows.updated_at,
+    {nothing}
     FROM flat_metadata AS flat
     JOIN current_rows USING (batch_id, object_id)
     SEMI JOIN touched USING (study_key)
+)
+"""
+
+
+def _corrected_instance_sql() -> str:
+    """The same where corrections are applied: first what is current as it was received, then what it really is.
+
+    So a change that deletes an instance deletes it wherever it was moved, and what was moved meets what is there.
+    """
+    keys = list(dict.fromkeys([*OBJECT_COLUMNS, *NEWEST.split(", ")]))
+    same = "PARTITION BY source, StudyInstanceUID, SeriesInstanceUID, SOPInstanceUID"
+    true = ["study_key", *RECEIVED.values()]
+    return f"""
+-- one row per (source, study, series, SOP instance), corrected: the newest of the current versions
+{_current_sql("origins", keys)},
+corrected AS ({applied("current_rows")}),
+newest AS (
+    SELECT
+        * EXCLUDE (first_seen_at, updated_at),
+        min(first_seen_at) OVER instance AS first_seen_at,
+        max(updated_at) OVER instance AS updated_at
+    FROM corrected
+    SEMI JOIN touched USING (study_key)
+    WINDOW instance AS ({same})
+    QUALIFY row_number() OVER ({same} ORDER BY {_LATEST}) = 1
+)
+SELECT
+    {_list([c.name for c in INSTANCE.columns])}
+FROM (
+    SELECT
+    {_list([name for name in _COPIED if name not in true], "flat.")},
+    {_list([*true, "first_seen_at", "updated_at", *_UNCORRECTED], "newest.")}
+    FROM flat_metadata AS flat
+    JOIN newest USING (batch_id, object_id)
+    SEMI JOIN origins ON origins.study_key = flat.study_key
 )
 """
 
@@ -96,7 +150,11 @@ def _ranked(instances: str) -> str:
 _TOUCHED = "(SELECT * FROM instance SEMI JOIN touched USING (study_key))"
 
 
+_NAMED_BY = f"nullif(list_sort(list_distinct(flatten(list({CORRECTED_BY})))), []) AS {CORRECTED_BY}"
+"""The corrections of some instances together; NULL where there are none."""
+
 _COUNTED = {"instance_count", "series_count", "patient_count", "size", "first_seen_at", "updated_at", "version_at"}
+_COUNTED.add(CORRECTED_BY)
 
 
 def _series_sql() -> str:
@@ -115,6 +173,7 @@ SELECT
     sum(size)::BIGINT AS size,
     min(first_seen_at) AS first_seen_at,
     max(updated_at) AS updated_at,
+    {_NAMED_BY},
     {_newest(SERIES, {Level.STUDY, Level.SERIES}, already)}
 FROM {_ranked(_TOUCHED)}
 GROUP BY ALL
@@ -157,7 +216,8 @@ WITH counted AS (
         sum(instance_count)::BIGINT AS instance_count,
         sum(size)::BIGINT AS size,
         min(first_seen_at) AS first_seen_at,
-        max(updated_at) AS updated_at
+        max(updated_at) AS updated_at,
+        {_NAMED_BY}
     FROM series
     SEMI JOIN touched USING (study_key)
     GROUP BY ALL
@@ -184,7 +244,7 @@ last_known AS (
 seen AS (
     SELECT
         source, StudyInstanceUID, 0 AS series_count, 0 AS instance_count, 0 AS size,
-        min(ingested_at) AS first_seen_at, max(ingested_at) AS updated_at
+        min(ingested_at) AS first_seen_at, max(ingested_at) AS updated_at, NULL::VARCHAR[] AS {CORRECTED_BY}
     FROM told
     GROUP BY ALL
 )
@@ -200,6 +260,9 @@ JOIN (
 
 
 INSTANCE_SQL = _instance_sql()
+CORRECTED_INSTANCE_SQL = _corrected_instance_sql()
+"""In place of INSTANCE_SQL in a lake that has corrections; the table `origins` has the touched studies, and those of
+which objects are moved to them."""
 SERIES_SQL = _series_sql()
 STUDY_SQL = _study_sql()
 GONE_SQL = _gone_sql()
@@ -236,7 +299,7 @@ def with_promoted(name: str, sql: str, columns: Sequence[str]) -> str:
         return sql
     if name == "instance":
         listed = _list([*GRAIN[name], *columns])
-        more = f"SELECT {listed} FROM flat_metadata SEMI JOIN touched USING (study_key)"
+        more = f"SELECT {listed} FROM flat_metadata"  # of whatever study: a correction may have moved an object
     else:
         more = told_by_instances(name, columns, _TOUCHED)
     return f"SELECT * FROM ({sql}\n) JOIN ({more}) USING ({', '.join(GRAIN[name])})"

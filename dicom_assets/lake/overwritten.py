@@ -55,13 +55,13 @@ def enter(lake: Lake, claims: pa.Table) -> int:
 
 
 def last_claims(lake: Lake, places: pa.Table) -> pa.Table:
-    """The last claim of those of some places that were claimed more than once: place_key, object_id.
+    """The last claim of those of some places that were claimed more than once: place_key, object_id, batch_id.
 
     places: source, uri, member. Raises LakeError.
     """
     wanted = place_keys(places).to_pylist() if len(lake.extents(OVERWRITTEN.name)) else []
     with connect(lake, [OVERWRITTEN.name], within={OVERWRITTEN.name: {"place_key": wanted}}) as connection:
-        return arrow(connection, f"SELECT place_key, object_id FROM {OVERWRITTEN.name}")
+        return arrow(connection, f"SELECT place_key, object_id, batch_id FROM {OVERWRITTEN.name}")
 
 
 def last_of_source(lake: Lake, source: str) -> pa.Table:

@@ -30,6 +30,9 @@ _ROW_GROUPS = {"instance": 16_384}
 ROW_GROUP_BYTES = 32 << 20
 """What a row group takes in memory at most, but for the last rows that it is given."""
 
+_UNIQUE = {"header", "object_id", "uri", "content_digest", "SOPInstanceUID", "resource"}
+"""Columns in which hardly a value stands twice: a dictionary of them is made in vain."""
+
 _BLOOM = ("SOPInstanceUID", "SeriesInstanceUID", "StudyInstanceUID")
 
 
@@ -62,6 +65,7 @@ def pack(files: LakeFiles, table: Table, groups: Iterable[pa.Table], label: str 
             table.schema,
             compression="zstd",
             compression_level=1,
+            use_dictionary=[name for name in table.schema.names if name not in _UNIQUE],
             write_statistics=[*dict.fromkeys([*keys, *looked_up])],
             bloom_filter_options=looked_up or None,
             store_schema=False,

@@ -21,6 +21,7 @@ from dicom_assets.lake.extents import Within, extents
 from dicom_assets.lake.hierarchy import OVERTAKEN
 from dicom_assets.lake.quoting import named, one_of
 from dicom_assets.lake.quoting import quoted as quoted
+from dicom_assets.lake.resolutions import RESOLUTIONS, RESOLUTIONS_NEED
 from dicom_assets.lake.subjects import STUDY_CLINICAL
 from dicom_assets.lake.table_form import sql_type as sql_type
 from dicom_assets.lake.tables import NoSuchVersion
@@ -29,7 +30,7 @@ from dicom_assets.settings import UserError
 from dicom_assets.storage.files import PROTOCOL, LakeError
 
 VIEWS = {
-    "study_clinical": (("study", "clinical"), STUDY_CLINICAL),
+    "study_clinical": (("study", "clinical", "patient_link"), STUDY_CLINICAL),
     "flat_metadata_versions": (
         ("flat_metadata", "overwritten"),
         f"""
@@ -39,6 +40,7 @@ FROM flat_metadata AS flat
 LEFT JOIN overwritten AS last ON {OVERTAKEN}
 """,
     ),
+    "ingestion_error_states": (RESOLUTIONS_NEED, RESOLUTIONS),
 }
 """Views beside the tables: the tables that each needs, and its SQL."""
 
@@ -206,6 +208,26 @@ def run_read_only(lake: Lake, sql: str, at: int | datetime | None = None) -> duc
     """
     connection = connect(lake, at=at, alone=True)
     lock_down(connection, lake.files.local_root or f"{PROTOCOL}://")
+    statement = _one_select(connection, sql)
+    try:
+        return connection.execute(statement)
+    except duckdb.Error as error:
+        raise QueryError(_words(error)) from None
+
+
+def read_rows(lake: Lake, sql: str) -> pa.Table:
+    """What one SELECT gives that a user has written a part of. Raises QueryError, as `run_read_only` does."""
+    with connect(lake, alone=True) as connection:
+        lock_down(connection, lake.files.local_root or f"{PROTOCOL}://")
+        _one_select(connection, sql)
+        try:
+            return arrow(connection, sql)
+        except duckdb.Error as error:
+            raise QueryError(_words(error)) from None
+
+
+def _one_select(connection: duckdb.DuckDBPyConnection, sql: str) -> duckdb.Statement:
+    """The one reading statement that a text is. Raises QueryError."""
     try:
         statements = connection.extract_statements(sql)
         # EXPLAIN ANALYZE runs what it explains, so what stands behind it must be a SELECT as well.
@@ -214,10 +236,7 @@ def run_read_only(lake: Lake, sql: str, at: int | datetime | None = None) -> duc
         raise QueryError(_words(error)) from None
     if len(statements) != 1 or [one.type for one in explained] != [duckdb.StatementType.SELECT]:
         raise QueryError("Only one SELECT, DESCRIBE, SHOW or EXPLAIN at a time: the lake is read-only here.")
-    try:
-        return connection.execute(statements[0])
-    except duckdb.Error as error:
-        raise QueryError(_words(error)) from None
+    return statements[0]
 
 
 def _words(error: duckdb.Error) -> str:

@@ -334,24 +334,9 @@ def _without(rows: pa.Table, column: str, keys: Sequence[str]) -> pa.Table:
 
 
 def _spliced(rows: pa.Table, more: pa.Table, column: str, places: Sequence[str]) -> pa.Table:
-    """Sorted rows, with those at some places replaced by more, without moving single rows."""
-    held = np.asarray(rows[column].to_pylist(), dtype=object)
-    values = more[column].to_pylist()
-    runs = {values[start]: more.slice(start, end - start) for start, end in _runs(values)}
-    parts: list[pa.Table] = []
-    taken = 0
-    for place in sorted({*places}):
-        start, end = np.searchsorted(held, place, "left"), np.searchsorted(held, place, "right")
-        parts += [rows.slice(taken, start - taken), *([runs[place]] if place in runs else [])]
-        taken = int(end)
-    parts.append(rows.slice(taken))
-    return pa.concat_tables([part for part in parts if len(part)] or [rows.slice(0, 0)])
-
-
-def _runs(values: Sequence[str]) -> Iterator[tuple[int, int]]:
-    """Start and end of each run of equal values."""
-    start = 0
-    for end in range(1, len(values) + 1):
-        if end == len(values) or values[end] != values[start]:
-            yield start, end
-            start = end
+    """Sorted rows, with those at some places replaced by more, in one piece: what is cut into many is slow to write."""
+    kept = np.flatnonzero(np.asarray(pc.invert(pc.is_in(rows[column], pa.array(places, pa.string())))))
+    held = np.asarray(rows[column].to_pylist(), dtype=object)[kept]
+    at = np.searchsorted(held, np.asarray(more[column].to_pylist(), dtype=object))
+    order = np.insert(kept, at, np.arange(len(rows), len(rows) + len(more)))
+    return pa.concat_tables([rows, more]).combine_chunks().take(order)

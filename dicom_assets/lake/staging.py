@@ -17,6 +17,7 @@ import pyarrow as pa
 
 from dicom_assets.schema.registry import (
     CLINICAL,
+    CORRECTION,
     FLAT_METADATA,
     INGESTION_ERRORS,
     RAW_FILES,
@@ -44,6 +45,7 @@ class Part(StrEnum):
     LEDGER = "validated_batch"
     FLAT = "flat_metadata"
     CLINICAL = "clinical"
+    CORRECTION = "correction"
     ERRORS = "ingestion_errors"
     TOUCHED = "touched_studies"
 
@@ -78,12 +80,15 @@ object lies now, if it was moved since it was claimed.
 
 _NARROW = frozenset((Part.RAW, Part.LEDGER, Part.ERRORS, Part.TOUCHED))
 """Parts that are read whole as soon as something of them is asked for."""
+_NARROW_FLAT = frozenset(("object_id", "study_key", "issues"))
+"""Columns of flat_metadata that are read together as soon as one is asked for: opening its files is what costs."""
 
 SCHEMAS: dict[Part, pa.Schema] = {
     Part.RAW: RAW_STAGED,
     Part.LEDGER: VALIDATED_BATCH.schema,
     Part.FLAT: FLAT_METADATA.schema,
     Part.CLINICAL: CLINICAL.schema,
+    Part.CORRECTION: CORRECTION.schema,
     Part.ERRORS: INGESTION_ERRORS.schema,
     Part.TOUCHED: pa.schema([pa.field("study_key", pa.string())]),
 }
@@ -274,9 +279,12 @@ class Staging:
         if self.cache is None or (columns is None and part is Part.FLAT):
             return self._read(part, columns)
         self.names(part)  # known from here on, so that a change of them is seen
-        whole = part in _NARROW
         wanted = SCHEMAS[part].names if columns is None else columns
-        asked = SCHEMAS[part].names if whole else wanted
+        asked = wanted
+        if part in _NARROW:
+            asked = SCHEMAS[part].names
+        elif part is Part.FLAT and _NARROW_FLAT.issuperset(wanted):
+            asked = [name for name in SCHEMAS[part].names if name in _NARROW_FLAT]
         found = self.cache.read(part, tuple(asked), lambda: self._read(part, asked))
         return found.select(wanted) if columns is not None else found
 

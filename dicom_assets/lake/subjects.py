@@ -81,10 +81,35 @@ FROM (
 GROUP BY ALL
 """
 
+SURVIVING_ID = "coalesce(own_link.surviving_patient_id, any_link.surviving_patient_id, {id})"
+SURVIVING_ISSUER = (
+    "CASE WHEN own_link.PatientID IS NOT NULL THEN coalesce(own_link.surviving_patient_issuer, issuer) "
+    "WHEN any_link.PatientID IS NOT NULL THEN coalesce(any_link.surviving_patient_issuer, issuer) ELSE {issuer} END"
+)
+LINKS = """
+LEFT JOIN patient_link AS own_link ON own_link.PatientID = id AND own_link.IssuerOfPatientID = issuer
+LEFT JOIN patient_link AS any_link ON any_link.PatientID = id AND any_link.IssuerOfPatientID IS NULL
+"""
+"""Joins for the identifier that survives, and SQL for it: by the link of its issuer, else by that of any issuer, else
+what stands in `{id}` and `{issuer}`. The relation before has id and issuer, cleaned."""
+
+
+def persons(rows: str) -> str:
+    """SQL for rows with PatientID and IssuerOfPatientID, with id and issuer of the person by patient links."""
+    return f"""(
+    SELECT
+        rows.* EXCLUDE (id, issuer),
+        {SURVIVING_ID.format(id="id")} AS id, {SURVIVING_ISSUER.format(issuer="issuer")} AS issuer
+    FROM (
+        SELECT *, {clean("PatientID")} AS id, {clean("IssuerOfPatientID")} AS issuer FROM {rows}
+    ) AS rows {LINKS}
+    )"""
+
+
 RECORDED = f"""
--- one row per patient that clinical records name
+-- one row per person that clinical records name
 SELECT DISTINCT id, issuer
-FROM (SELECT {clean("PatientID")} AS id, {clean("IssuerOfPatientID")} AS issuer FROM clinical)
+FROM {persons("(SELECT DISTINCT PatientID, IssuerOfPatientID FROM clinical)")}
 WHERE id IS NOT NULL
 """
 
@@ -108,7 +133,7 @@ def issuers_known(*patients: str) -> str:
 
 
 _IMAGED = f"(SELECT {_ID} AS id, {_ISSUER} AS issuer FROM study)"
-_NAMED = f"(SELECT {clean('PatientID')} AS id, {clean('IssuerOfPatientID')} AS issuer FROM clinical)"
+_NAMED = persons("(SELECT DISTINCT PatientID, IssuerOfPatientID FROM clinical)")
 
 STUDY_CLINICAL = f"""
 -- one row per study and clinical record of its patient; a study without a patient, or of several, joins nothing
@@ -117,8 +142,8 @@ SELECT
     study.StudyDate, study.StudyDescription, study.ModalitiesInStudy, study.series_count, study.instance_count,
     record.record_type, record.record_key, record.record, record.record_values
 FROM (SELECT *, {_ID} AS id, {_ISSUER} AS issuer FROM study) AS study
-JOIN (SELECT *, {clean("PatientID")} AS id, {clean("IssuerOfPatientID")} AS issuer FROM clinical) AS record USING (id)
+JOIN {persons("clinical")} AS record USING (id)
 LEFT JOIN {issuers_known(_IMAGED, _NAMED)} AS issuers USING (id)
 WHERE {same_patient("study", "record", "issuers")}
 """
-"""The view study_clinical, over study and clinical."""
+"""The view study_clinical, over study, clinical and patient_link."""

@@ -325,6 +325,8 @@ class Tables:
                     shared.is_behind = False
                     if self.files.place is None:
                         shared.since = time.monotonic()
+                elif self.files.place is None and self._is_forgotten(name, shared.table.version()):
+                    shared.enter(self._load(name))
                 return
             except (DeltaError, OSError):
                 shared.table = None  # its log was written anew, or its token has expired
@@ -337,6 +339,18 @@ class Tables:
         """
         return self.files.exists(f"{name}/_delta_log/{version + 1:020d}.json")
 
+    def open_anew(self, name: str) -> None:
+        """Lets a table be opened anew when it is asked for next, since its log begins anew."""
+        shared = self._open[name]
+        with shared.lock:
+            shared.table = shared.extents = None
+        self._look_again(name)
+
+    def _is_forgotten(self, name: str, version: int) -> bool:
+        """Whether the log does not know a version any more, since it begins behind it (`history.forget`)."""
+        log = f"{name}/_delta_log/{version:020d}"
+        return not self.files.exists(f"{log}.json") and not self.files.exists(f"{log}.checkpoint.parquet")
+
     def row_count(self, name: str) -> int:
         """Rows of a table, from the statistics in its log."""
         return int(self.extents(name).rows.sum())
@@ -348,6 +362,7 @@ class Tables:
             with locks.held(self.files, name, LOCK_SECONDS) as check:
                 self._checks[name] = check
                 self._look_again()
+                self._require_known(name)
                 try:
                     yield
                 finally:
@@ -357,6 +372,16 @@ class Tables:
                 f"Another process has been writing to table {name} for {LOCK_SECONDS:.0f} s. "
                 "Wait for it, or end it, then run the batch again."
             ) from None
+
+    def _require_known(self, name: str) -> None:
+        """Before a commit: a version that the log does not know any more is not gone on from.
+
+        Its successor's entry is gone as well, so that a commit would take its number and nobody would ever see it.
+        """
+        shared = self._open[name]
+        with shared.lock:
+            if shared.table is not None and self._is_forgotten(name, shared.table.version()):
+                shared.table = None
 
     def check_right(self, name: str) -> None:
         """Raises LakeError when the right to commit to a table was taken by `committing` and is lost by now."""

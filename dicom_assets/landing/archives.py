@@ -18,7 +18,7 @@ from __future__ import annotations
 
 import re
 import stat
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, Protocol
@@ -171,24 +171,29 @@ class Member:
 
 
 def members(
-    source: ByteSource, limits: ArchiveLimits, clinical: ClinicalSettings = _USUAL, path: str = ""
+    source: ByteSource,
+    limits: ArchiveLimits,
+    clinical: ClinicalSettings = _USUAL,
+    path: str = "",
+    corrections: Sequence[str] = (),
 ) -> Iterator[Member]:
     """Every member of an archive and of those nested in it, in the directories' order; none is left out.
 
     A nested archive is a member itself, followed by its members when it can be opened and lies within `max_depth`
     (1: members of the archive itself only). Only the first bytes of a member are inflated, nested archives whole, into
     an anonymous temporary file. clinical, path: settings and the archive's own path, by which clinical files are told.
+    corrections: patterns of the files that tables of corrections are believed in.
 
     Raises ArchiveError before the first member when the archive as a whole cannot be read (ARCHIVE_UNREADABLE) or has
     too many members (ARCHIVE_LIMIT); storage errors as they come.
     """
-    walk = _Walk(limits, clinical, path)
+    walk = _Walk(limits, clinical, path, corrections)
     yield from walk.members(walk.opened(kind_at(source), source), "", (), 1)
 
 
 def open_members(
     source: ByteSource, entries: Sequence[tuple[int, ...]], limits: ArchiveLimits
-) -> Iterator[tuple[tuple[int, ...], OpenMember | ObjectError]]:
+) -> Generator[tuple[tuple[int, ...], OpenMember | ObjectError]]:
     """Opens members by their `Member.entry`, in this order, one result each; nothing is raised.
 
     A member is valid until the next one is asked for. Entries of one nested archive should stand together: it is
@@ -208,9 +213,11 @@ def open_members(
 class _Walk:
     """State of listing one archive: names given, members counted, bytes inflated."""
 
-    def __init__(self, limits: ArchiveLimits, clinical: ClinicalSettings, path: str) -> None:
+    def __init__(
+        self, limits: ArchiveLimits, clinical: ClinicalSettings, path: str, corrections: Sequence[str]
+    ) -> None:
         self._limits = limits
-        self._clinical, self._path = clinical, path
+        self._clinical, self._path, self._corrections = clinical, path, corrections
         self._budget = Budget(limits)
         self._entries = 0
         self._taken: dict[str, int] = {}
@@ -234,7 +241,7 @@ class _Walk:
                 head = member.read(0, HEAD_BYTES)
                 sniffed, kind = recognise(kind_of(head, member.size), member, head, is_member=True)
                 if kind is None:
-                    sniffed = look_closer(sniffed, member, (self._path, name), self._clinical)
+                    sniffed = look_closer(sniffed, member, (self._path, name), self._clinical, self._corrections)
             except ArchiveError as error:
                 yield Member(name, place, entry.size, entry.modified_at, Kind.OTHER, error.code, error.detail)
                 continue

@@ -231,6 +231,10 @@ class AzureContainer:
                 if future is not None:
                     future.cancel()
 
+    def open_for_ranges(self, claimed: ObjectRef) -> AzureObject:
+        """The blob, nothing of it fetched yet: that it is there and what was claimed, the first read shows."""
+        return AzureObject(self, parse(claimed.uri).path, claimed)
+
     def _begin(self, claimed: ObjectRef, first: int) -> tuple[ObjectRef, str, Future[bytes] | None]:
         path = parse(claimed.uri).path
         if _ODD(path):

@@ -15,6 +15,7 @@ import math
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
+from enum import StrEnum
 from itertools import pairwise
 from types import MappingProxyType
 
@@ -26,6 +27,7 @@ from dicom_assets.landing.claim_index import Claim as Claim
 from dicom_assets.landing.claim_index import ClaimedIds as ClaimedIds
 from dicom_assets.landing.claim_index import Summary, ids_of_digests, pack_ids, summarise, unpack_ids
 from dicom_assets.landing.pace import Arrivals, claim_from, recent_rounds
+from dicom_assets.landing.refusals import NOTHING_REFUSED, Refusals, refusals
 from dicom_assets.landing.restorations import Restorations
 from dicom_assets.landing.returns import ReturnLog
 from dicom_assets.landing.store import LandingStore, object_digests
@@ -36,14 +38,39 @@ from dicom_assets.storage.files import LakeFiles, TornFile
 FOLDER = "_claims"
 MANIFEST = pa.schema(
     [
-        OWN[name].field
-        for name in ("batch_id", "object_id", "source", "uri", "etag", "size", "modified_at", "claimed_at")
+        *(
+            OWN[name].field
+            for name in ("batch_id", "object_id", "source", "uri", "etag", "size", "modified_at", "claimed_at")
+        ),
+        pa.field("attempt", pa.int64()),
+        pa.field("batch_kind", pa.string()),
+        pa.field("read_in", pa.string()),
     ]
-).append(pa.field("attempt", pa.int64()))
+)
 """Columns of a batch's manifest: the objects as they were listed when they were claimed.
 
-attempt: 1 for an object that was never claimed before; one more each time that a batch has returned it.
+attempt: 1 for an object that was never claimed before; one more each time that a batch has returned it. batch_kind: see
+`BatchKind`, the same in each row. read_in: of a batch of kind `reread`, the batch that had read the object before.
 """
+
+
+class BatchKind(StrEnum):
+    """Why a batch was claimed: its objects are new, or the lake has them and they are to be read again, or are gone."""
+
+    ARRIVAL = "arrival"
+    REREAD = "reread"
+    DELETE = "delete"
+
+
+def with_defaults(rows: pa.Table) -> pa.Table:
+    """Rows of a claim with the columns that a release before this one did not write."""
+    defaults = {"attempt": 1, "batch_kind": str(BatchKind.ARRIVAL), "read_in": None}
+    for name, value in defaults.items():
+        if name not in rows.column_names:
+            field = MANIFEST.field(name)
+            rows = rows.append_column(field, pa.repeat(pa.scalar(value, field.type), len(rows)))
+    return rows.select(MANIFEST.names)
+
 
 _KNOWN_BY = ["batch_id", "object_id", "source", "claimed_at", "attempt"]
 """What is read of a claim to know it."""
@@ -87,11 +114,13 @@ def plan(
     settings: ClaimingSettings,
     absent: Mapping[str, int] = MappingProxyType({}),
     restorations: Restorations | None = None,
+    erased: Refusals = NOTHING_REFUSED,
 ) -> Plan:
     """Decides what is new and makes batches of it; pure.
 
     absent: claimed objects that their batch did not find and that are claimed again when they are listed, with how
     often they were claimed. restorations: finds claimed objects that lie again where another one was claimed since.
+    erased: objects that are never claimed though they are listed.
 
     listing: batches of `landing.store.LISTING`, folder by folder. A folder stays in one batch where it fits. An object
     younger than the quiet period waits, unless its time lies in the future, which only a wrong clock writes.
@@ -106,6 +135,8 @@ def plan(
     oldest: datetime | None = None
     for part in listing:
         fresh = _new_objects(source, part, claimed, absent, restorations)
+        if erased.objects and len(fresh):
+            fresh = fresh.filter(pa.array(erased.claims(fresh["object_id"].to_pylist())))
         if not len(fresh):
             continue
         first = pc.min(fresh["modified_at"]).as_py()
@@ -137,7 +168,7 @@ def plan(
     if held:
         made.append(pa.concat_tables(current))
     more = more or len(made) > wanted
-    stamped = tuple(_stamp(table, source, now) for table in made[:wanted])
+    stamped = tuple(stamp(table, source, now) for table in made[:wanted])
     return Plan(stamped, waiting, quiet_at, more, oldest)
 
 
@@ -170,10 +201,13 @@ def _folders(objects: pa.Table) -> Iterator[pa.Table]:
         yield objects.slice(start, end - start)
 
 
-def _stamp(objects: pa.Table, source: str, now: datetime) -> pa.Table:
+def stamp(objects: pa.Table, source: str, now: datetime, kind: str = BatchKind.ARRIVAL) -> pa.Table:
+    """A manifest without batch_id. objects: object_id, uri, etag, size, modified_at, attempt, and read_in if any."""
     size = len(objects)
     columns = {
+        "read_in": objects["read_in"] if "read_in" in objects.column_names else pa.nulls(size, pa.string()),
         "source": pa.array([source] * size),
+        "batch_kind": pa.array([str(kind)] * size, pa.string()),
         "claimed_at": pa.array([now] * size, OWN["claimed_at"].type),
         **{name: objects[name] for name in ("object_id", "uri", "etag", "size", "modified_at", "attempt")},
     }
@@ -185,6 +219,8 @@ def batch_id(manifest: pa.Table) -> str:
     """Sortable id of a batch: UTC time of its claim, then a fingerprint of its objects and of their attempts."""
     claimed_at = manifest["claimed_at"][0].as_py().astimezone(UTC)
     digest = hashlib.blake2b(digest_size=4)
+    if BatchKind.REREAD in manifest["batch_kind"].slice(0, 1).to_pylist():  # the same objects may be read again soon
+        digest.update(f"{BatchKind.REREAD} {claimed_at:%f}".encode())
     for one, attempt in zip(manifest["object_id"].to_pylist(), manifest["attempt"].to_pylist(), strict=True):
         digest.update(one.encode() if attempt == 1 else f"{one}.{attempt}".encode())
     return f"{claimed_at:%Y%m%dT%H%M%SZ}-{digest.hexdigest()}"
@@ -243,6 +279,10 @@ class ClaimLog:
 
     def _forget(self) -> None:
         self._summary, self._known, self._ids, self._attempts = None, {}, {}, {}
+
+    def refusals(self) -> Refusals:
+        """What was erased and is not claimed again. Raises LakeError."""
+        return refusals(self._files)
 
     def returned(self) -> pa.Table:
         """What batches have returned and is not claimed again (schema RETURNS)."""
@@ -307,16 +347,14 @@ class ClaimLog:
 
 
 def read_claim(files: LakeFiles, path: str, columns: Sequence[str]) -> pa.Table:
-    """A claim, in some columns of MANIFEST; in one of a release that claimed nothing again, each attempt is the first.
+    """A claim, in some columns of MANIFEST, whichever release has made it.
 
     Raises FileNotFoundError, TornFile, LakeError.
     """
     try:
         return files.get_parquet(path, [*columns])
-    except TornFile:
-        found = files.get_parquet(path, [name for name in columns if name != "attempt"])
-        firsts = pa.array([1] * len(found), MANIFEST.field("attempt").type)
-        return found.append_column(MANIFEST.field("attempt"), firsts).select([*columns])
+    except TornFile:  # or one that lacks a column
+        return with_defaults(files.get_parquet(path)).select([*columns])
 
 
 def number_of(path: str) -> int:
@@ -398,7 +436,8 @@ def claim_listed(
         returned = log.returned()
         absent = _due(returned, source, None if haste.absent else moment, waits=False)
         attempts = dict(zip(absent["object_id"].to_pylist(), absent["attempt"].to_pylist(), strict=True))
-        planned = plan(source, listing(), log.claimed_ids(source), moment, settings, attempts, restorations)
+        claimed, erased = log.claimed_ids(source), log.refusals()
+        planned = plan(source, listing(), claimed, moment, settings, attempts, restorations, erased)
         again, more = _again(_due(returned, source, None if haste.waiting else moment, waits=True), moment, settings)
         gathers_until = _gathers_until(planned, log, source, moment, settings) if paced else None
         gathering = 0 if gathers_until is None else planned.arrivals.complete
@@ -443,10 +482,15 @@ def _again(due: pa.Table, now: datetime, settings: ClaimingSettings) -> tuple[li
         return [], False
     rows = due.sort_by("uri")
     rows = rows.set_column(rows.column_names.index("attempt"), "attempt", pc.add(rows["attempt"], 1))
-    bound, most = settings.batch_objects, settings.batch_objects * settings.batches_per_tick
+    bound, most = settings.batch_objects, settings.batches_per_tick
     source = rows["source"][0].as_py()
-    parts = [rows.slice(start, bound) for start in range(0, min(len(rows), most), bound)]
-    return [_stamp(part, source, now) for part in parts], len(rows) > most
+    parts = [
+        stamp(alike.slice(start, bound), source, now, kind)
+        for kind in BatchKind
+        for alike in [rows.filter(pc.equal(pc.fill_null(rows["batch_kind"], str(BatchKind.ARRIVAL)), str(kind)))]
+        for start in range(0, len(alike), bound)
+    ]
+    return parts[:most], len(parts) > most
 
 
 def seconds_until(moment: datetime | None) -> int:

@@ -316,7 +316,7 @@ class _Sample:
         self._drawn = sorted([*self._drawn, *zip(numbers[least].tolist(), uris, strict=True)])[:SAMPLE]
 
     def digests(self) -> tuple[str, ...]:
-        return tuple(_digest(uri) for _, uri in self._drawn)
+        return tuple(digest(uri) for _, uri in self._drawn)
 
 
 class _Held:
@@ -328,12 +328,13 @@ class _Held:
 
     def add(self, batch: pa.RecordBatch) -> None:
         if self._wanted:
-            self._wanted.difference_update(map(_digest, batch.column("uri").to_pylist()))
+            self._wanted.difference_update(map(digest, batch.column("uri").to_pylist()))
 
     @property
     def share(self) -> float | None:
         return 1 - len(self._wanted) / self._all if self._all else None
 
 
-def _digest(uri: str) -> str:
+def digest(uri: str) -> str:
+    """What a look keeps of a uri."""
     return hashlib.blake2b(uri.encode(), digest_size=8).hexdigest()

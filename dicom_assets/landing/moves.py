@@ -87,7 +87,7 @@ def target(outcome: str, kind: str, source: str, stamp: int, name: str) -> str:
     """
     day = datetime.fromtimestamp(stamp / 1000, UTC)
     first = "Failed" if outcome == "quarantined" else "Process"
-    what = "Clinical" if kind == "clinical" else "Imaging/DICOM"
+    what = "Clinical" if kind in ("clinical", "correction") else "Imaging/DICOM"
     if outcome == "ignored":
         what = "Other"
     return f"{first}/{what}/{source}/{day:%Y/%m/%d}/{stamp}_{fit_name(name)}"

@@ -14,6 +14,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import replace
 
 from dicom_assets.clinical.alphabets import ENCODINGS
+from dicom_assets.clinical.correction_reader import header_of, lacking, parquet_header
 from dicom_assets.clinical.dialect import is_text, looks_like_table
 from dicom_assets.clinical.framing import holds_fhir, looks_like_json
 from dicom_assets.landing.globs import pattern_regex
@@ -27,6 +28,9 @@ from dicom_assets.storage.byte_ranges import ByteSource
 HEAD_BYTES = 65_536
 _FIRST_BYTES = 4_096
 WORKBOOK = Sniffed(Kind.CLINICAL, Form.WORKBOOK)
+CORRECTIONS = Sniffed(Kind.CORRECTION, Form.DELIMITED)
+UNEXPECTED = Sniffed(Kind.CORRECTION, Form.DELIMITED, "CORRECTIONS_NOT_EXPECTED")
+_LACKS = "It lacks the column {}."
 
 _PACKAGE = ("[content_types].xml", "_rels/", "docprops/", "customxml/", "docmetadata/", "xl/", "word/", "ppt/")
 """How the names of parts of Office documents begin (ECMA-376 part 2)."""
@@ -37,14 +41,26 @@ _SECTOR_SHIFT = struct.Struct("<H")
 _FIRST_SECTOR = struct.Struct("<I")
 
 
-def look_closer(found: Sniffed, source: ByteSource, names: Sequence[str], clinical: ClinicalSettings) -> Sniffed:
+def look_closer(
+    found: Sniffed,
+    source: ByteSource,
+    names: Sequence[str],
+    clinical: ClinicalSettings,
+    corrections: Sequence[str] = (),
+) -> Sniffed:
     """What an object is that was found to be something by its first bytes.
 
     names: its path below the source's root, and its name in its archive. What lies where a data set says that its files
-    lie, or names a configured column, is clinical, and never ignored. Raises what `source` raises.
+    lie, or names a configured column, is clinical, and never ignored. corrections: patterns of the files that tables of
+    corrections are believed in; a table there that is none, and one that is elsewhere, is refused. Raises what `source`
+    raises.
     """
     if found.form is Form.ZIP:
-        return _package(source) or found
+        found = _package(source) or found
+        return _refused_workbook(found) if match(corrections, names) else found
+    correction = _correction(found, source, clinical, is_believed=match(corrections, names))
+    if correction is not None:
+        return correction
     if found.form is Form.COMPOUND and found.code == DOCUMENT.code:
         found = _compound(source)
     if found.form is Form.UNKNOWN:
@@ -55,6 +71,32 @@ def look_closer(found: Sniffed, source: ByteSource, names: Sequence[str], clinic
         return DELIMITED
     detail = f"It lies where the files of a data set lie. {CODES[found.code].meaning}"
     return replace(found, kind=Kind.CLINICAL, code="CLINICAL_UNREADABLE", detail=detail)
+
+
+def _correction(found: Sniffed, source: ByteSource, clinical: ClinicalSettings, *, is_believed: bool) -> Sniffed | None:
+    """What a table is that is one of corrections, or lies where nothing but these are believed; None for others."""
+    if found.form is Form.PARQUET:
+        columns = parquet_header(source)
+    elif found.form in (Form.DELIMITED, Form.UNKNOWN):
+        head = source.read(0, _FIRST_BYTES)
+        if found.form is Form.UNKNOWN and not is_text(head):
+            return None
+        columns = header_of(head, len(head) >= source.size, clinical.encoding)
+    else:
+        return None
+    missing = lacking(columns)
+    if not missing:
+        return replace(CORRECTIONS if is_believed else UNEXPECTED, form=found.form)
+    if not is_believed:
+        return None
+    return replace(found, kind=Kind.CORRECTION, code="CORRECTIONS_UNREADABLE", detail=_LACKS.format(", ".join(missing)))
+
+
+def _refused_workbook(found: Sniffed) -> Sniffed:
+    if found.form is not Form.WORKBOOK:
+        return found
+    detail = "It is a workbook. Save the sheet as CSV, and deliver that."
+    return replace(found, kind=Kind.CORRECTION, code="CORRECTIONS_UNREADABLE", detail=detail)
 
 
 def is_of_dataset(clinical: ClinicalSettings, names: Sequence[str]) -> bool:

@@ -25,6 +25,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from dicom_assets.landing.refusals import ERASED
 from dicom_assets.schema.registry import OWN, TIMESTAMP
 from dicom_assets.storage.files import LakeFiles
 
@@ -41,12 +42,15 @@ RETURNS = pa.schema(
         pa.field("waits", pa.bool_()),
         pa.field("returned_at", TIMESTAMP),
         pa.field("due_at", TIMESTAMP),
+        pa.field("batch_kind", pa.string()),
+        pa.field("read_in", pa.string()),
     ]
 )
 """Columns of the log.
 
 attempt: how often the object had been claimed when it was returned. waits: whether it has left the batch; otherwise it
-was absent. due_at: it is not claimed again before.
+was absent. due_at: it is not claimed again before. batch_kind, read_in: as in the manifest of the batch that
+returned it; NULL in files of releases that knew one kind of batch.
 """
 
 
@@ -62,14 +66,16 @@ def returned(
     attempts = objects["attempt"].to_pylist()
     skipped = 1 if waits else 2
     seconds = [0.0 if a < skipped else pauses[min(a - skipped, len(pauses) - 1)] for a in attempts]
-    columns = {name: objects[name] for name in RETURNS.names if name in objects.column_names}
-    columns |= {
+    extra = {
         "code": pa.array([codes[one] for one in objects["object_id"].to_pylist()], pa.string()),
         "waits": pa.array([waits] * len(objects), pa.bool_()),
         "returned_at": pa.array([now] * len(objects), TIMESTAMP),
         "due_at": pa.array([now + timedelta(seconds=one) for one in seconds], TIMESTAMP),
     }
-    return pa.table([columns[name] for name in RETURNS.names], schema=RETURNS)
+    own = objects.select([name for name in objects.column_names if name in RETURNS.names])
+    for name, values in extra.items():
+        own = own.append_column(name, values)
+    return _as_returns(own)
 
 
 @dataclass(frozen=True, slots=True)
@@ -155,10 +161,17 @@ class ReturnLog:
         """A file of the log, which never changes; None when there is none."""
         if path not in self._read:
             try:
-                self._read[path] = self._files.get_parquet(path, RETURNS.names).cast(RETURNS)
+                self._read[path] = _as_returns(self._files.get_parquet(path))
             except FileNotFoundError:
                 return None
         return self._read[path]
+
+
+def _as_returns(rows: pa.Table) -> pa.Table:
+    for field in RETURNS:
+        if field.name not in rows.column_names:
+            rows = rows.append_column(field.name, pa.nulls(len(rows), field.type))
+    return rows.select(RETURNS.names).cast(RETURNS)
 
 
 def _record(name: str) -> str:
@@ -171,6 +184,7 @@ def _record(name: str) -> str:
 
 
 def _still_open(rows: pa.Table, attempts: Mapping[str, int]) -> pa.Table:
+    rows = rows.filter(pc.invert(pc.fill_null(pc.starts_with(rows["uri"], ERASED), False)))
     seen: set[tuple[str, int]] = set()
     keep: list[bool] = []
     for one, attempt in zip(rows["object_id"].to_pylist(), rows["attempt"].to_pylist(), strict=True):

@@ -99,7 +99,7 @@ class OpenObject(ByteSource, Protocol):
 class LandingStore(Protocol):
     """A place where objects arrive, read in place.
 
-    What only some stores can do besides stands in protocols of its own: ResumableStore, AnnouncedStore,
+    What only some stores can do besides stands in protocols of its own: ResumableStore, RangedStore, AnnouncedStore,
     InventoriedStore, and `moves.OrganizedStore`. Whoever needs it asks whether a store has it, never which store it is.
     """
 
@@ -140,6 +140,15 @@ class ResumableStore(LandingStore, Protocol):
         self, uri: str | None, *, passed_over: Callable[[PassedOver], None] = pass_over
     ) -> Iterator[pa.RecordBatch]:
         """As `list`, only what comes behind an object; everything for None."""
+        ...
+
+
+@runtime_checkable
+class RangedStore(LandingStore, Protocol):
+    """A store that opens an object without fetching its first bytes, for who wants a range from its middle."""
+
+    def open_for_ranges(self, claimed: ObjectRef) -> OpenObject:
+        """The object, nothing of it fetched yet; the caller closes it. Raises ObjectError."""
         ...
 
 

@@ -57,7 +57,7 @@ COUNTED: Mapping[str, str] = {
 }
 """By table, SQL for the list of structs (measure, value, mapped) that a row counts for."""
 
-LINKED = ("study", "diagnostic_report", "clinical")
+LINKED = ("study", "diagnostic_report", "clinical", "patient_link")
 """Tables that are asked as a whole who is linked to whom."""
 
 MEASURES = (

@@ -4,7 +4,8 @@ Belongs here: handing chunks to processes, watching and replacing these. Does no
 (`judge`), what the end of a process means for an object (`blame`), one process (`processes`).
 
 At most three chunks for each process are on the way, so memory does not grow with the batch. A process is started when
-a chunk waits for one, so a small batch starts a single process. They end with their parent, even by SIGKILL.
+a chunk waits for one, so a small batch starts a single process, and ends when there has been none for a second. They
+end with their parent, even by SIGKILL.
 """
 
 from __future__ import annotations
@@ -34,6 +35,10 @@ Beat = Callable[[int], None]
 
 IN_FLIGHT = 3
 """Chunks on the way for each process: one being read, the others waiting to be read or to be taken."""
+
+IDLE_SECONDS = 1.0
+"""How long processes without a chunk are kept: what they hold is memory that publishing needs, and a fresh one starts
+in some milliseconds."""
 
 _TICK_SECONDS = 0.05
 _START_SECONDS = 60.0
@@ -99,7 +104,7 @@ def worker_count(limits: ReadingLimits) -> int:
 
 
 class ProcessEngine:
-    """Runs chunks in processes that are watched and replaced. Processes stay for the next run until `close`."""
+    """Runs chunks in processes that are watched and replaced. They stay for a run that follows at once."""
 
     def __init__(self, limits: ReadingLimits) -> None:
         """Nothing is started before the first chunk."""
@@ -216,7 +221,10 @@ class _Supervisor:
             self._assign()
             by_connection = {process.connection: process for process in self._processes}
             is_busy = any(process.job for process in self._processes)
-            for ready in wait([self._wake, *by_connection], tick if is_busy else None):
+            found = wait([self._wake, *by_connection], tick if is_busy else IDLE_SECONDS if by_connection else None)
+            if not found and not is_busy:
+                self.close()
+            for ready in found:
                 if isinstance(ready, Connection):
                     self._receive(by_connection[ready])
                 else:

@@ -16,6 +16,7 @@ from dicom_assets.landing.change_windows import EntryInvalid
 from dicom_assets.landing.store import ObjectError, OpenObject
 from dicom_assets.reading.kinds import read_object
 from dicom_assets.reading.object_bytes import Opened, changed_since, container_of, is_settled, open_all
+from dicom_assets.reading.re_arrival import without_erased
 from dicom_assets.reading.staged_rows import Rows, compress, part_files, record
 from dicom_assets.reading.tasks import Chunk, JudgedChunk, ObjectTask
 from dicom_assets.reading.verdicts import Verdict, settled
@@ -82,6 +83,8 @@ def _judge(chunk: Chunk, task: ObjectTask, opened: Opened, memo: Memo) -> Verdic
         return settled(task.kind, "TOO_LARGE", f"more than {chunk.reading.max_object_bytes} bytes")
     try:
         verdict = read_object(chunk, task, opened, memo)
+        if chunk.refusals:
+            verdict = without_erased(chunk, task, verdict)
         verify = getattr(opened, "verify", None)
         if verify is not None:
             verify()

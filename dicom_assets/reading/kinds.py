@@ -11,6 +11,7 @@ from collections.abc import Callable, Mapping
 from dicom_assets.dicom.header import Memo, NotDicom, read_header
 from dicom_assets.reading.change_entries import read_entry
 from dicom_assets.reading.clinical_rows import read_clinical
+from dicom_assets.reading.correction_rows import read_correction_table
 from dicom_assets.reading.tasks import Chunk, ObjectTask
 from dicom_assets.reading.verdicts import Verdict, settled
 from dicom_assets.schema.codes import Kind, Outcome
@@ -35,6 +36,7 @@ READERS: Mapping[str, Reader] = {
     Kind.DICOM: read_dicom,
     Kind.OTHER: read_dicom,
     Kind.CLINICAL: read_clinical,
+    Kind.CORRECTION: read_correction_table,
     Kind.CHANGE: read_entry,
 }
 """By kind, as listing tells it; an archive's members are read, and it is not."""

@@ -24,7 +24,7 @@ from dicom_assets.landing.sniff import Form, Sniffed, is_system_file, kind_of
 from dicom_assets.landing.store import LandingStore, ObjectError, ObjectRef, OpenObject, object_id, source_of
 from dicom_assets.schema.codes import Kind
 from dicom_assets.settings import ArchiveLimits, ClinicalSettings, SourceSettings
-from dicom_assets.storage.files import arrow_bytes
+from dicom_assets.storage.files import ArrowSink
 
 HEAD_BYTES = 4_096
 ROWS = 20_000
@@ -47,7 +47,10 @@ class ClaimedObject:
 
 @dataclass(frozen=True)
 class ListingChunk:
-    """Some objects of a manifest. poison: codes by object_id of objects that broke a process."""
+    """Some objects of a manifest. poison: codes by object_id of objects that broke a process.
+
+    corrections: patterns of the files that tables of corrections are believed in.
+    """
 
     batch_id: str
     claimed_at: datetime
@@ -55,6 +58,7 @@ class ListingChunk:
     archives: ArchiveLimits
     objects: tuple[ClaimedObject, ...]
     clinical: ClinicalSettings = field(default_factory=ClinicalSettings)
+    corrections: tuple[str, ...] = ()
     poison: dict[str, str] = field(default_factory=dict)
 
 
@@ -93,15 +97,19 @@ class Rows:
             self._tables += others._tables
         self._held += others._held
 
+    def __len__(self) -> int:
+        return len(self._held) + sum(map(len, self._tables))
+
     def _fold(self) -> None:
         if self._held:
             self._tables.append(pa.Table.from_pylist(self._held, schema=RAW_STAGED))
             self._held = []
 
-    def table(self) -> pa.Table:
-        """All of them."""
+    def taken(self) -> pa.Table:
+        """All of them, which are not held any more."""
         self._fold()
-        return pa.concat_tables(self._tables) if self._tables else RAW_STAGED.empty_table()
+        tables, self._tables = self._tables, []
+        return pa.concat_tables([RAW_STAGED.empty_table(), *tables])
 
 
 def list_chunk(chunk: ListingChunk, beat: Callable[[int], None]) -> Listed:
@@ -110,7 +118,7 @@ def list_chunk(chunk: ListingChunk, beat: Callable[[int], None]) -> Listed:
     An object that cannot be opened, or that broke a process, keeps its row with the code that it will end in. beat:
     called with an object's position before it is opened.
     """
-    listing = _Listing(chunk, open_store(chunk.settings))
+    listing, sink = _Listing(chunk, open_store(chunk.settings)), ArrowSink(RAW_STAGED)
     opened = listing.store.open_all(
         [ObjectRef(o.uri, o.etag, o.size) for o in chunk.objects if listing.settled(o) is None], HEAD_BYTES
     )
@@ -124,8 +132,11 @@ def list_chunk(chunk: ListingChunk, beat: Callable[[int], None]) -> Listed:
         listing.add(claimed, source)
         if not isinstance(source, ObjectError):
             source.close()
+        if len(listing.rows) >= ROWS:
+            sink.write(listing.rows.taken())
     beat(len(chunk.objects))
-    return Listed(arrow_bytes(listing.rows.table()), tuple(listing.revised))
+    sink.write(listing.rows.taken())
+    return Listed(sink.close(), tuple(listing.revised))
 
 
 @dataclass
@@ -175,7 +186,8 @@ class _Listing:
             first = kind_of(head, claimed.size)
             found, _ = recognise(first, source, head)
             if found is first:  # else its end has told what it is
-                found = look_closer(found, source, (self.store.below_root(claimed.uri),), self.chunk.clinical)
+                names = (self.store.below_root(claimed.uri),)
+                found = look_closer(found, source, names, self.chunk.clinical, self.chunk.corrections)
             own["kind"], own["verdict"], own["detail"] = str(found.kind), found.code, found.detail
             if found.kind is Kind.ARCHIVE and found.code is None:
                 # Members are listed before the archive's own row, because only then is it known whether it opens.
@@ -199,7 +211,7 @@ class _Listing:
         shared = self._shared(claimed) | {"container_id": claimed.object_id, "container_size": claimed.size}
         if found.form is not Form.CHANGES:
             path = self.store.below_root(claimed.uri)
-            for member in members(source, self.chunk.archives, self.chunk.clinical, path):
+            for member in members(source, self.chunk.archives, self.chunk.clinical, path, self.chunk.corrections):
                 yield shared | _member_row(self.store.name, claimed, member)
             return
         if read_head(source).revision:
@@ -231,8 +243,11 @@ def _member_row(source: str, container: ClaimedObject, member: Member) -> Row:
     }
 
 
-MOST_BYTES = 64 << 20
-"""Bytes of the objects of a chunk, so that not all of what archives hold is in memory at once; one may have more."""
+MOST_BYTES = 1 << 30
+"""Bytes of the objects of a chunk, so that not all of what archives hold is in memory at once; one may have more.
+
+Most objects are no archives, however large they are: at a sixteenth of this a folder of films is handed over in threes.
+"""
 SHORTEST = 64
 """Objects of a chunk at least, where there are so many: telling what a file is takes less than handing it over."""
 

@@ -13,7 +13,7 @@ from typing import Any
 import pyarrow as pa
 
 from dicom_assets.dicom.header import Header
-from dicom_assets.dicom.rows import dicom_columns, header_texts, issue_lists
+from dicom_assets.dicom.rows import dicom_columns, header_texts, issue_lists, pixel_columns
 from dicom_assets.lake.staging import SCHEMAS, Part
 from dicom_assets.reading.tasks import Chunk, ObjectTask
 from dicom_assets.reading.verdicts import Verdict, Version, error_row
@@ -36,6 +36,7 @@ class Rows:
     unseen: list[tuple[ObjectTask, Verdict]] = field(default_factory=list)
     flat: ArrowSink = field(default_factory=lambda: ArrowSink(SCHEMAS[Part.FLAT]))
     clinical: ArrowSink = field(default_factory=lambda: ArrowSink(SCHEMAS[Part.CLINICAL]))
+    corrections: ArrowSink = field(default_factory=lambda: ArrowSink(SCHEMAS[Part.CORRECTION]))
 
 
 def record(chunk: Chunk, task: ObjectTask, verdict: Verdict, rows: Rows) -> None:
@@ -53,6 +54,8 @@ def record(chunk: Chunk, task: ObjectTask, verdict: Verdict, rows: Rows) -> None
     rows.errors += [error_row(chunk, task, "read", code, detail, 0) for code, detail in dict(verdict.findings).items()]
     for table in verdict.records:
         rows.clinical.write(table)
+    for table in verdict.corrections:
+        rows.corrections.write(table)
     rows.errors += verdict.record_errors
     if verdict.header is not None:
         rows.accepted.append((task, verdict.header, verdict.version))
@@ -72,7 +75,8 @@ def part_files(chunk: Chunk, rows: Rows) -> Iterator[tuple[Part, bytes]]:
     for part, listed in ((Part.LEDGER, rows.ledger), (Part.ERRORS, rows.errors)):
         if listed:
             yield part, arrow_bytes(pa.Table.from_pylist(listed, schema=SCHEMAS[part]))
-    for part, sink in ((Part.FLAT, rows.flat), (Part.CLINICAL, rows.clinical)):
+    sinks = ((Part.FLAT, rows.flat), (Part.CLINICAL, rows.clinical), (Part.CORRECTION, rows.corrections))
+    for part, sink in sinks:
         if sink.rows:
             yield part, sink.close()
 
@@ -99,11 +103,12 @@ def _flat_rows(chunk: Chunk, accepted: Sequence[tuple[ObjectTask, Header, Versio
         "study_key": [
             keys.study_key(v.source, h.columns["StudyInstanceUID"]) for v, h in zip(versions, headers, strict=True)
         ],
+        "header_form": [h.form if h.json else None for h in headers],
         "content_digest": [keys.content_digest(h.json) if h.json else None for h in headers],
         "ingested_at": [chunk.claimed_at] * len(tasks),
     }
     made = {name: dicom[name] for name in dicom.schema.names}
-    made |= {"header": header_texts(headers), "issues": issue_lists(headers)}
+    made |= {"header": header_texts(headers), "issues": issue_lists(headers), **pixel_columns(headers)}
     made |= {name: pa.array(values, FLAT_METADATA.column(name).type) for name, values in own.items()}
     return pa.table([made[name] for name in FLAT_METADATA.schema.names], schema=FLAT_METADATA.schema)
 

@@ -12,6 +12,7 @@ from datetime import datetime
 from typing import Any
 
 from dicom_assets.lake.staging import Part
+from dicom_assets.landing.refusals import NOTHING_REFUSED, Refusals
 from dicom_assets.settings import ArchiveLimits, ClinicalSettings, FhirSettings, ReadingLimits, SourceSettings
 
 
@@ -46,7 +47,8 @@ class ObjectTask:
 class Chunk:
     """Some hundred objects in the order of their folders, with all that a worker needs to judge them.
 
-    poison: object_ids that broke a worker before, with the code they end in.
+    poison: object_ids that broke a worker before, with the code they end in. refusals: what was erased and is not to
+    come in.
     """
 
     number: int
@@ -60,6 +62,7 @@ class Chunk:
     fhir: FhirSettings
     objects: tuple[ObjectTask, ...]
     poison: dict[str, str] = field(default_factory=dict)
+    refusals: Refusals = NOTHING_REFUSED
 
 
 @dataclass(frozen=True)

@@ -43,13 +43,14 @@ class Verdict:
     header: Header | None = None
     version: Version | None = None
     records: Sequence[pa.Table] = ()
+    corrections: Sequence[pa.Table] = ()
     record_errors: Sequence[dict[str, Any]] = ()
 
     @property
     def held_bytes(self) -> int:
         """What it takes in memory, about."""
         header = 0 if self.header is None else len(self.header.json or b"")
-        return header + sum(int(table.nbytes) for table in self.records)
+        return header + sum(int(table.nbytes) for table in (*self.records, *self.corrections))
 
 
 def settled(kind: str, code: str, detail: str | None) -> Verdict:

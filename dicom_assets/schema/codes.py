@@ -34,8 +34,10 @@ class Kind(StrEnum):
     DICOM = "dicom"
     CHANGE = "change"
     CLINICAL = "clinical"
+    CORRECTION = "correction"
     ARCHIVE = "archive"
     OTHER = "other"
+    ERASED = "erased"
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,6 +69,11 @@ _INGESTED = [
         "TRUNCATED_PIXEL_DATA",
         "The pixel data is shorter than its length, or than rows, columns, samples, bits and frames ask for.",
         "Send the file again from its source; the header in the lake is complete.",
+    ),
+    (
+        "OFFSET_TABLE_INVALID",
+        "An offset table of encapsulated pixel data has other frames than the object, or leads beyond the pixel data.",
+        "Nothing has to be done: frames are found by their fragments, one after the other, when they are asked for.",
     ),
     (
         "TRUNCATED_DATA_SET",
@@ -121,20 +128,26 @@ _INGESTED = [
         "deliver one of them with a UID of its own, in its old place.",
     ),
     (
+        "GONE_SINCE_READ",
+        "Run again, its batch found that the object is gone or was replaced at the source. Its rows stay as they were "
+        "read; whatever lies there now is an object of its own.",
+        "Nothing.",
+    ),
+    (
         "PATIENT_ID_MISSING",
         "There is no PatientID; clinical records cannot be joined.",
         "Supply it at the source if the object must be joined with clinical data.",
     ),
     (
         "DEPTH_CAPPED",
-        "Sequences are nested deeper than the bound; the header holds them down to the bound.",
-        "If you need the rest, raise reading.max_depth, then run its batch again (README, Backfills).",
+        "Sequences are nested deeper than the bound; the header refers to those below it, and to no values in them.",
+        "If you need what they hold, raise reading.max_depth, then run its batch again (README, Backfills).",
     ),
     (
         "HEADER_CAPPED",
-        "A value above the size bound is kept as count and digest.",
-        "Read the value from the object itself; or raise reading.max_value_bytes, then run its batch again (README, "
-        "Backfills).",
+        "A value above the size bound is kept by reference, with its count and digest.",
+        "Follow the reference into the object (docs/reader.md); or raise reading.max_value_bytes, then run its batch "
+        "again (README, Backfills).",
     ),
     (
         "SHEETS_PASSED_OVER",
@@ -224,6 +237,18 @@ _QUARANTINED = [
         "See detail and the rows of stage record; correct the records and deliver the file again.",
     ),
     (
+        "CORRECTIONS_NOT_EXPECTED",
+        "A table of corrections lies where the configuration expects none. None of it is applied.",
+        "If it is to be believed, name its source or its files in [corrections], then run its batch again (README, "
+        "Backfills); otherwise ask who put it there.",
+    ),
+    (
+        "CORRECTIONS_UNREADABLE",
+        "A table that lies where corrections are expected cannot be read as one: its columns, its encoding or its "
+        "structure. What an earlier version of the file said is not in force any more.",
+        "See detail; correct the file (docs/stewardship.md has its columns) and deliver it again.",
+    ),
+    (
         "CHANGE_PAGE_UNREADABLE",
         "A landed window of changes is cut short, or is not what its first line says.",
         "Delete the file and read the window again: run its partition of dicom_changes.",
@@ -243,6 +268,11 @@ _QUARANTINED = [
         "The object was there when it was claimed and is not there any more.",
         "If it was moved by mistake, move it back: it is claimed again when it is listed as it was, or as a new "
         "version.",
+    ),
+    (
+        "DISMISSED",
+        "A person has closed its batch without it (`dicom-assets batch dismiss`).",
+        "If it was a mistake, deliver the object again, with another modification time.",
     ),
 ]
 _WAITING = [
@@ -285,6 +315,13 @@ _IGNORED = [
         "Deliver the file itself, or set follow_links = true for the source if links out of it are to be trusted.",
     ),
     ("ARCHIVE_EXPANDED", "The archive itself; its members are counted one by one.", "Nothing."),
+    (
+        "ERASED",
+        "It was erased, and its row keeps the books alone; or its patient, its study or itself was erased before it "
+        "arrived, and nothing of it was taken in. For a clinical file: so many of its records.",
+        "Delete it at its source. If it is to come in: set erase.re_arrival, then run its batch again (README, "
+        "Backfills).",
+    ),
 ]
 _RECORD = [
     (
@@ -302,9 +339,28 @@ _RECORD = [
         "again.",
     ),
     (
+        "CORRECTION_INVALID",
+        "A row of a table of corrections cannot be read; the rest of the file is, and is applied.",
+        "See detail and record; correct the row and deliver the file again.",
+    ),
+    (
+        "CORRECTION_CONTRADICTED",
+        "A correction says something else of the same objects or person than one that was said earlier, or at the same "
+        "time. The earlier one stays in force; of those of one time none is.",
+        "See detail and the table correction; take the wrong one out of its file and deliver that file again. The "
+        "other one comes into force by itself.",
+    ),
+    (
+        "PATIENT_LINK_CYCLE",
+        "A patient link leads, with those that were said earlier or at the same time, back to where it begins. It is "
+        "not in force; the earlier ones are.",
+        "See detail and the table correction; take the wrong link out of its file and deliver that file again. The "
+        "others come into force by themselves.",
+    ),
+    (
         "CHECK_FAILED",
         "A blocking check on the batch did not hold; the batch is paused.",
-        "See detail; remove the cause, then run the batch again.",
+        "See detail and `dicom-assets batch show`; remove the cause, then run the batch again.",
     ),
     (
         "SOURCE_EMPTIED",
@@ -348,3 +404,5 @@ OUTSIDE = frozenset(name for name, _, _ in _WAITING)
 """Codes of objects that could not be read for a reason that is not theirs; they are no outcome."""
 ABSENT = frozenset(("OBJECT_GONE", "CHANGED_DURING_READ"))
 """Codes of objects that were not there as they were claimed; listed again as they were, they are claimed again."""
+NOT_ARRIVED = ABSENT | {"DISMISSED"}
+"""Codes of objects that replace nothing: what the lake has of their places, or of themselves, stays current."""

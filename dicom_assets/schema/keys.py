@@ -36,6 +36,29 @@ def record_key(*parts: str) -> str:
     return _digest(12, *parts)
 
 
+def correction_key(*parts: str | None) -> str:
+    """Key of a correction: BLAKE2b-96 of everything that it says; what is missing differs from what is empty."""
+    return _digest(12, *("-" if part is None else f"={part}" for part in parts))
+
+
+_REFERENCE = b'"BulkDataURI":"?offset='
+"""How a reference into an object begins; within a text its quotation marks would be escaped."""
+_BEFORE, _BEHIND = _REFERENCE.index(b"?"), len(_REFERENCE) - _REFERENCE.index(b"?")
+
+
 def content_digest(header: bytes) -> str:
-    """BLAKE2b-128 of a header's DICOM JSON."""
-    return hashlib.blake2b(header, digest_size=16).hexdigest()
+    """BLAKE2b-128 of a header's DICOM JSON without the offsets of references into the object.
+
+    It is about what an object says, not how it is laid out: a longer File Meta Information moves all offsets. Lengths
+    count.
+    """
+    digest = hashlib.blake2b(digest_size=16)
+    begin, at = 0, header.find(b"?")  # one rare byte is found ten times as fast as all of them
+    while at >= 0:
+        behind = at + _BEHIND
+        if header[at - _BEFORE : behind] == _REFERENCE:
+            digest.update(header[begin:behind])
+            begin = header.find(b"&", behind)
+        at = header.find(b"?", behind)
+    digest.update(header[begin:] if begin else header)
+    return digest.hexdigest()

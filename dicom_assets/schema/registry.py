@@ -11,6 +11,7 @@ from collections.abc import Iterable, Mapping
 import pyarrow as pa
 
 from dicom_assets.schema.attributes import ATTRIBUTES, CODE_PARTS, Level
+from dicom_assets.schema.correction_tables import correction_columns, correction_tables
 from dicom_assets.schema.standard_tables import clinical_columns, standard_tables
 from dicom_assets.schema.table import TEXTS as TEXTS
 from dicom_assets.schema.table import TIMESTAMP as TIMESTAMP
@@ -39,11 +40,16 @@ OWN = _own(
     size=(pa.int64(), "Bytes of the object"),
     modified_at=(TIMESTAMP, "Last modification as the storage tells it"),
     container_id=(pa.string(), "object_id of the archive or page that holds the member"),
-    kind=(pa.string(), "What its content says it is: dicom, change, clinical, archive, other"),
+    kind=(
+        pa.string(),
+        "What its content says it is: dicom, change, clinical, correction, archive, other; or erased. Of a batch why "
+        "it was claimed: arrival, reread, or delete (NULL: arrival)",
+    ),
     claimed_at=(TIMESTAMP, "When the batch was claimed"),
     outcome=(pa.string(), "ingested, quarantined, ignored or deleted"),
     code=(pa.string(), "Reason code; NULL when ingested without issue"),
     judged_at=(TIMESTAMP, "When the object was read and judged"),
+    superseded_by=(pa.string(), "The next closed batch that has read the same object again; NULL when there is none"),
     operation=(pa.string(), "upsert or delete"),
     version_at=(TIMESTAMP, "Time of this version: modification time of the file, timestamp of the change"),
     version_text=(pa.string(), "Timestamp of the change as the service wrote it, to its last digit; NULL for files"),
@@ -51,8 +57,37 @@ OWN = _own(
     study_key=(pa.string(), "Hash of source and StudyInstanceUID; what tables are clustered and replaced by"),
     patient_family_name=(pa.string(), "Family name, alphabetic representation (PS3.5 6.2.1)"),
     patient_given_name=(pa.string(), "Given name, alphabetic representation (PS3.5 6.2.1)"),
-    content_digest=(pa.string(), "BLAKE2b-128 of header, hexadecimal; equal headers have equal digests"),
-    header=(pa.string(), "The complete header in the DICOM JSON Model (PS3.18 F), bulk data left out"),
+    content_digest=(
+        pa.string(),
+        "BLAKE2b-128 of header without the offsets of its references, hexadecimal; headers of one form that say "
+        "the same have equal digests",
+    ),
+    header=(
+        pa.string(),
+        "The complete header in the DICOM JSON Model (PS3.18 F); bulk data of more than 64 bytes by reference into the "
+        "object",
+    ),
+    header_form=(
+        pa.string(),
+        "whole: each element of the object is in header, by value or by reference; received: what a DICOM service "
+        "said, without bulk data; NULL: written by a release that left bulk data out and did not note where pixel data "
+        "lie",
+    ),
+    pixel_offset=(
+        pa.int64(),
+        "Where the value of the pixel data begins in the object, in the inflated data set where that is deflated; NULL "
+        "without pixel data, and where header_form is not whole",
+    ),
+    pixel_length=(
+        pa.int64(),
+        "Bytes of the pixel data that are there; of encapsulated ones their items, without the delimiter",
+    ),
+    frame_offsets=(
+        pa.list_(pa.int64()),
+        "Where each frame of encapsulated pixel data begins in the object, with the head of its first item; empty "
+        "where no table tells, so that fragments must be walked; NULL where pixel data are native",
+    ),
+    frame_lengths=(pa.list_(pa.int64()), "Bytes of each frame up to the end of its last item, heads of items included"),
     issues=(TEXTS, "Reason codes of everything found wrong that did not keep the object out"),
     ingested_at=(TIMESTAMP, "When the batch was claimed; the same for every rerun"),
     series_count=(pa.int64(), "Series of the study, counted"),
@@ -64,7 +99,10 @@ OWN = _own(
         "Different patients (PatientID with issuer) that the instances name, what is missing aside; above 1 is a "
         "conflict",
     ),
-    stage=(pa.string(), "Where it was found: read, record, identity (in no object by itself), check"),
+    stage=(
+        pa.string(),
+        "Where it was found: read, record, source (the batch was run again), identity (in no object by itself), check",
+    ),
     record=(pa.int64(), "Number of the record in its file, from 1; 0 for the object as a whole"),
     severity=(pa.string(), "error, warning or info"),
     detail=(pa.string(), "What, in words; never patient data"),
@@ -88,8 +126,15 @@ OWN = _own(
     started_at=(TIMESTAMP, "When its first run started"),
     closed_at=(TIMESTAMP, "When its books closed"),
     reason=(pa.string(), "Why it is paused or failed"),
+    decision=(pa.string(), "What a person decided about it while it waited: accepted or dismissed"),
+    decided_by=(pa.string(), "Who decided, by the name of the account"),
+    decided_at=(TIMESTAMP, "When it was decided"),
+    decision_reason=(pa.string(), "Why, in the words of that person"),
+    audit_id=(pa.string(), "The audit that found it, named by its time"),
+    audited_at=(TIMESTAMP, "When it was found"),
 )
 """The project's own columns by name, described once."""
+OWN.update(correction_columns())
 
 
 def _dicom(levels: Iterable[Level], table: str | None) -> list[Column]:
@@ -159,7 +204,7 @@ VALIDATED_BATCH = _table(
     "validated_batch",
     "object or member judged",
     "batch_id object_id",
-    "batch_id object_id outcome code kind judged_at",
+    "batch_id object_id outcome code kind judged_at superseded_by",
     "The ledger: the one outcome of each object, with its reason.",
     upstream=("raw_files",),
     required="outcome kind judged_at",
@@ -169,7 +214,7 @@ FLAT_METADATA = _table(
     "accepted DICOM object or change, every version",
     "batch_id object_id",
     "batch_id object_id source operation version_at version_text sequence uri member size study_key content_digest "
-    "header issues ingested_at",
+    "header header_form pixel_offset pixel_length frame_offsets frame_lengths issues ingested_at",
     "Every accepted DICOM object with its typed attributes and its complete header; history, never merged.",
     dicom=Level,
     upstream=("validated_batch",),
@@ -179,8 +224,9 @@ INSTANCE = _table(
     "instance",
     "current SOP instance",
     "source StudyInstanceUID SeriesInstanceUID SOPInstanceUID",
-    "source study_key object_id batch_id version_at sequence uri member size issues first_seen_at updated_at",
-    "The newest version of each instance, without its header.",
+    "source study_key object_id batch_id version_at sequence uri member size issues first_seen_at updated_at "
+    "corrections received_patient_id received_patient_issuer received_accession_number received_study_instance_uid",
+    "The newest version of each instance, without its header, as corrections and patient links say it.",
     dicom=Level,
     replaced_by="study_key",
     upstream=("flat_metadata",),
@@ -190,7 +236,7 @@ SERIES = _table(
     "series",
     "current series",
     "source StudyInstanceUID SeriesInstanceUID",
-    "source study_key object_id version_at instance_count size first_seen_at updated_at",
+    "source study_key object_id version_at instance_count size first_seen_at updated_at corrections",
     "Each series that has instances; its attributes are the newest that any instance gives. A time comes with its "
     "date, a scheme or meaning with its code, both parts of a name from one name.",
     dicom=(Level.STUDY, Level.SERIES),
@@ -202,7 +248,8 @@ STUDY = _table(
     "study",
     "current study",
     "source StudyInstanceUID",
-    "source study_key object_id version_at series_count instance_count patient_count size first_seen_at updated_at",
+    "source study_key object_id version_at series_count instance_count patient_count size first_seen_at updated_at "
+    "corrections",
     "Each study that has instances; its attributes are the newest that any instance gives, those that belong together "
     "from one instance, as in series. ModalitiesInStudy and patient_count follow from all instances.",
     dicom=(Level.STUDY,),
@@ -224,7 +271,7 @@ BATCHES = _table(
     "batch",
     "batch_id",
     "batch_id source status seen ingested quarantined ignored deleted clinical_records clinical_rows started_at "
-    "closed_at run_id reason",
+    "closed_at run_id reason kind decision decided_by decided_at decision_reason",
     "The books: what each batch saw and what became of it.",
     upstream=("raw_files", "validated_batch"),
     required="source status seen",
@@ -274,6 +321,8 @@ CLINICAL = Table(
     _CLINICAL.upstream,
 )
 
+CORRECTION, PATIENT_LINK, MOVED_STUDY = correction_tables(OWN)
+
 (
     IMAGING_STUDY,
     DIAGNOSTIC_REPORT,
@@ -302,6 +351,36 @@ DICOM_SERVICE_AUDIT = Table(
     ("study",),
 )
 
+SOURCE_AUDIT = _table(
+    "source_audit",
+    "current instance whose object is gone at its source",
+    "source object_id",
+    "source object_id audit_id audited_at uri member",
+    "What the last audit of each folder or container found gone there; empty where nothing is.",
+    replaced_by="source",
+    upstream=("instance",),
+    required="audit_id audited_at uri",
+)
+
+ERASURE = Table(
+    "erasure",
+    "erasure",
+    ("erasure_id",),
+    (
+        Column("erasure_id", pa.string(), "The erasure, named by its time", nullable=False),
+        Column("scope", pa.string(), "What was asked for: patient, study, instance or object", nullable=False),
+        Column("erased_by", pa.string(), "Who asked for it"),
+        Column("erased_at", TIMESTAMP, "When it was asked for", nullable=False),
+        Column("finished_at", TIMESTAMP, "When nothing was left of it", nullable=False),
+        Column("objects", pa.int64(), "Objects and members of archives", nullable=False),
+        Column("records", pa.int64(), "Clinical records", nullable=False),
+        Column("studies", pa.int64(), "Studies of which nothing is left", nullable=False),
+        Column("rows", pa.int64(), "Rows of all tables that held something of it", nullable=False),
+    ),
+    "What was erased, when and by whom, without anything of what it was.",
+    "erasure_id",
+)
+
 TABLES: dict[str, Table] = {
     table.name: table
     for table in (
@@ -310,6 +389,9 @@ TABLES: dict[str, Table] = {
         FLAT_METADATA,
         BATCH_STUDY,
         OVERWRITTEN,
+        CORRECTION,
+        PATIENT_LINK,
+        MOVED_STUDY,
         CLINICAL,
         INSTANCE,
         SERIES,
@@ -323,6 +405,8 @@ TABLES: dict[str, Table] = {
         IMAGE_OCCURRENCE_ORIGIN,
         MAPPING_COVERAGE,
         DICOM_SERVICE_AUDIT,
+        SOURCE_AUDIT,
+        ERASURE,
     )
 }
 """Every table of the lake by name."""

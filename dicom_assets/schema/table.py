@@ -48,6 +48,8 @@ class Table:
     description: str
     replaced_by: str
     upstream: tuple[str, ...] = ()
+    schema: pa.Schema = field(init=False, repr=False, compare=False)
+    """The table's Arrow schema."""
     _names: frozenset[str] = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
@@ -56,14 +58,10 @@ class Table:
         if len(set(names)) != len(names):
             raise ValueError(f"{self.name}: a column name stands twice")
         object.__setattr__(self, "_names", frozenset(names))
+        object.__setattr__(self, "schema", pa.schema([column.field for column in self.columns]))
         missing = set(self.key) | {self.replaced_by}
         if not missing <= self._names:
             raise ValueError(f"{self.name}: {missing - self._names} are no columns")
-
-    @property
-    def schema(self) -> pa.Schema:
-        """The table's Arrow schema."""
-        return pa.schema([column.field for column in self.columns])
 
     def column(self, name: str) -> Column:
         """One column by name; KeyError when there is none."""

@@ -28,17 +28,25 @@ from dicom_assets.service.client import ServiceClient
 from dicom_assets.service.window_files import Landed, land, repair_path
 
 _COUNTS = """
--- one row per study of some sources: a service, or its data partitions
-SELECT source, StudyInstanceUID, instance_count
-FROM study
+-- one row per study of some sources (a service, or its data partitions), as the service knows it: without corrections
+SELECT source, StudyInstanceUID, sum(instances)::BIGINT
+FROM (
+    SELECT source, StudyInstanceUID, instance_count AS instances FROM study WHERE corrections IS NULL
+    UNION ALL
+    SELECT source, coalesce(received_study_instance_uid, StudyInstanceUID), count(*)
+    FROM instance SEMI JOIN (FROM study WHERE corrections IS NOT NULL) AS corrected USING (study_key)
+    GROUP BY ALL
+)
 WHERE list_contains($1, source)
+GROUP BY ALL
 """
 
 _INSTANCES = """
 -- one row per instance of the studies that an audit found
-SELECT instance.source, instance.StudyInstanceUID, SeriesInstanceUID, SOPInstanceUID, version_at
+SELECT instance.source, found.study AS StudyInstanceUID, SeriesInstanceUID, SOPInstanceUID, version_at
 FROM instance
-JOIN found ON found.source = instance.source AND found.study = instance.StudyInstanceUID
+JOIN found ON found.source = instance.source
+    AND found.study = coalesce(instance.received_study_instance_uid, instance.StudyInstanceUID)
 """
 
 _FINDINGS = """
@@ -73,7 +81,7 @@ class Audit:
 
 def lake_counts(lake: Lake, sources: Sequence[str]) -> dict[StudyKey, int]:
     """Instances by study as the lake counts them."""
-    with connect(lake, ["study"]) as connection:
+    with connect(lake, ["study", "instance"]) as connection:
         rows = connection.execute(_COUNTS, [list(sources)]).fetchall()
     return {(source, study): count for source, study, count in rows}
 

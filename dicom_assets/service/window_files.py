@@ -6,8 +6,8 @@ as a reader sees it (`landing.change_windows`), asking for the changes (`feed`, 
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from typing import Any
 
@@ -16,15 +16,17 @@ import pyarrow as pa
 
 from dicom_assets.landing.change_windows import (
     FIRST_WORDS,
+    EntryInvalid,
     Frame,
     PageHead,
     PageUnreadable,
     line_digest,
+    parse_entry,
     read_head,
     read_page,
 )
 from dicom_assets.service.feed import FeedPage, Window, iso
-from dicom_assets.settings import ServiceSettings, UserError
+from dicom_assets.settings import CHANGE_FILES, ServiceSettings, UserError
 from dicom_assets.storage.byte_ranges import BytesSource
 from dicom_assets.storage.files import LakeError, LakeFiles
 
@@ -85,15 +87,23 @@ class Packed:
             frames=self.frames,
             digest=self.digest,
         )
-        first = head.line()
+        return self.with_head(head), head
+
+    def with_head(self, head: PageHead) -> bytes:
+        """The bytes of a file with these entries, whose first line says the rest as another one does."""
+        first = replace(head, pages=self.pages, frames=self.frames, digest=self.digest).line()
         # The words that tell the file's kind have a frame of their own: they inflate from the first bytes, however
         # long the first line is.
         kind, rest = first[: len(FIRST_WORDS)], first[len(FIRST_WORDS) :]
-        return b"".join([_compress(kind), _compress(rest), *self.data]), head
+        return b"".join([_compress(kind), _compress(rest), *self.data])
 
 
 def pack(pages: Iterable[FeedPage]) -> Packed:
     """Packs the entries of pages as they come: what is held is compressed, but for one frame and one page."""
+    return _packed([orjson.dumps(entry) for entry in page.entries] for page in pages)
+
+
+def _packed(pages: Iterable[Sequence[bytes]]) -> Packed:
     frames: list[Frame] = []
     data: list[bytes] = []
     counts: list[int] = []
@@ -112,9 +122,8 @@ def pack(pages: Iterable[FeedPage]) -> Packed:
             held = 0
 
     for page in pages:
-        counts.append(len(page.entries))
-        for entry in page.entries:
-            line = orjson.dumps(entry)
+        counts.append(len(page))
+        for line in page:
             lines.append(line)
             held += len(line)
             if held >= FRAME_BYTES:
@@ -161,6 +170,59 @@ def landed_entries(service: ServiceSettings, path: str) -> Iterator[dict[str, An
     for line in read_page(BytesSource(data)):
         if line.value is not None:
             yield line.value
+
+
+def entries_of(service: ServiceSettings, unwanted: Collection[str]) -> Mapping[str, int]:
+    """By file of a service's landing zone, how many of its entries are of some studies or instances, by UID.
+
+    Raises LandingUnwritable. Files that cannot be read have none.
+    """
+    found = {path: sum(1 for line in lines if _names_one(line, unwanted)) for path, lines in _windows(service)}
+    return {path: number for path, number in found.items() if number}
+
+
+def leave_out_entries(service: ServiceSettings, unwanted: Collection[str]) -> Mapping[str, int]:
+    """Takes the entries of some studies or instances out of the landed windows of a service; see `entries_of`.
+
+    All other lines stay as they are, so that they are the same entries as before; a window of which nothing is left
+    has no file any more.
+    """
+    files = LakeFiles(service.landing)
+    changed: dict[str, int] = {}
+    for path, lines in _windows(service):
+        kept = [line for line in lines if not _names_one(line, unwanted)]
+        if len(kept) == len(lines):
+            continue
+        changed[path] = len(lines) - len(kept)
+        before = read_head(BytesSource(files.get(path)))
+        if not kept:
+            files.remove(path)
+            continue
+        head = replace(before, revision=before.revision + 1)
+        files.put(path, _packed([kept]).with_head(head))
+    return changed
+
+
+def _windows(service: ServiceSettings) -> Iterator[tuple[str, Sequence[bytes]]]:
+    """The lines of each landed file of a service that can be read."""
+    try:
+        files = LakeFiles(service.landing)
+        for path in files.names(""):
+            if path.endswith(CHANGE_FILES.rpartition("*")[2]):
+                try:
+                    yield path, [line.data for line in read_page(BytesSource(files.get(path)))]
+                except (PageUnreadable, FileNotFoundError):
+                    continue
+    except LakeError as error:
+        raise LandingUnwritable(f"The landing zone of service {service.name} cannot be used: {error}") from None
+
+
+def _names_one(line: bytes, unwanted: Collection[str]) -> bool:
+    try:
+        entry = parse_entry(orjson.loads(line))
+    except (orjson.JSONDecodeError, EntryInvalid, AttributeError):
+        return False
+    return entry.study in unwanted or entry.instance in unwanted
 
 
 def _head(files: LakeFiles, path: str) -> PageHead | None:

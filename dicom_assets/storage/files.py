@@ -171,6 +171,31 @@ class LakeFiles:
         except (BaseError, OSError) as error:
             raise LakeError(_sentence("list", error, self.place)) from None
 
+    def every_name(self, prefix: str) -> list[str]:
+        """Paths of all files below a folder, sorted; in a folder also those that writers which were killed left."""
+        root = self.local_root
+        if root is None:
+            return self.names(prefix)
+        try:
+            below = (root / prefix).rglob("*") if prefix else root.rglob("*")
+            return sorted(path.relative_to(root).as_posix() for path in below if not path.is_dir())
+        except OSError as error:
+            raise LakeError(_sentence("list", error, self.place)) from None
+
+    def remove_whole(self, path: str) -> None:
+        """Deletes one file whatever its name; gone is what was asked for. Raises LakeError.
+
+        The storage library takes `#1` at the end of a name for its own.
+        """
+        root = self.local_root
+        if root is None:
+            self.remove(path)
+            return
+        try:
+            (root / path).unlink(missing_ok=True)
+        except OSError as error:
+            raise LakeError(_sentence("delete from", error, self.place)) from None
+
     def delete(self, prefix: str) -> int:
         """Deletes everything below a folder of the lake; how many files there were."""
         if not prefix.strip("/"):
@@ -211,6 +236,17 @@ class LakeFiles:
             found = self._parquet(path).read(columns=columns)
             return found if columns is None else found.select(columns)
         except (pa.ArrowException, KeyError):
+            raise TornFile(path) from None
+
+    def open_parquet(self, path: str) -> pq.ParquetFile:
+        """A Parquet file to be read in parts; one on an object store is fetched whole.
+
+        Raises FileNotFoundError, TornFile, LakeError.
+        """
+        root = self.local_root
+        try:
+            return self._parquet(path) if root is None else pq.ParquetFile(root / path)
+        except pa.ArrowException:
             raise TornFile(path) from None
 
     def _parquet(self, path: str) -> pq.ParquetFile:

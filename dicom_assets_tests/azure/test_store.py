@@ -3,18 +3,23 @@
 from __future__ import annotations
 
 import io
+import struct
 import zipfile
 from collections.abc import Iterator
 from typing import Any
 
 import pytest
 
+from dicom_assets.dicom.frames import read_frame
 from dicom_assets.landing import azure
 from dicom_assets.landing.archives import members
 from dicom_assets.landing.azure import AzureContainer, AzureObject
+from dicom_assets.landing.retrieval import Place, open_data
 from dicom_assets.landing.store import LISTING, ObjectError, ObjectRef, SourceUnavailable
 from dicom_assets.settings import ArchiveLimits, SourceSettings
 from dicom_assets_tests.azure.azurite import Container, Proxy
+from dicom_assets_tests.dicom.raw import dicom, element
+from dicom_assets_tests.dicom.referee import read, row_of
 
 pytestmark = pytest.mark.slow
 
@@ -227,3 +232,30 @@ class TestStorageThatRefuses:
         (result,) = source.open_all([claimed], 65_536)
         assert isinstance(result, ObjectError)
         assert (result.code, "DOE" in str(result)) == ("READ_FAILED", False)
+
+
+class TestRetrieval:
+    def test_a_frame_of_a_blob_is_one_request_for_its_range_and_none_of_a_blob_that_was_replaced(
+        self, container: Container, faults: Proxy
+    ) -> None:
+        pixels = element(0x7FE00010, "OB", bytes(range(256)) * 1_024)
+        heads = [element(tag, "US", struct.pack("<H", one)) for tag, one in ((0x00280010, 256), (0x00280011, 64))]
+        bits, count = element(0x00280100, "US", b"\x08\0"), element(0x00280008, "IS", "16")
+        data = dicom(*heads, bits, count, pixels)
+        etag = container.put("a.dcm", data)
+        place = Place(f"{container.url}/a.dcm", etag, len(data))
+        header = read(data)
+        source = store(container.url)
+        before = len(faults.seen)
+        with open_data(source, place, header.columns["TransferSyntaxUID"], ArchiveLimits(), 1 << 20) as opened:
+            assert read_frame(opened, row_of(header), 16) == bytes(range(256)) * 64
+        assert len(faults.seen) == before + 1
+        assert isinstance(opened, AzureObject)
+        assert opened.fetched < 200_000
+        container.put("a.dcm", bytes(len(data)))
+        with (
+            pytest.raises(ObjectError) as error,
+            open_data(source, place, header.columns["TransferSyntaxUID"], ArchiveLimits(), 1 << 20) as opened,
+        ):
+            read_frame(opened, row_of(header), 16)
+        assert error.value.code == "CHANGED_DURING_READ"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import struct
 from collections.abc import Callable, Sequence
 
 import pytest
@@ -12,7 +13,7 @@ from dicom_assets.batch.checks.reopening import bounded_file
 from dicom_assets.landing.archives import members
 from dicom_assets.settings import ArchiveLimits
 from dicom_assets.storage.byte_ranges import BytesSource
-from dicom_assets_tests.landing.zip_forge import Record, forge
+from dicom_assets_tests.landing.zip_forge import Record, central, forge
 from dicom_assets_tests.landing.zip_writers import BEYOND, RULES, TWO, dotnet
 from dicom_assets_tests.support.dicoms import dicom
 from dicom_assets_tests.support.lakes import Graph, settings_for
@@ -71,6 +72,21 @@ def test_chains_are_found_in_bounded_time_among_marks() -> None:
     listed = staged(forge([Record(b"%d" % n) for n in range(100)], prefix=b"PK\1\2" * 60_000))
     assert len(chains(bounded_file(BytesSource(archive), 1 << 30), len(archive), 0)[-1]) <= 100
     assert is_same(archive, listed)
+
+
+def test_bytes_of_a_member_that_look_like_a_record_hide_no_record_of_the_directory() -> None:
+    """What looks like a record ends where the second record begins, so both chains go on from there."""
+    looks_so = central(Record(b"fake"), 0)
+    records = [Record(b"a", b"before" + looks_so + bytes(50), method=0), Record(b"b", b"other", method=0)]
+    archive = bytearray(forge(records, comment=b"PK\5\6" + bytes(18)))
+    fake, second = archive.find(looks_so), archive.rfind(b"PK\1\2")
+    struct.pack_into("<H", archive, fake + 32, second - fake - len(looks_so))
+    found = chains(bounded_file(BytesSource(archive), 1 << 20), len(archive), 0)
+    assert [[one.at for one in chain][-1] for chain in found] == [second, second]
+    listed = staged(bytes(archive))
+    assert is_same(bytes(archive), listed)
+    assert not is_same(bytes(archive), listed[:1])
+    assert not is_same(bytes(archive), listed[1:])
 
 
 @pytest.fixture

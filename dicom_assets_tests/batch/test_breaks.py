@@ -406,8 +406,12 @@ def test_code_that_is_not_broken_passes_every_rule(claimed, tmp_path):
     assert run(claimed, tmp_path) == {}
 
 
-ELSEWHERE = {"flat_metadata.overwrites_are_entered"}
-"""Rules that need several batches to be broken: `test_overwritten` breaks them."""
+ELSEWHERE = {
+    "flat_metadata.overwrites_are_entered",
+    *("correction.equals_staged", "correction.states_follow", "correction.studies_are_entered"),
+    "patient_link.follows_links",
+}
+"""Rules that need several batches to be broken: `test_overwritten` and `test_corrections_in_any_order` break them."""
 
 
 def test_each_blocking_rule_catches_a_fault():
@@ -416,7 +420,7 @@ def test_each_blocking_rule_catches_a_fault():
 
 
 def test_each_step_that_publishes_has_a_fault():
-    published = {*TABLES_OF_A_BATCH, "batch_study"}
+    published = {*TABLES_OF_A_BATCH, "batch_study"} - {"correction", "patient_link"}
     assert sorted(published - {one.step for one in BREAKS}) == []
 
 

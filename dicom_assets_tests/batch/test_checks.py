@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import re
 import shutil
+import threading
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -20,6 +22,7 @@ from dicom_assets.batch.checks.contract import SHOWN, CheckContext, NamedRule
 from dicom_assets.batch.checks.parity_checks import RULES
 from dicom_assets.lake.delta import Lake
 from dicom_assets.lake.staging import SCHEMAS, Part, Staging
+from dicom_assets_tests.support.corrections import correction, table
 from dicom_assets_tests.support.dicoms import without_identity
 from dicom_assets_tests.support.lakes import TABLES_OF_A_BATCH, Graph, settings_for
 from dicom_assets_tests.support.landings import LandingFolder, put_mixed
@@ -43,11 +46,12 @@ def sound(tmp_path_factory) -> Iterator[tuple[Path, str]]:
     landing = LandingFolder(folder / "landing")
     put_mixed(landing)
     landing.put("clinical/reports.ndjson", REPORT)
+    landing.put("corrections.csv", table(correction("study", "1.2.3", PatientID="P")))
     for number in range(8):
         landing.put(f"odd/{number}.dcm", without_identity(number))
         landing.put(f"odd/{number}.txt", "nothing")
     with dg.DagsterInstance.ephemeral() as instance:
-        graph = Graph(settings_for(folder / "lake", landing.root), instance)
+        graph = Graph(settings_for(folder / "lake", landing.root, corrections={"files": ["*.csv"]}), instance)
         (batch,) = graph.claim()
         assert graph.run(batch, select=[name for name in ASSETS if name != "cleanup"]).success
     yield folder / "lake", batch
@@ -63,7 +67,7 @@ def context(sound, tmp_path) -> CheckContext:
 def cleaned(context: CheckContext) -> CheckContext:
     """The books closed and the staging gone, as cleanup leaves them."""
     books = books_of(context.lake, context.staging.batch_id)
-    counts = {"seen": 29, "ingested": 9, "quarantined": 9, "ignored": 11}
+    counts = {"seen": 30, "ingested": 10, "quarantined": 9, "ignored": 11}
     _write(context.lake, replace(books, **counts, status=Status.CLOSED, closed_at=datetime.now(UTC)))
     context.staging.remove()
     return context
@@ -205,7 +209,7 @@ def test_what_differs_is_named_by_object_id_and_bounded(context):
     _restage(context, Part.LEDGER, lambda rows: rows.slice(0, 0))
     (rule,) = [rule for rule in BLOCKING if rule.name == "claimed_equals_judged"]
     result = rule.rule(context)
-    assert (result.expected, result.actual) == (29, 0)
+    assert (result.expected, result.actual) == (30, 0)
     assert len(result.differing) == SHOWN
     assert set(result.differing) <= set(context.staging.read(Part.RAW)["object_id"].to_pylist())
 
@@ -217,5 +221,19 @@ def test_an_object_judged_twice_is_found_though_the_numbers_agree(context):
     _restage(context, Part.LEDGER, swap)
     (rule,) = [rule for rule in BLOCKING if rule.name == "claimed_equals_judged"]
     result = rule.rule(context)
-    assert (result.passed, result.expected, result.actual) == (False, 29, 29)
+    assert (result.passed, result.expected, result.actual) == (False, 30, 30)
     assert len(result.differing) == 2
+
+
+def test_what_several_rules_ask_for_is_found_once_though_they_are_looked_at_side_by_side(sound):
+    lake = Lake(sound[0].as_posix())
+    context = CheckContext(lake, Staging(lake.files, sound[1]))
+    begun, asked = threading.Event(), []
+
+    def find(_: CheckContext) -> int:
+        asked.append(1)
+        begun.wait(0.1)
+        return len(asked)
+
+    with ThreadPoolExecutor(2) as pool:
+        assert list(pool.map(lambda _: context.once("number", find), range(2))) == [1, 1]

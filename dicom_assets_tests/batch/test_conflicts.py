@@ -82,6 +82,18 @@ def test_the_same_data_set_behind_other_file_meta_information_is_one_object(land
     assert told() == []
 
 
+def test_bulk_values_and_where_they_lie_make_no_other_object(graph, landing, told):
+    comment = {"ImageComments": "x" * 2_000}
+    landing.put("a.dcm", dicom(1, EncapsulatedDocument=b"%PDF" * 50, **comment))
+    landing.put("shorter.dcm", dicom(1, EncapsulatedDocument=b"%PDF" * 40, **comment))
+    landing.put("inline.dcm", dicom(1, EncapsulatedDocument=b"%PDF", **comment))
+    landing.put("without.dcm", dicom(1, **comment))
+    assert told() == []
+    landing.put("other.dcm", dicom(1, EncapsulatedDocument=b"%PDF", ImageComments="y" * 2_000))
+    assert told() == ["other.dcm"]
+    assert verify(graph.lake, graph.settings).holds
+
+
 def test_of_two_batches_that_run_at_the_same_time_the_one_that_commits_last_tells(graph, landing):
     landing.put("a.dcm", dicom(1, 1, 1, InstanceNumber=1))
     (first,) = graph.claim()

@@ -241,18 +241,6 @@ class TestRunningABatchAgain:
         assert contents(graph.lake) == before
 
     @pytest.mark.slow
-    def test_objects_that_are_gone_since_pause_the_rerun_and_stay_in_the_lake(self, graph, landing):
-        path = landing.put("a.dcm", dicom())
-        landing.put("b.dcm", dicom(instance=2))
-        (batch,) = graph.ingest()
-        before = contents(graph.lake, ["flat_metadata", "instance", "series", "study"])
-        path.unlink()
-        assert not graph.run(batch).success
-        assert graph.books(batch).status == "paused"
-        assert "cannot be read again; they stay" in graph.books(batch).reason
-        assert contents(graph.lake, ["flat_metadata", "instance", "series", "study"]) == before
-
-    @pytest.mark.slow
     def test_cleanup_alone_leaves_closed_books_as_they_are(self, graph, landing):
         put_mixed(landing)
         (batch,) = graph.ingest()

@@ -1,5 +1,7 @@
 """pydicom as the referee: what a header must say, and the two tiers and memories side by side."""
 
+import base64
+import hashlib
 import io
 import json
 import math
@@ -14,6 +16,8 @@ from pydicom.dataelem import RawDataElement
 from dicom_assets.dicom import elements
 from dicom_assets.dicom.header import Memo, NotDicom, Unreadable, read_header
 from dicom_assets.dicom.items import Unusual
+from dicom_assets.dicom.references import retrieve
+from dicom_assets.dicom.syntax import data_set, read_preface
 from dicom_assets.dicom.values import BULK
 from dicom_assets.settings import ReadingLimits
 from dicom_assets.storage.byte_ranges import BytesSource
@@ -98,32 +102,98 @@ def by_second_tier(data, monkeypatch, limits=LIMITS):
         return outcome(data, None, limits)
 
 
-def pydicom_says(data):
-    """pydicom's DICOM JSON of these bytes without bulk data, or None where pydicom has none."""
+def pydicom_says(data, in_front=False):
+    """pydicom's DICOM JSON of these bytes with bulk values as digests, or None where pydicom has none.
+
+    in_front: only what stands in front of pixel data.
+    """
     mode = config.settings.reading_validation_mode
     config.settings.reading_validation_mode = config.IGNORE
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
-            ds = pydicom.dcmread(io.BytesIO(data), stop_before_pixels=True, force=True)
-            found = ds.to_json_dict(bulk_data_threshold=1 << 30, bulk_data_element_handler=lambda e: "")
-            return without_bulk(json.loads(json.dumps(found)))
+            ds = pydicom.dcmread(io.BytesIO(data), stop_before_pixels=in_front, force=True)
+            found = ds.to_json_dict(bulk_data_threshold=0, bulk_data_element_handler=lambda e: _digest(e.value))
+            return without_meta(json.loads(json.dumps(found)))
     except Exception:  # noqa: BLE001 - pydicom raises anything, and then it is no referee
         return None
     finally:
         config.settings.reading_validation_mode = mode
 
 
-def without_bulk(found):
-    """A header without File Meta Information and bulk VRs, at every depth."""
+def _digest(value):
+    return hashlib.md5(value).hexdigest()
+
+
+def without_meta(found):
+    """A header without File Meta Information."""
+    return {tag: element for tag, element in found.items() if not tag.startswith("0002")}
+
+
+def body_of(data, limits=LIMITS):
+    """What references of a header count in: the object, or its data set as it is inflated."""
+    source = BytesSource(data)
+    return data_set(source, read_preface(data, len(data)), limits.max_inflated_bytes)[0]
+
+
+def row_of(header):
+    """What a row of flat_metadata says of a header's pixels."""
+    pixels = header.pixels
+    return {
+        **header.columns,
+        "header_form": header.form,
+        "pixel_offset": pixels and pixels.offset,
+        "pixel_length": pixels and pixels.length,
+        "frame_offsets": pixels and pixels.frame_offsets,
+        "frame_lengths": pixels and pixels.frame_lengths,
+    }
+
+
+def references(found):
+    """Every reference in a header, at each depth."""
+    for element in found.values():
+        if "BulkDataURI" in element:
+            yield element["BulkDataURI"]
+        for item in element.get("Value", ()) if element["vr"] == "SQ" else ():
+            yield from references(item)
+
+
+def spelled_out(header, data):
+    """A header without File Meta Information whose bulk values are digests, inline ones and those that are referred to.
+
+    Of elements behind pixel data, all of which are referred to, only bulk ones are.
+    """
+    return _spelled_out(without_meta(json.loads(header.json)), body_of(data))
+
+
+def _spelled_out(found, body):
     kept = {}
     for tag, element in found.items():
-        if element["vr"] in BULK or tag.startswith("0002"):
-            continue
-        if element["vr"] == "SQ":
-            element = {"vr": "SQ", "Value": [without_bulk(item) for item in element.get("Value", [])]}
+        if element["vr"] == "SQ" and "Value" in element:
+            element = {"vr": "SQ", "Value": [_spelled_out(item, body) for item in element["Value"]]}
+        elif element["vr"] in BULK and "BulkDataURI" in element:
+            element = {"vr": element["vr"], "BulkDataURI": _digest(retrieve(body, element["BulkDataURI"]))}
+        elif element["vr"] in BULK and "InlineBinary" in element:
+            assert len(element["InlineBinary"]) <= 88 or "Value" not in element
+            raw = base64.b64decode(element["InlineBinary"], validate=True)
+            element = {"vr": element["vr"], "BulkDataURI": _digest(raw)}
         kept[tag] = element
     return kept
+
+
+CUT = {"TRUNCATED_PIXEL_DATA", "TRAILING_BYTES"}
+"""Issues with which pydicom sees no pixel data, or elements behind them that are none: it is asked for the rest."""
+
+
+def _in_front(found):
+    """A header up to pixel data."""
+    return {tag: element for tag, element in found.items() if tag < "7FE00008"}
+
+
+def _compared(theirs, ours):
+    """Both without elements behind pixel data that are no bulk: ours only refers to them."""
+    referred = {tag for tag, one in ours.items() if tag > "7FE00010" and one["vr"] not in BULK}
+    return ({tag: one for tag, one in which.items() if tag not in referred} for which in (theirs, ours))
 
 
 def same(ours, theirs):
@@ -137,17 +207,22 @@ def same(ours, theirs):
     return ours == theirs
 
 
-def differences(data, header):
-    """Tags on which pydicom and the header disagree, and not on purpose; none where pydicom has nothing to say."""
-    theirs = pydicom_says(data) if data[128:132] == b"DICM" or b"DICM" not in data[:4096] else None
+def differences(data, header, in_front=False):
+    """Tags on which pydicom and the header disagree, and not on purpose; none where pydicom has nothing to say.
+
+    in_front: only up to pixel data: of broken ones, pydicom takes what looks like a delimiter for their end.
+    """
+    cut = in_front or bool(CUT & set(header.issues))
+    theirs = pydicom_says(data, cut) if data[128:132] == b"DICM" or b"DICM" not in data[:4096] else None
     if theirs is None:
         return []
-    ours = without_bulk(json.loads(header.json))
+    theirs, ours = _compared(theirs, spelled_out(header, data))
+    ours = _in_front(ours) if cut else ours
     if same(ours, theirs):
         return []
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        ds = pydicom.dcmread(io.BytesIO(data), stop_before_pixels=True, force=True)
+        ds = pydicom.dcmread(io.BytesIO(data), stop_before_pixels=cut, force=True)
         return _unexplained(ours, theirs, ds, "")
 
 

@@ -17,7 +17,7 @@ from dicom_assets.dicom.from_json import header_from_json
 from dicom_assets.dicom.header import read_header
 from dicom_assets.dicom.rejections import NotDicom, Unreadable
 from dicom_assets.dicom.rows import dicom_columns
-from dicom_assets.dicom.values import DECODERS
+from dicom_assets.dicom.values import BULK, DECODERS
 from dicom_assets.settings import ReadingLimits
 from dicom_assets.storage.byte_ranges import BytesSource
 
@@ -25,7 +25,7 @@ LIMITS = ReadingLimits()
 FILES = sorted(p for p in (Path(pydicom.data.__file__).parent / "test_files").iterdir() if p.is_file())
 OF_FILES = {
     *("META_MISSING", "TRUNCATED_DATA_SET", "TRUNCATED_PIXEL_DATA", "TRAILING_BYTES", "CHARSET_UNDECODABLE"),
-    *("STRUCTURE_INVALID", "HEADER_INCOMPLETE"),
+    *("STRUCTURE_INVALID", "HEADER_INCOMPLETE", "OFFSET_TABLE_INVALID"),
 }
 """What can only be told from a file's bytes."""
 IDENTITY = {
@@ -48,6 +48,15 @@ def element(vr, *values, tag="00280030"):
     return orjson.loads(header_from_json({**IDENTITY, tag: {"vr": vr, "Value": list(values)}}, LIMITS).json)[tag]
 
 
+def without_bulk(found):
+    """A header without bulk VRs, which services leave out of what they say."""
+    return {
+        tag: {**one, "Value": [without_bulk(item) for item in one["Value"]]} if one.get("vr") == "SQ" else one
+        for tag, one in found.items()
+        if one["vr"] not in BULK
+    }
+
+
 def test_the_header_of_every_file_is_the_same_from_its_json():
     compared = 0
     for path in FILES:
@@ -56,7 +65,7 @@ def test_the_header_of_every_file_is_the_same_from_its_json():
             continue
         compared += 1
         again = header_from_json(orjson.loads(header.json), LIMITS)
-        assert orjson.loads(again.json) == orjson.loads(header.json), path.name
+        assert orjson.loads(again.json) == without_bulk(orjson.loads(header.json)), path.name
         assert set(again.issues) == set(header.issues) - OF_FILES, path.name
         if "00020010" in orjson.loads(header.json):
             assert again.columns == header.columns, path.name

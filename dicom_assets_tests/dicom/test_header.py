@@ -6,8 +6,8 @@ import zlib
 
 import pytest
 
-from dicom_assets.dicom.capped import retrieve
 from dicom_assets.dicom.header import Memo, Unreadable, read_header
+from dicom_assets.dicom.references import retrieve
 from dicom_assets.schema.codes import CODES, Outcome
 from dicom_assets.settings import ReadingLimits
 from dicom_assets.storage.byte_ranges import BytesSource
@@ -41,11 +41,14 @@ def test_a_deflated_object():
     assert (header.tier, header.issues, header.columns["Rows"]) == (1, (), 2)
 
 
-def test_bulk_data_is_left_out_at_every_depth():
-    bulk = element(0x00420011, "OB", b"%PDF")
-    header = read(dicom(sequence(0x00081115, item(bulk)), bulk))
-    assert json.loads(header.json)["00081115"] == {"vr": "SQ", "Value": [{}]}
-    assert "00420011" not in json.loads(header.json)
+def test_short_bulk_data_is_inline_and_longer_is_referred_to_at_every_depth():
+    short, long = element(0x00420011, "OB", b"%PDF"), element(0x00660023, "OW", bytes(range(66)))
+    data = dicom(sequence(0x00081115, item(short + long)), short, long)
+    found = json.loads(read(data).json)
+    for level in (found, found["00081115"]["Value"][0]):
+        assert level["00420011"] == {"vr": "OB", "InlineBinary": "JVBERg=="}
+        assert level["00660023"].keys() == {"vr", "BulkDataURI"}
+        assert retrieve(BytesSource(data), level["00660023"]["BulkDataURI"]) == bytes(range(66))
 
 
 @pytest.mark.parametrize("missing", [0x00080018, 0x0020000D, 0x0020000E])
@@ -131,6 +134,26 @@ def test_bytes_behind_pixel_data():
 
 def test_elements_behind_pixel_data_are_no_excess():
     assert read(dicom(*IMAGE, PIXELS, tail=element(0xFFFCFFFC, "OB", bytes(10)))).issues == ()
+
+
+@pytest.mark.parametrize("undefined", [False, True])
+def test_elements_behind_pixel_data_are_in_the_header_by_their_place(undefined):
+    signature = item(element(0x04000005, "US", b"\1\0") + sequence(0x00081115, item(b"", undefined=undefined)))
+    signatures = sequence(0xFFFAFFFA, signature, undefined=undefined)
+    padding = element(0xFFFCFFFC, "OB", bytes(10))
+    data = dicom(*IMAGE, PIXELS, tail=element(0x7FE10010, "LO", "ACME") + signatures + padding)
+    header = read(data)
+    found = json.loads(header.json)
+    assert header.issues == ()
+    assert list(found)[-4:] == ["7FE00010", "7FE10010", "FFFAFFFA", "FFFCFFFC"]
+    values = {tag: retrieve(BytesSource(data), found[tag]["BulkDataURI"]) for tag in list(found)[-4:]}
+    assert (values["7FE10010"], values["FFFAFFFA"], values["FFFCFFFC"]) == (b"ACME", signature, bytes(10))
+    assert [found[tag]["vr"] for tag in values] == ["OW", "LO", "SQ", "OB"]
+
+
+def test_a_sequence_behind_pixel_data_that_does_not_end_is_told():
+    tail = element(0xFFFAFFFA, "SQ", item(element(0x04000005, "US", b"\1\0")), length=UNDEFINED)
+    assert read(dicom(*IMAGE, PIXELS, tail=tail)).issues == ("TRAILING_BYTES",)
 
 
 def test_zeros_behind_the_last_element():
@@ -288,7 +311,8 @@ def test_private_elements_are_read_by_their_own_creator_whatever_was_read_before
     memo = Memo()
     for creator, expected in ((known, True), (known, True), (unknown, False), (known, True), (unknown, False)) * 2:
         header = read(dicom(creator, private, syntax=IMPLICIT), memo)
-        assert ("0019100C" in json.loads(header.json)) is expected
+        vr = "IS" if expected else "UN"
+        assert json.loads(header.json)["0019100C"]["vr"] == vr
 
 
 def test_signed_values_follow_pixel_representation_whatever_was_read_before():

@@ -9,6 +9,8 @@ from pydicom.datadict import DicomDictionary, RepeatersDictionary, get_entry
 
 from dicom_assets.dicom.header import Header
 from dicom_assets.dicom.heads import in_dictionary
+from dicom_assets.dicom.references import retrieve
+from dicom_assets.storage.byte_ranges import BytesSource
 from dicom_assets_tests.dicom import raw
 from dicom_assets_tests.dicom.raw import BIG, DEFLATED, EXPLICIT, IMPLICIT, UNDEFINED, dicom, element, item, sequence
 from dicom_assets_tests.dicom.referee import differences, outcome, read
@@ -109,9 +111,12 @@ def test_the_lengths_of_an_icon_that_leave_out_the_end_of_its_fragments(short):
     wrong = b"\xfe\xff\x00\xe0" + struct.pack("<I", len(icon) - short) + icon
     whole = element(0x00880200, "SQ", wrong, length=len(wrong) - short)
     pixels = element(0x7FE00010, "OB", item(b"") + item(b"\xff\xd8\xff\xd9") + SEQUENCE_END, length=UNDEFINED)
-    header, issues = found(dicom(*IMAGE, whole, pixels, syntax="1.2.840.10008.1.2.4.50"))
+    data = dicom(*IMAGE, whole, pixels, syntax="1.2.840.10008.1.2.4.50")
+    header, issues = found(data)
     assert issues == BROKEN
-    assert header["00880200"]["Value"] == [{"00280010": {"vr": "US", "Value": [2]}}]
+    (inside,) = header["00880200"]["Value"]
+    assert inside.keys() == {"00280010", "7FE00010"}
+    assert retrieve(BytesSource(data), inside["7FE00010"]["BulkDataURI"]) + SEQUENCE_END == fragments
 
 
 def implicit(tag, value):
@@ -131,8 +136,12 @@ def test_a_sequence_that_cannot_be_read_costs_itself_alone(name, tag):
     creator = element(0x00190010, "LO", "ACME", explicit=False)
     lost = element(tag, "SQ", UNREADABLE[name] + SEQUENCE_END, explicit=False, length=UNDEFINED)
     rows = element(0x00280010, "US", b"\x02\0", explicit=False)
-    header, issues = found(dicom(creator, lost, rows, syntax=IMPLICIT))
-    assert (f"{tag:08X}" in header, issues) == (False, BROKEN)
+    data = dicom(creator, lost, rows, syntax=IMPLICIT)
+    header, issues = found(data)
+    assert issues == BROKEN
+    kept = header[f"{tag:08X}"]
+    assert "Value" not in kept
+    assert retrieve(BytesSource(data), kept["BulkDataURI"]) == UNREADABLE[name]
 
 
 def test_a_sequence_with_a_length_that_cannot_be_read_is_kept_by_its_place():

@@ -208,6 +208,19 @@ def test_a_small_batch_starts_a_single_process(engine):
         assert len(below() - before) == 1
 
 
+def test_processes_that_have_nothing_to_read_end_and_others_read_what_comes_then(engine, monkeypatch):
+    monkeypatch.setattr("dicom_assets.reading.engine.IDLE_SECONDS", 0.05)
+    reading(engine)
+    before = below()
+    with ProcessEngine(limits()) as own:
+        for _ in range(2):
+            assert len(outcomes(own, [chunk(i) for i in range(4)])) == 16
+            deadline = time.monotonic() + 10
+            while below() - before and time.monotonic() < deadline:
+                time.sleep(0.02)
+            assert not below() - before
+
+
 def test_closing_leaves_no_process_behind_that_reads(engine):
     reading(engine)
     before = below()

@@ -132,6 +132,7 @@ VARYING = {
     "validated_batch": ["judged_at"],
     "ingestion_errors": ["occurred_at", "run_id"],
     "batches": ["started_at", "closed_at", "run_id"],
+    "erasure": ["finished_at"],
 }
 """Columns that say when and by which run something happened: a rerun changes these and no other."""
 

@@ -61,6 +61,13 @@ def test_a_file_that_was_overwritten_by_one_of_the_same_size_and_time_is_named(t
     assert (found.differing, list(found.shown), list(found.batches)) == (1, [row["object_id"]], [row["batch_id"]])
 
 
+def test_headers_of_an_earlier_form_are_not_compared_and_that_is_said(taken):
+    earlier = {"header_form": "NULL", "content_digest": "'of another form'"}
+    DeltaTable(taken.lake.location("flat_metadata")).update(earlier, predicate="uri LIKE '%0001.dcm'")
+    found = digests(taken)
+    assert (found.holds, found.told) == (True, "1 objects have headers of an older form and were not compared")
+
+
 def test_a_member_of_an_archive_that_was_overwritten_is_named(taken, landing):
     path = landing.root / "more.zip"
     unnoticed(path, _same_size(path.stat().st_size))

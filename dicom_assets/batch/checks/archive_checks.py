@@ -13,7 +13,7 @@ from __future__ import annotations
 import io
 import struct
 import zipfile
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import IO, Any
@@ -220,7 +220,15 @@ def _same_chains(file: IO[bytes] | ByteFile, staged: Sequence[Member], prefix: s
         raise Incomparable from None
     places = {member.at for member in staged}
     listed = [[one for one in chain if not one.is_folder] for chain in found]
-    flat = [one for chain in listed if not places or any(one.at in places for one in chain) for one in chain]
+    chosen = [chain for chain in listed if not places or any(one.at in places for one in chain)]
+    # of chains that end in the same records the one that is meant: all of its records are staged
+    chains_of = Counter(one.at for chain in chosen for one in chain)
+    flat = [
+        one
+        for chain in chosen
+        if all(chains_of[one.at] == 1 for one in chain) or {one.at for one in chain} <= places
+        for one in chain
+    ]
     if len(flat) != len(staged):
         return False
     for record, member in zip(flat, staged, strict=True):

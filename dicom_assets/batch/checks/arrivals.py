@@ -16,7 +16,7 @@ from dicom_assets.lake.delta import Lake
 from dicom_assets.lake.extents import Within
 from dicom_assets.lake.overwritten import scope_of
 from dicom_assets.lake.query import connect, quoted, scan, where
-from dicom_assets.schema.codes import ABSENT
+from dicom_assets.schema.codes import NOT_ARRIVED
 from dicom_assets.schema.registry import OVERWRITTEN, RAW_FILES, VALIDATED_BATCH
 
 _PLACE = "source, uri, member"
@@ -28,18 +28,26 @@ SELECT
     coalesce(bool_or(counts), false) AND max(version) FILTER (counts)
         IS NOT DISTINCT FROM max(version) FILTER (counts AND operation = 'upsert') AS is_there,
     list_distinct(list_concat(list(batch_id), list(coalesce(last_batch, batch_id)))) AS batches
-FROM (
-    SELECT
-        flat.*, last.batch_id AS last_batch,
-        (flat.version_at, flat.sequence, flat.object_id) AS version,
-        last.batch_id IS NULL OR last.claimed_at <= flat.ingested_at OR flat.version_text IS NOT NULL AS counts
-    FROM {flat} AS flat
-    LEFT JOIN {arrived} AS last
-        ON last.source = flat.source AND last.uri = flat.uri AND coalesce(last.member, '') = coalesce(flat.member, '')
-)
+FROM (SELECT *, (version_at, sequence, object_id) AS version, takes_part AS counts FROM {versions})
 GROUP BY ALL
 """
-"""flat: rows of flat_metadata. arrived: see `arrivals`."""
+"""versions: see `placed`."""
+
+
+def placed(flat: str, arrived: str) -> str:
+    """SQL for rows of flat_metadata with the batch that came to their place last, and whether they take part.
+
+    flat: rows of flat_metadata. arrived: see `arrivals`.
+    """
+    return f"""(
+        SELECT
+            flat.*, last.batch_id AS last_batch,
+            last.batch_id IS NULL OR last.claimed_at < flat.ingested_at OR flat.version_text IS NOT NULL
+                OR (last.claimed_at = flat.ingested_at AND flat.operation = 'upsert') AS takes_part
+        FROM {flat} AS flat
+        LEFT JOIN {arrived} AS last ON last.source = flat.source AND last.uri = flat.uri
+            AND coalesce(last.member, '') = coalesce(flat.member, '')
+    )"""
 
 
 def arrivals(lake: Lake, flat: Within, studies: Sequence[str]) -> str:
@@ -57,7 +65,7 @@ def arrivals(lake: Lake, flat: Within, studies: Sequence[str]) -> str:
     if len(batches) < 2:
         return f"(SELECT NULL::VARCHAR AS batch_id, NULL::TIMESTAMPTZ AS claimed_at, {_nothing()} WHERE false)"
     within = {"batch_id": batches}
-    codes = ", ".join(quoted(code) for code in sorted(ABSENT))
+    codes = ", ".join(quoted(code) for code in sorted(NOT_ARRIVED))
     raw = f"""(
         SELECT * FROM (SELECT * FROM {scan(lake, RAW_FILES.name, within=within)}{where(within)})
         ANTI JOIN (

@@ -17,7 +17,7 @@ from dicom_assets.batch.checks.contract import CheckContext, CheckResult, NamedR
 from dicom_assets.batch.organize import FOLDER as ORGANIZED
 from dicom_assets.lake.delta import Lake
 from dicom_assets.lake.query import connect
-from dicom_assets.landing.claims import MANIFEST, ClaimLog, UnknownBatch
+from dicom_assets.landing.claims import MANIFEST, ClaimLog, UnknownBatch, with_defaults
 from dicom_assets.landing.returns import ReturnLog
 
 _PLACES = pa.schema([("object_id", pa.string()), ("uri", pa.string()), ("etag", pa.string())])
@@ -34,10 +34,8 @@ def claim_of(context: CheckContext) -> pa.Table:
     batch_id = context.staging.batch_id
     for claim in (context.log or ClaimLog(context.lake.files)).claims():
         if claim.batch_id == batch_id:
-            manifest = pq.ParquetFile(io.BytesIO(context.lake.files.get(claim.path))).read()
-            if "attempt" not in manifest.column_names:  # a release that claimed nothing again did not count
-                manifest = manifest.append_column("attempt", pa.array([1] * len(manifest), pa.int64()))
-            manifest = manifest.cast(MANIFEST)
+            rows = pq.ParquetFile(io.BytesIO(context.lake.files.get(claim.path))).read()
+            manifest = with_defaults(rows).cast(MANIFEST)
             left = pa.array(sorted(returned_objects(context.lake, batch_id)), pa.string())
             return manifest.filter(pc.invert(pc.is_in(manifest["object_id"], left)))
     raise UnknownBatch(f"Batch {batch_id} is not in the claim log.")

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+import pyarrow as pa
 import pyarrow.compute as pc
 
 from dicom_assets.lake.delta import Lake
@@ -64,6 +65,7 @@ COMPARED = """
 SELECT
     unsure.object_id, is_there, records,
     CASE
+        WHEN unsure.object_id IN (SELECT object_id FROM claims WHERE batch_id <> {batch}) THEN true  -- read again since
         WHEN NOT is_keyed AND claims.object_id IS NOT NULL THEN claims.object_id <> unsure.object_id
         ELSE ifnull(newest > version, false)
     END AS is_replaced
@@ -73,10 +75,15 @@ LEFT JOIN claims ON claims.place_key = unsure.file_key
 """
 
 OVERTAKEN = """
--- one row per object whose records stand in the table though something else was claimed in their file's place since
+-- one row per object whose records stand in the table though something else was claimed in their file's place since,
+-- or the file was read again
 SELECT DISTINCT published.object_id
 FROM published JOIN claims ON claims.place_key = published.file_key
 WHERE NOT is_keyed AND claims.object_id <> published.object_id
+UNION
+SELECT DISTINCT published.object_id
+FROM published JOIN claims USING (object_id)
+WHERE claims.batch_id <> published.batch_id
 """
 
 
@@ -95,7 +102,9 @@ def counted(lake: Lake, staging: Staging, shown: int) -> Counted:
     Staged records stream by; those that the table has as they are, which are almost all, are known by a hash each.
     """
     staged = sum(len(batch) for batch in staging.batches(Part.CLINICAL, ["record"]))
-    errors = pc.sum(pc.equal(staging.read_whole(Part.ERRORS, ["code"])["code"], "RECORD_INVALID")).as_py() or 0
+    told = staging.read_whole(Part.ERRORS, ["stage", "code"])
+    told = told.filter(pc.equal(told["stage"], "record"))["code"]
+    errors = pc.sum(pc.is_in(told, pa.array(["RECORD_INVALID", "ERASED"]))).as_py() or 0
     batch = quoted(staging.batch_id)
     own = scan(lake, "clinical", within=staging.scope("clinical")["clinical"])
     read = staged + errors
@@ -121,7 +130,7 @@ def counted(lake: Lake, staging: Staging, shown: int) -> Counted:
             SELECT
                 coalesce(sum(records) FILTER (is_replaced), 0)::BIGINT,
                 min(DISTINCT object_id, {shown}) FILTER (NOT is_replaced AND NOT is_there)
-            FROM ({COMPARED})
+            FROM ({COMPARED.format(batch=batch)})
             """
         ).fetchall()[0]
         overtaken = [one for (one,) in connection.execute(f"{OVERTAKEN} LIMIT {shown}").fetchall()]

@@ -12,8 +12,18 @@ from dicom_assets.batch.publish import touched_studies
 from dicom_assets.lake.query import arrow, connect, scan, where
 from dicom_assets.lake.studies import study_scope
 
-SAID = "hash([one FOR one IN map_entries(header::JSON::MAP(VARCHAR, JSON)) IF NOT starts_with(one['key'], '0002')])"
-"""SQL for what a header says without File Meta Information."""
+_BULK = ("OB", "OD", "OF", "OL", "OV", "OW", "UN")
+_IN_ITEMS = '"[[:xdigit:]]{8}":[{]"vr":"(' + "|".join(_BULK) + ')"[^}]*[}],?'
+_VALUE = f"""regexp_replace(
+    replace(regexp_replace(one['value']::VARCHAR, '{_IN_ITEMS}', '', 'g'), ',}}', '}}'),
+    'offset=[0-9]+&length=[0-9]+', '', 'g'
+)"""
+SAID = f"""hash([
+    (one['key'], replace({_VALUE}, ',"BulkDataURI":"?"', ''))
+    FOR one IN map_entries(header::JSON::MAP(VARCHAR, JSON))
+    IF NOT starts_with(one['key'], '0002') AND one['value'] ->> 'vr' NOT IN {_BULK}
+])"""
+"""SQL for what a header says without File Meta Information, bulk values, and the places of values in the object."""
 
 _CLAIMS = """
 -- files of the touched studies with a SOP Instance UID for which there are several contents, and what was told of them

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from threading import Lock
+from threading import Lock, RLock
 from typing import Any, TypeVar
 
 import duckdb
@@ -19,7 +19,7 @@ from dicom_assets.lake.delta import Lake
 from dicom_assets.lake.query import arrow, quoted, scan, where
 from dicom_assets.lake.staging import SCHEMAS, Part, Staging
 from dicom_assets.lake.studies import study_scope
-from dicom_assets.landing.claims import ClaimLog
+from dicom_assets.landing.claims import BatchKind, ClaimLog
 from dicom_assets.schema.registry import Table
 from dicom_assets.settings import GateSettings, OmopSettings, Settings
 
@@ -64,7 +64,10 @@ class Answers:
 
 @dataclass(frozen=True)
 class CheckContext:
-    """What a rule may look at. log: the lake's claims, where whoever makes this has read them already."""
+    """What a rule may look at; rules may be looked at side by side.
+
+    log: the lake's claims, where whoever makes this has read them already. kind: why the batch was claimed.
+    """
 
     lake: Lake
     staging: Staging
@@ -72,22 +75,27 @@ class CheckContext:
     omop: OmopSettings = field(default_factory=OmopSettings)
     settings: Settings = field(default_factory=Settings)
     log: ClaimLog | None = None
+    kind: BatchKind = BatchKind.ARRIVAL
     _found: dict[str, Any] = field(default_factory=dict, repr=False, compare=False)
     _staged: dict[Part, pa.Table] = field(default_factory=dict, repr=False, compare=False)
+    _finding: RLock = field(default_factory=RLock, repr=False, compare=False)
+    """Held while something is found that several rules ask for, so that it is found once."""
 
     def staged(self, part: Part) -> pa.Table:
         """The staged rows of a part, in the columns that rules look at; read once for all rules of a table."""
-        if part not in self._staged:
-            columns = [name for name in SCHEMAS[part].names if name in _JUDGED_BY]
-            self._staged[part] = self.staging.read_whole(part, columns)
-        return self._staged[part]
+        with self._finding:
+            if part not in self._staged:
+                columns = [name for name in SCHEMAS[part].names if name in _JUDGED_BY]
+                self._staged[part] = self.staging.read_whole(part, columns)
+            return self._staged[part]
 
     def once(self, name: str, find: Callable[[CheckContext], Found]) -> Found:
         """What a function finds, which several rules of a table ask for; found once."""
-        if name not in self._found:
-            self._found[name] = find(self)
-        found: Found = self._found[name]
-        return found
+        with self._finding:
+            if name not in self._found:
+                self._found[name] = find(self)
+            found: Found = self._found[name]
+            return found
 
     def answer(self, sql: str) -> pa.Table:
         """What SQL says over files of the lake alone, as `scan` names them; asked again, the answer that was given.
@@ -95,16 +103,17 @@ class CheckContext:
         A file never changes, so neither does what SQL says that names nothing else. Several rules ask the same of the
         rows of one batch, and its closing once more.
         """
-        answers = self.staging.recall(Answers)
-        if answers is None:
-            answers = Answers()
-            self.staging.remember(answers)
-        found = answers.tables.get(sql)
-        if found is None:
-            with self.lake.cursor() as connection:
-                found = arrow(connection, sql)
-            answers.enter(sql, found)
-        return found
+        with self._finding:
+            answers = self.staging.recall(Answers)
+            if answers is None:
+                answers = Answers()
+                self.staging.remember(answers)
+            found = answers.tables.get(sql)
+            if found is None:
+                with self.lake.cursor() as connection:
+                    found = arrow(connection, sql)
+                answers.enter(sql, found)
+            return found
 
     @property
     def batch(self) -> str:

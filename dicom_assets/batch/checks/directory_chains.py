@@ -17,6 +17,9 @@ from typing import IO, NamedTuple
 MOST_BYTES = 64 << 20
 """Bytes before the end of an archive in which chains are looked for."""
 
+MOST_SHARED = 100_000
+"""Records that stand in several chains, counted once for each chain but the first."""
+
 _MARK = b"PK\x01\x02"
 _FIXED = 46
 _LONGEST = _FIXED + 3 * 0xFFFF
@@ -25,7 +28,7 @@ _UNIX = frozenset((3, 19))
 
 
 class TooLarge(Exception):
-    """The directory stands farther from the end than MOST_BYTES."""
+    """The directory stands farther from the end than MOST_BYTES, or too many chains share records."""
 
 
 class Record(NamedTuple):
@@ -38,9 +41,10 @@ class Record(NamedTuple):
 
 
 def chains(file: IO[bytes], size: int, least: int) -> list[list[Record]]:
-    """Every chain of records from the first one that may reach `least` on, in the order of their places.
+    """Every chain of records from the first one that may reach `least` on, in the order of their first records.
 
-    size: bytes of the file. least: place of the first record that must be looked at. Raises TooLarge.
+    Two chains may end in the same records: bytes before a directory may look like a record that ends within it. size:
+    bytes of the file. least: place of the first record that must be looked at. Raises TooLarge.
     """
     start = max(min(least, size) - _LONGEST, 0)
     if size - start > MOST_BYTES:
@@ -49,16 +53,20 @@ def chains(file: IO[bytes], size: int, least: int) -> list[list[Record]]:
     data = file.read(size - start)
     found: list[list[Record]] = []
     within: set[int] = set()
+    shared = 0
     at = data.find(_MARK)
     while at >= 0:
         if at not in within:
             chain, end = [], at
-            while end not in within and data[end : end + 4] == _MARK and (following := _end(data, end)) <= len(data):
+            while data[end : end + 4] == _MARK and (following := _end(data, end)) <= len(data):
+                shared += end in within
                 within.add(end)
                 chain.append(_record(data, end, following, start))
                 end = following
             if chain:
                 found.append(chain)
+            if shared > MOST_SHARED:
+                raise TooLarge
         at = data.find(_MARK, at + 1)
     return found
 

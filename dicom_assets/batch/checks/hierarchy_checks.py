@@ -25,10 +25,14 @@ import pyarrow.compute as pc
 
 from dicom_assets.batch.checks.arrivals import arrivals
 from dicom_assets.batch.checks.contract import CheckContext, CheckResult, NamedRule, compared
+from dicom_assets.batch.checks.corrected import corrected, is_corrected, tables_of
 from dicom_assets.batch.publish import touched_studies
+from dicom_assets.lake.moved_studies import origins_of
 from dicom_assets.lake.query import arrow, scan, where
+from dicom_assets.lake.quoting import one_of
 from dicom_assets.lake.studies import study_scope
 from dicom_assets.schema.attributes import ATTRIBUTES, CODE_PARTS, TOLD_WITH, Level
+from dicom_assets.schema.correction_tables import CORRECTED_BY, RECEIVED
 from dicom_assets.schema.registry import FLAT_METADATA, INSTANCE, TABLES
 
 SAMPLE_INSTANCES = 1_000
@@ -49,11 +53,20 @@ def _view(context: CheckContext, name: str, keys: Sequence[str]) -> str:
 
 def _versions(context: CheckContext, keys: Sequence[str]) -> str:
     """SQL for rows that flat_metadata has of some studies; takes_part: nothing came to their place since."""
+    if not is_corrected(context.lake):
+        return _received(context, keys)
+    origins = sorted(origins_of(context.lake, keys))
+    return corrected(_received(context, origins), *tables_of(context.lake), studies=one_of(keys))
+
+
+def _received(context: CheckContext, keys: Sequence[str]) -> str:
+    """The same, as they were received."""
     scope = study_scope(context.lake, ["flat_metadata"], keys)["flat_metadata"]
     return f"""(
         SELECT
             flat.*,
-            last.batch_id IS NULL OR last.claimed_at <= flat.ingested_at OR version_text IS NOT NULL AS takes_part
+            last.batch_id IS NULL OR last.claimed_at < flat.ingested_at OR version_text IS NOT NULL
+                OR (last.claimed_at = flat.ingested_at AND operation = 'upsert') AS takes_part
         FROM {_view(context, "flat_metadata", keys)} AS flat
         LEFT JOIN {arrivals(context.lake, scope, keys)} AS last
             ON last.source = flat.source AND last.uri = flat.uri
@@ -93,14 +106,17 @@ def instances_are_newest(context: CheckContext) -> CheckResult:
         ).fetchall()[0]
         every = max(1, total // SAMPLE_INSTANCES)
         chosen = f"hash({context.batch}, SOPInstanceUID) % {every} = 0"
-        sample = _compare_instances(connection, versions, instances, _COPIED, chosen)
+        told = _TOLD if is_corrected(context.lake) else ()
+        sample = _compare_instances(connection, versions, instances, (*_COPIED, *told), chosen)
         if every == 1 or not sample.passed:
             return sample
-        return _compare_instances(connection, versions, instances, _IDENTITY)
+        return _compare_instances(connection, versions, instances, (*_IDENTITY, *told))
 
 
 _IDENTITY = ("uri", "member", "size", "PatientID", "IssuerOfPatientID")
 """Columns of an instance that are compared for every one, besides its key and version."""
+_TOLD = (CORRECTED_BY, *RECEIVED)
+"""Columns of an instance that corrections give it."""
 _COPIED = tuple(c.name for c in INSTANCE.columns if c.name in FLAT_METADATA)
 
 
@@ -138,19 +154,28 @@ def _compare_instances(
 _COUNTED_BY = f"""
 CREATE TEMP TABLE instances AS
 SELECT
-    {_INSTANCE_KEY}, study_key, {_VERSION}, size, first_seen_at, updated_at, Modality, PatientID, IssuerOfPatientID
+    {_INSTANCE_KEY}, study_key, {_VERSION}, size, first_seen_at, updated_at, Modality, PatientID, IssuerOfPatientID,
+    corrections
 FROM {{instances}} SEMI JOIN settled USING (study_key)
 """
 """What groups are counted by: one row per instance of the settled studies."""
 
-_SERIES_COUNTS = """
-SELECT
-    study_key, source, StudyInstanceUID, SeriesInstanceUID, count(SOPInstanceUID) AS instance_count,
-    sum(size)::BIGINT AS size, min(first_seen_at) AS first_seen_at, max(updated_at) AS updated_at,
-    max(version_at) AS version_at,
-    max({version_at: version_at, sequence: sequence, object_id: object_id}).object_id AS object_id
-FROM instances
-GROUP BY study_key, source, StudyInstanceUID, SeriesInstanceUID
+_NAMED_BY = """(
+    SELECT {grain}, list(DISTINCT one ORDER BY one) AS corrections
+    FROM (SELECT {grain}, unnest(corrections) AS one FROM instances) GROUP BY {grain}
+) AS named"""
+"""The corrections of the instances of a group, where there are some."""
+
+_SERIES_COUNTS = f"""
+SELECT * FROM (
+    SELECT
+        study_key, source, StudyInstanceUID, SeriesInstanceUID, count(SOPInstanceUID) AS instance_count,
+        sum(size)::BIGINT AS size, min(first_seen_at) AS first_seen_at, max(updated_at) AS updated_at,
+        max(version_at) AS version_at,
+        max({{version_at: version_at, sequence: sequence, object_id: object_id}}).object_id AS object_id
+    FROM instances
+    GROUP BY study_key, source, StudyInstanceUID, SeriesInstanceUID
+) LEFT JOIN {_NAMED_BY.format(grain="study_key, SeriesInstanceUID")} USING (study_key, SeriesInstanceUID)
 """
 
 
@@ -200,6 +225,7 @@ SELECT * FROM (
     FROM instances
     GROUP BY study_key, source, StudyInstanceUID
 ) JOIN ({PATIENTS}) USING (study_key, source, StudyInstanceUID)
+LEFT JOIN {_NAMED_BY.format(grain="study_key")} USING (study_key)
 """
 
 
@@ -247,10 +273,10 @@ def groups_equal_instances(name: str, context: CheckContext) -> CheckResult:
 
 
 _COUNTED = {
-    "series": {"instance_count", "size", "first_seen_at", "updated_at", "version_at", "object_id"},
+    "series": {"corrections", "instance_count", "size", "first_seen_at", "updated_at", "version_at", "object_id"},
     "study": {
-        "series_count", "instance_count", "patient_count", "PatientID", "IssuerOfPatientID", "size", "first_seen_at",
-        "updated_at", "version_at", "object_id",
+        "corrections", "series_count", "instance_count", "patient_count", "PatientID", "IssuerOfPatientID", "size",
+        "first_seen_at", "updated_at", "version_at", "object_id",
     },
 }  # fmt: skip
 

@@ -14,7 +14,7 @@ import pyarrow.compute as pc
 
 from dicom_assets.batch.books import books_of
 from dicom_assets.batch.checks import clinical_checks
-from dicom_assets.batch.checks.arrivals import VERSIONS, arrivals
+from dicom_assets.batch.checks.arrivals import VERSIONS, arrivals, placed
 from dicom_assets.batch.checks.contract import (
     SHOWN,
     CheckContext,
@@ -26,16 +26,21 @@ from dicom_assets.batch.checks.contract import (
     studies_of,
     touched_rows,
 )
-from dicom_assets.batch.checks.shares import excess
+from dicom_assets.batch.checks.corrected import corrected, is_corrected, tables_of
+from dicom_assets.batch.checks.reread_checks import refuses_nothing_anew
+from dicom_assets.batch.checks.shares import excess, opened
+from dicom_assets.lake.moved_studies import origins_of
 from dicom_assets.lake.query import arrow, connect, scan, where
+from dicom_assets.lake.quoting import one_of
 from dicom_assets.lake.staging import Part
 from dicom_assets.lake.studies import study_scope
 from dicom_assets.lake.table_form import differences
+from dicom_assets.landing.claims import BatchKind
 from dicom_assets.schema.codes import WAITING
 from dicom_assets.schema.registry import TABLES, Table
 
-GUARDED = ("batches", "batch_study", "overwritten")
-"""Tables with rules of their own: books_are_closed, studies_are_indexed, overwrites_are_entered."""
+GUARDED = ("batches", "batch_study", "overwritten", "moved_study")
+"""Tables with rules of their own: books_are_closed, studies_are_indexed, overwrites_are_entered, is_newest."""
 
 
 def _ids(connection: duckdb.DuckDBPyConnection, sql: str) -> list[str]:
@@ -80,8 +85,13 @@ def refused_have_errors(context: CheckContext) -> CheckResult:
 
 
 def gate(context: CheckContext) -> CheckResult:
-    """The batch may go on: its source was read whole, not too much of it is quarantined, and nothing got lost."""
-    limits = context.gate
+    """The batch may go on: its source was read whole, not too much of it is quarantined, and nothing got lost.
+
+    The shares of a batch that a person has decided about are no matter any more.
+    """
+    known = books_of(context.lake, context.staging.batch_id)
+    decided = known is not None and known.decision is not None
+    limits = opened(context.gate) if decided else context.gate
     ledger = context.staged(Part.LEDGER)
     total = pc.sum(pc.not_equal(ledger["kind"], "archive")).as_py() or 0
     refused = ledger.filter(pc.equal(ledger["outcome"], "quarantined"))["object_id"]
@@ -98,16 +108,19 @@ def gate(context: CheckContext) -> CheckResult:
     lost = _lost_since(context)
     if lost:
         return CheckResult(
-            False, 0, len(lost), lost, "Objects that this batch brought into the lake cannot be read again; they stay."
+            False, 0, len(lost), lost, "Objects that this batch brought into the lake are not staged again; they stay."
         )
+    if context.kind == BatchKind.REREAD and limits.quarantined_share < 1:
+        return refuses_nothing_anew(context)
     beyond = excess(ledger, context.staged(Part.CLINICAL), context.staged(Part.ERRORS), limits)
     if beyond is not None:
         return CheckResult(False, beyond.bound, beyond.actual, beyond.objects[:SHOWN], beyond.explanation)
     share = bad / total if total else 0.0
-    too_many = bad >= limits.minimum and share > limits.quarantined_share
+    too_many = not decided and bad >= limits.minimum and share > limits.quarantined_share
     words = (
         f"{bad} of {total} objects are quarantined ({share:.0%}); the batch pauses above {limits.quarantined_share:.0%}"
         + ("" if not too_many else ". Remove the cause and run it again, or raise quarantined_share for that run")
+        + (f". It was {known.decision} by {known.decided_by}" if known is not None and decided else "")
     )
     return CheckResult(
         not too_many, limits.quarantined_share, round(share, 4), refused[:SHOWN].to_pylist() if too_many else (), words
@@ -115,9 +128,9 @@ def gate(context: CheckContext) -> CheckResult:
 
 
 def _lost_since(context: CheckContext) -> list[str]:
-    """Objects of this batch in flat_metadata whose bytes are gone or changed now, so that a rerun would drop them.
+    """Objects of this batch in flat_metadata that publishing what is staged would drop.
 
-    Members whose container is gone or changed are not in the ledger at all.
+    What cannot be read again is staged from there (`batch.own_rows`), with the members of what cannot be opened.
     """
     with connect(context.lake, ["flat_metadata"], within=context.staging.scope("flat_metadata")) as connection:
         connection.register(
@@ -134,7 +147,8 @@ def _lost_since(context: CheckContext) -> list[str]:
 def rows_published(part: Part, context: CheckContext) -> CheckResult:
     """The table has exactly the staged rows of the batch, each as it was staged."""
     name = str(part)
-    columns = TABLES[name].schema.names
+    # what comes to stand in the ledger when an object is read again is no row of this batch (`batch.superseding`)
+    columns = [column for column in TABLES[name].schema.names if column != "superseded_by"]
     listed = ", ".join(f'"{column}"' for column in columns)
     row = f"object_id, hash({listed}) AS said"
     needed, staged = columns, "staged"
@@ -200,9 +214,14 @@ def _versions(context: CheckContext) -> pa.Table:
     of by a window, what was overwritten by what else arrived at the same place.
     """
     studies = studies_of(context)
-    scope = study_scope(context.lake, ["flat_metadata"], studies)["flat_metadata"]
+    is_other = is_corrected(context.lake)
+    looked_at = sorted(origins_of(context.lake, studies)) if is_other else studies
+    scope = study_scope(context.lake, ["flat_metadata"], looked_at)["flat_metadata"]
     source = f"(SELECT * FROM {scan(context.lake, 'flat_metadata', within=scope)}{where(scope)})"
-    return context.answer(VERSIONS.format(flat=source, arrived=arrivals(context.lake, scope, studies)))
+    versions = placed(source, arrivals(context.lake, scope, looked_at))
+    if is_other:
+        versions = corrected(versions, *tables_of(context.lake), studies=one_of(studies))
+    return context.answer(VERSIONS.format(versions=versions))
 
 
 def hierarchy_equals_metadata(name: str, context: CheckContext) -> CheckResult:
@@ -213,7 +232,7 @@ def hierarchy_equals_metadata(name: str, context: CheckContext) -> CheckResult:
     seen as closed, has its metadata seen as well.
     """
     grain = _GRAIN[name]
-    with connect(context.lake, ["batches"]) as connection:
+    with connect(context.lake, ["batches", "batch_study"]) as connection:
         connection.register("rows_of_table", touched_rows(context, TABLES[name]))
         closed = arrow(connection, "SELECT batch_id FROM batches WHERE status = 'closed'")
         connection.register("closed", closed)
@@ -228,9 +247,14 @@ def hierarchy_equals_metadata(name: str, context: CheckContext) -> CheckResult:
             """
         )
         settled = f"ANTI JOIN moving USING ({grain})"
+        if is_corrected(context.lake):  # what other batches correct stands in the index alone
+            settled += (
+                " WHERE study_key NOT IN (SELECT study_key FROM batch_study ANTI JOIN closed USING (batch_id) "
+                f"WHERE batch_id <> {context.batch})"
+            )
         return compared(
             connection,
-            f"SELECT DISTINCT study_key, {grain} FROM versions {settled} WHERE is_there",
+            f"SELECT DISTINCT study_key, {grain} FROM (FROM versions WHERE is_there) {settled}",
             f"SELECT study_key, {grain} FROM rows_of_table {settled}",
             "study_key",
         )

@@ -29,6 +29,8 @@ from dicom_assets.storage.byte_file import OutOfBounds
 
 _READ = pa.array(["RECORDS_ALL_INVALID", "NO_RECORDS"])
 """Codes of clinical files that were read to their end and are not ingested."""
+_OF_TABLES = (Part.CLINICAL, Part.CORRECTION)
+"""Parts of records that files hold by the dozen."""
 UNSURE = ("quote", "not valid JSON", "the file ends inside", "no JSON object stands")
 """Stand in the detail of a record error where a quote stands wrong or JSON is broken; how such a file goes on, and how
 many records are in the broken part, is a matter of taste."""
@@ -54,7 +56,7 @@ def recount(context: CheckContext) -> Recount:
         return result
     ids = chosen(context.staging.batch_id, list(read), settings.clinical_files)
     clinical = context.settings.clinical
-    columns = (*clinical.patient_id_columns, *(one.patient_id_column for one in clinical.datasets))
+    columns = (*clinical.patient_id_columns, *(one.patient_id_column for one in clinical.datasets), "corrected_by")
     rows, left = [], settings.clinical_bytes
     for row in sorted(rows_of(context, ids), key=lambda one: ids.index(one["object_id"])):
         left -= row["size"]
@@ -87,12 +89,13 @@ def recount(context: CheckContext) -> Recount:
 def _records_read(context: CheckContext) -> dict[str, tuple[int, bool]]:
     """By clinical file that was read to its end: records and record errors, and whether it is broken somewhere."""
     ledger = context.staged(Part.LEDGER)
-    ledger = ledger.filter(pc.equal(ledger["kind"], "clinical"))
+    ledger = ledger.filter(pc.is_in(ledger["kind"], pa.array(["clinical", "correction"])))
     if not len(ledger):
         return {}
     with context.lake.cursor() as connection:
         connection.register("ledger", ledger)
-        connection.register("records", context.staged(Part.CLINICAL))
+        records = [context.staged(part).select(["object_id"]) for part in _OF_TABLES]
+        connection.register("records", pa.concat_tables(records))
         connection.register("errors", context.staging.read(Part.ERRORS, ["object_id", "stage", "code", "detail"]))
         connection.register("read_codes", pa.table({"code": _READ}))
         rows = connection.execute(
@@ -103,7 +106,7 @@ def _records_read(context: CheckContext) -> dict[str, tuple[int, bool]]:
                 SELECT object_id, 1, false FROM records
                 UNION ALL
                 SELECT object_id, 1, regexp_matches(detail, '{"|".join(UNSURE)}') FROM errors
-                WHERE stage = 'record' AND code = 'RECORD_INVALID'
+                WHERE stage = 'record' AND code IN ('RECORD_INVALID', 'CORRECTION_INVALID', 'ERASED')
             )
             SEMI JOIN (
                 SELECT object_id FROM ledger WHERE outcome = 'ingested' OR code IN (FROM read_codes)
@@ -138,23 +141,25 @@ def files_are_counted_again(context: CheckContext) -> CheckResult:
 
 def ingested_have_rows(context: CheckContext) -> CheckResult:
     """Every object whose outcome is `ingested` has a row of metadata, or a clinical record at least."""
-    with staged_tables(context, Part.LEDGER, Part.FLAT, Part.CLINICAL) as connection:
+    with staged_tables(context, Part.LEDGER, Part.FLAT, *_OF_TABLES) as connection:
         return compared(
             connection,
             "SELECT object_id FROM staged_validated_batch WHERE outcome = 'ingested'",
             "SELECT object_id FROM staged_validated_batch WHERE outcome = 'ingested' AND object_id IN "
-            "(SELECT object_id FROM staged_flat_metadata UNION ALL SELECT object_id FROM staged_clinical)",
+            "(SELECT object_id FROM staged_flat_metadata UNION ALL SELECT object_id FROM staged_clinical "
+            "UNION ALL SELECT object_id FROM staged_correction)",
         )
 
 
 def nothing_of_refused_is_staged(context: CheckContext) -> CheckResult:
     """No row of metadata or record belongs to an object that is quarantined or ignored."""
-    with staged_tables(context, Part.LEDGER, Part.FLAT, Part.CLINICAL) as connection:
+    with staged_tables(context, Part.LEDGER, Part.FLAT, *_OF_TABLES) as connection:
         return compared(
             connection,
             "SELECT object_id FROM staged_validated_batch WHERE false",
             "SELECT DISTINCT object_id FROM "
-            "(SELECT object_id FROM staged_flat_metadata UNION ALL SELECT object_id FROM staged_clinical) "
+            "(SELECT object_id FROM staged_flat_metadata UNION ALL SELECT object_id FROM staged_clinical "
+            "UNION ALL SELECT object_id FROM staged_correction) "
             "ANTI JOIN (SELECT object_id FROM staged_validated_batch WHERE outcome IN ('ingested', 'deleted')) "
             "AS accepted USING (object_id)",
         )

@@ -11,6 +11,9 @@ from collections.abc import Iterator, Mapping, Sequence
 from itertools import groupby
 from typing import Any
 
+import pyarrow as pa
+import pyarrow.compute as pc
+
 from dicom_assets.batch.checks.contract import CheckContext
 from dicom_assets.lake.staging import Part
 from dicom_assets.landing.archives import open_members
@@ -18,7 +21,7 @@ from dicom_assets.landing.change_windows import PageUnreadable
 from dicom_assets.landing.opening import open_store
 from dicom_assets.landing.store import LandingStore, ObjectError, ObjectRef, OpenObject
 from dicom_assets.reading.change_entries import open_entries
-from dicom_assets.schema.codes import Kind
+from dicom_assets.schema.codes import ABSENT, Kind
 from dicom_assets.settings import ArchiveLimits
 from dicom_assets.storage.byte_file import ByteFile
 from dicom_assets.storage.byte_ranges import ByteSource
@@ -48,11 +51,15 @@ def chosen(batch_id: str, ids: Sequence[str], most: int) -> list[str]:
 
 
 def rows_of(context: CheckContext, ids: Sequence[str], *more: str) -> list[Row]:
-    """The staged rows of raw_files of some objects, in COLUMNS and `more`."""
-    wanted, found = set(ids), []
-    for batch in context.staging.batches(Part.RAW, [*COLUMNS, *more]):
-        if any(one in wanted for one in batch["object_id"].to_pylist()):
-            found += [row for row in batch.to_pylist() if row["object_id"] in wanted]
+    """The staged rows of raw_files of some objects, in COLUMNS and `more`; not of those that are known to be absent.
+
+    Where a member lies in its archive is not known any more when that is gone, and whatever is there by now was not
+    what the batch has read.
+    """
+    rows = context.staging.read(Part.RAW, [*dict.fromkeys([*COLUMNS, "verdict", *more])])
+    rows = rows.filter(pc.is_in(rows["object_id"], pa.array(ids, pa.string())))
+    absent = pc.fill_null(pc.is_in(rows["verdict"], pa.array(sorted(ABSENT))), False)
+    found: list[Row] = rows.filter(pc.invert(absent)).to_pylist()
     return found
 
 

@@ -9,6 +9,7 @@ from dicom_assets.batch.checks.archive_checks import ARCHIVE_RULES
 from dicom_assets.batch.checks.claim_checks import CLAIM_RULES
 from dicom_assets.batch.checks.conflict_checks import CONFLICT_RULES
 from dicom_assets.batch.checks.contract import CheckContext, NamedRule
+from dicom_assets.batch.checks.correction_checks import CORRECTION_RULES
 from dicom_assets.batch.checks.hierarchy_checks import HIERARCHY_RULES
 from dicom_assets.batch.checks.parity_checks import RULES
 from dicom_assets.batch.checks.published_checks import PUBLISHED_RULES
@@ -23,6 +24,7 @@ from dicom_assets.settings import GateSettings
 ALL_RULES: tuple[NamedRule, ...] = (
     *RULES,
     *VERSION_RULES,
+    *CORRECTION_RULES,
     *CLAIM_RULES,
     *ARCHIVE_RULES,
     *RECORD_RULES,
@@ -40,5 +42,11 @@ def judged(batch: OpenBatch, gate: GateSettings | None = None) -> CheckContext:
     """What the rules of one batch look at. gate: bounds instead of those of the settings."""
     settings = batch.work.settings
     return CheckContext(
-        batch.lake, batch.staging, gate or settings.gate, settings.omop, settings=settings, log=batch.work.log
+        batch.lake,
+        batch.staging,
+        gate or settings.gate,
+        settings.omop,
+        settings=settings,
+        log=batch.work.log,
+        kind=batch.kind,
     )

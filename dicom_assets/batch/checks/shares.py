@@ -26,6 +26,11 @@ _OTHER = pa.array(["NOT_DICOM", "DOCUMENT"])
 _ACCEPT = "Remove the cause and run it again, or raise {} for that run"
 
 
+def opened(limits: GateSettings) -> GateSettings:
+    """Bounds that no share is beyond."""
+    return limits.model_copy(update=dict.fromkeys(("quarantined_share", "ignored_share", "record_error_share"), 1.0))
+
+
 @dataclass(frozen=True, slots=True)
 class Excess:
     """A share above its bound. objects: object_ids; explanation: what was counted."""

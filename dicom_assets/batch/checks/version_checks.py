@@ -21,8 +21,10 @@ FROM raw_files AS own
 JOIN raw_files AS earlier
     ON earlier.source = own.source AND earlier.uri = own.uri
     AND coalesce(earlier.member, '') = coalesce(own.member, '')
-ANTI JOIN (FROM validated_batch WHERE batch_id = {mine} AND code IN ('OBJECT_GONE', 'CHANGED_DURING_READ')) AS absent
-    ON absent.object_id = own.object_id
+ANTI JOIN (
+    FROM validated_batch
+    WHERE batch_id = {mine} AND code IN ('OBJECT_GONE', 'CHANGED_DURING_READ', 'DISMISSED')
+) AS absent ON absent.object_id = own.object_id
 WHERE own.batch_id = {mine} AND own.kind <> 'change'
     AND earlier.batch_id <> {mine} AND earlier.claimed_at < own.claimed_at
 """

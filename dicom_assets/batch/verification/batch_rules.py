@@ -61,7 +61,7 @@ WHERE seen <> ingested + quarantined + ignored + deleted
 
 _RECORDS = """
 -- batches with records of objects that their ledger does not have as ingested, or with another number of records than
--- their books; fewer are right where a later batch of the same source has replaced some
+-- their books; fewer are right where some were erased, or a later batch of the same source has replaced some
 SELECT batch_id, object_id FROM clinical
 ANTI JOIN (SELECT batch_id, object_id FROM validated_batch WHERE outcome = 'ingested' AND kind = 'clinical') AS ledger
     USING (batch_id, object_id)
@@ -69,8 +69,12 @@ UNION
 SELECT batch_id, 'books' FROM books
 LEFT JOIN (SELECT batch_id, count(*) AS there FROM clinical WHERE version_state IS NULL GROUP BY batch_id)
     USING (batch_id)
+LEFT JOIN (
+    SELECT batch_id, count(*) AS erased FROM ingestion_errors WHERE code = 'ERASED' AND stage = 'record'
+    GROUP BY batch_id
+) USING (batch_id)
 WHERE coalesce(there, 0) > clinical_rows
-    OR (coalesce(there, 0) < clinical_rows AND NOT EXISTS (
+    OR (coalesce(there, 0) + coalesce(erased, 0) < clinical_rows AND NOT EXISTS (
         SELECT 1 FROM all_books AS later
         WHERE later.source = books.source AND later.batch_id <> books.batch_id
             AND later.clinical_records > 0 AND later.closed_at > books.closed_at
@@ -106,7 +110,8 @@ RULES: tuple[BatchRule, ...] = (
             "SELECT batch_id, object_id FROM flat_metadata")),
     BatchRule("reasons", "Every reason code has its row in ingestion_errors",
         ("validated_batch", "ingestion_errors"), _REASONS),
-    BatchRule("clinical", "Clinical rows = what the books say", ("validated_batch", "clinical"), _RECORDS),
+    BatchRule("clinical", "Clinical rows = what the books say",
+        ("validated_batch", "clinical", "ingestion_errors"), _RECORDS),
     BatchRule("indexed", "Every study of flat_metadata is in the index", ("flat_metadata", "batch_study"),
         "SELECT DISTINCT batch_id, study_key FROM flat_metadata ANTI JOIN batch_study USING (batch_id, study_key)"),
     BatchRule("reports", "Reports in clinical = rows of diagnostic_report", ("clinical", "diagnostic_report"),

@@ -30,13 +30,17 @@ from dicom_assets.reading.judge import judge_chunk
 _AWAY = "('OBJECT_GONE', 'CHANGED_DURING_READ', 'READ_FAILED')"
 """Codes of objects that are not there as claimed, or cannot be read now."""
 
+_OTHER_FORM = "digests.content_digest IS NOT NULL AND digests.header_form IS DISTINCT FROM flat.header_form"
+
 _COMPARED = f"""
--- objects of one batch by what reading them again gave; NULL digests are those of change entries and other kinds
+-- objects of one batch by what reading them again gave; NULL digests are those of change entries and other kinds;
+-- headers of another form than today's have other digests for the same object
 SELECT
     count(*) FILTER (again.outcome IS NULL OR again.code IN {_AWAY}),
+    count(*) FILTER ({_OTHER_FORM}),
     list(object_id ORDER BY object_id) FILTER (
         again.outcome IS NOT NULL AND coalesce(again.code, '') NOT IN {_AWAY}
-        AND digests.content_digest IS DISTINCT FROM flat.content_digest
+        AND digests.content_digest IS DISTINCT FROM flat.content_digest AND NOT ({_OTHER_FORM})
     )
 FROM flat_metadata AS flat
 LEFT JOIN again USING (object_id)
@@ -51,24 +55,26 @@ def compare(
     """Reads closed batches again. Raises SettingsError for a source that is not configured, SourceUnavailable."""
     differing: list[str] = []
     of: list[str] = []
-    away = 0
+    away = older = 0
     for batch in batches:
-        gone, changed = _compared(work, batch, progress)
-        away += gone
+        gone, old, changed = _compared(work, batch, progress)
+        away, older = away + gone, older + old
         differing += changed
         of += [batch] if changed else []
+    told = [f"{away} objects are not there as claimed and were not compared"] if away else []
+    told += [f"{older} objects have headers of an older form and were not compared"] if older else []
     yield Finding(
         "digests",
         "Objects at their source = their headers in the lake",
         len(differing),
         of,
         shown=differing[:SHOWN],
-        told=f"{away} objects are not there as claimed and were not compared" if away else "",
+        told="; ".join(told),
     )
 
 
-def _compared(work: RunContext, batch_id: str, progress: Callable[[Progress], None]) -> tuple[int, list[str]]:
-    """How many objects of a batch are away, and which say something else."""
+def _compared(work: RunContext, batch_id: str, progress: Callable[[Progress], None]) -> tuple[int, int, list[str]]:
+    """How many objects of a batch are away, how many have a header of an older form, and which say something else."""
     manifest = work.log.manifest(batch_id)
     source = work.settings.source(manifest["source"][0].as_py())
     store = open_store(source)
@@ -99,15 +105,15 @@ def _compared(work: RunContext, batch_id: str, progress: Callable[[Progress], No
     with connect(work.lake, ["flat_metadata"], within=within) as connection:
         connection.register("again", pa.Table.from_batches(again, _KEPT[Part.LEDGER]))
         connection.register("digests", pa.Table.from_batches(digests, _KEPT[Part.FLAT]))
-        gone, changed = connection.execute(_COMPARED, [batch_id]).fetchall()[0]
-    return int(gone), list(changed or ())
+        gone, older, changed = connection.execute(_COMPARED, [batch_id]).fetchall()[0]
+    return int(gone), int(older), list(changed or ())
 
 
 _KEPT = {
     part: pa.schema([SCHEMAS[part].field(name) for name in names])
     for part, names in (
         (Part.LEDGER, ("object_id", "outcome", "code")),
-        (Part.FLAT, ("object_id", "content_digest")),
+        (Part.FLAT, ("object_id", "header_form", "content_digest")),
     )
 }
 """What is kept of what comes back."""

@@ -125,7 +125,7 @@ class Claimed(Mapping[str, pa.Array]):
 
     def __getitem__(self, batch_id: str) -> pa.Array:
         """The objects that are the batch's own: those that have left it are claimed by another one."""
-        manifest = self._files.get_parquet(self._paths[batch_id], ["batch_id", "object_id"])
+        manifest = self._files.get_parquet(self._paths[batch_id], ["batch_id", "object_id", "uri"])
         return own_manifest(manifest, self._returns)[0]["object_id"].combine_chunks()
 
     def __iter__(self) -> Iterator[str]:
@@ -195,6 +195,10 @@ def overwritten(sound: Sound) -> Finding:
         )
         connection.execute(f"CREATE TEMP VIEW arrived AS SELECT * FROM {sound.source('raw_files')}")
         connection.execute(f"CREATE TEMP VIEW known AS SELECT * FROM {sound.source('overwritten')}")
+        connection.execute(
+            f"CREATE TEMP TABLE absent AS SELECT batch_id, object_id FROM {sound.source('validated_batch')} "
+            "WHERE code IN ('OBJECT_GONE', 'CHANGED_DURING_READ', 'DISMISSED')"
+        )
         for part in range(parts):
             found |= {batch for (batch,) in connection.execute(_CLAIMED_AGAIN, [parts, part]).fetchall()}
     batches = sorted(found)
@@ -202,10 +206,12 @@ def overwritten(sound: Sound) -> Finding:
 
 
 _CLAIMED_AGAIN = """
--- closed batches with objects at a place that an earlier claim had, and no entry of that time or a later one
+-- closed batches with objects at a place that an earlier claim had, and no entry of that time or a later one; what was
+-- not there as it was claimed did not come to its place
 WITH places AS (
     SELECT source, uri, member, batch_id, claimed_at FROM arrived
     SEMI JOIN closed USING (batch_id)
+    ANTI JOIN absent USING (batch_id, object_id)
     WHERE kind <> 'change' AND hash(uri) % $1 = $2
 ),
 again AS (

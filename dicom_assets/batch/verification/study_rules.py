@@ -10,14 +10,16 @@ A study that a batch touches which is not closed may be between two states; it i
 from __future__ import annotations
 
 from collections.abc import Collection, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import duckdb
 import pyarrow as pa
 
 from dicom_assets.batch.checks.conflict_checks import SAID
+from dicom_assets.batch.checks.corrected import corrected, is_corrected
 from dicom_assets.batch.verification.findings import SHOWN, Finding, Sound
 from dicom_assets.schema.attributes import TOLD_WITH
+from dicom_assets.schema.correction_tables import CORRECTED_BY, RECEIVED
 from dicom_assets.schema.registry import FLAT_METADATA, INSTANCE, SERIES, STUDY, Table
 
 ROWS_AT_ONCE = 1_000_000
@@ -44,14 +46,18 @@ def _listed(names: Sequence[str]) -> str:
 
 
 _COPIED = [column.name for column in INSTANCE.columns if column.name in FLAT_METADATA]
+_TOLD = [CORRECTED_BY, *RECEIVED]
+_UNCHANGED = [name for name in _COPIED if name not in {"study_key", *RECEIVED.values()}]
+"""Columns of an instance that are the object's own, whatever corrections say."""
 
 _INSTANCES = f"""
--- instances by their newest version, but for those whose place was claimed again
+-- instances by their newest version, but for those whose place was claimed again, and for deletes of places
 WITH placed AS (
     SELECT *, version_text IS NULL AND EXISTS (
         SELECT 1 FROM overwritten AS last
         WHERE last.source = flat.source AND last.uri = flat.uri
-            AND coalesce(last.member, '') = coalesce(flat.member, '') AND last.claimed_at > flat.ingested_at
+            AND coalesce(last.member, '') = coalesce(flat.member, '')
+            AND (last.claimed_at > flat.ingested_at OR operation = 'delete' AND last.claimed_at >= flat.ingested_at)
     ) AS is_overwritten
     FROM flat_metadata AS flat
 ),
@@ -65,6 +71,28 @@ SELECT study_key, hash({_listed(_COPIED)}, first_at, last_at) AS content
 FROM placed JOIN versions USING ({_INSTANCE_GRAIN})
 WHERE {_NEWEST} = newest AND operation = 'upsert' AND NOT is_overwritten
 """
+
+_CORRECTED_INSTANCES = f"""
+-- the same in a lake with corrections: what flat_corrected says that is current
+WITH versions AS (
+    SELECT
+        {_INSTANCE_GRAIN}, max({_NEWEST}) FILTER (takes_part) AS newest,
+        min(ingested_at) AS first_at, max(ingested_at) AS last_at
+    FROM flat_corrected GROUP BY ALL
+)
+SELECT study_key, hash({_listed(_COPIED)}, {_listed(_TOLD)}, first_at, last_at) AS content
+FROM flat_corrected JOIN versions USING ({_INSTANCE_GRAIN})
+WHERE {_NEWEST} = newest AND takes_part
+"""
+
+_PLACED = """(
+    SELECT *, version_text IS NOT NULL OR NOT EXISTS (
+        SELECT 1 FROM overwritten AS last
+        WHERE last.source = flat.source AND last.uri = flat.uri
+            AND coalesce(last.member, '') = coalesce(flat.member, '') AND last.claimed_at > flat.ingested_at
+    ) AS takes_part
+    FROM flat_received AS flat
+)"""
 
 _CLAIMED_TWICE = f"""
 -- one row per SOP Instance UID that files at different places have with different headers, in one study
@@ -91,6 +119,16 @@ WHERE hash({", ".join(f'flat_metadata."{name}"' for name in _COPIED)})
     <> hash({", ".join(f'instance."{name}"' for name in _COPIED)})
 """
 
+_AS_RECEIVED = ", ".join(
+    f'if(instance.{CORRECTED_BY} IS NULL, instance."{name}", instance.{told})' for told, name in RECEIVED.items()
+)
+_CORRECTED_CONTENTS = f"""
+-- the same in a lake with corrections, by what the instance says that the object says
+SELECT DISTINCT batch_id FROM flat_metadata JOIN instance USING (batch_id, object_id)
+WHERE hash({", ".join(f'flat_metadata."{name}"' for name in [*_UNCHANGED, *RECEIVED.values()])})
+    <> hash({", ".join(f'instance."{name}"' for name in _UNCHANGED)}, {_AS_RECEIVED})
+"""
+
 _UNTOLD = f"""
 SELECT DISTINCT object.batch_id FROM (SELECT unnest(objects) AS object FROM ({_CLAIMED_TWICE}))
 """
@@ -100,6 +138,9 @@ _TOLD_BY_BATCHES = {"instance": _CONTENTS, "sop_instances": _UNTOLD}
 errors are their batch's. SQL for the batches to run again."""
 
 _INSTANCES_THERE = f"SELECT study_key, hash({_listed(_COPIED)}, first_seen_at, updated_at) AS content FROM instance"
+_CORRECTED_THERE = (
+    f"SELECT study_key, hash({_listed(_COPIED)}, {_listed(_TOLD)}, first_seen_at, updated_at) AS content FROM instance"
+)
 
 
 def _last(name: str) -> str:
@@ -117,6 +158,7 @@ def _described(table: Table, grain: str, counts: dict[str, str]) -> str:
     made = {
         "object_id": "max({'at': version_at, 'number': sequence, 'name': object_id})['name']",
         "version_at": "max(version_at)",
+        CORRECTED_BY: f"(SELECT list(DISTINCT one ORDER BY one) FROM unnest(flatten(list({CORRECTED_BY}))) AS t (one))",
         **counts,
     }
     columns = [
@@ -171,6 +213,22 @@ def _agree(column: str) -> str:
     return f"coalesce({one} = {other}, true)"
 
 
+_LINKED_REPORTS = f"""(
+    SELECT report.* REPLACE (
+        coalesce(own.surviving_patient_id, anyone.surviving_patient_id, report.PatientID) AS PatientID,
+        coalesce(
+            if(own.PatientID IS NULL, anyone.surviving_patient_issuer, own.surviving_patient_issuer),
+            report.IssuerOfPatientID
+        ) AS IssuerOfPatientID
+    )
+    FROM diagnostic_report AS report
+    LEFT JOIN patient_link AS own ON own.PatientID = {_said("report.PatientID")}
+        AND own.IssuerOfPatientID = {_said("report.IssuerOfPatientID")}
+    LEFT JOIN patient_link AS anyone ON anyone.PatientID = {_said("report.PatientID")}
+        AND anyone.IssuerOfPatientID IS NULL
+)"""
+"""Reports with the patient that they are of by patient links."""
+
 _CLEAR = f"""
 -- one row per study whose instances name one patient, and none another
 SELECT study_key, (source, StudyInstanceUID, id, issuer) AS content FROM (
@@ -211,9 +269,9 @@ RULES: tuple[StudyRule, ...] = (
         "(SELECT list({'batch_id': batch_id, 'object_id': object_id}) FROM ingestion_errors "
         "WHERE code = 'SOP_INSTANCE_CONFLICT'))"),
     StudyRule("linked_reports", "Reports that are linked to a study = those of nobody else than its patient",
-        ("diagnostic_report", "study"),
+        ("diagnostic_report", "study", "patient_link"),
         "SELECT study_key, record_key AS content FROM diagnostic_report WHERE study_key IS NOT NULL",
-        "SELECT study_key, record_key AS content FROM diagnostic_report AS report JOIN study USING (study_key) "
+        f"SELECT study_key, record_key AS content FROM {_LINKED_REPORTS} AS report JOIN study USING (study_key) "
         f"WHERE patient_count <= 1 AND {' AND '.join(map(_agree, ('PatientID', 'IssuerOfPatientID')))}"),
     StudyRule("image_occurrence", "OMOP rows = series", ("series", "image_occurrence_origin", "image_occurrence"),
         f"SELECT study_key, ({_SERIES_GRAIN}) AS content FROM series",
@@ -222,6 +280,14 @@ RULES: tuple[StudyRule, ...] = (
         "WHERE image_study_UID = StudyInstanceUID AND image_series_UID = SeriesInstanceUID"),
 )  # fmt: skip
 """Every rule, in the order of the flow."""
+
+_CORRECTIONS = ("correction", "moved_study")
+_CORRECTED = {
+    rule.name: replace(rule, expected=_CORRECTED_INSTANCES, actual=_CORRECTED_THERE)
+    for rule in RULES
+    if rule.name == "instance"
+}
+"""Rules that are others in a lake that has corrections."""
 
 
 def look(sound: Sound, closed: pa.Table, chosen: Sequence[str] | None) -> Iterator[Finding]:
@@ -235,8 +301,14 @@ def look(sound: Sound, closed: pa.Table, chosen: Sequence[str] | None) -> Iterat
     # Tables before what they are made from, so that a rebuild that is seen has its metadata seen as well; the index
     # last, in which a batch is entered before it writes anything.
     order = ["diagnostic_report", "image_occurrence", "image_occurrence_origin", "imaging_study", "study", "series",
-             "instance", "ingestion_errors", "overwritten", "flat_metadata"]  # fmt: skip
+             "instance", "ingestion_errors", "patient_link", "correction", "moved_study", "overwritten",
+             "flat_metadata"]  # fmt: skip
     tables = {name for rule in possible for name in rule.tables}
+    is_other = sound.opens(*_CORRECTIONS) and is_corrected(sound.lake)
+    if is_other:
+        tables |= {*_CORRECTIONS}
+        possible = [_CORRECTED.get(rule.name, rule) for rule in possible]
+    told_by_batches = _TOLD_BY_BATCHES | ({"instance": _CORRECTED_CONTENTS} if is_other else {})
     with sound.lake.cursor() as connection:
         sources = {name: sound.source(name) for name in order if name in tables}
         connection.register("closed", closed)
@@ -253,11 +325,12 @@ def look(sound: Sound, closed: pa.Table, chosen: Sequence[str] | None) -> Iterat
             _views(connection, sources, low, high, is_chosen=chosen is not None)
             for rule in possible:
                 found[rule.name] += _differing(connection, rule)
-            for name, sql in _TOLD_BY_BATCHES.items():
+            for name, sql in told_by_batches.items():
                 if found[name]:
                     again[name].update(batch for (batch,) in connection.execute(sql).fetchall())
+    looked = {rule.name for rule in possible}
     for rule in RULES:
-        if rule in possible:
+        if rule.name in looked:
             keys = found[rule.name]
             batches = again.get(rule.name, ())
             yield Finding(rule.name, rule.description, len(keys), batches, keys, keys[:SHOWN])
@@ -272,13 +345,24 @@ def _ranges(rows: int) -> list[tuple[str, str]]:
     return [*zip(["", *edges[1:]], [*edges[1:], "g"], strict=True)]
 
 
+_WHOLE = ("overwritten", "ingestion_errors", "patient_link", *_CORRECTIONS)
+"""Tables that are not looked at by ranges of studies."""
+
+_RECEIVED = """
+SELECT * FROM {flat} WHERE study_key >= '{low}' AND study_key < '{high}' OR study_key IN (
+    SELECT study_key FROM moved_study WHERE target_key >= '{low}' AND target_key < '{high}'
+)
+"""
+"""Rows of flat_metadata, as received, of which the studies of a range are made."""
+
+
 def _views(
     connection: duckdb.DuckDBPyConnection, sources: dict[str, str], low: str, high: str, *, is_chosen: bool
 ) -> None:
     for name, source in sources.items():
         if name == "image_occurrence":
             continue
-        if name in ("overwritten", "ingestion_errors"):
+        if name in _WHOLE:
             connection.execute(f"CREATE OR REPLACE TEMP VIEW {name} AS SELECT * FROM {source}")
             continue
         wanted = " SEMI JOIN wanted USING (study_key)" if is_chosen else ""
@@ -286,6 +370,15 @@ def _views(
             f"CREATE OR REPLACE TEMP VIEW {name} AS SELECT * FROM "
             f"(SELECT * FROM {source} WHERE study_key >= '{low}' AND study_key < '{high}')"
             f"{wanted} ANTI JOIN moving USING (study_key)"
+        )
+    if "moved_study" in sources and "flat_metadata" in sources:
+        received = _RECEIVED.format(flat=sources["flat_metadata"], low=low, high=high)
+        connection.execute(f"CREATE OR REPLACE TEMP VIEW flat_received AS {received}")
+        wanted = " SEMI JOIN wanted USING (study_key)" if is_chosen else ""
+        connection.execute(
+            "CREATE OR REPLACE TEMP VIEW flat_corrected AS SELECT * FROM "
+            f"(FROM {corrected(_PLACED, 'correction', 'moved_study')} "
+            f"WHERE study_key >= '{low}' AND study_key < '{high}'){wanted} ANTI JOIN moving USING (study_key)"
         )
     if "image_occurrence" in sources and "image_occurrence_origin" in sources:
         connection.execute(

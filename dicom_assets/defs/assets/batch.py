@@ -36,7 +36,7 @@ def _assets_of(step: Step) -> dg.AssetsDefinition:
         run = Run(context.run.run_id, reaches_end=_reaches_end(context.run))
         for name, (_, make) in step.tables.items():
             if dg.AssetKey(name) in context.selected_asset_keys:
-                with one_step(work):
+                with one_step(work, context.partition_key):
                     made = materialized(work.lake, name, make(work.batch(context.partition_key), run))
                 yield made
 

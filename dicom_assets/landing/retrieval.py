@@ -1,0 +1,105 @@
+"""One object opened where it lies, so that a range of it can be read: a frame, the value that a reference stands for.
+
+Belongs here: from a place, as the tables name it, to bytes in which references count. Does not belong here: which range
+a frame is (`dicom.frames`), what a reference says (`dicom.references`), reading objects as they arrive (`reading`).
+
+    with open_data(store, place, row["TransferSyntaxUID"], archives, most) as source:
+        frame = read_frame(source, row, 3)
+        value = retrieve(source, uri)
+
+A file, a blob and a stored member are read by that range alone; a compressed member is inflated up to it, and a data
+set in a deflated transfer syntax is inflated whole (PS3.5 A.5).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import NamedTuple
+
+from dicom_assets.dicom.rejections import NotDicom, Unreadable
+from dicom_assets.dicom.syntax import data_set, is_deflated, read_preface
+from dicom_assets.landing.archives import members, open_members
+from dicom_assets.landing.store import LandingStore, ObjectError, ObjectRef, OpenObject, RangedStore
+from dicom_assets.settings import ArchiveLimits
+from dicom_assets.storage.byte_ranges import ByteSource
+
+_PREFACE_BYTES = 1 << 16
+
+
+class Place(NamedTuple):
+    """Where an object lies.
+
+    uri, etag, size: of the file or blob; of a member's archive, which `raw_files` has in a row of its own. member: its
+    name in the archive. entry: where its records stand, as `entry_of` found it; it is looked up where it is not given.
+    """
+
+    uri: str
+    etag: str
+    size: int
+    member: str | None = None
+    entry: tuple[int, ...] | None = None
+
+
+@contextmanager
+def open_data(
+    store: LandingStore, place: Place, transfer_syntax: str | None, archives: ArchiveLimits, max_inflated_bytes: int
+) -> Iterator[ByteSource]:
+    """What offsets of an object's row and header count in: its bytes, or its inflated data set.
+
+    transfer_syntax: as in its row. Raises ObjectError when the object is not there, cannot be read, or is not what was
+    claimed any more; the last is seen at the end at the latest, so what was read is used only behind the block.
+    """
+    with open_object(store, place, archives) as source:
+        if not is_deflated(transfer_syntax):
+            yield source
+            return
+        try:
+            preface = read_preface(source.read(0, _PREFACE_BYTES), source.size)
+            inflated, _, _ = data_set(source, preface, max_inflated_bytes)
+        except (NotDicom, Unreadable, IndexError):
+            raise ObjectError("CHANGED_DURING_READ", "The object does not begin as it did when it was read.") from None
+        yield inflated
+
+
+@contextmanager
+def open_object(store: LandingStore, place: Place, archives: ArchiveLimits) -> Iterator[ByteSource]:
+    """The bytes of an object, of a member as it is unpacked; errors as of `open_data`."""
+    opened = _open(store, ObjectRef(place.uri, place.etag, place.size))
+    try:
+        if place.member is None:
+            yield opened
+        else:
+            entry = place.entry or entry_of(opened, place.member, archives)
+            unpacked = open_members(opened, [entry], archives)
+            _, member = next(unpacked)
+            try:
+                if isinstance(member, ObjectError):
+                    raise member
+                yield member
+            finally:
+                unpacked.close()
+        opened.verify()
+    finally:
+        opened.close()
+
+
+def entry_of(archive: ByteSource, member: str, archives: ArchiveLimits) -> tuple[int, ...]:
+    """Where the records of a member stand in an archive and those nested in it, by its name; who asks again keeps it.
+
+    Reads the directory, and the beginning of each member up to the one that is sought. ObjectError(OBJECT_GONE) where
+    there is none.
+    """
+    for one in members(archive, archives):
+        if one.name == member:
+            return one.entry
+    raise ObjectError("OBJECT_GONE", "The archive does not have the member any more.")
+
+
+def _open(store: LandingStore, claimed: ObjectRef) -> OpenObject:
+    if isinstance(store, RangedStore):
+        return store.open_for_ranges(claimed)
+    opened = next(store.open_all([claimed], 1))
+    if isinstance(opened, ObjectError):
+        raise opened
+    return opened
