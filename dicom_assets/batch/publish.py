@@ -206,7 +206,8 @@ def _publish_level(lake: Lake, touched: pa.Table, name: str) -> int:
         if name == INSTANCE.name:
             scope = {**scope, **overwritten.scope_of(lake, sorted(origins), scope["flat_metadata"])}
         sql = CORRECTED_INSTANCE_SQL if is_corrected else sql
-        sql = with_promoted(name, sql, [one.column.name for one in lake.columns if name in one.written])
+        promoted = [one.column.name for one in lake.columns if name in one.written]
+        sql = with_promoted(name, sql, promoted, "origins" if is_corrected else "touched")
         with connect(lake, [*scope, *(CORRECTION_TABLES if is_corrected else ())], within=scope) as connection:
             keys: list[str] = []
             parts: list[pa.Table] = []

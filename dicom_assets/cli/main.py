@@ -15,18 +15,7 @@ import typer
 
 from dicom_assets import faults
 from dicom_assets import settings as settings_module
-from dicom_assets.cli import (
-    batches,
-    erase,
-    ingest,
-    promotion,
-    queries,
-    reread,
-    services,
-    sources,
-    upgrade,
-    verify,
-)
+from dicom_assets.cli import batches, erase, ingest, promotion, queries, reread, services, sources, upgrade, verify
 from dicom_assets.printing import say
 
 app = typer.Typer(

@@ -293,13 +293,16 @@ GRAIN = {
 """By table of the hierarchy, what names the rows that its promoted columns come from."""
 
 
-def with_promoted(name: str, sql: str, columns: Sequence[str]) -> str:
-    """The SQL of a rebuild, with columns that are promoted in the lake beside those of the registry."""
+def with_promoted(name: str, sql: str, columns: Sequence[str], studies: str = "touched") -> str:
+    """The SQL of a rebuild, with columns that are promoted in the lake beside those of the registry.
+
+    studies: the table of the studies in which instances stand in flat_metadata.
+    """
     if not columns:
         return sql
     if name == "instance":
         listed = _list([*GRAIN[name], *columns])
-        more = f"SELECT {listed} FROM flat_metadata"  # of whatever study: a correction may have moved an object
+        more = f"SELECT {listed} FROM flat_metadata SEMI JOIN {studies} USING (study_key)"
     else:
         more = told_by_instances(name, columns, _TOUCHED)
     return f"SELECT * FROM ({sql}\n) JOIN ({more}) USING ({', '.join(GRAIN[name])})"
