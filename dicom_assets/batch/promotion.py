@@ -187,7 +187,7 @@ def _from_above(lake: Lake, name: str, column: str) -> Callable[[pa.Table], pa.T
             return rows
         keys = rows["study_key"].unique().to_pylist()
         if name == "instance":
-            within = {"batch_id": rows["batch_id"].unique().to_pylist(), "study_key": keys}
+            within = {"batch_id": rows["batch_id"].unique().to_pylist()}
             above = f'SELECT batch_id, object_id, "{column}" FROM {scan(lake, "flat_metadata", within=within)}'
         else:
             within = dict(study_scope(lake, ["instance"], keys)["instance"])

@@ -97,3 +97,21 @@ def tables_with(listed: Sequence[Listed]) -> Mapping[str, Table]:
             table = tables[name]
             tables[name] = replace(table, columns=(*table.columns, one.column.column(above)))
     return tables
+
+
+def complete(listed: Sequence[Listed], take: Take | None, rows: pa.RecordBatch) -> pa.RecordBatch:
+    """Rows of flat_metadata with the promoted columns that they lack, taken from `header`. Raises LakeError."""
+    lacking = [
+        one.column for one in listed if "flat_metadata" in one.written and one.column.name not in rows.schema.names
+    ]
+    if not lacking:
+        return rows
+    if take is None:
+        raise LakeError("The lake has promoted columns, and this process cannot take their values from headers.")
+    columns = dict(zip([one.name for one in lacking], take(rows["header"], lacking), strict=True))
+    return pa.RecordBatch.from_pydict({**{name: rows[name] for name in rows.schema.names}, **columns})
+
+
+def hidden(listed: Sequence[Listed], name: str, there: Sequence[str]) -> list[str]:
+    """Promoted columns of a table that are not among those that its log has: not all of its files have them."""
+    return [one.column.name for one in listed if name in one.written and one.column.name not in there]

@@ -158,22 +158,11 @@ class Tables:
 
     def complete(self, name: str, rows: pa.RecordBatch) -> pa.RecordBatch:
         """Rows of a table on their way into a file, with the promoted columns that they lack, taken from `header`."""
-        if name != "flat_metadata" or not self.columns:
-            return rows
-        lacking = [
-            one.column for one in self.columns if name in one.written and one.column.name not in rows.schema.names
-        ]
-        if not lacking:
-            return rows
-        if self._take is None:
-            raise LakeError("The lake has promoted columns, and this process cannot take their values from headers.")
-        columns = dict(zip([one.name for one in lacking], self._take(rows["header"], lacking), strict=True))
-        return pa.RecordBatch.from_pydict({**{f: rows[f] for f in rows.schema.names}, **columns})
+        return column_list.complete(self.columns, self._take, rows) if name == "flat_metadata" else rows
 
     def hidden(self, name: str) -> list[str]:
         """Promoted columns of a table that whoever asks does not see yet: not all of its files have them."""
-        there = {*self.schema(name).names} if self.columns else set()
-        return [one.column.name for one in self.columns if name in one.written and one.column.name not in there]
+        return column_list.hidden(self.columns, name, self.schema(name).names) if self.columns else []
 
     def columns_option(self, name: str) -> str:
         """What DuckDB is told of the columns of a table's files: nothing where all of them have the table's own."""

@@ -173,7 +173,7 @@ def _reason(record: Record, batch: str, name: str, stage: str, place: int) -> di
 
 def _drop(lake: Lake, record: Record, name: str, sql: str) -> None:
     """Takes the rows out of a table for which SQL holds."""
-    table = TABLES[name]
+    table = lake.tables[name]
     with lake.committing(name):
         with lake.cursor() as connection:
             row_rules.register(connection, record)
@@ -194,7 +194,7 @@ def _drop(lake: Lake, record: Record, name: str, sql: str) -> None:
 
 def _kept(lake: Lake, record: Record, name: str, sql: str, value: str) -> Iterator[pa.RecordBatch]:
     """The rows of a table with one value of what it is replaced by, but for those for which SQL holds."""
-    table = TABLES[name]
+    table = lake.tables[name]
     listed = ", ".join(f'"{column}"' for column in table.schema.names)
     source = scan(lake, name, within={table.replaced_by: [value]})
     kept = f"SELECT {listed} FROM {source} WHERE {table.replaced_by} = $value AND NOT coalesce({sql}, false)"

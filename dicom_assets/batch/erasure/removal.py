@@ -22,6 +22,7 @@ from dicom_assets.batch.erasure import out_of_files, out_of_tables
 from dicom_assets.batch.erasure.record import ErasureRefused, Record, finish, under_way, write
 from dicom_assets.batch.erasure.search import sweep
 from dicom_assets.batch.erasure.target import Target, recognised_by
+from dicom_assets.lake.column_list import READY
 from dicom_assets.lake.database import clear_left_over
 from dicom_assets.lake.delta import Lake
 from dicom_assets.lake.history import forget
@@ -39,8 +40,14 @@ BATCH_LOCK = "batch-"
 def begin(lake: Lake, target: Target, record: Record) -> Record:
     """Writes down an erasure, for whoever holds the right to claim; with what it will be recognised by.
 
-    Raises ErasureRefused when a batch is under way.
+    Raises ErasureRefused when a batch is under way, or a promoted column is being filled.
     """
+    lake.know_columns()
+    if any(one.stage != READY for one in lake.columns):
+        raise ErasureRefused(
+            "A promoted column is being filled or removed. Let it end (`dicom-assets ingest` goes on with it), then "
+            "erase. Nothing was changed."
+        )
     record = recognised_by(record, target, make_key(lake.files))
     write(lake.files, record)
     busy = _busy(lake.files)
