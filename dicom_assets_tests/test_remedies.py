@@ -59,8 +59,8 @@ ELSEWHERE = {
     "CORRECTIONS_NOT_EXPECTED": "batch/test_corrections.py",
     "CORRECTIONS_UNREADABLE": "batch/test_corrections.py",
     "CORRECTION_INVALID": "batch/test_corrections.py",
-    "CORRECTION_CONTRADICTED": "batch/test_corrections_in_any_order.py",
-    "PATIENT_LINK_CYCLE": "batch/test_corrections_in_any_order.py",
+    "CORRECTION_CONTRADICTED": "batch/test_corrections.py",
+    "PATIENT_LINK_CYCLE": "batch/test_corrections.py",
 }
 """Codes of sources, of organizing and of several deliveries: the tests there cause them and do what the remedy says."""
 

@@ -243,11 +243,17 @@ def _unexplained(ours, theirs, ds, charset):
                 continue
         if isinstance(raw, RawDataElement) and any(kind.applies(raw, charset) for kind in ON_PURPOSE):
             continue
-        if mine is not None and mine["vr"] == "UN" and int(tag, 16) > 0x7FE00010:  # behind pixel data: bytes alone
-            if not isinstance(raw, RawDataElement) or mine["BulkDataURI"] == _digest(raw.value or b""):
-                continue
+        if _is_behind_pixels(tag, mine) and (
+            not isinstance(raw, RawDataElement) or mine["BulkDataURI"] == _digest(raw.value or b"")
+        ):
+            continue
         found.append(tag)
     return found
+
+
+def _is_behind_pixels(tag, element):
+    """Whether the element is bytes alone, since it stands behind pixel data."""
+    return element is not None and element["vr"] == "UN" and int(tag, 16) > 0x7FE00010
 
 
 def _nested(element):
