@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from dicom_assets.fhir import conversions as values
 from dicom_assets.lake.hierarchy import SERIES_SQL, STUDY_SQL
 from dicom_assets.lake.subjects import STUDY_CLINICAL, clean, subjects
-from dicom_assets.schema.registry import STUDY
+from dicom_assets.schema.registry import PATIENT_LINK, STUDY
 from dicom_assets_tests.fhir.rows import instance, instances
 
 SUBJECT = ("subject_state", "PatientID", "IssuerOfPatientID", "patient_count")
@@ -114,6 +114,7 @@ def joined(studies: Sequence[Named], records: Sequence[Named]) -> set[tuple[int,
             "IssuerOfPatientID::VARCHAR AS IssuerOfPatientID, NULL AS record_type, NULL AS record_key, "
             "NULL AS record_values FROM told"
         )
+        connection.register("patient_link", PATIENT_LINK.schema.empty_table())
         return {*connection.execute(f"SELECT series_count, record FROM ({STUDY_CLINICAL})").fetchall()}
 
 
