@@ -34,7 +34,7 @@ def add(
         from dicom_assets.batch.context import RunContext
         from dicom_assets.batch.promotion import column_of, declare, fill, require_new
         from dicom_assets.cli.progress import Reporter
-        from dicom_assets.lake.query import is_there
+        from dicom_assets.lake.query import is_there, sql_type
         from dicom_assets.settings import ColumnSettings
 
         column = column_of(ColumnSettings(path=path, name=name, level=level, vr=vr))
@@ -45,7 +45,7 @@ def add(
             filled = fill(work.lake, lambda table, done, of: reporter.say(f"{table}: {done} of {of} files"))
     for one in filled:
         typer.echo(
-            f"Column {one.column.name} ({one.column.type}) of {one.column.path}: {one.rows} rows, "
+            f"Column {one.column.name} ({sql_type(one.column.type)}) of {one.column.path}: {one.rows} rows, "
             f"{one.misfits} values do not fit its type and are NULL."
         )
 
@@ -55,11 +55,11 @@ def show(lake: LakeOption = None, form: FormatOption = Format.TABLE) -> None:
     """Show the promoted columns of a lake."""
     with clear_errors():
         settings = load_settings(None, lake)
-        from dicom_assets.lake.query import existing
+        from dicom_assets.lake.query import existing, sql_type
 
         listed = existing(settings.lake).columns
     rows = [
-        (one.column.name, one.column.path, str(one.column.level), str(one.column.type), one.stage, one.misfits)
+        (one.column.name, one.column.path, str(one.column.level), sql_type(one.column.type), one.stage, one.misfits)
         for one in listed
     ]
     if not rows and form is Format.TABLE:
