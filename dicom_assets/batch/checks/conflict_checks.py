@@ -15,14 +15,14 @@ from dicom_assets.lake.studies import study_scope
 _BULK = ("OB", "OD", "OF", "OL", "OV", "OW", "UN")
 _IN_ITEMS = '"[[:xdigit:]]{8}":[{]"vr":"(' + "|".join(_BULK) + ')"[^}]*[}],?'
 _VALUE = f"""regexp_replace(
-    replace(regexp_replace(one['value']::VARCHAR, '{_IN_ITEMS}', '', 'g'), ',}}', '}}'),
+    replace(regexp_replace(one.value::VARCHAR, '{_IN_ITEMS}', '', 'g'), ',}}', '}}'),
     'offset=[0-9]+&length=[0-9]+', '', 'g'
 )"""
-SAID = f"""hash([
-    (one['key'], replace({_VALUE}, ',"BulkDataURI":"?"', ''))
-    FOR one IN map_entries(header::JSON::MAP(VARCHAR, JSON))
-    IF NOT starts_with(one['key'], '0002') AND one['value'] ->> 'vr' NOT IN {_BULK}
-])"""
+SAID = f"""(
+    SELECT hash(list((one.key, replace({_VALUE}, ',"BulkDataURI":"?"', '')) ORDER BY one.key, one.value::VARCHAR))
+    FROM json_each(header) AS one
+    WHERE NOT starts_with(one.key, '0002') AND one.value ->> 'vr' NOT IN {_BULK}
+)"""
 """SQL for what a header says without File Meta Information, bulk values, and the places of values in the object."""
 
 _CLAIMS = """

@@ -97,19 +97,23 @@ _PLACED = """(
 _CLAIMED_TWICE = f"""
 -- one row per SOP Instance UID that files at different places have with different headers, in one study
 SELECT study_key, SOPInstanceUID AS uid, list({{'batch_id': batch_id, 'object_id': object_id}}) AS objects
-FROM flat_metadata AS flat
-SEMI JOIN (
-    SELECT study_key, SOPInstanceUID FROM flat_metadata
-    WHERE operation = 'upsert' AND version_text IS NULL
-    GROUP BY ALL HAVING min(content_digest) < max(content_digest)
-) AS doubtful USING (study_key, SOPInstanceUID)
+FROM (
+    SELECT batch_id, object_id, study_key, SOPInstanceUID, source, uri, member, operation, version_text, ingested_at,
+        {SAID} AS said
+    FROM flat_metadata
+    SEMI JOIN (
+        SELECT study_key, SOPInstanceUID FROM flat_metadata
+        WHERE operation = 'upsert' AND version_text IS NULL
+        GROUP BY ALL HAVING min(content_digest) < max(content_digest)
+    ) AS doubtful USING (study_key, SOPInstanceUID)
+) AS flat
 WHERE operation = 'upsert' AND version_text IS NULL AND NOT EXISTS (
     SELECT 1 FROM overwritten AS last
     WHERE last.source = flat.source AND last.uri = flat.uri
         AND coalesce(last.member, '') = coalesce(flat.member, '') AND last.claimed_at > flat.ingested_at
 )
 GROUP BY ALL
-HAVING count(DISTINCT {SAID}) > 1 AND count(DISTINCT concat_ws('!', uri, member)) > 1
+HAVING count(DISTINCT said) > 1 AND count(DISTINCT concat_ws('!', uri, member)) > 1
 """
 
 _CONTENTS = f"""
