@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 
 import pytest
 
-from dicom_assets.batch.checks.archive_checks import Member, same_archive
+from dicom_assets.batch.checks.archive_checks import Incomparable, Member, same_archive
 from dicom_assets.batch.checks.directory_chains import TooLarge, chains
 from dicom_assets.batch.checks.reopening import bounded_file
 from dicom_assets.landing.archives import members
@@ -58,6 +58,13 @@ def test_names_are_compared_where_zipfile_refuses(name: str) -> None:
     other = [Member(one.at, one.size, f"x{one.name}", False) for one in listed]
     assert is_same(ALL[name], listed)
     assert not is_same(ALL[name], other)
+
+
+def test_an_empty_archive_before_other_bytes_is_not_compared_with_what_looks_like_records_in_them() -> None:
+    archive = forge([]) + forge(TWO)[:-22]
+    assert staged(archive) == []
+    with pytest.raises(Incomparable):
+        is_same(archive, [])
 
 
 def test_a_directory_too_far_from_the_end_is_not_compared(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -37,6 +37,8 @@ _ZSTD = b"\x28\xb5\x2f\xfd"
 _HEAD_BYTES = 512
 _PATH_FIELD = b"\x75\x70"
 """Tag of Info-ZIP's Unicode path."""
+_EMPTY = b"PK\x05\x06"
+"""What an archive without members begins with."""
 _INFLATED = (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED)
 
 
@@ -214,6 +216,9 @@ def _same_nested(
 def _same_chains(file: IO[bytes] | ByteFile, staged: Sequence[Member], prefix: str) -> bool:
     """Whether what was staged is one chain of records, or several, or there is no record. Raises Incomparable."""
     size = file.seek(0, io.SEEK_END)
+    file.seek(0)
+    if not staged and file.read(4) == _EMPTY:
+        raise Incomparable  # an empty archive; whether what stands behind it belongs to one, readers see differently
     try:
         found = chains(file, size, min((member.at for member in staged), default=0))  # type: ignore[arg-type]
     except TooLarge:
