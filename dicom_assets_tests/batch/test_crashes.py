@@ -121,8 +121,9 @@ def case(tmp_path_factory) -> Case:
     return Case(folder, batch, before, writes, expected)
 
 
-SPINE = [name for step in STEPS if step.group != "standards" for name in step.tables]
-"""The tables of FHIR and OMOP are replaced like those of the hierarchy; a rerun passes through them all the same."""
+SPINE = [name for step in STEPS if step.group != "standards" and step.name != "corrections" for name in step.tables]
+"""The tables of FHIR and OMOP are replaced like those of the hierarchy; a rerun passes through them all the same. Nothing
+is written of corrections where none came."""
 
 
 @pytest.mark.parametrize("name", SPINE)

@@ -58,7 +58,7 @@ def unpacked(name: str) -> Iterator[EarlierLake]:
         fcntl.flock(lock, fcntl.LOCK_EX)
         shutil.rmtree(place, ignore_errors=True)
         with tarfile.open(FIXTURES / f"{name}.tar.xz") as archive:
-            archive.extractall(place, filter="tar")
+            archive.extractall(place, **({"filter": "tar"} if hasattr(tarfile, "tar_filter") else {}))
         try:
             yield EarlierLake(place)
         finally:
