@@ -122,8 +122,8 @@ def case(tmp_path_factory) -> Case:
 
 
 SPINE = [name for step in STEPS if step.group != "standards" and step.name != "corrections" for name in step.tables]
-"""The tables of FHIR and OMOP are replaced like those of the hierarchy; a rerun passes through them all the same. Nothing
-is written of corrections where none came."""
+"""The tables of FHIR and OMOP are replaced like those of the hierarchy; a rerun passes through them all the same. Of
+corrections nothing is written where none came."""
 
 
 @pytest.mark.parametrize("name", SPINE)

@@ -26,6 +26,7 @@ from dicom_assets.schema.registry import TABLES
 from dicom_assets.storage.files import LakeFiles
 from dicom_assets_tests.support.commands import command
 from dicom_assets_tests.support.lakes import Graph
+from dicom_assets_tests.support.projects import REPOSITORY
 from dicom_assets_tests.upgrade import make_lake
 from dicom_assets_tests.upgrade.lakes import EarlierLake, everything, rows, unpacked, upgrade
 
@@ -193,6 +194,7 @@ def test_twelve_processes_that_are_killed_leave_what_one_that_is_not_leaves(firs
             *("python", "-m", "dicom_assets_tests.support.crashing", "lake.tables:Tables", "commit", str(call)),
             *("upgrade", "--lake", settings.lake),
             cwd=first.place,
+            environment={"PYTHONPATH": str(REPOSITORY)},
         )
         killed += done.returncode == 77
         if done.returncode == 0:
