@@ -5,7 +5,6 @@ Belongs here: how a rule becomes a check of Dagster. Does not belong here: the r
 
 import warnings
 from collections.abc import Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import dagster as dg
@@ -20,9 +19,6 @@ from dicom_assets.defs.partitions import BATCH
 from dicom_assets.defs.reporting import WHAT_TO_DO, clear_failures, fail_clearly
 from dicom_assets.defs.resources import RunContextParam
 from dicom_assets.settings import GateSettings, Settings
-
-_AT_ONCE = 2
-"""Rules that are looked at side by side. Most of a rule is one query over too few rows for several threads."""
 
 
 class GateConfig(dg.Config):
@@ -56,14 +52,15 @@ def _result(rule: NamedRule, result: CheckResult, paused: Books | None) -> dg.As
 def _judged(
     work: RunContext, seen: CheckContext, rules: Sequence[NamedRule]
 ) -> Iterator[tuple[NamedRule, CheckResult]]:
-    """Each rule with what it says, in their order; some are looked at side by side."""
+    """Each rule with what it says, in their order.
 
-    def judge(rule: NamedRule) -> CheckResult:
+    One after the other: whoever reads with pydicom silences Python's warnings, which hold values, and that is no matter
+    of one thread alone.
+    """
+    for rule in rules:
         with work.lake.look_once():  # not for all of them: in which order tables are looked at matters to a rule
-            return rule.rule(seen)
-
-    with ThreadPoolExecutor(_AT_ONCE) as pool:
-        yield from zip(rules, pool.map(judge, rules), strict=True)
+            result = rule.rule(seen)
+        yield rule, result
 
 
 def _evaluated(

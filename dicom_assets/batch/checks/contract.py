@@ -64,7 +64,7 @@ class Answers:
 
 @dataclass(frozen=True)
 class CheckContext:
-    """What a rule may look at; rules may be looked at side by side.
+    """What a rule may look at.
 
     log: the lake's claims, where whoever makes this has read them already. kind: why the batch was claimed.
     """
