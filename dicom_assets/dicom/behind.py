@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from pydicom.datadict import dictionary_VR
 
-from dicom_assets.dicom.heads import ITEM, ITEM_END, SEQUENCE_END, UNDEFINED, UNKNOWN, Encoding, Head, Heads
+from dicom_assets.dicom.heads import UNDEFINED, UNKNOWN, Encoding, Head, Heads, Misplaced
 from dicom_assets.dicom.items import prefix_of
 from dicom_assets.dicom.pixels import PIXELS, pixel_vr
 from dicom_assets.dicom.references import placed
@@ -38,8 +38,7 @@ class _Walk(Heads):
     def elements(self, position: int, last: int, encoding: Encoding) -> tuple[list[bytes], bool]:
         found: list[bytes] = []
         while position < self._size:
-            self._left -= 1
-            if self._size - position < 8 or self._left < 0:
+            if not self._may_look() or self._size - position < 8:
                 return found, True
             head = self._head(position, encoding)
             end: int | None = head.value + head.length
@@ -55,34 +54,16 @@ class _Walk(Heads):
             last, position = head.tag, end
         return found, False
 
+    def _may_look(self) -> bool:
+        self._left -= 1
+        return self._left >= 0
+
     def _behind_sequence(self, position: int, encoding: Encoding) -> int | None:
         """Behind the delimiter of items or fragments that begin at `position`; None where that cannot be told."""
-        inside = [SEQUENCE_END]
-        while inside:
-            self._left -= 1
-            if self._size - position < 8 or self._left < 0:
-                return None
-            if inside[-1] == SEQUENCE_END:
-                tag, length = self._tag(position, encoding.little)
-                position += 8
-                if tag == SEQUENCE_END:
-                    inside.pop()
-                elif tag != ITEM:
-                    return None
-                elif length == UNDEFINED:
-                    inside.append(ITEM_END)
-                else:
-                    position += length
-                continue
-            head = self._head(position, encoding)
-            position = head.value
-            if head.tag == ITEM_END:
-                inside.pop()
-            elif head.length == UNDEFINED:
-                inside.append(SEQUENCE_END)
-            else:
-                position += head.length
-        return position
+        try:
+            return self._end_of_items(position, encoding)
+        except Misplaced:
+            return None
 
 
 def _vr(head: Head) -> str:

@@ -71,6 +71,10 @@ for _tag, _mask in masks.values():
     _REPEATING.setdefault(_mask, set()).add(_tag & _mask)
 
 
+class Misplaced(Exception):
+    """Something else than an item stands where one must."""
+
+
 class Heads:
     """Reads heads of one object through a window."""
 
@@ -102,6 +106,41 @@ class Heads:
             return -1, 0
         group, number, length = struct.unpack("<HHI" if little else ">HHI", raw)
         return group << 16 | number, length
+
+    def _may_look(self) -> bool:
+        """Whether one more head may be looked at; a walk that is bounded counts here."""
+        return True
+
+    def _end_of_items(self, position: int, encoding: Encoding) -> int | None:
+        """Behind the delimiter of items or fragments that begin at `position`, without recursion.
+
+        None where the object ends before it, or no more may be looked at. Raises Misplaced for what is no item.
+        """
+        inside = [SEQUENCE_END]
+        while inside:
+            if not self._may_look() or self._size - position < 8:
+                return None
+            if inside[-1] == SEQUENCE_END:
+                tag, length = self._tag(position, encoding.little)
+                position += 8
+                if tag == SEQUENCE_END:
+                    inside.pop()
+                elif tag != ITEM:
+                    raise Misplaced
+                elif length == UNDEFINED:
+                    inside.append(ITEM_END)
+                else:
+                    position += length
+                continue
+            head = self._head(position, encoding)
+            position = head.value
+            if head.tag == ITEM_END:
+                inside.pop()
+            elif head.length == UNDEFINED:
+                inside.append(SEQUENCE_END)
+            else:
+                position += head.length
+        return position
 
     def _sound(self, position: int, level: Level, last: int | None = None) -> bool:
         """Whether what stands at `position` can follow an element `last` of this level, or ends it."""

@@ -36,6 +36,7 @@ from dicom_assets.dicom.heads import (
     Head,
     Heads,
     Level,
+    Misplaced,
     in_dictionary,
 )
 from dicom_assets.dicom.known_vr import known_vr
@@ -336,7 +337,7 @@ class Structure(Heads):
         before = level.ds._dict.get(BaseTag(head.tag))
         try:
             if level.depth > self.limits.max_depth:
-                stop = end if end is not None else self._skip(level, head.value, encoding)
+                stop = end if end is not None else self._skip(head.value, encoding)
             else:
                 stop = self._items(level, head, items, encoding, end)
         except _Fault:
@@ -454,32 +455,11 @@ class Structure(Heads):
                     return end
         return None
 
-    def _skip(self, level: Level, position: int, encoding: Encoding) -> int:
+    def _skip(self, position: int, encoding: Encoding) -> int:
         """End of a sequence without length whose first item stands at `position`; without recursion. Raises _Fault."""
-        inside = [SEQUENCE_END]
-        while inside:
-            if self._size - position < 8:
-                self.truncated = True
-                return self._size
-            if inside[-1] == SEQUENCE_END:
-                tag, length = self._tag(position, encoding.little)
-                position += 8
-                if tag == SEQUENCE_END:
-                    inside.pop()
-                elif tag != ITEM:
-                    raise _Fault
-                elif length == UNDEFINED:
-                    inside.append(ITEM_END)
-                else:
-                    position += length
-                continue
-            head = self._head(position, encoding)
-            if head.tag == ITEM_END:
-                inside.pop()
-                position = head.value
-            elif head.length != UNDEFINED:
-                position = head.value + head.length
-            else:
-                inside.append(SEQUENCE_END)
-                position = head.value
-        return position
+        try:
+            end = self._end_of_items(position, encoding)
+        except Misplaced:
+            raise _Fault from None
+        self.truncated |= end is None
+        return self._size if end is None else end

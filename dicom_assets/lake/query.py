@@ -216,14 +216,22 @@ def run_read_only(lake: Lake, sql: str, at: int | datetime | None = None) -> duc
 
 
 def read_rows(lake: Lake, sql: str) -> pa.Table:
-    """What one SELECT gives that a user has written a part of. Raises QueryError, as `run_read_only` does."""
+    """What one SELECT gives that a user has written a part of. Raises QueryError, as `run_read_only` does.
+
+    What DuckDB says of a row is not passed on: here nobody has asked to see what the rows hold.
+    """
     with connect(lake, alone=True) as connection:
         lock_down(connection, lake.files.local_root or f"{PROTOCOL}://")
         _one_select(connection, sql)
         try:
             return arrow(connection, sql)
+        except (duckdb.BinderException, duckdb.CatalogException, duckdb.ParserException) as error:
+            raise QueryError(_words(error)) from None  # of the query alone: nothing was read
         except duckdb.Error as error:
-            raise QueryError(_words(error)) from None
+            raise QueryError(
+                f"The condition cannot be asked of every row ({type(error).__name__}): TRY_CAST gives NULL where a "
+                "value is of another kind."
+            ) from None
 
 
 def _one_select(connection: duckdb.DuckDBPyConnection, sql: str) -> duckdb.Statement:

@@ -6,29 +6,15 @@ import os
 import time
 import zipfile
 from collections.abc import Callable, Iterator
-from pathlib import Path
 from typing import Any
 
-import dagster as dg
 import pytest
 
 from dicom_assets.clinical import records
 from dicom_assets.reading import judge, kinds
 from dicom_assets_tests.support.dicoms import dicom, uid
-from dicom_assets_tests.support.lakes import Graph, settings_for
-from dicom_assets_tests.support.landings import CLINICAL_CSV, LandingFolder, zipped
-
-
-@pytest.fixture
-def landing(tmp_path: Path) -> LandingFolder:
-    (tmp_path / "landing").mkdir()
-    return LandingFolder(tmp_path / "landing")
-
-
-@pytest.fixture
-def graph(tmp_path: Path, landing: LandingFolder) -> Iterator[Graph]:
-    with dg.DagsterInstance.ephemeral() as instance:
-        yield Graph(settings_for(tmp_path / "lake", landing.root), instance)
+from dicom_assets_tests.support.lakes import Graph
+from dicom_assets_tests.support.landings import CLINICAL_CSV, zipped
 
 
 def outcomes(graph: Graph) -> dict[str, tuple[str, str | None]]:

@@ -5,10 +5,8 @@ from __future__ import annotations
 import os
 import shutil
 import tempfile
-from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from functools import partial
-from pathlib import Path
 from random import Random
 from typing import NamedTuple
 from unittest import mock
@@ -32,8 +30,8 @@ from dicom_assets.landing.uri_index import UriIndex
 from dicom_assets.schema.registry import FLAT_METADATA, VALIDATED_BATCH
 from dicom_assets.settings import Settings
 from dicom_assets_tests.support.dicoms import dicom, uid
-from dicom_assets_tests.support.lakes import Graph, contents, settings_for
-from dicom_assets_tests.support.landings import DAY, LandingFolder
+from dicom_assets_tests.support.lakes import Graph, contents
+from dicom_assets_tests.support.landings import DAY
 from dicom_assets_tests.support.versions import LEVELS, NOON, Version, flat_rows
 
 
@@ -43,18 +41,6 @@ def empty_lake(tmp_path_factory) -> str:
     folder = tmp_path_factory.mktemp("empty") / "lake"
     Lake(str(folder))
     return str(folder)
-
-
-@pytest.fixture
-def landing(tmp_path: Path) -> LandingFolder:
-    (tmp_path / "landing").mkdir()
-    return LandingFolder(tmp_path / "landing")
-
-
-@pytest.fixture
-def graph(tmp_path: Path, landing: LandingFolder) -> Iterator[Graph]:
-    with dg.DagsterInstance.ephemeral() as instance:
-        yield Graph(settings_for(tmp_path / "lake", landing.root), instance)
 
 
 def ingested(graph: Graph) -> str:

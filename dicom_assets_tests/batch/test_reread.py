@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
 from pathlib import Path
 
-import dagster as dg
 import pytest
 from typer.testing import CliRunner
 
@@ -25,18 +23,6 @@ from dicom_assets_tests.support.dicoms import dicom, uid, without_identity
 from dicom_assets_tests.support.lakes import Graph, contents, settings_for
 from dicom_assets_tests.support.landings import DAY, LandingFolder, put_mixed
 from dicom_assets_tests.support.projects import REPOSITORY
-
-
-@pytest.fixture
-def landing(tmp_path: Path) -> LandingFolder:
-    (tmp_path / "landing").mkdir()
-    return LandingFolder(tmp_path / "landing")
-
-
-@pytest.fixture
-def graph(tmp_path: Path, landing: LandingFolder) -> Iterator[Graph]:
-    with dg.DagsterInstance.ephemeral() as instance:
-        yield Graph(settings_for(tmp_path / "lake", landing.root), instance)
 
 
 def ingested(graph: Graph) -> str:
@@ -286,9 +272,11 @@ class TestTheCommand:
             (["--code", "NONE"], "There is no reason code 'NONE'"),
             (["--where", "1 = 1; SELECT 2"], "--where is one SQL condition"),
             (["--where", "NoSuchColumn = 1"], "NoSuchColumn"),
+            (["--where", "PatientID::INTEGER = 1"], "cannot be asked of every row (ConversionException)"),
         ):
             refused = CliRunner().invoke(app, ["reread", *wrong, *lake])
             assert (refused.exit_code, sentence in refused.stderr) == (2, True), refused.output
+            assert "P0001" not in refused.output
         with graph.work() as work:
             assert len(work.log) == 1
 
