@@ -314,7 +314,7 @@ def _stage_metadata(record: _Record, names: Collection[str]) -> None:
         connection.register("names", _table_of(names))
         found = connection.sql("SELECT * FROM flat_metadata SEMI JOIN names USING (object_id)")
         for number, batch in enumerate(found.to_arrow_reader(ROWS_AT_ONCE)):
-            rows = pa.Table.from_batches([batch]).cast(SCHEMAS[Part.FLAT])
+            rows = pa.Table.from_batches([batch]).select(SCHEMAS[Part.FLAT].names).cast(SCHEMAS[Part.FLAT])
             record.staging.put(Part.FLAT, FILE + number, rows)
 
 

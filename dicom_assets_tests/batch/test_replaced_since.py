@@ -13,8 +13,10 @@ import pytest
 from dicom_assets.batch import own_rows
 from dicom_assets.batch.books import books_of
 from dicom_assets.batch.context import RunContext
+from dicom_assets.batch.promotion import declare, fill
 from dicom_assets.lake.delta import Lake
 from dicom_assets.landing.claims import claim_new
+from dicom_assets.schema.promoted import promoted
 from dicom_assets.settings import Settings
 from dicom_assets_tests.support import corrections
 from dicom_assets_tests.support.dicoms import dicom, uid, without_identity
@@ -282,3 +284,15 @@ def test_corrections_that_are_gone_since_stay_in_force(tmp_path, landing):
     place.run()
     assert contents(place.lake, list(before)) == before
     assert gone(place) == {"a.csv"}
+
+
+def test_what_is_gone_keeps_its_promoted_columns(place):
+    with RunContext(place.settings) as work:
+        declare(work.lake, [promoted("PatientName", name="name_as_written")])
+        fill(work.lake)
+    place.run_until("study")
+    everything_is_gone(place.landing)
+    place.run()
+    names = {row["SOPInstanceUID"]: row["name_as_written"] for row in table(place.lake, "instance").to_pylist()}
+    assert set(names) >= {uid(1, 1, 1), uid(3, 1, 1)}
+    assert None not in names.values()
