@@ -26,6 +26,7 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
+from dicom_assets.fhir.conversions import text
 from dicom_assets.storage.files import LakeError, LakeFiles
 
 FOLDER = "_erasures"
@@ -35,7 +36,6 @@ ERASED = "erased:"
 """What stands before the name of an object that was erased, in place of its uri."""
 _KEY, _DIGESTS = f"{FOLDER}/key", f"{FOLDER}/digests"
 _BYTES = 16
-_CONTROL = dict.fromkeys([*range(1, 9), 11, 12, *range(14, 32), 127])
 _SCHEMA = pa.schema([pa.field("digest", pa.string()), pa.field("is_object", pa.bool_())])
 
 
@@ -54,11 +54,6 @@ class Identity(StrEnum):
     OBJECT = "object"
 
 
-def clean(text: str | None) -> str | None:
-    """A text as `lake.subjects.clean` has it: without control characters and space around it, None when empty."""
-    return (text or "").translate(_CONTROL).strip() or None
-
-
 def name_of(reference: str | None) -> str | None:
     """What names a patient within its server, in a reference or in the resource itself."""
     return re.sub("^(Patient/|urn:uuid:|urn:oid:)", "", reference) if reference else None
@@ -66,8 +61,8 @@ def name_of(reference: str | None) -> str | None:
 
 def digest(key: bytes, kind: Identity, *parts: str | None) -> str:
     """The digest of an identity, hexadecimal."""
-    text = "\0".join([str(kind), *(part or "" for part in parts)])
-    return hmac.new(key, text.encode("utf-8", "surrogateescape"), hashlib.sha256).digest()[:_BYTES].hex()
+    named = "\0".join([str(kind), *(part or "" for part in parts)])
+    return hmac.new(key, named.encode("utf-8", "surrogateescape"), hashlib.sha256).digest()[:_BYTES].hex()
 
 
 @dataclass(frozen=True)
@@ -108,7 +103,7 @@ class Refusals:
             return False
         asked = (patient, issuer)
         if asked not in self._known:
-            one, by = clean(patient), clean(issuer)
+            one, by = text(patient), text(issuer)  # as `lake.subjects.clean` has them
             self._known[asked] = one is not None and not (
                 self._is_new(Identity.PATIENT, one, by) and self._is_new(Identity.ANY_ISSUER, one)
             )

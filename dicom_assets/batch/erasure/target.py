@@ -21,6 +21,7 @@ import pyarrow as pa
 
 from dicom_assets.batch.erasure import row_rules
 from dicom_assets.batch.erasure.record import ErasureRefused, Record, new_id
+from dicom_assets.fhir.conversions import text
 from dicom_assets.lake.corrected_objects import TABLES as CORRECTING
 from dicom_assets.lake.corrected_objects import applied
 from dicom_assets.lake.delta import Lake
@@ -195,7 +196,7 @@ def _ids(connection: duckdb.DuckDBPyConnection, ids: set[str]) -> None:
 
 def _patients(connection: duckdb.DuckDBPyConnection, target: Target) -> list[tuple[str, str | None]]:
     """The identifiers of the patient, known to the queries as `wanted`."""
-    name, issuer = refusals.clean(target.name), refusals.clean(target.issuer)
+    name, issuer = text(target.name), text(target.issuer)
     if name is None:
         raise ErasureRefused("--patient is empty: give a PatientID. Nothing was changed.")
     for view, named in (("flat", f"{_NAMED} FROM true_flat"), ("records", f"FROM {_PERSONS}")):
