@@ -15,7 +15,19 @@ import typer
 
 from dicom_assets import faults
 from dicom_assets import settings as settings_module
-from dicom_assets.cli import batches, erase, ingest, promotion, queries, reread, services, sources, upgrade, verify
+from dicom_assets.cli import (
+    batches,
+    erase,
+    ingest,
+    promotion,
+    queries,
+    reread,
+    serve,
+    services,
+    sources,
+    upgrade,
+    verify,
+)
 from dicom_assets.printing import say
 
 app = typer.Typer(
@@ -44,7 +56,7 @@ def demo(folder: Annotated[Path, typer.Argument(help="Where the sample input is 
     typer.echo(f"{written} files in {folder}")
 
 
-for group in (ingest, queries, batches, reread, sources, services, verify, upgrade, promotion, erase):
+for group in (ingest, queries, batches, reread, sources, services, verify, upgrade, promotion, erase, serve):
     group.add_to(app)
 
 

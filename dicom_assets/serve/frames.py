@@ -1,0 +1,7 @@
+"""Retrieve frames, as they are stored or decoded (WADO-RS, PS3.18 10.4)."""
+
+from __future__ import annotations
+
+from dicom_assets.serve.resource import Resource
+
+RESOURCES: tuple[Resource, ...] = ()

@@ -1,0 +1,7 @@
+"""Retrieve rendered images and thumbnails (WADO-RS, PS3.18 10.4)."""
+
+from __future__ import annotations
+
+from dicom_assets.serve.resource import Resource
+
+RESOURCES: tuple[Resource, ...] = ()

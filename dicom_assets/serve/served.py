@@ -1,0 +1,159 @@
+"""The lake as requests see it: one version of each table for the whole of a request, looked for anew every second.
+
+Belongs here: opening the lake for reading, versions, DuckDB connections and the threads in which they are asked. Does
+not belong here: what is asked (`searching`, `retrieving`), who may see it (`access`).
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
+from typing import TypeVar
+
+import anyio
+import anyio.to_thread
+import duckdb
+
+from dicom_assets.lake.delta import Lake
+from dicom_assets.lake.extents import Extents, Within
+from dicom_assets.lake.query import existing, scan
+from dicom_assets.lake.quoting import named, quoted
+from dicom_assets.landing.opening import open_store
+from dicom_assets.landing.store import LandingStore
+from dicom_assets.serve.problems import Refusal
+from dicom_assets.settings import Settings
+from dicom_assets.storage.files import LakeError
+
+T = TypeVar("T")
+
+TABLES = ("study", "series", "instance", "flat_metadata", "raw_files", "batch_study")
+"""The tables that answers are made from."""
+
+LOOK_SECONDS = 1.0
+"""A closed batch is seen after at most so long, and what one look costs."""
+
+AT_ONCE = 8
+"""Questions that are answered side by side; others wait for their turn."""
+
+
+@dataclass(frozen=True)
+class Scope:
+    """What somebody may see: sources (None: all), and a condition over the columns of `study`, in SQL.
+
+    condition: written by whoever runs the server, never by a client.
+    """
+
+    sources: tuple[str, ...] | None = None
+    condition: str | None = None
+
+
+@dataclass(frozen=True)
+class Snapshot:
+    """One version of each table, as far as a scope lets it be seen.
+
+    A Snapshot is what answers are made from: there is no other way to a row, so none can forget the scope.
+    """
+
+    lake: Lake
+    extents: Mapping[str, Extents]
+    scope: Scope = field(default_factory=Scope)
+
+    def within(self, scope: Scope) -> Snapshot:
+        """The same versions as somebody else may see them."""
+        return replace(self, scope=scope)
+
+    def scan(self, name: str, within: Within | None = None) -> str:
+        """SQL that stands for what may be seen of a table, for a FROM clause, its rows as the table has them.
+
+        within: values by column: only files that can hold them are opened, and only such rows are given.
+        """
+        found = self.extents[name]
+        key = self.lake.tables[name].replaced_by
+        if within is not None and key in within and key != "batch_id":
+            paths = sorted({path for own in self.lake.file_keys.homes(name, found, within).values() for path in own})
+        else:
+            paths = (found.paths if within is None else found.paths[found.within(within)]).tolist()
+        terms = [f"{named(column)} IN ({_texts(values)})" for column, values in (within or {}).items()]
+        terms += self._terms(name)
+        source = scan(self.lake, name, paths=paths)
+        return f"(SELECT * FROM {source} WHERE {' AND '.join(terms)})" if terms else source
+
+    def _terms(self, name: str) -> list[str]:
+        """SQL that holds for the rows of a table that may be seen."""
+        columns = self.lake.tables[name].schema.names
+        terms = []
+        if self.scope.sources is not None and "source" in columns:
+            terms.append(f"source IN ({_texts(self.scope.sources)})")
+        if self.scope.condition is not None:
+            if "study_key" not in columns:
+                return [*terms, "false"]
+            if name == "study":
+                terms.append(f"({self.scope.condition})")
+            else:
+                study = scan(self.lake, "study", paths=self.extents["study"].paths.tolist())
+                terms.append(f"study_key IN (SELECT study_key FROM {study} WHERE ({self.scope.condition}))")
+        return terms
+
+    @contextmanager
+    def cursor(self) -> Iterator[duckdb.DuckDBPyConnection]:
+        """A connection for one question, closed behind it."""
+        connection = self.lake.cursor()
+        try:
+            yield connection
+        finally:
+            connection.close()
+
+
+def _texts(values: object) -> str:
+    texts = list(values)  # type: ignore[call-overload]
+    return ", ".join(quoted(str(one)) for one in texts) if texts else "NULL"
+
+
+class ServedLake:
+    """The lake that one process serves, with the stores in which its objects lie.
+
+    Raises LakeError, at the start, when there is no lake; while serving, a lake that is gone is a Refusal (503).
+    """
+
+    def __init__(self, settings: Settings) -> None:
+        """Opens the lake for reading; it must be there."""
+        self.settings = settings
+        self._lake = existing(settings.lake)
+        self._looking = threading.Lock()
+        self._snapshot = self._look()
+        self._looked_at = time.monotonic()
+        self._stores: dict[str, LandingStore] = {}
+        self._turns = anyio.CapacityLimiter(AT_ONCE)
+
+    def snapshot(self) -> Snapshot:
+        """The newest versions, at most LOOK_SECONDS old. Raises Refusal."""
+        if time.monotonic() - self._looked_at >= LOOK_SECONDS and self._looking.acquire(blocking=False):
+            try:
+                self._snapshot = self._look()
+                self._looked_at = time.monotonic()
+            except LakeError:
+                raise Refusal(503, "The lake cannot be read at the moment.", {"Retry-After": "10"}) from None
+            finally:
+                self._looking.release()
+        return self._snapshot
+
+    def _look(self) -> Snapshot:
+        with self._lake.look_once(TABLES):
+            return Snapshot(self._lake, {name: self._lake.extents(name) for name in TABLES})
+
+    def store(self, source: str) -> LandingStore:
+        """The store of a source, by the name that rows have (with a partition behind it). Raises Refusal (503)."""
+        name = source.partition("/")[0]
+        if name not in self._stores:
+            configured = next((one for one in self.settings.sources if one.name == name), None)
+            if configured is None:
+                raise Refusal(503, "The source of this object is not configured here, so its bytes cannot be read.")
+            self._stores[name] = open_store(configured)
+        return self._stores[name]
+
+    async def ask(self, question: Callable[[], T]) -> T:
+        """The answer to a question that blocks, found in a thread of its own."""
+        return await anyio.to_thread.run_sync(question, limiter=self._turns)
