@@ -72,7 +72,8 @@ class _Answering:
 
     @property
     def _allow(self) -> dict[str, str]:
-        return {"Allow": ", ".join([*READING, *(one for one in self._methods if one not in READING)])}
+        reading = READING if "GET" in self._methods else ("OPTIONS",)
+        return {"Allow": ", ".join([*reading, *(one for one in self._methods if one not in READING)])}
 
     async def _answer(self, request: Request) -> Response:
         exchange = exchange_of(request.scope)
@@ -81,7 +82,7 @@ class _Answering:
             return Response(status_code=204, headers=self._allow)
         resource = self._methods.get("GET" if request.method == "HEAD" else request.method)
         if resource is None:
-            raise Refusal(405, "This resource is for reading.", self._allow)
+            raise Refusal(405, "This resource does not know that method.", self._allow)
         caller = exchange.caller
         if request.method not in READING and not caller.may_store:
             raise Refusal(403, "You may not store here.")
