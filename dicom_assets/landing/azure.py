@@ -29,6 +29,7 @@ from dicom_assets.landing.globs import matcher
 from dicom_assets.landing.inventory import Inventory
 from dicom_assets.landing.store import (
     LISTING,
+    ObjectArchived,
     ObjectError,
     ObjectRef,
     OpenObject,
@@ -274,7 +275,7 @@ class AzureContainer:
                 return ObjectError("SOURCE_UNAVAILABLE", f"The container of source '{self._name}' is not there.")
             return ObjectError("OBJECT_GONE", "The blob is not there any more.")
         if "BlobArchived" in text:
-            return ObjectError("READ_FAILED", "The blob is in the archive tier: move it to hot, cool or cold.")
+            return ObjectArchived("archive")
         return ObjectError("READ_FAILED", reason(error, READER))
 
     def _unavailable(self, error: Failure) -> SourceUnavailable:

@@ -11,7 +11,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
-from typing import TypeVar
+from typing import TypeVar, cast
 
 import duckdb
 
@@ -123,6 +123,7 @@ class ServedLake:
         self._snapshot = self._look(None)
         self._looked_at = time.monotonic()
         self._stores: dict[str, LandingStore] = {}
+        self._parts: dict[Callable[[], object], object] = {}
 
     def snapshot(self) -> Snapshot:
         """The newest versions, at most LOOK_SECONDS old. Raises Refusal. Blocks while it looks."""
@@ -170,6 +171,10 @@ class ServedLake:
                 raise Refusal(503, "The source of this object is not configured here, so its bytes cannot be read.")
             self._stores[name] = open_store(configured)
         return self._stores[name]
+
+    def part(self, kind: Callable[[], T]) -> T:
+        """What one kind of answer keeps for as long as this lake is served; made when it is first asked for."""
+        return cast(T, self._parts.setdefault(kind, kind()) if kind not in self._parts else self._parts[kind])
 
     async def ask(self, question: Callable[[], T]) -> T:
         """The answer to a question that blocks; see `Questions.ask`. Raises Refusal (503)."""
