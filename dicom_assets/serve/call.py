@@ -14,7 +14,6 @@ from starlette.requests import Request
 from dicom_assets.serve.questions import while_connected
 from dicom_assets.serve.served import Scope, ServedLake, Snapshot
 
-
 T = TypeVar("T")
 
 
