@@ -204,14 +204,34 @@ def _refusal(error: ObjectError) -> Refusal:
     return Refusal(410, "What lies at the source is not what the lake has read there.")
 
 
+def _elsewhere() -> Refusal:
+    return Refusal(404, "The object lies with the DICOM service that has told of it, and not here.")
+
+
 def _unreachable() -> Refusal:
     return Refusal(503, "The source of the object cannot be reached at the moment.", _RETRY)
+
+
+def check(served: ServedLake, found: Found) -> Refusal | None:
+    """Why the file of an object, or of the archive that it lies in, cannot be read; None where it can, as it seems.
+
+    A folder is asked; a container is not, since each read from it says which version it wants.
+    """
+    try:
+        if found.place is None:
+            raise _elsewhere()
+        with explained():
+            place = found.place._replace(member=None)
+            OpenPlace(served.store(found.row["source"]), place, served.settings.archives).close()
+    except Refusal as refusal:
+        return refusal
+    return None
 
 
 def open_found(served: ServedLake, found: Found) -> OpenPlace:
     """The object of an instance, open; the caller closes it. Raises Refusal. Blocks."""
     if found.place is None:
-        raise Refusal(404, "The object lies with the DICOM service that has told of it, and not here.")
+        raise _elsewhere()
     store = served.store(found.row["source"])
     with explained():
         place = found.place
