@@ -20,6 +20,7 @@ from dicom_assets.dicom.syntax import EXPLICIT_BIG, EXPLICIT_LITTLE, is_encapsul
 from dicom_assets.landing.retrieval import OpenPlace
 from dicom_assets.serve.call import Call
 from dicom_assets.serve.decoding import swapped
+from dicom_assets.serve.drawers import Drawers
 from dicom_assets.serve.kept import Kept
 from dicom_assets.serve.places import Found, explained, flat_source, open_found
 from dicom_assets.serve.problems import Refusal
@@ -51,6 +52,11 @@ async def read(call: Call, question: Callable[[], T]) -> T:
 async def read_on(served: ServedLake, question: Callable[[], T]) -> T:
     """As `read`, for an answer that has begun and watches its client itself."""
     return await served.part(ByteReading).ask(question)
+
+
+def drawn(served: ServedLake, job: str, *arguments: Any) -> bytes:
+    """What a process for it makes of a frame (`drawer.JOBS`). Raises Undecodable. Blocks."""
+    return served.part(Drawers).run(served.part(ByteReading), job, arguments)
 
 
 class OpenInstance:

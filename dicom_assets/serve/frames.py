@@ -18,9 +18,9 @@ from starlette.responses import Response
 from dicom_assets.dicom.frames import FrameError, Lack
 from dicom_assets.dicom.pixels import frame_count
 from dicom_assets.dicom.syntax import DEFLATED, EXPLICIT_BIG, EXPLICIT_LITTLE, IMPLICIT_LITTLE, is_encapsulated
-from dicom_assets.serve.bytes_of import OpenInstance, lacking, read, read_on, told_syntax
+from dicom_assets.serve.bytes_of import OpenInstance, drawn, lacking, read, read_on, told_syntax
 from dicom_assets.serve.call import Call
-from dicom_assets.serve.decoding import UNDECODABLE, Undecodable, decoded, decoder_of
+from dicom_assets.serve.decoding import UNDECODABLE, Undecodable, decoder_of
 from dicom_assets.serve.media import OCTETS, Choice, Offer, choose, ranges
 from dicom_assets.serve.places import find, url_of
 from dicom_assets.serve.problems import Refusal, bad_parameter
@@ -136,7 +136,7 @@ def _frame(instance: OpenInstance, number: int, is_decoded: bool) -> bytes | Ref
     """A frame, or what is wrong with this one. Raises Refusal where none can be had."""
     try:
         raw = instance.frame(number)
-        return decoded(raw, instance.pixels) if is_decoded else raw
+        return drawn(instance.served, "decode", raw, dict(instance.pixels)) if is_decoded else raw
     except FrameError as error:
         return lacking(error)
     except Undecodable as error:
