@@ -13,8 +13,10 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 from PIL import Image
-from pydicom.dataset import Dataset
+from pydicom.dataset import Dataset, FileMetaDataset
+from pydicom.multival import MultiValue
 from pydicom.pixels import processing
+from pydicom.uid import ExplicitVRLittleEndian
 
 from dicom_assets.serve.decoding import Undecodable, decode
 from dicom_assets.serve.wish import Wish
@@ -56,6 +58,8 @@ def _dataset(attributes: Mapping[str, Any], number: int) -> Dataset:
     """The attributes that count for a frame: its own functional groups before the shared ones (PS3.3 C.7.6.16)."""
     try:
         header = Dataset.from_json(dict(attributes))
+        header.file_meta = FileMetaDataset()
+        header.file_meta.TransferSyntaxUID = ExplicitVRLittleEndian  # in which words of tables are
         shared = header.get("SharedFunctionalGroupsSequence") or []
         own = header.get("PerFrameFunctionalGroupsSequence") or []
         for group in (*shared[:1], *own[number - 1 : number]):
@@ -76,8 +80,8 @@ def _grey(pixels: Pixels, header: Dataset, window: tuple[float, float, str] | No
     if header.get("VOILUTSequence"):
         bits = int(header.VOILUTSequence[0].LUTDescriptor[2]) or 16
         return _scaled(processing.apply_voi(values, header), 0, 2**bits - 1)
-    if header.get("WindowWidth") not in (None, "") and header.get("WindowCenter") not in (None, ""):
-        centre, width = (_first(header[name].value) for name in ("WindowCenter", "WindowWidth"))
+    centre, width = (_first(header.get(name)) for name in ("WindowCenter", "WindowWidth"))
+    if centre is not None and width is not None and width >= (1 if _is_linear(header) else 1e-9):
         # Two values far outside come along, to see what the window makes of black and of white.
         ends = np.array([centre - _FAR * max(width, 1), centre + _FAR * max(width, 1)])
         shown = processing.apply_windowing(np.concatenate([values.astype(np.float64).ravel(), ends]), header)
@@ -88,8 +92,13 @@ def _grey(pixels: Pixels, header: Dataset, window: tuple[float, float, str] | No
     return _scaled(values, told.min(), told.max())
 
 
-def _first(value: Any) -> float:
-    return float(value if isinstance(value, int | float | str) else value[0])
+def _first(value: Any) -> float | None:
+    values = value if isinstance(value, list | MultiValue) else [value]
+    return None if not values or values[0] in (None, "") else float(values[0])
+
+
+def _is_linear(header: Dataset) -> bool:
+    return (header.get("VOILUTFunction") or "LINEAR") == "LINEAR"
 
 
 def _scaled(values: Pixels, low: float, high: float) -> Pixels:

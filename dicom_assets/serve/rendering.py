@@ -87,6 +87,8 @@ def _drawn(instance: OpenInstance, header: bytes, number: int | None, wish: Wish
     if not row.get("pixel_length"):
         raise lacking(FrameError(Lack.NO_PIXELS))
     number = (frame_count(row) or 1) // 2 + 1 if number is None else number
+    if wish.part is not None and not (wish.part[0] < (row["Columns"] or 0) and wish.part[1] < (row["Rows"] or 0)):
+        raise bad_parameter("viewport", "its part lies outside of the image.")
     syntax = row["TransferSyntaxUID"]
     if is_encapsulated(syntax) and decoder_of(syntax) is None:
         raise Refusal(406, "Nothing that is installed here decodes its transfer syntax. Ask for frames as stored.")
@@ -157,10 +159,10 @@ def wish_of(asked: Mapping[str, str], kind: str, size: tuple[int, int] | None) -
             raise bad_parameter("viewport", f"width and height from 1 to {_SIDE_MOST} are needed, and perhaps a part.")
         wish = wish._replace(size=(int(numbers[0]), int(numbers[1])))
         if len(numbers) == 6:
-            x, y, width, height = (int(one) for one in numbers[2:])
-            if x < 0 or y < 0 or not width or not height:
+            x, y, across, down = (int(one) for one in numbers[2:])
+            if x < 0 or y < 0 or not across or not down:
                 raise bad_parameter("viewport", "its part needs a corner that is not negative, and a size.")
-            wish = wish._replace(part=(x, y, width, height))
+            wish = wish._replace(part=(x, y, across, down))
     if asked.get("window"):
         words = asked["window"].split(",")
         function = _FUNCTIONS.get(words[2].strip().lower()) if len(words) == 3 else "LINEAR"

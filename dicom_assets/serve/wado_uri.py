@@ -15,10 +15,11 @@ from dicom_assets.serve import objects
 from dicom_assets.serve.call import Call
 from dicom_assets.serve.decoding import decoder_of
 from dicom_assets.serve.drawers import can_draw
+from dicom_assets.serve.frames import frame_numbers
 from dicom_assets.serve.media import DICOM, Choice, Offer, Range, choose, ranges
 from dicom_assets.serve.places import Found, find
 from dicom_assets.serve.problems import bad_parameter
-from dicom_assets.serve.rendering import JPEG, PNG, frame_numbers, image_of, wish_of
+from dicom_assets.serve.rendering import JPEG, PNG, image_of, wish_of
 from dicom_assets.serve.resource import Parameter, Resource
 
 _UIDS = {"study": "studyUID", "series": "seriesUID", "instance": "objectUID"}
@@ -30,7 +31,7 @@ async def retrieve(call: Call) -> Response:
     uids = _uids(asked)
     accepted = _accepted(call)
     number = asked.get("frameNumber")
-    numbers = frame_numbers(number) if number else [None]
+    numbers: list[int] = frame_numbers(number) if number else []
     if len(numbers) > 1:
         raise bad_parameter("frameNumber", "one frame is drawn at a time.")
     found = await call.ask(partial(find, call, uids))
@@ -40,7 +41,7 @@ async def retrieve(call: Call) -> Response:
             raise bad_parameter("frameNumber", "it is for images; an object comes whole.")
         return await objects.answer(call, [found], Choice(choice.offer, False, choice.transfer_syntax))
     wish = wish_of(_as_of_rendered(asked), choice.offer.kind, None)
-    return Response(await image_of(call, found, numbers[0], wish), media_type=choice.offer.kind)
+    return Response(await image_of(call, found, numbers[0] if numbers else None, wish), media_type=choice.offer.kind)
 
 
 def _uids(asked: Mapping[str, str]) -> dict[str, str]:
