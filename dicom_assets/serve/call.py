@@ -42,5 +42,8 @@ class Call:
         return self.served.snapshot().within(self.scope)
 
     async def ask(self, question: Callable[[], T]) -> T:
-        """The answer to a question that blocks, such as one that reads rows. Raises Refusal."""
+        """The answer to a question that blocks, such as one that reads rows. Raises Refusal.
+
+        It is given up when the client breaks off: every answer is cancelled then (`patience`).
+        """
         return await self.served.ask(question)

@@ -33,7 +33,7 @@ async def retrieve(call: Call) -> Response:
     uids = call.uids
     snapshot, rows = await call.ask(lambda: _listed(call))
     headers = {"ETag": _etag(call.base, choice.offer.kind, rows)}
-    if headers["ETag"] in _etags(call.request.headers.get("if-none-match", "")):
+    if {headers["ETag"], "*"} & _etags(call.request.headers.get("if-none-match", "")):
         return Response(status_code=304, headers=headers)
     return Stream(_pieces(call, snapshot, rows, uids), 200, choice.offer.kind, headers)
 
@@ -54,7 +54,8 @@ def _etag(base: str, kind: str, rows: Sequence[Mapping[str, Any]]) -> str:
 
 def _etags(text: str) -> set[str]:
     """Those of If-None-Match, compared as weak ones (RFC 9110 13.1.2)."""
-    return {tag if tag.startswith("W/") else f"W/{tag}" for tag in (one.strip() for one in text.split(","))}
+    tags = (one.strip() for one in text.split(","))
+    return {f"W/{tag}" if tag.startswith('"') else tag for tag in tags}
 
 
 async def _pieces(

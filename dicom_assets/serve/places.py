@@ -21,6 +21,7 @@ from dicom_assets.landing.archives import entries_by_name
 from dicom_assets.landing.retrieval import OpenPlace, Place, entry_of
 from dicom_assets.landing.store import LandingStore, ObjectArchived, ObjectError, SourceUnavailable
 from dicom_assets.schema.attributes import Level
+from dicom_assets.schema.correction_tables import RECEIVED as RECEIVED_AS
 from dicom_assets.schema.keys import study_key
 from dicom_assets.serve.call import Call
 from dicom_assets.serve.kept import Kept
@@ -40,10 +41,12 @@ _ENTRIES_MOST = 20_000
 _ROW_BYTES = 3_000
 _RETRY = {"Retry-After": "30"}
 
-_LISTED = (
-    *("source", "object_id", "batch_id", "uri", "member", "size", "corrections", "TransferSyntaxUID"),
-    *UIDS.values(),
-    *("SeriesNumber", "InstanceNumber", "received_study_instance_uid"),
+_LISTED = dict.fromkeys(
+    (
+        *("source", "object_id", "batch_id", "uri", "member", "size", "corrections", "TransferSyntaxUID"),
+        *UIDS.values(),
+        *("SeriesNumber", "InstanceNumber", *RECEIVED_AS, *RECEIVED_AS.values()),
+    )
 )
 _PIXELS = (
     *("header_form", "pixel_offset", "pixel_length", "frame_offsets", "frame_lengths", "TransferSyntaxUID", "size"),

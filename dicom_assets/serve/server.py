@@ -95,7 +95,8 @@ def serve(settings: Settings, host: str, opened: socket.socket, workers: int, re
 
     Raises UserError when it cannot begin.
     """
-    signal.signal(signal.SIGTERM, _leave)
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, _leave)
     if workers == 1:
         app = Application(settings, host)()
         ready()

@@ -10,7 +10,7 @@ backslash in front; whether it is one of the object itself, by the braces in fro
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 import orjson
@@ -128,8 +128,3 @@ def _written_again(header: bytes, subject: Subject) -> bytes:
             if value is not None:
                 elements[tag] = {"vr": vr, "Value": [value]}
     return orjson.dumps(dict(sorted(elements.items())))
-
-
-def corrected_columns() -> Sequence[str]:
-    """Columns of `instance` that corrections change, which `Subject.row` needs."""
-    return tuple(_TAGS)

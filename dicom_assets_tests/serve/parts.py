@@ -15,7 +15,7 @@ def parts(answer: httpx.Response) -> list[tuple[dict[str, str], bytes]]:
     assert message.is_multipart() and not message.defects
     found = []
     for part in message.iter_parts():
-        headers = {name.lower(): str(value).replace("\"", "") for name, value in part.items()}  # the parser adds marks
+        headers = {name.lower(): str(value).replace('"', "") for name, value in part.items()}  # the parser adds marks
         body = part.get_payload(decode=True)
         assert isinstance(body, bytes)
         found.append((headers, body))

@@ -42,8 +42,9 @@ from dicom_assets_tests.support.steps import step_through
 PRIVATE = bytes(range(200))
 NATIVE, RLE, BIG, DEFLATED, BITS, BROKEN, BIG_BYTES, IMPLICIT = range(1, 9)
 """Series of study 1."""
-PLAIN, ZIPPED, CORRECTED, COLOUR, MIDDLE = 2, 3, 4, 5, 6
-"""Studies: without pixels, in an archive, corrected, JPEG, five images of which the middle one is light."""
+PLAIN, ZIPPED, CORRECTED, COLOUR, MIDDLE, CHANGING = 2, 3, 4, 5, 6, 7
+"""Studies: without pixels, in an archive, corrected, JPEG, five images of which the middle one is light; and one whose
+objects tests may change or take away, each instance in one test."""
 
 PIXELS = np.arange(3 * 4 * 6, dtype=np.uint16).reshape(3, 4, 6) * 700
 """Three frames of four rows and six columns."""
@@ -56,6 +57,10 @@ class Lake:
     settings: Settings
     landing: LandingFolder
     files: dict[tuple[int, int, int], bytes] = field(default_factory=dict)
+
+    def file(self, study: int, series: int, instance: int) -> Path:
+        """Where an object lies that is a file of its own."""
+        return self.landing.root / f"{study} ä/{series}-{instance}.dcm"
 
     def client(self, **more: Any) -> TestClient:
         """A client of a server over it."""
@@ -111,7 +116,11 @@ def with_private(frames: np.ndarray) -> Mapping[str, Any]:
     """Attributes with a bulk value of their own, and one within a sequence."""
     inner = Dataset()
     inner.add_new(0x00420011, "OB", PRIVATE + b"in")
-    return {"NumberOfFrames": len(frames), "EncapsulatedDocument": PRIVATE, "ConceptNameCodeSequence": Sequence([inner])}
+    return {
+        "NumberOfFrames": len(frames),
+        "EncapsulatedDocument": PRIVATE,
+        "ConceptNameCodeSequence": Sequence([inner]),
+    }
 
 
 def run_length(frame: np.ndarray) -> bytes:
@@ -165,15 +174,22 @@ def fill(lake: Lake) -> None:
         files[MIDDLE, 1, number] = image(
             (MIDDLE, 1, number), ExplicitVRLittleEndian, light.tobytes(), (8, 8), WindowCenter=32768, WindowWidth=65536
         )
+    for number in range(1, 9):
+        files[CHANGING, 1, number] = image(
+            (CHANGING, 1, number), ExplicitVRLittleEndian, words, (4, 6), NumberOfFrames=3
+        )
     members = {}
     for number in (1, 2):
         files[ZIPPED, 1, number] = image((ZIPPED, 1, number), ExplicitVRLittleEndian, words, (4, 6), NumberOfFrames=3)
         members[f"a/{number}.dcm"] = files[ZIPPED, 1, number]
     files[ZIPPED, 1, 3] = image((ZIPPED, 1, 3), ExplicitVRLittleEndian, words, (4, 6), NumberOfFrames=3)
+    gone = image((CHANGING, 2, 1), ExplicitVRLittleEndian, words, (4, 6), NumberOfFrames=3)
+    files[CHANGING, 2, 1] = gone
+    lake.landing.put_zip("changing.zip", {"1.dcm": gone})
     lake.landing.put_zip("all.zip", {**members, "inner.zip": zipped({"3.dcm": files[ZIPPED, 1, 3]})})
     for (study, series, instance), data in files.items():
-        if study != ZIPPED:
-            lake.landing.put(f"{study} ä/{series}-{instance}.dcm", data)
+        if study != ZIPPED and (study, series) != (CHANGING, 2):
+            lake.landing.put(str(lake.file(study, series, instance)), data)
     said = correction("study", uid(CORRECTED), PatientID="TRUE", AccessionNumber="A-9")
     lake.landing.put("corrections/one.csv", table(said))
 

@@ -39,7 +39,9 @@ def test_a_native_frame_is_little_endian_whatever_it_is_stored_in(client: TestCl
 def test_a_frame_of_single_bits_begins_at_a_byte(client: TestClient):
     for number in (1, 2, 3):
         ((_, body),) = parts(frames(client, made.BITS, str(number)))
-        assert (np.unpackbits(np.frombuffer(body, np.uint8), bitorder="little")[:15] == made.one_bit()[number - 1]).all()
+        assert (
+            np.unpackbits(np.frombuffer(body, np.uint8), bitorder="little")[:15] == made.one_bit()[number - 1]
+        ).all()
 
 
 def test_bytes_that_are_stored_as_big_endian_words_come_in_their_order(client: TestClient):
