@@ -24,7 +24,7 @@ from dicom_assets.serve.drawers import Drawers
 from dicom_assets.serve.kept import Kept
 from dicom_assets.serve.places import Found, explained, flat_source, open_found
 from dicom_assets.serve.problems import Refusal
-from dicom_assets.serve.questions import Questions, while_connected
+from dicom_assets.serve.questions import Questions
 from dicom_assets.serve.served import ServedLake, Snapshot
 from dicom_assets.storage.byte_ranges import ByteSource
 
@@ -46,7 +46,7 @@ class ByteReading(Questions):
 
 async def read(call: Call, question: Callable[[], T]) -> T:
     """As `Call.ask`, for what reads bytes of objects. Raises Refusal."""
-    return await while_connected(call.request, call.served.part(ByteReading).ask(question))
+    return await call.served.part(ByteReading).ask(question)
 
 
 async def read_on(served: ServedLake, question: Callable[[], T]) -> T:

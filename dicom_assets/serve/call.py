@@ -11,7 +11,6 @@ from typing import TypeVar
 
 from starlette.requests import Request
 
-from dicom_assets.serve.questions import while_connected
 from dicom_assets.serve.served import Scope, ServedLake, Snapshot
 
 T = TypeVar("T")
@@ -43,8 +42,8 @@ class Call:
         return self.served.snapshot().within(self.scope)
 
     async def ask(self, question: Callable[[], T]) -> T:
-        """The answer to a question that blocks, such as one that reads rows: given up when the client breaks off.
+        """The answer to a question that blocks, such as one that reads rows. Raises Refusal.
 
-        For requests without a body. Raises Refusal.
+        It is given up when the client breaks off: every answer is cancelled then (`patience`).
         """
-        return await while_connected(self.request, self.served.ask(question))
+        return await self.served.ask(question)

@@ -60,7 +60,11 @@ def path_to(level: Level) -> tuple[str, ...]:
     return tuple(UID_OF[one] for one in LEVELS[: LEVELS.index(level) + 1])
 
 
-def newest(snapshot: Snapshot, level: Level | str, uids: Mapping[str, str | Sequence[str]] | None = None) -> Rows:
+def newest(
+    snapshot: Snapshot,
+    level: Level | str,
+    uids: Mapping[str, str] | Mapping[str, Sequence[str]] | Mapping[Level, Sequence[str]] | None = None,
+) -> Rows:
     """The rows of a table (study, series or instance) that may be seen, with all its columns, one for each UID.
 
     uids: which, by `study`, `series`, `instance`, one UID or several of each, such as `Call.uids` gives them; without

@@ -8,17 +8,15 @@ interrupted when the time is over or the request is gone; the thread then ends w
 
 from __future__ import annotations
 
-import asyncio
 import math
 import threading
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import TypeVar
 
 import anyio
 import anyio.to_thread
 import duckdb
-from starlette.requests import Request
 
 from dicom_assets.serve.problems import Refusal
 
@@ -86,7 +84,8 @@ class Questions:
         """The answer to a question that blocks, found in a thread of its own.
 
         Raises Refusal (503) when it takes too long. Whoever is cancelled while it waits leaves nothing behind: queries
-        are interrupted, and the thread has ended when this does.
+        are interrupted, and the thread has ended when this does. A connection may stay open behind an answer, for the
+        next question to go on with.
         """
         asked = _Asked()
 
@@ -105,12 +104,13 @@ class Questions:
                 has_turn = True
                 try:
                     return await anyio.to_thread.run_sync(run, abandon_on_cancel=True, limiter=self._threads)
-                finally:
+                except BaseException:
                     with anyio.CancelScope(shield=True):
                         asked.stop()
                         while asked.is_running:
                             await anyio.sleep(_AGAIN_SECONDS)
                             asked.stop()
+                    raise
         raise self._too_late(has_turn)
 
     def _too_late(self, had_turn: bool) -> Refusal:
@@ -134,23 +134,3 @@ class Questions:
                     asked.leave(connection)
         finally:
             connection.close()
-
-
-async def while_connected(request: Request, answer: Awaitable[T]) -> T:
-    """What `answer` gives, cancelled when the client of a request without a body breaks off before it is there.
-
-    Raises Refusal (408) then, for the log: nobody is there to be told.
-    """
-    with anyio.CancelScope() as scope:
-        watching = asyncio.create_task(_watch(request, scope))
-        try:
-            return await answer
-        finally:
-            watching.cancel()
-    raise Refusal(408, "The client broke off.")
-
-
-async def _watch(request: Request, scope: anyio.CancelScope) -> None:
-    while (await request.receive())["type"] != "http.disconnect":
-        pass
-    scope.cancel()

@@ -7,9 +7,12 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import dagster as dg
 import pytest
+from pydicom.dataset import Dataset
+from pydicom.sequence import Sequence
 
 from dicom_assets.batch.context import RunContext
 from dicom_assets.serve.served import ServedLake
@@ -24,13 +27,34 @@ __all__ = ["dicom", "searchable", "served", "uid"]
 
 
 def fill(first: LandingFolder, second: LandingFolder) -> None:
-    """Study 1 in both sources, 2 in the first, 3 in the second."""
+    """Study 1 in both sources, 2 in the first, which says much, 3 in the second, which says little."""
+    older = {"PatientName": "Old^Name", "StudyTime": "140509.25"}
     for number in (1, 2):
-        first.put(f"{number}.dcm", dicom(1, 1, number, PatientName="Old^Name"), age_seconds=3 * DAY)
-    first.put("other.dcm", dicom(2))
-    second.put("newer.dcm", dicom(1, 1, 2, PatientName="New^Name", Rows=7), age_seconds=2 * DAY)
-    second.put("more.dcm", dicom(1, 2, 1, PatientName="New^Name", Modality="SR"), age_seconds=2 * DAY)
-    second.put("third.dcm", dicom(3))
+        first.put(f"{number}.dcm", dicom(1, 1, number, **older), age_seconds=3 * DAY)
+    first.put("other.dcm", dicom(2, **_much()))
+    newer = {**older, "PatientName": "New^Name"}
+    second.put("newer.dcm", dicom(1, 1, 2, **newer, Rows=7), age_seconds=2 * DAY)
+    second.put("more.dcm", dicom(1, 2, 1, **newer, Modality="SR"), age_seconds=2 * DAY)
+    nothing = ("PatientName", "PatientID", "StudyDate", "Modality", "StudyDescription", "SeriesNumber")
+    second.put("third.dcm", dicom(3, **dict.fromkeys(nothing)))
+
+
+def _much() -> dict[str, Any]:
+    code, step = Dataset(), Dataset()
+    code.CodeValue, code.CodingSchemeDesignator, code.CodeMeaning = "77-1", "LOCAL", "Something"
+    step.ScheduledProcedureStepID = "STEP7"
+    return {
+        "PatientAge": "042Y",
+        "StudyDate": "20240301",
+        "StudyDescription": "=HYPERLINK(1)",
+        "Modality": "MR",
+        "AcquisitionDateTime": "20240301141500.5+0100",
+        "PixelSpacing": [0.5, 0.7],
+        "ImageType": ["ORIGINAL", "PRIMARY"],
+        "PatientOrientation": ["L", "P"],
+        "ProcedureCodeSequence": Sequence([code]),
+        "RequestAttributesSequence": Sequence([step]),
+    }
 
 
 @pytest.fixture(scope="session")

@@ -4,17 +4,16 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterator
 from contextlib import suppress
 from typing import Any
 
 import anyio
 import duckdb
 import pytest
-from starlette.requests import Request
 
 from dicom_assets.serve.problems import Refusal
-from dicom_assets.serve.questions import AT_ONCE, Questions, Stopped, while_connected
+from dicom_assets.serve.questions import AT_ONCE, Questions, Stopped
 
 ENDLESS = "SELECT count(*) FROM range(100_000_000_000) AS a(x) WHERE hash(x) = 1"
 
@@ -110,33 +109,17 @@ def _refuse() -> None:
     raise Refusal(404, "There is no such thing.")
 
 
-def _request(messages: list[str]) -> Request:
-    async def receive() -> dict[str, Any]:
-        if messages:
-            return {"type": messages.pop(0)}
-        await anyio.sleep_forever()
-        raise AssertionError
-
-    return Request({"type": "http", "method": "GET", "headers": []}, receive)
-
-
-def test_a_client_that_breaks_off_stops_what_is_asked_for_it():
+def test_a_connection_may_stay_open_from_one_question_to_the_next():
     questions = Questions()
-    asked = Asked(questions)
 
-    async def answer() -> None:
-        await while_connected(_request(["http.request", "http.disconnect"]), questions.ask(asked))
+    def rows() -> Iterator[int]:
+        with questions.using(duckdb.connect()) as connection:
+            connection.execute("SELECT x FROM range(3_000_000) AS a(x)")
+            while found := connection.fetchone():
+                yield int(found[0])
 
-    with pytest.raises(Refusal) as refused:
-        anyio.run(answer)
-    assert refused.value.status == 408
-    assert asked.ended.is_set() or not asked.began.is_set()
+    async def ask() -> int:
+        found = rows()
+        return sum([await questions.ask(lambda: next(found)) for _ in range(3)])
 
-
-def test_a_client_that_stays_is_answered_or_refused():
-    async def answer(question: Callable[[], Any]) -> Any:
-        return await while_connected(_request(["http.request"]), Questions().ask(question))
-
-    assert anyio.run(answer, lambda: 7) == 7
-    with pytest.raises(Refusal):
-        anyio.run(answer, _refuse)
+    assert anyio.run(ask) == 3
