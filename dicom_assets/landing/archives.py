@@ -199,7 +199,9 @@ def entries_by_name(source: ByteSource, limits: ArchiveLimits) -> dict[str, tupl
     """
     walk = _Walk(limits, _USUAL, "", ())
     archive = walk.opened(kind_at(source), source)
-    found = {walk.name(entry.name or "#1"): (entry.at,) for entry in archive if not entry.is_directory}
+    found: dict[str, tuple[int, ...]] = {
+        walk.name(entry.name or "#1"): (entry.at,) for entry in archive if not entry.is_directory
+    }
     return None if any("!" in name for name in found) else found
 
 

@@ -12,11 +12,11 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 from starlette.requests import Request
 
-from dicom_assets.serve.problems import bad_parameter, not_acceptable
+from dicom_assets.serve.problems import not_acceptable
 
 OCTETS = "application/octet-stream"
 DICOM = "application/dicom"
@@ -25,7 +25,7 @@ JSON = "application/json"
 ZIP = "application/zip"
 RELATED = "multipart/related"
 
-_TOKENS = re.compile(r'(?:[^",;]|"(?:[^"\\]|\\.)*")+|[,;]')
+_PIECES = re.compile(r'(?:[^",;]|"(?:[^"\\]|\\.)*")+|[,;]')
 _QUOTED = re.compile(r"\\(.)")
 _MOST = 4_000
 """Characters of a list of media types that are looked at."""
@@ -103,7 +103,7 @@ def _form(wanted: Range, offer: Offer) -> bool | None:
     return False if offer.single else None
 
 
-def _syntax(wanted: Range, offer: Offer) -> str | bool | None:
+def _syntax(wanted: Range, offer: Offer) -> str | Literal[False] | None:
     """The transfer syntax that is told; False where it is another one than is wanted."""
     if wanted.transfer_syntax is None or not offer.transfer_syntaxes:
         return offer.transfer_syntaxes[0] if offer.transfer_syntaxes else None
@@ -117,12 +117,12 @@ def _written(offer: Offer) -> str:
 def _parsed(text: str) -> list[Range]:
     found: list[Range] = []
     words: list[str] = []
-    for token in [*_TOKENS.findall(text), ","]:
-        if token == ",":
+    for piece in [*_PIECES.findall(text), ","]:
+        if piece == ",":
             found += _range(words)
             words = []
-        elif token != ";":
-            words.append(token.strip())
+        elif piece != ";":
+            words.append(piece.strip())
     return found
 
 
@@ -130,7 +130,9 @@ def _range(words: Sequence[str]) -> Iterable[Range]:
     if not words or "/" not in words[0]:
         return ()
     kind = words[0].lower()
-    said = {name.strip().lower(): _unquoted(value.strip()) for name, _, value in (one.partition("=") for one in words[1:])}
+    said = {
+        name.strip().lower(): _unquoted(value.strip()) for name, _, value in (one.partition("=") for one in words[1:])
+    }
     try:
         quality = min(max(float(said.get("q", "1")), 0.0), 1.0)
     except ValueError:
@@ -144,13 +146,3 @@ def _range(words: Sequence[str]) -> Iterable[Range]:
 
 def _unquoted(value: str) -> str:
     return _QUOTED.sub(r"\1", value[1:-1]) if len(value) > 1 and value[0] == value[-1] == '"' else value
-
-
-def number_between(name: str, text: str, least: int, most: int) -> int:
-    """A whole number that a parameter says. Raises Refusal (400)."""
-    if not (text.isascii() and text.isdigit() and len(text) < 10 and least <= int(text) <= most):
-        raise bad_parameter(name, f"a whole number from {least} to {most} is needed.")
-    return int(text)
-
-
-__all__ = ["DICOM", "DICOM_JSON", "JSON", "OCTETS", "RELATED", "ZIP", "Choice", "Offer", "Range", "choose", "ranges"]

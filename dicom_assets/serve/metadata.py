@@ -6,9 +6,7 @@ Belongs here: the resources, their order, ETags. Does not belong here: what beco
 from __future__ import annotations
 
 import hashlib
-from collections.abc import AsyncGenerator, Iterator, Mapping, Sequence
-from contextlib import contextmanager
-from functools import partial
+from collections.abc import AsyncGenerator, Generator, Mapping, Sequence
 from typing import Any
 
 import pyarrow as pa
@@ -17,7 +15,7 @@ from starlette.responses import Response
 from dicom_assets.dicom.header import WHOLE
 from dicom_assets.serve.call import Call
 from dicom_assets.serve.media import DICOM_JSON, JSON, Offer, choose, ranges
-from dicom_assets.serve.places import flat_source, listed
+from dicom_assets.serve.places import flat_source, listed, url_of
 from dicom_assets.serve.resource import Parameter, Resource
 from dicom_assets.serve.served import Snapshot
 from dicom_assets.serve.splicing import Subject, metadata
@@ -32,12 +30,17 @@ _ROWS = 512
 async def retrieve(call: Call) -> Response:
     """Metadata of a study, series or instance, one instance after the other."""
     choice = choose(ranges(call.request), _OFFERS)
-    snapshot, uids = call.snapshot(), call.uids
-    rows = await call.served.ask(partial(listed, snapshot, uids))
+    uids = call.uids
+    snapshot, rows = await call.ask(lambda: _listed(call))
     headers = {"ETag": _etag(call.base, choice.offer.kind, rows)}
-    if headers["ETag"] in _etags(call.request.headers.get("if-none-match", "")):
+    if {headers["ETag"], "*"} & _etags(call.request.headers.get("if-none-match", "")):
         return Response(status_code=304, headers=headers)
     return Stream(_pieces(call, snapshot, rows, uids), 200, choice.offer.kind, headers)
+
+
+def _listed(call: Call) -> tuple[Snapshot, list[dict[str, Any]]]:
+    snapshot = call.snapshot()
+    return snapshot, listed(snapshot, call.uids)
 
 
 def _etag(base: str, kind: str, rows: Sequence[Mapping[str, Any]]) -> str:
@@ -51,7 +54,8 @@ def _etag(base: str, kind: str, rows: Sequence[Mapping[str, Any]]) -> str:
 
 def _etags(text: str) -> set[str]:
     """Those of If-None-Match, compared as weak ones (RFC 9110 13.1.2)."""
-    return {tag if tag.startswith("W/") else f"W/{tag}" for tag in (one.strip() for one in text.split(","))}
+    tags = (one.strip() for one in text.split(","))
+    return {f"W/{tag}" if tag.startswith('"') else tag for tag in tags}
 
 
 async def _pieces(
@@ -95,10 +99,7 @@ class _Spliced:
         return b",".join(found)
 
     def _subject(self, row: Mapping[str, Any], block: pa.RecordBatch, at: int) -> Subject:
-        url = (
-            f"{self._base}/studies/{row['StudyInstanceUID']}/series/{row['SeriesInstanceUID']}"
-            f"/instances/{row['SOPInstanceUID']}"
-        )
+        url = url_of(self._base, row)
         if block["header_form"][at].as_py() == WHOLE:
             return Subject(url, row)
         return Subject(url, row, {name: block[name][at].as_py() for name in _COLUMNS})
@@ -110,13 +111,16 @@ class _Spliced:
 
 def _blocks(
     snapshot: Snapshot, rows: Sequence[Mapping[str, Any]], uids: Mapping[str, str]
-) -> Any:
+) -> Generator[pa.RecordBatch, None, None]:
     columns = ", ".join(f'"{name}"' for name in ("batch_id", "object_id", "header", "header_form", *_COLUMNS))
-    with snapshot.cursor() as connection:
+    # Open for as long as the client takes what it gives, so it is no part of a single question.
+    connection = snapshot.lake.cursor()
+    try:
         source = flat_source(snapshot, rows, uids)
         # One row per object of these series, each version of it; in the order of the files.
-        reader = connection.sql(f"SELECT {columns} FROM {source} WHERE operation = 'upsert'").to_arrow_reader(_ROWS)
-        yield from reader
+        yield from connection.sql(f"SELECT {columns} FROM {source} WHERE operation = 'upsert'").to_arrow_reader(_ROWS)
+    finally:
+        connection.close()
 
 
 RESOURCES: tuple[Resource, ...] = tuple(

@@ -13,15 +13,19 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
+from urllib.parse import quote
 
 from dicom_assets.dicom.header import RECEIVED
-from dicom_assets.landing.retrieval import OpenPlace, Place, entry_of
-from dicom_assets.landing.archives import entries_by_name
-from dicom_assets.landing.store import LandingStore, ObjectArchived, ObjectError, SourceUnavailable
 from dicom_assets.lake.quoting import named, quoted
+from dicom_assets.landing.archives import entries_by_name
+from dicom_assets.landing.retrieval import OpenPlace, Place, entry_of
+from dicom_assets.landing.store import LandingStore, ObjectArchived, ObjectError, SourceUnavailable
+from dicom_assets.schema.attributes import Level
+from dicom_assets.schema.correction_tables import RECEIVED as RECEIVED_AS
 from dicom_assets.schema.keys import study_key
 from dicom_assets.serve.call import Call
 from dicom_assets.serve.kept import Kept
+from dicom_assets.serve.newest import newest
 from dicom_assets.serve.problems import Refusal, not_found
 from dicom_assets.serve.served import Scope, ServedLake, Snapshot
 
@@ -37,10 +41,12 @@ _ENTRIES_MOST = 20_000
 _ROW_BYTES = 3_000
 _RETRY = {"Retry-After": "30"}
 
-_LISTED = (
-    *("source", "object_id", "batch_id", "uri", "member", "size", "corrections", "TransferSyntaxUID"),
-    *UIDS.values(),
-    *("SeriesNumber", "InstanceNumber", "received_study_instance_uid"),
+_LISTED = dict.fromkeys(
+    (
+        *("source", "object_id", "batch_id", "uri", "member", "size", "corrections", "TransferSyntaxUID"),
+        *UIDS.values(),
+        *("SeriesNumber", "InstanceNumber", *RECEIVED_AS, *RECEIVED_AS.values()),
+    )
 )
 _PIXELS = (
     *("header_form", "pixel_offset", "pixel_length", "frame_offsets", "frame_lengths", "TransferSyntaxUID", "size"),
@@ -76,38 +82,32 @@ class Places:
         self.entries: Kept[tuple[int, ...]] = Kept(_KEPT_BYTES // 4)
 
 
+def url_of(base: str, row: Mapping[str, Any]) -> str:
+    """The address of an instance. row: of `instance`."""
+    study, series, instance = (quote(row[one], safe="") for one in UIDS.values())
+    return f"{base}/studies/{study}/series/{series}/instances/{instance}"
+
+
 def listed(snapshot: Snapshot, uids: Mapping[str, str], most: int | None = None) -> list[dict[str, Any]]:
     """The rows of `instance` of a study, series or instance, by number and UID; never two of one UID.
 
     uids: by name in a path. most: how many rows are given. Raises Refusal (404) when there is none.
     """
-    keys = _study_keys(snapshot, uids["study"])
-    source = snapshot.scan("instance", {"study_key": keys, **{UIDS[one]: [uid] for one, uid in uids.items()}})
+    rows = newest(snapshot, Level.INSTANCE, uids)
     columns = ", ".join(named(one) for one in _LISTED)
     limit = f"LIMIT {most}" if most is not None else ""
     with snapshot.cursor() as connection:
-        rows = connection.sql(
+        found = connection.sql(
             f"""
-            -- one row per instance, the newest of those that several sources have
-            SELECT {columns} FROM {source}
-            QUALIFY row_number() OVER (
-                PARTITION BY SeriesInstanceUID, SOPInstanceUID ORDER BY version_at DESC, sequence DESC, object_id DESC
-            ) = 1
+            -- one row per instance
+            SELECT {columns} FROM {rows.sql} AS instance
             ORDER BY SeriesNumber, SeriesInstanceUID, InstanceNumber, SOPInstanceUID {limit}
-            """
+            """,
+            params=[*rows.parameters],
         ).to_arrow_table()
-    if not len(rows):
+    if not len(found):
         raise not_found(list(uids)[-1])
-    return rows.to_pylist()  # type: ignore[no-any-return]
-
-
-def _study_keys(snapshot: Snapshot, uid: str) -> list[str]:
-    with snapshot.cursor() as connection:
-        source = snapshot.scan("study", {"StudyInstanceUID": [uid]})
-        keys = [key for (key,) in connection.sql(f"SELECT DISTINCT study_key FROM {source}").fetchall()]
-    if not keys:
-        raise not_found("study")
-    return keys
+    return found.to_pylist()  # type: ignore[no-any-return]
 
 
 def flat_source(snapshot: Snapshot, rows: Sequence[Mapping[str, Any]], uids: Mapping[str, str]) -> str:
@@ -207,14 +207,34 @@ def _refusal(error: ObjectError) -> Refusal:
     return Refusal(410, "What lies at the source is not what the lake has read there.")
 
 
+def _elsewhere() -> Refusal:
+    return Refusal(404, "The object lies with the DICOM service that has told of it, and not here.")
+
+
 def _unreachable() -> Refusal:
     return Refusal(503, "The source of the object cannot be reached at the moment.", _RETRY)
+
+
+def check(served: ServedLake, found: Found) -> Refusal | None:
+    """Why the file of an object, or of the archive that it lies in, cannot be read; None where it can, as it seems.
+
+    A folder is asked; a container is not, since each read from it says which version it wants.
+    """
+    try:
+        if found.place is None:
+            raise _elsewhere()
+        with explained():
+            place = found.place._replace(member=None)
+            OpenPlace(served.store(found.row["source"]), place, served.settings.archives).close()
+    except Refusal as refusal:
+        return refusal
+    return None
 
 
 def open_found(served: ServedLake, found: Found) -> OpenPlace:
     """The object of an instance, open; the caller closes it. Raises Refusal. Blocks."""
     if found.place is None:
-        raise Refusal(404, "The object lies with the DICOM service that has told of it, and not here.")
+        raise _elsewhere()
     store = served.store(found.row["source"])
     with explained():
         place = found.place

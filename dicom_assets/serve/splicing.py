@@ -1,4 +1,4 @@
-"""Stored headers made into metadata for a client, as bytes: parsing and writing them again would cost twenty times more.
+"""Stored headers made into metadata for a client, as bytes: parsing and writing them again costs ten times more.
 
 Belongs here: leaving out File Meta Information, adding what only a server can say, references made absolute, corrected
 values. Does not belong here: which headers.
@@ -10,7 +10,7 @@ backslash in front; whether it is one of the object itself, by the braces in fro
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 import orjson
@@ -34,8 +34,8 @@ _FROM_RETRIEVE_URL = re.compile(
 _FROM_TRANSFER_SYNTAX = re.compile(
     rb'"(?:0008(?:300[2-9A-F]|30[1-9A-F]|3[1-9A-F]|[4-9A-F])|000[9A-F]|00[1-9A-F]|0[1-9A-F]|[1-9A-F])[0-9A-F]*":\{"vr"'
 )
-_OWN = re.compile(rb'"(?:00081190|00083002)":')
-_REFERENCE = re.compile(rb'"BulkDataURI":"\?offset=(\d+)&length=(\d+)[^"]*"')
+_OWN = (b'"00081190":', b'"00083002":')
+_REFERENCE = b'"BulkDataURI":"?offset='
 _TAGS = {a.keyword: (f"{a.tag:08X}", a.vr) for a in ATTRIBUTES if a.keyword in RECEIVED.values()}
 
 
@@ -55,15 +55,18 @@ def metadata(header: bytes, subject: Subject) -> bytes:
     """The metadata of one instance. header: as stored."""
     syntax = subject.row["TransferSyntaxUID"]
     url = subject.url.encode("ascii")
-    if subject.row["corrections"] or _OWN.search(header):
+    if subject.row["corrections"] or any(key in header for key in _OWN):
         header = _written_again(header, subject)
     begin = _FILE_META.match(header)
     at = begin.end() if begin else 1
     spliced = [b"{"]
-    pairs = ((_FROM_RETRIEVE_URL, b'"%b":{"vr":"UR","Value":["%b"]}' % (RETRIEVE_URL.encode(), url)),)
+    pairs = [(_FROM_RETRIEVE_URL, b'"%b":{"vr":"UR","Value":["%b"]}' % (RETRIEVE_URL.encode(), url))]
     if syntax:
-        told = b'"%b":{"vr":"UI","Value":["%b"]}' % (AVAILABLE_TRANSFER_SYNTAX.encode(), syntax.encode("ascii", "ignore"))
-        pairs += ((_FROM_TRANSFER_SYNTAX, told),)
+        told = b'"%b":{"vr":"UI","Value":["%b"]}' % (
+            AVAILABLE_TRANSFER_SYNTAX.encode(),
+            syntax.encode("ascii", "ignore"),
+        )
+        pairs.append((_FROM_TRANSFER_SYNTAX, told))
     for pattern, element in pairs:
         place = _own_key(header, at, pattern)
         before = header[at:place].rstrip(b",")
@@ -78,7 +81,18 @@ def metadata(header: bytes, subject: Subject) -> bytes:
         spliced[-1] = b"}"
     else:
         spliced.append(rest)
-    return _REFERENCE.sub(rb'"BulkDataURI":"%b/bulkdata/\1-\2"' % url.replace(b"\\", b"\\\\"), b"".join(spliced))
+    return _absolute(b"".join(spliced), url)
+
+
+def _absolute(elements: bytes, url: bytes) -> bytes:
+    """References made addresses below that of the instance: `bulkdata/{offset}-{length}`."""
+    first, *others = elements.split(_REFERENCE)
+    pieces = [first]
+    for one in others:
+        told, _, behind = one.partition(b'"')
+        offset, _, length = told.partition(b"&length=")
+        pieces.append(b'"BulkDataURI":"%b/bulkdata/%b-%b"%b' % (url, offset, length.partition(b"&")[0], behind))
+    return b"".join(pieces)
 
 
 def _own_key(header: bytes, start: int, pattern: re.Pattern[bytes]) -> int:
@@ -114,8 +128,3 @@ def _written_again(header: bytes, subject: Subject) -> bytes:
             if value is not None:
                 elements[tag] = {"vr": vr, "Value": [value]}
     return orjson.dumps(dict(sorted(elements.items())))
-
-
-def corrected_columns() -> Sequence[str]:
-    """Columns of `instance` that corrections change, which `Subject.row` needs."""
-    return tuple(_TAGS)
