@@ -101,7 +101,8 @@ def serving(config: Path, log: Path) -> Iterator[str]:
     """`dicom-assets serve` with some settings, until the block ends; its address."""
     environment = {k: v for k, v in os.environ.items() if "proxy" not in k.lower()}
     environment["DICOM_ASSETS_CONFIG"] = str(config)
-    command = [sys.executable, "-W", "ignore", "-m", "dicom_assets.cli.main", "serve", "--port", "0"]
+    code = "import sys; from dicom_assets.cli.main import main; sys.exit(main())"
+    command = [sys.executable, "-W", "ignore", "-c", code, "serve", "--port", "0"]
     with log.open("w") as sink:
         process = subprocess.Popen(command, stdout=sink, stderr=sink, env=environment)
     try:
