@@ -11,19 +11,18 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
-from typing import TypeVar
+from typing import TypeVar, cast
 
-import anyio
-import anyio.to_thread
 import duckdb
 
 from dicom_assets.lake.delta import Lake
 from dicom_assets.lake.extents import Extents, Within
 from dicom_assets.lake.query import existing, scan
-from dicom_assets.lake.quoting import named, quoted
+from dicom_assets.lake.quoting import named, one_of
 from dicom_assets.landing.opening import open_store
 from dicom_assets.landing.store import LandingStore
 from dicom_assets.serve.problems import Refusal
+from dicom_assets.serve.questions import QUERY_SECONDS, Questions
 from dicom_assets.settings import Settings
 from dicom_assets.storage.files import LakeError
 
@@ -34,9 +33,6 @@ TABLES = ("study", "series", "instance", "flat_metadata", "raw_files", "batch_st
 
 LOOK_SECONDS = 1.0
 """A closed batch is seen after at most so long, and what one look costs."""
-
-AT_ONCE = 8
-"""Questions that are answered side by side; others wait for their turn."""
 
 
 @dataclass(frozen=True)
@@ -59,7 +55,15 @@ class Snapshot:
 
     lake: Lake
     extents: Mapping[str, Extents]
+    sources: tuple[str, ...] = ()
+    questions: Questions = field(default_factory=Questions)
     scope: Scope = field(default_factory=Scope)
+
+    @property
+    def seen(self) -> tuple[str, ...]:
+        """The sources that have studies here and may be seen, in order."""
+        allowed = self.scope.sources
+        return tuple(one for one in self.sources if allowed is None or one in allowed)
 
     def within(self, scope: Scope) -> Snapshot:
         """The same versions as somebody else may see them."""
@@ -76,7 +80,7 @@ class Snapshot:
             paths = sorted({path for own in self.lake.file_keys.homes(name, found, within).values() for path in own})
         else:
             paths = (found.paths if within is None else found.paths[found.within(within)]).tolist()
-        terms = [f"{named(column)} IN ({_texts(values)})" for column, values in (within or {}).items()]
+        terms = [f"{named(column)} IN ({one_of(values)})" for column, values in (within or {}).items()]
         terms += self._terms(name)
         source = scan(self.lake, name, paths=paths)
         return f"(SELECT * FROM {source} WHERE {' AND '.join(terms)})" if terms else source
@@ -86,7 +90,7 @@ class Snapshot:
         columns = self.lake.tables[name].schema.names
         terms = []
         if self.scope.sources is not None and "source" in columns:
-            terms.append(f"source IN ({_texts(self.scope.sources)})")
+            terms.append(f"source IN ({one_of(self.scope.sources)})")
         if self.scope.condition is not None:
             if "study_key" not in columns:
                 return [*terms, "false"]
@@ -99,17 +103,9 @@ class Snapshot:
 
     @contextmanager
     def cursor(self) -> Iterator[duckdb.DuckDBPyConnection]:
-        """A connection for one question, closed behind it."""
-        connection = self.lake.cursor()
-        try:
+        """A connection for one question, closed behind it. Raises questions.Stopped when nobody waits any more."""
+        with self.questions.using(self.lake.cursor()) as connection:
             yield connection
-        finally:
-            connection.close()
-
-
-def _texts(values: object) -> str:
-    texts = list(values)  # type: ignore[call-overload]
-    return ", ".join(quoted(str(one)) for one in texts) if texts else "NULL"
 
 
 class ServedLake:
@@ -118,31 +114,53 @@ class ServedLake:
     Raises LakeError, at the start, when there is no lake; while serving, a lake that is gone is a Refusal (503).
     """
 
-    def __init__(self, settings: Settings) -> None:
-        """Opens the lake for reading; it must be there."""
+    def __init__(self, settings: Settings, query_seconds: float | None = QUERY_SECONDS) -> None:
+        """Opens the lake for reading; it must be there. query_seconds: how long one question may take."""
         self.settings = settings
+        self.questions = Questions(query_seconds)
         self._lake = existing(settings.lake)
         self._looking = threading.Lock()
-        self._snapshot = self._look()
+        self._snapshot = self._look(None)
         self._looked_at = time.monotonic()
         self._stores: dict[str, LandingStore] = {}
-        self._turns = anyio.CapacityLimiter(AT_ONCE)
+        self._parts: dict[Callable[[], object], object] = {}
 
     def snapshot(self) -> Snapshot:
-        """The newest versions, at most LOOK_SECONDS old. Raises Refusal."""
-        if time.monotonic() - self._looked_at >= LOOK_SECONDS and self._looking.acquire(blocking=False):
-            try:
-                self._snapshot = self._look()
-                self._looked_at = time.monotonic()
-            except LakeError:
-                raise Refusal(503, "The lake cannot be read at the moment.", {"Retry-After": "10"}) from None
-            finally:
-                self._looking.release()
+        """The newest versions, at most LOOK_SECONDS old. Raises Refusal. Blocks while it looks."""
+        if self._is_old():
+            with self._looking:
+                if self._is_old():  # whoever came meanwhile has waited for the same look
+                    try:
+                        self._snapshot = self._look(self._snapshot)
+                    except LakeError:
+                        raise Refusal(503, "The lake cannot be read at the moment.", {"Retry-After": "10"}) from None
+                    self._looked_at = time.monotonic()
         return self._snapshot
 
-    def _look(self) -> Snapshot:
-        with self._lake.look_once(TABLES):
-            return Snapshot(self._lake, {name: self._lake.extents(name) for name in TABLES})
+    def _is_old(self) -> bool:
+        return time.monotonic() - self._looked_at >= LOOK_SECONDS
+
+    def _look(self, before: Snapshot | None) -> Snapshot:
+        lake = self._lake
+        with lake.look_once(TABLES):
+            found = {name: lake.extents(name) for name in TABLES}
+            if before is not None and all(found[name] is before.extents[name] for name in TABLES):
+                return before
+            for name in TABLES:
+                lake.keep_up_with_columns(name)
+        return Snapshot(lake, found, self._sources(found["study"]), self.questions)
+
+    def _sources(self, studies: Extents) -> tuple[str, ...]:
+        """The sources that have studies: as the log tells it, and read from files of which it does not."""
+        low, high = (one.get("source", [None] * len(studies)) for one in (studies.low, studies.high))
+        told = [a if a == b else None for a, b in zip(low, high, strict=True)]
+        found = {one for one in told if one is not None}
+        unsure = [path for path, one in zip(studies.paths.tolist(), told, strict=True) if one is None]
+        if unsure:
+            with self._lake.cursor() as connection:
+                sql = f"SELECT DISTINCT source FROM {scan(self._lake, 'study', paths=unsure)}"
+                found.update(name for (name,) in connection.execute(sql).fetchall())
+        return tuple(sorted(found))
 
     def store(self, source: str) -> LandingStore:
         """The store of a source, by the name that rows have (with a partition behind it). Raises Refusal (503)."""
@@ -154,6 +172,10 @@ class ServedLake:
             self._stores[name] = open_store(configured)
         return self._stores[name]
 
+    def part(self, kind: Callable[[], T]) -> T:
+        """What one kind of answer keeps for as long as this lake is served; made when it is first asked for."""
+        return cast(T, self._parts.setdefault(kind, kind()) if kind not in self._parts else self._parts[kind])
+
     async def ask(self, question: Callable[[], T]) -> T:
-        """The answer to a question that blocks, found in a thread of its own."""
-        return await anyio.to_thread.run_sync(question, limiter=self._turns)
+        """The answer to a question that blocks; see `Questions.ask`. Raises Refusal (503)."""
+        return await self.questions.ask(question)
