@@ -46,6 +46,10 @@ _COUNTED = {
 }
 """Columns that follow from the instances."""
 
+_MODALITIES = "flatten(list(ModalitiesInStudy) OVER (PARTITION BY StudyInstanceUID))"
+_ALL_MODALITIES = f"list_sort(list_distinct({_MODALITIES})) AS ModalitiesInStudy"
+"""Of all sources that have a study; as long as nothing is counted."""
+
 
 @dataclass(frozen=True)
 class Rows:
@@ -64,11 +68,14 @@ def newest(
     snapshot: Snapshot,
     level: Level | str,
     uids: Mapping[str, str] | Mapping[str, Sequence[str]] | Mapping[Level, Sequence[str]] | None = None,
+    *,
+    counted: bool = True,
 ) -> Rows:
     """The rows of a table (study, series or instance) that may be seen, with all its columns, one for each UID.
 
     uids: which, by `study`, `series`, `instance`, one UID or several of each, such as `Call.uids` gives them; without
-    a study every file of the table is looked at.
+    a study every file of the table is looked at. counted: whether columns that follow from the instances of several
+    sources are wanted; without them, only ModalitiesInStudy does.
 
         rows = newest(snapshot, Level.INSTANCE, call.uids)
         with snapshot.cursor() as connection:
@@ -77,7 +84,7 @@ def newest(
     wanted = {Level(key): [one] if isinstance(one, str) else [*one] for key, one in (uids or {}).items()}
     level = Level(level)
     rows = _newest(snapshot, level, wanted)
-    if level is Level.INSTANCE or len(snapshot.seen) < 2:
+    if level is Level.INSTANCE or len(snapshot.seen) < 2 or not counted:
         return rows
     return _counted(snapshot, level, rows, wanted)
 
@@ -93,8 +100,10 @@ def _newest(snapshot: Snapshot, level: Level, wanted: Mapping[Level, Sequence[st
         terms.append(f"{UID_OF[one]} IN (SELECT unnest(?))" if len(values) != 1 else f"{UID_OF[one]} = ?")
         parameters.append([*values] if len(values) != 1 else values[0])
     within: Within | None = {"study_key": keys_of(snapshot, wanted[Level.STUDY])} if Level.STUDY in wanted else None
-    sql = f"SELECT * FROM {snapshot.scan(level, within)} WHERE {' AND '.join(terms)}"
-    if len(snapshot.seen) > 1:
+    several = len(snapshot.seen) > 1
+    columns = f"* REPLACE ({_ALL_MODALITIES})" if several and level is Level.STUDY else "*"
+    sql = f"SELECT {columns} FROM {snapshot.scan(level, within)} WHERE {' AND '.join(terms)}"
+    if several:
         order = _ORDER.get(level, _ORDER_ABOVE)
         sql += f" QUALIFY row_number() OVER (PARTITION BY {', '.join(path_to(level))} ORDER BY {order}) = 1"
     return Rows(f"({sql})", tuple(parameters))

@@ -14,7 +14,6 @@ from dicom_assets.serve.answers import ALWAYS
 from dicom_assets.serve.app import make_app
 from dicom_assets.serve.search_query import MOST
 from dicom_assets.settings import Settings
-from dicom_assets_tests.serve.searchable import searchable as searchable
 from dicom_assets_tests.support.dicoms import uid
 
 
