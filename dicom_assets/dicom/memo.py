@@ -12,6 +12,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from typing import Any, NamedTuple
 
+from dicom_assets.dicom.syntax import Preface
 from dicom_assets.dicom.vocabulary import Vocabulary
 
 MAX_VALUE = 1024
@@ -51,6 +52,28 @@ class Run(NamedTuple):
     last: int
 
 
+MetaElement = tuple[int, str, bytes]
+"""An element of File Meta Information: tag, VR, raw value."""
+
+
+class Begun(NamedTuple):
+    """How an object began.
+
+    front: its bytes from `DICM` to the value of Media Storage SOP Instance UID, which lies from `at` to `behind`. back:
+    bytes from there to the data set. before, after: the elements on both sides, and what their JSON is.
+    """
+
+    front: bytes
+    at: int
+    behind: int
+    back: bytes
+    preface: Preface
+    before: tuple[MetaElement, ...]
+    after: tuple[MetaElement, ...]
+    json_before: bytes
+    json_after: bytes
+
+
 class Context:
     """Memory for one encoding and character set.
 
@@ -81,15 +104,17 @@ class Context:
 class Memo:
     """The memory of one reader, for objects read one after the other in folder order; forgets before it grows."""
 
-    __slots__ = ("_contexts", "_held", "_vocabularies", "meta")
+    __slots__ = ("_contexts", "_held", "_vocabularies", "begun", "meta")
 
     def __init__(self) -> None:
         """Empty."""
         self._contexts: dict[tuple[bool, bool, tuple[str, ...]], Context] = {}
         self._vocabularies: dict[tuple[bool, bool], Vocabulary] = {}
         self._held = 0
-        self.meta: dict[tuple[int, str, bytes], bytes] = {}
-        """Elements of File Meta Information: fragments by tag, VR and raw value."""
+        self.meta: dict[MetaElement, bytes] = {}
+        """Fragments of elements of File Meta Information."""
+        self.begun: Begun | None = None
+        """How the object before began."""
 
     def context(self, explicit: bool, little: bool, codecs: tuple[str, ...]) -> Context:
         """The memory for one encoding and character set."""
@@ -114,6 +139,7 @@ class Memo:
         for context in self._contexts.values():
             context.forget()
         self.meta.clear()
+        self.begun = None
         self._held = 0
 
     def learn(self, context: Context, trail: Iterable[tuple[int, bytes, Entry] | None]) -> None:
