@@ -83,7 +83,7 @@ def read_header(source: ByteSource, limits: ReadingLimits, memo: Memo | None = N
     if source.size == 0:
         raise Unreadable("EMPTY_FILE", "no bytes")
     memo = Memo() if memo is None else memo
-    ahead = _Ahead(source, limits.first_read_bytes)
+    ahead = _Ahead(source, memo.first_reach.length(limits.first_read_bytes))
     preface, meta = ahead.preface(memo)
     if source.size > limits.max_object_bytes:
         raise Unreadable("TOO_LARGE", "the object is larger than the bound")

@@ -21,6 +21,9 @@ MAX_SEQUENCE = 1 << 16
 _MAX_HELD = 16 << 20  # bytes of raw elements and fragments
 _MAX_CONTEXTS = 64
 _MAX_CANDIDATES = 4
+_PAGE = 4096
+_LEAST_READ = 8192  # bytes; whether an object is DICOM is seen in its first 4096
+_ROOM = 1024
 _OVERHEAD = 300  # bytes that Python needs for an entry besides its texts
 
 
@@ -74,6 +77,31 @@ class Begun(NamedTuple):
     json_after: bytes
 
 
+class Reach:
+    """How many bytes of an object, or of a part of it, were needed of late: so many are read of the next one at once.
+
+    Reading more than that takes longer than all the rest of a small header does; what a larger one among smaller ones
+    needs is let go slowly.
+    """
+
+    __slots__ = ("_needed",)
+
+    def __init__(self) -> None:
+        """Nothing known."""
+        self._needed: int | None = None
+
+    def length(self, most: int) -> int:
+        """Bytes to read, at most `most`: whole pages, with room for a UID or a name that is longer."""
+        if self._needed is None:
+            return most
+        return min(max(-(-(self._needed + _ROOM) // _PAGE) * _PAGE, _LEAST_READ), most)
+
+    def note(self, needed: int, most: int) -> None:
+        """Keeps what one object needed; `most` where what was read did not suffice."""
+        former = most if self._needed is None else self._needed
+        self._needed = max(needed, former - former // 8)
+
+
 class Context:
     """Memory for one encoding and character set.
 
@@ -104,7 +132,7 @@ class Context:
 class Memo:
     """The memory of one reader, for objects read one after the other in folder order; forgets before it grows."""
 
-    __slots__ = ("_contexts", "_held", "_vocabularies", "begun", "meta")
+    __slots__ = ("_contexts", "_held", "_vocabularies", "begun", "first_reach", "later_reach", "meta")
 
     def __init__(self) -> None:
         """Empty."""
@@ -115,6 +143,9 @@ class Memo:
         """Fragments of elements of File Meta Information."""
         self.begun: Begun | None = None
         """How the object before began."""
+        self.first_reach = Reach()
+        self.later_reach = Reach()
+        """Of the first window of an object, and of those behind what was passed over."""
 
     def context(self, explicit: bool, little: bool, codecs: tuple[str, ...]) -> Context:
         """The memory for one encoding and character set."""

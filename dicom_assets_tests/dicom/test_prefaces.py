@@ -92,3 +92,10 @@ def test_another_instance_in_front_of_the_same_data_set_is_flagged():
     assert one != other
     assert "SOP_INSTANCE_UID_MISMATCH" not in read(one, memo).issues
     assert "SOP_INSTANCE_UID_MISMATCH" in read(other, memo).issues
+
+
+def test_where_a_window_ends_right_behind_the_group_more_is_asked_for():
+    memo, whole = Memo(), begin()
+    preface, _ = preface_of(whole, len(whole), memo)
+    with pytest.raises(IndexError):
+        preface_of(whole[: preface.start + 4], len(whole), memo)
