@@ -14,6 +14,7 @@ import random
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from itertools import pairwise
+from typing import Any
 
 import duckdb
 import numpy as np
@@ -28,7 +29,7 @@ from dicom_assets.lake.positions import order_of, positions, sort_rows
 from dicom_assets.lake.rewrite import file_rows, leaf_rows, put_file, put_files, swap
 from dicom_assets.landing.claim_index import ids_of_digests, unpack_ids
 from dicom_assets.landing.claims import FOLDER as CLAIMS
-from dicom_assets.landing.claims import MANIFEST, ClaimLog
+from dicom_assets.landing.claims import MANIFEST, BatchKind, ClaimLog
 from dicom_assets.landing.store import LISTING, object_digests
 from dicom_assets.omop.integers import Domain, natural_key, order_key, person_key, series_key
 from dicom_assets.schema.keys import record_key, study_key
@@ -52,6 +53,14 @@ def study_uid(number: int) -> str:
     """The UID of a generated study."""
     return f"{STUDY_ROOT}.{number}"
 
+
+_HEADER = (
+    f'{{"00080018":{{"vr":"UI","Value":["{STUDY_ROOT}.\' || i || \'"]}},'
+    + "".join(f'"0018{n:04X}":{{"vr":"LO","Value":["CT"]}},' for n in range(0x20, 0x34))
+    + '"00189073":{"vr":"FD","Value":[\' || (i % 25) * 0.5 || \']},"00200013":{"vr":"IS","Value":[\' || i || \']},'
+    + '"00400275":{"vr":"SQ","Value":[{"00400009":{"vr":"SH","Value":["STEP\' || study || \'"]}}]}}'
+)
+"""Inside quotes of SQL, the header of an instance: one element to promote, one in a sequence, and others."""
 
 _VALUES = {
     "source": f"'{SOURCE}'",
@@ -103,8 +112,7 @@ _VALUES = {
     "KVP": "120.0",
     "SOPClassUID": "'1.2.840.10008.5.1.4.1.1.2'",
     "TransferSyntaxUID": "'1.2.840.10008.1.2.1'",
-    "header": '\'{"00080018":{"vr":"UI","Value":["' + STUDY_ROOT + ".' || i || '\"]},' || repeat("
-    '\'"00080060":{"vr":"CS","Value":["CT"]},\', 20) || \'"00200013":{"vr":"IS","Value":[\' || i || \']}}\'',
+    "header": f"'{_HEADER}'",
     "instance_count": "25",
     "series_count": "4",
     "patient_count": "1",
@@ -310,7 +318,7 @@ def _report(study: int) -> dict[str, str]:
 
 def _reports(lake: Lake, instances: int) -> None:
     """The table of reports, each linked to its study."""
-    made = []
+    made: list[dict[str, Any]] = []
     for study in range(0, instances // PER_STUDY, 20):
         uid = study_uid(study)
         made.append(
@@ -424,6 +432,8 @@ def _books_and_claims(lake: Lake, batches: int) -> None:
             "source": pa.array([SOURCE] * size),
             "claimed_at": pa.array([FIRST] * size, MANIFEST.field("claimed_at").type),
             "attempt": pa.array([1] * size, pa.int64()),
+            "batch_kind": pa.array([str(BatchKind.ARRIVAL)] * size, pa.string()),
+            "read_in": pa.nulls(size, pa.string()),
             **{name: part[name] for name in LISTING.names},
         }
         claim = pa.table([columns[name] for name in MANIFEST.names], schema=MANIFEST)

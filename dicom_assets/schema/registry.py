@@ -70,7 +70,7 @@ OWN = _own(
     header_form=(
         pa.string(),
         "whole: each element of the object is in header, by value or by reference; received: what a DICOM service "
-        "said, without bulk data; NULL: written by a release that left bulk data out and did not note where pixel data "
+        "said, with its own references to bulk data; NULL: written by a release that left bulk data out and did not note where pixel data "
         "lie",
     ),
     pixel_offset=(
