@@ -27,8 +27,8 @@ from dicom_assets_tests.support.steps import step_through
 
 MR, CT, US = "MR_small.dcm", "CT_small.dcm", "examples_ybr_color.dcm"
 """Files of pydicom: one frame of 64 x 64, one of 128 x 128, 30 frames of 240 x 320 in JPEG."""
-ZIPPED = "dicomdirtests/98892003/MR1"
-"""A folder of pydicom's: the three series of a study that comes in an archive."""
+ZIPPED = "dicomdirtests/98892001"
+"""A folder of pydicom's: two series of CT, seven images of 16 x 16, of a study that comes in an archive."""
 _SETTINGS = """
 lake = "lake"
 [[sources]]
@@ -66,7 +66,7 @@ def _settings(folder: Path) -> settings_module.Settings:
     return settings_module.load(environment={"DICOM_ASSETS_CONFIG": str(folder / "dicom-assets.toml")})
 
 
-def testdata(name: str) -> Path:
+def pydicom_file(name: str) -> Path:
     """A file that comes with pydicom."""
     return Path(str(get_testdata_file(name)))
 
@@ -83,7 +83,7 @@ def client_lake(folder: Path, *origins: str) -> Iterator[ClientLake]:
     landing = folder / "landing"
     landing.mkdir(parents=True)
     for name in (MR, CT, US):
-        shutil.copy(testdata(name), landing / name)
+        shutil.copy(pydicom_file(name), landing / name)
     with zipfile.ZipFile(landing / "elsewhere.zip", "w", zipfile.ZIP_DEFLATED) as archive:
         for number, path in enumerate(zipped_files()):
             archive.write(path, f"study/{number}.dcm")
