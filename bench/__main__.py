@@ -13,6 +13,7 @@ PARTS = {
     "fhir": [],
     "clinical": ["--json", "build/bench-clinical.json"],
     "service": [],
+    "dicomweb_retrieve": ["--json", "build/bench-dicomweb-retrieve.json"],
     "blob": [],
     "requests": [],
     "dask": [],
