@@ -21,7 +21,6 @@ from dicom_assets.serve.problems import not_found
 from dicom_assets.serve.routes import ROUTES as REAL
 from dicom_assets.settings import Settings, SettingsError
 from dicom_assets_tests.serve.asking import ENVIRONMENT, OWN, bearer, client, resource
-from dicom_assets_tests.serve.searchable import searchable as searchable
 from dicom_assets_tests.support.dicoms import uid
 
 ALL = {"name": "radiology", "variable": "ALL"}
