@@ -11,7 +11,7 @@ from http import HTTPStatus
 from dicom_assets.schema.attributes import Level
 from dicom_assets.serve.answer_headers import EXPOSED
 from dicom_assets.serve.answers import ALWAYS
-from dicom_assets.serve.description import EVERYWHERE, WHEN_STORING
+from dicom_assets.serve.description import EVERYWHERE, MULTIPART, WHEN_STORING, comes_in_parts
 from dicom_assets.serve.resource import Parameter, Resource
 from dicom_assets.serve.routes import ROUTES
 from dicom_assets.serve_settings import ServeSettings
@@ -50,6 +50,10 @@ _MEANINGS = {
     500: "A fault that nobody foresaw: type and place are said, never its text.",
     503: "The lake, a source or the audit log is away, or too much is asked; `Retry-After` says when to come back.",
 }
+
+
+PARTS = " ⁺"
+"""Marks media types that come as parts."""
 
 
 def dicomweb_page() -> str:
@@ -127,10 +131,13 @@ def _service(name: str, sections: Sequence[str]) -> str:
     if not resources:
         return ""
     rows = "\n".join(
-        f"| {one.transaction} | {one.method} | `{one.path or '(the base itself)'}` | {_kinds(one.gives)} | "
+        f"| {one.transaction} | {one.method} | `{one.path or '(the base itself)'}` | {_kinds(one.gives)}"
+        f"{PARTS if comes_in_parts(one) else ''} | "
         f"{_listed(one.statuses)} |"
         for one in resources
     )
+    if any(map(comes_in_parts, resources)):
+        rows += f"\n\n{PARTS.strip()} As parts of `{MULTIPART}`, or alone for clients that accept no parts."
     taken = sorted({kind for one in resources for kind in one.takes})
     bodies = f"\nBodies: {_kinds(taken)}.\n" if taken else ""
     returned = _returned() if name.startswith("Search") else ""

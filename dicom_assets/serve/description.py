@@ -19,6 +19,8 @@ EVERYWHERE = (400, 401, 404, 406, 413, 414, 421, 429, 431, 503)
 WHEN_STORING = (403, 408, 411, 415)
 """And those of a resource that takes a body."""
 
+MULTIPART = "multipart/related"
+
 SOURCES = (("", ""), ("/{source}", "OfSource"), ("/{source}/{partition}", "OfPartition"))
 
 _UID = {"type": "string", "pattern": r"^[0-9.]{1,64}$"}
@@ -124,7 +126,9 @@ def _in_query(parameter: Parameter) -> dict[str, Any]:
 
 
 def _responses(resource: Resource) -> dict[str, Any]:
-    content: dict[str, Any] = {kind: {} for kind in resource.gives}
+    content: dict[str, Any] = {
+        kind: {} for kind in (*resource.gives, *([MULTIPART] if comes_in_parts(resource) else []))
+    }
     found: dict[str, Any] = {}
     for status in resource.statuses:
         if status >= 400 and status != 409:
@@ -137,6 +141,11 @@ def _responses(resource: Resource) -> dict[str, Any]:
         for status, refusal in _refusals([*EVERYWHERE, *(WHEN_STORING if resource.takes else ())]).items()
         if status not in found
     }
+
+
+def comes_in_parts(resource: Resource) -> bool:
+    """Whether what a resource gives comes as parts, but for clients that accept a single one."""
+    return resource.method == "GET" and not {"application/dicom", "application/octet-stream"}.isdisjoint(resource.gives)
 
 
 def _refusals(statuses: Sequence[int]) -> dict[str, Any]:
