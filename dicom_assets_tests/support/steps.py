@@ -12,6 +12,8 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
+import pytest
+
 from dicom_assets.batch.books import Status
 from dicom_assets.batch.checks.contract import CheckResult
 from dicom_assets.batch.checks.rules import ALL_RULES, judged
@@ -98,3 +100,12 @@ class Stepped(Graph):
                 batch.stop(Status.PAUSED, f"{name}: {result.explanation or told}", run)
         self.results[batch_id] = Ran(not failed, run)
         return self.results[batch_id]
+
+
+class WithoutDagster:
+    """Base of test classes that are not about the graph: their `graph` is `Stepped`."""
+
+    @pytest.fixture
+    def graph(self, stepped: Stepped) -> Stepped:
+        """The lake of the test."""
+        return stepped
