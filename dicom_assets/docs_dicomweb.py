@@ -9,9 +9,9 @@ from collections.abc import Iterable, Sequence
 from http import HTTPStatus
 
 from dicom_assets.schema.attributes import Level
+from dicom_assets.serve.answer_headers import EXPOSED
 from dicom_assets.serve.answers import ALWAYS
 from dicom_assets.serve.description import EVERYWHERE, WHEN_STORING
-from dicom_assets.serve.answer_headers import EXPOSED
 from dicom_assets.serve.resource import Parameter, Resource
 from dicom_assets.serve.routes import ROUTES
 from dicom_assets.serve_settings import ServeSettings
