@@ -122,8 +122,8 @@ class ClaimingSettings(Section):
     attempt; the last one counts from then on.
     """
 
-    batch_objects: Annotated[int, Field(ge=1, le=100_000)] = 20_000
-    batches_per_tick: Annotated[int, Field(ge=1, le=100)] = 20
+    batch_objects: Annotated[int, Field(ge=1, le=100_000)] = 50_000
+    batches_per_tick: Annotated[int, Field(ge=1, le=100)] = 8
     quiet_seconds: Annotated[float, Field(ge=0)] = 10.0
     longest_wait_seconds: Annotated[float, Field(ge=0, le=86_400)] = 300.0
     enough_objects: Annotated[int, Field(ge=1)] = 1_000

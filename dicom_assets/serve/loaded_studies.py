@@ -9,10 +9,11 @@ files that came since are read from these, until they are loaded as well, in the
 
 from __future__ import annotations
 
-import itertools
 import threading
 import time
+import uuid
 import weakref
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import duckdb
@@ -34,7 +35,16 @@ MOST_BEHIND = 50_000
 ORDER = '"StudyDate" DESC NULLS LAST, "StudyInstanceUID"'
 """The order of answers."""
 
-_FILE = "loaded_from"
+NEWEST = "version_at DESC, object_id DESC"
+"""The order of the rows that several sources have of one study: the first one counts."""
+
+ALL_MODALITIES = "list_sort(list_distinct(flatten(list(ModalitiesInStudy) OVER (PARTITION BY StudyInstanceUID))))"
+"""Of all sources that have a study, instead of ModalitiesInStudy."""
+
+_FILE, _IS_FIRST, _IS_SHARED, _MODALITIES = "loaded_from", "loaded_first", "loaded_shared", "loaded_modalities"
+_OWN = f"{_FILE}, {_IS_FIRST}, {_IS_SHARED}, {_MODALITIES}"
+"""Columns beside the table's: the number of the file; whether the row is the first of its study and whether there are
+others; the modalities of all of them."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -55,15 +65,51 @@ class Loaded:
 
     def source(self, lake: Lake, known: Extents) -> str:
         """SQL that stands for a version of the table, for a FROM clause."""
+        held, added = self._parts(lake, known)
+        sql = f"SELECT * EXCLUDE ({_OWN}) FROM {held}"
+        return f"({sql} UNION ALL BY NAME SELECT * FROM {added})" if added else f"({sql})"
+
+    def firsts(self) -> str:
+        """SQL that stands for the newest row of each study, of what is held, in order."""
+        return (
+            f"(SELECT * EXCLUDE ({_OWN}) REPLACE (coalesce({_MODALITIES}, ModalitiesInStudy) AS ModalitiesInStudy) "
+            f"FROM {self.name} WHERE {_IS_FIRST})"
+        )
+
+    def newest(self, lake: Lake, known: Extents, terms: Sequence[str]) -> str:
+        """The same of those rows of a version for which some SQL holds, in no order.
+
+        Only rows that may share their study with others are compared.
+        """
+        held, added = self._parts(lake, known)
+        where = " AND ".join(terms) or "true"
+        more = f" OR StudyInstanceUID IN (SELECT StudyInstanceUID FROM {added})" if added else ""
+        seen = f"SELECT * EXCLUDE ({_OWN}), {_IS_SHARED}{more} AS {_IS_SHARED} FROM {held} WHERE {where}"
+        if added:
+            seen += f" UNION ALL BY NAME SELECT *, true AS {_IS_SHARED} FROM {added} WHERE {where}"
+        return (
+            f"(WITH seen AS NOT MATERIALIZED ({seen}) "
+            f"SELECT * EXCLUDE ({_IS_SHARED}) FROM seen WHERE NOT {_IS_SHARED} UNION ALL BY NAME "
+            f"SELECT * EXCLUDE ({_IS_SHARED}) REPLACE ({ALL_MODALITIES} AS ModalitiesInStudy) FROM seen "
+            f"WHERE {_IS_SHARED} QUALIFY row_number() OVER (PARTITION BY StudyInstanceUID ORDER BY {NEWEST}) = 1)"
+        )
+
+    def _parts(self, lake: Lake, known: Extents) -> tuple[str, str | None]:
+        """SQL for what is held of a version, and for the files that came since."""
         there = set(known.paths.tolist())
         gone = [number for path, number in self.paths.items() if path not in there]
         added = sorted(there - self.paths.keys())
-        held = f"SELECT * EXCLUDE ({_FILE}) FROM {self.name}"
+        held = self.name
         if gone:
-            held += f" WHERE {_FILE} NOT IN ({', '.join(map(str, gone))})"
-        if added:
-            held += f" UNION ALL BY NAME SELECT * FROM {scan(lake, 'study', paths=added)}"
-        return f"({held})"
+            held = f"(SELECT * FROM {held} WHERE {_FILE} NOT IN ({', '.join(map(str, gone))}))"
+        return held, scan(lake, "study", paths=added) if added else None
+
+
+_ALONE = f"true AS {_IS_FIRST}, false AS {_IS_SHARED}, NULL::VARCHAR[] AS {_MODALITIES}"
+_COMPARED = (
+    f"row_number() OVER (PARTITION BY StudyInstanceUID ORDER BY {NEWEST}) = 1 AS {_IS_FIRST}, "
+    f"count(*) OVER (PARTITION BY StudyInstanceUID) > 1 AS {_IS_SHARED}, {ALL_MODALITIES} AS {_MODALITIES}"
+)
 
 
 class LoadedStudies:
@@ -72,7 +118,6 @@ class LoadedStudies:
     def __init__(self, lake: Lake, most: int = MOST) -> None:
         """most: studies up to which they are held."""
         self._lake, self._most = lake, most
-        self._numbers = itertools.count(1)
         self._loaded: Loaded | None = None
         self._loading = threading.Lock()
         self._loaded_at = 0.0
@@ -113,20 +158,17 @@ class LoadedStudies:
         self._loaded_at = time.monotonic()
         paths = {path: number for number, path in enumerate(known.paths.tolist())}
         columns = self._columns()
-        table = Loaded(f"loaded_studies_{next(self._numbers)}", paths, columns)
+        table = Loaded(f"loaded_studies_{uuid.uuid4().hex}", paths, columns)
         listed = ", ".join(map(named, columns))
+        files = scan(self._lake, "study", paths=[*paths], filename=True)
         with self._lake.cursor() as connection:
-            if paths:
-                connection.execute(
-                    f"CREATE TABLE {table.name} AS SELECT {listed}, {_FILE} "
-                    f"FROM {scan(self._lake, 'study', paths=[*paths], filename=True)} "
-                    f"JOIN (SELECT unnest(?) AS file, unnest(?)::INTEGER AS {_FILE}) "
-                    f"ON file = parse_filename(filename) ORDER BY {ORDER}",
-                    [[path.rsplit("/", 1)[-1] for path in paths], [*paths.values()]],
-                )
-            else:
-                nothing = scan(self._lake, "study", paths=())
-                connection.execute(f"CREATE TABLE {table.name} AS SELECT {listed}, 0 AS {_FILE} FROM {nothing}")
+            (sources,) = connection.execute(f"SELECT count(DISTINCT source) FROM {files}").fetchall()[0]
+            connection.execute(
+                f"CREATE TABLE {table.name} AS SELECT {listed}, {_FILE}, {_COMPARED if sources > 1 else _ALONE} "
+                f"FROM {files} JOIN (SELECT unnest(?::VARCHAR[]) AS file, unnest(?::INTEGER[]) AS {_FILE}) "
+                f"ON file = parse_filename(filename) ORDER BY {ORDER}",
+                [[path.rsplit("/", 1)[-1] for path in paths], [*paths.values()]],
+            )
         weakref.finalize(table, _drop, self._lake, table.name).atexit = False
         return table
 

@@ -17,6 +17,7 @@ from dataclasses import dataclass
 from dicom_assets.lake.extents import Within
 from dicom_assets.schema.attributes import Level
 from dicom_assets.schema.keys import study_key
+from dicom_assets.serve.loaded_studies import ALL_MODALITIES, NEWEST
 from dicom_assets.serve.served import Snapshot
 
 UID_OF = {Level.STUDY: "StudyInstanceUID", Level.SERIES: "SeriesInstanceUID", Level.INSTANCE: "SOPInstanceUID"}
@@ -24,9 +25,8 @@ UID_OF = {Level.STUDY: "StudyInstanceUID", Level.SERIES: "SeriesInstanceUID", Le
 
 LEVELS = tuple(Level)
 
-_ORDER = {"instance": "version_at DESC, sequence DESC, object_id DESC"}
-_ORDER_ABOVE = "version_at DESC, object_id DESC"
-"""Of studies and series, whose rows have the number of no version."""
+_ORDER = {Level.INSTANCE: "version_at DESC, sequence DESC, object_id DESC"}
+"""Of what has no number of a version, such as studies and series, the order is `loaded_studies.NEWEST`."""
 
 _COUNTED = {
     Level.STUDY: {
@@ -46,17 +46,17 @@ _COUNTED = {
 }
 """Columns that follow from the instances."""
 
-_MODALITIES = "flatten(list(ModalitiesInStudy) OVER (PARTITION BY StudyInstanceUID))"
-_ALL_MODALITIES = f"list_sort(list_distinct({_MODALITIES})) AS ModalitiesInStudy"
-"""Of all sources that have a study; as long as nothing is counted."""
-
 
 @dataclass(frozen=True)
 class Rows:
-    """SQL for a FROM clause, in parentheses, and the values of its parameters (`?`) in their order."""
+    """SQL for a FROM clause, in parentheses, and the values of its parameters (`?`) in their order.
+
+    is_joined: with other tables, so that the rows have lost whatever order they had.
+    """
 
     sql: str
     parameters: tuple[object, ...] = ()
+    is_joined: bool = False
 
 
 def path_to(level: Level) -> tuple[str, ...]:
@@ -100,12 +100,18 @@ def _newest(snapshot: Snapshot, level: Level, wanted: Mapping[Level, Sequence[st
         terms.append(f"{UID_OF[one]} IN (SELECT unnest(?))" if len(values) != 1 else f"{UID_OF[one]} = ?")
         parameters.append([*values] if len(values) != 1 else values[0])
     within: Within | None = {"study_key": keys_of(snapshot, wanted[Level.STUDY])} if Level.STUDY in wanted else None
-    several = len(snapshot.seen) > 1
-    columns = f"* REPLACE ({_ALL_MODALITIES})" if several and level is Level.STUDY else "*"
-    sql = f"SELECT {columns} FROM {snapshot.scan(level, within)} WHERE {' AND '.join(terms)}"
-    if several:
-        order = _ORDER.get(level, _ORDER_ABOVE)
-        sql += f" QUALIFY row_number() OVER (PARTITION BY {', '.join(path_to(level))} ORDER BY {order}) = 1"
+    where = f"WHERE {' AND '.join(terms)}"
+    if len(snapshot.seen) < 2:
+        sql = f"SELECT * FROM {snapshot.scan(level, within)} {where}"
+    elif level is Level.STUDY and (held := snapshot.newest_studies()) is not None:
+        sql = f"SELECT * FROM {held} {where}"
+    else:
+        columns = f"* REPLACE ({ALL_MODALITIES} AS ModalitiesInStudy)" if level is Level.STUDY else "*"
+        order = _ORDER.get(level, NEWEST)
+        sql = (
+            f"SELECT {columns} FROM {snapshot.scan(level, within)} {where} "
+            f"QUALIFY row_number() OVER (PARTITION BY {', '.join(path_to(level))} ORDER BY {order}) = 1"
+        )
     return Rows(f"({sql})", tuple(parameters))
 
 
@@ -126,4 +132,5 @@ def _counted(snapshot: Snapshot, level: Level, rows: Rows, wanted: Mapping[Level
         f"(SELECT own.* REPLACE ({replaced}) FROM {rows.sql} AS own "
         f"LEFT JOIN (SELECT {path}, {aggregates} FROM {of_several} GROUP BY {path}) AS counted USING ({path}))",
         (*rows.parameters, *instances.parameters),
+        is_joined=True,
     )

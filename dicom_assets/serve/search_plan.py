@@ -64,7 +64,7 @@ def find(snapshot: Snapshot, query: Query, columns: Mapping[Level, Iterable[str]
         terms.append(f"({one.sql})")
         parameters += one.parameters
     order = "ORDER BY " + ", ".join([_ORDER[query.level], *map(named, path_to(query.level))])
-    if query.level is Level.STUDY and snapshot.is_in_order and len(snapshot.seen) < 2 and not lacking:
+    if query.level is Level.STUDY and snapshot.is_in_order and not lacking and not own.is_joined:
         order = ""  # the rows are in this order; DuckDB keeps it, and ends with the last one that is wanted
     beside = f"LEFT JOIN told USING ({', '.join(path_to(query.level))})" if lacking else ""
     with snapshot.cursor() as connection:
@@ -144,7 +144,9 @@ def _rows(
             path = ", ".join(path_to(above))
             terms.append(f"({path}) IN (SELECT {path if above is Level.STUDY else f'({path})'} FROM {rows.sql})")
             parameters += rows.parameters
-    return Rows(f"(SELECT * FROM {own.sql} AS own WHERE {' AND '.join(terms)})", tuple(parameters))
+    return replace(
+        own, sql=f"(SELECT * FROM {own.sql} AS own WHERE {' AND '.join(terms)})", parameters=tuple(parameters)
+    )
 
 
 def _of(snapshot: Snapshot, level: Level, paths: Sequence[Path], columns: Sequence[str]) -> dict[Path, dict[str, Any]]:

@@ -23,7 +23,7 @@ from dicom_assets.landing.opening import open_store
 from dicom_assets.landing.store import LandingStore
 from dicom_assets.serve.loaded_studies import Loaded, LoadedStudies
 from dicom_assets.serve.problems import Refusal
-from dicom_assets.serve.questions import QUERY_SECONDS, Questions
+from dicom_assets.serve.questions import Questions
 from dicom_assets.settings import Settings
 from dicom_assets.storage.files import LakeError
 
@@ -86,8 +86,26 @@ class Snapshot:
 
     @property
     def is_in_order(self) -> bool:
-        """Whether `scan` gives studies in the order of `loaded_studies`, without being told to sort them."""
-        return self.studies is not None and self.studies.is_whole(self.extents["study"])
+        """Whether studies come in the order of `loaded_studies`, one row of each, without being told to be sorted."""
+        if self.studies is None or not self.studies.is_whole(self.extents["study"]):
+            return False
+        return len(self.seen) < 2 or self._sees_all
+
+    @property
+    def _sees_all(self) -> bool:
+        return self.scope.condition is None and self.seen == self.sources
+
+    def newest_studies(self) -> str | None:
+        """SQL that stands for the newest row of each study that may be seen, where what is held tells which.
+
+        ModalitiesInStudy are those of all sources.
+        """
+        known = self.extents["study"]
+        if self.studies is None:
+            return None
+        if self._sees_all and self.studies.is_whole(known):
+            return self.studies.firsts()
+        return self.studies.newest(self.lake, known, self._terms("study"))
 
     def _held(self, name: str) -> str | None:
         """SQL that stands for what is held of a table."""
@@ -134,10 +152,10 @@ class ServedLake:
     Raises LakeError, at the start, when there is no lake; while serving, a lake that is gone is a Refusal (503).
     """
 
-    def __init__(self, settings: Settings, query_seconds: float | None = QUERY_SECONDS) -> None:
-        """Opens the lake for reading; it must be there. query_seconds: how long one question may take."""
+    def __init__(self, settings: Settings) -> None:
+        """Opens the lake for reading; it must be there."""
         self.settings = settings
-        self.questions = Questions(query_seconds)
+        self.questions = Questions(settings.serve.query_seconds)
         self._lake = existing(settings.lake)
         self._limit_memory()
         self._looking = threading.Lock()
@@ -154,7 +172,7 @@ class ServedLake:
                 if self._is_old():  # whoever came meanwhile has waited for the same look
                     try:
                         self._snapshot = self._look(self._snapshot)
-                    except LakeError:
+                    except (LakeError, duckdb.IOException, duckdb.InvalidInputException):
                         raise Refusal(503, "The lake cannot be read at the moment.", {"Retry-After": "10"}) from None
                     self._looked_at = time.monotonic()
         return self._snapshot

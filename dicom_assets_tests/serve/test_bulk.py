@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-
 import numpy as np
 import pytest
 from starlette.testclient import TestClient
@@ -11,15 +9,13 @@ from starlette.testclient import TestClient
 from dicom_assets_tests.serve import retrievable as made
 from dicom_assets_tests.serve.parts import parts
 from dicom_assets_tests.serve.retrievable import PIXELS, PRIVATE, Lake, path
-from dicom_assets_tests.serve.retrievable import retrievable as retrievable
 
 WORDS = PIXELS.astype("<u2").tobytes()
 
 
 @pytest.fixture(scope="module")
-def client(retrievable: Lake) -> Iterator[TestClient]:
-    with retrievable.client() as one:
-        yield one
+def client(retrievable: Lake) -> TestClient:
+    return retrievable.client()
 
 
 def pixels(client: TestClient, series: int) -> str:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-
 import numpy as np
 import pytest
 from starlette.testclient import TestClient
@@ -11,7 +9,6 @@ from starlette.testclient import TestClient
 from dicom_assets_tests.serve import retrievable as made
 from dicom_assets_tests.serve.parts import parts
 from dicom_assets_tests.serve.retrievable import PIXELS, Lake, path
-from dicom_assets_tests.serve.retrievable import retrievable as retrievable
 
 STORED = 'multipart/related; type="application/octet-stream"; transfer-syntax=*'
 DECODED = "multipart/related; type=application/octet-stream; transfer-syntax=1.2.840.10008.1.2.1"
@@ -19,9 +16,8 @@ LITTLE, RLE = "1.2.840.10008.1.2.1", "1.2.840.10008.1.2.5"
 
 
 @pytest.fixture(scope="module")
-def client(retrievable: Lake) -> Iterator[TestClient]:
-    with retrievable.client() as one:
-        yield one
+def client(retrievable: Lake) -> TestClient:
+    return retrievable.client()
 
 
 def frames(client: TestClient, series: int, numbers: str, accept: str = STORED, study: int = 1, instance: int = 1):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from datetime import UTC, date, datetime
+from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
 
 import pyarrow as pa
@@ -13,19 +13,23 @@ from dicom_assets.lake.delta import Lake
 from dicom_assets.schema.keys import study_key
 from dicom_assets.schema.registry import TABLES
 from dicom_assets.serve.loaded_studies import LoadedStudies
-from dicom_assets.serve.served import Snapshot
+from dicom_assets.serve.newest import newest
+from dicom_assets.serve.served import Scope, Snapshot
 
 NOW = datetime(2026, 1, 1, tzinfo=UTC)
 
 
-def put(lake: Lake, *studies: int, name: str = "A") -> None:
-    """Replaces some studies."""
+def put(
+    lake: Lake, *studies: int, name: str = "A", source: str = "landing", at: datetime = NOW, modality: str = "CT"
+) -> None:
+    """Replaces some studies of a source."""
     rows = [
         {
-            "source": "landing",
-            "study_key": study_key("landing", f"1.2.{number}"),
+            "source": source,
+            "study_key": study_key(source, f"1.2.{number}"),
             "object_id": f"{number:020d}",
-            **dict.fromkeys(("version_at", "first_seen_at", "updated_at"), NOW),
+            "ModalitiesInStudy": [modality],
+            **dict.fromkeys(("version_at", "first_seen_at", "updated_at"), at),
             **dict.fromkeys(("series_count", "instance_count"), 1),
             "StudyInstanceUID": f"1.2.{number}",
             "StudyDate": None if number % 7 == 0 else date(2020, 1, 1 + number % 5),
@@ -122,3 +126,49 @@ def test_more_studies_than_may_be_held_are_read_from_the_files(lake: Lake):
     found, snapshot = seen(lake, LoadedStudies(lake, most=10))
     assert snapshot.studies is None
     assert sorted(found) == sorted(read(lake))
+
+
+SOURCES = ("landing", "other")
+SCOPES = (Scope(), Scope(("other",)), Scope(condition="PatientName <> 'B'"))
+
+
+def newest_of(lake: Lake, studies: LoadedStudies | None, scope: Scope) -> dict[str, tuple[str, str, list[str]]]:
+    """Source, name and modalities of each study, as `newest` gives them; none stands twice."""
+    known = lake.extents("study")
+    snapshot = Snapshot(lake, {"study": known}, SOURCES, studies=studies and studies.look(known)).within(scope)
+    rows = newest(snapshot, "study", counted=False)
+    with snapshot.cursor() as connection:
+        sql = f"SELECT StudyInstanceUID, source, PatientName, ModalitiesInStudy FROM {rows.sql}"
+        found = connection.execute(sql, rows.parameters).fetchall()
+    uids = [uid for uid, *_ in found]
+    assert len(uids) == len(set(uids))
+    if snapshot.is_in_order:
+        order = places(lake)
+        assert uids == sorted(uids, key=order.__getitem__)
+    return {uid: (source, name, sorted(modalities)) for uid, source, name, modalities in found}
+
+
+def places(lake: Lake) -> dict[str, int]:
+    """The place of each study in the order of answers, whatever its source."""
+    return {uid: place for place, (uid, _) in enumerate(read(lake))}
+
+
+def test_of_a_study_of_several_sources_the_newest_row_is_seen_in_every_state(tmp_path: Path):
+    lake = Lake(str(tmp_path / "lake"), synced=False)
+    put(lake, *range(10))
+    put(lake, *range(5, 15), source="other", at=NOW + timedelta(days=1), name="B", modality="SR")
+    studies = LoadedStudies(lake)
+    for change in (
+        lambda: None,
+        lambda: put(lake, 1, 20, source="other", at=NOW - timedelta(days=1), name="C", modality="MR"),
+        lambda: put(lake, 6, at=NOW + timedelta(days=2), name="D"),
+        lambda: remove(lake, 7),
+    ):
+        change()
+        for scope in SCOPES:
+            assert newest_of(lake, studies, scope) == newest_of(lake, None, scope)
+    fresh = LoadedStudies(lake)
+    for scope in SCOPES:
+        assert newest_of(lake, fresh, scope) == newest_of(lake, None, scope)
+    assert newest_of(lake, fresh, Scope())["1.2.6"] == ("landing", "D", ["CT", "SR"])
+    assert newest_of(lake, fresh, Scope(("other",)))["1.2.6"] == ("other", "B", ["SR"])

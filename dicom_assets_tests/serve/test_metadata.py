@@ -5,7 +5,6 @@ from __future__ import annotations
 import io
 import json
 import shutil
-from collections.abc import Iterator
 
 import pyarrow as pa
 import pydicom
@@ -20,14 +19,12 @@ from dicom_assets.serve.app import make_app
 from dicom_assets.serve.splicing import Subject, metadata
 from dicom_assets_tests.serve import retrievable as made
 from dicom_assets_tests.serve.retrievable import PIXELS, PRIVATE, Lake, path
-from dicom_assets_tests.serve.retrievable import retrievable as retrievable
 from dicom_assets_tests.support.dicoms import uid
 
 
 @pytest.fixture(scope="module")
-def client(retrievable: Lake) -> Iterator[TestClient]:
-    with retrievable.client() as one:
-        yield one
+def client(retrievable: Lake) -> TestClient:
+    return retrievable.client()
 
 
 def of_instance(client: TestClient, study: int, series: int = 1, instance: int = 1) -> dict:
@@ -134,7 +131,7 @@ def test_other_media_types_than_json_are_not_acceptable(client: TestClient):
 
 
 @pytest.fixture(scope="module")
-def older(retrievable: Lake, tmp_path_factory: pytest.TempPathFactory) -> Iterator[TestClient]:
+def older(retrievable: Lake, tmp_path_factory: pytest.TempPathFactory) -> TestClient:
     """The same lake, with rows as a release wrote them that left bulk data out and noted no places."""
     folder = tmp_path_factory.mktemp("older") / "lake"
     shutil.copytree(retrievable.settings.lake, folder)
@@ -150,10 +147,8 @@ def older(retrievable: Lake, tmp_path_factory: pytest.TempPathFactory) -> Iterat
         at = rows.column_names.index(name)
         rows = rows.set_column(at, name, pa.nulls(len(rows), rows.schema.field(name).type))
     lake.replace("flat_metadata", rows["batch_id"].unique().to_pylist(), rows)
-    with TestClient(
-        make_app(retrievable.settings.model_copy(update={"lake": str(folder)})), base_url="http://localhost"
-    ) as one:
-        yield one
+    settings = retrievable.settings.model_copy(update={"lake": str(folder)})
+    return TestClient(make_app(settings), base_url="http://localhost")
 
 
 def test_a_header_without_bulk_data_gets_pixel_data_by_reference_where_it_says_that_there_are_pixels(

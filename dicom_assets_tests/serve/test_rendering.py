@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Iterator
 
 import numpy as np
 import pytest
@@ -13,15 +12,13 @@ from starlette.testclient import TestClient
 from dicom_assets.serve import rendering
 from dicom_assets_tests.serve import retrievable as made
 from dicom_assets_tests.serve.retrievable import PIXELS, Lake, path
-from dicom_assets_tests.serve.retrievable import retrievable as retrievable
 
 PNG = {"Accept": "image/png"}
 
 
 @pytest.fixture(scope="module")
-def client(retrievable: Lake) -> Iterator[TestClient]:
-    with retrievable.client() as one:
-        yield one
+def client(retrievable: Lake) -> TestClient:
+    return retrievable.client()
 
 
 def drawn(client: TestClient, what: str, **parameters: str) -> np.ndarray:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import csv
 import io
-from collections.abc import Iterator
 from typing import Any
 
 import pytest
@@ -18,10 +17,9 @@ from dicom_assets_tests.support.dicoms import uid
 
 
 @pytest.fixture(scope="module")
-def client(searchable: Settings) -> Iterator[TestClient]:
+def client(searchable: Settings) -> TestClient:
     """A client of the whole lake."""
-    with TestClient(make_app(searchable), base_url="http://localhost") as one:
-        yield one
+    return TestClient(make_app(searchable), base_url="http://localhost")
 
 
 def search(client: TestClient, path: str, **parameters: Any) -> list[dict[str, Any]]:

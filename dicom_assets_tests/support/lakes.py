@@ -53,7 +53,7 @@ class Graph:
 
     settings: Settings
     instance: dg.DagsterInstance
-    results: dict[str, dg.ExecuteInProcessResult] = field(default_factory=dict)
+    results: dict[str, Any] = field(default_factory=dict)
 
     @property
     def lake(self) -> Lake:
