@@ -303,6 +303,32 @@ Then `POST` to `/dicom-web/ct-room/studies`, or to `/dicom-web/studies` where on
 into its landing zone, whole or not at all; from there they are claimed and accounted for like everything that arrives.
 With tokens or a proxy, whoever stores needs `may_store`. Anybody else gets 403.
 
+| `store` | where objects lie below the root |
+|---|---|
+| `"by_date"` | `YYYY/MM/DD/` and a name made of digests, which says nothing of a patient |
+| `"tree"` | `AHDS/{workspace}/dicom/{service}/{partition}/{3 hash characters}_{version}.dcm` |
+
+`tree = "lab/images"` names workspace and service, which are `dicom-assets` and the source's name by default.
+`POST /dicom-web/ct-room/Ward-7/studies` stores into the partition `Ward-7` of such a tree.
+
+A tree made here bears a file `.dicom-assets` beside its partitions, which is accounted for and ignored. Where a tree of
+that name is there without one, somebody else made it, and storing is refused with 403. Roots within `AHDS/`, and
+include or exclude patterns that would leave out what is stored, are refused when the source is opened.
+
+- **Whole or not at all.** In a folder, bytes come into a file without a name, of which a kill leaves nothing; where the
+  file system has no such files, into `.storing/` below the root, which no listing enters and which the next process
+  that stores clears. In a container, blocks are committed at once; until then they are spooled in a temporary file of
+  the server's machine, in the folder that `TMPDIR` names.
+- **Accepted** is what the reader of an ingest accepts: C000H for what it cannot understand, A900H where identity is
+  missing or the study is another one than in the path, A700H for what is too large (413 when nothing else was stored)
+  or cannot be written now (503 when nothing was), 0110H when reading failed for another reason.
+- **The same bytes again** are no new version. Other bytes under the same UIDs are one, with warning B000H and 202. What
+  is the newest the lake tells, and what this process has stored since (of the last 50,000 objects). What another
+  process of the server, or this one before a restart, has stored on the same day and the lake does not have yet, is
+  recognised as the same bytes by its name; other bytes are a new version without the warning.
+- **Broken off**: objects that were whole stay; whoever sends them again is told that they are there. If a body ends
+  early, or breaks a bound in its middle, the answer names what was stored, and a `Warning` says why it stopped.
+
 ## What is written down
 
 **Access log** (`access_log`, stderr by default): a line of JSON for each request with the template of its route,

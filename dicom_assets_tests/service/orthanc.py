@@ -12,7 +12,7 @@ import shutil
 import subprocess
 import sys
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -65,8 +65,11 @@ def _environment() -> dict[str, str]:
 
 
 @contextmanager
-def running(folder: Path) -> Iterator[str]:
-    """An empty Orthanc with its DICOMweb plugin, until the block ends; its URL. Only inside a namespace."""
+def running(folder: Path, servers: Mapping[str, Sequence[str]] | None = None) -> Iterator[str]:
+    """An empty Orthanc with its DICOMweb plugin, until the block ends; its URL. Only inside a namespace.
+
+    servers: DICOMweb servers that it is a client of, by name.
+    """
     if os.environ.get(INSIDE) != "1":
         raise RuntimeError("Orthanc runs in a network namespace only")
     folder.mkdir(parents=True, exist_ok=True)
@@ -79,7 +82,7 @@ def running(folder: Path) -> Iterator[str]:
         "DicomServerEnabled": False,
         "AuthenticationEnabled": False,
         "Plugins": [str(PLUGIN)],
-        "DicomWeb": {"Enable": True, "Root": "/dicom-web/"},
+        "DicomWeb": {"Enable": True, "Root": "/dicom-web/", "Servers": dict(servers or {})},
     }
     config.write_text(json.dumps(settings))
     with (folder / "log").open("w") as log:
