@@ -41,13 +41,15 @@ _ENTRIES_MOST = 20_000
 _ROW_BYTES = 3_000
 _RETRY = {"Retry-After": "30"}
 
-_LISTED = dict.fromkeys(
-    (
-        *("source", "object_id", "batch_id", "uri", "member", "size", "corrections", "TransferSyntaxUID"),
-        *UIDS.values(),
-        *("SeriesNumber", "InstanceNumber", *RECEIVED_AS, *RECEIVED_AS.values()),
-    )
+METADATA = (
+    *("source", "object_id", "batch_id", "TransferSyntaxUID", "corrections", *UIDS.values()),
+    *dict.fromkeys(("received_study_instance_uid", *(one for one in RECEIVED_AS.values() if one not in UIDS.values()))),
 )
+"""Columns of `instance` that metadata need."""
+
+PLACED = (*METADATA, "uri", "member")
+"""Columns of `instance` that objects are found by."""
+
 _PIXELS = (
     *("header_form", "pixel_offset", "pixel_length", "frame_offsets", "frame_lengths", "TransferSyntaxUID", "size"),
     *("Rows", "Columns", "NumberOfFrames", "SamplesPerPixel", "BitsAllocated", "BitsStored", "PixelRepresentation"),
@@ -88,19 +90,21 @@ def url_of(base: str, row: Mapping[str, Any]) -> str:
     return f"{base}/studies/{study}/series/{series}/instances/{instance}"
 
 
-def listed(snapshot: Snapshot, uids: Mapping[str, str], most: int | None = None) -> list[dict[str, Any]]:
+def listed(
+    snapshot: Snapshot, uids: Mapping[str, str], most: int | None = None, columns: Sequence[str] = PLACED
+) -> list[dict[str, Any]]:
     """The rows of `instance` of a study, series or instance, by number and UID; never two of one UID.
 
-    uids: by name in a path. most: how many rows are given. Raises Refusal (404) when there is none.
+    uids: by name in a path. most: how many rows are given. columns: which of them. Raises Refusal (404) when there is none.
     """
     rows = newest(snapshot, Level.INSTANCE, uids)
-    columns = ", ".join(named(one) for one in _LISTED)
+    wanted = ", ".join(named(one) for one in columns)
     limit = f"LIMIT {most}" if most is not None else ""
     with snapshot.cursor() as connection:
         found = connection.sql(
             f"""
             -- one row per instance
-            SELECT {columns} FROM {rows.sql} AS instance
+            SELECT {wanted} FROM {rows.sql} AS instance
             ORDER BY SeriesNumber, SeriesInstanceUID, InstanceNumber, SOPInstanceUID {limit}
             """,
             params=[*rows.parameters],
@@ -116,7 +120,8 @@ def flat_source(snapshot: Snapshot, rows: Sequence[Mapping[str, Any]], uids: Map
     rows: of `listed`, which the caller may see: where corrections have moved an object, its row stands in a study that
     the caller's scope may leave out. uids: as they were listed by.
     """
-    keys = {study_key(row["source"], row["received_study_instance_uid"] or row["StudyInstanceUID"]) for row in rows}
+    studies = {(row["source"], row["received_study_instance_uid"] or row["StudyInstanceUID"]) for row in rows}
+    keys = {study_key(*one) for one in studies}
     within = {"batch_id": sorted({row["batch_id"] for row in rows}), "study_key": sorted(keys)}
     within |= {UIDS[one]: [uid] for one, uid in uids.items() if one != "study"}
     return snapshot.within(Scope()).scan("flat_metadata", within)
