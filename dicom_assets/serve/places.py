@@ -95,7 +95,9 @@ def listed(
 ) -> list[dict[str, Any]]:
     """The rows of `instance` of a study, series or instance, by number and UID; never two of one UID.
 
-    uids: by name in a path. most: how many rows are given. columns: which of them. Raises Refusal (404) when there is none.
+    uids: by name in a path. most: how many rows are given. columns: which of them.
+
+    Raises Refusal (404) when there is none.
     """
     rows = newest(snapshot, Level.INSTANCE, uids)
     wanted = ", ".join(named(one) for one in columns)
