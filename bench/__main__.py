@@ -17,6 +17,7 @@ PARTS = {
     "blob": [],
     "requests": [],
     "dask": [],
+    "dicomweb_search": ["--json", "build/bench-dicomweb-search.json"],
 }
 """Benchmarks by module, with their arguments."""
 

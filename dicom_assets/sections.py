@@ -225,6 +225,7 @@ class ChecksSettings(Section):
     """How much of a batch the checks read again from its source, with other libraries than the ingest.
 
     sample_objects: ingested objects that pydicom reads again and compares with their rows; 0 switches this off.
+    promoted_rows: rows whose promoted columns are compared with their headers; 0 switches this off.
     refused_objects: objects called NOT_DICOM or quarantined that are looked at again. archives: archives whose members
     are compared with their directories. archive_members: members in one of them; larger ones are not compared.
     clinical_files, clinical_bytes: files whose records are counted again, and bytes of them. Each is a bound on one
@@ -232,6 +233,7 @@ class ChecksSettings(Section):
     """
 
     sample_objects: Annotated[int, Field(ge=0, le=10_000)] = 5
+    promoted_rows: Annotated[int, Field(ge=0, le=10_000)] = 50
     refused_objects: Annotated[int, Field(ge=0)] = 500
     archives: Annotated[int, Field(ge=0)] = 1_000
     archive_members: Annotated[int, Field(ge=0)] = 200_000

@@ -82,9 +82,10 @@ class ServeSettings(Section):
 
     requests_per_second, burst: of one client, in the long run and at once; of one process. requests_at_once,
     connections: of all clients together, of one process. head_bytes, query_bytes: of a request without its body.
-    body_bytes: of what is stored by one request. head_seconds: until the head of a request is there. answer_seconds:
-    until an answer begins. stall_seconds: while a client takes or gives nothing. closing_seconds: that answers have
-    when the server is ended.
+    body_bytes: of what is stored by one request; object_bytes: of one object in it. stores_at_once: requests that store
+    side by side, of one process. head_seconds: until the head of a request is there. answer_seconds: until an answer
+    begins. query_seconds: of one question to the tables. stall_seconds: while a client takes or gives nothing.
+    closing_seconds: that answers have when the server is ended.
 
     access_log: a file, `-` for stderr, an empty text for none.
     """
@@ -102,8 +103,11 @@ class ServeSettings(Section):
     head_bytes: Annotated[int, Field(ge=1_024)] = 65_536
     query_bytes: Annotated[int, Field(ge=256)] = 32_768
     body_bytes: Annotated[int, Field(ge=1)] = 20 * 2**30
+    object_bytes: Annotated[int, Field(ge=1)] = 2 * 2**30
+    stores_at_once: Annotated[int, Field(ge=1)] = 16
     head_seconds: Annotated[float, Field(gt=0)] = 10.0
     answer_seconds: Annotated[float, Field(gt=0)] = 60.0
+    query_seconds: Annotated[float, Field(gt=0)] = 30.0
     stall_seconds: Annotated[float, Field(gt=0)] = 30.0
     closing_seconds: Annotated[int, Field(ge=0)] = 5
 

@@ -1,6 +1,6 @@
 """The command `dicom-assets who-saw`: which requests of the audit log asked for, or were shown, a patient or a study.
 
-Belongs here: options and printing. Does not belong here: the log (`serve.audit`).
+Belongs here: options and printing. Does not belong here: the log (`serve.audit_log`).
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ def who_saw(
     """Say who asked for a patient's studies, or was shown them, by the digests of the audit log."""
     with clear_errors():
         from dicom_assets.sections import SettingsError
-        from dicom_assets.serve.audit import digest, key_of, lines_about
+        from dicom_assets.serve.audit_log import digest, key_of, lines_about
 
         serve = load_settings().serve
         key = key_of(serve, os.environ)

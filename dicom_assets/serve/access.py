@@ -97,17 +97,23 @@ class Access:
             return False
         return any(here in one for one in self._proxies)
 
-    def reached_at(self, address: str | None, scheme: str, headers: Headers) -> str:
+    def reached_at(self, address: str | None, scheme: str, headers: Headers, port: int | None = None) -> str:
         """The address by which the client reached the server, such as `https://pacs.example.org/imaging`.
 
-        What a declared proxy forwards counts, of anybody else it is not read.
+        What a declared proxy forwards counts, of anybody else it is not read. port: that the server listens on; some
+        clients leave it out of the header Host (dicomweb-client does), which on this machine can mean no other one.
         """
         host, prefix = headers.get("host", ""), ""
+        if port is not None and host in _LOOPBACK:
+            host = f"{host}:{port}"
         if self.is_proxy(address):
             scheme = _first(headers.get("x-forwarded-proto")) or scheme
             host = _first(headers.get("x-forwarded-host")) or host
             prefix = _first(headers.get("x-forwarded-prefix")).rstrip("/")
         return f"{scheme}://{host}{prefix}"
+
+
+_LOOPBACK = ("127.0.0.1", "localhost", "[::1]")
 
 
 def _tokens(settings: ServeSettings, environment: Mapping[str, str]) -> list[tuple[bytes, Caller]]:

@@ -14,7 +14,7 @@ import orjson
 
 from dicom_assets.schema.attributes import Level
 from dicom_assets.serve.attribute_names import AVAILABILITY, RETRIEVE_URL, Attribute, Names, named
-from dicom_assets.serve.json_elements import Element, element, nested
+from dicom_assets.serve.json_elements import Element, put
 from dicom_assets.serve.newest import LEVELS
 from dicom_assets.serve.search_plan import Page, Path
 from dicom_assets.serve.search_query import Query
@@ -78,26 +78,13 @@ class Answer:
         for depth, (level, attributes) in enumerate(self._attributes.items(), 1):
             row = page.values.get(level, {}).get(path[:depth], {})
             for one in attributes:
-                if one.column is not None:
-                    self._put(made, one, row.get(one.column))
+                if (value := row.get(one.column or "")) is not None:
+                    put(made, one.keys, one.vr, value)
         for key, uid in zip(_UIDS, path, strict=False):
             made[key] = {"vr": "UI", "Value": [uid]}
         made[AVAILABILITY] = {"vr": "CS", "Value": ["ONLINE"]}
         made[RETRIEVE_URL] = {"vr": "UR", "Value": [self._url(path)]}
         return dict(sorted(made.items()))
-
-    @staticmethod
-    def _put(made: dict[str, Element], attribute: Attribute, value: Any) -> None:
-        if value is None:
-            return
-        if len(attribute.keys) == 1 and "/" not in attribute.key:
-            found = element(attribute.vr, value)
-            if found is not None:
-                made[attribute.key] = found
-        elif "/" not in "".join(attribute.keys):
-            within = nested(attribute.keys, attribute.vr, value)
-            if within is not None:
-                made.setdefault(*within)
 
     def _url(self, path: Path) -> str:
         parts = zip(("studies", "series", "instances"), path, strict=False)

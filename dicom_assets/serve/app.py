@@ -14,21 +14,21 @@ from starlette.requests import ClientDisconnect
 from starlette.routing import BaseRoute, Router
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from dicom_assets.serve import permission, resources
+from dicom_assets.serve import permission, routing
 from dicom_assets.serve.access import Access
-from dicom_assets.serve.audit import Audit, key_of, patients_of
+from dicom_assets.serve.answer_headers import AnswerHeaders
+from dicom_assets.serve.audit_log import Audit, key_of, patients_of
 from dicom_assets.serve.compression import Compression
-from dicom_assets.serve.failures import Failures
 from dicom_assets.serve.gate import Gate
-from dicom_assets.serve.headers import AnswerHeaders
 from dicom_assets.serve.limits import Limits
-from dicom_assets.serve.lines import LineLog
+from dicom_assets.serve.line_log import LineLog
 from dicom_assets.serve.metrics import Metrics
 from dicom_assets.serve.observation import Observation
 from dicom_assets.serve.own import own_routes
 from dicom_assets.serve.patience import Gone, Patience
 from dicom_assets.serve.problems import Refusal
 from dicom_assets.serve.questions import Stopped
+from dicom_assets.serve.refusals import Refusals
 from dicom_assets.serve.resource import Resource
 from dicom_assets.serve.routes import ROUTES
 from dicom_assets.serve.served import ServedLake
@@ -62,13 +62,13 @@ def make_app(
     metrics = Metrics(metrics_folder)
     answered: list[BaseRoute] = [
         *own_routes(served, metrics, routes),
-        *resources.answered(BASE, routes, served, access, settings, names_studies=audit.names_studies),
+        *routing.answered(BASE, routes, served, access, settings, names_studies=audit.names_studies),
     ]
     app: ASGIApp = Router(answered, redirect_slashes=False, default=_unknown)
     app = Compression(app)
     app = Gate(app, serve, access, Limits(serve), audit)
     app = Patience(app, serve.answer_seconds, serve.stall_seconds)
-    app = Failures(app, gone=(Gone, Stopped, BrokenOff, ClientDisconnect))
+    app = Refusals(app, gone=(Gone, Stopped, BrokenOff, ClientDisconnect))
     app = AnswerHeaders(app, serve)
     return Observation(app, LineLog(serve.access_log), audit, metrics)
 

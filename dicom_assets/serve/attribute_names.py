@@ -52,7 +52,7 @@ class Attribute:
 
     @property
     def key(self) -> str:
-        """The tag under which it is found at the top of a data set."""
+        """The tag under which it is found at the top of a data set; of a private one `creator/GGGGxxEE`."""
         return self.keys[0]
 
     def as_promoted(self) -> PromotedColumn:
@@ -101,6 +101,8 @@ def require_column(attribute: Attribute) -> None:
     """Raises Refusal (400) for an attribute that the tables do not have, where no study is named."""
     if attribute.column is None:
         path = attribute.name
+        if attribute.vr == "SQ":
+            raise bad_parameter(path, "is a sequence, which is given only within one study or series.")
         raise bad_parameter(
             path,
             "is not among the columns of this lake, so it can be asked for only within one study or series. "

@@ -53,7 +53,7 @@ def openapi(resources: Sequence[Resource]) -> dict[str, Any]:
         "paths": paths,
         "components": {
             "securitySchemes": {"token": {"type": "http", "scheme": "bearer"}},
-            "responses": {_component(status): _refusal(status) for status in _all_refusals()},
+            "responses": {_component(status): _refusal(status) for status in _all_refusals(resources)},
         },
         "security": [{"token": []}, {}],
     }
@@ -75,8 +75,9 @@ def _own(path: str, kind: str, summary: str) -> dict[str, Any]:
     }
 
 
-def _all_refusals() -> list[int]:
-    return sorted({*EVERYWHERE, *WHEN_STORING, 405, 409, 410, 416, 500})
+def _all_refusals(resources: Sequence[Resource]) -> list[int]:
+    own = {status for one in resources for status in one.statuses if status >= 400}
+    return sorted({*EVERYWHERE, *WHEN_STORING, *own})
 
 
 def _operation(resource: Resource, path: str, suffix: str) -> dict[str, Any]:

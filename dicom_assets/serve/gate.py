@@ -1,6 +1,6 @@
 """What a request passes before it is answered: sizes, the host it was meant for, who asks, how often.
 
-Belongs here: the order. Does not belong here: the single conditions (`limits`, `access`, `headers`).
+Belongs here: the order. Does not belong here: the single conditions (`limits`, `access`, `answer_headers`).
 
 What costs least comes first, and nothing is told before it is known who asks, but whether the server is well. Whoever
 fails to say who they are is counted by their address, so that tokens cannot be guessed by trying.
@@ -12,9 +12,9 @@ from starlette.datastructures import Headers
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from dicom_assets.serve.access import Access
-from dicom_assets.serve.audit import Audit
+from dicom_assets.serve.answer_headers import check_origin, preflight
+from dicom_assets.serve.audit_log import Audit
 from dicom_assets.serve.exchange import exchange_of
-from dicom_assets.serve.headers import check_origin, preflight
 from dicom_assets.serve.limits import Limits
 from dicom_assets.serve.problems import Refusal
 from dicom_assets.serve_settings import ServeSettings

@@ -35,7 +35,7 @@ class Intake:
         """goal: where they are put; known: what the lake has; receipt: gets an item for each."""
         self._goal, self._submissions, self._known = goal, submissions, known
         self._receipt, self._reading = receipt, settings.reading
-        self._most = settings.storing.max_part_bytes
+        self._most = settings.serve.object_bytes
         self._spool: Spool | None = None
         self._waiting: list[bytes] = []
         self._waiting_bytes = 0

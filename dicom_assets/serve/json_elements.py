@@ -20,33 +20,56 @@ def element(vr: str, value: Any) -> Element | None:
 
     value: of a column; a list where the attribute may have several values.
     """
-    written = [_write(vr)(one) if one is not None else None for one in (value if isinstance(value, list) else [value])]
-    if all(one is None for one in written):
+    write = _BY_VR.get(vr)
+    if isinstance(value, list):
+        if all(one is None for one in value):
+            return None
+        return {"vr": vr, "Value": [one if one is None or write is None else write(one) for one in value]}
+    if value is None:
         return None
-    return {"vr": vr, "Value": written}
+    return {"vr": vr, "Value": [value if write is None else write(value)]}
 
 
-def nested(keys: Sequence[str], vr: str, value: Any) -> tuple[str, Element] | None:
-    """The element at the top that an attribute in sequences stands in, with one item for each value, and its tag."""
-    values = value if isinstance(value, list) else [value]
-    inner = [found for one in values if (found := element(vr, one)) is not None]
-    if not inner:
-        return None
-    for key in reversed(keys[1:]):
-        inner = [{"vr": "SQ", "Value": [{key: one}]} for one in inner]
-    return keys[0], {"vr": "SQ", "Value": [item for one in inner for item in one["Value"]]}
+def put(row: dict[str, Element], keys: Sequence[str], vr: str, value: Any) -> None:
+    """Puts the element of a column into a data set.
+
+    keys: tags on the way to it. Of a private one, `creator/GGGGxxEE`: it gets a block of the group for its creator
+    (PS3.5 7.8.1). An attribute in sequences gets an item for each value, or joins the only one that is there.
+    """
+    if len(keys) == 1:
+        found = element(vr, value)
+        if found is not None:
+            row[_reserved(row, keys[0]) if "/" in keys[0] else keys[0]] = found
+        return
+    items: list[dict[str, Element]] = []
+    for one in value if isinstance(value, list) else [value]:
+        item: dict[str, Element] = {}
+        put(item, keys[1:], vr, one)
+        if item:
+            items.append(item)
+    if not items:
+        return
+    key = _reserved(row, keys[0]) if "/" in keys[0] else keys[0]
+    there = row.setdefault(key, {"vr": "SQ", "Value": []})["Value"]
+    if len(there) == len(items) == 1:
+        there[0] |= items[0]
+    else:
+        there += items
 
 
-def _write(vr: str) -> Callable[[Any], Any]:
-    return _BY_VR.get(vr, _same)
-
-
-def _same(value: Any) -> Any:
-    return value
+def _reserved(row: dict[str, Element], key: str) -> str:
+    """The tag of a private element, its creator put into the data set."""
+    creator, _, place = key.rpartition("/")
+    group, number = place[:4], place[-2:]
+    for block in range(0x10, 0x100):
+        own = row.setdefault(f"{group}00{block:02X}", {"vr": "LO", "Value": [creator]})
+        if own["Value"] == [creator]:
+            return f"{group}{block:02X}{number}"
+    raise ValueError(f"group {group} has no block left")
 
 
 def _day(value: date) -> str:
-    return f"{value.year:04d}{value.month:02d}{value.day:02d}"
+    return value.isoformat().replace("-", "")
 
 
 def _clock(value: str) -> str:

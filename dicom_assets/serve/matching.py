@@ -38,10 +38,11 @@ _OFFSET = r"([+-]\d\d:\d\d)$"
 
 @dataclass(frozen=True, slots=True)
 class Condition:
-    """SQL that is true, false or NULL, and the values of its parameters (`?`)."""
+    """SQL that is true, false or NULL, and the values of its parameters (`?`). is_counted: of a count of the lake's."""
 
     sql: str
     parameters: tuple[object, ...] = ()
+    is_counted: bool = False
 
 
 def condition(

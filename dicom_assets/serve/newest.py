@@ -17,6 +17,7 @@ from dataclasses import dataclass
 from dicom_assets.lake.extents import Within
 from dicom_assets.schema.attributes import Level
 from dicom_assets.schema.keys import study_key
+from dicom_assets.serve.loaded_studies import ALL_MODALITIES, NEWEST
 from dicom_assets.serve.served import Snapshot
 
 UID_OF = {Level.STUDY: "StudyInstanceUID", Level.SERIES: "SeriesInstanceUID", Level.INSTANCE: "SOPInstanceUID"}
@@ -24,9 +25,8 @@ UID_OF = {Level.STUDY: "StudyInstanceUID", Level.SERIES: "SeriesInstanceUID", Le
 
 LEVELS = tuple(Level)
 
-_ORDER = {"instance": "version_at DESC, sequence DESC, object_id DESC"}
-_ORDER_ABOVE = "version_at DESC, object_id DESC"
-"""Of studies and series, whose rows have the number of no version."""
+_ORDER = {Level.INSTANCE: "version_at DESC, sequence DESC, object_id DESC"}
+"""Of what has no number of a version, such as studies and series, the order is `loaded_studies.NEWEST`."""
 
 _COUNTED = {
     Level.STUDY: {
@@ -49,10 +49,14 @@ _COUNTED = {
 
 @dataclass(frozen=True)
 class Rows:
-    """SQL for a FROM clause, in parentheses, and the values of its parameters (`?`) in their order."""
+    """SQL for a FROM clause, in parentheses, and the values of its parameters (`?`) in their order.
+
+    is_joined: with other tables, so that the rows have lost whatever order they had.
+    """
 
     sql: str
     parameters: tuple[object, ...] = ()
+    is_joined: bool = False
 
 
 def path_to(level: Level) -> tuple[str, ...]:
@@ -64,11 +68,14 @@ def newest(
     snapshot: Snapshot,
     level: Level | str,
     uids: Mapping[str, str] | Mapping[str, Sequence[str]] | Mapping[Level, Sequence[str]] | None = None,
+    *,
+    counted: bool = True,
 ) -> Rows:
     """The rows of a table (study, series or instance) that may be seen, with all its columns, one for each UID.
 
     uids: which, by `study`, `series`, `instance`, one UID or several of each, such as `Call.uids` gives them; without
-    a study every file of the table is looked at.
+    a study every file of the table is looked at. counted: whether columns that follow from the instances of several
+    sources are wanted; without them, only ModalitiesInStudy does.
 
         rows = newest(snapshot, Level.INSTANCE, call.uids)
         with snapshot.cursor() as connection:
@@ -77,7 +84,7 @@ def newest(
     wanted = {Level(key): [one] if isinstance(one, str) else [*one] for key, one in (uids or {}).items()}
     level = Level(level)
     rows = _newest(snapshot, level, wanted)
-    if level is Level.INSTANCE or len(snapshot.seen) < 2:
+    if level is Level.INSTANCE or len(snapshot.seen) < 2 or not counted:
         return rows
     return _counted(snapshot, level, rows, wanted)
 
@@ -93,10 +100,18 @@ def _newest(snapshot: Snapshot, level: Level, wanted: Mapping[Level, Sequence[st
         terms.append(f"{UID_OF[one]} IN (SELECT unnest(?))" if len(values) != 1 else f"{UID_OF[one]} = ?")
         parameters.append([*values] if len(values) != 1 else values[0])
     within: Within | None = {"study_key": keys_of(snapshot, wanted[Level.STUDY])} if Level.STUDY in wanted else None
-    sql = f"SELECT * FROM {snapshot.scan(level, within)} WHERE {' AND '.join(terms)}"
-    if len(snapshot.seen) > 1:
-        order = _ORDER.get(level, _ORDER_ABOVE)
-        sql += f" QUALIFY row_number() OVER (PARTITION BY {', '.join(path_to(level))} ORDER BY {order}) = 1"
+    where = f"WHERE {' AND '.join(terms)}"
+    if len(snapshot.seen) < 2:
+        sql = f"SELECT * FROM {snapshot.scan(level, within)} {where}"
+    elif level is Level.STUDY and (held := snapshot.newest_studies()) is not None:
+        sql = f"SELECT * FROM {held} {where}"
+    else:
+        columns = f"* REPLACE ({ALL_MODALITIES} AS ModalitiesInStudy)" if level is Level.STUDY else "*"
+        order = _ORDER.get(level, NEWEST)
+        sql = (
+            f"SELECT {columns} FROM {snapshot.scan(level, within)} {where} "
+            f"QUALIFY row_number() OVER (PARTITION BY {', '.join(path_to(level))} ORDER BY {order}) = 1"
+        )
     return Rows(f"({sql})", tuple(parameters))
 
 
@@ -117,4 +132,5 @@ def _counted(snapshot: Snapshot, level: Level, rows: Rows, wanted: Mapping[Level
         f"(SELECT own.* REPLACE ({replaced}) FROM {rows.sql} AS own "
         f"LEFT JOIN (SELECT {path}, {aggregates} FROM {of_several} GROUP BY {path}) AS counted USING ({path}))",
         (*rows.parameters, *instances.parameters),
+        is_joined=True,
     )

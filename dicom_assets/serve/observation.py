@@ -1,7 +1,7 @@
 """What is written down of every request: a line of the access log, a line of the audit log, numbers.
 
-Belongs here: watching requests from their head to their end. Does not belong here: what the audit log says (`audit`),
-how numbers are given (`metrics`).
+Belongs here: watching requests from their head to their end. Does not belong here: what the audit log says
+(`audit_log`), how numbers are given (`metrics`).
 
 The access log holds no UID, name, path or query string: the template of the route, and an id that the answer has as
 well (X-Request-Id).
@@ -15,9 +15,9 @@ from datetime import UTC, datetime
 import anyio
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from dicom_assets.serve.audit import Audit
+from dicom_assets.serve.audit_log import Audit
 from dicom_assets.serve.exchange import Exchange, begin
-from dicom_assets.serve.lines import LineLog
+from dicom_assets.serve.line_log import LineLog
 from dicom_assets.serve.metrics import Metrics
 
 METHODS = frozenset({"GET", "HEAD", "OPTIONS", "POST", "PUT", "PATCH", "DELETE", "TRACE", "CONNECT"})

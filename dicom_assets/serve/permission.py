@@ -12,6 +12,7 @@ from dicom_assets.sections import SettingsError
 from dicom_assets.serve.access import permissions
 from dicom_assets.serve.problems import not_found
 from dicom_assets.serve.served import Scope, ServedLake
+from dicom_assets.serve.submissions import is_partition_to_be
 from dicom_assets.serve_settings import ServeSettings
 
 _EVERY = "/*"
@@ -55,6 +56,8 @@ def narrowed(scope: Scope, source: str | None, served: ServedLake) -> Scope:
     A source that does not exist and one that may not be seen are told apart by nothing.
     """
     known = {*served.snapshot().sources, *(one.name for one in served.settings.sources)}
+    if source is not None and is_partition_to_be(served.settings, source):
+        known.add(source)
     allowed = known if scope.sources is None else {one for one in known if _covers(scope.sources, one)}
     if source is None:
         return scope if scope.sources is None else Scope(tuple(sorted(allowed)), scope.condition)

@@ -25,9 +25,6 @@ T = TypeVar("T")
 AT_ONCE = 8
 """Questions that are answered side by side; others wait for their turn."""
 
-QUERY_SECONDS = 30.0
-"""How long a question may take, waiting for its turn included."""
-
 _AGAIN_SECONDS = 0.02
 """An interrupt that comes between two queries of a question meets none of them: it is repeated."""
 
@@ -71,11 +68,11 @@ class _Asked:
 
 
 class Questions:
-    """The questions to one lake. seconds: how long one may take; None: as long as it wants."""
+    """The questions to one lake. seconds: how long one may take, waiting for its turn included."""
 
-    def __init__(self, seconds: float | None = QUERY_SECONDS) -> None:
+    def __init__(self, seconds: float = math.inf) -> None:
         """No thread is there before there is a question."""
-        self.seconds = math.inf if seconds is None else seconds
+        self.seconds = seconds
         self._turns = anyio.CapacityLimiter(AT_ONCE)
         self._threads = anyio.CapacityLimiter(math.inf)  # whose turn it is has a thread, until that has ended
         self._mine = threading.local()

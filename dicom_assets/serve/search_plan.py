@@ -32,6 +32,8 @@ _ORDER = {
     Level.INSTANCE: '"InstanceNumber" NULLS LAST',
 }
 
+_COUNTS = ('"series_count"', '"instance_count"')
+
 Path = tuple[str, ...]
 """The UIDs of a row, the study's first."""
 
@@ -61,14 +63,16 @@ def find(snapshot: Snapshot, query: Query, columns: Mapping[Level, Iterable[str]
     for one in headers.conditions(query.matches, query.fuzzy):
         terms.append(f"({one.sql})")
         parameters += one.parameters
-    order = ", ".join([_ORDER[query.level], *map(named, path_to(query.level))])
+    order = "ORDER BY " + ", ".join([_ORDER[query.level], *map(named, path_to(query.level))])
+    if query.level is Level.STUDY and snapshot.is_in_order and not lacking and not own.is_joined:
+        order = ""  # the rows are in this order; DuckDB keeps it, and ends with the last one that is wanted
     beside = f"LEFT JOIN told USING ({', '.join(path_to(query.level))})" if lacking else ""
     with snapshot.cursor() as connection:
         if lacking:
             connection.register("told", headers.table)
         found = connection.execute(
             f"SELECT {', '.join(map(named, wanted))} FROM {own.sql} AS own {beside} WHERE {' AND '.join(terms)} "
-            f"ORDER BY {order} LIMIT {query.limit + 1} OFFSET {query.offset}",
+            f"{order} LIMIT {query.limit + 1} OFFSET {query.offset}",
             parameters,
         ).fetchall()
     depth = len(path_to(query.level))
@@ -97,7 +101,8 @@ def _by_level(query: Query) -> Mapping[Level, Sequence[Condition]]:
 def _condition(match: Match, fuzzy: bool) -> Condition | None:
     one = match.attribute
     column = named(one.column or "")
-    return condition(column, one.vr, match.texts, one.name, multiple=one.multiple, fuzzy=fuzzy)
+    made = condition(column, one.vr, match.texts, one.name, multiple=one.multiple, fuzzy=fuzzy)
+    return replace(made, is_counted=column in _COUNTS) if made is not None else None
 
 
 def _looked_up(
@@ -127,7 +132,8 @@ def _rows(
     conditions: Mapping[Level, Sequence[Condition]],
 ) -> Rows:
     """The rows of a level that match what their own columns and those of the levels above must be."""
-    own = newest(snapshot, level, {one: uids[one] for one in LEVELS[: LEVELS.index(level) + 1] if one in uids})
+    looked_in = {one: uids[one] for one in LEVELS[: LEVELS.index(level) + 1] if one in uids}
+    own = newest(snapshot, level, looked_in, counted=any(one.is_counted for one in conditions.get(level, ())))
     terms, parameters = ["true"], list(own.parameters)
     for one in conditions.get(level, ()):
         terms.append(f"({one.sql})")
@@ -138,7 +144,9 @@ def _rows(
             path = ", ".join(path_to(above))
             terms.append(f"({path}) IN (SELECT {path if above is Level.STUDY else f'({path})'} FROM {rows.sql})")
             parameters += rows.parameters
-    return Rows(f"(SELECT * FROM {own.sql} AS own WHERE {' AND '.join(terms)})", tuple(parameters))
+    return replace(
+        own, sql=f"(SELECT * FROM {own.sql} AS own WHERE {' AND '.join(terms)})", parameters=tuple(parameters)
+    )
 
 
 def _of(snapshot: Snapshot, level: Level, paths: Sequence[Path], columns: Sequence[str]) -> dict[Path, dict[str, Any]]:

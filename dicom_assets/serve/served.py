@@ -21,8 +21,9 @@ from dicom_assets.lake.query import existing, scan
 from dicom_assets.lake.quoting import named, one_of
 from dicom_assets.landing.opening import open_store
 from dicom_assets.landing.store import LandingStore
+from dicom_assets.serve.loaded_studies import Loaded, LoadedStudies
 from dicom_assets.serve.problems import Refusal
-from dicom_assets.serve.questions import QUERY_SECONDS, Questions
+from dicom_assets.serve.questions import Questions
 from dicom_assets.settings import Settings
 from dicom_assets.storage.files import LakeError
 
@@ -30,6 +31,9 @@ T = TypeVar("T")
 
 TABLES = ("study", "series", "instance", "flat_metadata", "raw_files", "batch_study")
 """The tables that answers are made from."""
+
+MEMORY_MB = 256
+"""What DuckDB takes at most."""
 
 LOOK_SECONDS = 1.0
 """A closed batch is seen after at most so long, and what one look costs."""
@@ -57,6 +61,7 @@ class Snapshot:
     extents: Mapping[str, Extents]
     sources: tuple[str, ...] = ()
     questions: Questions = field(default_factory=Questions)
+    studies: Loaded | None = None
     scope: Scope = field(default_factory=Scope)
 
     @property
@@ -74,16 +79,49 @@ class Snapshot:
 
         within: values by column: only files that can hold them are opened, and only such rows are given.
         """
+        terms = [f"{named(column)} IN ({one_of(values)})" for column, values in (within or {}).items()]
+        terms += self._terms(name)
+        source = self._held(name) or self._files(name, within)
+        return f"(SELECT * FROM {source} WHERE {' AND '.join(terms)})" if terms else source
+
+    @property
+    def is_in_order(self) -> bool:
+        """Whether studies come in the order of `loaded_studies`, one row of each, without being told to be sorted."""
+        if self.studies is None or not self.studies.is_whole(self.extents["study"]):
+            return False
+        return len(self.seen) < 2 or self._sees_all
+
+    @property
+    def _sees_all(self) -> bool:
+        return self.scope.condition is None and self.seen == self.sources
+
+    def newest_studies(self) -> str | None:
+        """SQL that stands for the newest row of each study that may be seen, where what is held tells which.
+
+        ModalitiesInStudy are those of all sources.
+        """
+        known = self.extents["study"]
+        if self.studies is None:
+            return None
+        if self._sees_all and self.studies.is_whole(known):
+            return self.studies.firsts()
+        return self.studies.newest(self.lake, known, self._terms("study"))
+
+    def _held(self, name: str) -> str | None:
+        """SQL that stands for what is held of a table."""
+        if name != "study" or self.studies is None:
+            return None
+        return self.studies.source(self.lake, self.extents[name])
+
+    def _files(self, name: str, within: Within | None) -> str:
+        """SQL that stands for the files of a table that can hold some values."""
         found = self.extents[name]
         key = self.lake.tables[name].replaced_by
         if within is not None and key in within and key != "batch_id":
             paths = sorted({path for own in self.lake.file_keys.homes(name, found, within).values() for path in own})
         else:
             paths = (found.paths if within is None else found.paths[found.within(within)]).tolist()
-        terms = [f"{named(column)} IN ({one_of(values)})" for column, values in (within or {}).items()]
-        terms += self._terms(name)
-        source = scan(self.lake, name, paths=paths)
-        return f"(SELECT * FROM {source} WHERE {' AND '.join(terms)})" if terms else source
+        return scan(self.lake, name, paths=paths)
 
     def _terms(self, name: str) -> list[str]:
         """SQL that holds for the rows of a table that may be seen."""
@@ -97,7 +135,7 @@ class Snapshot:
             if name == "study":
                 terms.append(f"({self.scope.condition})")
             else:
-                study = scan(self.lake, "study", paths=self.extents["study"].paths.tolist())
+                study = self._held("study") or self._files("study", None)
                 terms.append(f"study_key IN (SELECT study_key FROM {study} WHERE ({self.scope.condition}))")
         return terms
 
@@ -114,12 +152,14 @@ class ServedLake:
     Raises LakeError, at the start, when there is no lake; while serving, a lake that is gone is a Refusal (503).
     """
 
-    def __init__(self, settings: Settings, query_seconds: float | None = QUERY_SECONDS) -> None:
-        """Opens the lake for reading; it must be there. query_seconds: how long one question may take."""
+    def __init__(self, settings: Settings) -> None:
+        """Opens the lake for reading; it must be there."""
         self.settings = settings
-        self.questions = Questions(query_seconds)
+        self.questions = Questions(settings.serve.query_seconds)
         self._lake = existing(settings.lake)
+        self._limit_memory()
         self._looking = threading.Lock()
+        self._studies = LoadedStudies(self._lake)
         self._snapshot = self._look(None)
         self._looked_at = time.monotonic()
         self._stores: dict[str, LandingStore] = {}
@@ -132,7 +172,7 @@ class ServedLake:
                 if self._is_old():  # whoever came meanwhile has waited for the same look
                     try:
                         self._snapshot = self._look(self._snapshot)
-                    except LakeError:
+                    except (LakeError, duckdb.IOException, duckdb.InvalidInputException):
                         raise Refusal(503, "The lake cannot be read at the moment.", {"Retry-After": "10"}) from None
                     self._looked_at = time.monotonic()
         return self._snapshot
@@ -148,19 +188,20 @@ class ServedLake:
                 return before
             for name in TABLES:
                 lake.keep_up_with_columns(name)
-        return Snapshot(lake, found, self._sources(found["study"]), self.questions)
+            loaded = self._studies.look(found["study"])
+        snapshot = Snapshot(lake, found, (), self.questions, loaded)
+        return replace(snapshot, sources=self._sources(snapshot))
 
-    def _sources(self, studies: Extents) -> tuple[str, ...]:
-        """The sources that have studies: as the log tells it, and read from files of which it does not."""
-        low, high = (one.get("source", [None] * len(studies)) for one in (studies.low, studies.high))
-        told = [a if a == b else None for a, b in zip(low, high, strict=True)]
-        found = {one for one in told if one is not None}
-        unsure = [path for path, one in zip(studies.paths.tolist(), told, strict=True) if one is None]
-        if unsure:
-            with self._lake.cursor() as connection:
-                sql = f"SELECT DISTINCT source FROM {scan(self._lake, 'study', paths=unsure)}"
-                found.update(name for (name,) in connection.execute(sql).fetchall())
-        return tuple(sorted(found))
+    def _limit_memory(self) -> None:
+        """What DuckDB does not find room for, it puts where the lake's own database puts it."""
+        with self._lake.cursor() as connection:
+            connection.execute(f"SET memory_limit = '{MEMORY_MB}MB'")
+
+    def _sources(self, snapshot: Snapshot) -> tuple[str, ...]:
+        """The sources that have studies."""
+        with self._lake.cursor() as connection:
+            found = connection.execute(f"SELECT DISTINCT source FROM {snapshot.scan('study')}").fetchall()
+        return tuple(sorted(name for (name,) in found))
 
     def store(self, source: str) -> LandingStore:
         """The store of a source, by the name that rows have (with a partition behind it). Raises Refusal (503)."""

@@ -44,7 +44,7 @@ async def store(call: Call) -> Response:
         raise Refusal(403, "Storing is not allowed to whoever asks here.")
     parts = _parts(call)
     submissions = call.served.part(Submissions)
-    if submissions.under_way >= settings.storing.at_once:
+    if submissions.under_way >= settings.serve.stores_at_once:
         raise Refusal(503, "Too much is being stored at the moment.", _AGAIN)
     submissions.under_way += 1
     try:

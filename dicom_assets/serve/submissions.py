@@ -147,6 +147,13 @@ def source_of_request(settings: Settings, source: str | None) -> str:
     return source
 
 
+def is_partition_to_be(settings: Settings, source: str) -> bool:
+    """Whether a name is one of a data partition that may be stored to, be there anything in it or not."""
+    name, separator, partition = source.partition("/")
+    found = next((one for one in settings.sources if one.name == name), None)
+    return bool(separator) and found is not None and found.store == "tree" and layout_of(found).has_partition(partition)
+
+
 def resource(base: str, *uids: str) -> str:
     """The address of a study, a series or an instance."""
     levels = ("studies", "series", "instances")

@@ -5,12 +5,14 @@ Belongs here: what lies in it. Does not belong here: how it is asked.
 
 from __future__ import annotations
 
+import io
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import dagster as dg
 import pytest
+from pydicom import dcmread
 from pydicom.dataset import Dataset
 from pydicom.sequence import Sequence
 
@@ -31,12 +33,20 @@ def fill(first: LandingFolder, second: LandingFolder) -> None:
     older = {"PatientName": "Old^Name", "StudyTime": "140509.25"}
     for number in (1, 2):
         first.put(f"{number}.dcm", dicom(1, 1, number, **older), age_seconds=3 * DAY)
-    first.put("other.dcm", dicom(2, **_much()))
+    first.put("other.dcm", _with_private(dicom(2, **_much())))
     newer = {**older, "PatientName": "New^Name"}
     second.put("newer.dcm", dicom(1, 1, 2, **newer, Rows=7), age_seconds=2 * DAY)
     second.put("more.dcm", dicom(1, 2, 1, **newer, Modality="SR"), age_seconds=2 * DAY)
     nothing = ("PatientName", "PatientID", "StudyDate", "Modality", "StudyDescription", "SeriesNumber")
     second.put("third.dcm", dicom(3, **dict.fromkeys(nothing)))
+
+
+def _with_private(data: bytes) -> bytes:
+    dataset = dcmread(io.BytesIO(data))
+    dataset.private_block(0x0019, "ACME 1", create=True).add_new(0x0C, "IS", 700)
+    sink = io.BytesIO()
+    dataset.save_as(sink)
+    return sink.getvalue()
 
 
 def _much() -> dict[str, Any]:

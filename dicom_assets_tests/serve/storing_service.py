@@ -17,17 +17,10 @@ from typing import Any
 import dagster as dg
 import httpx
 import uvicorn
-from starlette.applications import Starlette
-from starlette.requests import Request
-from starlette.responses import PlainTextResponse, Response
-from starlette.routing import Route
 
 from dicom_assets.batch.books import Books
 from dicom_assets.batch.context import RunContext
-from dicom_assets.serve.call import Call
-from dicom_assets.serve.problems import Refusal
-from dicom_assets.serve.routes import ROUTES
-from dicom_assets.serve.served import Scope, ServedLake
+from dicom_assets.serve.app import make_app
 from dicom_assets.settings import Settings
 from dicom_assets_tests.support.dicoms import dicom
 from dicom_assets_tests.support.inline_engine import InlineEngine
@@ -36,30 +29,6 @@ from dicom_assets_tests.support.steps import steps
 
 BOUNDARY = "between"
 RELATED = f'multipart/related; type="application/dicom"; boundary={BOUNDARY}'
-
-
-def make_app(settings: Settings) -> Starlette:
-    served = ServedLake(settings)
-
-    def answering(endpoint):
-        async def answer(request: Request) -> Response:
-            parts = [request.path_params[one] for one in ("source", "partition") if one in request.path_params]
-            source = "/".join(parts) or None
-            base = f"{request.url.scheme}://{request.url.netloc}/dicom-web" + (f"/{source}" if source else "")
-            scope = Scope((source,)) if source else Scope()
-            return await endpoint(Call(request, served, base, source, scope, may_store=True))
-
-        return answer
-
-    async def refuse(_, refusal):
-        return PlainTextResponse(refusal.sentence, refusal.status, headers=refusal.headers)
-
-    routes = [
-        Route(base + one.path, answering(one.endpoint), methods=[one.method])
-        for base in ("/dicom-web", "/dicom-web/{source}", "/dicom-web/{source}/{partition}")
-        for one in ROUTES
-    ]
-    return Starlette(routes=routes, exception_handlers={Refusal: refuse})
 
 
 @contextmanager
@@ -147,7 +116,7 @@ def place(root: Path, *, filled: bool = True, part_bytes: int = 2**30, **source:
             "reading": {"workers": 1},
             "claiming": {"quiet_seconds": 0},
             "storage": {"survive_power_cuts": False},
-            "storing": {"max_part_bytes": part_bytes},
+            "serve": {"object_bytes": part_bytes, "access_log": ""},
         }
     )
     with dg.DagsterInstance.ephemeral() as instance:

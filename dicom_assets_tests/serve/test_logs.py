@@ -14,9 +14,9 @@ from typer.testing import CliRunner
 
 from dicom_assets.cli.main import app as command_line
 from dicom_assets.lake.query import connect, existing
-from dicom_assets.serve.audit import digest
+from dicom_assets.serve.audit_log import digest
 from dicom_assets.serve.call import Call
-from dicom_assets.serve.lines import LineLog
+from dicom_assets.serve.line_log import LineLog
 from dicom_assets.serve.problems import not_found
 from dicom_assets.settings import Settings, SettingsError
 from dicom_assets_tests.serve.asking import ENVIRONMENT, OWN, bearer, client, resource

@@ -9,8 +9,6 @@ import pytest
 
 from dicom_assets.serve.newest import newest
 from dicom_assets.serve.served import Scope, ServedLake
-from dicom_assets_tests.serve.searchable import searchable as searchable
-from dicom_assets_tests.serve.searchable import served as served
 from dicom_assets_tests.support.dicoms import uid
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import csv
 import io
-from collections.abc import Iterator
 from typing import Any
 
 import pytest
@@ -14,15 +13,13 @@ from dicom_assets.serve.answers import ALWAYS
 from dicom_assets.serve.app import make_app
 from dicom_assets.serve.search_query import MOST
 from dicom_assets.settings import Settings
-from dicom_assets_tests.serve.searchable import searchable as searchable
 from dicom_assets_tests.support.dicoms import uid
 
 
 @pytest.fixture(scope="module")
-def client(searchable: Settings) -> Iterator[TestClient]:
+def client(searchable: Settings) -> TestClient:
     """A client of the whole lake."""
-    with TestClient(make_app(searchable), base_url="http://localhost") as one:
-        yield one
+    return TestClient(make_app(searchable), base_url="http://localhost")
 
 
 def search(client: TestClient, path: str, **parameters: Any) -> list[dict[str, Any]]:

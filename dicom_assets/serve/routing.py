@@ -101,8 +101,13 @@ class _Answering:
 
     def _base_uri(self, request: Request, source: str | None) -> str:
         address = request.client.host if request.client else None
-        reached = self._access.reached_at(address, request.url.scheme, request.headers)
+        reached = self._access.reached_at(address, request.url.scheme, request.headers, _port(request))
         return f"{reached}{self._base}" + (f"/{source}" if source else "")
+
+
+def _port(request: Request) -> int | None:
+    server = request.scope.get("server")
+    return server[1] if server else None
 
 
 def _endpoint(resource: Resource) -> Endpoint:

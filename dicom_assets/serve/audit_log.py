@@ -1,7 +1,7 @@
 """The audit log: who asked for what kind of thing, when, and what came of it; and who saw a patient.
 
 Belongs here: its lines, its digests, and finding lines by patient or study. Does not belong here: how lines get into a
-file (`lines`), who asks (`access`).
+file (`line_log`), who asks (`access`).
 
 A line holds no UID and no identifier. Where a key is set, it holds digests (HMAC-SHA256) of the studies and patients
 that were asked for or shown: whoever has the key can tell whether somebody whom they know is meant, and nobody can read
@@ -24,7 +24,7 @@ import orjson
 from dicom_assets.lake.quoting import one_of
 from dicom_assets.sections import SettingsError
 from dicom_assets.serve.exchange import Exchange
-from dicom_assets.serve.lines import LineLog
+from dicom_assets.serve.line_log import LineLog
 from dicom_assets.serve.problems import Refusal
 from dicom_assets.serve.served import ServedLake
 from dicom_assets.serve_settings import ServeSettings

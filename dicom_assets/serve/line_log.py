@@ -1,6 +1,6 @@
 """Logs of lines of JSON, which several processes write into one file.
 
-Belongs here: how a line gets into a file. Does not belong here: what it says (`observation`, `audit`).
+Belongs here: how a line gets into a file. Does not belong here: what it says (`observation`, `audit_log`).
 """
 
 from __future__ import annotations
