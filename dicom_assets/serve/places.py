@@ -19,7 +19,7 @@ from dicom_assets.dicom.header import RECEIVED
 from dicom_assets.lake.quoting import named, quoted
 from dicom_assets.landing.archives import entries_by_name
 from dicom_assets.landing.retrieval import OpenPlace, Place, entry_of
-from dicom_assets.landing.store import LandingStore, ObjectArchived, ObjectError, SourceUnavailable
+from dicom_assets.landing.store import HurriedStore, LandingStore, ObjectArchived, ObjectError, SourceUnavailable
 from dicom_assets.schema.attributes import Level
 from dicom_assets.schema.correction_tables import RECEIVED as RECEIVED_AS
 from dicom_assets.schema.keys import study_key
@@ -34,6 +34,9 @@ UIDS = {"study": "StudyInstanceUID", "series": "SeriesInstanceUID", "instance": 
 
 SERIES_MOST = 2_000
 """Rows of a series that are looked up together; of a longer one, one by one."""
+
+STORE_SECONDS = 4.0
+"""How long a storage that does not answer is waited for."""
 
 _KEPT_BYTES = 48 << 20
 _ENTRY_BYTES = 400
@@ -222,6 +225,14 @@ def _unreachable() -> Refusal:
     return Refusal(503, "The source of the object cannot be reached at the moment.", _RETRY)
 
 
+def store_of(served: ServedLake, found: Found) -> LandingStore:
+    """The store in which an object lies, which does not wait long: somebody else does. Raises Refusal."""
+    store = served.store(found.row["source"])
+    if isinstance(store, HurriedStore):
+        store.hurry(STORE_SECONDS)
+    return store
+
+
 def check(served: ServedLake, found: Found) -> Refusal | None:
     """Why the file of an object, or of the archive that it lies in, cannot be read; None where it can, as it seems.
 
@@ -232,7 +243,7 @@ def check(served: ServedLake, found: Found) -> Refusal | None:
             raise _elsewhere()
         with explained():
             place = found.place._replace(member=None)
-            OpenPlace(served.store(found.row["source"]), place, served.settings.archives).close()
+            OpenPlace(store_of(served, found), place, served.settings.archives).close()
     except Refusal as refusal:
         return refusal
     return None
@@ -242,7 +253,7 @@ def open_found(served: ServedLake, found: Found) -> OpenPlace:
     """The object of an instance, open; the caller closes it. Raises Refusal. Blocks."""
     if found.place is None:
         raise _elsewhere()
-    store = served.store(found.row["source"])
+    store = store_of(served, found)
     with explained():
         place = found.place
         if place.member is None:
