@@ -40,6 +40,7 @@ from dicom_assets.landing.store import (
 )
 from dicom_assets.settings import SourceSettings
 from dicom_assets.storage.azure import (
+    RETRY_SECONDS,
     AddressError,
     Failure,
     Place,
@@ -86,6 +87,13 @@ class AzureContainer:
         self.place = parse_folder(settings.root)
         self._wanted = matcher(settings.include, settings.exclude)
         self._inventory = settings.inventory
+        self._retry_seconds: float = RETRY_SECONDS
+
+    def hurry(self, seconds: float) -> None:
+        """Gives up after so long what cannot be read; see `store.HurriedStore`."""
+        if seconds != self._retry_seconds:
+            self._retry_seconds = seconds
+            self.__dict__.pop("store", None)
 
     @property
     def name(self) -> str:
@@ -95,7 +103,7 @@ class AzureContainer:
     @cached_property
     def store(self) -> AzureStore:
         """The container."""
-        return object_store(Place(self.place.account, self.place.container))
+        return object_store(Place(self.place.account, self.place.container), self._retry_seconds)
 
     @cached_property
     def client(self) -> ContainerClient:

@@ -162,6 +162,15 @@ class RangedStore(LandingStore, Protocol):
 
 
 @runtime_checkable
+class HurriedStore(LandingStore, Protocol):
+    """A store that waits for a storage that does not answer, as long as it is told to."""
+
+    def hurry(self, seconds: float) -> None:
+        """Gives up after so long what cannot be read, because somebody waits for it."""
+        ...
+
+
+@runtime_checkable
 class AnnouncedStore(LandingStore, Protocol):
     """A store whose new objects a queue can announce."""
 

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import re
 from binascii import Error, a2b_base64
-from collections.abc import AsyncGenerator, Iterator, Mapping
+from collections.abc import AsyncGenerator, Mapping
 from functools import partial
 from typing import Any, NamedTuple
 
@@ -33,6 +33,7 @@ from dicom_assets.storage.byte_ranges import ByteSource, BytesSource
 _WORD_BYTES = {"OW": 2, "OF": 4, "OL": 4, "OD": 8, "OV": 8}
 _RANGE = re.compile(r"bytes=(\d{0,18})-(\d{0,18})").fullmatch
 _PATH = re.compile(r"(\d{1,18})-(\d{1,18})").fullmatch
+_TAG = re.compile(r"[0-9A-Fa-f]{8}").fullmatch
 
 
 class Value(NamedTuple):
@@ -53,7 +54,7 @@ async def retrieve(call: Call) -> Response:
     instance = OpenInstance(call.served, found)
     try:
         await read(call, instance.open)
-        value = _value(orjson.loads(header), path, instance)
+        value = _value(header, path, instance)
         syntax = found.pixels["TransferSyntaxUID"] if value.encapsulated else None
         told = (syntax,) if syntax else ()
         choice = choose(accepted, [Offer(OCTETS, told), Offer(OCTETS, told, single=False, multipart=True)])
@@ -76,22 +77,20 @@ def _found(call: Call) -> tuple[Found, bytes]:
     return found, header_of(call.snapshot(), found)
 
 
-def _value(header: Mapping[str, Any], path: str, instance: OpenInstance) -> Value:
+def _value(header: bytes, path: str, instance: OpenInstance) -> Value:
     """What a path stands for. Raises Refusal (404)."""
     place = _PATH(path)
     if place is not None:
-        for element in _elements(header):
-            found = _referred(element)
-            if found is not None and (found.offset, found.length) == (int(place[1]), int(place[2])):
-                return found
+        return _placed(header, int(place[1]), int(place[2]))
+    if not _TAG(path):
         raise not_found("value")
+    tag = path.upper()
+    element: Mapping[str, Any] = orjson.loads(header).get(tag, {})
     row = instance.pixels
-    if path.upper() == PIXEL_DATA and row.get("pixel_length"):
-        element = header.get(PIXEL_DATA, {})
+    if tag == PIXEL_DATA and row.get("pixel_length"):
         encapsulated = is_encapsulated(row["TransferSyntaxUID"])
         vr = element.get("vr") or ("OB" if encapsulated or (row["BitsAllocated"] or 16) <= 8 else "OW")
         return Value(vr, row["pixel_offset"], row["pixel_length"], encapsulated=row.get("frame_offsets") is not None)
-    element = header.get(path.upper(), {})
     found = _referred(element)
     if found is None:
         try:
@@ -102,14 +101,16 @@ def _value(header: Mapping[str, Any], path: str, instance: OpenInstance) -> Valu
     return found
 
 
-def _elements(header: Mapping[str, Any]) -> Iterator[Mapping[str, Any]]:
-    """Every element, those in items of sequences too."""
-    waiting = [header]
-    while waiting:
-        for element in waiting.pop().values():
-            yield element
-            if element.get("vr") == "SQ":
-                waiting += [item for item in element.get("Value", ()) if item]
+def _placed(header: bytes, offset: int, length: int) -> Value:
+    """The value that lies at a place, at whatever depth its element stands; a header of 100 MB is not parsed for it."""
+    key = b',"BulkDataURI":"?offset=%d&length=%d' % (offset, length)
+    at = header.find(key)
+    while at >= 0 and header[at + len(key) : at + len(key) + 1] not in (b'"', b"&"):
+        at = header.find(key, at + 1)
+    if at < 3:
+        raise not_found("value")
+    told = header[at + len(key) : header.index(b'"', at + len(key))]
+    return Value(header[at - 3 : at - 1].decode("ascii"), offset, length, encapsulated=b"&encapsulated=1" in told)
 
 
 def _referred(element: Mapping[str, Any]) -> Value | None:

@@ -15,7 +15,7 @@ from starlette.responses import Response
 from dicom_assets.dicom.header import WHOLE
 from dicom_assets.serve.call import Call
 from dicom_assets.serve.media import DICOM_JSON, JSON, Offer, choose, ranges
-from dicom_assets.serve.places import flat_source, listed, url_of
+from dicom_assets.serve.places import METADATA, flat_source, listed, url_of
 from dicom_assets.serve.resource import Parameter, Resource
 from dicom_assets.serve.served import Snapshot
 from dicom_assets.serve.splicing import Subject, metadata
@@ -23,8 +23,8 @@ from dicom_assets.serve.streaming import Stream, finish
 
 _OFFERS = (Offer(DICOM_JSON), Offer(JSON))
 _COLUMNS = ("Rows", "Columns", "BitsAllocated", "SamplesPerPixel", "PhotometricInterpretation", "TransferSyntaxUID")
-_ROWS = 512
-"""Headers that are in memory at a time; a row group, of at most some 32 MB, is besides."""
+_ROWS = 128
+"""Headers that are in memory at a time: about 2 MB; a row group, of at most some 32 MB, is besides."""
 
 
 async def retrieve(call: Call) -> Response:
@@ -40,7 +40,7 @@ async def retrieve(call: Call) -> Response:
 
 def _listed(call: Call) -> tuple[Snapshot, list[dict[str, Any]]]:
     snapshot = call.snapshot()
-    return snapshot, listed(snapshot, call.uids)
+    return snapshot, listed(snapshot, call.uids, columns=METADATA)
 
 
 def _etag(base: str, kind: str, rows: Sequence[Mapping[str, Any]]) -> str:
@@ -90,19 +90,15 @@ class _Spliced:
         block = next(self._blocks, None)
         if block is None:
             return None
-        named = zip(block["batch_id"].to_pylist(), block["object_id"].to_pylist(), strict=True)
+        names = zip(block["batch_id"].to_pylist(), block["object_id"].to_pylist(), strict=True)
+        headers, forms = block["header"].cast(pa.binary()).to_pylist(), block["header_form"].to_pylist()
         found: list[bytes] = []
-        for at, name in enumerate(named):
+        for at, (name, header, form) in enumerate(zip(names, headers, forms, strict=True)):
             row = self._rows.get(name)
             if row is not None:
-                found.append(metadata(block["header"][at].as_buffer().to_pybytes(), self._subject(row, block, at)))
+                told = None if form == WHOLE else {column: block[column][at].as_py() for column in _COLUMNS}
+                found.append(metadata(header, Subject(url_of(self._base, row), row, told)))
         return b",".join(found)
-
-    def _subject(self, row: Mapping[str, Any], block: pa.RecordBatch, at: int) -> Subject:
-        url = url_of(self._base, row)
-        if block["header_form"][at].as_py() == WHOLE:
-            return Subject(url, row)
-        return Subject(url, row, {name: block[name][at].as_py() for name in _COLUMNS})
 
     def close(self) -> None:
         """Ends the query."""

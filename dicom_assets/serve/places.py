@@ -19,7 +19,7 @@ from dicom_assets.dicom.header import RECEIVED
 from dicom_assets.lake.quoting import named, quoted
 from dicom_assets.landing.archives import entries_by_name
 from dicom_assets.landing.retrieval import OpenPlace, Place, entry_of
-from dicom_assets.landing.store import LandingStore, ObjectArchived, ObjectError, SourceUnavailable
+from dicom_assets.landing.store import HurriedStore, LandingStore, ObjectArchived, ObjectError, SourceUnavailable
 from dicom_assets.schema.attributes import Level
 from dicom_assets.schema.correction_tables import RECEIVED as RECEIVED_AS
 from dicom_assets.schema.keys import study_key
@@ -35,19 +35,24 @@ UIDS = {"study": "StudyInstanceUID", "series": "SeriesInstanceUID", "instance": 
 SERIES_MOST = 2_000
 """Rows of a series that are looked up together; of a longer one, one by one."""
 
+STORE_SECONDS = 4.0
+"""How long a storage that does not answer is waited for."""
+
 _KEPT_BYTES = 48 << 20
 _ENTRY_BYTES = 400
 _ENTRIES_MOST = 20_000
 _ROW_BYTES = 3_000
 _RETRY = {"Retry-After": "30"}
 
-_LISTED = dict.fromkeys(
-    (
-        *("source", "object_id", "batch_id", "uri", "member", "size", "corrections", "TransferSyntaxUID"),
-        *UIDS.values(),
-        *("SeriesNumber", "InstanceNumber", *RECEIVED_AS, *RECEIVED_AS.values()),
-    )
+METADATA = (
+    *("source", "object_id", "batch_id", "TransferSyntaxUID", "corrections", *UIDS.values()),
+    *dict.fromkeys(("received_study_instance_uid", *(one for one in RECEIVED_AS.values() if one not in UIDS.values()))),
 )
+"""Columns of `instance` that metadata need."""
+
+PLACED = (*METADATA, "uri", "member")
+"""Columns of `instance` that objects are found by."""
+
 _PIXELS = (
     *("header_form", "pixel_offset", "pixel_length", "frame_offsets", "frame_lengths", "TransferSyntaxUID", "size"),
     *("Rows", "Columns", "NumberOfFrames", "SamplesPerPixel", "BitsAllocated", "BitsStored", "PixelRepresentation"),
@@ -88,19 +93,23 @@ def url_of(base: str, row: Mapping[str, Any]) -> str:
     return f"{base}/studies/{study}/series/{series}/instances/{instance}"
 
 
-def listed(snapshot: Snapshot, uids: Mapping[str, str], most: int | None = None) -> list[dict[str, Any]]:
+def listed(
+    snapshot: Snapshot, uids: Mapping[str, str], most: int | None = None, columns: Sequence[str] = PLACED
+) -> list[dict[str, Any]]:
     """The rows of `instance` of a study, series or instance, by number and UID; never two of one UID.
 
-    uids: by name in a path. most: how many rows are given. Raises Refusal (404) when there is none.
+    uids: by name in a path. most: how many rows are given. columns: which of them.
+
+    Raises Refusal (404) when there is none.
     """
     rows = newest(snapshot, Level.INSTANCE, uids)
-    columns = ", ".join(named(one) for one in _LISTED)
+    wanted = ", ".join(named(one) for one in columns)
     limit = f"LIMIT {most}" if most is not None else ""
     with snapshot.cursor() as connection:
         found = connection.sql(
             f"""
             -- one row per instance
-            SELECT {columns} FROM {rows.sql} AS instance
+            SELECT {wanted} FROM {rows.sql} AS instance
             ORDER BY SeriesNumber, SeriesInstanceUID, InstanceNumber, SOPInstanceUID {limit}
             """,
             params=[*rows.parameters],
@@ -116,7 +125,8 @@ def flat_source(snapshot: Snapshot, rows: Sequence[Mapping[str, Any]], uids: Map
     rows: of `listed`, which the caller may see: where corrections have moved an object, its row stands in a study that
     the caller's scope may leave out. uids: as they were listed by.
     """
-    keys = {study_key(row["source"], row["received_study_instance_uid"] or row["StudyInstanceUID"]) for row in rows}
+    studies = {(row["source"], row["received_study_instance_uid"] or row["StudyInstanceUID"]) for row in rows}
+    keys = {study_key(*one) for one in studies}
     within = {"batch_id": sorted({row["batch_id"] for row in rows}), "study_key": sorted(keys)}
     within |= {UIDS[one]: [uid] for one, uid in uids.items() if one != "study"}
     return snapshot.within(Scope()).scan("flat_metadata", within)
@@ -215,6 +225,14 @@ def _unreachable() -> Refusal:
     return Refusal(503, "The source of the object cannot be reached at the moment.", _RETRY)
 
 
+def store_of(served: ServedLake, found: Found) -> LandingStore:
+    """The store in which an object lies, which does not wait long: somebody else does. Raises Refusal."""
+    store = served.store(found.row["source"])
+    if isinstance(store, HurriedStore):
+        store.hurry(STORE_SECONDS)
+    return store
+
+
 def check(served: ServedLake, found: Found) -> Refusal | None:
     """Why the file of an object, or of the archive that it lies in, cannot be read; None where it can, as it seems.
 
@@ -225,7 +243,7 @@ def check(served: ServedLake, found: Found) -> Refusal | None:
             raise _elsewhere()
         with explained():
             place = found.place._replace(member=None)
-            OpenPlace(served.store(found.row["source"]), place, served.settings.archives).close()
+            OpenPlace(store_of(served, found), place, served.settings.archives).close()
     except Refusal as refusal:
         return refusal
     return None
@@ -235,7 +253,7 @@ def open_found(served: ServedLake, found: Found) -> OpenPlace:
     """The object of an instance, open; the caller closes it. Raises Refusal. Blocks."""
     if found.place is None:
         raise _elsewhere()
-    store = served.store(found.row["source"])
+    store = store_of(served, found)
     with explained():
         place = found.place
         if place.member is None:

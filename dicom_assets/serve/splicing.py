@@ -28,6 +28,8 @@ _TEXT = rb'"[^"\\]*(?:\\.[^"\\]*)*"'
 _VALUE = rb'(?:[^"{}]|%b|\{(?:[^"{}]|%b)*\})*' % (_TEXT, _TEXT)
 _FILE_META = re.compile(rb'\{(?:"0002[0-9A-F]{4}":\{%b\},?)*' % _VALUE)
 _TEXTS = re.compile(_TEXT)
+_NEITHER = bytes(set(range(256)) - set(b'"\\{}'))
+"""Every byte but marks of text, what escapes them, and braces."""
 _FROM_RETRIEVE_URL = re.compile(
     rb'"(?:0008(?:119[0-9A-F]|11[A-F]|1[2-9A-F]|[2-9A-F])|000[9A-F]|00[1-9A-F]|0[1-9A-F]|[1-9A-F])[0-9A-F]*":\{"vr"'
 )
@@ -35,6 +37,7 @@ _FROM_TRANSFER_SYNTAX = re.compile(
     rb'"(?:0008(?:300[2-9A-F]|30[1-9A-F]|3[1-9A-F]|[4-9A-F])|000[9A-F]|00[1-9A-F]|0[1-9A-F]|[1-9A-F])[0-9A-F]*":\{"vr"'
 )
 _OWN = (b'"00081190":', b'"00083002":')
+"""Keys of what a server says, which an object may say as well."""
 _REFERENCE = b'"BulkDataURI":"?offset='
 _TAGS = {a.keyword: (f"{a.tag:08X}", a.vr) for a in ATTRIBUTES if a.keyword in RECEIVED.values()}
 
@@ -55,7 +58,7 @@ def metadata(header: bytes, subject: Subject) -> bytes:
     """The metadata of one instance. header: as stored."""
     syntax = subject.row["TransferSyntaxUID"]
     url = subject.url.encode("ascii")
-    if subject.row["corrections"] or any(key in header for key in _OWN):
+    if subject.row["corrections"]:
         header = _written_again(header, subject)
     begin = _FILE_META.match(header)
     at = begin.end() if begin else 1
@@ -69,6 +72,8 @@ def metadata(header: bytes, subject: Subject) -> bytes:
         pairs.append((_FROM_TRANSFER_SYNTAX, told))
     for pattern, element in pairs:
         place = _own_key(header, at, pattern)
+        if header.startswith(_OWN, place):
+            return metadata(_written_again(header, subject), subject)
         before = header[at:place].rstrip(b",")
         spliced += [before, b",", element, b","] if before else [element, b","]
         at = place
@@ -99,12 +104,22 @@ def _own_key(header: bytes, start: int, pattern: re.Pattern[bytes]) -> int:
     """Where the first key that a pattern finds stands among those of the object itself; its end where there is none."""
     depth, counted = 0, start
     for found in pattern.finditer(header, start):
-        between = _TEXTS.sub(b"", header[counted : found.start()])
-        depth += between.count(b"{") - between.count(b"}")
+        depth += _depth(header[counted : found.start()])
         if depth == 0:
             return found.start()
         counted = found.start()
     return len(header) - 1
+
+
+def _depth(between: bytes) -> int:
+    """How many more braces are opened than closed, those in text aside; `between` begins and ends outside of text.
+
+    What is left of text is its marks. They go in pairs, unless a brace stands in a text, behind an odd number of them.
+    """
+    left = between.translate(None, _NEITHER).replace(b'""', b"")
+    if b'"' in left or b"\\" in left:
+        left = _TEXTS.sub(b"", between)
+    return left.count(b"{") - left.count(b"}")
 
 
 def _pixel_data(subject: Subject) -> bytes:

@@ -42,9 +42,11 @@ from dicom_assets_tests.support.steps import step_through
 PRIVATE = bytes(range(200))
 NATIVE, RLE, BIG, DEFLATED, BITS, BROKEN, BIG_BYTES, IMPLICIT = range(1, 9)
 """Series of study 1."""
-PLAIN, ZIPPED, CORRECTED, COLOUR, MIDDLE, CHANGING = 2, 3, 4, 5, 6, 7
-"""Studies: without pixels, in an archive, corrected, JPEG, five images of which the middle one is light; and one whose
-objects tests may change or take away, each instance in one test."""
+PLAIN, ZIPPED, CORRECTED, COLOUR, MIDDLE, CHANGING, LARGE = range(2, 9)
+"""Studies: without pixels, in an archive, corrected, JPEG, five images of which the middle one is light; one whose
+objects tests may change or take away, each instance in one test; one of an object of 32 MB."""
+
+LARGE_FRAME = 2000 * 2000 * 2
 
 PIXELS = np.arange(3 * 4 * 6, dtype=np.uint16).reshape(3, 4, 6) * 700
 """Three frames of four rows and six columns."""
@@ -174,6 +176,8 @@ def fill(lake: Lake) -> None:
         files[MIDDLE, 1, number] = image(
             (MIDDLE, 1, number), ExplicitVRLittleEndian, light.tobytes(), (8, 8), WindowCenter=32768, WindowWidth=65536
         )
+    pixels = np.arange(LARGE_FRAME, dtype="<u2").tobytes() * 2
+    files[LARGE, 1, 1] = image((LARGE, 1, 1), ExplicitVRLittleEndian, pixels, (2000, 2000), NumberOfFrames=4)
     for number in range(1, 9):
         files[CHANGING, 1, number] = image(
             (CHANGING, 1, number), ExplicitVRLittleEndian, words, (4, 6), NumberOfFrames=3

@@ -13,6 +13,7 @@ from starlette.testclient import TestClient
 
 from dicom_assets.landing import local
 from dicom_assets.landing.store import ObjectArchived
+from dicom_assets.serve import places
 from dicom_assets_tests.serve import retrievable as made
 from dicom_assets_tests.serve.parts import parts
 from dicom_assets_tests.serve.retrievable import CHANGING, Lake, path
@@ -197,3 +198,12 @@ def test_wado_uri_draws_a_frame(client: TestClient):
 )
 def test_wado_uri_without_what_it_needs_is_a_bad_request(client: TestClient, more: dict[str, object]):
     assert by_uri(client, (1, 1, 1), **more).status_code == 400
+
+
+def test_an_object_of_which_a_service_has_only_told_is_not_here(retrievable: Lake, monkeypatch: pytest.MonkeyPatch):
+    client = retrievable.client()  # of its own, since rows are kept
+    found = places._found
+    monkeypatch.setattr(places, "_found", lambda row, told: found(row, {**told, "header_form": "received"}))
+    for what in (path(1, 1, 1), path(1, 1, 1) + "/frames/1", path(1, 1, 1) + "/rendered"):
+        answer = client.get(what, headers={"Accept": "*/*"})
+        assert answer.status_code == 404 and "DICOM service" in answer.text
