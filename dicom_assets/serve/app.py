@@ -19,6 +19,7 @@ from dicom_assets.serve.access import Access
 from dicom_assets.serve.answer_headers import AnswerHeaders
 from dicom_assets.serve.audit_log import Audit, key_of, patients_of
 from dicom_assets.serve.compression import Compression
+from dicom_assets.serve.exceptions import Exceptions
 from dicom_assets.serve.gate import Gate
 from dicom_assets.serve.limits import Limits
 from dicom_assets.serve.line_log import LineLog
@@ -28,7 +29,6 @@ from dicom_assets.serve.own import own_routes
 from dicom_assets.serve.patience import Gone, Patience
 from dicom_assets.serve.problems import Refusal
 from dicom_assets.serve.questions import Stopped
-from dicom_assets.serve.refusals import Refusals
 from dicom_assets.serve.resource import Resource
 from dicom_assets.serve.routes import ROUTES
 from dicom_assets.serve.served import ServedLake
@@ -68,7 +68,7 @@ def make_app(
     app = Compression(app)
     app = Gate(app, serve, access, Limits(serve), audit)
     app = Patience(app, serve.answer_seconds, serve.stall_seconds)
-    app = Refusals(app, gone=(Gone, Stopped, BrokenOff, ClientDisconnect))
+    app = Exceptions(app, gone=(Gone, Stopped, BrokenOff, ClientDisconnect))
     app = AnswerHeaders(app, serve)
     return Observation(app, LineLog(serve.access_log), audit, metrics)
 

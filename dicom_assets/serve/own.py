@@ -13,11 +13,11 @@ from starlette.responses import Response
 from starlette.routing import Route
 
 from dicom_assets.serve.description import openapi
+from dicom_assets.serve.exceptions import LAKE_AWAY
 from dicom_assets.serve.exchange import exchange_of
 from dicom_assets.serve.gate import HEALTH
 from dicom_assets.serve.metrics import CONTENT_TYPE, Metrics
 from dicom_assets.serve.problems import Refusal
-from dicom_assets.serve.refusals import LAKE_AWAY
 from dicom_assets.serve.resource import Resource
 from dicom_assets.serve.served import ServedLake
 from dicom_assets.storage.files import LakeError

@@ -10,6 +10,8 @@ Each resource is there for all sources and for each one: `/dicom-web/…`, `/dic
 
 from __future__ import annotations
 
+import csv
+import io
 from collections.abc import Awaitable, Callable, Iterator, Sequence
 from urllib.parse import quote
 
@@ -128,10 +130,13 @@ def _named(request: Request) -> set[str]:
 
 def shown(answer: Response) -> set[str]:
     """The studies that an answer of a search shows, for the digests of the audit log."""
-    if answer.headers.get("content-type", "").split(";")[0] not in ("application/dicom+json", "application/json"):
+    kind, body = answer.headers.get("content-type", "").split(";")[0], getattr(answer, "body", b"")
+    if not body or kind not in ("application/dicom+json", "application/json", "text/csv"):
         return set()
-    body = getattr(answer, "body", b"")
-    rows = orjson.loads(body) if body else []
+    if kind == "text/csv":
+        table = csv.DictReader(io.StringIO(bytes(body).decode()))
+        return {row["StudyInstanceUID"] for row in table if row.get("StudyInstanceUID")}
+    rows = orjson.loads(body)
     if not isinstance(rows, list):
         return set()
     return {uid for row in rows if isinstance(row, dict) for uid in row.get("0020000D", {}).get("Value", ())}

@@ -63,12 +63,15 @@ class Server:
         mine = psutil.Process(self.process.pid)
         return [mine, *mine.children(recursive=True)]
 
-    def held(self) -> tuple[int, int]:
-        """Connections and threads of all its processes."""
-        return (
-            sum(len([one for one in each.net_connections() if one.status == "ESTABLISHED"]) for each in self.all),
-            sum(each.num_threads() for each in self.all),
-        )
+    def held(self) -> int:
+        """Connections and open files of all its processes, but for the socket it listens on and its log."""
+        connections = [one for each in self.all for one in each.net_connections() if one.status != psutil.CONN_LISTEN]
+        files = [one for each in self.all for one in each.open_files() if one.path != str(self.log)]
+        return len(connections) + len(files)
+
+    def threads(self) -> int:
+        """Threads of the server's own process."""
+        return psutil.Process(self.process.pid).num_threads()
 
 
 def arguments(settings: Settings, *more: str) -> list[str]:

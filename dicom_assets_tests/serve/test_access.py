@@ -8,7 +8,6 @@ import pytest
 
 from dicom_assets.settings import ServeSettings, Settings, SettingsError
 from dicom_assets_tests.serve.asking import ENVIRONMENT, TOKEN, bearer, client
-from dicom_assets_tests.serve.searchable import searchable as searchable
 
 ALL = {"name": "all", "variable": "ALL"}
 PROXY = {"addresses": ["10.1.0.0/16"]}

@@ -11,7 +11,6 @@ from dicom_assets.serve.call import Call
 from dicom_assets.serve.compression import accepts_gzip
 from dicom_assets.settings import Settings
 from dicom_assets_tests.serve.asking import client, resource, saying
-from dicom_assets_tests.serve.searchable import searchable as searchable
 
 LONG = [{"number": one} for one in range(500)]
 

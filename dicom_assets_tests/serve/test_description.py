@@ -11,7 +11,6 @@ from dicom_assets.serve.resource import Parameter, Resource
 from dicom_assets.serve.routes import ROUTES
 from dicom_assets.settings import Settings
 from dicom_assets_tests.serve.asking import about, client
-from dicom_assets_tests.serve.searchable import searchable as searchable
 
 STORE = Resource(
     "POST", "/test", "Store", "10.5", ("application/dicom+json",), about, (Parameter("{attribute}", "Any."),),

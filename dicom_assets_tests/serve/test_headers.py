@@ -10,7 +10,6 @@ from starlette.responses import HTMLResponse, PlainTextResponse, Response
 from dicom_assets.serve.call import Call
 from dicom_assets.settings import ServeSettings, Settings
 from dicom_assets_tests.serve.asking import bearer, client, resource, saying
-from dicom_assets_tests.serve.searchable import searchable as searchable
 
 VIEWER = "https://viewer.example.org"
 ALL = {"name": "all", "variable": "ALL"}

@@ -16,7 +16,6 @@ from dicom_assets.serve.limits import CLIENTS, Limits, Rate
 from dicom_assets.serve.problems import Refusal
 from dicom_assets.settings import ServeSettings, Settings
 from dicom_assets_tests.serve.asking import bearer, client, resource, saying
-from dicom_assets_tests.serve.searchable import searchable as searchable
 
 TOKENS = [{"name": "one", "variable": "FIRST"}, {"name": "two", "variable": "SOME"}]
 HELLO = resource("/hello", saying(PlainTextResponse("hello")))

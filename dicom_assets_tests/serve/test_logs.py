@@ -18,9 +18,9 @@ from dicom_assets.serve.audit_log import digest
 from dicom_assets.serve.call import Call
 from dicom_assets.serve.line_log import LineLog
 from dicom_assets.serve.problems import not_found
+from dicom_assets.serve.routes import ROUTES as REAL
 from dicom_assets.settings import Settings, SettingsError
 from dicom_assets_tests.serve.asking import ENVIRONMENT, OWN, bearer, client, resource
-from dicom_assets_tests.serve.searchable import searchable as searchable
 from dicom_assets_tests.support.dicoms import uid
 
 ALL = {"name": "radiology", "variable": "ALL"}
@@ -109,7 +109,7 @@ class TestAuditLog:
         assert [sorted(one["studies"]) for one in found[:3]] == [sorted(one) for one in studies]
         with connect(existing(searchable.lake), ["study"]) as connection:
             patients = dict(connection.execute("SELECT StudyInstanceUID, PatientID FROM study").fetchall())
-        assert found[0]["patients"] == [digest(KEY, "patient", patients[uid(3)])]
+        assert (patients[uid(3)], found[0]["patients"]) == (None, [])
         assert set(found[1]["patients"]) == {digest(KEY, "patient", patients[uid(one)]) for one in (1, 2)}
         assert (found[2]["status"], found[3]["patients"]) == (404, [])
 
@@ -190,7 +190,7 @@ class TestWhoSaw:
 
     def test_a_patient_in_any_of_several_files(self, searchable: Settings, log: Path, tmp_path: Path):
         with connect(existing(searchable.lake), ["study"]) as connection:
-            sql = f"SELECT DISTINCT PatientID FROM study WHERE StudyInstanceUID = '{uid(3)}'"
+            sql = f"SELECT DISTINCT PatientID FROM study WHERE StudyInstanceUID = '{uid(2)}'"
             ((patient,),) = connection.execute(sql).fetchall()
         (tmp_path / "older").write_bytes(log.read_bytes())
         code, found = self.asked(str(log), str(tmp_path / "older"), "--patient", patient)
@@ -207,3 +207,18 @@ class TestWhoSaw:
     def test_what_is_missing_is_said(self, log: Path, tmp_path: Path):
         assert self.asked()[0] == 2
         assert self.asked(str(tmp_path / "none"), "--study", "1.2")[0] == 2
+
+
+@pytest.mark.parametrize("kind", ["application/dicom+json", "text/csv"])
+def test_a_search_tells_the_log_which_studies_it_has_shown(searchable: Settings, tmp_path: Path, kind: str):
+    some = client(searchable, REAL, audit={"file": str(tmp_path / "audit"), "key_variable": "KEY"})
+    for path in (
+        "/studies?limit=2",
+        f"/studies/{uid(2)}/series",
+        "/instances?Modality=SR",
+        "/studies?PatientID=nobody",
+    ):
+        assert some.get("/dicom-web" + path, headers={"Accept": kind}).status_code == 200
+    found = [set(one["studies"]) for one in lines(tmp_path / "audit")]
+    assert len(found[0]) == 2
+    assert found[1:] == [{digest(KEY, "study", uid(2))}, {digest(KEY, "study", uid(1))}, set()]

@@ -13,7 +13,6 @@ from dicom_assets.serve.exchange import Exchange
 from dicom_assets.serve.metrics import Metrics
 from dicom_assets.settings import Settings
 from dicom_assets_tests.serve.asking import client, resource, saying
-from dicom_assets_tests.serve.searchable import searchable as searchable
 
 SAMPLE = re.compile(r'(?P<name>[a-z_]+)(\{(?P<labels>[a-z]+="[^"\\]*"(,[a-z]+="[^"\\]*")*)\})? (?P<value>[0-9.e+-]+)')
 

@@ -17,8 +17,6 @@ from dicom_assets.serve.routes import ROUTES
 from dicom_assets.serve.served import Scope, ServedLake
 from dicom_assets.settings import Settings, SettingsError
 from dicom_assets_tests.serve.asking import bearer, client
-from dicom_assets_tests.serve.searchable import searchable as searchable
-from dicom_assets_tests.serve.searchable import served as served
 from dicom_assets_tests.support.dicoms import uid
 
 FIRST = {"name": "first", "variable": "FIRST", "sources": ["landing"]}

@@ -16,7 +16,6 @@ import pytest
 
 from dicom_assets.settings import Settings
 from dicom_assets_tests.serve.asking import ENVIRONMENT, TOKEN
-from dicom_assets_tests.serve.searchable import searchable as searchable
 from dicom_assets_tests.serve.serving import Server, arguments, serving
 from dicom_assets_tests.support.commands import clean_environment, wait_for
 from dicom_assets_tests.support.dicoms import uid

@@ -33,7 +33,7 @@ def say(text: str) -> None:
     print(text, file=sys.stderr, flush=True)
 
 
-class Refusals:
+class Exceptions:
     """Ends every exception of an application. gone: kinds of exceptions that say that nobody waits any more."""
 
     def __init__(

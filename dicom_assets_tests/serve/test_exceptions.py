@@ -12,7 +12,6 @@ from dicom_assets.serve.questions import Stopped
 from dicom_assets.settings import Settings
 from dicom_assets.storage.files import LakeError
 from dicom_assets_tests.serve.asking import client, resource
-from dicom_assets_tests.serve.searchable import searchable as searchable
 
 NAME = "Doe^John"
 
