@@ -1,11 +1,11 @@
 """Searching the served lake over HTTP: against Orthanc, and in large lakes.
 
-    python -m bench.dicomweb_search [--studies N] [--rounds N] [--lakes FOLDER …] [--json FILE]
+    python -m bench.dicomweb_search [--studies N] [--rounds N] [--lakes FOLDER …] [--scale] [--json FILE]
 
 Against Orthanc (SQLite index, DICOMweb plugin): the same generated studies are ingested and uploaded, and both are
 asked, in turn, what OHIF's list of studies asks for: each of its filters, and the series of a study. Both run where
-there is nothing but loopback (`dicom_assets_tests.service.orthanc`). lakes: made by `bench.scale_lake` or
-`bench.idc_lake`; each is served and asked the same, with values that are there. Numbers are medians over HTTP.
+there is nothing but loopback (`dicom_assets_tests.service.orthanc`). lakes: such as `bench.scale_lake` and
+`bench.idc_lake` make; each is served and asked the same, with values that are there. Numbers are medians over HTTP.
 """
 
 from __future__ import annotations
@@ -27,9 +27,16 @@ from urllib.parse import urlencode
 
 import httpx
 
+from bench.idc_lake import installed_index
+from bench.idc_lake import make as make_idc
+from bench.scale import lake_folder
+from bench.scale_lake import make
 from dicom_assets.lake.query import connect, existing
 from dicom_assets_tests.service import orthanc
 from dicom_assets_tests.support.dicoms import dicom, uid
+
+LARGE = (1_000_000, 10_000_000)
+"""Instances of large lakes."""
 
 LIST = {
     "limit": "101",
@@ -206,6 +213,22 @@ def _values(uri: str) -> tuple[str, dict[str, str], dict[str, int]]:
     return study, values, dict(zip(("studies", "series", "instances"), map(int, counts), strict=True))
 
 
+def _scale(folder: Path) -> Iterator[Path]:
+    """Large lakes, made where they are missing."""
+    for size in LARGE:
+        lake = lake_folder(folder, size)
+        if not (lake / "_lake.json").exists():
+            make(str(lake.resolve()), size)
+        yield lake
+    index = installed_index()
+    if index is None:
+        print("Without idc-index-data there is no lake of the Imaging Data Commons.")
+        return
+    if not (folder / "idc" / "_lake.json").exists():
+        make_idc(str((folder / "idc").resolve()), index)
+    yield folder / "idc"
+
+
 def _report(result: Mapping[str, Any]) -> Iterator[str]:
     compared = result.get("orthanc")
     if compared:
@@ -256,12 +279,17 @@ def main() -> None:
     parser.add_argument("--studies", type=int, default=10_000, help="generated for Orthanc and the lake; 0 for none")
     parser.add_argument("--rounds", type=int, default=11)
     parser.add_argument("--lakes", type=Path, nargs="*", default=[])
+    parser.add_argument(
+        "--scale", action="store_true", help="the lakes of bench.scale, and the index of idc-index-data"
+    )
+    parser.add_argument("--folder", type=Path, default=Path("build/scale"), help="of the lakes of --scale")
     parser.add_argument("--json", type=Path)
     arguments = parser.parse_args()
     missing = orthanc.why_not() if arguments.studies else "not asked for"
     if missing is None and os.environ.get(orthanc.INSIDE) != "1":
         sys.exit(_in_namespace())
-    found: dict[str, Any] = {"lakes": {one.name: in_lake(one.resolve(), arguments.rounds) for one in arguments.lakes}}
+    lakes = [*arguments.lakes, *(_scale(arguments.folder) if arguments.scale else ())]
+    found: dict[str, Any] = {"lakes": {one.name: in_lake(one.resolve(), arguments.rounds) for one in lakes}}
     if missing is None:
         found["orthanc"] = against_orthanc(arguments.studies, arguments.rounds)
     elif arguments.studies:
