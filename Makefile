@@ -75,6 +75,7 @@ docs: $(VENV)/installed
 
 bench-scale: $(VENV)/installed
 	$(BIN)/python -m bench.scale
+	$(BIN)/python -m bench.dicomweb_search --studies 0 --scale
 	$(BIN)/python -m bench.scale_change $(if $(SIZE),--size $(SIZE))
 
 soak: $(VENV)/installed

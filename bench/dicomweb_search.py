@@ -1,11 +1,11 @@
 """Searching the served lake over HTTP: against Orthanc, and in large lakes.
 
-    python -m bench.dicomweb_search [--studies N] [--rounds N] [--lakes FOLDER …] [--json FILE]
+    python -m bench.dicomweb_search [--studies N] [--rounds N] [--lakes FOLDER …] [--scale] [--json FILE]
 
 Against Orthanc (SQLite index, DICOMweb plugin): the same generated studies are ingested and uploaded, and both are
 asked, in turn, what OHIF's list of studies asks for: each of its filters, and the series of a study. Both run where
-there is nothing but loopback (`dicom_assets_tests.service.orthanc`). lakes: made by `bench.scale_lake` or
-`bench.idc_lake`; each is served and asked the same, with values that are there. Numbers are medians over HTTP.
+there is nothing but loopback (`dicom_assets_tests.service.orthanc`). lakes: such as `bench.scale_lake` and
+`bench.idc_lake` make; each is served and asked the same, with values that are there. Numbers are medians over HTTP.
 """
 
 from __future__ import annotations
@@ -23,12 +23,20 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlencode
 
 import httpx
 
+from bench.idc_lake import installed_index
+from bench.idc_lake import make as make_idc
+from bench.scale import lake_folder
+from bench.scale_lake import make
 from dicom_assets.lake.query import connect, existing
 from dicom_assets_tests.service import orthanc
 from dicom_assets_tests.support.dicoms import dicom, uid
+
+LARGE = (1_000_000, 10_000_000)
+"""Instances of large lakes."""
 
 LIST = {
     "limit": "101",
@@ -92,20 +100,26 @@ def _address(process: subprocess.Popen[bytes], log: Path) -> str:
     raise SystemExit(f"The server did not begin to answer:\n{log.read_text()[-2000:]}")
 
 
-def asked(services: Mapping[str, str], of_each: Sequence[Question], rounds: int) -> dict[str, dict[str, float]]:
-    """Median seconds by service and question; services are asked in turn, so that a noisy machine is so for all."""
+def asked(
+    services: Mapping[str, str], of_each: Sequence[Question], rounds: int
+) -> tuple[dict[str, dict[str, float]], dict[str, dict[str, int]]]:
+    """Median seconds, and rows, by service and question; services are asked in turn, so that noise is that of all."""
     seconds: dict[str, dict[str, list[float]]] = {name: {} for name in services}
+    rows: dict[str, dict[str, int]] = {name: {} for name in services}
     with httpx.Client(timeout=120, trust_env=False) as client:
         for number in range(rounds + 1):
             for what, path, parameters in of_each:
+                query = urlencode(parameters, safe="*,")  # as browsers write it: Orthanc does not decode it
                 for name, base in services.items():
                     began = time.perf_counter()
-                    answer = client.get(base + path, params=parameters, headers={"Accept": "application/dicom+json"})
+                    answer = client.get(f"{base}{path}?{query}", headers={"Accept": "application/dicom+json"})
                     taken = time.perf_counter() - began
                     answer.raise_for_status()
+                    rows[name][what] = len(answer.json()) if answer.content else 0
                     if number:  # the first one warms up
                         seconds[name].setdefault(what, []).append(taken)
-    return {name: {what: statistics.median(taken) for what, taken in found.items()} for name, found in seconds.items()}
+    medians = {name: {what: statistics.median(taken) for what, taken in one.items()} for name, one in seconds.items()}
+    return medians, rows
 
 
 def memory(process: int) -> tuple[float, float]:
@@ -128,10 +142,11 @@ def against_orthanc(studies: int, rounds: int) -> dict[str, Any]:
                     client.post("/instances", content=path.read_bytes()).raise_for_status()
             values = {
                 "PatientName": "Family7", "PatientID": "P1", "AccessionNumber": "7", "StudyDescription": "Chest",
-                "ModalitiesInStudy": "CT\\MR", "StudyDate": "20180101-20201231",
+                "ModalitiesInStudy": "CT,MR", "StudyDate": "20180101-20201231",
             }  # fmt: skip
             services = {"lake": ours, "orthanc": f"{theirs}/dicom-web"}
-            return {"studies": studies, "seconds": asked(services, questions(uid(studies // 2), values), rounds)}
+            seconds, rows = asked(services, questions(uid(studies // 2), values), rounds)
+            return {"studies": studies, "seconds": seconds, "rows": rows}
 
 
 def _write(landing: Path, studies: int) -> None:
@@ -165,7 +180,7 @@ def in_lake(lake: Path, rounds: int) -> dict[str, Any]:
     study, values, sizes = _values(str(lake))
     with tempfile.TemporaryDirectory() as folder, served(lake, Path(folder) / "log") as (base, process):
         of_each, before = questions(study, values), processor_seconds(process)
-        seconds = asked({"lake": base}, of_each, rounds)["lake"]
+        seconds = asked({"lake": base}, of_each, rounds)[0]["lake"]
         taken = (processor_seconds(process) - before) / (len(of_each) * (rounds + 1))
         now, most = memory(process)
     return {**sizes, "seconds": seconds, "processor": taken, "memory": now, "most_memory": most}
@@ -198,18 +213,36 @@ def _values(uri: str) -> tuple[str, dict[str, str], dict[str, int]]:
     return study, values, dict(zip(("studies", "series", "instances"), map(int, counts), strict=True))
 
 
-def _report(found: Mapping[str, Any]) -> Iterator[str]:
-    compared = found.get("orthanc")
+def _scale(folder: Path) -> Iterator[Path]:
+    """Large lakes, made where they are missing."""
+    for size in LARGE:
+        lake = lake_folder(folder, size)
+        if not (lake / "_lake.json").exists():
+            make(str(lake.resolve()), size)
+        yield lake
+    index = installed_index()
+    if index is None:
+        print("Without idc-index-data there is no lake of the Imaging Data Commons.")
+        return
+    if not (folder / "idc" / "_lake.json").exists():
+        make_idc(str((folder / "idc").resolve()), index)
+    yield folder / "idc"
+
+
+def _report(result: Mapping[str, Any]) -> Iterator[str]:
+    compared = result.get("orthanc")
     if compared:
         ours, theirs = compared["seconds"]["lake"], compared["seconds"]["orthanc"]
         yield f"{compared['studies']:,} studies, median of each question over HTTP:"
+        rows = compared["rows"]
         for what in ours:
-            ratio = theirs[what] / ours[what]
-            yield f"  {what:20s} {ours[what] * 1e3:8.1f} ms   Orthanc {theirs[what] * 1e3:8.1f} ms   x {ratio:.1f}"
+            ratio, found = theirs[what] / ours[what], f"{rows['lake'][what]} and {rows['orthanc'][what]} rows"
+            times = f"{ours[what] * 1e3:8.1f} ms   Orthanc {theirs[what] * 1e3:8.1f} ms"
+            yield f"  {what:20s} {times}   x {ratio:.1f}   {found}"
         both = [statistics.median(one.values()) for one in (ours, theirs)]
         yield f"  {'median of all':20s} {both[0] * 1e3:8.1f} ms   Orthanc {both[1] * 1e3:8.1f} ms"
         yield f"  {'':20s} x {both[1] / both[0]:.1f}"
-    for name, lake in found["lakes"].items():
+    for name, lake in result["lakes"].items():
         yield f"{name}: {lake['studies']:,} studies, {lake['series']:,} series, {lake['instances']:,} instances:"
         for what, seconds in lake["seconds"].items():
             yield f"  {what:20s} {seconds * 1e3:8.1f} ms"
@@ -246,12 +279,17 @@ def main() -> None:
     parser.add_argument("--studies", type=int, default=10_000, help="generated for Orthanc and the lake; 0 for none")
     parser.add_argument("--rounds", type=int, default=11)
     parser.add_argument("--lakes", type=Path, nargs="*", default=[])
+    parser.add_argument(
+        "--scale", action="store_true", help="the lakes of bench.scale, and the index of idc-index-data"
+    )
+    parser.add_argument("--folder", type=Path, default=Path("build/scale"), help="of the lakes of --scale")
     parser.add_argument("--json", type=Path)
     arguments = parser.parse_args()
     missing = orthanc.why_not() if arguments.studies else "not asked for"
     if missing is None and os.environ.get(orthanc.INSIDE) != "1":
         sys.exit(_in_namespace())
-    found: dict[str, Any] = {"lakes": {one.name: in_lake(one.resolve(), arguments.rounds) for one in arguments.lakes}}
+    lakes = [*arguments.lakes, *(_scale(arguments.folder) if arguments.scale else ())]
+    found: dict[str, Any] = {"lakes": {one.name: in_lake(one.resolve(), arguments.rounds) for one in lakes}}
     if missing is None:
         found["orthanc"] = against_orthanc(arguments.studies, arguments.rounds)
     elif arguments.studies:

@@ -165,6 +165,25 @@ def _parameters(resources: Iterable[Resource]) -> str:
 """
 
 
+_SEARCHING = """\
+- Studies come by StudyDate, the newest first, series by SeriesNumber, instances by InstanceNumber, and by UID where
+  these are equal. When there is more than an answer has, the header `Warning: 299` says so.
+- Attributes of a study are those of its row in `study`, attributes of a series those of its row in `series`, whatever
+  is searched: one row stands for all of its instances ([tables.md](tables.md)). Where several sources hold a study,
+  its newest row stands for it, with the modalities and counts of all of their instances.
+- Numbers of series and instances are counted in the lake, never what objects say. Corrected attributes are searched
+  and given as they were corrected.
+- Columns have one value where an attribute has one, and what does not fit its type is NULL there: such values are
+  found by nothing. Names of persons are searched and given by their alphabetic representation, code sequences by
+  their first item; `/metadata` has what was written. Offsets from UTC in keys and values are not reckoned with.
+- A time or a date with time stands for all moments that its missing parts leave open: `1405` is a minute.
+- Any other attribute is answered from headers when a study or series is named, in the path or by its UID, of 20,000
+  instances at most; there a study or series says what the newest of its instances does. `dicom-assets columns add`
+  makes it one that can be searched for everywhere at its level.
+- `Modality` of studies matches ModalitiesInStudy. Included attributes of a level below are left out.
+"""
+
+
 def _returned() -> str:
     rows = "\n".join(f"| {level.value} | {' '.join(f'`{tag}`' for tag in ALWAYS[level])} |" for level in Level)
     return f"""
@@ -175,9 +194,7 @@ besides; an attribute without a value is left out:
 |---|---|
 {rows}
 
-Numbers of series and instances are counted in the lake. `dicom-assets columns add` makes any other attribute one that
-can be searched for at its level.
-"""
+{_SEARCHING}"""
 
 
 def _kinds(kinds: Iterable[str]) -> str:

@@ -7,7 +7,7 @@ match (`matching`), asking (`searching`).
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
 from pydicom.datadict import dictionary_VM, dictionary_VR, keyword_for_tag, tag_for_keyword
@@ -65,10 +65,8 @@ class Names:
 
     def __init__(self, snapshot: Snapshot) -> None:
         """snapshot: whose promoted columns count."""
-        self._columns: dict[tuple[str, ...], Attribute] = {}
+        self._columns = dict(_COLUMNS)
         self._by_name: dict[str, Attribute] = {}
-        for one in _of_registry():
-            self._columns.setdefault(one.keys, one)
         for one in _of_lake(snapshot):
             self._by_name[one.name] = one
             self._columns.setdefault(one.keys, one)
@@ -163,6 +161,10 @@ def _of_registry() -> Iterator[Attribute]:
     for part in CODE_PARTS:
         keys = tuple(f"{tag:08X}" for tag in part.path)
         yield Attribute(keys, _name(keys), _vr(keys[-1]), False, part.level, part.column)
+
+
+_COLUMNS: Mapping[tuple[str, ...], Attribute] = {one.keys: one for one in reversed([*_of_registry()])}
+"""Attributes that every lake has columns of, what the lake itself knows before what objects say."""
 
 
 def _of_lake(snapshot: Snapshot) -> Iterator[Attribute]:

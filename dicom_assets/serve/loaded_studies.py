@@ -22,6 +22,7 @@ from dicom_assets.lake.delta import Lake
 from dicom_assets.lake.extents import Extents
 from dicom_assets.lake.query import scan
 from dicom_assets.lake.quoting import named
+from dicom_assets.storage.files import LakeError
 
 MOST = 500_000
 """Studies up to which they are held, half a kilobyte each; of more, every search reads the files."""
@@ -30,7 +31,7 @@ AGAIN_SECONDS = 10.0
 """How often they are loaded anew at most while batches come."""
 
 MOST_BEHIND = 50_000
-"""Rows in files that are not loaded yet, up to which they are read from there; more are waited for."""
+"""Rows in files that are not loaded yet, above which they are loaded at once, since reading them costs what it did."""
 
 ORDER = '"StudyDate" DESC NULLS LAST, "StudyInstanceUID"'
 """The order of answers."""
@@ -123,17 +124,24 @@ class LoadedStudies:
         self._loaded_at = 0.0
 
     def look(self, known: Extents) -> Loaded | None:
-        """What is held that a version can be answered from; None when it has to be read. Raises LakeError."""
+        """What is held that a version can be answered from; None when it has to be read. Raises LakeError.
+
+        Only the first call waits for the rows; what is too far behind is loaded in the background like everything else.
+        """
         if int(known.rows.sum()) > self._most:
             self._loaded = None
             return None
         held = self._loaded
-        if held is None or held.columns != self._columns() or self._behind(held, known) > MOST_BEHIND:
+        if held is None:
             with self._loading:
-                held = self._loaded = self._load(known)
-        elif not held.is_whole(known) and time.monotonic() - self._loaded_at > AGAIN_SECONDS:
-            threading.Thread(target=self._load_behind, args=(known,), daemon=True).start()
-        return held
+                held = self._loaded = self._loaded or self._load(known)
+            return held
+        fits = held.columns == self._columns()
+        if not (fits and held.is_whole(known)):
+            is_urgent = not fits or self._behind(held, known) > MOST_BEHIND
+            if is_urgent or time.monotonic() - self._loaded_at > AGAIN_SECONDS:
+                threading.Thread(target=self._load_behind, args=(known,), daemon=True).start()
+        return held if fits else None
 
     def _columns(self) -> tuple[str, ...]:
         return tuple(self._lake.tables["study"].schema.names)
@@ -149,7 +157,7 @@ class LoadedStudies:
         if self._loading.acquire(blocking=False):
             try:
                 self._loaded = self._load(known)
-            except duckdb.Error:  # a file has gone meanwhile, or memory is short: what is held stays
+            except (duckdb.Error, LakeError):  # a file has gone meanwhile, or memory is short: what is held stays
                 self._loaded_at = time.monotonic()
             finally:
                 self._loading.release()

@@ -9,6 +9,7 @@ Several processes share one socket, which the first one opens; each has a lake, 
 from __future__ import annotations
 
 import asyncio
+import gc
 import logging
 import multiprocessing
 import multiprocessing.connection
@@ -54,7 +55,9 @@ class Application:
         faults.hush()
         _quieten()
         _end_with_parent()
-        return make_app(self.settings, host=self.host, metrics_folder=self.metrics_folder)
+        app = make_app(self.settings, host=self.host, metrics_folder=self.metrics_folder)
+        gc.freeze()  # what is there now stays: looking through it again and again costs answers 50 ms now and then
+        return app
 
 
 def listen(host: str, port: int) -> socket.socket:

@@ -31,7 +31,7 @@ def test_a_column_is_searched_and_given_at_its_level_while_the_server_runs(
     own: Settings, monkeypatch: pytest.MonkeyPatch
 ):
     monkeypatch.setattr("dicom_assets.serve.served.LOOK_SECONDS", 0.0)
-    client = TestClient(make_app(own), base_url="http://localhost")
+    client = TestClient(make_app(own), base_url="http://localhost:8050")
     assert client.get("/dicom-web/studies", params={STEP: "STEP7"}).status_code == 400
     lake = Lake(own.lake, synced=False, take=values_of)
     declare(

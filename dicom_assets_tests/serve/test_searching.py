@@ -19,7 +19,7 @@ from dicom_assets_tests.support.dicoms import uid
 @pytest.fixture(scope="module")
 def client(searchable: Settings) -> TestClient:
     """A client of the whole lake."""
-    return TestClient(make_app(searchable), base_url="http://localhost")
+    return TestClient(make_app(searchable), base_url="http://localhost:8050")
 
 
 def search(client: TestClient, path: str, **parameters: Any) -> list[dict[str, Any]]:
@@ -69,7 +69,7 @@ def test_each_path_answers_with_its_level_and_what_its_parents_say(client: TestC
 def test_what_is_always_given_is_there_without_being_asked_for(client: TestClient):
     study = search(client, "/studies", PatientID="P0001")[0]
     assert study["00080056"] == {"vr": "CS", "Value": ["ONLINE"]}
-    assert value(study, "00081190") == f"http://localhost/dicom-web/studies/{uid(1)}"
+    assert value(study, "00081190") == f"http://localhost:8050/dicom-web/studies/{uid(1)}"
     assert study["00080020"] == {"vr": "DA", "Value": ["20240131"]}
     assert study["00080030"] == {"vr": "TM", "Value": ["140509.25"]}
     assert study["00100010"] == {"vr": "PN", "Value": [{"Alphabetic": "New^Name"}]}
@@ -77,7 +77,7 @@ def test_what_is_always_given_is_there_without_being_asked_for(client: TestClien
     instance = search(client, f"/studies/{uid(2)}/instances")[0]
     assert value(instance, "00083002") == "1.2.840.10008.1.2.1"
     assert value(instance, "00081190") == (
-        f"http://localhost/dicom-web/studies/{uid(2)}/series/{uid(2, 1)}/instances/{uid(2, 1, 1)}"
+        f"http://localhost:8050/dicom-web/studies/{uid(2)}/series/{uid(2, 1)}/instances/{uid(2, 1, 1)}"
     )
 
 
@@ -103,7 +103,7 @@ def test_a_study_of_two_sources_stands_once_and_in_each_source_as_that_has_it(cl
         study = search(client, f"/{source}/studies", PatientID="P0001")[0]
         assert value(study, "00100010") == {"Alphabetic": name}
         assert value(study, "00201208") == count
-        assert value(study, "00081190") == f"http://localhost/dicom-web/{source}/studies/{uid(1)}"
+        assert value(study, "00081190") == f"http://localhost:8050/dicom-web/{source}/studies/{uid(1)}"
 
 
 @pytest.mark.parametrize(
@@ -166,7 +166,7 @@ def test_pages_never_overlap_and_leave_nothing_out(client: TestClient, path: str
 
 
 def test_whenever_there_is_more_a_warning_says_so(client: TestClient):
-    warned = {"Warning": "299 localhost: There are additional results that can be requested"}
+    warned = {"Warning": "299 localhost:8050: There are additional results that can be requested"}
     for limit, more in ((0, True), (1, True), (2, True), (3, False), (4, False), (10**12, False)):
         answer = client.get("/dicom-web/studies", params={"limit": limit})
         assert len(answer.json()) == min(limit, 3)
