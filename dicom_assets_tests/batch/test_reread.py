@@ -23,6 +23,13 @@ from dicom_assets_tests.support.dicoms import dicom, uid, without_identity
 from dicom_assets_tests.support.lakes import Graph, contents, settings_for
 from dicom_assets_tests.support.landings import DAY, LandingFolder, put_mixed
 from dicom_assets_tests.support.projects import REPOSITORY
+from dicom_assets_tests.support.steps import Stepped
+
+
+@pytest.fixture
+def graph(stepped: Stepped) -> Stepped:
+    """These tests are about what is in the tables."""
+    return stepped
 
 
 def ingested(graph: Graph) -> str:
