@@ -139,6 +139,7 @@ class TestEverythingOfASource:
 
 
 class TestWhatWasRefused:
+    @pytest.mark.slow
     def test_comes_in_when_it_is_taken_now_and_its_old_row_keeps_its_outcome(self, graph, landing):
         landing.put_series(1, 1, 3, folder="s")
         landing.put("s/large.dcm", dicom(1, 1, 4, PatientComments="x" * 9_000))

@@ -140,6 +140,7 @@ class TestAnIdentityThatChanges:
         assert key["record_key"] in detail
         assert "B" not in detail.replace(key["record_key"], "")
 
+    @pytest.mark.slow
     @pytest.mark.parametrize("order", list(permutations(range(4)))[::4])
     def test_no_order_of_arrival_gives_another_result(
         self, tmp_path: Path, instance: dg.DagsterInstance, order: tuple[int, ...]
