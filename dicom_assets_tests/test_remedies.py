@@ -31,7 +31,7 @@ from dicom_assets_tests.landing.zip_forge import Record, forge
 from dicom_assets_tests.service.test_batches import Synced, one, synced, window
 from dicom_assets_tests.support.canaries import erased
 from dicom_assets_tests.support.dicoms import dicom, uid, without_identity
-from dicom_assets_tests.support.lakes import Graph, settings_for
+from dicom_assets_tests.support.lakes import settings_for
 from dicom_assets_tests.support.landings import LandingFolder, zipped
 from dicom_assets_tests.support.remedies import (
     CASES,
@@ -44,6 +44,7 @@ from dicom_assets_tests.support.remedies import (
     sent_again,
     sent_as,
 )
+from dicom_assets_tests.support.steps import Stepped
 from dicom_assets_tests.support.workbooks import workbook
 
 NOTHING = {
@@ -78,8 +79,8 @@ ELSEWHERE = {
 
 
 @pytest.fixture
-def zone(landing: LandingFolder, graph: Graph) -> Zone:
-    made = Zone(landing, graph)
+def zone(landing: LandingFolder, stepped: Stepped) -> Zone:
+    made = Zone(landing, stepped)
     made.settle()
     return made
 
@@ -312,7 +313,7 @@ def zone_in(folder: Path, **sections: dict) -> Iterator[Zone]:
     (folder / "landing").mkdir()
     landing = LandingFolder(folder / "landing")
     with dg.DagsterInstance.ephemeral() as instance:
-        made = Zone(landing, Graph(settings_for(folder / "lake", landing.root), instance))
+        made = Zone(landing, Stepped(settings_for(folder / "lake", landing.root), instance))
         made.settle(**sections)
         yield made
 

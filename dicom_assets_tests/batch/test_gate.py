@@ -172,6 +172,7 @@ class TestWarnings:
 
 
 class TestASmallBatchLosesAllThatItHas(WithoutDagster):
+    @pytest.mark.slow
     def test_three_of_three_pause_and_say_what_to_do(self, graph, landing):
         put_bad(landing, bad=3, good=0)
         landing.put("readme.txt", "text")

@@ -144,6 +144,7 @@ def test_levels_take_the_value_as_they_take_others_and_misfits_are_counted(lake)
     assert seconds == len([v for batch in range(2) for v in some(batch) if v.number % 5 == 0])
 
 
+@pytest.mark.slow
 def test_nobody_sees_a_column_before_it_is_whole_and_a_kill_leaves_what_goes_on(lake, tmp_path, monkeypatch):
     shutil.copytree(lake.uri, tmp_path / "reference")
     reference = open_lake(tmp_path / "reference")

@@ -23,6 +23,13 @@ from dicom_assets_tests.support.dicoms import dicom, uid, without_identity
 from dicom_assets_tests.support.lakes import Graph, contents, settings_for
 from dicom_assets_tests.support.landings import DAY, LandingFolder, put_mixed
 from dicom_assets_tests.support.projects import REPOSITORY
+from dicom_assets_tests.support.steps import Stepped
+
+
+@pytest.fixture
+def graph(stepped: Stepped) -> Stepped:
+    """These tests are about what is in the tables."""
+    return stepped
 
 
 def ingested(graph: Graph) -> str:
@@ -132,6 +139,7 @@ class TestEverythingOfASource:
 
 
 class TestWhatWasRefused:
+    @pytest.mark.slow
     def test_comes_in_when_it_is_taken_now_and_its_old_row_keeps_its_outcome(self, graph, landing):
         landing.put_series(1, 1, 3, folder="s")
         landing.put("s/large.dcm", dicom(1, 1, 4, PatientComments="x" * 9_000))

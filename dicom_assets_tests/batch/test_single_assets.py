@@ -117,6 +117,7 @@ def test_a_rule_of_a_closed_batch_holds_or_says_that_nothing_is_staged(graph_of,
         assert rule.rule(CheckContext(graph.lake, Staging(graph.lake.files, batch))).passed
 
 
+@pytest.mark.slow
 def test_the_whole_job_of_a_closed_batch_may_be_run_again(graph_of):
     graph, batch = graph_of("closed")
     before = contents(graph.lake)

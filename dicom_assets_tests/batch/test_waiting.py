@@ -83,6 +83,7 @@ def books(graph: Graph, batch: str) -> tuple[str, int, int, int]:
 
 
 class TestAnObjectThatCannotBeRead:
+    @pytest.mark.slow
     def test_leaves_its_batch_which_closes_without_it_and_is_read_again_under_the_same_name(self, graph, landing):
         good = landing.put("a.dcm", dicom(1))
         bad = {error: landing.put(f"{errno.errorcode[error]}.dcm", dicom(2, 1, error)) for error in REFUSALS}
@@ -172,6 +173,7 @@ class TestAnObjectThatCannotBeRead:
         assert outcomes(graph) == [(second, "a.dcm", "OBJECT_GONE")]
         assert books(graph, second) == ("closed", 1, 0, 0)
 
+    @pytest.mark.slow
     def test_of_which_a_newer_version_came_meanwhile_is_accounted_for_all_the_same(self, graph, landing):
         bad = landing.put("a.dcm", dicom(SeriesDescription="old"))
         with refusing(bad):
@@ -232,6 +234,7 @@ class TestAnArchiveThatCannotBeReadWhole:
             (batch,) = graph.ingest()
         yield graph, batch
 
+    @pytest.mark.slow
     def test_leaves_with_all_of_its_members_and_is_read_again_whole(self, broken):
         graph, batch = broken
         assert books(graph, batch) == ("closed", 1, 1, 0)
@@ -243,6 +246,7 @@ class TestAnArchiveThatCannotBeReadWhole:
         assert books(graph, second) == ("closed", 5, 4, 0)
         assert len(table(graph.lake, "instance")) == 5
 
+    @pytest.mark.slow
     def test_that_vanishes_in_the_middle_leaves_whole_too_so_that_no_member_is_read_by_two_batches(
         self, graph, landing, monkeypatch
     ):
@@ -297,6 +301,7 @@ class TestAnObjectThatIsGone:
         assert len(table(graph.lake, "instance")) == 6
         assert claim_later(graph, 1e6) == []
 
+    @pytest.mark.slow
     def test_and_is_listed_again_and_again_without_being_there_is_claimed_ever_more_seldom(self, graph, landing):
         """As a listing from yesterday's inventory lists it."""
         path = landing.put("a.dcm", dicom())
