@@ -38,7 +38,7 @@ _ORDER = {code: place for place, code in enumerate(CODES)}
 WHOLE = "whole"
 """`header_form` of a header that has each element of its object, by value or by reference."""
 RECEIVED = "received"
-"""`header_form` of a header that is what a DICOM service said of an object, without its bulk data."""
+"""`header_form` of a header that is what a DICOM service said of an object, with its references to bulk data."""
 
 
 class Pixels(NamedTuple):

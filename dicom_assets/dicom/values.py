@@ -29,7 +29,7 @@ from dicom_assets.dicom.flaws import CHARSET_LOST, CHARSET_PARTLY, SOUND, VALUE_
 from dicom_assets.dicom.iso2022 import NAME_RESETS, NO_RESETS
 
 BULK = frozenset({"OB", "OD", "OF", "OL", "OV", "OW", "UN"})
-"""VRs that a header leaves out (PS3.18 F: bulk data)."""
+"""VRs of bulk data, which a header refers to (PS3.18 F)."""
 
 Values = list[Any] | None
 Decoder = Callable[[bytes, bool, tuple[str, ...]], tuple[Values, int]]
