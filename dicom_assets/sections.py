@@ -187,9 +187,10 @@ class ArchiveLimits(Section):
 class ReadingLimits(Section):
     """Bounds on the reading of one object.
 
-    workers: reading processes; 0 means one for each core. max_value_bytes: a longer value of a header is kept by
-    reference, with count and digest. max_header_bytes: bound on the DICOM JSON of one object. object_seconds: for
-    reading it, and for listing all members of an archive.
+    workers: reading processes; 0 means one for each core. first_read_bytes: most that is read of an object at once; of
+    small headers in a row it is less. max_value_bytes: a longer value of a header is kept by reference, with count and
+    digest. max_header_bytes: bound on the DICOM JSON of one object. object_seconds: for reading it, and for listing all
+    members of an archive.
     """
 
     workers: Annotated[int, Field(ge=0, le=256)] = 0

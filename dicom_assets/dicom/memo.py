@@ -132,7 +132,7 @@ class Context:
 class Memo:
     """The memory of one reader, for objects read one after the other in folder order; forgets before it grows."""
 
-    __slots__ = ("_contexts", "_held", "_vocabularies", "begun", "first_reach", "later_reach", "meta")
+    __slots__ = ("_contexts", "_held", "_vocabularies", "began_at", "begun", "first_reach", "later_reach", "meta")
 
     def __init__(self) -> None:
         """Empty."""
@@ -142,7 +142,9 @@ class Memo:
         self.meta: dict[MetaElement, bytes] = {}
         """Fragments of elements of File Meta Information."""
         self.begun: Begun | None = None
-        """How the object before began."""
+        """How an object began that was much like the one before it."""
+        self.began_at = 0
+        """Where the data set of the object before began."""
         self.first_reach = Reach()
         self.later_reach = Reach()
         """Of the first window of an object, and of those behind what was passed over."""

@@ -36,7 +36,9 @@ def preface_of(head: bytes, size: int, memo: Memo) -> tuple[Preface, bytes]:
         preface = begun.preface._replace(meta=(*begun.before, element, *begun.after))
         return preface, b"%b%b%b" % (begun.json_before, _member(element, memo), begun.json_after)
     preface = read_preface(head, size)
-    memo.begun = _begun(head, preface, memo)
+    if preface.start == memo.began_at:  # two of a length in a row: a series, perhaps
+        memo.begun = _begun(head, preface, memo)
+    memo.began_at = preface.start
     return preface, b",".join(_member(element, memo) for element in preface.meta)
 
 
