@@ -10,6 +10,7 @@ from typer.testing import CliRunner
 
 from dicom_assets.batch.books import all_books
 from dicom_assets.batch.decisions import accept, dismiss
+from dicom_assets.batch.erasure.target import Scope, Target
 from dicom_assets.batch.reread import Choice, Chosen, NothingChosen, choose, claim_chosen
 from dicom_assets.batch.verification.verify import verify
 from dicom_assets.cli.main import app
@@ -17,6 +18,7 @@ from dicom_assets.defs.jobs import register
 from dicom_assets.lake.delta import Lake
 from dicom_assets.lake.query import QueryError
 from dicom_assets.settings import Settings, SettingsError
+from dicom_assets_tests.support.canaries import erased
 from dicom_assets_tests.support.commands import command
 from dicom_assets_tests.support.crashing import STATUS
 from dicom_assets_tests.support.dicoms import dicom, uid, without_identity
@@ -129,6 +131,14 @@ class TestEverythingOfASource:
         first, again = ingested(graph), reread(graph, source="landing")
         rows = graph.rows("SELECT batch_id, replaced_in FROM flat_metadata_versions ORDER BY batch_id, SOPInstanceUID")
         assert rows == [{"batch_id": first, "replaced_in": again}] * 3 + [{"batch_id": again, "replaced_in": None}] * 3
+
+    @pytest.mark.slow
+    def test_is_erased_in_each_batch_that_has_read_it(self, graph, landing):
+        put_mixed(landing)
+        ingested(graph)
+        reread(graph, source="landing")
+        erased(graph, Target(Scope.STUDY, uid(1)))
+        assert [one.rule for one in verify(graph.lake, graph.settings).findings if not one.holds] == []
 
 
 class TestWhatWasRefused:
