@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -218,9 +219,21 @@ class TestAChoice:
             ({"where": "no_column = 1"}, QueryError),
             ({"where": "1 = 1) UNION SELECT 1 --"}, QueryError),
             ({"where": "1 = 1; DROP TABLE x"}, QueryError),
+            ({"where": "SELECT 1"}, QueryError),
+            ({"where": "InstanceNumber"}, QueryError),
+            ({"where": "uri IN (SELECT filename FROM read_text('/etc/hostname'))"}, QueryError),
         ):
             with pytest.raises(error):
                 claimed(graph, **choice)
+        with graph.work() as work:
+            assert len(work.log) == 1
+
+    def test_of_what_came_from_another_folder_is_refused_and_claims_nothing(self, graph, landing, tmp_path):
+        landing.put("a.dcm", dicom(1, 1, 1))
+        ingested(graph)
+        elsewhere = replace(graph, settings=settings_for(graph.settings.lake, tmp_path / "elsewhere"))
+        with pytest.raises(SettingsError, match=r"from another folder .* --landing"):
+            claimed(elsewhere, source="landing")
         with graph.work() as work:
             assert len(work.log) == 1
 
