@@ -68,6 +68,9 @@ class SourceSettings(Section):
     follow_links: whether symbolic links may lead out of the root of a folder. missing_share: see ClaimingSettings; of
     this source alone. deletions: what is gone there is ignored, reported by an audit, or followed: it leaves the
     current tables.
+
+    store: how objects are put there that DICOMweb clients store; `landing.deposits.Layout`. Without it, nobody can.
+    tree: workspace and service in the paths of `store = "tree"`; by default `dicom-assets/` and the source's name.
     """
 
     name: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,62}$")] = "landing"
@@ -82,6 +85,10 @@ class SourceSettings(Section):
     missing_share: Annotated[float, Field(gt=0, le=1)] | None = None
     fhir_server: Annotated[str, Field(min_length=1)] | None = None
     deletions: Literal["ignore", "report", "follow"] = "ignore"
+    store: Literal["by_date", "tree"] | None = None
+    tree: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9-]{0,62}/[A-Za-z0-9][A-Za-z0-9._-]{0,62}$")] | None = (
+        None
+    )
 
     @field_validator("root")
     @classmethod
@@ -97,6 +104,8 @@ class SourceSettings(Section):
             raise ValueError("follow_links is for roots that are folders")
         if self.compress and self.mode != "organize":
             raise ValueError("compress is for mode 'organize'")
+        if self.tree and self.store != "tree":
+            raise ValueError("tree is for store = 'tree'")
         return self
 
 
@@ -113,8 +122,8 @@ class ClaimingSettings(Section):
     attempt; the last one counts from then on.
     """
 
-    batch_objects: Annotated[int, Field(ge=1, le=100_000)] = 20_000
-    batches_per_tick: Annotated[int, Field(ge=1, le=100)] = 20
+    batch_objects: Annotated[int, Field(ge=1, le=100_000)] = 50_000
+    batches_per_tick: Annotated[int, Field(ge=1, le=100)] = 8
     quiet_seconds: Annotated[float, Field(ge=0)] = 10.0
     longest_wait_seconds: Annotated[float, Field(ge=0, le=86_400)] = 300.0
     enough_objects: Annotated[int, Field(ge=1)] = 1_000

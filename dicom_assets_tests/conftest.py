@@ -12,6 +12,7 @@ from hypothesis import HealthCheck, settings
 
 from dicom_assets_tests.support.lakes import Graph, quiet_dagster, settings_for
 from dicom_assets_tests.support.landings import LandingFolder
+from dicom_assets_tests.support.steps import Stepped
 
 # No test is timed: how long an example takes says how busy the machine is.
 settings.register_profile("suite", settings(), deadline=None, suppress_health_check=[HealthCheck.too_slow])
@@ -56,3 +57,9 @@ def instance() -> Iterator[dg.DagsterInstance]:
 def graph(tmp_path: Path, landing: LandingFolder, instance: dg.DagsterInstance) -> Graph:
     """The graph over the landing folder and a new lake."""
     return Graph(settings_for(tmp_path / "lake", landing.root), instance)
+
+
+@pytest.fixture
+def stepped(graph: Graph) -> Stepped:
+    """The same lake, whose batches go through the steps without Dagster: for what is not about the graph."""
+    return Stepped(graph.settings, graph.instance)

@@ -24,11 +24,13 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from obstore.exceptions import InvalidPathError
 
+from dicom_assets.landing.container_deposits import ContainerDepot
 from dicom_assets.landing.container_moves import ContainerMover
 from dicom_assets.landing.globs import matcher
 from dicom_assets.landing.inventory import Inventory
 from dicom_assets.landing.store import (
     LISTING,
+    ObjectArchived,
     ObjectError,
     ObjectRef,
     OpenObject,
@@ -129,6 +131,10 @@ class AzureContainer:
     def mover(self) -> ContainerMover:
         """What moves blobs within the container."""
         return ContainerMover(self._name, self.place, self.client)
+
+    def depot(self, *, synced: bool) -> ContainerDepot:
+        """What puts blobs into the container; a blob is always on the disk."""
+        return ContainerDepot(self._name, self.place, self.client)
 
     def list(self, *, passed_over: Callable[[PassedOver], None] = pass_over) -> Iterator[pa.RecordBatch]:
         """Everything that is there now, by name (schema LISTING); see `list_after`."""
@@ -274,7 +280,7 @@ class AzureContainer:
                 return ObjectError("SOURCE_UNAVAILABLE", f"The container of source '{self._name}' is not there.")
             return ObjectError("OBJECT_GONE", "The blob is not there any more.")
         if "BlobArchived" in text:
-            return ObjectError("READ_FAILED", "The blob is in the archive tier: move it to hot, cool or cold.")
+            return ObjectArchived("archive")
         return ObjectError("READ_FAILED", reason(error, READER))
 
     def _unavailable(self, error: Failure) -> SourceUnavailable:

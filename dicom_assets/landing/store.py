@@ -75,6 +75,15 @@ class ObjectError(OSError):
         self.detail = detail
 
 
+class ObjectArchived(ObjectError):
+    """An object is there, in a tier from which nothing is read before it is moved. tier: as the storage calls it."""
+
+    def __init__(self, tier: str) -> None:
+        """Its code is READ_FAILED."""
+        super().__init__("READ_FAILED", f"The blob is in the {tier} tier: move it to hot, cool or cold.")
+        self.tier = tier
+
+
 @dataclass(frozen=True, slots=True)
 class ObjectRef:
     """An object as it was claimed."""

@@ -28,6 +28,7 @@ from dicom_assets.lake.staging import Part, Staging
 from dicom_assets.schema.promoted import PromotedColumn, promoted
 from dicom_assets_tests.support.dicoms import dicom
 from dicom_assets_tests.support.lakes import QUIET, Graph, settings_for
+from dicom_assets_tests.support.steps import Stepped
 from dicom_assets_tests.support.versions import LEVELS, Version, batch_name, flat_rows, versions
 
 CREATOR = "SIEMENS MR HEADER"
@@ -38,6 +39,12 @@ COLUMNS = [
     promoted("AcquisitionDuration", name="seconds", level="series"),
 ]
 TABLES_WITH = ("flat_metadata", "instance", "series", "study")
+
+
+@pytest.fixture
+def graph(stepped: Stepped) -> Stepped:
+    """These tests are about what is in the tables."""
+    return stepped
 
 
 def open_lake(folder: Path | str) -> Lake:

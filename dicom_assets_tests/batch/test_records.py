@@ -10,9 +10,16 @@ import pytest
 
 from dicom_assets_tests.support.dicoms import dicom
 from dicom_assets_tests.support.lakes import Graph, settings_for
+from dicom_assets_tests.support.steps import Stepped
 from dicom_assets_tests.support.workbooks import workbook
 
 INVALID = {"resource": {"resourceType": "Observation", "id": "o"}}
+
+
+@pytest.fixture
+def graph(stepped: Stepped) -> Stepped:
+    """These tests are about what is in the tables."""
+    return stepped
 
 
 def bundle(*entries: dict) -> str:
