@@ -57,6 +57,11 @@ def open_store(settings: SourceSettings) -> LandingStore:
     return store
 
 
+def lies_elsewhere(settings: SourceSettings, uri: str) -> bool:
+    """Whether an object that was claimed of a source lies in another folder than the source is now."""
+    return uri.startswith("file:") and open_store(settings).below_root(uri).startswith("/")
+
+
 def _require_abilities(store: LandingStore, settings: SourceSettings) -> None:
     if settings.store is not None:
         layout_of(settings)

@@ -214,7 +214,7 @@ WITH places AS (
     SELECT source, uri, member, batch_id, claimed_at FROM arrived
     SEMI JOIN closed USING (batch_id)
     ANTI JOIN absent USING (batch_id, object_id)
-    WHERE kind <> 'change' AND hash(uri) % $1 = $2
+    WHERE kind NOT IN ('change', 'erased') AND hash(uri) % $1 = $2
 ),
 again AS (
     SELECT * FROM places
