@@ -4,5 +4,7 @@ From the top: `server` listens; `app` puts it together; around every answer stan
 (logs, numbers), `answer_headers`, `exceptions` (where they end), `patience` (time), `gate` (`limits`, `access`) and
 `compression`; `routing` makes routes of the one list of what is answered, `routes`, made of `resource`; `searching`,
 `metadata`, `frames`, `rendering`, `bulk`, `objects` and `storing` answer; `call` is what an answer is made from,
-`problems` what a client gets instead; `served` is the lake as requests see it.
+`problems` what a client gets instead; `served` is the lake as requests see it, with `loaded_studies` in memory and
+`questions` in threads; `newest` tells which row stands for a UID. A search goes through `search_query` (with
+`attribute_names`), `search_plan` (with `matching`, `search_headers`) and `answers` (with `json_elements`).
 """

@@ -114,6 +114,8 @@ def test_a_time_matches_from_its_first_to_its_last_moment():
     assert matched("TM", stored, "140559-140600") == ["140559.5", "140600"]
     assert matched("TM", stored, "2359") == ["235960"]
     assert matched("TM", stored, "-140500") == ["14", "1405", "140500"]
+    assert matched("TM", ["14", "1405"], "1400") == ["14"]
+    assert matched("TM", ["14", "1405"], "140500-") == ["1405"]
 
 
 def test_a_date_with_time_matches_whatever_its_precision():
