@@ -27,7 +27,7 @@ _SERVICES = (
 _MEANINGS = {
     200: "Answered.",
     202: "Some objects were stored, or one with a warning.",
-    206: "A part of the bytes, as `Range` asked.",
+    206: "A part of the bytes, as `Range` asked; or those objects of several that are there.",
     304: "What the client has (`If-None-Match`) is current.",
     400: "A parameter, a path or the Host header cannot be understood; the sentence says which.",
     401: "A token is needed.",
@@ -58,7 +58,7 @@ PARTS = " ⁺"
 
 def dicomweb_page() -> str:
     """docs/dicomweb.md."""
-    return "".join((_HEAD, _conformance(), _ACCESS, _settings(), _REST))
+    return "".join((_HEAD, _conformance(), _ACCESS, _settings(), _RETRIEVING, _REST))
 
 
 def _conformance() -> str:
@@ -302,6 +302,37 @@ origins = ["https://viewer.example.org"]       # pages that may ask from a brows
 
 Other origins get no answer that their pages can read; a preflight is answered with 204 before a token is asked for,
 since browsers send none with it. Exposed headers: `{EXPOSED}`. A page may never store by a form or a link.
+
+"""
+
+_RETRIEVING = """## Retrieving
+
+Bytes come from where objects lie, by range where that can be: a native frame is one read.
+
+- **Metadata** are stored headers without File Meta Information, with `00081190` and `00083002`. Values of more than 64
+  bytes are addresses, `…/bulkdata/{offset}-{length}`; the tag of an element of the object itself does as well, such as
+  `…/bulkdata/7FE00010`. Corrected attributes are given as they were corrected; objects and frames never change. Of rows
+  that a release wrote which left bulk data out, `PixelData` is such an address where the header says that there are
+  pixels; other bulk data come with reading the object again.
+- **Frames** come as they are stored, native ones in little endian whatever they are stored in. With
+  `transfer-syntax=1.2.840.10008.1.2.1` they are decoded, colour as RGB. A frame that does not decode is refused with
+  422 and the code `FRAME_UNDECODABLE`; among others it is a part of `text/plain` that begins with the code.
+- **Objects** come in no other transfer syntax than theirs. Of a study or series of which some are gone, the others come
+  with 206 and a `Warning`. One that changes while it is sent is broken off.
+- **Images** (`rendered`, `thumbnail`, WADO-URI) show the frame in the middle unless one is named, and of a series or
+  study the instance in the middle.
+
+Decoding and drawing need the extra `viewer` (`pip install 'dicom-assets[viewer]'`): Pillow, GDCM and OpenJPEG. They are
+done in processes of their own, so that bytes that crash a decoder cost that one frame. JPEG of 12 bits (Extended) is
+given as stored only: the one decoder for it that there is for Python is under the GPL.
+
+| status | what it says of an object |
+|---|---|
+| 404 | it has no such frame, or no pixels; or a DICOM service has told of it, and holds it |
+| 409 | its blob is in an archive tier, which the sentence names; metadata are answered |
+| 410 | it is gone at its source, or other bytes lie there by now |
+| 422 | this frame cannot be told from the others, ends too early, or does not decode; the code says which |
+| 503 | its source cannot be reached; searching and metadata go on |
 
 """
 

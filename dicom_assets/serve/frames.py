@@ -21,8 +21,8 @@ from dicom_assets.dicom.syntax import DEFLATED, EXPLICIT_BIG, EXPLICIT_LITTLE, I
 from dicom_assets.serve.bytes_of import OpenInstance, drawn, lacking, read, read_on, told_syntax
 from dicom_assets.serve.call import Call
 from dicom_assets.serve.decoding import UNDECODABLE, Undecodable, decoder_of
-from dicom_assets.serve.media import OCTETS, Choice, Offer, choose, ranges
-from dicom_assets.serve.places import find, url_of
+from dicom_assets.serve.media import OCTETS, Choice, Offer, Range, choose, ranges
+from dicom_assets.serve.places import find, kept_of, url_of
 from dicom_assets.serve.problems import Refusal, bad_parameter
 from dicom_assets.serve.resource import Parameter, Resource
 from dicom_assets.serve.streaming import BrokenOff, Parts, Stream, finish
@@ -72,6 +72,10 @@ async def retrieve(call: Call) -> Response:
     """Frames of one instance."""
     numbers = frame_numbers(call.request.path_params["frames"])
     accepted = ranges(call.request)
+    if len(numbers) == 1:
+        answer = await read(call, partial(_at_once, call, numbers[0], accepted))
+        if answer is not None:
+            return answer
     found = await call.ask(lambda: find(call, call.uids))
     instance = OpenInstance(call.served, found)
     try:
@@ -80,6 +84,44 @@ async def retrieve(call: Call) -> Response:
     except BaseException:
         await finish(call.served, instance.close)
         raise
+
+
+def _at_once(call: Call, number: int, accepted: Sequence[Range]) -> Response | None:
+    """A single frame of an instance whose row is known, in one go; None where the tables must be asked first."""
+    found = kept_of(call, call.snapshot(), call.uids)
+    if found is None:
+        return None
+    instance = OpenInstance(call.served, found)
+    try:
+        instance.open()
+        choice = choose(accepted, _checked(instance, [number]))
+        is_decoded = _is_decoded(choice, instance)
+        frame = _frame(instance, number, is_decoded)
+        if isinstance(frame, Refusal):
+            raise frame
+        return _single(call, instance, number, choice, frame)
+    finally:
+        instance.close()
+
+
+def _is_decoded(choice: Choice, instance: OpenInstance) -> bool:
+    return choice.transfer_syntax == EXPLICIT_LITTLE and told_syntax(instance.pixels) != EXPLICIT_LITTLE
+
+
+def _kind(choice: Choice, instance: OpenInstance) -> str:
+    """The Content-Type of a frame."""
+    told = EXPLICIT_LITTLE if _is_decoded(choice, instance) else told_syntax(instance.pixels)
+    return f"{choice.offer.kind}; transfer-syntax={told}"
+
+
+def _single(call: Call, instance: OpenInstance, number: int, choice: Choice, frame: bytes) -> Response:
+    """The answer of one frame."""
+    kind = _kind(choice, instance)
+    if not choice.is_multipart:
+        return Response(frame, media_type=kind)
+    parts = Parts(choice.offer.kind)
+    begin = parts.begin(kind, f"{url_of(call.base, instance.found.row)}/frames/{number}")
+    return Response(b"".join((begin, frame, parts.end)), media_type=parts.media_type)
 
 
 def _checked(instance: OpenInstance, numbers: Sequence[int]) -> list[Offer]:
@@ -95,24 +137,17 @@ def _checked(instance: OpenInstance, numbers: Sequence[int]) -> list[Offer]:
 
 async def _answer(call: Call, instance: OpenInstance, numbers: Sequence[int], choice: Choice) -> Response:
     """The answer; it closes the instance when it ends."""
-    is_decoded = choice.transfer_syntax == EXPLICIT_LITTLE and told_syntax(instance.pixels) != EXPLICIT_LITTLE
-    kind = choice.offer.kind
-    kind += f"; transfer-syntax={told_syntax(instance.pixels) if not is_decoded else EXPLICIT_LITTLE}"
+    is_decoded, kind = _is_decoded(choice, instance), _kind(choice, instance)
     if not choice.is_multipart and len(numbers) > 1:
         raise Refusal(406, "Several frames come as multipart/related only. Ask for one at a time, or for that.")
     first = await read(call, partial(_frame, instance, numbers[0], is_decoded))
-    if isinstance(first, Refusal) and len(numbers) == 1:
-        raise first
-    if not choice.is_multipart:
+    if len(numbers) == 1:
+        if isinstance(first, Refusal):
+            raise first
         await finish(call.served, instance.close)
-        assert isinstance(first, bytes)
-        return Response(first, media_type=kind)
+        return _single(call, instance, numbers[0], choice, first)
     parts = Parts(choice.offer.kind)
     where = url_of(call.base, instance.found.row)
-    if len(numbers) == 1 and isinstance(first, bytes):
-        await finish(call.served, instance.close)
-        body = b"".join((parts.begin(kind, f"{where}/frames/{numbers[0]}"), first, parts.end))
-        return Response(body, media_type=parts.media_type)
 
     async def pieces() -> AsyncGenerator[bytes, None]:
         try:

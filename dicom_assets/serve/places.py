@@ -135,22 +135,32 @@ def flat_source(snapshot: Snapshot, rows: Sequence[Mapping[str, Any]], uids: Map
 def find(call: Call, uids: Mapping[str, str]) -> Found:
     """One instance and its object. Raises Refusal. Blocks."""
     snapshot = call.snapshot()
-    places = call.served.part(Places)
+    kept = kept_of(call, snapshot, uids)
+    if kept is not None:
+        return kept
+    of_series = {name: uids[name] for name in ("study", "series")}
+    rows = listed(snapshot, of_series, SERIES_MOST + 1)
+    if len(rows) > SERIES_MOST:
+        of_series = dict(uids)
+        rows = listed(snapshot, uids)
+    elif all(row["SOPInstanceUID"] != uids["instance"] for row in rows):
+        raise not_found("instance")
+    found = {one.row["SOPInstanceUID"]: one for one in located(snapshot, rows, of_series)}
+    if len(of_series) == 2:
+        weight = sum(map(_weight, found.values()))
+        call.served.part(Places).found.keep(_key(snapshot, uids), found, weight)
+    return found[uids["instance"]]
+
+
+def kept_of(call: Call, snapshot: Snapshot, uids: Mapping[str, str]) -> Found | None:
+    """As `find`, where it is known already: the tables are not asked."""
+    kept = call.served.part(Places).found.get(_key(snapshot, uids))
+    return None if kept is None else kept.get(uids["instance"])
+
+
+def _key(snapshot: Snapshot, uids: Mapping[str, str]) -> tuple[object, ...]:
     versions = tuple(snapshot.extents[name].version for name in ("study", "instance", "flat_metadata", "raw_files"))
-    key = (versions, snapshot.scope, uids["study"], uids["series"])
-    kept = places.found.get(key)
-    if kept is None or uids["instance"] not in kept:
-        of_series = {name: uids[name] for name in ("study", "series")}
-        rows = listed(snapshot, of_series, SERIES_MOST + 1)
-        if len(rows) > SERIES_MOST:
-            of_series = dict(uids)
-            rows = listed(snapshot, uids)
-        elif all(row["SOPInstanceUID"] != uids["instance"] for row in rows):
-            raise not_found("instance")
-        kept = {one.row["SOPInstanceUID"]: one for one in located(snapshot, rows, of_series)}
-        if len(of_series) == 2:
-            places.found.keep(key, kept, sum(map(_weight, kept.values())))
-    return kept[uids["instance"]]
+    return versions, snapshot.scope, uids["study"], uids["series"]
 
 
 def _weight(found: Found) -> int:
