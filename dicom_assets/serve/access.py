@@ -104,7 +104,7 @@ class Access:
         clients leave it out of the header Host (dicomweb-client does), which on this machine can mean no other one.
         """
         host, prefix = headers.get("host", ""), ""
-        if port is not None and host in _LOOPBACK:
+        if port not in (None, _DEFAULT_PORTS.get(scheme)) and host in _LOOPBACK:
             host = f"{host}:{port}"
         if self.is_proxy(address):
             scheme = _first(headers.get("x-forwarded-proto")) or scheme
@@ -113,6 +113,7 @@ class Access:
         return f"{scheme}://{host}{prefix}"
 
 
+_DEFAULT_PORTS = {"http": 80, "https": 443}
 _LOOPBACK = ("127.0.0.1", "localhost", "[::1]")
 
 
