@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -12,6 +13,8 @@ from hypothesis import HealthCheck, settings
 
 from dicom_assets_tests.support.lakes import Graph, quiet_dagster, settings_for
 from dicom_assets_tests.support.landings import LandingFolder
+from dicom_assets_tests.support.processor_time import ProcessorTime
+from dicom_assets_tests.support.steps import Stepped
 
 # No test is timed: how long an example takes says how busy the machine is.
 settings.register_profile("suite", settings(), deadline=None, suppress_health_check=[HealthCheck.too_slow])
@@ -19,6 +22,17 @@ settings.register_profile("suite", settings(), deadline=None, suppress_health_ch
 # examples are for those who work on it, whose runs and fuzzers go on looking.
 settings.register_profile("ci", settings.get_profile("suite"), derandomize=True)
 settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "suite"))
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Has what each test costs measured."""
+    config.pluginmanager.register(ProcessorTime())
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Modules with the most slow tests come first, so that no process is left with a long one in the end."""
+    slow = Counter(item.path for item in items if item.get_closest_marker("slow") is not None)
+    items.sort(key=lambda item: -slow[item.path])
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -56,3 +70,9 @@ def instance() -> Iterator[dg.DagsterInstance]:
 def graph(tmp_path: Path, landing: LandingFolder, instance: dg.DagsterInstance) -> Graph:
     """The graph over the landing folder and a new lake."""
     return Graph(settings_for(tmp_path / "lake", landing.root), instance)
+
+
+@pytest.fixture
+def stepped(graph: Graph) -> Stepped:
+    """The same lake, whose batches go through the steps without Dagster: for what is not about the graph."""
+    return Stepped(graph.settings, graph.instance)

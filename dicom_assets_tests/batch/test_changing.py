@@ -15,6 +15,13 @@ from dicom_assets.reading import judge, kinds
 from dicom_assets_tests.support.dicoms import dicom, uid
 from dicom_assets_tests.support.lakes import Graph
 from dicom_assets_tests.support.landings import CLINICAL_CSV, zipped
+from dicom_assets_tests.support.steps import Stepped
+
+
+@pytest.fixture
+def graph(stepped: Stepped) -> Stepped:
+    """These tests are about what is in the tables."""
+    return stepped
 
 
 def outcomes(graph: Graph) -> dict[str, tuple[str, str | None]]:

@@ -19,7 +19,7 @@ from dicom_assets.lake import dataset_types as datasets
 from dicom_assets.lake.query import QueryError, connect, run_read_only
 from dicom_assets_tests.support.lakes import Graph, settings_for
 from dicom_assets_tests.support.landings import LandingFolder
-from dicom_assets_tests.support.steps import step_through
+from dicom_assets_tests.support.steps import Stepped, step_through
 
 LABS = {
     "name": "labs",
@@ -34,7 +34,7 @@ VISITS = {"name": "visits", "files": ["visits.csv"], "patient_id_column": "perso
 
 @pytest.fixture
 def labs(tmp_path: Any, landing: LandingFolder, instance: dg.DagsterInstance) -> Iterator[Graph]:
-    yield Graph(settings_for(tmp_path / "lake", landing.root, clinical={"datasets": [LABS, VISITS]}), instance)
+    yield Stepped(settings_for(tmp_path / "lake", landing.root, clinical={"datasets": [LABS, VISITS]}), instance)
 
 
 def test_each_dataset_has_its_own_patient_issuer_and_date_columns(labs: Graph, landing: LandingFolder):
@@ -233,7 +233,7 @@ def test_whatever_columns_are_called_and_hold_the_view_shows_what_was_written(
         for number in range(len(tables))
     ]
     with dg.DagsterInstance.ephemeral() as instance:
-        graph = Graph(settings_for(folder / "lake", landed.root, clinical={"datasets": odd}), instance)
+        graph = Stepped(settings_for(folder / "lake", landed.root, clinical={"datasets": odd}), instance)
         step_through(graph)
         assert graph.rows("SELECT count(*) AS n FROM clinical") == [{"n": sum(len(values) for _, values in tables)}]
         for number, (names, values) in enumerate(tables):
@@ -290,7 +290,7 @@ def test_a_view_that_cannot_be_made_costs_itself_and_no_other_query(labs: Graph,
 def test_numbers_with_a_decimal_comma_are_numbers_where_the_dataset_says_so(tmp_path, landing, instance):
     labs = {"name": "labs", "files": ["labs*"], "patient_id_column": "PatientID", "decimal": ","}
     plain = {"name": "plain", "files": ["plain*"], "patient_id_column": "PatientID"}
-    graph = Graph(settings_for(tmp_path / "lake", landing.root, clinical={"datasets": [labs, plain]}), instance)
+    graph = Stepped(settings_for(tmp_path / "lake", landing.root, clinical={"datasets": [labs, plain]}), instance)
     text = "PatientID;value;grouped;whole\nP1;5,25;1.000;7\nP2;-0,5;2.500;8\n"
     for name in ("labs.csv", "plain.csv"):
         landing.put(name, text)

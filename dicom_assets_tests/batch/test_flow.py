@@ -17,6 +17,7 @@ from dicom_assets.storage.files import LakeFiles
 from dicom_assets_tests.support.dicoms import dicom, uid
 from dicom_assets_tests.support.lakes import QUIET, TABLES_OF_A_BATCH, Graph, contents, settings_for, versions
 from dicom_assets_tests.support.landings import LandingFolder, put_mixed
+from dicom_assets_tests.support.steps import Stepped, WithoutDagster
 
 
 @pytest.fixture(scope="module")
@@ -158,7 +159,7 @@ class TestAMixedFolder:
             assert secret not in spoken
 
 
-class TestIngestingAgain:
+class TestIngestingAgain(WithoutDagster):
     def test_claims_nothing_and_changes_no_table(self, graph, landing):
         put_mixed(landing)
         graph.ingest()
@@ -219,7 +220,7 @@ class TestIngestingAgain:
         assert {graph.books(one).status for one in (first, second)} == {"closed"}
 
 
-class TestRunningABatchAgain:
+class TestRunningABatchAgain(WithoutDagster):
     @pytest.mark.slow
     def test_a_closed_batch_ends_in_the_same_tables_row_for_row(self, graph, landing):
         put_mixed(landing)
@@ -266,7 +267,7 @@ class TestBatchesOfSeveralSources:
         for folder in folders:
             folder.mkdir()
             LandingFolder(folder).put("a.dcm", dicom())
-        graph = Graph(settings_for(tmp_path / "lake", *folders), instance)
+        graph = Stepped(settings_for(tmp_path / "lake", *folders), instance)
         assert len(graph.ingest()) == 2
         assert graph.rows("SELECT source FROM study ORDER BY source") == [{"source": "landing"}, {"source": "landing2"}]
 

@@ -8,6 +8,7 @@ from dicom_assets.lake.staging import Staging
 from dicom_assets_tests.support.dicoms import dicom, without_identity
 from dicom_assets_tests.support.lakes import Graph, settings_for, versions
 from dicom_assets_tests.support.landings import LandingFolder
+from dicom_assets_tests.support.steps import Stepped, WithoutDagster
 
 SHARED = ("flat_metadata", "clinical", "instance", "series", "study")
 
@@ -170,7 +171,8 @@ class TestWarnings:
         assert (graph.books(batch).status, graph.books(batch).ingested) == ("closed", 1)
 
 
-class TestASmallBatchLosesAllThatItHas:
+class TestASmallBatchLosesAllThatItHas(WithoutDagster):
+    @pytest.mark.slow
     def test_three_of_three_pause_and_say_what_to_do(self, graph, landing):
         put_bad(landing, bad=3, good=0)
         landing.put("readme.txt", "text")
@@ -206,13 +208,13 @@ class TestASmallBatchLosesAllThatItHas:
         assert graph.books(batch).status == "closed"
 
     def test_how_many_is_a_setting(self, tmp_path, landing, instance):
-        graph = Graph(settings_for(tmp_path / "lake", landing.root, gate={"none_ingested": 1}), instance)
+        graph = Stepped(settings_for(tmp_path / "lake", landing.root, gate={"none_ingested": 1}), instance)
         put_bad(landing, bad=1, good=0)
         (batch,) = graph.ingest()
         assert graph.books(batch).status == "paused"
 
 
-class TestTooMuchIsNothingThatIsReadHere:
+class TestTooMuchIsNothingThatIsReadHere(WithoutDagster):
     def test_a_folder_of_texts_closes_by_default(self, graph, landing):
         for number in range(12):
             landing.put(f"{number}.txt", "text")
@@ -221,7 +223,7 @@ class TestTooMuchIsNothingThatIsReadHere:
 
     @pytest.mark.slow
     def test_it_pauses_above_the_share_that_is_set(self, tmp_path, landing, instance):
-        graph = Graph(settings_for(tmp_path / "lake", landing.root, gate={"ignored_share": 0.5}), instance)
+        graph = Stepped(settings_for(tmp_path / "lake", landing.root, gate={"ignored_share": 0.5}), instance)
         for number in range(12):
             landing.put(f"{number}.txt", "text")
         landing.put("a.dcm", dicom())
@@ -233,7 +235,7 @@ class TestTooMuchIsNothingThatIsReadHere:
         assert graph.run(batch, gate_config(ignored_share=1.0)).success
 
 
-class TestTooManyRecordsCannotBeRead:
+class TestTooManyRecordsCannotBeRead(WithoutDagster):
     @pytest.mark.slow
     def test_it_pauses_above_half_of_them(self, graph, landing):
         landing.put("a.csv", "PatientID;diagnosis\n" + "P1;R91\n" * 9 + "P1\n" * 11)

@@ -27,8 +27,15 @@ from dicom_assets.settings import Settings
 from dicom_assets_tests.support.dicoms import dicom, without_identity
 from dicom_assets_tests.support.lakes import Graph, contents
 from dicom_assets_tests.support.landings import CLINICAL_CSV, LandingFolder, zipped
+from dicom_assets_tests.support.steps import Stepped
 
 STAMP = 1_795_161_600_000  # 2026-11-20T08:00:00Z
+
+
+@pytest.fixture
+def graph(stepped: Stepped) -> Stepped:
+    """These tests are about what is in the tables."""
+    return stepped
 
 
 class TestNames:
@@ -166,7 +173,7 @@ def closed(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Graph, st
     landing = LandingFolder(root / "state" / "landing")
     fill(landing)
     with dg.DagsterInstance.ephemeral() as instance, pytest.MonkeyPatch.context() as patch:
-        graph = Graph(settings_of(root / "state", landing.root), instance)
+        graph = Stepped(settings_of(root / "state", landing.root), instance)
         with patch.context() as inner:
             inner.setattr(Organizing, "finish", lambda self: None)
             (batch,) = graph.ingest()
@@ -303,7 +310,7 @@ def test_compressed_objects_are_zips_of_their_own_that_are_read_again(tmp_path: 
     landing.put("1.dcm", dicom(1, 1, 1))
     landing.put_zip("a.zip", {"2.dcm": dicom(1, 1, 2)})
     with dg.DagsterInstance.ephemeral() as instance:
-        graph = Graph(settings_of(tmp_path, landing.root, compress=True), instance)
+        graph = Stepped(settings_of(tmp_path, landing.root, compress=True), instance)
         (batch,) = graph.ingest()
         assert {path.rsplit(".dcm", 1)[1] for path in below(landing.root)} == {".zip"}
         assert [one["member"] for one in graph.rows("SELECT member FROM instance ORDER BY ALL")] == ["1.dcm", "2.dcm"]
@@ -319,7 +326,7 @@ def test_an_archive_behind_other_bytes_is_moved_whole_with_them(tmp_path: Path, 
     data = b"MZ" + bytes(99) + zipped({"1.dcm": dicom(1, 1, 1), "2.dcm": dicom(1, 1, 2)})
     landing.put("sfx.exe", data)
     with dg.DagsterInstance.ephemeral() as instance:
-        graph = Graph(settings_of(tmp_path, landing.root), instance)
+        graph = Stepped(settings_of(tmp_path, landing.root), instance)
         (batch,) = graph.ingest()
         (path,) = below(landing.root)
         assert path.startswith("Process/")
@@ -382,7 +389,7 @@ def test_an_object_that_cannot_be_moved_stays_and_is_told_while_the_rest_is_move
         make(self, path)
 
     monkeypatch.setattr(FolderMover, "_make_folder", refuse)
-    graph = Graph(settings_of(tmp_path, landing.root), instance)
+    graph = Stepped(settings_of(tmp_path, landing.root), instance)
     assert ingest(graph.settings, instance).closed
     assert [path for path in below(landing.root) if not path.startswith("Process/")] == [name]
     assert graph.rows("SELECT code, detail FROM ingestion_errors WHERE stage = 'organize'") == [

@@ -7,6 +7,13 @@ import pytest
 from dicom_assets_tests.support.dicoms import dicom
 from dicom_assets_tests.support.lakes import Graph
 from dicom_assets_tests.support.landings import LandingFolder
+from dicom_assets_tests.support.steps import Stepped
+
+
+@pytest.fixture
+def graph(stepped: Stepped) -> Stepped:
+    """These tests are about what is in the tables."""
+    return stepped
 
 
 @pytest.mark.slow

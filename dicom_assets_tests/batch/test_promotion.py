@@ -28,6 +28,7 @@ from dicom_assets.lake.staging import Part, Staging
 from dicom_assets.schema.promoted import PromotedColumn, promoted
 from dicom_assets_tests.support.dicoms import dicom
 from dicom_assets_tests.support.lakes import QUIET, Graph, settings_for
+from dicom_assets_tests.support.steps import Stepped
 from dicom_assets_tests.support.versions import LEVELS, Version, batch_name, flat_rows, versions
 
 CREATOR = "SIEMENS MR HEADER"
@@ -38,6 +39,12 @@ COLUMNS = [
     promoted("AcquisitionDuration", name="seconds", level="series"),
 ]
 TABLES_WITH = ("flat_metadata", "instance", "series", "study")
+
+
+@pytest.fixture
+def graph(stepped: Stepped) -> Stepped:
+    """These tests are about what is in the tables."""
+    return stepped
 
 
 def open_lake(folder: Path | str) -> Lake:
@@ -137,6 +144,7 @@ def test_levels_take_the_value_as_they_take_others_and_misfits_are_counted(lake)
     assert seconds == len([v for batch in range(2) for v in some(batch) if v.number % 5 == 0])
 
 
+@pytest.mark.slow
 def test_nobody_sees_a_column_before_it_is_whole_and_a_kill_leaves_what_goes_on(lake, tmp_path, monkeypatch):
     shutil.copytree(lake.uri, tmp_path / "reference")
     reference = open_lake(tmp_path / "reference")
@@ -212,6 +220,7 @@ def test_a_column_that_is_removed_is_gone_from_tables_and_files_and_may_come_bac
     ("words", "says"),
     [
         (["add", "Nope"], "no attribute"),
+        (["add", ""], "Give a path"),
         (["add", "PixelData"], "no column can hold"),
         (["add", "PatientID"], "Table flat_metadata has a column PatientID already"),
         (["add", "PatientOrientation", "--name", "patientid"], "has a column PatientID already"),

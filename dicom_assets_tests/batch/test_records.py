@@ -10,9 +10,16 @@ import pytest
 
 from dicom_assets_tests.support.dicoms import dicom
 from dicom_assets_tests.support.lakes import Graph, settings_for
+from dicom_assets_tests.support.steps import Stepped
 from dicom_assets_tests.support.workbooks import workbook
 
 INVALID = {"resource": {"resourceType": "Observation", "id": "o"}}
+
+
+@pytest.fixture
+def graph(stepped: Stepped) -> Stepped:
+    """These tests are about what is in the tables."""
+    return stepped
 
 
 def bundle(*entries: dict) -> str:
@@ -74,6 +81,7 @@ def test_a_table_of_which_no_record_fits_its_pinned_types_is_quarantined(tmp_pat
     assert graph.books(second).status == "closed"
 
 
+@pytest.mark.slow
 def test_a_batch_of_tables_as_programs_write_them_closes_and_says_what_it_refused(tmp_path, landing, instance):
     labs = {"name": "labs", "files": ["labs/**"], "patient_id_column": "Pat No", "date_column": "taken"}
     gate = {"quarantined_share": 1}

@@ -14,7 +14,7 @@ from dicom_assets.batch.context import RunContext
 from dicom_assets_tests.support.inline_engine import InlineEngine
 from dicom_assets_tests.support.lakes import Graph, settings_for
 from dicom_assets_tests.support.landings import LandingFolder
-from dicom_assets_tests.support.steps import publish, step_through
+from dicom_assets_tests.support.steps import Stepped, publish, step_through
 
 
 def stamped(day: int, source: str | None = None) -> dict[str, Any]:
@@ -50,7 +50,7 @@ def lake_of(
     """A lake into which each file came by a batch of its own."""
     landing = LandingFolder(folder / "landing")
     landing.root.mkdir(parents=True)
-    graph = Graph(settings_for(folder / "lake", landing.root, **(sections or {})), instance)
+    graph = Stepped(settings_for(folder / "lake", landing.root, **(sections or {})), instance)
     for name, text in deliveries:
         landing.put(name, text)
         step_through(graph)
@@ -75,7 +75,7 @@ def held(graph: Graph) -> list[str]:
 def run_again(graph: Graph, sections: dict[str, Any]) -> Graph:
     """Every batch again, with other settings."""
     root = Path(graph.settings.sources[0].root)
-    again = Graph(settings_for(Path(graph.settings.lake), root, **sections), graph.instance)
+    again = Stepped(settings_for(Path(graph.settings.lake), root, **sections), graph.instance)
     with again.work() as work:
         batches = [claim.batch_id for claim in work.log.claims()]
     for name in batches:
@@ -122,7 +122,7 @@ class TestIdsOfTwoServers:
         landing.put("1.ndjson", ndjson(patient("p1", "A", source="http://a"), condition("c1", "p1", source="http://b")))
         settings = settings_for(tmp_path / "lake", landing.root)
         source = settings.sources[0].model_copy(update={"fhir_server": "http://hospital"})
-        graph = Graph(settings.model_copy(update={"sources": (source,)}), instance)
+        graph = Stepped(settings.model_copy(update={"sources": (source,)}), instance)
         step_through(graph)
         rows = graph.rows("SELECT DISTINCT server, PatientID FROM clinical")
         assert [tuple(row.values()) for row in rows] == [("http://hospital", "A")]
@@ -140,6 +140,7 @@ class TestAnIdentityThatChanges:
         assert key["record_key"] in detail
         assert "B" not in detail.replace(key["record_key"], "")
 
+    @pytest.mark.slow
     @pytest.mark.parametrize("order", list(permutations(range(4)))[::4])
     def test_no_order_of_arrival_gives_another_result(
         self, tmp_path: Path, instance: dg.DagsterInstance, order: tuple[int, ...]

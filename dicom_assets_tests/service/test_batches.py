@@ -27,6 +27,7 @@ from dicom_assets.settings import Settings
 from dicom_assets_tests.service.feed_server import Fault, FeedServer, running
 from dicom_assets_tests.service.service_model import DEFAULT, TICKS, metadata, ticks_of
 from dicom_assets_tests.support.lakes import Graph, quiet_dagster
+from dicom_assets_tests.support.steps import Stepped
 
 START = datetime(2026, 3, 1, 8, 0, tzinfo=UTC)
 HOUR = timedelta(hours=1)
@@ -37,9 +38,11 @@ def window(number: int) -> Window:
 
 
 class Synced:
-    """A service, its landing zone and a lake."""
+    """A service, its landing zone and a lake; kind: who runs its batches."""
 
-    def __init__(self, server: FeedServer, folder: Path, instance: dg.DagsterInstance) -> None:
+    def __init__(
+        self, server: FeedServer, folder: Path, instance: dg.DagsterInstance, kind: type[Graph] = Stepped
+    ) -> None:
         self.server = server
         service = server.settings(landing=str(folder / "changes"))
         made = Settings.model_validate(
@@ -55,7 +58,7 @@ class Synced:
         self.first: list[str] = []
         self.unchanged: list[str] = []
         self.second: list[str] = []
-        self.graph = Graph(made, instance)
+        self.graph = kind(made, instance)
 
     @property
     def model(self):
@@ -111,16 +114,16 @@ def one(number: int, study: str = "1.1", **values: str) -> dict:
 
 
 @contextmanager
-def synced(folder: Path) -> Iterator[Synced]:
+def synced(folder: Path, kind: type[Graph] = Stepped) -> Iterator[Synced]:
     quiet_dagster()
     with running() as server, dg.DagsterInstance.ephemeral() as instance:
-        yield Synced(server, folder, instance)
+        yield Synced(server, folder, instance, kind)
 
 
 @pytest.fixture(scope="module")
 def history(tmp_path_factory):
     """Three hours of a service; the last is read first, then the other two together."""
-    with synced(tmp_path_factory.mktemp("history")) as service:
+    with synced(tmp_path_factory.mktemp("history"), Graph) as service:
         model = service.model
         service.clock(-2)
         model.store(one(1, "1.10"))  # before anything is read

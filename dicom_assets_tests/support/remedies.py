@@ -6,12 +6,11 @@ here: the cases.
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from dicom_assets.landing.claims import Haste, claim_new
-from dicom_assets.schema.codes import CODES
 from dicom_assets_tests.support.lakes import Graph, settings_for
 from dicom_assets_tests.support.landings import LandingFolder
 
@@ -46,14 +45,14 @@ class Zone:
         assert self.graph.run(batch).success, self.graph.books(batch).reason
         assert self.graph.books(batch).status == "closed"
 
-    def codes(self, name: str) -> set[str]:
-        """Every code that the newest batch that has an object or member of this name says of it."""
+    def codes(self, name: str, *, folder: str = "") -> set[str]:
+        """Every code that the newest batch that has an object or member of this name says of it, and its outcome."""
         rows = self.graph.rows(
             f"""
             SELECT r.batch_id, r.claimed_at, v.outcome, list(e.code) FILTER (e.code IS NOT NULL) AS codes
             FROM raw_files r JOIN validated_batch v USING (batch_id, object_id)
             LEFT JOIN ingestion_errors e USING (batch_id, object_id)
-            WHERE coalesce(r.member, r.uri) LIKE '%{name}'
+            WHERE coalesce(r.member, r.uri) LIKE '%{name}' AND contains(r.uri, '{folder and folder + "/"}')
             GROUP BY r.batch_id, r.claimed_at, r.object_id, v.outcome ORDER BY r.claimed_at DESC
             """
         )
@@ -78,48 +77,61 @@ def remedy(code: str) -> Callable[[Callable[[Zone], None]], Callable[[Zone], Non
     return enter
 
 
+@dataclass(frozen=True)
+class Delivery:
+    """One object of several that are delivered into one lake: it causes its code, and another delivery puts it right.
+
+    bad, good: names and contents. at, good_at: the members that the outcomes are of, where they are archives. before,
+    after: sections of settings, for a code whose batch is run again instead.
+    """
+
+    bad: tuple[str, bytes]
+    good: tuple[str, bytes]
+    at: str = ""
+    good_at: str = ""
+    is_alone: bool = False
+    before: dict = field(default_factory=dict)
+    after: dict = field(default_factory=dict)
+
+    def outcome(self, zone: Zone, code: str) -> set[str]:
+        """What the newest batch says of what was delivered in the folder of the code."""
+        return zone.codes(self.at or self.bad[0], folder=code)
+
+    def outcome_in_the_end(self, zone: Zone, code: str) -> set[str]:
+        """The same of what came in its place."""
+        return zone.codes(self.good_at or (self.at if self.bad[0] == self.good[0] else "") or self.good[0], folder=code)
+
+
+SENT: dict[str, Delivery] = {}
+"""What is put right by another delivery."""
+SET: dict[str, Delivery] = {}
+"""What is put right by other settings."""
+
+
 def sent_again(code: str, bad: bytes, good: bytes, name: str = "a.dcm", *, at: str = "", good_at: str = "") -> None:
     """Enters a case in which the object is delivered again under its name; at: the member that the code is of."""
-
-    def case(zone: Zone) -> None:
-        zone.landing.put(name, bad)
-        zone.ingest()
-        assert code in zone.codes(at or name)
-        zone.landing.put(name, good, age_seconds=3_600)
-        zone.ingest()
-        assert zone.codes(good_at or at or name) == {"ingested"}
-
-    remedy(code)(case)
+    assert code not in SENT
+    SENT[code] = Delivery((name, bad), (name, good), at, good_at)
 
 
 def sent_as(code: str, name: str, bad: bytes, good_name: str, good: bytes, *, good_at: str = "") -> None:
-    """Enters a case in which the content is delivered in another form."""
-
-    def case(zone: Zone) -> None:
-        zone.landing.put(name, bad)
-        zone.ingest()
-        assert zone.codes(name) == {code, "quarantined"}
-        zone.landing.put(good_name, good)
-        zone.ingest()
-        assert zone.codes(good_at or good_name) == {"ingested"}
-
-    remedy(code)(case)
+    """Enters a case in which the content is delivered in another form; nothing else is said of it than the code."""
+    assert code not in SENT
+    SENT[code] = Delivery((name, bad), (good_name, good), good_at=good_at, is_alone=True)
 
 
 def run_with(code: str, data: bytes, name: str = "a.dcm", *, good_at: str = "", before: dict, after: dict) -> None:
-    """Enters a case in which settings are changed. before, after: sections of settings."""
+    """Enters a case in which settings are changed and the batch is run again."""
+    assert code not in SET
+    SET[code] = Delivery((name, data), (name, data), good_at=good_at, before=before, after=after)
 
-    def case(zone: Zone) -> None:
-        zone.settle(**before)
-        zone.landing.put(name, data)
-        (batch,) = zone.ingest()
-        assert code in zone.codes(name)
-        (section, values), *_ = after.items()
-        for setting in values:
-            assert f"{section}.{setting}" in CODES[code].remedy
-        zone.settle(**after)
-        zone.run_again(batch)
-        assert zone.codes(good_at or name) == {"ingested"}
 
-    assert "run its batch again" in CODES[code].remedy
-    remedy(code)(case)
+def sections(cases: Iterable[dict[str, dict]]) -> dict[str, dict]:
+    """The settings of several cases together, which must not want different ones."""
+    together: dict[str, dict] = {}
+    for case in cases:
+        for section, values in case.items():
+            merged = together.setdefault(section, {})
+            assert all(merged.get(name, value) == value for name, value in values.items())
+            merged |= values
+    return together
