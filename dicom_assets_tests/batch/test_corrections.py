@@ -26,7 +26,7 @@ from dicom_assets_tests.support.dicoms import dicom, uid
 from dicom_assets_tests.support.inline_engine import InlineEngine
 from dicom_assets_tests.support.lakes import Graph, settings_for
 from dicom_assets_tests.support.landings import LandingFolder
-from dicom_assets_tests.support.steps import publish
+from dicom_assets_tests.support.steps import Stepped, publish
 
 FILES = {"files": ["corrections/**"]}
 
@@ -129,7 +129,7 @@ def story(tmp_path_factory) -> Iterator[Story]:
     with dg.DagsterInstance.ephemeral() as instance:
 
         def graph(name: str) -> Graph:
-            return Graph(settings_for(folder / name, landing.root, corrections=FILES), instance)
+            return Stepped(settings_for(folder / name, landing.root, corrections=FILES), instance)
 
         now = graph("lake")
         put_objects(landing)
@@ -318,7 +318,7 @@ def test_the_graph_ingests_corrections_and_closes_its_books(tmp_path):
     landing.put("1.dcm", dicom(1, 1, 1))
     landing.put("corrections/a.csv", table(correction("study", uid(1), PatientID="P9"), link("P9", "P10")))
     with dg.DagsterInstance.ephemeral() as instance:
-        graph = Graph(settings_for(tmp_path / "lake", landing.root, corrections=FILES), instance)
+        graph = Stepped(settings_for(tmp_path / "lake", landing.root, corrections=FILES), instance)
         (batch,) = graph.ingest()
         assert graph.books(batch).status == "closed", graph.books(batch).reason
         assert graph.books(batch).ingested == 2
