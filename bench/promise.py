@@ -3,7 +3,7 @@
 Belongs here: the share of durability, of the sample and of everything else that the checks read again from the source,
 and the share of the checks in the time of all steps. Does not belong here: how quick an ingest is (`ingest`).
 
-    python -m bench.promise [--files N] [--repeat K] [--json FILE]
+    python -m bench.promise [--files N] [--landing DIR] [--repeat K] [--json FILE]
 
 Both are the same command on the same files in turn, so that a machine that gets slower slows both; processor time of
 the command and its children counts, and the time by the clock beside it.
@@ -69,28 +69,30 @@ def main() -> None:
     """Measures and prints."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--files", type=int, default=5_000)
+    parser.add_argument("--landing", type=Path, help="a folder that bench.corpus has filled; otherwise made")
     parser.add_argument("--repeat", type=int, default=3)
     parser.add_argument("--json", type=Path)
     args = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
         work = Path(folder)
-        generate(work / "landing", args.files)
-        pairs = [
-            (ingest(work / "landing", work, WITHOUT), ingest(work / "landing", work, "")) for _ in range(args.repeat)
-        ]
+        landing = args.landing.absolute() if args.landing else work / "landing"
+        if not args.landing:
+            generate(landing, args.files)
+        pairs = [(ingest(landing, work, WITHOUT), ingest(landing, work, "")) for _ in range(args.repeat)]
+        files = sum(1 for path in landing.rglob("*") if path.is_file())
         split = steps(work / "lake.dagster")
     cpu = statistics.median(with_.cpu / without.cpu for without, with_ in pairs)
     clock = statistics.median(with_.seconds / without.seconds for without, with_ in pairs)
     checks = sum(seconds for name, seconds in split.items() if name.endswith(("_checks", "_gate")))
     report = {
-        "files": args.files,
+        "files": files,
         "seconds": statistics.median(one.seconds for _, one in pairs),
         "cpu_seconds": statistics.median(one.cpu for _, one in pairs),
         "cpu_ratio": cpu,
         "clock_ratio": clock,
         "checks_share_of_steps": checks / sum(split.values()),
     }
-    print(f"durability and what is read again, {args.files} mixed files, {args.repeat} pairs")
+    print(f"durability and what is read again, {files} mixed files, {args.repeat} pairs")
     print(f"  with both: {report['seconds']:.1f} s by the clock, {report['cpu_seconds']:.1f} s of processors")
     print(f"  times what it takes without: {clock:.2f} by the clock, {cpu:.2f} of processors")
     print(f"  all checks: {report['checks_share_of_steps']:.0%} of the time of all steps")

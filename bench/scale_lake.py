@@ -14,6 +14,7 @@ import random
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from itertools import pairwise
+from typing import Any
 
 import duckdb
 import numpy as np
@@ -28,7 +29,7 @@ from dicom_assets.lake.positions import order_of, positions, sort_rows
 from dicom_assets.lake.rewrite import file_rows, leaf_rows, put_file, put_files, swap
 from dicom_assets.landing.claim_index import ids_of_digests, unpack_ids
 from dicom_assets.landing.claims import FOLDER as CLAIMS
-from dicom_assets.landing.claims import MANIFEST, ClaimLog
+from dicom_assets.landing.claims import MANIFEST, BatchKind, ClaimLog
 from dicom_assets.landing.store import LISTING, object_digests
 from dicom_assets.omop.integers import Domain, natural_key, order_key, person_key, series_key
 from dicom_assets.schema.keys import record_key, study_key
@@ -53,10 +54,18 @@ def study_uid(number: int) -> str:
     return f"{STUDY_ROOT}.{number}"
 
 
+_HEADER = (
+    f'{{"00080018":{{"vr":"UI","Value":["{STUDY_ROOT}.\' || study || \'.\' || (i // 25) || \'.\' || i || \'"]}},'
+    + "".join(f'"0018{n:04X}":{{"vr":"LO","Value":["CT"]}},' for n in range(0x20, 0x34))
+    + '"00189073":{"vr":"FD","Value":[\' || (i % 25) * 0.5 || \']},"00200013":{"vr":"IS","Value":[\' || i || \']},'
+    + '"00400275":{"vr":"SQ","Value":[{"00400009":{"vr":"SH","Value":["STEP\' || study || \'"]}}]}}'
+)
+"""Inside quotes of SQL, the header of an instance: one element to promote, one in a sequence, and others."""
+
 _VALUES = {
     "source": f"'{SOURCE}'",
     "batch_id": "batch_id",
-    "object_id": "substr(md5('o' || i), 1, 20)",
+    "object_id": "object_id",
     "operation": "'upsert'",
     "version_at": "claimed_at",
     "sequence": "0",
@@ -103,8 +112,7 @@ _VALUES = {
     "KVP": "120.0",
     "SOPClassUID": "'1.2.840.10008.5.1.4.1.1.2'",
     "TransferSyntaxUID": "'1.2.840.10008.1.2.1'",
-    "header": '\'{"00080018":{"vr":"UI","Value":["' + STUDY_ROOT + ".' || i || '\"]},' || repeat("
-    '\'"00080060":{"vr":"CS","Value":["CT"]},\', 20) || \'"00200013":{"vr":"IS","Value":[\' || i || \']}}\'',
+    "header": f"'{_HEADER}'",
     "instance_count": "25",
     "series_count": "4",
     "patient_count": "1",
@@ -193,11 +201,12 @@ def rows(name: str, numbers: pa.Table, studies: pa.Table, order: str = "i") -> p
     columns = ", ".join(f'{values.get(c.name, "NULL")} AS "{c.name}"' for c in table.columns)
     stamp = f"TIMESTAMPTZ '{FIRST.isoformat()}' + to_minutes(i // {PER_BATCH})"
     name_of = f"strftime({stamp}, '%Y%m%dT%H%M%SZ') || '-' || printf('%08x', i // {PER_BATCH})"
+    named = numbers.append_column("object_id", _object_ids(listing(numbers["i"])))
     with _connection(studies) as connection:
-        connection.register("numbers", numbers)
+        connection.register("numbers", named)
         found = connection.sql(
-            f"SELECT {columns} FROM (SELECT i, study, study_key, {stamp} AS claimed_at, {name_of} AS batch_id "
-            f"FROM (SELECT i, i // {PER_STUDY} AS study FROM numbers) JOIN studies USING (study)) ORDER BY {order}"
+            f"SELECT {columns} FROM (SELECT *, {stamp} AS claimed_at, {name_of} AS batch_id "
+            f"FROM (SELECT *, i // {PER_STUDY} AS study FROM numbers) JOIN studies USING (study)) ORDER BY {order}"
         ).to_arrow_table()
     return found.cast(table.schema)
 
@@ -310,7 +319,7 @@ def _report(study: int) -> dict[str, str]:
 
 def _reports(lake: Lake, instances: int) -> None:
     """The table of reports, each linked to its study."""
-    made = []
+    made: list[dict[str, Any]] = []
     for study in range(0, instances // PER_STUDY, 20):
         uid = study_uid(study)
         made.append(
@@ -416,14 +425,16 @@ def _books_and_claims(lake: Lake, batches: int) -> None:
     )  # fmt: skip
     _append(lake, "batches", made)
     for number in range(batches):
-        part = listing(number * PER_BATCH, (number + 1) * PER_BATCH)
+        part = listing(range(number * PER_BATCH, (number + 1) * PER_BATCH))
         size = len(part)
         columns = {
             "batch_id": pa.array([batch_name(number)] * size),
-            "object_id": unpack_ids(ids_of_digests(object_digests(SOURCE, part["uri"], part["etag"]))),
+            "object_id": _object_ids(part),
             "source": pa.array([SOURCE] * size),
             "claimed_at": pa.array([FIRST] * size, MANIFEST.field("claimed_at").type),
             "attempt": pa.array([1] * size, pa.int64()),
+            "batch_kind": pa.array([str(BatchKind.ARRIVAL)] * size, pa.string()),
+            "read_in": pa.nulls(size, pa.string()),
             **{name: part[name] for name in LISTING.names},
         }
         claim = pa.table([columns[name] for name in MANIFEST.names], schema=MANIFEST)
@@ -431,17 +442,22 @@ def _books_and_claims(lake: Lake, batches: int) -> None:
     ClaimLog(lake.files).summarise()
 
 
-def listing(start: int, end: int) -> pa.RecordBatch:
+def _object_ids(listed: pa.RecordBatch) -> pa.Array:
+    """The object_ids of what a listing says, as claims have them."""
+    return unpack_ids(ids_of_digests(object_digests(SOURCE, listed["uri"], listed["etag"])))
+
+
+def listing(numbers: pa.Array | pa.ChunkedArray | range) -> pa.RecordBatch:
     """What a listing of the landing zone says of some generated objects."""
-    number = pa.array(np.arange(start, end))
+    number = pa.array(np.asarray(numbers))
     names = [pc.cast(pc.divide(number, step), pa.string()) for step in (PER_STUDY, PER_SERIES, 1)]
     file = pc.binary_join_element_wise(names[2], ".dcm", "")
     return pa.record_batch(
         [
             pc.binary_join_element_wise("", "landing", names[0], names[1], file, "/"),
             pc.binary_join_element_wise("e", names[2], ""),
-            pa.repeat(pa.scalar(520_000, pa.int64()), end - start),
-            pa.repeat(pa.scalar(FIRST, LISTING.field("modified_at").type), end - start),
+            pa.repeat(pa.scalar(520_000, pa.int64()), len(number)),
+            pa.repeat(pa.scalar(FIRST, LISTING.field("modified_at").type), len(number)),
         ],
         schema=LISTING,
     )

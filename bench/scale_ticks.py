@@ -41,7 +41,7 @@ def from_listing(uri: str, size: int) -> None:
 
     def parts() -> Iterator[pa.RecordBatch]:
         for start in range(0, size + NEW_OBJECTS, 10_000):
-            yield listing(start, min(start + 10_000, size + NEW_OBJECTS))
+            yield listing(range(start, min(start + 10_000, size + NEW_OBJECTS)))
 
     log = ClaimLog(LakeFiles(uri))
     planned = plan(SOURCE, parts(), log.claimed_ids(SOURCE), datetime.now(UTC), ClaimingSettings())
@@ -103,7 +103,7 @@ def write_inventory(folder: Path, size: int) -> None:
     reports.create_container()
     files = []
     for start in range(0, size + NEW_OBJECTS, ROWS):
-        part = listing(start, min(start + ROWS, size + NEW_OBJECTS))
+        part = listing(range(start, min(start + ROWS, size + NEW_OBJECTS)))
         names = pc.binary_join_element_wise(CONTAINER, part.column("uri"), "")
         millis = pa.array([int(FIRST.timestamp() * 1000)] * len(part), pa.int64())
         table = pa.table([names, millis, part.column("size"), part.column("etag")], _FIELDS)
@@ -121,7 +121,7 @@ def write_inventory(folder: Path, size: int) -> None:
         digests.append(object_digests(SOURCE, claimed.column("uri"), claimed.column("etag")))
     ids = ClaimedIds([unpack_ids(ids_of_digests(one)) for one in digests])
     claim = Claim("20200101T000000Z-00000000", SOURCE, size, FIRST, f"{FOLDER}/{1:012d}.parquet")
-    summarise(_claims(folder, size), 1, [claim], {SOURCE: ids})
+    summarise(_claims(folder, size), 1, [claim], {SOURCE: ids}, {})
 
 
 _FIELDS = ["Name", "Last-Modified", "Content-Length", "Etag"]

@@ -68,6 +68,9 @@ class SourceSettings(Section):
     follow_links: whether symbolic links may lead out of the root of a folder. missing_share: see ClaimingSettings; of
     this source alone. deletions: what is gone there is ignored, reported by an audit, or followed: it leaves the
     current tables.
+
+    store: how objects are put there that DICOMweb clients store; `landing.deposits.Layout`. Without it, nobody can.
+    tree: workspace and service in the paths of `store = "tree"`; by default `dicom-assets/` and the source's name.
     """
 
     name: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,62}$")] = "landing"
@@ -82,6 +85,10 @@ class SourceSettings(Section):
     missing_share: Annotated[float, Field(gt=0, le=1)] | None = None
     fhir_server: Annotated[str, Field(min_length=1)] | None = None
     deletions: Literal["ignore", "report", "follow"] = "ignore"
+    store: Literal["by_date", "tree"] | None = None
+    tree: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9-]{0,62}/[A-Za-z0-9][A-Za-z0-9._-]{0,62}$")] | None = (
+        None
+    )
 
     @field_validator("root")
     @classmethod
@@ -97,6 +104,8 @@ class SourceSettings(Section):
             raise ValueError("follow_links is for roots that are folders")
         if self.compress and self.mode != "organize":
             raise ValueError("compress is for mode 'organize'")
+        if self.tree and self.store != "tree":
+            raise ValueError("tree is for store = 'tree'")
         return self
 
 
@@ -113,8 +122,8 @@ class ClaimingSettings(Section):
     attempt; the last one counts from then on.
     """
 
-    batch_objects: Annotated[int, Field(ge=1, le=100_000)] = 20_000
-    batches_per_tick: Annotated[int, Field(ge=1, le=100)] = 20
+    batch_objects: Annotated[int, Field(ge=1, le=100_000)] = 50_000
+    batches_per_tick: Annotated[int, Field(ge=1, le=100)] = 8
     quiet_seconds: Annotated[float, Field(ge=0)] = 10.0
     longest_wait_seconds: Annotated[float, Field(ge=0, le=86_400)] = 300.0
     enough_objects: Annotated[int, Field(ge=1)] = 1_000
@@ -178,9 +187,10 @@ class ArchiveLimits(Section):
 class ReadingLimits(Section):
     """Bounds on the reading of one object.
 
-    workers: reading processes; 0 means one for each core. max_value_bytes: a longer value of a header is kept by
-    reference, with count and digest. max_header_bytes: bound on the DICOM JSON of one object. object_seconds: for
-    reading it, and for listing all members of an archive.
+    workers: reading processes; 0 means one for each core. first_read_bytes: most that is read of an object at once; of
+    small headers in a row it is less. max_value_bytes: a longer value of a header is kept by reference, with count and
+    digest. max_header_bytes: bound on the DICOM JSON of one object. object_seconds: for reading it, and for listing all
+    members of an archive.
     """
 
     workers: Annotated[int, Field(ge=0, le=256)] = 0
@@ -216,6 +226,7 @@ class ChecksSettings(Section):
     """How much of a batch the checks read again from its source, with other libraries than the ingest.
 
     sample_objects: ingested objects that pydicom reads again and compares with their rows; 0 switches this off.
+    promoted_rows: rows whose promoted columns are compared with their headers; 0 switches this off.
     refused_objects: objects called NOT_DICOM or quarantined that are looked at again. archives: archives whose members
     are compared with their directories. archive_members: members in one of them; larger ones are not compared.
     clinical_files, clinical_bytes: files whose records are counted again, and bytes of them. Each is a bound on one
@@ -223,6 +234,7 @@ class ChecksSettings(Section):
     """
 
     sample_objects: Annotated[int, Field(ge=0, le=10_000)] = 5
+    promoted_rows: Annotated[int, Field(ge=0, le=10_000)] = 50
     refused_objects: Annotated[int, Field(ge=0)] = 500
     archives: Annotated[int, Field(ge=0)] = 1_000
     archive_members: Annotated[int, Field(ge=0)] = 200_000

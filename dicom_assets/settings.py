@@ -42,6 +42,7 @@ from dicom_assets.sections import SettingsError as SettingsError
 from dicom_assets.sections import SourceSettings as SourceSettings
 from dicom_assets.sections import StorageSettings as StorageSettings
 from dicom_assets.sections import UserError as UserError
+from dicom_assets.serve_settings import ServeSettings as ServeSettings
 
 
 class Settings(Section):
@@ -65,6 +66,7 @@ class Settings(Section):
     maintenance: MaintenanceSettings = MaintenanceSettings()
     storage: StorageSettings = StorageSettings()
     erase: EraseSettings = EraseSettings()
+    serve: ServeSettings = ServeSettings()
 
     @model_validator(mode="before")
     @classmethod

@@ -28,7 +28,7 @@ class TestWhereTheyComeFrom:
         settings = loaded()
         assert settings.lake == str(here / "data" / "lake")
         assert [(source.name, source.root) for source in settings.sources] == [("landing", str(here / "data/landing"))]
-        assert (settings.claiming.batch_objects, settings.gate.quarantined_share) == (20_000, 0.3)
+        assert (settings.claiming.batch_objects, settings.gate.quarantined_share) == (50_000, 0.3)
         assert settings.maintenance.retention_hours == 720
 
     def test_arguments_win_over_the_environment_and_that_over_the_file(self, here):

@@ -32,7 +32,7 @@ with instrumented(__name__):
     from dicom_assets.schema.codes import CODES
     from dicom_assets.settings import ArchiveLimits
     from dicom_assets.storage.byte_ranges import BytesSource
-from dicom_assets_tests.landing.zip_forge import Record, deflate, forge
+from dicom_assets_tests.landing.zip_forge import Record, central, deflate, forge
 from dicom_assets_tests.landing.zip_writers import BEYOND, IMAGE, NOTE, RULES, TWO
 
 _LIMITS = ArchiveLimits(max_entries=2_000, max_inflated_bytes=1 << 25, max_nested_bytes=1 << 23)
@@ -53,8 +53,19 @@ def seeds() -> list[bytes]:
         forge([Record(b"big", bytes(1 << 20)), Record(b"n/", b"", method=0), Record(b"n", NOTE * 9)]),
         forge([Record(b"a", IMAGE, method=method, packed=NOTE[:99]) for method in (0, 8, 9, 12, 14, 20, 93, 95, 98)]),
         forge(TWO) + forge([Record(b"c", IMAGE)]),
+        _with_a_record_before_its_directory(),
     ]
     return [one for one in made if len(one) <= _LARGEST]
+
+
+def _with_a_record_before_its_directory() -> bytes:
+    """Bytes of a member look like a record that ends where the directory begins."""
+    looks_so = central(Record(b"fake"), 0)
+    archive = bytearray(forge([Record(b"a", looks_so + bytes(2_000), method=0), *TWO], comment=b"PK\5\6" + bytes(18)))
+    fake = archive.find(looks_so)
+    reaching = archive.find(b"PK\1\2", fake + 4) - fake - len(looks_so)
+    struct.pack_into("<H", archive, fake + 32, reaching)
+    return bytes(archive)
 
 
 def _every_method() -> list[Record]:

@@ -43,7 +43,7 @@ from dicom_assets.lake.staging import FOLDER as STAGING
 from dicom_assets.lake.staging import Part, Staging, StagingCache, again
 from dicom_assets.landing.claims import BatchKind, Claim, ClaimLog
 from dicom_assets.landing.looks import Looks
-from dicom_assets.landing.opening import open_store
+from dicom_assets.landing.opening import lies_elsewhere, open_store
 from dicom_assets.landing.store import LandingStore, SourceUnavailable
 from dicom_assets.landing.uri_index import UriIndex
 from dicom_assets.reading.engine import ProcessEngine, ReadingEngine, cluster_address
@@ -339,9 +339,7 @@ class OpenBatch:
 
     def require_place(self) -> None:
         """Raises SettingsError when the source is another folder now: what was claimed elsewhere is not to be had."""
-        store = open_store(self.source)
-        uri: str = self.manifest["uri"][0].as_py()
-        if uri.startswith("file:") and store.below_root(uri).startswith("/"):
+        if lies_elsewhere(self.source, self.manifest["uri"][0].as_py()):
             raise SettingsError(
                 f"Batch {self.batch_id} was claimed from another folder than source '{self.source_name}' is now. Give "
                 "--landing as it was given then, or correct the source's root."

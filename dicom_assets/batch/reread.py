@@ -16,6 +16,7 @@ from dataclasses import dataclass
 
 import duckdb
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from dicom_assets.batch.books import Status, all_books
 from dicom_assets.batch.context import RunContext
@@ -23,10 +24,11 @@ from dicom_assets.lake.delta import Lake
 from dicom_assets.lake.query import QueryError, arrow, connect, read_rows
 from dicom_assets.lake.quoting import one_of, quoted
 from dicom_assets.landing.claims import Claim
+from dicom_assets.landing.opening import lies_elsewhere
 from dicom_assets.landing.rereads import claim_again
 from dicom_assets.schema.codes import CODES
 from dicom_assets.schema.registry import FLAT_METADATA, RAW_FILES
-from dicom_assets.settings import UserError
+from dicom_assets.settings import Settings, SettingsError, UserError
 
 
 class NothingChosen(UserError):
@@ -124,6 +126,7 @@ def choose(work: RunContext, choice: Choice) -> Chosen:
             "SELECT outcome, code, count(*) FROM found SEMI JOIN ready "
             "ON ready.object_id = coalesce(found.container_id, found.object_id) GROUP BY ALL ORDER BY ALL",
         ).fetchall()
+    _require_places(work.settings, ready)
     by_reason = {(outcome, code): count for outcome, code, count in reasons}
     objects = ready.select(["source", "object_id", "uri", "etag", "size", "modified_at", "read_in"])
     return Chosen(objects, sum(by_reason.values()), by_reason, dict(left))
@@ -158,7 +161,7 @@ def _matching(lake: Lake, choice: Choice) -> pa.Table:
     if choice.source is not None:
         terms.append(f"split_part(source, '/', 1) = {quoted(choice.source)}")
     if choice.where:
-        _require_condition(choice.where)
+        _require_condition(lake, choice.where)
         terms.append(f"(\n{choice.where}\n)")
     sql = (
         "SELECT batch_id, object_id, container_id, outcome, code FROM "
@@ -167,18 +170,33 @@ def _matching(lake: Lake, choice: Choice) -> pa.Table:
     return read_rows(lake, sql)
 
 
-def _require_condition(sql: str) -> None:
-    """Raises QueryError for what is not one SQL expression."""
+def _require_condition(lake: Lake, sql: str) -> None:
+    """Raises QueryError for what is not one SQL expression that is true or false of a row."""
     try:
         with duckdb.connect(":memory:") as connection:
             statements = connection.extract_statements(f"SELECT 1 WHERE (\n{sql}\n)")
     except duckdb.Error:
         statements = []
-    if len(statements) != 1 or statements[0].type != duckdb.StatementType.SELECT:
+    is_one = len(statements) == 1 and statements[0].type == duckdb.StatementType.SELECT
+    asked = f"SELECT column_type FROM (DESCRIBE SELECT (\n{sql}\n) FROM ({_OBJECTS}) AS objects)"
+    if not is_one or read_rows(lake, asked)["column_type"].to_pylist() != [
+        "BOOLEAN"
+    ]:  # a number would be taken for true
         raise QueryError(
             "--where is one SQL condition over columns of raw_files, validated_batch and flat_metadata, such as "
-            "\"Modality = 'CT' AND outcome = 'ingested'\"."
+            "\"Modality = 'CT' AND outcome = 'ingested'\". Nothing was claimed."
         )
+
+
+def _require_places(settings: Settings, objects: pa.Table) -> None:
+    """Raises SettingsError when objects lie in another folder than their source is now; nothing could be read."""
+    for name in objects["source"].unique().to_pylist():
+        uri = objects["uri"][pc.index(objects["source"], name).as_py()].as_py()
+        if lies_elsewhere(settings.source(name), uri):
+            raise SettingsError(
+                f"What is to be read again came from another folder than source '{name}' is now. Give --landing as it "
+                "was given then, or correct the source's root. Nothing was claimed."
+            )
 
 
 def _under_way(work: RunContext) -> pa.Table:

@@ -27,6 +27,7 @@ from dicom_assets.cli import (
     sources,
     upgrade,
     verify,
+    who_saw,
 )
 from dicom_assets.printing import say
 
@@ -56,7 +57,7 @@ def demo(folder: Annotated[Path, typer.Argument(help="Where the sample input is 
     typer.echo(f"{written} files in {folder}")
 
 
-for group in (ingest, queries, batches, reread, sources, services, verify, upgrade, promotion, erase, serve):
+for group in (ingest, queries, batches, reread, sources, services, verify, upgrade, promotion, erase, serve, who_saw):
     group.add_to(app)
 
 

@@ -35,8 +35,12 @@ def add(
         from dicom_assets.batch.promotion import column_of, declare, fill, require_new
         from dicom_assets.cli.progress import Reporter
         from dicom_assets.lake.query import is_there, sql_type
-        from dicom_assets.settings import ColumnSettings
+        from dicom_assets.settings import ColumnSettings, UserError
 
+        if not path.strip():
+            raise UserError(
+                "Give a path: a keyword, a tag, (GGGG,creator,EE), or several with dots. Nothing was changed."
+            )
         column = column_of(ColumnSettings(path=path, name=name, level=level, vr=vr))
         is_there(settings.lake)
         with Reporter() as reporter, RunContext(settings, say=reporter.say) as work:

@@ -43,6 +43,7 @@ from dicom_assets.storage.byte_ranges import ByteSource
 
 _HEAD, _LONGEST_HEAD = 8, 12
 _MIN_WINDOW = 4096
+_PIXEL_HEADS = 64  # bytes in which it is seen where pixel data lie
 
 
 def parse(
@@ -76,11 +77,15 @@ class _Walk(Items):
         position = start - base
         context: Context | None = None
         least = max(self._limits.first_read_bytes, _MIN_WINDOW)
+        reach = self._memo.first_reach
         done = False
         while not done:
             if position + _LONGEST_HEAD > len(data) and base + len(data) < self._size:
+                passed_over = position > len(data)
+                reach.note(self._resume + _LONGEST_HEAD if passed_over else least, least)
+                reach = self._memo.later_reach
                 base += position
-                data, position = self._read(base, least), 0
+                data, position = self._read(base, reach.length(least) if passed_over else least), 0
             self._base, self._resume = base, position
             try:
                 if context is None:
@@ -92,11 +97,13 @@ class _Walk(Items):
                 # The element at which the window ended is read again, from a larger window that begins with it.
                 have = len(data) - self._resume
                 base += self._resume
+                reach.note(least, least)
                 if have > 2 * self._limits.max_header_bytes:
                     raise Unreadable("TOO_LARGE", "one element exceeds the bound", base) from None
                 data, position = self._read(base, 4 * max(have, least)), 0
             self._trail.append(None)
         assert context is not None
+        reach.note(position + _PIXEL_HEADS, least)
         if any(self._trail):
             self._memo.learn(context, self._trail)
         left = self._size - base - position

@@ -1,7 +1,8 @@
 """A header that arrives as DICOM JSON: metadata of a change feed or of WADO-RS, to the same Header as a file's.
 
 Belongs here: bringing what servers write into the form that the file reader gives (numbers as numbers, padding gone,
-bulk data out, bounds kept). Does not belong here: what becomes a column (`columns`), the entry around it (`landing`).
+references marked as theirs, bounds kept). Does not belong here: what becomes a column (`columns`), the entry around it
+(`landing`).
 
 Servers differ where PS3.18 F leaves them free: DS and IS as numbers or as text, names as objects or as text, keys in
 either case. Values that do not fit their VR are kept as they came and carry VALUE_INVALID, as in a file.
@@ -12,6 +13,7 @@ from __future__ import annotations
 import hashlib
 import math
 import sys
+from binascii import a2b_base64
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -23,6 +25,7 @@ from dicom_assets.dicom.charset import spelled
 from dicom_assets.dicom.columns import CODED, CONVERTERS, fill
 from dicom_assets.dicom.flaws import DEPTH_CAPPED, HEADER_CAPPED, SOUND, VALUE_INVALID
 from dicom_assets.dicom.header import IDENTITY, RECEIVED, Header
+from dicom_assets.dicom.references import as_received
 from dicom_assets.dicom.rejections import Unreadable
 from dicom_assets.dicom.values import BULK
 from dicom_assets.schema.codes import CODES
@@ -97,7 +100,8 @@ def _bounded(elements: dict[str, Any], most: int, issues: set[str]) -> bytes:
         longest = max(sizes, key=sizes.__getitem__)
         if sizes[longest] <= 256:
             raise Unreadable("UNPARSEABLE", "the metadata has more elements than the bound on a header allows")
-        ordered[longest] = _digest(ordered[longest].get("vr", "UN"), ordered[longest].get("Value", []))
+        vr, *said = ordered[longest].values()
+        ordered[longest] = _digest(vr, said[0] if said and isinstance(said[0], list) else said)
         issues.add("HEADER_CAPPED")
         json = orjson.dumps(ordered)
     return json
@@ -145,7 +149,7 @@ class _Walk:
         if not isinstance(vr, str):
             vr = _vr_of(key)
         if vr in BULK:
-            return None, SOUND
+            return self._bulk(vr, element)
         if vr == "SQ":
             return self._sequence(element.get("Value"), depth)
         convert = _CONVERT.get(vr)
@@ -153,8 +157,7 @@ class _Walk:
             return None, VALUE_INVALID
         values = element.get("Value")
         if values is None:
-            uri = element.get("BulkDataURI")
-            return ({"vr": vr, "BulkDataURI": uri} if isinstance(uri, str) else {"vr": vr}), SOUND
+            return self._reference(vr, element.get("BulkDataURI"))
         if not isinstance(values, list):
             values = [values]
         kept, flaw = [], SOUND
@@ -172,6 +175,29 @@ class _Walk:
         if _length(kept) > self._bytes:
             return _digest(vr, kept), flaw | HEADER_CAPPED
         return {"vr": vr, "Value": kept}, flaw
+
+    def _bulk(self, vr: str, element: dict[str, Any]) -> tuple[dict[str, Any], int]:
+        """A bulk value as it was sent: inline, within bounds, or as the reference to it (PS3.18 F.2.2, F.2.7)."""
+        inline = element.get("InlineBinary")
+        if inline is None:
+            found, flaw = self._reference(vr, element.get("BulkDataURI"))
+            return found, flaw | (VALUE_INVALID if element.get("Value") else SOUND)
+        if not isinstance(inline, str) or not _is_base64(inline):
+            return {"vr": vr}, VALUE_INVALID
+        if len(inline) > self._bytes:
+            return _digest(vr, [inline]), HEADER_CAPPED
+        return ({"vr": vr, "InlineBinary": inline} if inline else {"vr": vr}), SOUND
+
+    def _reference(self, vr: str, uri: Any) -> tuple[dict[str, Any], int]:
+        """What stands for a value that was not sent: the sender's reference, as it was said."""
+        if uri is None or uri == "":
+            return {"vr": vr}, SOUND
+        if not isinstance(uri, str):
+            return {"vr": vr}, VALUE_INVALID
+        if len(uri) > self._bytes:
+            return _digest(vr, [uri]), HEADER_CAPPED
+        written, flaw = _writable(uri)
+        return {"vr": vr, "BulkDataURI": as_received(written)}, flaw
 
     def _sequence(self, items: Any, depth: int) -> tuple[dict[str, Any], int]:
         if depth > self._depth:
@@ -238,6 +264,14 @@ def _vr_of(key: str) -> str:
         return dictionary_VR(int(key, 16)).partition(" ")[0]
     except KeyError:
         return "UN"
+
+
+def _is_base64(text: str) -> bool:
+    try:
+        a2b_base64(text, strict_mode=True)
+    except ValueError:
+        return False
+    return True
 
 
 def _length(values: list[Any]) -> int:

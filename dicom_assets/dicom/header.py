@@ -10,24 +10,20 @@ a reason code.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any, NamedTuple
-
-import orjson
 
 from dicom_assets.dicom import elements, fallback, flaws
 from dicom_assets.dicom.behind import elements_behind
-from dicom_assets.dicom.charset import DEFAULT
 from dicom_assets.dicom.frames import frames_told
 from dicom_assets.dicom.heads import Encoding
-from dicom_assets.dicom.items import Unusual, prefix_of
+from dicom_assets.dicom.items import Unusual
 from dicom_assets.dicom.memo import Memo
 from dicom_assets.dicom.parsed import Parsed
 from dicom_assets.dicom.pixels import PixelData, frame_count, locate_pixels
-from dicom_assets.dicom.references import inline
+from dicom_assets.dicom.prefaces import MEDIA_SOP_INSTANCE, preface_of
 from dicom_assets.dicom.rejections import NotDicom, Unreadable
-from dicom_assets.dicom.syntax import MEDIA_DIRECTORY, Preface, data_set, read_preface
-from dicom_assets.dicom.values import BULK, json_element
+from dicom_assets.dicom.syntax import MEDIA_DIRECTORY, Preface, data_set
 from dicom_assets.schema.codes import CODES
 from dicom_assets.settings import ReadingLimits
 from dicom_assets.storage.byte_ranges import ByteSource
@@ -36,14 +32,13 @@ __all__ = ["Header", "Memo", "NotDicom", "Unreadable", "read_header"]
 
 IDENTITY = ("StudyInstanceUID", "SeriesInstanceUID", "SOPInstanceUID")
 _LAST_IDENTITY = 0x0020000E
-_MEDIA_SOP_INSTANCE = 0x00020003
 _ORDER = {code: place for place, code in enumerate(CODES)}
 
 
 WHOLE = "whole"
 """`header_form` of a header that has each element of its object, by value or by reference."""
 RECEIVED = "received"
-"""`header_form` of a header that is what a DICOM service said of an object, without its bulk data."""
+"""`header_form` of a header that is what a DICOM service said of an object, with its references to bulk data."""
 
 
 class Pixels(NamedTuple):
@@ -88,8 +83,8 @@ def read_header(source: ByteSource, limits: ReadingLimits, memo: Memo | None = N
     if source.size == 0:
         raise Unreadable("EMPTY_FILE", "no bytes")
     memo = Memo() if memo is None else memo
-    ahead = _Ahead(source, limits.first_read_bytes)
-    preface = ahead.preface()
+    ahead = _Ahead(source, memo.first_reach.length(limits.first_read_bytes))
+    preface, meta = ahead.preface(memo)
     if source.size > limits.max_object_bytes:
         raise Unreadable("TOO_LARGE", "the object is larger than the bound")
     if preface.media_directory:
@@ -121,7 +116,6 @@ def read_header(source: ByteSource, limits: ReadingLimits, memo: Memo | None = N
             behind += more
             issues |= {"TRAILING_BYTES"} if left else set()
     columns["TransferSyntaxUID"] = preface.transfer_syntax
-    meta = _meta_json(preface, memo)
     json = b"{%b}" % b",".join([meta, found.json, *behind] if meta else [found.json, *behind])
     told = tuple(sorted(issues, key=_ORDER.__getitem__)) if issues else ()
     return Header(json, columns, told, pixels, tier=2 if reason else 1, fallback=reason)
@@ -154,11 +148,11 @@ class _Ahead:
             return self.head[offset : offset + length]
         return self._source.read(offset, length)
 
-    def preface(self) -> Preface:
+    def preface(self, memo: Memo) -> tuple[Preface, bytes]:
         """Preamble and File Meta Information; reads more where they are longer than what is there."""
         while True:
             try:
-                return read_preface(self.head, self.size)
+                return preface_of(self.head, self.size, memo)
             except IndexError:
                 self.head = self._source.read(0, 4 * max(len(self.head), 4096))
 
@@ -180,7 +174,7 @@ def _issues(preface: Preface, found: Parsed) -> set[str]:
     issues = set(flaws.codes(found.flaws))
     if not preface.complete:
         issues.add("META_MISSING")
-    if (named := preface.text(_MEDIA_SOP_INSTANCE)) and named != columns["SOPInstanceUID"]:
+    if (named := preface.text(MEDIA_SOP_INSTANCE)) and named != columns["SOPInstanceUID"]:
         issues.add("SOP_INSTANCE_UID_MISMATCH")
     if not columns.get("PatientID"):
         issues.add("PATIENT_ID_MISSING")
@@ -195,21 +189,4 @@ def _as_found(preface: Preface, found: Parsed) -> Preface:
     """The preface with the encoding that the data set has."""
     if found.encoding is None:
         return preface
-    return replace(preface, explicit=found.encoding.explicit, little=found.encoding.little)
-
-
-def _meta_json(preface: Preface, memo: Memo) -> bytes:
-    """File Meta Information as members of a DICOM JSON object; in front of what may be deflated, so always by value."""
-    parts = []
-    for element in preface.meta:
-        fragment = memo.meta.get(element)
-        if fragment is None:
-            tag, vr, raw = element
-            if vr in BULK or vr == "SQ":  # a sequence has no place here, and is kept as the bytes that it is
-                fragment = inline(prefix_of(tag, vr if vr in BULK else "UN"), raw)
-            else:
-                fragment = orjson.dumps({f"{tag:08X}": json_element(vr, raw, True, DEFAULT)[0]})[1:-1]
-            memo.meta[element] = fragment
-            memo.hold(2 * len(raw))
-        parts.append(fragment)
-    return b",".join(parts)
+    return preface._replace(explicit=found.encoding.explicit, little=found.encoding.little)

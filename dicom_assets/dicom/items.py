@@ -147,12 +147,14 @@ class Items:
         depth: int,
         pixel: bytes | None,
         limit: int,
+        unseen: bytes | None = None,
     ) -> tuple[bytes, int, bool]:
         """The sequence whose element stands at `position`: fragment, end, whether it was known before.
 
-        pixel: Pixel Representation that its items inherit. limit: where the enclosing item or window ends.
+        pixel: Pixel Representation that its items inherit. limit: where the enclosing item or window ends. unseen: its
+        bytes, where they were cut out and looked up already, in vain.
         """
-        prefix = known.prefix
+        prefix, raw = known.prefix, unseen
         undefined = end - start == UNDEFINED
         if not undefined and end > limit:
             raise Unusual("sequence beyond its item")
@@ -167,8 +169,9 @@ class Items:
                 return latest[1], position + len(latest[0]), True
         elif start == end:
             return prefix + b',"Value":[]}', end, True
-        elif end - start <= MAX_SEQUENCE:
-            fragment = context.sequences.get((depth, pixel), NONE_YET).get(data[position:end])
+        elif raw is None and end - start <= MAX_SEQUENCE:
+            raw = data[position:end]
+            fragment = context.sequences.get((depth, pixel), NONE_YET).get(raw)
             if fragment is not None:
                 return fragment, end, True
         before, self._flaws = self._flaws, SOUND
@@ -195,7 +198,7 @@ class Items:
             raise Unusual("item beyond its sequence")
         fragment = b'%b,"Value":[%b]}' % (prefix, b",".join(items))
         if self._flaws == SOUND and at - position <= MAX_SEQUENCE:
-            raw = data[position:at]
+            raw = raw or data[position:at]  # the same object, whose hash is known
             if undefined:
                 context.latest[depth, known.tag] = (raw, fragment)
             else:
@@ -227,13 +230,14 @@ class Items:
                 stop = start + long(data, start - 4)[0]
             last = tag
             if action == SEQUENCE:
-                inherited = pixel
+                inherited, raw_sequence = pixel, None
                 if not self._explicit:
                     inherited = notes.get(tag, pixel) if tag > PIXEL_REPRESENTATION else pixel and NOT_YET
                 if 0 < stop - start <= MAX_SEQUENCE and stop <= limit:  # as `_sequence` does, without the call
                     if sequences is None or inherited is not pixel:
                         sequences = context.sequences.get((depth + 1, inherited), NONE_YET)
-                    known_fragment = sequences.get(data[position:stop])
+                    raw_sequence = data[position:stop]
+                    known_fragment = sequences.get(raw_sequence)
                     if inherited is not pixel:
                         sequences = None
                     if known_fragment is not None:
@@ -241,7 +245,7 @@ class Items:
                         position = stop
                         continue
                 fragment, position, _ = self._sequence(
-                    known, data, position, start, stop, context, depth + 1, inherited, limit
+                    known, data, position, start, stop, context, depth + 1, inherited, limit, raw_sequence
                 )
                 parts.append(fragment)
                 continue

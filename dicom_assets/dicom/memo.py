@@ -12,6 +12,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from typing import Any, NamedTuple
 
+from dicom_assets.dicom.syntax import Preface
 from dicom_assets.dicom.vocabulary import Vocabulary
 
 MAX_VALUE = 1024
@@ -20,6 +21,9 @@ MAX_SEQUENCE = 1 << 16
 _MAX_HELD = 16 << 20  # bytes of raw elements and fragments
 _MAX_CONTEXTS = 64
 _MAX_CANDIDATES = 4
+_PAGE = 4096
+_LEAST_READ = 8192  # bytes; whether an object is DICOM is seen in its first 4096
+_ROOM = 1024
 _OVERHEAD = 300  # bytes that Python needs for an entry besides its texts
 
 
@@ -49,6 +53,53 @@ class Run(NamedTuple):
     columns: dict[str, Any]
     notes: dict[int, bytes]
     last: int
+
+
+MetaElement = tuple[int, str, bytes]
+"""An element of File Meta Information: tag, VR, raw value."""
+
+
+class Begun(NamedTuple):
+    """How an object began.
+
+    front: its bytes from `DICM` to the value of Media Storage SOP Instance UID, which lies from `at` to `behind`. back:
+    bytes from there to the data set. before, after: the elements on both sides, and what their JSON is.
+    """
+
+    front: bytes
+    at: int
+    behind: int
+    back: bytes
+    preface: Preface
+    before: tuple[MetaElement, ...]
+    after: tuple[MetaElement, ...]
+    json_before: bytes
+    json_after: bytes
+
+
+class Reach:
+    """How many bytes of an object, or of a part of it, were needed of late: so many are read of the next one at once.
+
+    Reading more than that takes longer than all the rest of a small header does; what a larger one among smaller ones
+    needs is let go slowly.
+    """
+
+    __slots__ = ("_needed",)
+
+    def __init__(self) -> None:
+        """Nothing known."""
+        self._needed: int | None = None
+
+    def length(self, most: int) -> int:
+        """Bytes to read, at most `most`: whole pages, with room for a UID or a name that is longer."""
+        if self._needed is None:
+            return most
+        return min(max(-(-(self._needed + _ROOM) // _PAGE) * _PAGE, _LEAST_READ), most)
+
+    def note(self, needed: int, most: int) -> None:
+        """Keeps what one object needed; `most` where what was read did not suffice."""
+        former = most if self._needed is None else self._needed
+        self._needed = max(needed, former - former // 8)
 
 
 class Context:
@@ -81,15 +132,22 @@ class Context:
 class Memo:
     """The memory of one reader, for objects read one after the other in folder order; forgets before it grows."""
 
-    __slots__ = ("_contexts", "_held", "_vocabularies", "meta")
+    __slots__ = ("_contexts", "_held", "_vocabularies", "began_at", "begun", "first_reach", "later_reach", "meta")
 
     def __init__(self) -> None:
         """Empty."""
         self._contexts: dict[tuple[bool, bool, tuple[str, ...]], Context] = {}
         self._vocabularies: dict[tuple[bool, bool], Vocabulary] = {}
         self._held = 0
-        self.meta: dict[tuple[int, str, bytes], bytes] = {}
-        """Elements of File Meta Information: fragments by tag, VR and raw value."""
+        self.meta: dict[MetaElement, bytes] = {}
+        """Fragments of elements of File Meta Information."""
+        self.begun: Begun | None = None
+        """How an object began that was much like the one before it."""
+        self.began_at = 0
+        """Where the data set of the object before began."""
+        self.first_reach = Reach()
+        self.later_reach = Reach()
+        """Of the first window of an object, and of those behind what was passed over."""
 
     def context(self, explicit: bool, little: bool, codecs: tuple[str, ...]) -> Context:
         """The memory for one encoding and character set."""
@@ -114,6 +172,7 @@ class Memo:
         for context in self._contexts.values():
             context.forget()
         self.meta.clear()
+        self.begun = None
         self._held = 0
 
     def learn(self, context: Context, trail: Iterable[tuple[int, bytes, Entry] | None]) -> None:

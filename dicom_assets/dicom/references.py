@@ -13,6 +13,9 @@ PS3.18 F.2.2 lets BulkDataURI stand for any value. Ours is relative to the objec
 - count, digest: of a value above `reading.max_value_bytes` that would stand in the header otherwise: how many values it
   has, and BLAKE2b-128 of its bytes.
 
+A DICOM service says references of its own, relative ones to its address. They are kept as it said them: absolute ones
+as they are, all others behind `received:`. So what begins with `?` is ours, and nothing else is.
+
 Bulk values of up to INLINE bytes are inline (InlineBinary, PS3.18 F.2.7), so that a short one costs no further read;
 pixel data never is, nor are words in big endian, since InlineBinary is little endian.
 """
@@ -20,6 +23,7 @@ pixel data never is, nor are words in big endian, since InlineBinary is little e
 from __future__ import annotations
 
 import hashlib
+import re
 from binascii import b2a_base64
 from dataclasses import dataclass
 from typing import Any
@@ -29,6 +33,10 @@ from dicom_assets.storage.byte_ranges import ByteSource
 
 INLINE = 64
 """Bytes up to which a bulk value stands in the header itself."""
+
+_RECEIVED = "received:"
+_SCHEME = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*:")
+"""How an absolute URI begins (RFC 3986 3.1)."""
 
 _WORDS = frozenset({"OD", "OF", "OL", "OV", "OW"})
 _PIXEL_GROUP = 0x7FE0
@@ -99,6 +107,11 @@ def digested(vr: str, source: ByteSource, offset: int, length: int) -> dict[str,
     count = length // _SIZES[vr] if vr in _SIZES else 1 if vr in _SINGLE else separators + 1
     uri = f"?offset={offset}&length={length}&count={count}&digest={digest.hexdigest()}"
     return {"vr": vr, "BulkDataURI": uri}
+
+
+def as_received(uri: str) -> str:
+    """A reference that somebody else has said, so that nobody takes it for a place in an object of ours."""
+    return uri if _SCHEME.match(uri) else f"{_RECEIVED}{uri}"
 
 
 def parse(uri: str) -> Reference:

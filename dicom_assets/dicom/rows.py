@@ -7,6 +7,8 @@ version), which whoever judges an object adds.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import repeat
+from typing import Any
 
 import pyarrow as pa
 
@@ -24,6 +26,7 @@ SCHEMA = pa.schema([pa.field(name, FLAT_METADATA.column(name).type) for name in 
 """The columns that come from the object itself; all may be NULL, since rows without a header are NULL throughout."""
 
 
+_NOTHING: dict[str, Any] = dict.fromkeys(_NAMES)
 _PIXELS = {name: name.removeprefix("pixel_") for name in ("pixel_offset", "pixel_length")} | {
     name: name for name in ("frame_offsets", "frame_lengths")
 }
@@ -32,8 +35,10 @@ _PIXELS = {name: name.removeprefix("pixel_") for name in ("pixel_offset", "pixel
 
 def dicom_columns(headers: Sequence[Header | None]) -> pa.RecordBatch:
     """One row per header in this order; a row of NULLs where there is none."""
-    rows = [header.columns if header is not None else {} for header in headers]
-    arrays = [pa.array([row.get(field.name) for row in rows], field.type) for field in SCHEMA]
+    rows = [_NOTHING | header.columns if header is not None else _NOTHING for header in headers]
+    columns = zip(*(row.values() for row in rows), strict=False) if rows else repeat(())
+    # each row has the columns in order, and perhaps what is no column behind them
+    arrays = [pa.array(values, field.type) for field, values in zip(SCHEMA, columns, strict=False)]
     return pa.RecordBatch.from_arrays(arrays, schema=SCHEMA)
 
 

@@ -34,7 +34,7 @@ def looks_like_dicom(head: bytes) -> bool:
     first group, known, in ascending order, of a sound VR and length, in either encoding and byte order. Text, tables
     and archives never are. An empty preamble counts whatever follows it: the object is damaged DICOM.
     """
-    if _is_usual(head):
+    if is_usual(head):
         return True
     return (has_preamble(head) and (_parses(head, _BEHIND_PREAMBLE) or not any(head[:128]))) or _parses(head, 0)
 
@@ -46,7 +46,7 @@ def begins_at(head: bytes) -> int | None:
     behind too few bytes or behind zeros, and what follows parses; or it stands in its place behind bytes that are no
     text, and what follows is damaged.
     """
-    if _is_usual(head):
+    if is_usual(head):
         return _BEHIND_PREAMBLE
     if looks_like_dicom(head):
         return _BEHIND_PREAMBLE if has_preamble(head) and not _parses(head, 0) else 0
@@ -58,7 +58,7 @@ def begins_at(head: bytes) -> int | None:
     return _BEHIND_PREAMBLE if has_preamble(head) and 0 in head[:128] else None
 
 
-def _is_usual(head: bytes) -> bool:
+def is_usual(head: bytes) -> bool:
     """Whether an object begins as nearly all do: the question is asked of each."""
     return head[128:134] == b"DICM\2\0" and head[136:138] in EXPLICIT_VRS
 

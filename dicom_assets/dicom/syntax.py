@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import struct
 import zlib
-from dataclasses import dataclass
+from typing import NamedTuple
 
 from pydicom.datadict import dictionary_VR
 
@@ -30,8 +30,7 @@ _LOOK = 4096  # bytes in which an object must begin
 _MAX_META = 1 << 20  # bytes; File Meta Information beyond this is not believed
 
 
-@dataclass(frozen=True, slots=True)
-class Preface:
+class Preface(NamedTuple):
     """What stands in front of the data set.
 
     start: where the data set begins. meta: elements of group 0002 as (tag, VR, raw value). complete: preamble,

@@ -20,7 +20,6 @@ import base64
 import math
 import struct
 from collections.abc import Callable
-from contextlib import suppress
 from typing import Any
 
 import orjson
@@ -30,7 +29,7 @@ from dicom_assets.dicom.flaws import CHARSET_LOST, CHARSET_PARTLY, SOUND, VALUE_
 from dicom_assets.dicom.iso2022 import NAME_RESETS, NO_RESETS
 
 BULK = frozenset({"OB", "OD", "OF", "OL", "OV", "OW", "UN"})
-"""VRs that a header leaves out (PS3.18 F: bulk data)."""
+"""VRs of bulk data, which a header refers to (PS3.18 F)."""
 
 Values = list[Any] | None
 Decoder = Callable[[bytes, bool, tuple[str, ...]], tuple[Values, int]]
@@ -170,10 +169,11 @@ def _json_numbers(raw: bytes) -> list[float] | None:
 
     A plus sign, a leading zero, an empty value: these are none.
     """
-    with suppress(orjson.JSONDecodeError):
+    try:
         numbers: list[float] = orjson.loads(b"[%b]" % raw.replace(b"\\", b","))
-        return numbers or None
-    return None
+    except orjson.JSONDecodeError:
+        return None
+    return numbers or None
 
 
 def _numerals(text: str) -> tuple[list[str], int]:
@@ -186,8 +186,10 @@ def _decimals(raw: bytes, little: bool, codecs: tuple[str, ...]) -> tuple[Values
     if not raw.translate(None, b"0123456789.-+ \\"):  # no exponent, so every number is finite
         if len(raw) >= MANY_DECIMALS and (numbers := _json_numbers(raw)) is not None:
             return numbers, SOUND
-        with suppress(ValueError):
+        try:
             return list(map(float, raw.split(b"\\"))), SOUND
+        except ValueError:
+            pass  # looked at part by part
     text = raw.decode("latin-1").strip().rstrip(" \x00")
     if not text:
         return None, SOUND
@@ -212,8 +214,10 @@ def _decimals(raw: bytes, little: bool, codecs: tuple[str, ...]) -> tuple[Values
 
 def _integers(raw: bytes, little: bool, codecs: tuple[str, ...]) -> tuple[Values, int]:
     if len(raw) <= 18 and not raw.translate(None, b"0123456789-+ "):  # at most 18 digits: fits
-        with suppress(ValueError):
+        try:
             return [int(raw)], SOUND
+        except ValueError:
+            pass
     text = raw.decode("latin-1").rstrip(" \x00")
     if not text.strip():
         return None, SOUND

@@ -227,6 +227,8 @@ def read_rows(lake: Lake, sql: str) -> pa.Table:
             return arrow(connection, sql)
         except (duckdb.BinderException, duckdb.CatalogException, duckdb.ParserException) as error:
             raise QueryError(_words(error)) from None  # of the query alone: nothing was read
+        except duckdb.PermissionException:
+            raise QueryError("A condition can ask for the tables of the lake, and for no other file.") from None
         except duckdb.Error as error:
             raise QueryError(
                 f"The condition cannot be asked of every row ({type(error).__name__}): TRY_CAST gives NULL where a "

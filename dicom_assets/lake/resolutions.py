@@ -10,7 +10,8 @@ asked when it is looked at. An error is resolved when
   with that is told of that;
 - a person has dismissed its batch (`dismissed`).
 
-The first two count when that batch has closed.
+The first two count when that batch has closed. `superseded_by` in the ledger is no short way to the first: it names the
+next reading, which may have refused the object too, while a later one took it in.
 """
 
 from __future__ import annotations

@@ -172,6 +172,20 @@ def _part(name: str) -> str:
     return name.rsplit("/", 2)[1]
 
 
+def _columns_of(part: Part, columns: list[str] | None) -> pa.Schema:
+    schema = SCHEMAS[part]
+    return schema if columns is None else pa.schema([schema.field(name) for name in columns])
+
+
+def _completed(rows: pa.RecordBatch, wanted: pa.Schema) -> pa.RecordBatch:
+    """Staged rows with NULL in columns that an earlier release did not stage; a batch that waits may be as old."""
+    names = rows.schema.names
+    if names == wanted.names:
+        return rows
+    columns = [rows[one.name] if one.name in names else pa.nulls(len(rows), one.type) for one in wanted]
+    return pa.RecordBatch.from_arrays(columns, schema=wanted)
+
+
 @dataclass(frozen=True)
 class Staging:
     """The staged rows of one batch. cache: for whoever holds the batch, which then asks the storage less often."""
@@ -267,12 +281,17 @@ class Staging:
         """The staged rows of a part, `storage.files.ARROW_ROWS` in memory at a time."""
         for name in self.names(part):
             data = None if self.cache is None else self.cache.data.get(name)
-            yield from self.files.arrow_batches(name, columns, data)
+            wanted = _columns_of(part, columns)
+            yield from (_completed(rows, wanted) for rows in self.files.arrow_batches(name, columns, data))
+
+    def file_rows(self, part: Part, name: str) -> pa.Table:
+        """The rows of one staged file of a part."""
+        wanted = SCHEMAS[part]
+        return pa.Table.from_batches((_completed(rows, wanted) for rows in self.files.arrow_batches(name)), wanted)
 
     def reader(self, part: Part, columns: list[str]) -> pa.RecordBatchReader:
         """The staged rows of a part one batch after the other, for DuckDB to run through once."""
-        schema = pa.schema([SCHEMAS[part].field(name) for name in columns])
-        return pa.RecordBatchReader.from_batches(schema, self.batches(part, columns))
+        return pa.RecordBatchReader.from_batches(_columns_of(part, columns), self.batches(part, columns))
 
     def read(self, part: Part, columns: list[str] | None = None) -> pa.Table:
         """All rows of a part; not for parts that hold headers."""
@@ -289,10 +308,7 @@ class Staging:
         return found.select(wanted) if columns is not None else found
 
     def _read(self, part: Part, columns: list[str] | None) -> pa.Table:
-        schema = SCHEMAS[part]
-        if columns is not None:
-            schema = pa.schema([schema.field(name) for name in columns])
-        return pa.Table.from_batches(self.batches(part, columns), schema)
+        return pa.Table.from_batches(self.batches(part, columns), _columns_of(part, columns))
 
     def clear(self, *parts: Part) -> None:
         """Deletes parts, so that a rerun starts anew."""

@@ -191,6 +191,20 @@ def members(
     yield from walk.members(walk.opened(kind_at(source), source), "", (), 1)
 
 
+def entries_by_name(source: ByteSource, limits: ArchiveLimits) -> dict[str, tuple[int, ...]] | None:
+    """`Member.entry` by `Member.name` of the members of an archive, those nested in it aside, by its directory alone.
+
+    No member is read. None where names tell nothing without looking into members: one is called like a member of a
+    nested archive. Raises ArchiveError; storage errors as they come.
+    """
+    walk = _Walk(limits, _USUAL, "", ())
+    archive = walk.opened(kind_at(source), source)
+    found: dict[str, tuple[int, ...]] = {
+        walk.name(entry.name or "#1"): (entry.at,) for entry in archive if not entry.is_directory
+    }
+    return None if any("!" in name for name in found) else found
+
+
 def open_members(
     source: ByteSource, entries: Sequence[tuple[int, ...]], limits: ArchiveLimits
 ) -> Generator[tuple[tuple[int, ...], OpenMember | ObjectError]]:
@@ -233,7 +247,7 @@ class _Walk:
         for entry in archive:
             if entry.is_directory:
                 continue
-            name = self._name(prefix + (entry.name or "#1"))
+            name = self.name(prefix + (entry.name or "#1"))
             place = (*path, entry.at)
             try:
                 _refuse(entry)
@@ -265,7 +279,7 @@ class _Walk:
             finally:
                 member.close()
 
-    def _name(self, name: str) -> str:
+    def name(self, name: str) -> str:
         """`name`, or with the first free number behind it when another member has it."""
         if name not in self._taken:
             self._taken[name] = 1

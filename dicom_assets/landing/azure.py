@@ -24,11 +24,13 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from obstore.exceptions import InvalidPathError
 
+from dicom_assets.landing.container_deposits import ContainerDepot
 from dicom_assets.landing.container_moves import ContainerMover
 from dicom_assets.landing.globs import matcher
 from dicom_assets.landing.inventory import Inventory
 from dicom_assets.landing.store import (
     LISTING,
+    ObjectArchived,
     ObjectError,
     ObjectRef,
     OpenObject,
@@ -38,6 +40,7 @@ from dicom_assets.landing.store import (
 )
 from dicom_assets.settings import SourceSettings
 from dicom_assets.storage.azure import (
+    RETRY_SECONDS,
     AddressError,
     Failure,
     Place,
@@ -84,6 +87,13 @@ class AzureContainer:
         self.place = parse_folder(settings.root)
         self._wanted = matcher(settings.include, settings.exclude)
         self._inventory = settings.inventory
+        self._retry_seconds: float = RETRY_SECONDS
+
+    def hurry(self, seconds: float) -> None:
+        """Gives up after so long what cannot be read; see `store.HurriedStore`."""
+        if seconds != self._retry_seconds:
+            self._retry_seconds = seconds
+            self.__dict__.pop("store", None)
 
     @property
     def name(self) -> str:
@@ -93,7 +103,7 @@ class AzureContainer:
     @cached_property
     def store(self) -> AzureStore:
         """The container."""
-        return object_store(Place(self.place.account, self.place.container))
+        return object_store(Place(self.place.account, self.place.container), self._retry_seconds)
 
     @cached_property
     def client(self) -> ContainerClient:
@@ -129,6 +139,10 @@ class AzureContainer:
     def mover(self) -> ContainerMover:
         """What moves blobs within the container."""
         return ContainerMover(self._name, self.place, self.client)
+
+    def depot(self, *, synced: bool) -> ContainerDepot:
+        """What puts blobs into the container; a blob is always on the disk."""
+        return ContainerDepot(self._name, self.place, self.client)
 
     def list(self, *, passed_over: Callable[[PassedOver], None] = pass_over) -> Iterator[pa.RecordBatch]:
         """Everything that is there now, by name (schema LISTING); see `list_after`."""
@@ -274,7 +288,7 @@ class AzureContainer:
                 return ObjectError("SOURCE_UNAVAILABLE", f"The container of source '{self._name}' is not there.")
             return ObjectError("OBJECT_GONE", "The blob is not there any more.")
         if "BlobArchived" in text:
-            return ObjectError("READ_FAILED", "The blob is in the archive tier: move it to hot, cool or cold.")
+            return ObjectArchived("archive")
         return ObjectError("READ_FAILED", reason(error, READER))
 
     def _unavailable(self, error: Failure) -> SourceUnavailable:

@@ -1,4 +1,4 @@
-"""A landing source that is a folder, read in place; nothing is ever written or moved there.
+"""A landing source that is a folder, read in place; what writes or moves there stands beside (`depot`, `mover`).
 
 Belongs here: listing, opening and reading files of one folder tree. Does not belong here: what is new (claims), what
 a file is (sniff), what is in it (archives).
@@ -22,7 +22,9 @@ from urllib.parse import quote_from_bytes
 
 import pyarrow as pa
 
+from dicom_assets.landing.deposits import HIDDEN
 from dicom_assets.landing.file_uris import SCHEME, etag_of, path_of, uri_of
+from dicom_assets.landing.folder_deposits import FolderDepot
 from dicom_assets.landing.folder_moves import FolderMover
 from dicom_assets.landing.globs import matcher, pruner
 from dicom_assets.landing.links import LINK, is_made_up, is_within, lies_within, link_etag, target_of
@@ -41,6 +43,7 @@ from dicom_assets.settings import SourceSettings
 LISTING_ROWS = 10_000
 """Least rows of a record batch of a listing, at most twice as many; the last one may be shorter."""
 
+_HIDDEN = os.fsencode(HIDDEN)
 _PLAIN_NAMES = re.compile(rb"[A-Za-z0-9._~/-]*").fullmatch
 _GONE = {errno.ENOENT, errno.ENOTDIR, errno.ELOOP}
 _by_name = attrgetter("name")
@@ -145,6 +148,10 @@ class LocalFolder:
         """What moves objects within the folder."""
         return FolderMover(self._name, self.root)
 
+    def depot(self, *, synced: bool) -> FolderDepot:
+        """What puts objects into the folder."""
+        return FolderDepot(self._name, self.root, synced=synced)
+
     def list(self, *, passed_over: Callable[[PassedOver], None] = pass_over) -> Iterator[pa.RecordBatch]:
         """Everything that is there now: a folder's files by name, then its folders by name (schema LISTING).
 
@@ -238,7 +245,8 @@ class LocalFolder:
         with os.scandir(folder) as entries:
             for entry in entries:
                 if entry.is_dir(follow_symlinks=False):
-                    folders.append(entry.name)
+                    if entry.name != _HIDDEN:
+                        folders.append(entry.name)
                 else:
                     files.append(entry)
         files.sort(key=_by_name)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+from dicom_assets.landing.deposits import DepotStore, layout_of
 from dicom_assets.landing.local import LocalFolder
 from dicom_assets.landing.moves import OrganizedStore
 from dicom_assets.landing.store import ORGANIZED, AnnouncedStore, InventoriedStore, LandingStore
@@ -56,10 +57,18 @@ def open_store(settings: SourceSettings) -> LandingStore:
     return store
 
 
+def lies_elsewhere(settings: SourceSettings, uri: str) -> bool:
+    """Whether an object that was claimed of a source lies in another folder than the source is now."""
+    return uri.startswith("file:") and open_store(settings).below_root(uri).startswith("/")
+
+
 def _require_abilities(store: LandingStore, settings: SourceSettings) -> None:
+    if settings.store is not None:
+        layout_of(settings)
     wanted = {
         "mode = 'organize'": settings.mode != "organize" or isinstance(store, OrganizedStore),
         "queue": settings.queue is None or isinstance(store, AnnouncedStore),
+        "store": settings.store is None or isinstance(store, DepotStore),
         "inventory": settings.inventory is None or isinstance(store, InventoriedStore),
     }
     for name, has in wanted.items():

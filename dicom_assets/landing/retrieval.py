@@ -13,13 +13,13 @@ set in a deflated transfer syntax is inflated whole (PS3.5 A.5).
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from contextlib import contextmanager
 from typing import NamedTuple
 
 from dicom_assets.dicom.rejections import NotDicom, Unreadable
 from dicom_assets.dicom.syntax import data_set, is_deflated, read_preface
-from dicom_assets.landing.archives import members, open_members
+from dicom_assets.landing.archives import OpenMember, entries_by_name, members, open_members
 from dicom_assets.landing.store import LandingStore, ObjectError, ObjectRef, OpenObject, RangedStore
 from dicom_assets.settings import ArchiveLimits
 from dicom_assets.storage.byte_ranges import ByteSource
@@ -50,49 +50,88 @@ def open_data(
     transfer_syntax: as in its row. Raises ObjectError when the object is not there, cannot be read, or is not what was
     claimed any more; the last is seen at the end at the latest, so what was read is used only behind the block.
     """
-    with open_object(store, place, archives) as source:
-        if not is_deflated(transfer_syntax):
-            yield source
-            return
-        try:
-            preface = read_preface(source.read(0, _PREFACE_BYTES), source.size)
-            inflated, _, _ = data_set(source, preface, max_inflated_bytes)
-        except (NotDicom, Unreadable, IndexError):
-            raise ObjectError("CHANGED_DURING_READ", "The object does not begin as it did when it was read.") from None
-        yield inflated
-
-
-@contextmanager
-def open_object(store: LandingStore, place: Place, archives: ArchiveLimits) -> Iterator[ByteSource]:
-    """The bytes of an object, of a member as it is unpacked; errors as of `open_data`."""
-    opened = _open(store, ObjectRef(place.uri, place.etag, place.size))
+    opened = OpenPlace(store, place, archives)
     try:
-        if place.member is None:
-            yield opened
-        else:
-            entry = place.entry or entry_of(opened, place.member, archives)
-            unpacked = open_members(opened, [entry], archives)
-            _, member = next(unpacked)
-            try:
-                if isinstance(member, ObjectError):
-                    raise member
-                yield member
-            finally:
-                unpacked.close()
+        yield opened.data(transfer_syntax, max_inflated_bytes)
         opened.verify()
     finally:
         opened.close()
 
 
+@contextmanager
+def open_object(store: LandingStore, place: Place, archives: ArchiveLimits) -> Iterator[ByteSource]:
+    """The bytes of an object, of a member as it is unpacked; errors as of `open_data`."""
+    opened = OpenPlace(store, place, archives)
+    try:
+        yield opened.source
+        opened.verify()
+    finally:
+        opened.close()
+
+
+class OpenPlace:
+    """An object that is open for as long as somebody reads it, piece by piece.
+
+    source: its bytes, of a member as it is unpacked. Raises ObjectError; what it holds is closed then.
+    """
+
+    def __init__(self, store: LandingStore, place: Place, archives: ArchiveLimits) -> None:
+        """Opens it."""
+        self._opened = _open(store, ObjectRef(place.uri, place.etag, place.size))
+        self._unpacked: Generator[tuple[tuple[int, ...], OpenMember | ObjectError]] | None = None
+        self.source: ByteSource = self._opened
+        if place.member is not None:
+            try:
+                self.source = self._member(place, place.member, archives)
+            except BaseException:
+                self.close()
+                raise
+
+    def _member(self, place: Place, name: str, archives: ArchiveLimits) -> ByteSource:
+        entry = place.entry or entry_of(self._opened, name, archives)
+        self._unpacked = open_members(self._opened, [entry], archives)
+        _, member = next(self._unpacked)
+        if isinstance(member, ObjectError):
+            raise member
+        return member
+
+    def data(self, transfer_syntax: str | None, max_inflated_bytes: int) -> ByteSource:
+        """What offsets of the object's row and header count in: `source`, or its inflated data set."""
+        if not is_deflated(transfer_syntax):
+            return self.source
+        try:
+            preface = read_preface(self.source.read(0, _PREFACE_BYTES), self.source.size)
+            return data_set(self.source, preface, max_inflated_bytes)[0]
+        except (NotDicom, Unreadable, IndexError):
+            raise ObjectError("CHANGED_DURING_READ", "The object does not begin as it did when it was read.") from None
+
+    def verify(self) -> None:
+        """ObjectError(CHANGED_DURING_READ) when what was read so far is not what was claimed.
+
+        Of a member its archive is looked at; its checksum is compared where it is read to its end.
+        """
+        self._opened.verify()
+
+    def close(self) -> None:
+        """Closes the object, and the archives around it."""
+        if self._unpacked is not None:
+            self._unpacked.close()
+        self._opened.close()
+
+
 def entry_of(archive: ByteSource, member: str, archives: ArchiveLimits) -> tuple[int, ...]:
     """Where the records of a member stand in an archive and those nested in it, by its name; who asks again keeps it.
 
-    Reads the directory, and the beginning of each member up to the one that is sought. ObjectError(OBJECT_GONE) where
-    there is none.
+    Reads the directory; where an archive is nested in it, the beginning of each member up to the one that is sought.
+    ObjectError(OBJECT_GONE) where there is none.
     """
-    for one in members(archive, archives):
-        if one.name == member:
-            return one.entry
+    named = entries_by_name(archive, archives)
+    if named is not None and member in named:
+        return named[member]
+    if named is None or "!" in member:
+        for one in members(archive, archives):
+            if one.name == member:
+                return one.entry
     raise ObjectError("OBJECT_GONE", "The archive does not have the member any more.")
 
 

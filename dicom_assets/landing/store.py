@@ -75,6 +75,15 @@ class ObjectError(OSError):
         self.detail = detail
 
 
+class ObjectArchived(ObjectError):
+    """An object is there, in a tier from which nothing is read before it is moved. tier: as the storage calls it."""
+
+    def __init__(self, tier: str) -> None:
+        """Its code is READ_FAILED."""
+        super().__init__("READ_FAILED", f"The blob is in the {tier} tier: move it to hot, cool or cold.")
+        self.tier = tier
+
+
 @dataclass(frozen=True, slots=True)
 class ObjectRef:
     """An object as it was claimed."""
@@ -149,6 +158,15 @@ class RangedStore(LandingStore, Protocol):
 
     def open_for_ranges(self, claimed: ObjectRef) -> OpenObject:
         """The object, nothing of it fetched yet; the caller closes it. Raises ObjectError."""
+        ...
+
+
+@runtime_checkable
+class HurriedStore(LandingStore, Protocol):
+    """A store that waits for a storage that does not answer, as long as it is told to."""
+
+    def hurry(self, seconds: float) -> None:
+        """Gives up after so long what cannot be read, because somebody waits for it."""
         ...
 
 

@@ -70,8 +70,8 @@ OWN = _own(
     header_form=(
         pa.string(),
         "whole: each element of the object is in header, by value or by reference; received: what a DICOM service "
-        "said, without bulk data; NULL: written by a release that left bulk data out and did not note where pixel data "
-        "lie",
+        "said, with its own references to bulk data; NULL: written by a release that left bulk data out and did not "
+        "note where pixel data lie",
     ),
     pixel_offset=(
         pa.int64(),

@@ -1,50 +1,77 @@
-"""The application: routes, refusals and the lake, put together for a server of ASGI.
+"""The application: routes, the lake, and the layers that every request goes through, put together for a server of ASGI.
 
-Belongs here: what every request goes through. Does not belong here: single answers (`routes`), starting a server
-(`cli.serve`).
+Belongs here: the order of the layers, and what a resource gets its call from. Does not belong here: single answers
+(`routes`), the layers themselves, starting a server (`server`).
 """
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
+import os
+from collections.abc import Mapping, Sequence
+from pathlib import Path
 
-from starlette.applications import Starlette
-from starlette.requests import Request
-from starlette.responses import PlainTextResponse, Response
-from starlette.routing import Route
+from starlette.requests import ClientDisconnect
+from starlette.routing import BaseRoute, Router
+from starlette.types import ASGIApp, Receive, Scope, Send
 
-from dicom_assets.serve.call import Call
+from dicom_assets.serve import permission, routing
+from dicom_assets.serve.access import Access
+from dicom_assets.serve.answer_headers import AnswerHeaders
+from dicom_assets.serve.audit_log import Audit, key_of, patients_of
+from dicom_assets.serve.compression import Compression
+from dicom_assets.serve.exceptions import Exceptions
+from dicom_assets.serve.gate import Gate
+from dicom_assets.serve.limits import Limits
+from dicom_assets.serve.line_log import LineLog
+from dicom_assets.serve.metrics import Metrics
+from dicom_assets.serve.observation import Observation
+from dicom_assets.serve.own import own_routes
+from dicom_assets.serve.patience import Gone, Patience
 from dicom_assets.serve.problems import Refusal
-from dicom_assets.serve.resource import Endpoint
+from dicom_assets.serve.questions import Stopped
+from dicom_assets.serve.resource import Resource
 from dicom_assets.serve.routes import ROUTES
-from dicom_assets.serve.served import Scope, ServedLake
+from dicom_assets.serve.served import ServedLake
+from dicom_assets.serve.streaming import BrokenOff
 from dicom_assets.settings import Settings
 
 BASE = "/dicom-web"
 """Where DICOMweb begins."""
 
 
-def make_app(settings: Settings) -> Starlette:
-    """The application over one lake. Raises LakeError when there is none."""
+def make_app(
+    settings: Settings,
+    *,
+    host: str = "127.0.0.1",
+    environment: Mapping[str, str] = os.environ,
+    routes: Sequence[Resource] = ROUTES,
+    metrics_folder: Path | None = None,
+) -> ASGIApp:
+    """The application over one lake.
+
+    host: the address that will be listened on, which decides whether callers must say who they are. metrics_folder:
+    which the processes of one server share. Raises LakeError when there is no lake, SettingsError for tokens, keys,
+    logs and conditions that cannot be used.
+    """
+    serve = settings.serve
+    access = Access(serve, host, environment)
+    key = key_of(serve, environment)
     served = ServedLake(settings)
-    resources = []
-    for one in ROUTES:
-        for base in (BASE, f"{BASE}/{{source}}"):
-            methods = [one.method, "HEAD"] if one.method == "GET" else [one.method]
-            resources.append(Route(base + one.path, _answering(served, one.endpoint), methods=methods))
-    return Starlette(routes=resources, exception_handlers={Refusal: _refuse})
+    permission.try_conditions(serve, served)
+    audit = Audit(serve, key, patients_of(served))
+    metrics = Metrics(metrics_folder)
+    answered: list[BaseRoute] = [
+        *own_routes(served, metrics, routes),
+        *routing.answered(BASE, routes, served, access, settings, names_studies=audit.names_studies),
+    ]
+    app: ASGIApp = Router(answered, redirect_slashes=False, default=_unknown)
+    app = Compression(app)
+    app = Gate(app, serve, access, Limits(serve), audit)
+    app = Patience(app, serve.answer_seconds, serve.stall_seconds)
+    app = Exceptions(app, gone=(Gone, Stopped, BrokenOff, ClientDisconnect))
+    app = AnswerHeaders(app, serve)
+    return Observation(app, LineLog(serve.access_log), audit, metrics)
 
 
-def _answering(served: ServedLake, endpoint: Endpoint) -> Callable[[Request], Awaitable[Response]]:
-    async def answer(request: Request) -> Response:
-        source = request.path_params.get("source")
-        base = f"{request.url.scheme}://{request.url.netloc}{BASE}" + (f"/{source}" if source else "")
-        scope = Scope((source,)) if source else Scope()
-        return await endpoint(Call(request, served, base, source, scope))
-
-    return answer
-
-
-async def _refuse(_: Request, refusal: Exception) -> Response:
-    assert isinstance(refusal, Refusal)
-    return PlainTextResponse(refusal.sentence + "\n", refusal.status, headers=refusal.headers)
+async def _unknown(scope: Scope, receive: Receive, send: Send) -> None:
+    raise Refusal(404, "There is no such resource here. /openapi.json says which there are.")

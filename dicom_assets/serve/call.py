@@ -5,11 +5,15 @@ Belongs here: the one argument of every endpoint. Does not belong here: finding 
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
+from typing import TypeVar
 
 from starlette.requests import Request
 
 from dicom_assets.serve.served import Scope, ServedLake, Snapshot
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -36,3 +40,10 @@ class Call:
     def snapshot(self) -> Snapshot:
         """The tables as this caller may see them; one for the whole of the request. Raises Refusal."""
         return self.served.snapshot().within(self.scope)
+
+    async def ask(self, question: Callable[[], T]) -> T:
+        """The answer to a question that blocks, such as one that reads rows. Raises Refusal.
+
+        It is given up when the client breaks off: every answer is cancelled then (`patience`).
+        """
+        return await self.served.ask(question)

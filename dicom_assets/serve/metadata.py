@@ -1,7 +1,138 @@
-"""Retrieve metadata: stored headers, spliced (WADO-RS, PS3.18 10.4)."""
+"""Retrieve metadata: stored headers, spliced (WADO-RS, PS3.18 10.4).
+
+Belongs here: the resources, their order, ETags. Does not belong here: what becomes of a header (`splicing`).
+"""
 
 from __future__ import annotations
 
-from dicom_assets.serve.resource import Resource
+import hashlib
+from collections.abc import AsyncGenerator, Generator, Mapping, Sequence
+from typing import Any
 
-RESOURCES: tuple[Resource, ...] = ()
+import pyarrow as pa
+from starlette.responses import Response
+
+from dicom_assets.dicom.header import WHOLE
+from dicom_assets.serve.call import Call
+from dicom_assets.serve.media import DICOM_JSON, JSON, Offer, choose, ranges
+from dicom_assets.serve.places import METADATA, flat_source, listed, url_of
+from dicom_assets.serve.resource import Parameter, Resource
+from dicom_assets.serve.served import Snapshot
+from dicom_assets.serve.splicing import Subject, metadata
+from dicom_assets.serve.streaming import Stream, finish
+
+_OFFERS = (Offer(DICOM_JSON), Offer(JSON))
+_COLUMNS = ("Rows", "Columns", "BitsAllocated", "SamplesPerPixel", "PhotometricInterpretation", "TransferSyntaxUID")
+_ROWS = 128
+"""Headers that are in memory at a time: about 2 MB; a row group, of at most some 32 MB, is besides."""
+
+
+async def retrieve(call: Call) -> Response:
+    """Metadata of a study, series or instance, one instance after the other."""
+    choice = choose(ranges(call.request), _OFFERS)
+    uids = call.uids
+    snapshot, rows = await call.ask(lambda: _listed(call))
+    headers = {"ETag": _etag(call.base, choice.offer.kind, rows)}
+    if {headers["ETag"], "*"} & _etags(call.request.headers.get("if-none-match", "")):
+        return Response(status_code=304, headers=headers)
+    return Stream(_pieces(call, snapshot, rows, uids), 200, choice.offer.kind, headers)
+
+
+def _listed(call: Call) -> tuple[Snapshot, list[dict[str, Any]]]:
+    snapshot = call.snapshot()
+    return snapshot, listed(snapshot, call.uids, columns=METADATA)
+
+
+def _etag(base: str, kind: str, rows: Sequence[Mapping[str, Any]]) -> str:
+    """Weak: the same as long as the same objects are current and answered under the same address."""
+    digest = hashlib.blake2b(f"{base}\0{kind}\0".encode(), digest_size=16)
+    for row in rows:
+        corrected = row["corrections"] or ()
+        digest.update(f"{row['batch_id']}/{row['object_id']}/{','.join(corrected)}\n".encode())
+    return f'W/"{digest.hexdigest()}"'
+
+
+def _etags(text: str) -> set[str]:
+    """Those of If-None-Match, compared as weak ones (RFC 9110 13.1.2)."""
+    tags = (one.strip() for one in text.split(","))
+    return {f"W/{tag}" if tag.startswith('"') else tag for tag in tags}
+
+
+async def _pieces(
+    call: Call, snapshot: Snapshot, rows: Sequence[Mapping[str, Any]], uids: Mapping[str, str]
+) -> AsyncGenerator[bytes, None]:
+    ask = call.served.ask
+    spliced = _Spliced(call.base, snapshot, rows, uids)
+    try:
+        yield b"["
+        separator = b""
+        while (piece := await ask(spliced.next)) is not None:
+            if piece:
+                yield separator + piece
+                separator = b","
+        yield b"]"
+    finally:
+        await finish(call.served, spliced.close)
+
+
+class _Spliced:
+    """The metadata of instances, read from the tables a block at a time."""
+
+    def __init__(
+        self, base: str, snapshot: Snapshot, rows: Sequence[Mapping[str, Any]], uids: Mapping[str, str]
+    ) -> None:
+        self._base = base
+        self._rows = {(row["batch_id"], row["object_id"]): row for row in rows}
+        self._blocks = _blocks(snapshot, rows, uids)
+
+    def next(self) -> bytes | None:
+        """The elements of an array, None at its end."""
+        block = next(self._blocks, None)
+        if block is None:
+            return None
+        names = zip(block["batch_id"].to_pylist(), block["object_id"].to_pylist(), strict=True)
+        headers, forms = block["header"].cast(pa.binary()).to_pylist(), block["header_form"].to_pylist()
+        found: list[bytes] = []
+        for at, (name, header, form) in enumerate(zip(names, headers, forms, strict=True)):
+            row = self._rows.get(name)
+            if row is not None:
+                told = None if form == WHOLE else {column: block[column][at].as_py() for column in _COLUMNS}
+                found.append(metadata(header, Subject(url_of(self._base, row), row, told)))
+        return b",".join(found)
+
+    def close(self) -> None:
+        """Ends the query."""
+        self._blocks.close()
+
+
+def _blocks(
+    snapshot: Snapshot, rows: Sequence[Mapping[str, Any]], uids: Mapping[str, str]
+) -> Generator[pa.RecordBatch, None, None]:
+    columns = ", ".join(f'"{name}"' for name in ("batch_id", "object_id", "header", "header_form", *_COLUMNS))
+    # Open for as long as the client takes what it gives, so it is no part of a single question.
+    connection = snapshot.lake.cursor()
+    try:
+        source = flat_source(snapshot, rows, uids)
+        # One row per object of these series, each version of it; in the order of the files.
+        yield from connection.sql(f"SELECT {columns} FROM {source} WHERE operation = 'upsert'").to_arrow_reader(_ROWS)
+    finally:
+        connection.close()
+
+
+RESOURCES: tuple[Resource, ...] = tuple(
+    Resource(
+        "GET",
+        path + "/metadata",
+        "Retrieve Metadata",
+        "10.4",
+        (DICOM_JSON, JSON),
+        retrieve,
+        (Parameter("accept", "Media types that stand for the header Accept."),),
+        statuses=(200, 304, 404),
+    )
+    for path in (
+        "/studies/{study}",
+        "/studies/{study}/series/{series}",
+        "/studies/{study}/series/{series}/instances/{instance}",
+    )
+)

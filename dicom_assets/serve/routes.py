@@ -7,10 +7,10 @@ Paths are below `/dicom-web` and, the same, below `/dicom-web/{source}`.
 
 from __future__ import annotations
 
-from dicom_assets.serve import bulk, frames, metadata, objects, rendering, searching, storing
+from dicom_assets.serve import bulk, frames, metadata, objects, rendering, searching, storing, wado_uri
 from dicom_assets.serve.resource import Resource
 
-ROUTES: tuple[Resource, ...] = tuple(
-    one for module in (searching, metadata, frames, rendering, bulk, objects, storing) for one in module.RESOURCES
-)
+_SERVICES = (searching, metadata, frames, rendering, bulk, objects, storing, wado_uri)
+
+ROUTES: tuple[Resource, ...] = tuple(one for module in _SERVICES for one in module.RESOURCES)
 """Every resource, in the order of PS3.18."""

@@ -11,19 +11,19 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
-from typing import TypeVar
+from typing import TypeVar, cast
 
-import anyio
-import anyio.to_thread
 import duckdb
 
 from dicom_assets.lake.delta import Lake
 from dicom_assets.lake.extents import Extents, Within
 from dicom_assets.lake.query import existing, scan
-from dicom_assets.lake.quoting import named, quoted
+from dicom_assets.lake.quoting import named, one_of
 from dicom_assets.landing.opening import open_store
 from dicom_assets.landing.store import LandingStore
+from dicom_assets.serve.loaded_studies import Loaded, LoadedStudies
 from dicom_assets.serve.problems import Refusal
+from dicom_assets.serve.questions import Questions
 from dicom_assets.settings import Settings
 from dicom_assets.storage.files import LakeError
 
@@ -32,11 +32,11 @@ T = TypeVar("T")
 TABLES = ("study", "series", "instance", "flat_metadata", "raw_files", "batch_study")
 """The tables that answers are made from."""
 
+MEMORY_MB = 256
+"""What DuckDB takes at most."""
+
 LOOK_SECONDS = 1.0
 """A closed batch is seen after at most so long, and what one look costs."""
-
-AT_ONCE = 8
-"""Questions that are answered side by side; others wait for their turn."""
 
 
 @dataclass(frozen=True)
@@ -59,7 +59,16 @@ class Snapshot:
 
     lake: Lake
     extents: Mapping[str, Extents]
+    sources: tuple[str, ...] = ()
+    questions: Questions = field(default_factory=Questions)
+    studies: Loaded | None = None
     scope: Scope = field(default_factory=Scope)
+
+    @property
+    def seen(self) -> tuple[str, ...]:
+        """The sources that have studies here and may be seen, in order."""
+        allowed = self.scope.sources
+        return tuple(one for one in self.sources if allowed is None or one in allowed)
 
     def within(self, scope: Scope) -> Snapshot:
         """The same versions as somebody else may see them."""
@@ -70,46 +79,71 @@ class Snapshot:
 
         within: values by column: only files that can hold them are opened, and only such rows are given.
         """
+        terms = [f"{named(column)} IN ({one_of(values)})" for column, values in (within or {}).items()]
+        terms += self._terms(name)
+        source = self._held(name) or self._files(name, within)
+        return f"(SELECT * FROM {source} WHERE {' AND '.join(terms)})" if terms else source
+
+    @property
+    def is_in_order(self) -> bool:
+        """Whether studies come in the order of `loaded_studies`, one row of each, without being told to be sorted."""
+        if self.studies is None or not self.studies.is_whole(self.extents["study"]):
+            return False
+        return len(self.seen) < 2 or self._sees_all
+
+    @property
+    def _sees_all(self) -> bool:
+        return self.scope.condition is None and self.seen == self.sources
+
+    def newest_studies(self) -> str | None:
+        """SQL that stands for the newest row of each study that may be seen, where what is held tells which.
+
+        ModalitiesInStudy are those of all sources.
+        """
+        known = self.extents["study"]
+        if self.studies is None:
+            return None
+        if self._sees_all and self.studies.is_whole(known):
+            return self.studies.firsts()
+        return self.studies.newest(self.lake, known, self._terms("study"))
+
+    def _held(self, name: str) -> str | None:
+        """SQL that stands for what is held of a table."""
+        if name != "study" or self.studies is None:
+            return None
+        return self.studies.source(self.lake, self.extents[name])
+
+    def _files(self, name: str, within: Within | None) -> str:
+        """SQL that stands for the files of a table that can hold some values."""
         found = self.extents[name]
         key = self.lake.tables[name].replaced_by
         if within is not None and key in within and key != "batch_id":
             paths = sorted({path for own in self.lake.file_keys.homes(name, found, within).values() for path in own})
         else:
             paths = (found.paths if within is None else found.paths[found.within(within)]).tolist()
-        terms = [f"{named(column)} IN ({_texts(values)})" for column, values in (within or {}).items()]
-        terms += self._terms(name)
-        source = scan(self.lake, name, paths=paths)
-        return f"(SELECT * FROM {source} WHERE {' AND '.join(terms)})" if terms else source
+        return scan(self.lake, name, paths=paths)
 
     def _terms(self, name: str) -> list[str]:
         """SQL that holds for the rows of a table that may be seen."""
         columns = self.lake.tables[name].schema.names
         terms = []
         if self.scope.sources is not None and "source" in columns:
-            terms.append(f"source IN ({_texts(self.scope.sources)})")
+            terms.append(f"source IN ({one_of(self.scope.sources)})")
         if self.scope.condition is not None:
             if "study_key" not in columns:
                 return [*terms, "false"]
             if name == "study":
                 terms.append(f"({self.scope.condition})")
             else:
-                study = scan(self.lake, "study", paths=self.extents["study"].paths.tolist())
+                study = self._held("study") or self._files("study", None)
                 terms.append(f"study_key IN (SELECT study_key FROM {study} WHERE ({self.scope.condition}))")
         return terms
 
     @contextmanager
     def cursor(self) -> Iterator[duckdb.DuckDBPyConnection]:
-        """A connection for one question, closed behind it."""
-        connection = self.lake.cursor()
-        try:
+        """A connection for one question, closed behind it. Raises questions.Stopped when nobody waits any more."""
+        with self.questions.using(self.lake.cursor()) as connection:
             yield connection
-        finally:
-            connection.close()
-
-
-def _texts(values: object) -> str:
-    texts = list(values)  # type: ignore[call-overload]
-    return ", ".join(quoted(str(one)) for one in texts) if texts else "NULL"
 
 
 class ServedLake:
@@ -121,28 +155,53 @@ class ServedLake:
     def __init__(self, settings: Settings) -> None:
         """Opens the lake for reading; it must be there."""
         self.settings = settings
+        self.questions = Questions(settings.serve.query_seconds)
         self._lake = existing(settings.lake)
+        self._limit_memory()
         self._looking = threading.Lock()
-        self._snapshot = self._look()
+        self._studies = LoadedStudies(self._lake)
+        self._snapshot = self._look(None)
         self._looked_at = time.monotonic()
         self._stores: dict[str, LandingStore] = {}
-        self._turns = anyio.CapacityLimiter(AT_ONCE)
+        self._parts: dict[Callable[[], object], object] = {}
 
     def snapshot(self) -> Snapshot:
-        """The newest versions, at most LOOK_SECONDS old. Raises Refusal."""
-        if time.monotonic() - self._looked_at >= LOOK_SECONDS and self._looking.acquire(blocking=False):
-            try:
-                self._snapshot = self._look()
-                self._looked_at = time.monotonic()
-            except LakeError:
-                raise Refusal(503, "The lake cannot be read at the moment.", {"Retry-After": "10"}) from None
-            finally:
-                self._looking.release()
+        """The newest versions, at most LOOK_SECONDS old. Raises Refusal. Blocks while it looks."""
+        if self._is_old():
+            with self._looking:
+                if self._is_old():  # whoever came meanwhile has waited for the same look
+                    try:
+                        self._snapshot = self._look(self._snapshot)
+                    except (LakeError, duckdb.IOException, duckdb.InvalidInputException):
+                        raise Refusal(503, "The lake cannot be read at the moment.", {"Retry-After": "10"}) from None
+                    self._looked_at = time.monotonic()
         return self._snapshot
 
-    def _look(self) -> Snapshot:
-        with self._lake.look_once(TABLES):
-            return Snapshot(self._lake, {name: self._lake.extents(name) for name in TABLES})
+    def _is_old(self) -> bool:
+        return time.monotonic() - self._looked_at >= LOOK_SECONDS
+
+    def _look(self, before: Snapshot | None) -> Snapshot:
+        lake = self._lake
+        with lake.look_once(TABLES):
+            found = {name: lake.extents(name) for name in TABLES}
+            if before is not None and all(found[name] is before.extents[name] for name in TABLES):
+                return before
+            for name in TABLES:
+                lake.keep_up_with_columns(name)
+            loaded = self._studies.look(found["study"])
+        snapshot = Snapshot(lake, found, (), self.questions, loaded)
+        return replace(snapshot, sources=self._sources(snapshot))
+
+    def _limit_memory(self) -> None:
+        """What DuckDB does not find room for, it puts where the lake's own database puts it."""
+        with self._lake.cursor() as connection:
+            connection.execute(f"SET memory_limit = '{MEMORY_MB}MB'")
+
+    def _sources(self, snapshot: Snapshot) -> tuple[str, ...]:
+        """The sources that have studies."""
+        with self._lake.cursor() as connection:
+            found = connection.execute(f"SELECT DISTINCT source FROM {snapshot.scan('study')}").fetchall()
+        return tuple(sorted(name for (name,) in found))
 
     def store(self, source: str) -> LandingStore:
         """The store of a source, by the name that rows have (with a partition behind it). Raises Refusal (503)."""
@@ -154,6 +213,10 @@ class ServedLake:
             self._stores[name] = open_store(configured)
         return self._stores[name]
 
+    def part(self, kind: Callable[[], T]) -> T:
+        """What one kind of answer keeps for as long as this lake is served; made when it is first asked for."""
+        return cast(T, self._parts.setdefault(kind, kind()) if kind not in self._parts else self._parts[kind])
+
     async def ask(self, question: Callable[[], T]) -> T:
-        """The answer to a question that blocks, found in a thread of its own."""
-        return await anyio.to_thread.run_sync(question, limiter=self._turns)
+        """The answer to a question that blocks; see `Questions.ask`. Raises Refusal (503)."""
+        return await self.questions.ask(question)

@@ -208,18 +208,19 @@ def endpoint(account: str, service: Literal["blob", "queue"]) -> str:
     return f"https://{account}.{service}.{suffix}"
 
 
-def object_store(place: Place) -> AzureStore:
+def object_store(place: Place, retry_seconds: float = RETRY_SECONDS) -> AzureStore:
     """An obstore store whose root is the place.
 
-    Throttling (429, 503) and broken connections are retried within RETRY_SECONDS, with growing, jittered pauses.
+    Throttling (429, 503) and broken connections are retried within `retry_seconds`, with growing, jittered pauses. A
+    connection is waited for no longer either.
     """
     retry: RetryConfig = {
         "max_retries": RETRIES,
-        "retry_timeout": timedelta(seconds=RETRY_SECONDS),
+        "retry_timeout": timedelta(seconds=retry_seconds),
         "backoff": {"init_backoff": timedelta(seconds=0.2), "max_backoff": timedelta(seconds=20), "base": 2},
     }
     client: ClientConfig = {
-        "connect_timeout": timedelta(seconds=CONNECT_SECONDS),
+        "connect_timeout": timedelta(seconds=min(CONNECT_SECONDS, retry_seconds)),
         "timeout": timedelta(seconds=REQUEST_SECONDS),
     }
     config: dict[str, Any] = {"account_name": place.account}

@@ -258,7 +258,8 @@ class LakeFiles:
     ) -> Iterator[pa.RecordBatch]:
         """The rows of an Arrow file, ARROW_ROWS at a time, or only some of their columns, in this order.
 
-        data: the file, where it is at hand. Raises FileNotFoundError, TornFile, LakeError.
+        Columns that the file does not have are left out. data: the file, where it is at hand. Raises FileNotFoundError,
+        TornFile, LakeError.
         """
         root = self.local_root
         try:
@@ -274,7 +275,7 @@ class LakeFiles:
             raise LakeError(_sentence("read from", error, self.place)) from None
         with source:
             for batch in _batches(source, columns, path):
-                yield batch if columns is None else batch.select(list(columns))
+                yield batch if columns is None else batch.select([one for one in columns if one in batch.schema.names])
 
 
 def _batches(source: pa.NativeFile, columns: Sequence[str] | None, path: str) -> Iterator[pa.RecordBatch]:
@@ -283,7 +284,7 @@ def _batches(source: pa.NativeFile, columns: Sequence[str] | None, path: str) ->
     try:
         if columns is not None:
             schema = pa.ipc.open_file(source).schema
-            fields = [schema.get_field_index(column) for column in columns]
+            fields = [at for column in columns if (at := schema.get_field_index(column)) >= 0]
         file = pa.ipc.open_file(source, options=pa.ipc.IpcReadOptions(included_fields=fields))
         for number in range(file.num_record_batches):
             batch = file.get_batch(number)

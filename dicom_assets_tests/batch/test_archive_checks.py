@@ -88,12 +88,29 @@ def test_bytes_of_a_member_that_look_like_a_record_hide_no_record_of_the_directo
     archive = bytearray(forge(records, comment=b"PK\5\6" + bytes(18)))
     fake, second = archive.find(looks_so), archive.rfind(b"PK\1\2")
     struct.pack_into("<H", archive, fake + 32, second - fake - len(looks_so))
-    found = chains(bounded_file(BytesSource(archive), 1 << 20), len(archive), 0)
+    found = chains(bounded_file(BytesSource(bytes(archive)), 1 << 20), len(archive), 0)
     assert [[one.at for one in chain][-1] for chain in found] == [second, second]
     listed = staged(bytes(archive))
     assert is_same(bytes(archive), listed)
     assert not is_same(bytes(archive), listed[:1])
     assert not is_same(bytes(archive), listed[1:])
+
+
+@pytest.mark.parametrize("is_wide", [False, True])
+def test_bytes_of_a_member_that_look_like_a_record_before_the_directory_add_no_record_to_it(is_wide: bool) -> None:
+    """What looks like a record ends where the directory begins; its end says how many records and bytes it has."""
+    looks_so = central(Record(b"fake"), 0)
+    records = [Record(b"a", looks_so + bytes(2_000), method=0), *TWO, Record(b"n", b"", method=0)]
+    archive = bytearray(forge(records, comment=b"PK\5\6" + bytes(18), end64=is_wide))
+    fake, first = archive.find(looks_so), archive.find(b"PK\1\2", archive.find(looks_so) + 4)
+    struct.pack_into("<H", archive, fake + 32, first - fake - len(looks_so))
+    listed = staged(bytes(archive))
+    assert is_same(bytes(archive), listed)
+    for index in range(len(listed)):
+        assert not is_same(bytes(archive), [*listed[:index], *listed[index + 1 :]])
+    fewer = archive.rfind(b"PK\6\6") + 24 if is_wide else archive.find(b"PK\5\6") + 8
+    archive[fewer] = archive[fewer + (8 if is_wide else 2)] = len(records) - 1
+    assert not is_same(bytes(archive), listed[1:])  # the number of bytes bears witness against the number of records
 
 
 @pytest.fixture

@@ -21,8 +21,9 @@ from dicom_assets.batch import books, clinical, standards
 from dicom_assets.batch import context as work
 from dicom_assets.batch.checks.rules import ALL_RULES
 from dicom_assets.batch.context import RunContext
+from dicom_assets.batch.promotion import promote
 from dicom_assets.clinical import delimited
-from dicom_assets.dicom import columns
+from dicom_assets.dicom import columns, from_header
 from dicom_assets.dicom.header import NotDicom
 from dicom_assets.lake import hierarchy
 from dicom_assets.lake.delta import Lake
@@ -31,6 +32,7 @@ from dicom_assets.lake.staging import Part, Staging
 from dicom_assets.landing.claims import claim_new
 from dicom_assets.reading import judge, kinds, listing, staged_rows
 from dicom_assets.schema.registry import TABLES
+from dicom_assets.settings import ColumnSettings
 from dicom_assets.storage.files import arrow_bytes
 from dicom_assets_tests.batch import test_checks
 from dicom_assets_tests.support.dicoms import dicom, without_identity
@@ -44,6 +46,10 @@ REPORTS = "\n".join(
     f'{{"resourceType":"DiagnosticReport","id":"r{n}","status":"final","code":{{"text":"CT"}},'
     f'"subject":{{"reference":"Patient/p1"}}}}'
     for n in range(3)
+)
+PROMOTED = (
+    ColumnSettings(path="SeriesDescription", name="described", level="series"),
+    ColumnSettings(path="InstanceNumber", name="place_in_series"),
 )
 TABLE = "PatientID;diagnosis\n" + "".join(f"P000{n};R9{n}\n" for n in range(1, 7))
 
@@ -73,6 +79,7 @@ def claimed(tmp_path_factory) -> Path:
     folder = tmp_path_factory.mktemp("claimed")
     landing = put_everything(folder / "landing")
     with RunContext(settings_for(folder / "lake", landing.root)) as own:
+        promote(own.lake, own.settings.model_copy(update={"columns": PROMOTED}))
         claim_new(own.stores()[0], own.log, own.settings.claiming)
     return folder
 
@@ -343,6 +350,8 @@ BREAKS = [
           instead(work, "stage_conflicts", lambda before, lake, staging, run_id: 0)),
     Break("flat_metadata", "PatientIDs are cut at a backslash", "flat_metadata.columns_equal_headers",
           instead(columns, "_undivided", lambda before, tag, values: values[0])),
+    Break("flat_metadata", "promoted columns of neighbours are swapped", "flat_metadata.promoted_equal_headers",
+          around(from_header, "_found", lambda found: [turned(values) for values in found])),
     Break("study", "what is missing is a patient of its own", "study.equals_instances", missing_contradicts),
     Break("batch_study", "studies are missing in the index", "flat_metadata.studies_are_indexed",
           written("batch_study", drop_first)),

@@ -220,6 +220,7 @@ def test_a_column_that_is_removed_is_gone_from_tables_and_files_and_may_come_bac
     ("words", "says"),
     [
         (["add", "Nope"], "no attribute"),
+        (["add", ""], "Give a path"),
         (["add", "PixelData"], "no column can hold"),
         (["add", "PatientID"], "Table flat_metadata has a column PatientID already"),
         (["add", "PatientOrientation", "--name", "patientid"], "has a column PatientID already"),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -10,6 +11,7 @@ from typer.testing import CliRunner
 
 from dicom_assets.batch.books import all_books
 from dicom_assets.batch.decisions import accept, dismiss
+from dicom_assets.batch.erasure.target import Scope, Target
 from dicom_assets.batch.reread import Choice, Chosen, NothingChosen, choose, claim_chosen
 from dicom_assets.batch.verification.verify import verify
 from dicom_assets.cli.main import app
@@ -17,6 +19,7 @@ from dicom_assets.defs.jobs import register
 from dicom_assets.lake.delta import Lake
 from dicom_assets.lake.query import QueryError
 from dicom_assets.settings import Settings, SettingsError
+from dicom_assets_tests.support.canaries import erased
 from dicom_assets_tests.support.commands import command
 from dicom_assets_tests.support.crashing import STATUS
 from dicom_assets_tests.support.dicoms import dicom, uid, without_identity
@@ -137,6 +140,14 @@ class TestEverythingOfASource:
         rows = graph.rows("SELECT batch_id, replaced_in FROM flat_metadata_versions ORDER BY batch_id, SOPInstanceUID")
         assert rows == [{"batch_id": first, "replaced_in": again}] * 3 + [{"batch_id": again, "replaced_in": None}] * 3
 
+    @pytest.mark.slow
+    def test_is_erased_in_each_batch_that_has_read_it(self, graph, landing):
+        put_mixed(landing)
+        ingested(graph)
+        reread(graph, source="landing")
+        erased(graph, Target(Scope.STUDY, uid(1)))
+        assert [one.rule for one in verify(graph.lake, graph.settings).findings if not one.holds] == []
+
 
 class TestWhatWasRefused:
     @pytest.mark.slow
@@ -216,9 +227,21 @@ class TestAChoice:
             ({"where": "no_column = 1"}, QueryError),
             ({"where": "1 = 1) UNION SELECT 1 --"}, QueryError),
             ({"where": "1 = 1; DROP TABLE x"}, QueryError),
+            ({"where": "SELECT 1"}, QueryError),
+            ({"where": "InstanceNumber"}, QueryError),
+            ({"where": "uri IN (SELECT filename FROM read_text('/etc/hostname'))"}, QueryError),
         ):
             with pytest.raises(error):
                 claimed(graph, **choice)
+        with graph.work() as work:
+            assert len(work.log) == 1
+
+    def test_of_what_came_from_another_folder_is_refused_and_claims_nothing(self, graph, landing, tmp_path):
+        landing.put("a.dcm", dicom(1, 1, 1))
+        ingested(graph)
+        elsewhere = replace(graph, settings=settings_for(graph.settings.lake, tmp_path / "elsewhere"))
+        with pytest.raises(SettingsError, match=r"from another folder .* --landing"):
+            claimed(elsewhere, source="landing")
         with graph.work() as work:
             assert len(work.log) == 1
 

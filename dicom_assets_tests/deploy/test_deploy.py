@@ -10,11 +10,15 @@ from urllib.parse import urlsplit
 
 import dagster as dg
 import pytest
+import typer
 import yaml
 from dagster._core.instance.config import dagster_instance_config
 from dagster_azure.blob.compute_log_manager import AzureBlobComputeLogManager
 
-from dicom_assets.settings import load
+from dicom_assets.cli.main import app
+from dicom_assets.serve.access import Access
+from dicom_assets.serve.audit_log import key_of
+from dicom_assets.settings import SettingsError, load
 from dicom_assets.storage.azure import parse_folder
 from dicom_assets_tests.support.dicoms import dicom
 from dicom_assets_tests.support.lakes import Graph, settings_for
@@ -51,7 +55,7 @@ class TestCompose:
     def test_services_wait_for_what_they_need_and_the_code_location_listens_where_it_is_looked_for(self) -> None:
         compose = read("compose.yaml")
         services = compose["services"]
-        assert set(services) == {"postgres", "code", "daemon", "webserver"}
+        assert set(services) == {"postgres", "code", "daemon", "webserver", "dicomweb"}
         (server,) = read("workspace.yaml")["load_from"]
         assert server["grpc_server"]["host"] in services
         dockerfile = (DEPLOY / "Dockerfile").read_text(encoding="utf-8")
@@ -68,6 +72,47 @@ class TestCompose:
         for path in (p for p in DEPLOY.rglob("*") if p.is_file() and p.name != ".env"):
             text = path.read_text(encoding="utf-8")
             assert not re.search(r"(?i)(password|secret|key)\w*\s*[:=]\s*['\"]?[A-Za-z0-9+/]{16,}", text), path.name
+
+
+class TestDicomweb:
+    """The server of compose file and cluster, with the settings of the example."""
+
+    def commands(self) -> list[list[str]]:
+        compose = read("compose.yaml")["services"]["dicomweb"]["command"]
+        deployment, *_ = yaml.safe_load_all((DEPLOY / "kubernetes" / "dicomweb.yaml").read_text(encoding="utf-8"))
+        (container,) = deployment["spec"]["template"]["spec"]["containers"]
+        return [compose, container["command"]]
+
+    def test_its_command_is_one_that_we_have(self) -> None:
+        for program, name, *options in self.commands():
+            assert program == "dicom-assets"
+            found = typer.main.get_command(app).commands[name]  # type: ignore[attr-defined]
+            given = dict(zip(options[::2], options[1::2], strict=True))
+            assert set(given) <= {one for parameter in found.params for one in parameter.opts}
+            assert (given["--host"], given["--port"]) == ("0.0.0.0", "8050")
+
+    def test_it_starts_with_the_variables_that_it_is_given_and_not_without(self) -> None:
+        serve = load(environment={"DICOM_ASSETS_CONFIG": str(DEPLOY / "dicom-assets.example.toml")}).serve
+        compose = read("compose.yaml")["services"]["dicomweb"]
+        deployment, service, policy = yaml.safe_load_all(
+            (DEPLOY / "kubernetes" / "dicomweb.yaml").read_text(encoding="utf-8")
+        )
+        (container,) = deployment["spec"]["template"]["spec"]["containers"]
+        for given in (compose["environment"], {one["name"] for one in container["env"]}):
+            environment = dict.fromkeys(given, "x" * 32)
+            Access(serve, "0.0.0.0", environment)
+            assert key_of(serve, environment) == b"x" * 32
+        with pytest.raises(SettingsError, match="DICOM_ASSETS_TOKEN"):
+            Access(serve, "0.0.0.0", {})
+        wanted = deployment["spec"]["selector"]["matchLabels"]
+        assert service["spec"]["selector"] == policy["spec"]["podSelector"]["matchLabels"] == wanted
+
+    def test_only_this_machine_reaches_it_and_it_can_write_nothing(self) -> None:
+        compose = read("compose.yaml")["services"]["dicomweb"]
+        assert compose["ports"] == ["127.0.0.1:8050:8050"]
+        assert compose["read_only"] is True
+        variables = (DEPLOY / ".env.example").read_text(encoding="utf-8")
+        assert all(f"{one}=" in variables for one in compose["environment"])
 
 
 class TestDagster:

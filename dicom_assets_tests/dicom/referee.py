@@ -217,7 +217,8 @@ def differences(data, header, in_front=False):
     if theirs is None:
         return []
     theirs, ours = _compared(theirs, spelled_out(header, data))
-    ours = _in_front(ours) if cut else ours
+    if cut:  # without pixel data, pydicom goes on to elements that would stand behind them
+        theirs, ours = _in_front(theirs), _in_front(ours)
     if same(ours, theirs):
         return []
     with warnings.catch_warnings():

@@ -15,9 +15,10 @@ from hypothesis import strategies as st
 
 from dicom_assets.dicom.from_json import header_from_json
 from dicom_assets.dicom.header import read_header
+from dicom_assets.dicom.references import NoReference, parse
 from dicom_assets.dicom.rejections import NotDicom, Unreadable
 from dicom_assets.dicom.rows import dicom_columns
-from dicom_assets.dicom.values import BULK, DECODERS
+from dicom_assets.dicom.values import DECODERS
 from dicom_assets.settings import ReadingLimits
 from dicom_assets.storage.byte_ranges import BytesSource
 
@@ -28,6 +29,7 @@ OF_FILES = {
     *("STRUCTURE_INVALID", "HEADER_INCOMPLETE", "OFFSET_TABLE_INVALID"),
 }
 """What can only be told from a file's bytes."""
+SHORT = {"max_value_bytes": 64}
 IDENTITY = {
     "0020000D": {"vr": "UI", "Value": ["1.2"]},
     "0020000E": {"vr": "UI", "Value": ["1.2.3"]},
@@ -48,13 +50,16 @@ def element(vr, *values, tag="00280030"):
     return orjson.loads(header_from_json({**IDENTITY, tag: {"vr": vr, "Value": list(values)}}, LIMITS).json)[tag]
 
 
-def without_bulk(found):
-    """A header without bulk VRs, which services leave out of what they say."""
-    return {
-        tag: {**one, "Value": [without_bulk(item) for item in one["Value"]]} if one.get("vr") == "SQ" else one
-        for tag, one in found.items()
-        if one["vr"] not in BULK
-    }
+def as_said(found):
+    """A header with its references marked as somebody else's."""
+    kept = {}
+    for tag, one in found.items():
+        if "BulkDataURI" in one:
+            one = {**one, "BulkDataURI": f"received:{one['BulkDataURI']}"}
+        elif one["vr"] == "SQ":
+            one = {**one, "Value": [as_said(item) for item in one["Value"]]}
+        kept[tag] = one
+    return kept
 
 
 def test_the_header_of_every_file_is_the_same_from_its_json():
@@ -65,7 +70,7 @@ def test_the_header_of_every_file_is_the_same_from_its_json():
             continue
         compared += 1
         again = header_from_json(orjson.loads(header.json), LIMITS)
-        assert orjson.loads(again.json) == without_bulk(orjson.loads(header.json)), path.name
+        assert orjson.loads(again.json) == as_said(orjson.loads(header.json)), path.name
         assert set(again.issues) == set(header.issues) - OF_FILES, path.name
         if "00020010" in orjson.loads(header.json):
             assert again.columns == header.columns, path.name
@@ -122,11 +127,39 @@ def test_several_values_of_an_identifier_are_not_cut():
     assert (header.columns["PatientID"], header.issues) == ("CR3\\TEST1", ("VALUE_INVALID",))
 
 
-def test_bulk_data_is_left_out_at_every_depth():
-    bulk = {"00282000": {"vr": "OB", "InlineBinary": "AAAA"}, "00091001": {"vr": "UN", "BulkDataURI": "http://x"}}
+@pytest.mark.parametrize(
+    ("said", "kept"),
+    [
+        ("https://pacs.example/bulk/7", "https://pacs.example/bulk/7"),
+        ("../bulk/7", "received:../bulk/7"),
+        ("?offset=0&length=4", "received:?offset=0&length=4"),
+    ],
+)
+def test_what_a_service_says_of_bulk_data_is_kept_at_every_depth_and_never_a_place_in_an_object(said, kept):
+    bulk = {"00282000": {"vr": "OB", "InlineBinary": "AAAA"}, "7FE00010": {"vr": "OW", "BulkDataURI": said}}
     nested = {"00081140": {"vr": "SQ", "Value": [bulk]}}
-    header = orjson.loads(header_from_json({**IDENTITY, **bulk, **nested}, LIMITS).json)
-    assert header == {**IDENTITY, "00081140": {"vr": "SQ", "Value": [{}]}}
+    header = header_from_json({**IDENTITY, **bulk, **nested}, LIMITS)
+    expected = {**bulk, "7FE00010": {"vr": "OW", "BulkDataURI": kept}}
+    found = orjson.loads(header.json)
+    assert found == {**IDENTITY, **expected, "00081140": {"vr": "SQ", "Value": [expected]}}
+    assert header.issues == ()
+    assert header.pixels is None
+    with pytest.raises(NoReference):
+        parse(found["7FE00010"]["BulkDataURI"])
+
+
+@pytest.mark.parametrize("bulk", [{"InlineBinary": "A A="}, {"InlineBinary": 1}, {"BulkDataURI": 1}, {"Value": ["x"]}])
+def test_bulk_data_that_are_no_bulk_data_leave_their_element_and_a_warning(bulk):
+    header = header_from_json({**IDENTITY, "7FE00010": {"vr": "OW", **bulk}}, LIMITS)
+    assert orjson.loads(header.json)["7FE00010"] == {"vr": "OW"}
+    assert header.issues == ("VALUE_INVALID",)
+
+
+def test_long_bulk_data_are_kept_as_their_digest():
+    for bulk in ({"InlineBinary": "AAAA" * 100}, {"BulkDataURI": "../" * 100}):
+        header = header_from_json({**IDENTITY, "7FE00010": {"vr": "OW", **bulk}}, LIMITS.model_copy(update=SHORT))
+        assert "count=1&digest=" in orjson.loads(header.json)["7FE00010"]["BulkDataURI"]
+        assert header.issues == ("HEADER_CAPPED",)
 
 
 def test_names_come_as_objects_or_as_text():

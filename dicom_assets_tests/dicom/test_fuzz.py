@@ -1,5 +1,6 @@
 """Mutated files: no crash, no hang, nothing but a header or a code; and what tier 1 takes is what pydicom says."""
 
+import json
 import random
 import time
 
@@ -8,6 +9,7 @@ from hypothesis import strategies as st
 
 from dicom_assets.dicom.header import Header, Memo
 from dicom_assets.settings import ReadingLimits
+from dicom_assets_tests.dicom.raw import dicom, element
 from dicom_assets_tests.dicom.referee import DIFFERS, by_second_tier, differences, outcome
 from fuzz import charset
 from fuzz.mutations import mutated, seeds
@@ -31,6 +33,15 @@ def test_mutated_files(seed, faults):
         leads_somewhere(data, found)
         if found.tier == 1 and not DIFFERS & set(found.issues):
             assert not differences(data, found, in_front=True)
+
+
+def test_an_element_with_a_tag_above_pixel_data_that_are_not_there_is_no_difference():
+    data = dicom(element(0x00281050, "DS", "40"), element(0xFFFFFFFF, "OW", bytes(100)))
+    found = outcome(data)
+    assert found.tier == 1
+    assert "FFFFFFFF" in json.loads(found.json)
+    assert not differences(data, found, in_front=True)
+    assert not differences(data, found)
 
 
 def test_character_sets_hold_for_a_moment_of_fuzzing():

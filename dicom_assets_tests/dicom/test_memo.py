@@ -1,13 +1,16 @@
 """What is remembered between objects: bounded, and never wrong."""
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from dicom_assets.dicom import memo as memory
 from dicom_assets.dicom.charset import DEFAULT
+from dicom_assets.dicom.header import read_header
 from dicom_assets.dicom.memo import Entry, Memo
 from dicom_assets.dicom.vocabulary import Vocabulary
 from dicom_assets_tests.dicom.raw import dicom, element
-from dicom_assets_tests.dicom.referee import read
+from dicom_assets_tests.dicom.referee import LIMITS, read
 
 
 def entry(tag, depends=0):
@@ -77,3 +80,53 @@ def test_tags_without_end_do_not_fill_the_vocabulary(monkeypatch):
     for number in range(1_000):
         assert vocabulary[number.to_bytes(4, "little")].tag == (number & 0xFFFF) << 16 | number >> 16
     assert len(vocabulary) <= 100
+
+
+class Counted:
+    """Bytes that know how many of them were read, and how often."""
+
+    def __init__(self, data):
+        self.data, self.size, self.reads = data, len(data), []
+
+    def read(self, offset, length):
+        found = self.data[offset : offset + length]
+        self.reads.append(len(found))
+        return found
+
+
+def object_of(comments, blob=0, tail=0, text="x"):
+    """An object with a header of as many kilobytes, a bulk value, an element behind it, and pixel data."""
+    elements = [element(0x00091000 + n, "LT", text * 1000) for n in range(comments)]
+    elements += [element(0x00291010, "OB", bytes(blob)), element(0x00324000, "LT", "behind")] if blob else []
+    return dicom(*elements, element(0x7FE00010, "OW", bytes(tail)))
+
+
+def test_of_small_headers_in_a_row_little_is_read():
+    memo = Memo()
+    for _ in range(30):
+        source = Counted(object_of(2, blob=300_000, tail=200_000))
+        read_header(source, LIMITS, memo)
+    assert sum(source.reads) < 20_000
+    assert len(source.reads) <= 3
+
+
+def test_a_header_longer_than_those_before_is_read_whole_and_the_next_one_at_once():
+    memo = Memo()
+    for _ in range(30):
+        read(object_of(1, tail=200_000), memo)
+    large = object_of(40, tail=200_000)
+    assert read(large, memo) == read(large)
+    source = Counted(large)
+    read_header(source, LIMITS, memo)
+    assert len(source.reads) == 1
+
+
+@settings(max_examples=25)
+@given(
+    st.lists(st.tuples(st.integers(0, 90), st.sampled_from([0, 65, 9_000, 90_000]), st.sampled_from("xy")), max_size=9)
+)
+def test_how_much_is_read_at_once_changes_nothing(shapes):
+    memo = Memo()
+    for comments, blob, text in shapes:
+        data = object_of(comments, blob, 100_000, text)
+        assert read(data, memo) == read(data)

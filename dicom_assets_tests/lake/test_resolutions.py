@@ -40,8 +40,9 @@ class Books:
         self.put("ingestion_errors", batch_id=batch, object_id=name, stage="read", code=code, record=0,
                  severity="error", uri=uri, occurred_at=NOW, **more)  # fmt: skip
 
-    def judged(self, batch: str, name: str, outcome: str) -> None:
-        self.put("validated_batch", batch_id=batch, object_id=name, outcome=outcome, kind="dicom", judged_at=NOW)
+    def judged(self, batch: str, name: str, outcome: str, **more: Any) -> None:
+        row = {"outcome": outcome, "kind": "dicom", "judged_at": NOW, **more}
+        self.put("validated_batch", batch_id=batch, object_id=name, **row)
 
     def claimed_again(self, batch: str, name: str, uri: str = "file:///a", source: str = "landing") -> None:
         row = {"source": source, "uri": uri, "member": None, "batch_id": batch, "object_id": name,
@@ -105,6 +106,22 @@ def test_an_object_that_a_later_batch_has_taken_in_is_resolved_by_that(books, ou
     books.batch("b2")
     books.judged("b2", "old", outcome)
     assert books.states()["old"] == state
+
+
+def test_what_the_next_reading_refused_and_a_later_one_took_in_is_resolved_by_the_later_one(books):
+    for batch, outcome, by in (("b1", "quarantined", "b2"), ("b2", "quarantined", "b3"), ("b3", "ingested", None)):
+        if batch != "b1":
+            books.batch(batch)
+        books.judged(batch, "old", outcome, superseded_by=by)
+    assert books.states() == {"old": ("read again", "b3")}
+
+
+def test_what_was_taken_in_stays_resolved_when_a_still_later_reading_refuses_it(books):
+    for batch, outcome, by in (("b1", "quarantined", "b2"), ("b2", "ingested", "b3"), ("b3", "quarantined", None)):
+        if batch != "b1":
+            books.batch(batch)
+        books.judged(batch, "old", outcome, superseded_by=by)
+    assert books.states() == {"old": ("read again", "b2")}
 
 
 def test_what_a_person_has_dismissed_is_not_open(books):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from datetime import UTC, datetime
 from itertools import count
 from pathlib import Path
 
@@ -115,6 +116,16 @@ def test_a_part_that_lost_a_file_is_not_taken_for_whole(held):
     held.complete(Part.TOUCHED, 2)
     with pytest.raises(StagingMissing, match="2 rows of touched_studies were staged, 1 are there"):
         Staging(held.files, held.batch_id).read_whole(Part.TOUCHED)
+
+
+@pytest.mark.parametrize("columns", [None, ["object_id", "superseded_by"]])
+def test_what_an_earlier_release_has_staged_has_null_in_columns_that_came_later(tmp_path, columns):
+    staging = Staging(LakeFiles(str(tmp_path / "lake")), "batch")
+    row = {"batch_id": "batch", "object_id": "a", "outcome": "ignored", "kind": "other", "judged_at": datetime.now(UTC)}
+    later = pa.Table.from_pylist([row], schema=SCHEMAS[Part.LEDGER])
+    staging.put(Part.LEDGER, 0, later.drop_columns(["superseded_by"]))
+    assert staging.read(Part.LEDGER, columns) == (later if columns is None else later.select(columns))
+    assert staging.file_rows(Part.LEDGER, staging.names(Part.LEDGER)[0]) == later
 
 
 def test_no_more_is_kept_than_the_bound(monkeypatch):

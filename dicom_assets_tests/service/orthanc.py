@@ -12,7 +12,7 @@ import shutil
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -40,22 +40,36 @@ def _unshare() -> list[str]:
 
 def run_cases(module: Path, *arguments: str, timeout: float = 280) -> subprocess.CompletedProcess[str]:
     """Runs pytest on a module of cases in a new namespace with loopback up."""
-    command = 'ip link set lo up && exec "$@"'
     pytest = [sys.executable, "-W", "ignore", "-m", "pytest", "-p", "no:cacheprovider", "-rfE", str(module), *arguments]
-    environment = {k: v for k, v in os.environ.items() if "proxy" not in k.lower()} | {INSIDE: "1"}
     return subprocess.run(
-        [*_unshare(), "sh", "-c", command, "sh", *pytest],
+        _inside(pytest),
         capture_output=True,
         text=True,
         timeout=timeout,
-        env=environment,
+        env=_environment(),
         cwd=Path(__file__).parents[2],
     )
 
 
+def run_inside(command: Sequence[str]) -> int:
+    """Runs a command in a new namespace with loopback up; its exit code."""
+    return subprocess.run(_inside(command), env=_environment()).returncode
+
+
+def _inside(command: Sequence[str]) -> list[str]:
+    return [*_unshare(), "sh", "-c", 'ip link set lo up && exec "$@"', "sh", *command]
+
+
+def _environment() -> dict[str, str]:
+    return {k: v for k, v in os.environ.items() if "proxy" not in k.lower()} | {INSIDE: "1"}
+
+
 @contextmanager
-def running(folder: Path) -> Iterator[str]:
-    """An empty Orthanc with its DICOMweb plugin, until the block ends; its URL. Only inside a namespace."""
+def running(folder: Path, servers: Mapping[str, Sequence[str]] | None = None) -> Iterator[str]:
+    """An empty Orthanc with its DICOMweb plugin, until the block ends; its URL. Only inside a namespace.
+
+    servers: DICOMweb servers that it is a client of, by name.
+    """
     if os.environ.get(INSIDE) != "1":
         raise RuntimeError("Orthanc runs in a network namespace only")
     folder.mkdir(parents=True, exist_ok=True)
@@ -68,7 +82,7 @@ def running(folder: Path) -> Iterator[str]:
         "DicomServerEnabled": False,
         "AuthenticationEnabled": False,
         "Plugins": [str(PLUGIN)],
-        "DicomWeb": {"Enable": True, "Root": "/dicom-web/"},
+        "DicomWeb": {"Enable": True, "Root": "/dicom-web/", "Servers": dict(servers or {})},
     }
     config.write_text(json.dumps(settings))
     with (folder / "log").open("w") as log:

@@ -14,6 +14,10 @@ import pytest
 
 from dicom_assets.batch import migrations
 from dicom_assets.batch.context import RunContext
+from dicom_assets.batch.erasure.record import finish
+from dicom_assets.batch.erasure.removal import begin, carry_out
+from dicom_assets.batch.erasure.search import search
+from dicom_assets.batch.erasure.target import Scope, Target, find
 from dicom_assets.batch.upgrade import plan
 from dicom_assets.batch.verification.verify import verify
 from dicom_assets.defs.jobs import register
@@ -24,6 +28,7 @@ from dicom_assets.lake.tables import NoSuchVersion
 from dicom_assets.landing.claims import ClaimLog
 from dicom_assets.schema.registry import TABLES
 from dicom_assets.storage.files import LakeFiles
+from dicom_assets.storage.traces import Terms
 from dicom_assets_tests.support.commands import command
 from dicom_assets_tests.support.lakes import Graph
 from dicom_assets_tests.support.projects import REPOSITORY
@@ -270,3 +275,16 @@ def test_the_command_tells_what_it_would_do_and_what_it_did(first, tmp_path):
     assert planned.returncode == 0
     assert "would change" in planned.stdout
     assert "resources" in planned.stdout
+
+
+@pytest.mark.slow
+def test_a_study_is_erased_although_a_batch_waits_that_the_earlier_release_has_staged(first, upgraded, tmp_path):
+    shutil.copytree(upgraded.uri, tmp_path / "lake")
+    settings = first.settings(tmp_path / "lake")
+    lake = existing(settings.lake)
+    target = Target(Scope.STUDY, f"{make_lake.ROOT}.2")
+    record = begin(lake, target, find(lake, target, "a steward"))
+    carry_out(lake, settings, record)
+    finish(lake.files)
+    assert [*search(lake, settings, Terms.of(record.terms))] == []
+    assert [one.rule for one in verify(lake, settings).findings if not one.holds] == []

@@ -21,7 +21,7 @@ from typing import IO, Any
 import pyarrow as pa
 
 from dicom_assets.batch.checks.contract import SHOWN, CheckContext, CheckResult, NamedRule
-from dicom_assets.batch.checks.directory_chains import TooLarge, chains, is_folder
+from dicom_assets.batch.checks.directory_chains import Record, TooLarge, chains, is_folder
 from dicom_assets.batch.checks.reopening import bounded_file, chosen, reopened, rows_of, source_of_batch, verified
 from dicom_assets.lake.query import connect, quoted
 from dicom_assets.lake.staging import Part
@@ -225,15 +225,14 @@ def _same_chains(file: IO[bytes] | ByteFile, staged: Sequence[Member], prefix: s
         raise Incomparable from None
     places = {member.at for member in staged}
     listed = [[one for one in chain if not one.is_folder] for chain in found]
-    chosen = [chain for chain in listed if not places or any(one.at in places for one in chain)]
-    # of chains that end in the same records the one that is meant: all of its records are staged
+    chosen = [chain for chain in listed if chain and (not places or any(one.at in places for one in chain))]
+    # of chains that end in the same records the one that is meant: the longest one of which all records are staged
     chains_of = Counter(one.at for chain in chosen for one in chain)
-    flat = [
-        one
-        for chain in chosen
-        if all(chains_of[one.at] == 1 for one in chain) or {one.at for one in chain} <= places
-        for one in chain
-    ]
+    flat: list[Record] = []
+    for chain in chosen:
+        is_meant = {one.at for one in chain} <= places and not any(one.at == chain[-1].at for one in flat)
+        if is_meant or all(chains_of[one.at] == 1 for one in chain):
+            flat += chain
     if len(flat) != len(staged):
         return False
     for record, member in zip(flat, staged, strict=True):

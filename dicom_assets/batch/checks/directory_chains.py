@@ -1,11 +1,13 @@
 """Directories of ZIP files by their structure alone, for checks: records that stand one behind the other.
 
-Belongs here: a second reading of directories that rests on nothing that an end record says, so it works behind other
+Belongs here: a second reading of directories that needs nothing that an end record says, so it works behind other
 bytes, in any form of ZIP64 and above 4 GiB. Does not belong here: `landing.archives`, which is judged with it; they
 share no code.
 
 A chain is as long as it can be made: no record stands directly before its first one or behind its last one. So who
-leaves out a record, at either end or within, has not listed a chain.
+leaves out a record, at either end or within, has not listed a chain. But bytes of a member may look like a record that
+ends exactly where a directory begins. So the end of a chain is one more chain where the end record directly behind it
+tells its number of records and its number of bytes, which are two witnesses for the place where it begins.
 """
 
 from __future__ import annotations
@@ -21,6 +23,8 @@ MOST_SHARED = 100_000
 """Records that stand in several chains, counted once for each chain but the first."""
 
 _MARK = b"PK\x01\x02"
+_ENDS = {b"PK\x05\x06": struct.Struct("<10xHI6x"), b"PK\x06\x06": struct.Struct("<32xQQ8x")}
+"""By the mark of an end record, without and with ZIP64, where it says how many records there are, of how many bytes."""
 _FIXED = 46
 _LONGEST = _FIXED + 3 * 0xFFFF
 _DOS = frozenset((0, 6, 10, 11, 14))
@@ -43,8 +47,8 @@ class Record(NamedTuple):
 def chains(file: IO[bytes], size: int, least: int) -> list[list[Record]]:
     """Every chain of records from the first one that may reach `least` on, in the order of their first records.
 
-    Two chains may end in the same records: bytes before a directory may look like a record that ends within it. size:
-    bytes of the file. least: place of the first record that must be looked at. Raises TooLarge.
+    Two chains may end in the same records: bytes before a directory may look like a record that ends within it, or
+    where it begins. size: bytes of the file. least: place of the first record that must be looked at. Raises TooLarge.
     """
     start = max(min(least, size) - _LONGEST, 0)
     if size - start > MOST_BYTES:
@@ -64,11 +68,21 @@ def chains(file: IO[bytes], size: int, least: int) -> list[list[Record]]:
                 chain.append(_record(data, end, following, start))
                 end = following
             if chain:
-                found.append(chain)
+                found += [chain, *_told_by_end(data, chain, end, start)]
             if shared > MOST_SHARED:
                 raise TooLarge
         at = data.find(_MARK, at + 1)
-    return found
+    return sorted(found, key=lambda chain: chain[0].at)
+
+
+def _told_by_end(data: bytes, chain: list[Record], end: int, start: int) -> list[list[Record]]:
+    """The last records of a chain, where they are not all of it and the end record at `end` says that they are all."""
+    fields = _ENDS.get(data[end : end + 4])
+    if fields is None or end + fields.size > len(data):
+        return []
+    count, length = fields.unpack_from(data, end)
+    told = chain[-count:] if 0 < count < len(chain) else []
+    return [told] if told and told[0].at - start == end - length else []
 
 
 def is_folder(size: int, name: str, system: int, attributes: int) -> bool:

@@ -12,6 +12,7 @@ from dicom_assets.batch.checks.contract import CheckContext, NamedRule
 from dicom_assets.batch.checks.correction_checks import CORRECTION_RULES
 from dicom_assets.batch.checks.hierarchy_checks import HIERARCHY_RULES
 from dicom_assets.batch.checks.parity_checks import RULES
+from dicom_assets.batch.checks.promoted_checks import PROMOTED_RULES
 from dicom_assets.batch.checks.published_checks import PUBLISHED_RULES
 from dicom_assets.batch.checks.record_checks import RECORD_RULES
 from dicom_assets.batch.checks.sample_checks import SAMPLE_RULES
@@ -29,6 +30,7 @@ ALL_RULES: tuple[NamedRule, ...] = (
     *ARCHIVE_RULES,
     *RECORD_RULES,
     *SAMPLE_RULES,
+    *PROMOTED_RULES,
     *HIERARCHY_RULES,
     *STANDARD_RULES,
     *PUBLISHED_RULES,

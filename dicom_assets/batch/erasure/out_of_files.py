@@ -109,7 +109,7 @@ def _rewrite(staging: Staging, part: Part, change: Callable[[pa.Table], pa.Table
     rows = changed = 0
     for name in staging.names(part):
         # a file that an erasure has emptied, and was broken off behind that, has no batch to tell its columns
-        table = pa.Table.from_batches(staging.files.arrow_batches(name), SCHEMAS[part])
+        table = staging.file_rows(part, name)
         kept = change(table)
         rows += len(kept)
         if not kept.equals(table):

@@ -12,15 +12,14 @@ from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 
-import obstore
 import pyarrow as pa
 import pyarrow.parquet as pq
-from obstore.exceptions import BaseError
 
 from dicom_assets.batch.leaving import own_manifest
 from dicom_assets.batch.verification.findings import SHOWN, Finding, Sound, batch_tables
 from dicom_assets.lake import staging, torn
 from dicom_assets.lake.delta import Lake
+from dicom_assets.lake.remote import TableFiles
 from dicom_assets.landing import claims
 from dicom_assets.schema.registry import TABLES
 from dicom_assets.storage.files import LakeError, LakeFiles, TornFile
@@ -78,9 +77,12 @@ def _is_broken(files: LakeFiles, name: str, path: str, size: int, rows: int) -> 
             if (root / place).stat().st_size != size:
                 return True
             return bool(pq.read_metadata(root / place).num_rows != rows)
-        reader = obstore.open_reader(files.store, place)
-        return bool(reader.size != size or pq.read_metadata(pa.PythonFile(reader, mode="r")).num_rows != rows)
-    except (BaseError, pa.ArrowException, OSError):
+        remote = TableFiles(files.store)
+        if remote.info(place)["size"] != size:
+            return True
+        with remote.open(place) as file:
+            return bool(pq.read_metadata(file).num_rows != rows)
+    except (pa.ArrowException, OSError):
         return True
 
 
@@ -212,7 +214,7 @@ WITH places AS (
     SELECT source, uri, member, batch_id, claimed_at FROM arrived
     SEMI JOIN closed USING (batch_id)
     ANTI JOIN absent USING (batch_id, object_id)
-    WHERE kind <> 'change' AND hash(uri) % $1 = $2
+    WHERE kind NOT IN ('change', 'erased') AND hash(uri) % $1 = $2
 ),
 again AS (
     SELECT * FROM places

@@ -4,7 +4,7 @@ from datetime import UTC, datetime, timedelta
 
 import dagster as dg
 
-from dicom_assets.defs.reporting import OWNERS, clear_failures, column_lineage, fail_clearly, table_schema
+from dicom_assets.defs.reporting import audit_asset, clear_failures, fail_clearly
 from dicom_assets.defs.resources import RunContextParam
 from dicom_assets.defs.windows import border, due, never_read
 from dicom_assets.schema.registry import DICOM_SERVICE_AUDIT as TABLE
@@ -23,14 +23,10 @@ def last_due(changes: ChangesSettings, now: datetime) -> datetime:
     return border(now - timedelta(minutes=changes.delay_minutes), changes.window_minutes) - width
 
 
-@dg.asset(
-    name=TABLE.name,
+@audit_asset(
+    TABLE,
     deps=["study"],
-    group_name="books",
     kinds={"dicom", "deltalake"},
-    owners=OWNERS,
-    description=f"{TABLE.description}\n\nOne row: {TABLE.grain}.",
-    metadata={"dagster/column_schema": table_schema(TABLE), "dagster/column_lineage": column_lineage(TABLE)},
     check_specs=[
         dg.AssetCheckSpec(
             TABLE.name,

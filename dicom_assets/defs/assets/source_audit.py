@@ -4,20 +4,16 @@ import dagster as dg
 
 from dicom_assets.batch.source_audits import Audited, audits
 from dicom_assets.defs.jobs import register
-from dicom_assets.defs.reporting import OWNERS, clear_failures, column_lineage, fail_clearly, table_schema
+from dicom_assets.defs.reporting import audit_asset, clear_failures, fail_clearly
 from dicom_assets.defs.resources import RunContextParam
 from dicom_assets.schema.registry import SOURCE_AUDIT as TABLE
 from dicom_assets.settings import Settings
 
 
-@dg.asset(
-    name=TABLE.name,
+@audit_asset(
+    TABLE,
     deps=["instance"],
-    group_name="books",
     kinds={"python", "deltalake"},
-    owners=OWNERS,
-    description=f"{TABLE.description}\n\nOne row: {TABLE.grain}.",
-    metadata={"dagster/column_schema": table_schema(TABLE), "dagster/column_lineage": column_lineage(TABLE)},
     check_specs=[
         dg.AssetCheckSpec(
             TABLE.name,

@@ -1,0 +1,283 @@
+"""The rows of instances with the places of their objects, and objects opened there.
+
+Belongs here: from UIDs to what opens an object, kept as long as the tables stay as they are; what a client is told when
+it cannot be opened. Does not belong here: what is read of an object.
+
+A viewer asks for an image at a time, and for all of a series: so the rows of a series are looked up together.
+"""
+
+from __future__ import annotations
+
+import array
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import Any
+from urllib.parse import quote
+
+from dicom_assets.dicom.header import RECEIVED
+from dicom_assets.lake.quoting import named, quoted
+from dicom_assets.landing.archives import entries_by_name
+from dicom_assets.landing.retrieval import OpenPlace, Place, entry_of
+from dicom_assets.landing.store import HurriedStore, LandingStore, ObjectArchived, ObjectError, SourceUnavailable
+from dicom_assets.schema.attributes import Level
+from dicom_assets.schema.correction_tables import RECEIVED as RECEIVED_AS
+from dicom_assets.schema.keys import study_key
+from dicom_assets.serve.call import Call
+from dicom_assets.serve.kept import Kept
+from dicom_assets.serve.newest import newest
+from dicom_assets.serve.problems import Refusal, not_found
+from dicom_assets.serve.served import Scope, ServedLake, Snapshot
+
+UIDS = {"study": "StudyInstanceUID", "series": "SeriesInstanceUID", "instance": "SOPInstanceUID"}
+"""By name in a path, the attribute."""
+
+SERIES_MOST = 2_000
+"""Rows of a series that are looked up together; of a longer one, one by one."""
+
+STORE_SECONDS = 4.0
+"""How long a storage that does not answer is waited for."""
+
+_KEPT_BYTES = 48 << 20
+_ENTRY_BYTES = 400
+_ENTRIES_MOST = 20_000
+_ROW_BYTES = 3_000
+_RETRY = {"Retry-After": "30"}
+
+METADATA = (
+    *("source", "object_id", "batch_id", "TransferSyntaxUID", "corrections", *UIDS.values()),
+    *dict.fromkeys(("received_study_instance_uid", *(one for one in RECEIVED_AS.values() if one not in UIDS.values()))),
+)
+"""Columns of `instance` that metadata need."""
+
+PLACED = (*METADATA, "uri", "member")
+"""Columns of `instance` that objects are found by."""
+
+_PIXELS = (
+    *("header_form", "pixel_offset", "pixel_length", "frame_offsets", "frame_lengths", "TransferSyntaxUID", "size"),
+    *("Rows", "Columns", "NumberOfFrames", "SamplesPerPixel", "BitsAllocated", "BitsStored", "PixelRepresentation"),
+    *("PhotometricInterpretation", "SOPClassUID"),
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Found:
+    """An instance and its object.
+
+    row: of `instance`, by column. pixels: of flat_metadata, what frames are found by. place: None where the object is
+    with a DICOM service that has only told of it.
+    """
+
+    row: Mapping[str, Any]
+    pixels: Mapping[str, Any] = field(default_factory=dict)
+    place: Place | None = None
+
+    @property
+    def name(self) -> tuple[str, str]:
+        """Batch and object_id."""
+        return self.row["batch_id"], self.row["object_id"]
+
+
+class Places:
+    """What is kept of places. found: by versions, scope and UIDs. entries: of members, by archive."""
+
+    def __init__(self) -> None:
+        """Keeps nothing yet."""
+        self.found: Kept[dict[str, Found]] = Kept(_KEPT_BYTES)
+        self.entries: Kept[tuple[int, ...]] = Kept(_KEPT_BYTES // 4)
+
+
+def url_of(base: str, row: Mapping[str, Any]) -> str:
+    """The address of an instance. row: of `instance`."""
+    study, series, instance = (quote(row[one], safe="") for one in UIDS.values())
+    return f"{base}/studies/{study}/series/{series}/instances/{instance}"
+
+
+def listed(
+    snapshot: Snapshot, uids: Mapping[str, str], most: int | None = None, columns: Sequence[str] = PLACED
+) -> list[dict[str, Any]]:
+    """The rows of `instance` of a study, series or instance, by number and UID; never two of one UID.
+
+    uids: by name in a path. most: how many rows are given. columns: which of them.
+
+    Raises Refusal (404) when there is none.
+    """
+    rows = newest(snapshot, Level.INSTANCE, uids)
+    wanted = ", ".join(named(one) for one in columns)
+    limit = f"LIMIT {most}" if most is not None else ""
+    with snapshot.cursor() as connection:
+        found = connection.sql(
+            f"""
+            -- one row per instance
+            SELECT {wanted} FROM {rows.sql} AS instance
+            ORDER BY SeriesNumber, SeriesInstanceUID, InstanceNumber, SOPInstanceUID {limit}
+            """,
+            params=[*rows.parameters],
+        ).to_arrow_table()
+    if not len(found):
+        raise not_found(list(uids)[-1])
+    return found.to_pylist()  # type: ignore[no-any-return]
+
+
+def flat_source(snapshot: Snapshot, rows: Sequence[Mapping[str, Any]], uids: Mapping[str, str]) -> str:
+    """SQL that stands for the rows of flat_metadata of instances, and perhaps of others of their series.
+
+    rows: of `listed`, which the caller may see: where corrections have moved an object, its row stands in a study that
+    the caller's scope may leave out. uids: as they were listed by.
+    """
+    studies = {(row["source"], row["received_study_instance_uid"] or row["StudyInstanceUID"]) for row in rows}
+    keys = {study_key(*one) for one in studies}
+    within = {"batch_id": sorted({row["batch_id"] for row in rows}), "study_key": sorted(keys)}
+    within |= {UIDS[one]: [uid] for one, uid in uids.items() if one != "study"}
+    return snapshot.within(Scope()).scan("flat_metadata", within)
+
+
+def find(call: Call, uids: Mapping[str, str]) -> Found:
+    """One instance and its object. Raises Refusal. Blocks."""
+    snapshot = call.snapshot()
+    places = call.served.part(Places)
+    versions = tuple(snapshot.extents[name].version for name in ("study", "instance", "flat_metadata", "raw_files"))
+    key = (versions, snapshot.scope, uids["study"], uids["series"])
+    kept = places.found.get(key)
+    if kept is None or uids["instance"] not in kept:
+        of_series = {name: uids[name] for name in ("study", "series")}
+        rows = listed(snapshot, of_series, SERIES_MOST + 1)
+        if len(rows) > SERIES_MOST:
+            of_series = dict(uids)
+            rows = listed(snapshot, uids)
+        elif all(row["SOPInstanceUID"] != uids["instance"] for row in rows):
+            raise not_found("instance")
+        kept = {one.row["SOPInstanceUID"]: one for one in located(snapshot, rows, of_series)}
+        if len(of_series) == 2:
+            places.found.keep(key, kept, sum(map(_weight, kept.values())))
+    return kept[uids["instance"]]
+
+
+def _weight(found: Found) -> int:
+    return _ROW_BYTES + 16 * len(found.pixels["frame_offsets"] or ())
+
+
+def located(snapshot: Snapshot, rows: Sequence[Mapping[str, Any]], uids: Mapping[str, str]) -> list[Found]:
+    """The objects of instances that were listed, in their order; arguments as of `flat_source`."""
+    batches = sorted({row["batch_id"] for row in rows})
+    files = snapshot.within(Scope()).scan("raw_files", {"batch_id": batches})
+    columns = ", ".join(f"flat.{named(one)}" for one in _PIXELS)
+    wanted = {(row["batch_id"], row["object_id"]) for row in rows}
+    few = f"AND flat.object_id IN ({', '.join(quoted(name) for _, name in sorted(wanted))})" if len(wanted) < 20 else ""
+    with snapshot.cursor() as connection:
+        table = connection.sql(
+            f"""
+            -- one row per object: where its pixels lie, and version and size of the file that it is or lies in
+            SELECT flat.batch_id, flat.object_id, {columns}, file.etag AS file_etag, file.size AS file_size
+            FROM {flat_source(snapshot, rows, uids)} AS flat
+            LEFT JOIN (FROM {files} WHERE member IS NULL) AS file
+                ON file.batch_id = flat.batch_id AND file.uri = flat.uri
+            WHERE flat.operation = 'upsert' {few}
+            """
+        ).to_arrow_table()
+    known = {(one["batch_id"], one["object_id"]): one for one in table.to_pylist()}
+    return [_found(row, known[row["batch_id"], row["object_id"]]) for row in rows]
+
+
+def _found(row: Mapping[str, Any], told: dict[str, Any]) -> Found:
+    for name in ("frame_offsets", "frame_lengths"):
+        if told[name]:
+            told[name] = array.array("q", told[name])
+    etag, size = told.pop("file_etag"), told.pop("file_size")
+    if told["header_form"] == RECEIVED or etag is None:
+        return Found(row, told)
+    return Found(row, told, Place(row["uri"], etag, size, row["member"]))
+
+
+# Objects
+
+
+@contextmanager
+def explained() -> Iterator[None]:
+    """Turns what a store says of an object into what a client is told."""
+    try:
+        yield
+    except ObjectArchived as error:
+        raise Refusal(
+            409, f"The object is in the {error.tier} tier of its storage; its bytes come when it is moved to another."
+        ) from None
+    except ObjectError as error:
+        raise _refusal(error) from None
+    except SourceUnavailable:
+        raise _unreachable() from None
+
+
+def _refusal(error: ObjectError) -> Refusal:
+    if error.code == "OBJECT_GONE":
+        return Refusal(410, "The object is not at its source any more.")
+    if error.code == "SOURCE_UNAVAILABLE":
+        return _unreachable()
+    if error.code == "READ_FAILED":
+        return Refusal(503, "The object cannot be read at the moment.", _RETRY)
+    return Refusal(410, "What lies at the source is not what the lake has read there.")
+
+
+def _elsewhere() -> Refusal:
+    return Refusal(404, "The object lies with the DICOM service that has told of it, and not here.")
+
+
+def _unreachable() -> Refusal:
+    return Refusal(503, "The source of the object cannot be reached at the moment.", _RETRY)
+
+
+def store_of(served: ServedLake, found: Found) -> LandingStore:
+    """The store in which an object lies, which does not wait long: somebody else does. Raises Refusal."""
+    store = served.store(found.row["source"])
+    if isinstance(store, HurriedStore):
+        store.hurry(STORE_SECONDS)
+    return store
+
+
+def check(served: ServedLake, found: Found) -> Refusal | None:
+    """Why the file of an object, or of the archive that it lies in, cannot be read; None where it can, as it seems.
+
+    A folder is asked; a container is not, since each read from it says which version it wants.
+    """
+    try:
+        if found.place is None:
+            raise _elsewhere()
+        with explained():
+            place = found.place._replace(member=None)
+            OpenPlace(store_of(served, found), place, served.settings.archives).close()
+    except Refusal as refusal:
+        return refusal
+    return None
+
+
+def open_found(served: ServedLake, found: Found) -> OpenPlace:
+    """The object of an instance, open; the caller closes it. Raises Refusal. Blocks."""
+    if found.place is None:
+        raise _elsewhere()
+    store = store_of(served, found)
+    with explained():
+        place = found.place
+        if place.member is None:
+            return OpenPlace(store, place, served.settings.archives)
+        entry = _entry(served, store, place, place.member)
+        return OpenPlace(store, place._replace(entry=entry), served.settings.archives)
+
+
+def _entry(served: ServedLake, store: LandingStore, place: Place, member: str) -> tuple[int, ...]:
+    """Where the records of a member stand; its archive's directory is read once for all of its members."""
+    entries, limits = served.part(Places).entries, served.settings.archives
+    kept = entries.get((place.uri, place.etag, member))
+    if kept is not None:
+        return kept
+    archive = OpenPlace(store, place._replace(member=None), limits)
+    try:
+        named = entries_by_name(archive.source, limits) or {}
+        if member not in named:
+            named = {member: entry_of(archive.source, member, limits)}
+    finally:
+        archive.close()
+    for name, entry in named.items() if len(named) <= _ENTRIES_MOST else [(member, named[member])]:
+        entries.keep((place.uri, place.etag, name), entry, _ENTRY_BYTES)
+    return named[member]
+
+
+__all__ = ["UIDS", "Found", "Places", "explained", "find", "flat_source", "listed", "located", "open_found"]

@@ -1,0 +1,133 @@
+"""Questions to the lake that block: so many side by side, so long at most, and none that outlives who asked it.
+
+Belongs here: threads, turns, the time limit, and stopping what nobody waits for. Does not belong here: what is asked.
+
+DuckDB knows of no client that leaves. So each connection that a question opens is known while it is open, and
+interrupted when the time is over or the request is gone; the thread then ends with the query, within milliseconds.
+"""
+
+from __future__ import annotations
+
+import math
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import TypeVar
+
+import anyio
+import anyio.to_thread
+import duckdb
+
+from dicom_assets.serve.problems import Refusal
+
+T = TypeVar("T")
+
+AT_ONCE = 8
+"""Questions that are answered side by side; others wait for their turn."""
+
+_AGAIN_SECONDS = 0.02
+"""An interrupt that comes between two queries of a question meets none of them: it is repeated."""
+
+
+class Stopped(Exception):
+    """Nobody waits for the answer any more."""
+
+
+class _Asked:
+    """One question, its thread and what it has open."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._open: list[duckdb.DuckDBPyConnection] = []
+        self._stopped = False
+        self.is_running = False
+
+    def begin(self) -> None:
+        with self._lock:
+            self._check()
+            self.is_running = True
+
+    def enter(self, connection: duckdb.DuckDBPyConnection) -> None:
+        with self._lock:
+            self._check()
+            self._open.append(connection)
+
+    def leave(self, connection: duckdb.DuckDBPyConnection) -> None:
+        with self._lock:
+            self._open.remove(connection)
+
+    def stop(self) -> None:
+        with self._lock:
+            self._stopped = True
+            for connection in self._open:
+                connection.interrupt()
+
+    def _check(self) -> None:
+        if self._stopped:
+            raise Stopped
+
+
+class Questions:
+    """The questions to one lake. seconds: how long one may take, waiting for its turn included."""
+
+    def __init__(self, seconds: float = math.inf) -> None:
+        """No thread is there before there is a question."""
+        self.seconds = seconds
+        self._turns = anyio.CapacityLimiter(AT_ONCE)
+        self._threads = anyio.CapacityLimiter(math.inf)  # whose turn it is has a thread, until that has ended
+        self._mine = threading.local()
+
+    async def ask(self, question: Callable[[], T]) -> T:
+        """The answer to a question that blocks, found in a thread of its own.
+
+        Raises Refusal (503) when it takes too long. Whoever is cancelled while it waits leaves nothing behind: queries
+        are interrupted, and the thread has ended when this does. A connection may stay open behind an answer, for the
+        next question to go on with.
+        """
+        asked = _Asked()
+
+        def run() -> T:
+            asked.begin()
+            self._mine.asked = asked
+            try:
+                return question()
+            finally:
+                self._mine.asked = None
+                asked.is_running = False
+
+        has_turn = False
+        with anyio.move_on_after(self.seconds):
+            async with self._turns:
+                has_turn = True
+                try:
+                    return await anyio.to_thread.run_sync(run, abandon_on_cancel=True, limiter=self._threads)
+                except BaseException:
+                    with anyio.CancelScope(shield=True):
+                        asked.stop()
+                        while asked.is_running:
+                            await anyio.sleep(_AGAIN_SECONDS)
+                            asked.stop()
+                    raise
+        raise self._too_late(has_turn)
+
+    def _too_late(self, had_turn: bool) -> Refusal:
+        if had_turn:
+            return Refusal(
+                503, f"This question takes longer than {self.seconds:g} seconds. Ask for less: name a study, or a day."
+            )
+        return Refusal(503, "Too much is asked of the lake at the moment.", {"Retry-After": "5"})
+
+    @contextmanager
+    def using(self, connection: duckdb.DuckDBPyConnection) -> Iterator[duckdb.DuckDBPyConnection]:
+        """A connection of the question of this thread, closed behind it. Raises Stopped when nobody waits any more."""
+        asked: _Asked | None = getattr(self._mine, "asked", None)
+        try:
+            if asked is not None:
+                asked.enter(connection)
+            try:
+                yield connection
+            finally:
+                if asked is not None:
+                    asked.leave(connection)
+        finally:
+            connection.close()

@@ -1,0 +1,129 @@
+"""The section `[serve]` of the settings file: who may see what, how much, and what is written down about it.
+
+Belongs here: what can be set, with defaults and bounds. Does not belong here: how it is held (`serve`). Secrets have no
+place in a file: it names the environment variables that hold them.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+from typing import Annotated
+
+from pydantic import Field, field_validator, model_validator
+
+from dicom_assets.sections import Section
+
+_NAME = r"^[A-Za-z0-9][A-Za-z0-9._@-]{0,62}$"
+_VARIABLE = r"^[A-Za-z_][A-Za-z0-9_]*$"
+_HEADER = r"^[A-Za-z0-9-]{1,64}$"
+_SOURCE = r"^[A-Za-z0-9][A-Za-z0-9._-]{0,62}(/[^/]+)?$"
+_HOST = r"^[A-Za-z0-9.:\[\]-]{1,255}$"
+_ORIGIN = r"^https?://[A-Za-z0-9.\[\]:-]+$"
+
+
+class Permission(Section):
+    """What somebody may see and do.
+
+    sources: names as rows have them, with the data partition of a service behind the name; `name/*` is every partition.
+    Without it all, with an empty list none. condition: SQL over the columns of `study`, such as
+    `PatientID NOT LIKE 'VIP%'`; only studies for which it holds are there. may_store: into sources that take objects.
+    """
+
+    sources: tuple[Annotated[str, Field(pattern=_SOURCE)], ...] | None = None
+    condition: Annotated[str, Field(min_length=1)] | None = None
+    may_store: bool = False
+
+
+class TokenSettings(Permission):
+    """A bearer token. name: of who has it, for the audit log. variable: the environment variable that holds it."""
+
+    name: Annotated[str, Field(pattern=_NAME)]
+    variable: Annotated[str, Field(pattern=_VARIABLE)]
+
+
+class ProxySettings(Permission):
+    """A proxy that signs people in before this server.
+
+    addresses: of the proxy, or networks such as `10.0.3.0/24`; only what comes from there is believed. user_header: in
+    which it gives the name of whom it has signed in. It must drop that header from what clients send.
+    """
+
+    addresses: Annotated[tuple[str, ...], Field(min_length=1)]
+    user_header: Annotated[str, Field(pattern=_HEADER)] = "X-Forwarded-User"
+
+    @field_validator("addresses")
+    @classmethod
+    def _networks(cls, addresses: tuple[str, ...]) -> tuple[str, ...]:
+        for one in addresses:
+            try:
+                ipaddress.ip_network(one)
+            except ValueError:
+                raise ValueError("give IP addresses, or networks such as 10.0.3.0/24") from None
+        return addresses
+
+
+class AuditSettings(Section):
+    """Who asked for what kind of thing, and when.
+
+    file: where it is written, a line of JSON for each request; `-` is stderr, an empty text nowhere. By default stderr
+    as soon as tokens or a proxy are set. key_variable: the environment variable with the key of the digests of
+    studies and patients; without it the log does not tell whose data were asked for.
+    """
+
+    file: str | None = None
+    key_variable: Annotated[str, Field(pattern=_VARIABLE)] | None = None
+
+
+class ServeSettings(Section):
+    """How the lake answers over HTTP.
+
+    hosts: names by which clients reach the server, beside `localhost` and the address it listens on. origins: of pages
+    elsewhere that may ask from a browser, such as `https://viewer.example.org`.
+
+    requests_per_second, burst: of one client, in the long run and at once; of one process. requests_at_once,
+    connections: of all clients together, of one process. head_bytes, query_bytes: of a request without its body.
+    body_bytes: of what is stored by one request; object_bytes: of one object in it. stores_at_once: requests that store
+    side by side, of one process. head_seconds: until the head of a request is there. answer_seconds: until an answer
+    begins. query_seconds: of one question to the tables. stall_seconds: while a client takes or gives nothing.
+    closing_seconds: that answers have when the server is ended.
+
+    access_log: a file, `-` for stderr, an empty text for none.
+    """
+
+    hosts: tuple[Annotated[str, Field(pattern=_HOST)], ...] = ()
+    origins: tuple[Annotated[str, Field(pattern=_ORIGIN)], ...] = ()
+    tokens: tuple[TokenSettings, ...] = ()
+    proxy: ProxySettings | None = None
+    audit: AuditSettings = AuditSettings()
+    access_log: str = "-"
+    requests_per_second: Annotated[float, Field(gt=0)] = 200.0
+    burst: Annotated[int, Field(ge=1)] = 2_000
+    requests_at_once: Annotated[int, Field(ge=1)] = 256
+    connections: Annotated[int, Field(ge=1)] = 1_000
+    head_bytes: Annotated[int, Field(ge=1_024)] = 65_536
+    query_bytes: Annotated[int, Field(ge=256)] = 32_768
+    body_bytes: Annotated[int, Field(ge=1)] = 20 * 2**30
+    object_bytes: Annotated[int, Field(ge=1)] = 2 * 2**30
+    stores_at_once: Annotated[int, Field(ge=1)] = 16
+    head_seconds: Annotated[float, Field(gt=0)] = 10.0
+    answer_seconds: Annotated[float, Field(gt=0)] = 60.0
+    query_seconds: Annotated[float, Field(gt=0)] = 30.0
+    stall_seconds: Annotated[float, Field(gt=0)] = 30.0
+    closing_seconds: Annotated[int, Field(ge=0)] = 5
+
+    @field_validator("origins")
+    @classmethod
+    def _lower(cls, origins: tuple[str, ...]) -> tuple[str, ...]:
+        return tuple(one.lower() for one in origins)
+
+    @model_validator(mode="after")
+    def _distinct(self) -> ServeSettings:
+        for what in ("name", "variable"):
+            if len({getattr(one, what) for one in self.tokens}) != len(self.tokens):
+                raise ValueError(f"two tokens have the same {what}")
+        return self
+
+    @property
+    def is_controlled(self) -> bool:
+        """Whether somebody must say who they are."""
+        return bool(self.tokens) or self.proxy is not None

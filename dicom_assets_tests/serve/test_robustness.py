@@ -1,0 +1,132 @@
+"""Two hundred clients that break off, a lake that is away for a while, clients that take nothing: others go on."""
+
+from __future__ import annotations
+
+import re
+import socket
+import statistics
+import struct
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import dagster as dg
+import httpx
+import pytest
+
+from dicom_assets.settings import Settings
+from dicom_assets_tests.serve.serving import Server, serving, settles
+from dicom_assets_tests.support.commands import wait_for
+from dicom_assets_tests.support.dicoms import dicom, uid
+from dicom_assets_tests.support.lakes import Graph, settings_for
+from dicom_assets_tests.support.landings import LandingFolder
+
+pytestmark = pytest.mark.slow
+
+CLIENTS = 200
+IDLE = 40
+"""Threads that wait for the next question; they end by themselves."""
+PIXELS = {"Rows": 1_024, "Columns": 1_024, "BitsAllocated": 16, "BitsStored": 16, "HighBit": 15,
+          "SamplesPerPixel": 1, "PixelRepresentation": 0, "PhotometricInterpretation": "MONOCHROME2",
+          "PixelData": bytes(2 * 2**20)}  # fmt: skip
+STUDY = f"/dicom-web/studies/{uid(1)}"
+
+
+@pytest.fixture(scope="module")
+def large(tmp_path_factory: pytest.TempPathFactory) -> Settings:
+    """A lake with a study of eight megabytes."""
+    root = tmp_path_factory.mktemp("large")
+    landing = LandingFolder(root / "landing")
+    for number in range(1, 5):
+        landing.put(f"{number}.dcm", dicom(1, 1, number, **PIXELS))
+    settings = settings_for(root / "lake", landing.root)
+    with dg.DagsterInstance.ephemeral() as instance:
+        Graph(settings, instance).ingest()
+    return settings
+
+
+@pytest.fixture
+def server(large: Settings, tmp_path: Path) -> Iterator[Server]:
+    """A server over it, which has answered each kind of thing once."""
+    with serving(large, tmp_path / "server", toml="[serve]\nstall_seconds = 2.0\nhead_seconds = 4.0\n") as one:
+        for path in ("", "/metadata", "/series", "/rendered"):
+            assert one.get(STUDY + path, headers={"Accept": "*/*"}).status_code == 200
+        yield one
+
+
+def break_off(server: Server, path: str, take: int, abruptly: bool) -> None:
+    """Asks, takes a little of the answer, and goes."""
+    with socket.create_connection(("127.0.0.1", server.port), timeout=30) as opened:
+        head = f"GET {path} HTTP/1.1\r\nHost: localhost\r\nAccept: */*\r\n"
+        opened.sendall(head.encode() + (b"\r\n" if take >= 0 else b""))
+        if take > 0:
+            opened.recv(take)
+        if abruptly:
+            opened.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+
+
+def seconds(server: Server, times: int) -> list[float]:
+    """How long a search takes that another client asks for, each time."""
+    found = []
+    with httpx.Client(base_url=server.url, timeout=60) as other:
+        for _ in range(times):
+            began = time.perf_counter()
+            assert other.get("/dicom-web/studies").status_code == 200
+            found.append(time.perf_counter() - began)
+    return found
+
+
+def p95(values: list[float]) -> float:
+    return statistics.quantiles(values, n=20)[-1]
+
+
+def test_two_hundred_clients_that_break_off_leave_nothing_behind_and_others_go_on(server: Server):
+    seconds(server, 5)
+    alone = seconds(server, 40)
+    wait_for("rest", lambda: server.held() == 0, 20)
+    threads = server.threads()
+    paths = [STUDY, STUDY + "/metadata", "/dicom-web/instances", STUDY + "/rendered", "/dicom-web/studies?limit=1"]
+    breaking = [
+        threading.Thread(target=break_off, args=(server, paths[n % 5], (100, 0, 1, -1)[n % 4], n % 2 == 0))
+        for n in range(CLIENTS)
+    ]
+    for one in breaking:
+        one.start()
+    meanwhile = seconds(server, 40)
+    for one in breaking:
+        one.join(60)
+    took = settles(lambda: server.held() == 0 and server.threads() <= threads + IDLE, 5)
+    (at_once,) = re.findall(r"^dicom_assets_requests_at_once (\d+)$", server.get("/metrics").text, re.MULTILINE)
+    assert at_once == "1"  # the one that asks
+    print(f"p95 alone {p95(alone) * 1_000:.0f} ms, meanwhile {p95(meanwhile) * 1_000:.0f} ms; settled in {took:.1f} s")
+    assert max(meanwhile) < 20
+    assert "fault" not in server.said
+    again = seconds(server, 40)
+    assert statistics.median(again) < 3 * statistics.median(alone) + 0.05
+
+
+def test_a_client_that_takes_nothing_is_cut_off_while_others_go_on(server: Server):
+    for _ in range(20):
+        server.connect(f"GET {STUDY} HTTP/1.1\r\nHost: localhost\r\nAccept: */*\r\n\r\n".encode())
+    assert server.get("/dicom-web/studies").status_code == 200
+    wait_for("them to be cut off", lambda: server.held() == 0, 30)
+    wait_for("their lines", lambda: server.said.count('"broken":true') >= 20, 30)
+    assert "fault" not in server.said
+
+
+def test_a_lake_that_is_away_for_a_while_is_said_and_comes_back(server: Server, large: Settings):
+    lake, away = Path(large.lake), Path(large.lake + ".away")
+    lake.rename(away)
+    try:
+        wait_for("health to say it", lambda: server.get("/healthz").status_code == 503, 30)
+        for path in ("/dicom-web/studies", STUDY + "/metadata", STUDY):
+            answer = server.get(path, headers={"Accept": "*/*"})
+            assert (answer.status_code, "retry-after" in answer.headers) == (503, True)
+            assert str(lake) not in answer.text
+    finally:
+        away.rename(lake)
+    wait_for("health to be well", lambda: server.get("/healthz").status_code == 200, 30)
+    for path in ("/dicom-web/studies", STUDY + "/metadata", STUDY):
+        assert server.get(path, headers={"Accept": "*/*"}).status_code == 200
+    assert "Traceback" not in server.said
