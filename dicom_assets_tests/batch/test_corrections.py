@@ -318,7 +318,7 @@ def test_the_graph_ingests_corrections_and_closes_its_books(tmp_path):
     landing.put("1.dcm", dicom(1, 1, 1))
     landing.put("corrections/a.csv", table(correction("study", uid(1), PatientID="P9"), link("P9", "P10")))
     with dg.DagsterInstance.ephemeral() as instance:
-        graph = Stepped(settings_for(tmp_path / "lake", landing.root, corrections=FILES), instance)
+        graph = Graph(settings_for(tmp_path / "lake", landing.root, corrections=FILES), instance)
         (batch,) = graph.ingest()
         assert graph.books(batch).status == "closed", graph.books(batch).reason
         assert graph.books(batch).ingested == 2
