@@ -26,7 +26,7 @@ from dicom_assets_tests.support.dicoms import dicom, uid
 from dicom_assets_tests.support.inline_engine import InlineEngine
 from dicom_assets_tests.support.lakes import Graph, settings_for
 from dicom_assets_tests.support.landings import LandingFolder
-from dicom_assets_tests.support.steps import publish
+from dicom_assets_tests.support.steps import Stepped, publish
 
 FILES = {"files": ["corrections/**"]}
 
@@ -129,7 +129,7 @@ def story(tmp_path_factory) -> Iterator[Story]:
     with dg.DagsterInstance.ephemeral() as instance:
 
         def graph(name: str) -> Graph:
-            return Graph(settings_for(folder / name, landing.root, corrections=FILES), instance)
+            return Stepped(settings_for(folder / name, landing.root, corrections=FILES), instance)
 
         now = graph("lake")
         put_objects(landing)

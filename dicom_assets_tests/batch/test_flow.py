@@ -160,6 +160,7 @@ class TestAMixedFolder:
 
 
 class TestIngestingAgain(WithoutDagster):
+    @pytest.mark.slow
     def test_claims_nothing_and_changes_no_table(self, graph, landing):
         put_mixed(landing)
         graph.ingest()

@@ -336,6 +336,7 @@ def test_an_archive_behind_other_bytes_is_moved_whole_with_them(tmp_path: Path, 
         assert graph.run(batch).success
 
 
+@pytest.mark.slow
 def test_a_source_that_cannot_be_written_is_told_and_nothing_is_lost(
     tmp_path: Path, landing: LandingFolder, instance: dg.DagsterInstance, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -398,6 +399,7 @@ def test_an_object_that_cannot_be_moved_stays_and_is_told_while_the_rest_is_move
     every_uri_leads_to_its_object(graph)
 
 
+@pytest.mark.slow
 def test_a_batch_that_cannot_be_moved_ends_no_later_ingest(
     tmp_path: Path, landing: LandingFolder, instance: dg.DagsterInstance, monkeypatch: pytest.MonkeyPatch
 ) -> None:

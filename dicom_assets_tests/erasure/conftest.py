@@ -11,6 +11,7 @@ import pytest
 
 from dicom_assets_tests.support.lakes import Graph, settings_for
 from dicom_assets_tests.support.landings import LandingFolder
+from dicom_assets_tests.support.steps import Stepped
 
 
 @pytest.fixture(scope="session")
@@ -21,7 +22,7 @@ def two_patients(tmp_path_factory) -> Iterator[Graph]:
     landing.put_series(1, 1, 2)
     landing.put_series(2, 1, 1)
     with dg.DagsterInstance.ephemeral() as instance:
-        graph = Graph(settings_for(root / "lake", landing.root), instance)
+        graph = Stepped(settings_for(root / "lake", landing.root), instance)
         graph.ingest()
         yield graph
 

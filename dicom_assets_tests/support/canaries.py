@@ -24,6 +24,7 @@ from dicom_assets.storage.traces import Terms
 from dicom_assets_tests.support.dicoms import dicom, uid, without_identity
 from dicom_assets_tests.support.lakes import Graph, settings_for
 from dicom_assets_tests.support.landings import LandingFolder, put_mixed
+from dicom_assets_tests.support.steps import Stepped
 
 PATIENT = "CANARY-4711"
 SAYS: Mapping[str, str] = {
@@ -49,7 +50,7 @@ def canary_lake(root: Path, instance: dg.DagsterInstance) -> Graph:
     landing.put_zip("both.zip", {"9.dcm": dicom(STUDY, 3, 1, **SAYS), "x.dcm": dicom(4, 1, 1)})
     landing.put("clinical/of-both.csv", f"PatientID;diagnosis\nP0001;R91.8\n{PATIENT};SECRET-DIAGNOSIS\n")
     landing.put("clinical/of-one.csv", f"PatientID;weight\n{PATIENT};70\n")
-    graph = Graph(settings_for(root / "lake", landing.root), instance)
+    graph = Stepped(settings_for(root / "lake", landing.root), instance)
     graph.ingest()
     landing.put("CANARY-4711/1.dcm", dicom(STUDY, 1, 1, StudyDescription="again", **SAYS), age_seconds=3_600)
     landing.put("other/1.dcm", dicom(5, 1, 1), age_seconds=3_600)
