@@ -31,7 +31,6 @@ from dicom_assets.lake.rewrite import get_file
 from dicom_assets.lake.staging import Part, Staging
 from dicom_assets.landing.claims import claim_new
 from dicom_assets.reading import judge, kinds, listing, staged_rows
-from dicom_assets.schema.registry import TABLES
 from dicom_assets.settings import ColumnSettings
 from dicom_assets.storage.files import arrow_bytes
 from dicom_assets_tests.batch import test_checks
@@ -145,21 +144,17 @@ def written(table: str, change: Callable[[pa.Table], pa.Table]) -> Callable[[pyt
                 if not isinstance(given, pa.Table):
                     parts = [*given]
                     given = (
-                        pa.concat_tables([get_file(self, TABLES[table], one.path) for one in parts])
+                        pa.concat_tables([get_file(self, self.tables[table], one.path) for one in parts])
                         if parts and hasattr(parts[0], "path")
-                        else pa.Table.from_batches(parts, _schema(table))
+                        else pa.Table.from_batches(parts, parts[0].schema if parts else self.tables[table].schema)
                     )
                 whole = given
-                rows = change(whole).cast(_schema(table))
+                rows = change(whole).cast(whole.schema)
             return before(self, name, keys, rows)
 
         patch.setattr(Lake, "replace", put)
 
     return do
-
-
-def _schema(table: str) -> pa.Schema:
-    return TABLES[table].schema
 
 
 def with_column(name: str, change: Callable[[list[Any]], list[Any]]) -> Callable[[pa.Table], pa.Table]:
