@@ -102,9 +102,9 @@ class LocalObject:
 
     def close(self) -> None:
         """Closes the file; again is harmless."""
-        if self._fd >= 0:
-            os.close(self._fd)
-            self._fd = -1
+        fd, self._fd = self._fd, -1
+        if fd >= 0:
+            os.close(fd)
 
 
 class LocalFolder:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import array
 import json
+import threading
 from collections.abc import Callable, Mapping
 from typing import Any, TypeVar
 
@@ -71,6 +72,7 @@ class OpenInstance:
         self.pixels: Mapping[str, Any] = found.pixels
         self._opened: OpenPlace | None = None
         self._data: ByteSource | None = None
+        self._closing = threading.Lock()
 
     def open(self) -> OpenInstance:
         """Opens the object. Raises Refusal. Blocks."""
@@ -91,10 +93,14 @@ class OpenInstance:
         return self.opened.source.size
 
     def close(self) -> None:
-        """Closes the object; again is harmless."""
-        if self._opened is not None:
-            self._opened.close()
-            self._opened = None
+        """Closes the object; again is harmless, by whichever thread.
+
+        A descriptor that is closed twice may be somebody else's by then, whose bytes would come from another file.
+        """
+        with self._closing:
+            opened, self._opened = self._opened, None
+        if opened is not None:
+            opened.close()
 
     def block(self, offset: int, length: int) -> bytes:
         """Bytes of the object, once it is sure that they are what was claimed. Raises Refusal."""

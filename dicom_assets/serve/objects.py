@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import zipfile
 from collections.abc import AsyncGenerator, Callable, Iterator, Sequence
-from contextlib import suppress
+from contextlib import aclosing, suppress
 from functools import partial
 
 from starlette.responses import Response
@@ -136,8 +136,9 @@ async def _parts(
             if at:
                 instance, block = await _opened(served, one)
             yield parts.begin(_kind(instance), url_of(call.base, one.row))
-            async for piece in _blocks(served, instance, block):
-                yield piece
+            async with aclosing(_blocks(served, instance, block)) as pieces:
+                async for piece in pieces:
+                    yield piece
         yield parts.end
     finally:
         await finish(served, instance.close)
@@ -155,9 +156,10 @@ async def _zip(
             if at:
                 instance, block = await _opened(served, one)
             member = archive.open(zipfile.ZipInfo(next(names), _ZIP_TIME), "w", force_zip64=True)
-            async for piece in _blocks(served, instance, block):
-                member.write(piece)
-                yield sink.take()
+            async with aclosing(_blocks(served, instance, block)) as pieces:
+                async for piece in pieces:
+                    member.write(piece)
+                    yield sink.take()
             member.close()
         archive.close()
         yield sink.take()

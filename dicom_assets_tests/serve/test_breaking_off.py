@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import threading
 import time
 from pathlib import Path
 
@@ -10,8 +11,12 @@ import psutil
 import pytest
 
 from dicom_assets.landing import local
+from dicom_assets.serve.bytes_of import OpenInstance
+from dicom_assets.serve.places import listed, located
+from dicom_assets.serve.served import ServedLake
 from dicom_assets_tests.serve.retrievable import LARGE, LARGE_FRAME, PIXELS, Lake, path
 from dicom_assets_tests.serve.serving import Server, serving, settles
+from dicom_assets_tests.support.dicoms import uid
 
 AT_ONCE = 40
 
@@ -48,6 +53,31 @@ def test_an_object_is_read_a_piece_at_a_time(retrievable: Lake, monkeypatch: pyt
     for accept in ("application/dicom", "application/zip", 'multipart/related; type="application/dicom"'):
         assert len(client.get(path(LARGE), headers={"Accept": accept}).content) > 4 * LARGE_FRAME
     assert longest <= 1 << 20
+
+
+def test_an_object_is_closed_once_however_many_threads_close_it(retrievable: Lake, monkeypatch: pytest.MonkeyPatch):
+    """The number of a file that is closed twice may be another object's by then, whose bytes would be sent instead."""
+    served = ServedLake(retrievable.settings)
+    snapshot = served.snapshot()
+    uids = {"study": uid(LARGE)}
+    (found, *_) = located(snapshot, listed(snapshot, uids), uids)
+    instance = OpenInstance(served, found).open()
+    closed: list[int] = []
+    plain = os.close
+
+    def close(descriptor: int) -> None:
+        closed.append(descriptor)
+        time.sleep(0.05)
+        if closed.count(descriptor) == 1:
+            plain(descriptor)
+
+    monkeypatch.setattr(local.os, "close", close)
+    threads = [threading.Thread(target=instance.close) for _ in range(4)]
+    for one in threads:
+        one.start()
+    for one in threads:
+        one.join()
+    assert len(closed) == 1
 
 
 def held(server: Server) -> tuple[int, int, int]:
