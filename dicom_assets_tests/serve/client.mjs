@@ -32,7 +32,7 @@ console.log(
     study_metadata: (await client.retrieveStudyMetadata({ studyInstanceUID: study })).length,
     frame: bytes(frames[0]),
     bulk: bytes(bulk[0] ?? bulk),
-    png: bytes(rendered).slice(0, 12),
+    png: bytes(rendered[0] ?? rendered).slice(0, 12),
     whole: bytes(whole),
     stored: typeof stored === "string" ? JSON.parse(stored) : stored,
   })

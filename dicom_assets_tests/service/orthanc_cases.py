@@ -242,7 +242,13 @@ def test_a_deletion_in_the_lake_alone_is_found_as_missing_and_repaired(service, 
 
 
 def test_headers_are_complete_json(graph):
+    with_pixels = 0
     for row in graph.rows("SELECT header FROM flat_metadata WHERE source = 'orthanc' AND operation = 'upsert'"):
         header = orjson.loads(row["header"])
         assert header["00080018"]["vr"] == "UI"
-        assert "7FE00010" not in header
+        pixels = header.get("7FE00010")
+        if pixels is not None:  # an address of the server's, which is no place in an object of ours
+            with_pixels += 1
+            assert pixels.keys() == {"vr", "BulkDataURI"}
+            assert not pixels["BulkDataURI"].startswith("?")
+    assert with_pixels
