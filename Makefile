@@ -46,14 +46,15 @@ test test-all: $(VENV)/installed
 LOWEST := build/lowest
 CORE := dicom/test_header.py dicom/test_values.py dicom/test_signature.py lake/test_delta.py lake/test_hierarchy.py \
     storage/test_files.py scale/test_layout.py clinical/test_tabular.py clinical/test_parquet.py clinical/test_workbook.py \
-    fhir/test_imaging_study.py omop/test_image_occurrence.py batch/test_checks.py test_cli.py test_settings.py
+    fhir/test_imaging_study.py omop/test_image_occurrence.py batch/test_checks.py test_cli.py test_settings.py \
+    serve/test_searching.py serve/test_metadata.py serve/test_access.py serve/test_limits.py
 
 $(LOWEST)/installed: pyproject.toml deploy/lowest_constraints.py
 	rm -rf $(LOWEST)
 	$(PYTHON) -m venv $(LOWEST)/venv
 	$(LOWEST)/venv/bin/python deploy/lowest_constraints.py > $(LOWEST)/constraints.txt
 	$(LOWEST)/venv/bin/python -m pip install --quiet --disable-pip-version-check -e . \
-	    hypothesis psutil pytest pytest-timeout -c $(LOWEST)/constraints.txt
+	    hypothesis pillow psutil pytest pytest-timeout -c $(LOWEST)/constraints.txt
 	touch $@
 
 test-lowest: $(LOWEST)/installed
