@@ -1,7 +1,7 @@
 """The description of the service for programs (OpenAPI 3.1), made from the list of resources.
 
 Belongs here: from resources to a description. Does not belong here: the list (`routes`), the page for people
-(`conformance`).
+(`docs_dicomweb`).
 """
 
 from __future__ import annotations

@@ -10,11 +10,13 @@ import errno
 import time
 from datetime import UTC, datetime
 
+from dicom_assets import faults
 from dicom_assets.dicom.header import Header, NotDicom, Unreadable, read_header
 from dicom_assets.landing.deposits import Deposit, Spool
 from dicom_assets.landing.store import SourceUnavailable
 from dicom_assets.serve.body_parts import Event, PartBegin, PartBytes
 from dicom_assets.serve.current_objects import Current, CurrentObjects
+from dicom_assets.serve.exceptions import say
 from dicom_assets.serve.receipts import Failure, Receipt
 from dicom_assets.serve.submissions import Goal, Identity, Put, Submissions, identity_digest
 from dicom_assets.settings import Settings
@@ -139,7 +141,9 @@ class Intake:
             return None, Failure.CANNOT_UNDERSTAND
         except (MemoryError, OSError):
             return None, Failure.PROCESSING
-        except Exception:  # noqa: BLE001 - this object fails, whatever its bytes make a parser do; others may not
+        except Exception as error:  # noqa: BLE001 - this object fails, whatever its bytes make a parser do; others may not
+            faults.show(error)
+            say(f"dicom-assets: an object that was sent was not stored. {faults.sentence(error)}")
             return None, Failure.PROCESSING
         return header, Failure.CANNOT_UNDERSTAND if header.media_directory else None
 

@@ -16,14 +16,12 @@ from pydicom import dcmread
 from pydicom.dataset import Dataset
 from pydicom.sequence import Sequence
 
-from dicom_assets.batch.context import RunContext
 from dicom_assets.serve.served import ServedLake
 from dicom_assets.settings import Settings
+from dicom_assets_tests.serve.storing_service import publish
 from dicom_assets_tests.support.dicoms import dicom, uid
-from dicom_assets_tests.support.inline_engine import InlineEngine
-from dicom_assets_tests.support.lakes import Graph, settings_for
+from dicom_assets_tests.support.lakes import settings_for
 from dicom_assets_tests.support.landings import DAY, LandingFolder
-from dicom_assets_tests.support.steps import steps
 
 __all__ = ["dicom", "searchable", "served", "uid"]
 
@@ -75,12 +73,7 @@ def searchable(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Settings]:
     fill(first, second)
     settings = settings_for(root / "lake", first.root, second.root)
     with dg.DagsterInstance.ephemeral() as instance:
-        for name in Graph(settings, instance).claim():
-            with RunContext(settings, shared_engine=InlineEngine()) as work:
-                for tables, make in steps(work.batch(name)):
-                    make()
-                    if "study" in tables:
-                        break
+        publish(settings, instance)
     yield settings
 
 
