@@ -13,11 +13,10 @@ from typing import TYPE_CHECKING
 from dicom_assets.landing.deposits import Deposit, Spool, unavailable
 from dicom_assets.landing.store import SourceUnavailable
 from dicom_assets.storage.azure import Failure, Place, failures, reason, status_of
+from dicom_assets.storage.files import CONTRIBUTOR
 
 if TYPE_CHECKING:
     from azure.storage.blob import BlobClient, ContainerClient
-
-CONTRIBUTOR = "Storage Blob Data Contributor"
 
 
 class ContainerDepot:

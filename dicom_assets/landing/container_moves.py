@@ -13,11 +13,11 @@ from typing import TYPE_CHECKING
 from dicom_assets.landing.moves import Location
 from dicom_assets.landing.store import ObjectRef, SourceUnavailable
 from dicom_assets.storage.azure import Place, credential, failures, parse, reason, status_of
+from dicom_assets.storage.files import CONTRIBUTOR
 
 if TYPE_CHECKING:
     from azure.storage.blob import ContainerClient
 
-CONTRIBUTOR = "Storage Blob Data Contributor"
 _COPY_SECONDS = 3_600.0
 
 

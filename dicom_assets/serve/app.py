@@ -10,6 +10,7 @@ import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect
 from starlette.routing import BaseRoute, Router
 from starlette.types import ASGIApp, Receive, Scope, Send
@@ -27,7 +28,6 @@ from dicom_assets.serve.metrics import Metrics
 from dicom_assets.serve.observation import Observation
 from dicom_assets.serve.own import own_routes
 from dicom_assets.serve.patience import Gone, Patience
-from dicom_assets.serve.problems import Refusal
 from dicom_assets.serve.questions import Stopped
 from dicom_assets.serve.resource import Resource
 from dicom_assets.serve.routes import ROUTES
@@ -74,4 +74,4 @@ def make_app(
 
 
 async def _unknown(scope: Scope, receive: Receive, send: Send) -> None:
-    raise Refusal(404, "There is no such resource here. /openapi.json says which there are.")
+    raise HTTPException(404)

@@ -1,7 +1,7 @@
 """Answers that are sent piece by piece: nobody holds them whole, and nothing of them outlives the client.
 
 Belongs here: the response, the parts of a multipart/related answer (PS3.18 8.6.1.2, RFC 2387), blocks of an object.
-Does not belong here: what is sent.
+Does not belong here: what is sent, clients that take nothing or have gone (`patience`).
 
 An answer that cannot be finished is broken off, so that nobody takes a part of it for the whole.
 """
@@ -14,16 +14,13 @@ from contextlib import aclosing
 
 import anyio
 from starlette.responses import Response
-from starlette.types import Message, Receive, Scope, Send
+from starlette.types import Receive, Scope, Send
 
 from dicom_assets.serve.media import RELATED
 from dicom_assets.serve.served import ServedLake
 
 BLOCK = 1 << 20
 """Bytes of an object in memory for each answer."""
-
-STALLED_SECONDS = 60.0
-"""A client that takes nothing for so long is gone."""
 
 
 class Stream(Response):
@@ -47,34 +44,15 @@ class Stream(Response):
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Sends the answer; of HEAD its headers alone."""
-        failure: Exception | None = None
-        async with aclosing(self._pieces) as pieces, anyio.create_task_group() as group:
-            group.start_soon(_until_gone, receive, group.cancel_scope)
-            try:
-                await self._send(scope["method"] != "HEAD", pieces, send)
-            except Exception as error:  # noqa: BLE001 - raised again, without the group around it
-                failure = error
-            group.cancel_scope.cancel()
-        if failure is not None:
-            raise failure
+        async with aclosing(self._pieces) as pieces:
+            await self._send(scope["method"] != "HEAD", pieces, send)
 
     async def _send(self, with_body: bool, pieces: AsyncIterator[bytes], send: Send) -> None:
         await send({"type": "http.response.start", "status": self.status_code, "headers": self.raw_headers})
         if with_body:
             async for piece in pieces:
-                await _in_time(send, {"type": "http.response.body", "body": piece, "more_body": True})
-        await _in_time(send, {"type": "http.response.body", "body": b"", "more_body": False})
-
-
-async def _in_time(send: Send, message: Message) -> None:
-    with anyio.fail_after(STALLED_SECONDS):
-        await send(message)
-
-
-async def _until_gone(receive: Receive, scope: anyio.CancelScope) -> None:
-    while (await receive())["type"] != "http.disconnect":
-        pass
-    scope.cancel()
+                await send({"type": "http.response.body", "body": piece, "more_body": True})
+        await send({"type": "http.response.body", "body": b"", "more_body": False})
 
 
 class Parts:
