@@ -33,7 +33,7 @@ _STEP = re.compile(r"\([^)]*\)|[^.()]+")
 _PRIVATE = re.compile(r"\(([0-9A-Fa-f]{4}),([^,]+),([0-9A-Fa-f]{2})\)")
 _TAG = re.compile(r"\(?([0-9A-Fa-f]{4}),?([0-9A-Fa-f]{4})\)?")
 _NAME = re.compile(r"[A-Za-z][A-Za-z0-9_]{0,63}")
-_TEXTS = {
+VALUED = {
     *("AE", "AS", "AT", "CS", "DA", "DS", "DT", "FD", "FL", "IS", "LO", "LT", "PN", "SH", "SL", "SS", "ST", "SV"),
     *("TM", "UC", "UI", "UL", "UR", "US", "UT", "UV"),
 }
@@ -123,7 +123,7 @@ def promoted(path: str, *, name: str | None = None, level: str = "instance", vr:
     kind = known or vr
     if kind is None:
         raise NotPromotable(f"No dictionary knows the VR of '{tokens[-1]}'. Say it: vr = \"LO\", or --vr LO.")
-    if kind not in _TEXTS:
+    if kind not in VALUED:
         raise NotPromotable(
             f"'{tokens[-1]}' has VR {kind}, which no column can hold"
             + (": name an attribute in it." if kind == "SQ" else "; only VRs of texts and numbers can be promoted.")

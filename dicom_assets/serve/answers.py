@@ -12,7 +12,9 @@ from typing import Any
 
 import orjson
 
+from dicom_assets.printing import cell
 from dicom_assets.schema.attributes import Level
+from dicom_assets.serve.addresses import address
 from dicom_assets.serve.attribute_names import AVAILABILITY, RETRIEVE_URL, Attribute, Names, named
 from dicom_assets.serve.json_elements import Element, put
 from dicom_assets.serve.newest import LEVELS
@@ -35,7 +37,6 @@ ALWAYS: Mapping[Level, tuple[str, ...]] = {
 """Tags that an answer has whoever asks, where there are values; beside InstanceAvailability and RetrieveURL."""
 
 _UIDS = ("0020000D", "0020000E", "00080018")
-_FORMULA = ("=", "+", "-", "@", "\t", "\r")
 
 
 class Answer:
@@ -83,12 +84,8 @@ class Answer:
         for key, uid in zip(_UIDS, path, strict=False):
             made[key] = {"vr": "UI", "Value": [uid]}
         made[AVAILABILITY] = {"vr": "CS", "Value": ["ONLINE"]}
-        made[RETRIEVE_URL] = {"vr": "UR", "Value": [self._url(path)]}
+        made[RETRIEVE_URL] = {"vr": "UR", "Value": [address(self._base, path)]}
         return dict(sorted(made.items()))
-
-    def _url(self, path: Path) -> str:
-        parts = zip(("studies", "series", "instances"), path, strict=False)
-        return "/".join([self._base, *(f"{kind}/{uid}" for kind, uid in parts)])
 
 
 def as_json(rows: Sequence[Mapping[str, Element]]) -> bytes:
@@ -115,7 +112,7 @@ def _text(found: Element | None) -> str:
     texts = [_plain(one) for one in values]
     text = "\\".join(texts)
     is_number = found is not None and all(isinstance(one, (int, float)) for one in found.get("Value") or ())
-    return f"'{text}" if text.startswith(_FORMULA) and not is_number else text
+    return text if is_number else str(cell(text))
 
 
 def _plain(value: Any) -> str:

@@ -13,7 +13,6 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
-from urllib.parse import quote
 
 from dicom_assets.dicom.header import RECEIVED
 from dicom_assets.lake.quoting import named, quoted
@@ -23,6 +22,7 @@ from dicom_assets.landing.store import HurriedStore, LandingStore, ObjectArchive
 from dicom_assets.schema.attributes import Level
 from dicom_assets.schema.correction_tables import RECEIVED as RECEIVED_AS
 from dicom_assets.schema.keys import study_key
+from dicom_assets.serve.addresses import address
 from dicom_assets.serve.call import Call
 from dicom_assets.serve.kept import Kept
 from dicom_assets.serve.newest import newest
@@ -89,8 +89,7 @@ class Places:
 
 def url_of(base: str, row: Mapping[str, Any]) -> str:
     """The address of an instance. row: of `instance`."""
-    study, series, instance = (quote(row[one], safe="") for one in UIDS.values())
-    return f"{base}/studies/{study}/series/{series}/instances/{instance}"
+    return address(base, [row[one] for one in UIDS.values()])
 
 
 def listed(

@@ -10,7 +10,7 @@ from typing import Any
 
 import orjson
 
-from dicom_assets.serve.submissions import resource
+from dicom_assets.serve.addresses import address
 
 
 class Failure(IntEnum):
@@ -48,7 +48,7 @@ class Receipt:
     def stored(self, sop_class: str | None, study: str, series: str, instance: str, *, replaces: bool) -> None:
         """An object is there. replaces: as a new version, of other bytes than the one before."""
         item = _reference(sop_class, instance)
-        item["00081190"] = {"vr": "UR", "Value": [resource(self._base, study, series, instance)]}
+        item["00081190"] = {"vr": "UR", "Value": [address(self._base, (study, series, instance))]}
         if replaces:
             item["00081196"] = {"vr": "US", "Value": [REPLACED]}
             self._warned = True
@@ -77,7 +77,7 @@ class Receipt:
             (study,) = self._studies
         answer: dict[str, Any] = {"00081190": {"vr": "UR"}}
         if study is not None:
-            answer["00081190"]["Value"] = [resource(self._base, study)]
+            answer["00081190"]["Value"] = [address(self._base, (study,))]
         if self._failed:
             answer["00081198"] = {"vr": "SQ", "Value": self._failed}
         if self._stored:

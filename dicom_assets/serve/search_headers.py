@@ -17,6 +17,7 @@ import pyarrow as pa
 
 from dicom_assets.dicom.from_header import values_of
 from dicom_assets.schema.attributes import TYPE_OF_VR, Level
+from dicom_assets.schema.promoted import VALUED
 from dicom_assets.serve.attribute_names import Attribute
 from dicom_assets.serve.matching import Condition, condition
 from dicom_assets.serve.newest import newest, path_to
@@ -63,7 +64,7 @@ def read_headers(
     path = path_to(level)
     values: dict[tuple[str, ...], list[Any]] = {}
     elements: dict[tuple[str, ...], dict[str, Any]] = {}
-    columns = [one for one in different if one.vr in _COMPARABLE]
+    columns = [one for one in different if one.vr in VALUED]
     for rows, headers in _headers(snapshot, uids):
         taken = [array.to_pylist() for array in values_of(headers, [one.as_promoted() for one in columns])]
         for at, row in enumerate(rows):
@@ -79,12 +80,6 @@ def read_headers(
         found = [known[at] for known in values.values()]
         table[f"told{at}"] = pa.array(found, pa.list_(kind) if one.multiple else kind)
     return Headers(different, pa.table(table), elements)
-
-
-_COMPARABLE = {
-    *("AE", "AS", "AT", "CS", "DA", "DS", "DT", "FD", "FL", "IS", "LO", "LT", "PN", "SH", "SL", "SS", "ST", "SV"),
-    *("TM", "UC", "UI", "UL", "UR", "US", "UT", "UV"),
-}
 
 
 def _keep(elements: dict[str, Any], header: pa.Scalar, attributes: Sequence[Attribute]) -> None:

@@ -10,7 +10,6 @@ when it is whole. What a request has stored stays stored, however the request en
 
 from __future__ import annotations
 
-import re
 from collections.abc import AsyncIterator
 from email.message import Message
 
@@ -22,18 +21,17 @@ from dicom_assets.serve.body_parts import BodyMalformed, BodyParts, Event, PartB
 from dicom_assets.serve.call import Call
 from dicom_assets.serve.current_objects import CurrentObjects
 from dicom_assets.serve.intake import Intake
-from dicom_assets.serve.problems import Refusal, not_acceptable
+from dicom_assets.serve.media import DICOM, DICOM_JSON, JSON, RELATED, Offer, choose, ranges
+from dicom_assets.serve.problems import Refusal
 from dicom_assets.serve.receipts import Receipt
 from dicom_assets.serve.resource import Resource
 from dicom_assets.serve.submissions import Submissions, source_of_request
 
-DICOM, MULTIPART = "application/dicom", "multipart/related"
-TAKES = (f'{MULTIPART}; type="{DICOM}"', DICOM)
-GIVES = ("application/dicom+json", "application/json")
+TAKES = (f'{RELATED}; type="{DICOM}"', DICOM)
+GIVES = (DICOM_JSON, JSON)
 PARTS_MOST = 50_000
 """Objects in one request; the answer has an item for each."""
 _AGAIN = {"Retry-After": "30"}
-_ACCEPTS = re.compile(r"(?i)(?:^|,)\s*(?:\*/\*|application/(?:\*|json|dicom\+json))\s*(?:[;,]|$)").search
 
 
 async def store(call: Call) -> Response:
@@ -42,6 +40,7 @@ async def store(call: Call) -> Response:
     name = source_of_request(settings, call.source)
     if not call.may_store:
         raise Refusal(403, "Storing is not allowed to whoever asks here.")
+    choose(ranges(call.request), [Offer(one) for one in GIVES])
     parts = _parts(call)
     submissions = call.served.part(Submissions)
     if submissions.under_way >= settings.serve.stores_at_once:
@@ -97,16 +96,13 @@ def _answer(receipt: Receipt, ended: Refusal | None) -> Response:
 def _parts(call: Call) -> BodyParts | None:
     """What reads the body; None where it is one object. Raises Refusal for what cannot be taken or given."""
     headers = call.request.headers
-    accept = headers.get("accept", "").strip()
-    if accept and not _ACCEPTS(accept):
-        raise not_acceptable(" or ".join(GIVES))
     if headers.get("content-encoding", "identity").lower() != "identity":
         raise Refusal(415, "Content-Encoding: send the body as it is.", {"Accept-Encoding": "identity"})
     kind = Message()
     kind["Content-Type"] = headers.get("content-type", "")
     if kind.get_content_type() == DICOM:
         return None
-    if kind.get_content_type() != MULTIPART or str(kind.get_param("type", DICOM)).lower() != DICOM:
+    if kind.get_content_type() != RELATED or str(kind.get_param("type", DICOM)).lower() != DICOM:
         raise Refusal(415, f"Content-Type: send {TAKES[0]}; boundary=…, or {DICOM}.")
     try:
         return BodyParts(str(kind.get_param("boundary", "")))

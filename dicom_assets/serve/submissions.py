@@ -13,7 +13,6 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import TypeVar
-from urllib.parse import quote
 
 import anyio
 import anyio.to_thread
@@ -152,9 +151,3 @@ def is_partition_to_be(settings: Settings, source: str) -> bool:
     name, separator, partition = source.partition("/")
     found = next((one for one in settings.sources if one.name == name), None)
     return bool(separator) and found is not None and found.store == "tree" and layout_of(found).has_partition(partition)
-
-
-def resource(base: str, *uids: str) -> str:
-    """The address of a study, a series or an instance."""
-    levels = ("studies", "series", "instances")
-    return base + "".join(f"/{level}/{quote(uid, safe='')}" for level, uid in zip(levels, uids, strict=False))

@@ -1,0 +1,16 @@
+"""Addresses of studies, series and instances, as answers give them (PS3.18 10.4.1).
+
+Belongs here: from UIDs to an address. Does not belong here: the base, as the client reached it (`call`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from urllib.parse import quote
+
+_KINDS = ("studies", "series", "instances")
+
+
+def address(base: str, uids: Iterable[str]) -> str:
+    """The address of a study, series or instance. uids: the study's first; whatever they hold, it is one address."""
+    return base + "".join(f"/{kind}/{quote(uid, safe='')}" for kind, uid in zip(_KINDS, uids, strict=False))
