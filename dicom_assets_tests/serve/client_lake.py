@@ -22,6 +22,7 @@ import pydicom
 from pydicom.data import get_testdata_file
 
 from dicom_assets import settings as settings_module
+from dicom_assets_tests.support.children import ended_behind
 from dicom_assets_tests.support.lakes import Graph
 from dicom_assets_tests.support.steps import step_through
 
@@ -105,15 +106,8 @@ def serving(config: Path, log: Path) -> Iterator[str]:
     command = [sys.executable, "-W", "ignore", "-c", code, "serve", "--port", "0"]
     with log.open("w") as sink:
         process = subprocess.Popen(command, stdout=sink, stderr=sink, env=environment)
-    try:
+    with ended_behind(process):
         yield _address(process, log)
-    finally:
-        process.terminate()
-        try:
-            process.wait(30)
-        except subprocess.TimeoutExpired:
-            process.kill()
-            process.wait(10)
 
 
 def _address(process: subprocess.Popen[bytes], log: Path) -> str:
