@@ -43,6 +43,7 @@ NOT_RUN = {
     "kubectl ": "needs a cluster; deploy/test_deploy.py reads the values",
     "helm ": "needs a cluster; deploy/test_deploy.py reads the values",
     "az ": "needs an Azure account",
+    "AZCOPY_AUTO_LOGIN_TYPE=MSI deploy/azure/copy-share.sh": "needs an Azure account; azure/test_copying_in.py runs it",
     ".venv/bin/pytest": "the tests themselves",
     "python ../shared/": "judges that are no part of the project",
     "dicom-assets ingest --landing az:": "needs an Azure account; azure/ talks to its emulator",
