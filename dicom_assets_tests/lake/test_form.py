@@ -10,12 +10,13 @@ from pathlib import Path
 import pyarrow as pa
 import pytest
 from deltalake import write_deltalake
+from typer.testing import CliRunner
 
+from dicom_assets.cli.main import app
 from dicom_assets.lake.delta import Lake
 from dicom_assets.lake.form import FILE, FORMAT, OtherFormat
 from dicom_assets.lake.tables import ForeignTable
 from dicom_assets.schema.registry import TABLES
-from dicom_assets_tests.support.commands import command
 from dicom_assets_tests.support.landings import LandingFolder
 
 COMMANDS = (
@@ -71,10 +72,9 @@ def test_every_command_refuses_a_lake_of_a_later_release(tmp_path, arguments):
     (lake / FILE).write_text(json.dumps({"format": 9, "made_by": "dicom-assets 7.1"}))
     before = everything(lake)
     asked = [part.format(landing=landing.root) for part in arguments]
-    done = command("dicom-assets", *asked, "--lake", str(lake), cwd=tmp_path)
-    assert done.returncode == 2, done.stderr
+    done = CliRunner().invoke(app, [*asked, "--lake", str(lake)])
+    assert done.exit_code == 2, done.stderr
     assert "format 9" in done.stderr and "Use dicom-assets 7.1" in done.stderr
-    assert "Traceback" not in done.stderr
     assert everything(lake) == before
 
 
