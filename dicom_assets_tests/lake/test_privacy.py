@@ -52,10 +52,10 @@ def test_the_lake_and_its_state_are_for_those_whom_the_settings_name(tmp_path, m
 
 
 class TestWhatDoesNotFitIntoMemory:
-    SPILLING = "SELECT * FROM (SELECT i, i::VARCHAR || repeat('x', 30) AS s FROM range(3000000) t(i)) ORDER BY hash(i)"
+    SPILLING = "SELECT * FROM (SELECT i, i::VARCHAR || repeat('x', 30) AS s FROM range(600000) t(i)) ORDER BY hash(i)"
 
     def _spill(self, connection: duckdb.DuckDBPyConnection) -> None:
-        connection.execute("SET memory_limit = '100MB'")
+        connection.execute("SET memory_limit = '20MB'")
         connection.execute("SET threads = 1")
         connection.execute(self.SPILLING).fetchmany(1)
 
