@@ -32,8 +32,8 @@ T = TypeVar("T")
 TABLES = ("study", "series", "instance", "flat_metadata", "raw_files", "batch_study")
 """The tables that answers are made from."""
 
-MEMORY_MB = 256
-"""What DuckDB takes at most."""
+MEMORY_MB = 160
+"""What DuckDB takes at most, the table of studies included; what is more, such as for sorting it, goes to the disk."""
 
 LOOK_SECONDS = 1.0
 """A closed batch is seen after at most so long, and what one look costs."""
