@@ -24,7 +24,7 @@ from dicom_assets.lake.query import scan
 from dicom_assets.lake.quoting import named
 from dicom_assets.storage.files import LakeError
 
-MOST = 200_000
+MOST = 500_000
 """Studies up to which they are held, half a kilobyte each; of more, every search reads the files."""
 
 AGAIN_SECONDS = 10.0
