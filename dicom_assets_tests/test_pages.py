@@ -52,6 +52,7 @@ NOT_RUN = {
     "dicom-assets batch ": "needs a batch that waits; test_batch_commands.py has one",
     "dicom-assets audit pacs": "needs a DICOM service; service/test_audit.py talks to one",
     "dicom-assets repair pacs": "needs a DICOM service; service/test_audit.py talks to one",
+    "dicom-assets selftest": "needs a running system; selftest/test_running.py has one",
     "dicom-assets erase": "erases; erasure/test_command.py runs it",
     "dicom-assets serve": "answers until it is ended; serve/test_server.py talks to it",
     "dicom-assets who-saw": "needs an audit log; serve/test_logs.py has one",

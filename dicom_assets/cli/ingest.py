@@ -123,6 +123,7 @@ def status(lake: LakeOption = None, form: FormatOption = Format.TABLE) -> None:
     with clear_errors():
         settings = load_settings(None, lake)
         from dicom_assets.batch.books import Books, all_books
+        from dicom_assets.batch.selftest.diary import sentences
         from dicom_assets.batch.waits import is_waiting
         from dicom_assets.lake.query import existing
         from dicom_assets.landing.claims import ClaimLog
@@ -137,6 +138,7 @@ def status(lake: LakeOption = None, form: FormatOption = Format.TABLE) -> None:
         ]
         doubts = tell_doubts(found)
         unread = waiting(log.returned())
+        of_tests = list(sentences(found.files))
     listed = [*claimed, *(Books("", one.source, "waiting", seen=one.objects) for one in unread)]
     waits = [one for one in claimed if is_waiting(one)]
     if listed or form is not Format.TABLE:
@@ -145,6 +147,8 @@ def status(lake: LakeOption = None, form: FormatOption = Format.TABLE) -> None:
         typer.echo("No batches yet. Run `dicom-assets ingest`.")
     tell_waiting(waits)
     _say_what_waits(unread)
+    for sentence in of_tests:
+        say(sentence, err=True)
     raise typer.Exit(1 if waits or doubts or unread else 0)
 
 

@@ -22,6 +22,7 @@ from dicom_assets.cli import (
     promotion,
     queries,
     reread,
+    selftest,
     serve,
     services,
     sources,
@@ -57,7 +58,21 @@ def demo(folder: Annotated[Path, typer.Argument(help="Where the sample input is 
     typer.echo(f"{written} files in {folder}")
 
 
-for group in (ingest, queries, batches, reread, sources, services, verify, upgrade, promotion, erase, serve, who_saw):
+for group in (
+    ingest,
+    queries,
+    batches,
+    reread,
+    sources,
+    services,
+    verify,
+    upgrade,
+    promotion,
+    erase,
+    serve,
+    who_saw,
+    selftest,
+):
     group.add_to(app)
 
 
