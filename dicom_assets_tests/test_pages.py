@@ -25,7 +25,7 @@ from dicom_assets.settings import load
 from dicom_assets_tests.support.commands import command
 from dicom_assets_tests.support.pages import ROOT, Block, blocks, spoken_commands
 
-SHOWN = ("text", "mermaid")
+SHOWN = ("text", "mermaid", "yaml")
 """Languages of blocks that show something and ask for nothing."""
 
 OTHER_SQL = {

@@ -19,6 +19,7 @@ from dicom_assets.cli import (
     batches,
     erase,
     ingest,
+    monitoring,
     promotion,
     queries,
     reread,
@@ -59,6 +60,7 @@ def demo(folder: Annotated[Path, typer.Argument(help="Where the sample input is 
 
 for group in (ingest, queries, batches, reread, sources, services, verify, upgrade, promotion, erase, serve, who_saw):
     group.add_to(app)
+monitoring.add_to(app)
 
 
 def leave(status: int) -> None:
