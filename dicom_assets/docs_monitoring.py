@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
+from dicom_assets.alert_settings import Occasion
 from dicom_assets.monitoring.families import OF_THE_LAKE, OF_THE_SERVER, Family
 
 
@@ -13,6 +14,23 @@ def _numbers(families: Iterable[Family], *, origins: bool) -> str:
     for one in families:
         cells = [f"`{one.sample_name}`", str(one.kind), ", ".join(f"`{label}`" for label in one.labels), one.meaning]
         lines.append(f"| {' | '.join([*cells, *([one.origin] if origins else [])])} |")
+    return "\n".join(lines)
+
+
+_OCCASIONS = {
+    Occasion.PAUSED: "a batch is paused: a check holds it back",
+    Occasion.FAILED: "a batch failed: its run broke off",
+    Occasion.STALE: "objects wait for longer than `waiting_minutes`: seen and not claimed, claimed and not begun, "
+    "begun and not closed, or given back to be read again",
+    Occasion.SILENT: "no batch of a source has closed for `silent_hours`; without that setting no source is silent",
+    Occasion.SOURCE_EMPTIED: "a source holds so much less than before that it is not believed",
+    Occasion.RUN_FAILED: "a run of another job failed: windows of a DICOM service, an audit, maintenance; by the "
+    "sensor alone",
+}
+
+
+def _occasions() -> str:
+    lines = ["| `on` | when |", "|---|---|", *(f"| `{one}` | {_OCCASIONS[one]} |" for one in Occasion)]
     return "\n".join(lines)
 
 
@@ -56,4 +74,50 @@ once.
 ### Of the server
 
 {_numbers(OF_THE_SERVER, origins=False)}
+
+## Telling people
+
+```toml
+[[alerts]]
+kind = "slack"                              # or Mattermost
+url_variable = "IMAGING_SLACK_HOOK"         # the environment variable that holds the address, which is a secret
+on = ["paused", "failed", "source_emptied"]
+
+[[alerts]]
+kind = "mail"
+to = ["imaging-data@example.org"]
+sender = "lake@example.org"
+host = "smtp.example.org"
+security = "starttls"                       # port 587; "tls": 465; "none": 25
+user_variable = "MAIL_USER"
+password_variable = "MAIL_PASSWORD"
+waiting_minutes = 120                       # what waits longer is stale
+silent_hours = 24                           # a source of which no batch closes for so long is silent
+dagster_url = "https://dagster.example.org"
+
+[[alerts]]
+kind = "webhook"
+name = "pager"
+url = "https://events.example.org/imaging"
+token_variable = "PAGER_TOKEN"              # sent as a bearer token
+sources = ["ct-room"]                       # only what is about these
+```
+
+```sh
+dicom-assets alerts test mail               # does a message arrive?
+dicom-assets alerts send --lake /srv/lake   # for cron, where no Dagster daemon runs
+```
+
+{_occasions()}
+
+Dagster's sensor `alerts`, which is there when somebody is to be told, looks once a minute; `dicom-assets ingest` tells
+when it has run its batches. Both look at the state of the lake and not at events: what happened while nobody listened
+is told, and a batch is told once for each state and rule that stopped it, however often it is run again, until its
+books close. A receiver that is away, or refuses, fails no run and is told with a later tick. A message may arrive
+twice after a kill, and then has the same `id` (mail: `Message-ID`).
+
+A message holds the batch's id, its source, why it waits, its reason codes with their counts, and the command that shows
+more; with `dagster_url` a link to the run. A webhook gets JSON with the keys `id`, `kind`, `source`, `batch`, `since`,
+`text`, `reason`, `codes`, `commands`, `run_id` and `url`. Secrets come from environment variables and have no place in
+the file.
 """

@@ -49,6 +49,7 @@ NOT_RUN = {
     "dicom-assets sql --lake az:": "needs an Azure account; azure/ talks to its emulator",
     "dicom-assets ingest --landing ../shared/": "files that are no part of the project",
     "dicom-assets batch ": "needs a batch that waits; test_batch_commands.py has one",
+    "dicom-assets alerts ": "needs somebody to tell; monitoring/test_alerts.py has them",
     "dicom-assets audit pacs": "needs a DICOM service; service/test_audit.py talks to one",
     "dicom-assets repair pacs": "needs a DICOM service; service/test_audit.py talks to one",
     "dicom-assets erase": "erases; erasure/test_command.py runs it",

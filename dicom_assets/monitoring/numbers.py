@@ -87,6 +87,14 @@ class Meter:
         samples.set("measuring_seconds", time.perf_counter() - began)
         return samples.values
 
+    def waits(self, now: datetime) -> Mapping[tuple[str, ...], float]:
+        """Since when the oldest of what waits does, in seconds, by source and what it waits for. Raises LakeError."""
+        samples = Samples()
+        with self.lake.look_once(["batches"]):
+            self._batches(samples, now)
+        self._looks(samples, now)
+        return samples.values["oldest_waiting_seconds"]
+
     def _tables(self, samples: Samples) -> None:
         for name in TABLES:
             with suppress(NoSuchVersion):  # a lake of an earlier release has fewer
