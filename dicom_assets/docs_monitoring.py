@@ -75,6 +75,13 @@ once.
 
 {_numbers(OF_THE_SERVER, origins=False)}
 
+## Dashboard and alert rules
+
+`deploy/grafana/dicom-assets.json` is a dashboard to import into Grafana: what waits and since when, what became of what
+came, feeds that lag, tables, the server. `deploy/prometheus/dicom-assets.rules.yml` has alert rules; name it in
+`rule_files` of Prometheus. Their bounds are a start: an hour of waiting, a tenth of six hours quarantined.
+`promtool test rules` tries each of them with `deploy/prometheus/dicom-assets.rules.test.yml`.
+
 ## Telling people
 
 ```toml
