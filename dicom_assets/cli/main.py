@@ -19,6 +19,7 @@ from dicom_assets.cli import (
     batches,
     erase,
     ingest,
+    monitoring,
     promotion,
     queries,
     reread,
@@ -74,6 +75,7 @@ for group in (
     selftest,
 ):
     group.add_to(app)
+monitoring.add_to(app)
 
 
 def leave(status: int) -> None:
