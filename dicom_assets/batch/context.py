@@ -27,6 +27,7 @@ from dicom_assets.batch.conflicts import stage_conflicts
 from dicom_assets.batch.erasure.record import is_under_way
 from dicom_assets.batch.erasure.removal import resume
 from dicom_assets.batch.expand import expand, nothing_known
+from dicom_assets.batch.house_rules import HouseRule, apply_rules, rules_of
 from dicom_assets.batch.known import known_before
 from dicom_assets.batch.leaving import leave, own_manifest, report_absent
 from dicom_assets.batch.organize import Organizing, unfinished
@@ -88,8 +89,9 @@ class RunContext:
     """Batches in mode `organize` whose moving could not be finished, and why."""
 
     def __enter__(self) -> Self:
-        """Begins."""
+        """Begins. Raises SettingsError for a rule of the house that cannot be asked."""
         give_back()
+        _ = self.house_rules
         return self
 
     def __exit__(
@@ -118,6 +120,11 @@ class RunContext:
 
             return self._held.enter_context(DaskEngine(where, self.settings.reading))
         return self.shared_engine or self._held.enter_context(ProcessEngine(self.settings.reading))
+
+    @cached_property
+    def house_rules(self) -> tuple[HouseRule, ...]:
+        """The rules of the house. Raises SettingsError for one that cannot be asked."""
+        return rules_of(self.settings)
 
     @cached_property
     def log(self) -> ClaimLog:
@@ -403,6 +410,8 @@ class OpenBatch:
         if datasets.fit(self.lake, self.staging, self.work.settings.clinical, run_id):
             for part in (Part.CLINICAL, Part.ERRORS):
                 self.staging.complete_as_it_is(part)
+        if apply_rules(self.lake, self.staging, self.work.house_rules, run_id):
+            outcomes = Counter(self.staging.read_whole(Part.LEDGER, ["outcome"])["outcome"].to_pylist())
         publish_ledger(self.lake, self.staging)
         return outcomes
 

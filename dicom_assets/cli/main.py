@@ -18,6 +18,7 @@ from dicom_assets import settings as settings_module
 from dicom_assets.cli import (
     batches,
     erase,
+    house_rules,
     ingest,
     monitoring,
     promotion,
@@ -64,6 +65,7 @@ for group in (
     queries,
     batches,
     reread,
+    house_rules,
     sources,
     services,
     verify,

@@ -101,8 +101,10 @@ OWN = _own(
     ),
     stage=(
         pa.string(),
-        "Where it was found: read, record, source (the batch was run again), identity (in no object by itself), check",
+        "Where it was found: read, record, source (the batch was run again), identity (in no object by itself), rule "
+        "(a warning of the house), check",
     ),
+    rules=(TEXTS, "Names of the rules of the house that do not hold, for RULE_FAILED and RULE_WARNING"),
     record=(pa.int64(), "Number of the record in its file, from 1; 0 for the object as a whole"),
     severity=(pa.string(), "error, warning or info"),
     detail=(pa.string(), "What, in words; never patient data"),
@@ -266,7 +268,7 @@ INGESTION_ERRORS = _table(
     "ingestion_errors",
     "error, warning or remark",
     "batch_id object_id stage code record",
-    "batch_id object_id stage code record severity detail uri member occurred_at run_id",
+    "batch_id object_id stage code record severity detail uri member occurred_at run_id rules",
     "Everything that was found wrong or left out, with its reason code.",
     upstream=("validated_batch", "clinical"),
     required="severity occurred_at",
