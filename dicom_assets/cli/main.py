@@ -75,9 +75,9 @@ for group in (
     serve,
     who_saw,
     selftest,
+    monitoring,
 ):
     group.add_to(app)
-monitoring.add_to(app)
 
 
 def leave(status: int) -> None:
