@@ -1,7 +1,8 @@
 """Everything that one process needs to work on batches of one lake, opened when it is first asked for.
 
-Belongs here: putting lake, sources, claims and engine together from settings, and the right to work on a batch. Does
-not belong here: Dagster (it hands this object to assets as a resource), and what is done with a batch.
+Belongs here: the engine that reads, the right to work on a batch, its steps that are more than one call. Does not
+belong here: lake, sources and claims by themselves (`lake_context`), Dagster (it hands this object to assets as a
+resource).
 """
 
 from __future__ import annotations
@@ -9,7 +10,7 @@ from __future__ import annotations
 import threading
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import CancelledError, ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, field
@@ -25,38 +26,33 @@ from dicom_assets.batch.books import Books, Decision, Status
 from dicom_assets.batch.checks.contract import CheckContext
 from dicom_assets.batch.conflicts import stage_conflicts
 from dicom_assets.batch.erasure.record import is_under_way
-from dicom_assets.batch.erasure.removal import resume
 from dicom_assets.batch.expand import expand, nothing_known
-from dicom_assets.batch.house_rules import HouseRule, apply_rules, rules_of
+from dicom_assets.batch.house_rules import apply_rules
 from dicom_assets.batch.known import known_before
+from dicom_assets.batch.lake_context import INGEST_LOCK as INGEST_LOCK
+from dicom_assets.batch.lake_context import LakeContext
 from dicom_assets.batch.leaving import leave, own_manifest, report_absent
 from dicom_assets.batch.organize import Organizing, unfinished
 from dicom_assets.batch.presence import require_source, while_source_is_there
 from dicom_assets.batch.publish import Before, publish_flat, publish_rows
 from dicom_assets.batch.read_ahead import ReadAhead
-from dicom_assets.batch.recovery import mend_claims
 from dicom_assets.batch.superseding import publish_ledger, supersede
 from dicom_assets.batch.validate import Progress, read_batch
 from dicom_assets.batch.withdrawals import stage_claimed, stage_judged
-from dicom_assets.dicom.from_header import values_of
-from dicom_assets.lake import form
 from dicom_assets.lake.delta import Lake
 from dicom_assets.lake.staging import FOLDER as STAGING
 from dicom_assets.lake.staging import Part, Staging, StagingCache, again
-from dicom_assets.landing.claims import BatchKind, Claim, ClaimLog
+from dicom_assets.landing.claims import BatchKind
 from dicom_assets.landing.looks import Looks
 from dicom_assets.landing.opening import lies_elsewhere, open_store
-from dicom_assets.landing.store import LandingStore, SourceUnavailable
-from dicom_assets.landing.uri_index import UriIndex
+from dicom_assets.landing.store import SourceUnavailable
 from dicom_assets.reading.engine import ProcessEngine, ReadingEngine, cluster_address
 from dicom_assets.reading.memory import give_back
 from dicom_assets.settings import Settings, SettingsError, SourceSettings
 from dicom_assets.storage import locks
-from dicom_assets.storage.files import LakeError, TornFile
+from dicom_assets.storage.files import LakeError
 
 BATCH_WAIT_SECONDS = 60.0
-INGEST_LOCK = "ingest"
-"""Held by `dicom-assets ingest` from its first claim to its last run, and by a sensor's tick while it claims."""
 
 
 class BatchBusy(Exception):
@@ -68,19 +64,15 @@ class BatchClosed(LakeError):
 
 
 @dataclass
-class RunContext:
+class RunContext(LakeContext):
     """A lake, its sources and the batches that this process holds; a context manager that lets go of them.
 
-    progress: called while a batch is read. shared_engine: reads instead of processes of its own, and outlives it. say:
-    called with a sentence about what was set right. migrates: it does what is left to do in a lake of an earlier
-    release.
+    progress: called while a batch is read. shared_engine: reads instead of processes of its own, and outlives it. The
+    rest: see LakeContext.
     """
 
-    settings: Settings
     progress: Callable[[Progress], None] = lambda _: None
     shared_engine: ReadingEngine | None = None
-    say: Callable[[str], None] = lambda _: None
-    migrates: bool = False
     _held: ExitStack = field(default_factory=ExitStack, repr=False)
     _batches: dict[str, tuple[OpenBatch, ExitStack]] = field(default_factory=dict, repr=False)
     _ahead: dict[str, ReadAhead] = field(default_factory=dict, repr=False)
@@ -104,14 +96,6 @@ class RunContext:
         self._held.close()
 
     @cached_property
-    def lake(self) -> Lake:
-        """The lake; made when it is new. Raises LakeError, NeedsUpgrade when a migration has to be done first."""
-        lake = Lake(self.settings.lake, synced=self.settings.storage.survive_power_cuts, take=values_of)
-        if not self.migrates:
-            form.require_migrated(lake.form)
-        return lake
-
-    @cached_property
     def engine(self) -> ReadingEngine:
         """What reads: the Dask cluster that is named, else the engine that was given, else processes of its own."""
         where = cluster_address()
@@ -120,53 +104,6 @@ class RunContext:
 
             return self._held.enter_context(DaskEngine(where, self.settings.reading))
         return self.shared_engine or self._held.enter_context(ProcessEngine(self.settings.reading))
-
-    @cached_property
-    def house_rules(self) -> tuple[HouseRule, ...]:
-        """The rules of the house. Raises SettingsError for one that cannot be asked."""
-        return rules_of(self.settings)
-
-    @cached_property
-    def log(self) -> ClaimLog:
-        """The lake's claims."""
-        return ClaimLog(self.lake.files)
-
-    @cached_property
-    def looks(self) -> Looks:
-        """What is remembered of the sources, and what this process has found of them."""
-        return Looks(self.lake.files)
-
-    @cached_property
-    def places(self) -> UriIndex:
-        """Which claims had a uri before."""
-        return UriIndex(self.lake.files, self.log)
-
-    @contextmanager
-    def claiming(self, wait_seconds: float) -> Iterator[None]:
-        """The right to claim and to start what was claimed. Raises LockBusy after wait_seconds."""
-        with locks.held(self.lake.files, INGEST_LOCK, wait_seconds):
-            self._mend_claims()
-            if is_under_way(self.lake.files):
-                resume(self.lake, self.settings, self.say)
-                self.forget_claims()
-            yield
-
-    def _mend_claims(self) -> None:
-        """Before anything is claimed: sets right what a power cut has torn of the claim log."""
-        try:
-            self.log.claims()
-        except TornFile:
-            self.say(str(mend_claims(self.lake)))
-            self.forget_claims()
-
-    def forget_claims(self) -> None:
-        """Lets the claim log be opened anew."""
-        for name in ("log", "places"):
-            self.__dict__.pop(name, None)
-
-    def stores(self) -> list[LandingStore]:
-        """The configured sources, open."""
-        return [open_store(source) for source in self.settings.sources]
 
     def batch(self, batch_id: str, wait_seconds: float = BATCH_WAIT_SECONDS) -> OpenBatch:
         """Holds a batch until this object ends. Raises UnknownBatch, BatchBusy."""
@@ -278,27 +215,6 @@ class RunContext:
                 if known is not None and known.status == Status.CLOSED:
                     staging.remove()
         return left
-
-    def unstarted(self) -> list[str]:
-        """Batches that were claimed and never started, oldest first; none of a source that looks emptied."""
-        started = {row.batch_id for row in books.all_books(self.lake)}
-        return self._of_sources_there([claim for claim in self.log.claims() if claim.batch_id not in started])
-
-    def unclosed(self) -> list[str]:
-        """Batches whose books are not closed, oldest first; none of a source that looks emptied."""
-        closed = {row.batch_id for row in books.all_books(self.lake) if row.status == Status.CLOSED}
-        return self._of_sources_there([claim for claim in self.log.claims() if claim.batch_id not in closed])
-
-    def waited(self) -> dict[str, str]:
-        """Batches that waited for their source and can go on, each with the run that was refused."""
-        waiting = self.looks.waiting()
-        if not waiting:
-            return {}
-        return {batch: waiting[batch] for batch in self.unclosed() if batch in waiting}
-
-    def _of_sources_there(self, claims: Sequence[Claim]) -> list[str]:
-        emptied = {name: self.looks.is_emptied(name) for name in {claim.source for claim in claims}}
-        return [claim.batch_id for claim in claims if not emptied[claim.source]]
 
 
 @dataclass(frozen=True)
