@@ -26,7 +26,7 @@ from dicom_assets.lake.file_keys import FileKeys
 from dicom_assets.lake.open_tables import AT_ONCE, NOT_COMPARED, OpenTables
 from dicom_assets.lake.open_tables import NoSuchVersion as NoSuchVersion
 from dicom_assets.lake.table_form import ForeignTable as ForeignTable
-from dicom_assets.schema.registry import TABLES, Column, Table
+from dicom_assets.schema.registry import TABLES, Table
 from dicom_assets.storage import locks
 from dicom_assets.storage.files import LakeError, LakeFiles
 
@@ -219,8 +219,8 @@ class Tables(OpenTables):
             except (DeltaError, OSError) as error:
                 raise LakeError(self._why(table.name, error, "opened")) from None
 
-    def _find(self, table: Table) -> tuple[DeltaTable, Sequence[Column]] | None:
-        """A table that is there, with the columns that it lacks; None when there is none.
+    def _find(self, table: Table) -> tuple[DeltaTable, table_form.Lacking] | None:
+        """A table that is there, with what it lacks; None when there is none.
 
         Raises ForeignTable, OtherFormat, LakeError.
         """
@@ -232,25 +232,25 @@ class Tables(OpenTables):
             raise LakeError(self._why(table.name, error, "opened")) from None
         return found, self._lacks(table, found)
 
-    def _complete(self, table: Table, found: tuple[DeltaTable, Sequence[Column]] | None) -> None:
-        """Makes a table that was not found, and leaves it closed; adds the columns that another one lacks."""
+    def _complete(self, table: Table, found: tuple[DeltaTable, table_form.Lacking] | None) -> None:
+        """Makes a table that was not found, and leaves it closed; gives another one what it lacks."""
         if found is None:
             self._make(table)
         else:
             self._open[table.name].enter(self._bring_up_to_date(table) if found[1] else found[0])
 
     def _bring_up_to_date(self, table: Table) -> DeltaTable:
-        """Adds the columns that a table of an earlier release lacks; files stay as they are."""
+        """Gives a table of an earlier release the columns and comments that it lacks; files stay as they are."""
         with self.committing(table.name):
             found = self._load(table.name)
-            missing = self._lacks(table, found)
-            if missing:
-                try:
-                    table_form.add_columns(found, missing)
-                except (DeltaError, OSError) as error:
-                    raise LakeError(self._why(table.name, error)) from None
-                found = self._load(table.name)
-                self.sync_log(table.name, found.version())
+            lacking, version = self._lacks(table, found), found.version()
+            try:
+                table_form.bring_up_to_date(found, lacking)
+            except (DeltaError, OSError) as error:
+                raise LakeError(self._why(table.name, error)) from None
+            found = self._load(table.name)
+            for entry in range(version + 1, found.version() + 1):
+                self.sync_log(table.name, entry)
         return found
 
     def _open_whole(self, table: Table) -> DeltaTable:
@@ -305,5 +305,24 @@ class Tables(OpenTables):
         except (DeltaError, OSError) as error:
             raise LakeError(self._why(table.name, error)) from None
 
+<<<<<<< HEAD
     def _lacks(self, table: Table, found: DeltaTable) -> Sequence[Column]:
         return table_form.lacking(TABLES[table.name], found, self.form, [one.column.name for one in self.columns])
+=======
+    def _lacks(self, table: Table, found: DeltaTable) -> table_form.Lacking:
+        promoted = [one.column.column() for one in self.columns if table.name in one.way]
+        return table_form.lacking(TABLES[table.name], found, self.form, promoted)
+
+    def _why(self, name: str, error: BaseException, action: str = "written") -> str:
+        text = str(error).lower()
+        place = self.files.place
+        if place is not None and "containernotfound" in text:
+            return f"Table {name}: container {place.container} of account {place.account} is not there."
+        if place is not None and isinstance(error, OSError):
+            return f"Table {name} cannot be {action}: {reason(error, CONTRIBUTOR)}."
+        if "no space" in text or "os error 28" in text:
+            return "The disk that holds the lake is full. Free some space, then run the batch again; nothing is lost."
+        if "permission denied" in text or "read-only" in text:
+            return "The lake folder is not writable. Give this user write access, or give another folder."
+        return f"Table {name} cannot be {action}: {type(error).__name__}. Run `dicom-assets verify`."
+>>>>>>> main
