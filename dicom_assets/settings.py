@@ -21,9 +21,7 @@ from dicom_assets.sections import CONFIG_FILE as CONFIG_FILE
 from dicom_assets.sections import DEFAULT_CHANGES as DEFAULT_CHANGES
 from dicom_assets.sections import DEFAULT_LAKE as DEFAULT_LAKE
 from dicom_assets.sections import DEFAULT_LANDING as DEFAULT_LANDING
-from dicom_assets.sections import DICOM_SERVICE_SCOPE as DICOM_SERVICE_SCOPE
 from dicom_assets.sections import ArchiveLimits as ArchiveLimits
-from dicom_assets.sections import ChangesSettings as ChangesSettings
 from dicom_assets.sections import ChecksSettings as ChecksSettings
 from dicom_assets.sections import ClaimingSettings as ClaimingSettings
 from dicom_assets.sections import ClinicalSettings as ClinicalSettings
@@ -39,12 +37,14 @@ from dicom_assets.sections import MaintenanceSettings as MaintenanceSettings
 from dicom_assets.sections import OmopSettings as OmopSettings
 from dicom_assets.sections import ReadingLimits as ReadingLimits
 from dicom_assets.sections import Section as Section
-from dicom_assets.sections import ServiceSettings as ServiceSettings
 from dicom_assets.sections import SettingsError as SettingsError
 from dicom_assets.sections import SourceSettings as SourceSettings
 from dicom_assets.sections import StorageSettings as StorageSettings
 from dicom_assets.sections import UserError as UserError
 from dicom_assets.serve_settings import ServeSettings as ServeSettings
+from dicom_assets.service_settings import DICOM_SERVICE_SCOPE as DICOM_SERVICE_SCOPE
+from dicom_assets.service_settings import ChangesSettings as ChangesSettings
+from dicom_assets.service_settings import ServiceSettings as ServiceSettings
 
 
 class Settings(Section):
