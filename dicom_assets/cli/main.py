@@ -18,10 +18,13 @@ from dicom_assets import settings as settings_module
 from dicom_assets.cli import (
     batches,
     erase,
+    house_rules,
     ingest,
+    monitoring,
     promotion,
     queries,
     reread,
+    selftest,
     serve,
     services,
     sources,
@@ -57,7 +60,23 @@ def demo(folder: Annotated[Path, typer.Argument(help="Where the sample input is 
     typer.echo(f"{written} files in {folder}")
 
 
-for group in (ingest, queries, batches, reread, sources, services, verify, upgrade, promotion, erase, serve, who_saw):
+for group in (
+    ingest,
+    queries,
+    batches,
+    reread,
+    house_rules,
+    sources,
+    services,
+    verify,
+    upgrade,
+    promotion,
+    erase,
+    serve,
+    who_saw,
+    selftest,
+    monitoring,
+):
     group.add_to(app)
 
 
