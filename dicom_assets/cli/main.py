@@ -16,6 +16,7 @@ import typer
 from dicom_assets import faults
 from dicom_assets import settings as settings_module
 from dicom_assets.cli import (
+    backup,
     batches,
     erase,
     ingest,
@@ -72,6 +73,7 @@ for group in (
     serve,
     who_saw,
     selftest,
+    backup,
 ):
     group.add_to(app)
 
