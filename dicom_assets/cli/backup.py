@@ -116,14 +116,23 @@ def _state(vault: Vault, settings: Settings) -> list[File]:
 
 def _put_state_back(vault: Vault, manifest: Manifest, settings: Settings, *, over: bool) -> str:
     """Puts Dagster's state back where this lake's is looked for; what became of it."""
+    from dicom_assets.batch.backup.manifest import STATE
     from dicom_assets.batch.backup.sqlite_state import StateUnreadable, copy_in
     from dicom_assets.defs.instance import dagster_home, open_instance
     from dicom_assets.defs.unfinished_runs import forget_unfinished
 
     if manifest.state != "sqlite":
         return NOT_IN_FILES
+    home = dagster_home(settings)
+    if ((home / "workspace.yaml").is_file()) != any(
+        file.path.startswith(f"{STATE}/.dagster/") for file in manifest.files
+    ):
+        return (
+            "Dagster's state is left out: a project's folder keeps it in .dagster, elsewhere it lies beside the lake, "
+            "and the backup has it of the other kind. The lake does not need it."
+        )
     try:
-        copied = copy_in(dagster_home(settings), vault, manifest, over=over)
+        copied = copy_in(home, vault, manifest, over=over)
     except StateUnreadable as error:
         return str(error)
     with open_instance(settings) as instance:
