@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from dicom_assets.cli.monitoring import tell_people
 from dicom_assets.cli.options import Format, FormatOption, LakeOption, Landing, clear_errors, load_settings, print_rows
 from dicom_assets.cli.sources import tell_doubts
 from dicom_assets.collector import held_back, keep_what_is_there
@@ -34,7 +35,10 @@ def ingest(
         if quarantined_share is not None:
             gate = settings.gate.model_copy(update={"quarantined_share": quarantined_share})
             settings = settings.model_copy(update={"gate": gate})
-        ended = ingest_now(settings)
+        try:
+            ended = ingest_now(settings)
+        finally:
+            tell_people(settings)
     print_ended(ended)
     raise typer.Exit(0 if ended.closed else 1)
 

@@ -19,7 +19,9 @@ from dicom_assets.cli import (
     backup,
     batches,
     erase,
+    house_rules,
     ingest,
+    monitoring,
     promotion,
     queries,
     reread,
@@ -64,6 +66,7 @@ for group in (
     queries,
     batches,
     reread,
+    house_rules,
     sources,
     services,
     verify,
@@ -76,6 +79,7 @@ for group in (
     backup,
 ):
     group.add_to(app)
+monitoring.add_to(app)
 
 
 def leave(status: int) -> None:

@@ -181,6 +181,15 @@ class LakeFiles:
         except (BaseError, OSError) as error:
             raise LakeError(_sentence("list", error, self.place)) from None
 
+    def folders(self, prefix: str) -> list[str]:
+        """Paths of the folders in a folder, sorted. Raises LakeError."""
+        try:
+            return sorted(obstore.list_with_delimiter(self.store, prefix=prefix)["common_prefixes"])
+        except (NotFoundError, FileNotFoundError):
+            return []
+        except (BaseError, OSError) as error:
+            raise LakeError(_sentence("list", error, self.place)) from None
+
     def every_name(self, prefix: str) -> list[str]:
         """Paths of all files below a folder, sorted; in a folder also those that writers which were killed left."""
         root = self.local_root

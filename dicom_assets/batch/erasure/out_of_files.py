@@ -78,6 +78,7 @@ def _out_of_staging(files: LakeFiles, record: Record) -> None:
         Part.RAW: partial(nameless, record),
         Part.LEDGER: lambda rows: outcomes(record, rows, ()),
         Part.FLAT: partial(_without, "object_id", list(record.objects)),
+        Part.REFUSED: partial(_without, "object_id", list(record.objects)),
         Part.CLINICAL: partial(_without_records, record),
         Part.CORRECTION: partial(_without, "object_id", list(record.objects)),
         Part.TOUCHED: partial(_without, "study_key", record.whole),
