@@ -16,6 +16,7 @@ import typer
 from dicom_assets import faults
 from dicom_assets import settings as settings_module
 from dicom_assets.cli import (
+    backup,
     batches,
     erase,
     house_rules,
@@ -76,6 +77,7 @@ for group in (
     who_saw,
     selftest,
     monitoring,
+    backup,
 ):
     group.add_to(app)
 
