@@ -27,6 +27,7 @@ ORDER = (
     "fhir",
     "omop",
     "dicom",
+    "engines",
     "lake",
     "storage",
     "schema",

@@ -17,6 +17,7 @@ from dicom_assets import faults
 from dicom_assets import settings as settings_module
 from dicom_assets.cli import (
     batches,
+    engines,
     erase,
     ingest,
     promotion,
@@ -57,7 +58,10 @@ def demo(folder: Annotated[Path, typer.Argument(help="Where the sample input is 
     typer.echo(f"{written} files in {folder}")
 
 
-for group in (ingest, queries, batches, reread, sources, services, verify, upgrade, promotion, erase, serve, who_saw):
+for group in (
+    *(ingest, queries, batches, reread, sources, services, verify, upgrade, promotion, erase, serve, who_saw),
+    engines,
+):
     group.add_to(app)
 
 
