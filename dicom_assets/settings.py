@@ -14,6 +14,8 @@ from typing import Any
 
 from pydantic import ValidationError, field_validator, model_validator
 
+from dicom_assets.alert_settings import AlertSettings as AlertSettings
+from dicom_assets.rule_settings import RuleSettings as RuleSettings
 from dicom_assets.sections import CHANGE_FILES as CHANGE_FILES
 from dicom_assets.sections import CONFIG_FILE as CONFIG_FILE
 from dicom_assets.sections import DEFAULT_CHANGES as DEFAULT_CHANGES
@@ -52,6 +54,7 @@ class Settings(Section):
     sources: tuple[SourceSettings, ...] = ()
     services: tuple[ServiceSettings, ...] = ()
     columns: tuple[ColumnSettings, ...] = ()
+    rules: tuple[RuleSettings, ...] = ()
     changes: ChangesSettings = ChangesSettings()
     claiming: ClaimingSettings = ClaimingSettings()
     events: EventSettings = EventSettings()
@@ -67,6 +70,7 @@ class Settings(Section):
     storage: StorageSettings = StorageSettings()
     erase: EraseSettings = EraseSettings()
     serve: ServeSettings = ServeSettings()
+    alerts: tuple[AlertSettings, ...] = ()
 
     @model_validator(mode="before")
     @classmethod
@@ -100,6 +104,20 @@ class Settings(Section):
         if len({service.name for service in services}) != len(services):
             raise ValueError("two services have the same name")
         return services
+
+    @field_validator("alerts")
+    @classmethod
+    def _distinct_alerts(cls, alerts: tuple[AlertSettings, ...]) -> tuple[AlertSettings, ...]:
+        if len({alert.name for alert in alerts}) != len(alerts):
+            raise ValueError("two alerts have the same name; give each its own")
+        return alerts
+
+    @field_validator("rules")
+    @classmethod
+    def _distinct_rules(cls, rules: tuple[RuleSettings, ...]) -> tuple[RuleSettings, ...]:
+        if len({rule.name for rule in rules}) != len(rules):
+            raise ValueError("two rules have the same name")
+        return rules
 
     @field_validator("sources")
     @classmethod
@@ -150,6 +168,11 @@ tell_file: Callable[[Path], None] = _say_nothing
 folder is the current one decides what is ingested."""
 
 
+def file_name(environment: Mapping[str, str] = os.environ) -> str:
+    """The settings file that is read: the one that DICOM_ASSETS_CONFIG names, or the one in the current folder."""
+    return environment.get("DICOM_ASSETS_CONFIG") or CONFIG_FILE
+
+
 def load(landing: str | None = None, lake: str | None = None, environment: Mapping[str, str] = os.environ) -> Settings:
     """Settings from arguments, then environment, then the TOML file, then defaults.
 
@@ -159,7 +182,7 @@ def load(landing: str | None = None, lake: str | None = None, environment: Mappi
     Raises SettingsError.
     """
     named = environment.get("DICOM_ASSETS_CONFIG")
-    path = Path(named or CONFIG_FILE)
+    path = Path(file_name(environment))
     values: dict[str, Any] = {}
     if path.is_file():
         try:

@@ -18,6 +18,7 @@ import pytest
 from pydicom.dataset import Dataset
 
 from dicom_assets.batch.erasure.target import Scope, Target
+from dicom_assets.batch.reread import Choice, choose, claim_chosen
 from dicom_assets.defs.sensors import mark
 from dicom_assets.defs.single_batches import dismiss
 from dicom_assets.schema.codes import CODES
@@ -266,6 +267,27 @@ def _(zone: Zone) -> None:
     zone.landing.put("a.dcm", GOOD, age_seconds=3_600)
     zone.ingest()
     assert zone.codes("a.dcm") == {"ingested"}
+
+
+def change_the_rule(code: str, effect: str) -> None:
+    """Enters a case in which a rule of the house is changed, and what it concerned is read again."""
+
+    @remedy(code)
+    def case(zone: Zone) -> None:
+        rule = {"name": "issuer", "condition": "IssuerOfPatientID IS NOT NULL", "effect": effect}
+        zone.settle(rules=(rule,))
+        zone.landing.put("a.dcm", GOOD)
+        zone.ingest()
+        assert zone.codes("a.dcm") == {code, "quarantined" if effect == "quarantine" else "ingested"}
+        zone.settle(rules=(rule | {"condition": "PatientID IS NOT NULL"},))
+        with zone.graph.work() as work:
+            (claim,) = claim_chosen(work, choose(work, Choice(codes=(code,))))
+        zone.run_again(claim.batch_id)
+        assert zone.codes("a.dcm") == {"ingested"}
+
+
+change_the_rule("RULE_FAILED", "quarantine")
+change_the_rule("RULE_WARNING", "warn")
 
 
 @remedy("RUN_FAILED")

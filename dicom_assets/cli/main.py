@@ -19,10 +19,13 @@ from dicom_assets.cli import (
     batches,
     engines,
     erase,
+    house_rules,
     ingest,
+    monitoring,
     promotion,
     queries,
     reread,
+    selftest,
     serve,
     services,
     sources,
@@ -59,7 +62,21 @@ def demo(folder: Annotated[Path, typer.Argument(help="Where the sample input is 
 
 
 for group in (
-    *(ingest, queries, batches, reread, sources, services, verify, upgrade, promotion, erase, serve, who_saw),
+    ingest,
+    queries,
+    batches,
+    reread,
+    house_rules,
+    sources,
+    services,
+    verify,
+    upgrade,
+    promotion,
+    erase,
+    serve,
+    who_saw,
+    selftest,
+    monitoring,
     engines,
 ):
     group.add_to(app)

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 from dicom_assets.landing.claims import Haste, claim_new
 from dicom_assets_tests.support.lakes import Graph, settings_for
@@ -22,7 +23,7 @@ class Zone:
     landing: LandingFolder
     graph: Graph
 
-    def settle(self, **sections: dict) -> None:
+    def settle(self, **sections: Any) -> None:
         """Other settings from now on."""
         root = self.landing.root
         self.graph.settings = settings_for(

@@ -51,7 +51,7 @@ def failures(batch: OpenBatch, run: str = "run") -> dict[str, CheckResult]:
             if rule.blocking and rule.table in tables:
                 with batch.lake.look_once():
                     result = rule.rule(context)
-                if not result.passed:
+                if result.stops:
                     failed[f"{rule.table}.{rule.name}"] = result
         if failed:
             return failed
