@@ -28,6 +28,7 @@ ORDER = (
     "fhir",
     "omop",
     "dicom",
+    "engines",
     "lake",
     "storage",
     "schema",

@@ -48,6 +48,10 @@ NOT_RUN = {
     "python ../shared/": "judges that are no part of the project",
     "dicom-assets ingest --landing az:": "needs an Azure account; azure/ talks to its emulator",
     "dicom-assets sql --lake az:": "needs an Azure account; azure/ talks to its emulator",
+    **{
+        f"dicom-assets engines {engine} --lake az:": "needs an Azure account; engines/test_scripts.py has one"
+        for engine in ("synapse", "fabric", "databricks", "adx")
+    },
     "dicom-assets ingest --landing ../shared/": "files that are no part of the project",
     "dicom-assets batch ": "needs a batch that waits; test_batch_commands.py has one",
     "dicom-assets alerts ": "needs somebody to tell; monitoring/test_alerts.py has them",

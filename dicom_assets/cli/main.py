@@ -18,6 +18,7 @@ from dicom_assets import settings as settings_module
 from dicom_assets.cli import (
     backup,
     batches,
+    engines,
     erase,
     house_rules,
     ingest,
@@ -78,6 +79,7 @@ for group in (
     selftest,
     monitoring,
     backup,
+    engines,
 ):
     group.add_to(app)
 
