@@ -112,6 +112,7 @@ def half(graph: Stepped, landing: LandingFolder, upto: str) -> Callable[[], None
 
 
 class TestADrill:
+    @pytest.mark.slow
     def test_a_quiet_lake_comes_back_as_it_was(self, graph: Stepped, vault: Vault, tmp_path: Path) -> None:
         manifest = take(graph.lake, vault, ())
         other, found = restored(graph, vault, manifest, tmp_path / "other")
@@ -120,6 +121,7 @@ class TestADrill:
         assert is_sound(other)
         assert rerun(other) == []
 
+    @pytest.mark.slow
     def test_no_address_of_the_old_place_is_left(self, graph: Stepped, vault: Vault, tmp_path: Path) -> None:
         other, _ = restored(graph, vault, take(graph.lake, vault, ()), tmp_path / "other")
         terms = Terms.of([graph.settings.lake])
@@ -184,6 +186,7 @@ class TestADrill:
         finally:
             shutil.rmtree(landing.root / "study3")
 
+    @pytest.mark.slow
     def test_a_paused_batch_waits_as_it_did(
         self, graph: Stepped, original: Stepped, vault: Vault, tmp_path: Path
     ) -> None:
@@ -202,6 +205,7 @@ class TestADrill:
 
 
 class TestClaimsAndTables:
+    @pytest.mark.slow
     def test_claims_that_are_older_are_made_good_from_the_tables(
         self, graph: Stepped, vault: Vault, tmp_path: Path
     ) -> None:
@@ -241,6 +245,7 @@ class TestTaking:
         assert [path for path in read if path.endswith(".parquet") and "_delta_log" not in path] == []
         assert [file.digest for file in second.files] == [file.digest for file in first.files]
 
+    @pytest.mark.slow
     def test_a_table_that_is_merged_meanwhile_is_begun_anew(
         self, graph: Stepped, vault: Vault, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
@@ -278,6 +283,7 @@ class TestTaking:
 
 
 class TestRefusals:
+    @pytest.mark.slow
     def test_a_lake_that_is_not_empty_is_left_as_it_is(self, graph: Stepped, vault: Vault) -> None:
         manifest = take(graph.lake, vault, ())
         before = contents(graph.lake)
