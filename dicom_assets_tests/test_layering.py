@@ -92,7 +92,7 @@ def test_a_module_imports_only_what_stands_behind_it(path: Path):
 
 
 TWO_SIDES = {"azure", "clinical", "diagnostic_report", "hierarchy", "image_occurrence", "imaging_study"}
-TWO_SIDES |= {"maintenance", "organize", "frames", "promotion", "reread", "services", "upgrade", "verify"}
+TWO_SIDES |= {"lineage", "maintenance", "organize", "frames", "promotion", "reread", "services", "upgrade", "verify"}
 """Basenames that stand twice: an asset or a command and its domain module, one platform in storage and in landing."""
 
 
