@@ -69,7 +69,8 @@ erased leaves the count. Ask for `delta()`, not for `rate()`. An object waits si
 batch is run again. A queue that several sources share counts for each of them.
 
 Nothing is scanned but the reason codes of the ledger, and a process that measures again and again reads each file of it
-once.
+once. A lake of a million objects in twenty batches took 0.4 s of processor time, opening it included, and 0.04 s each
+further time.
 
 ### Of the server
 
