@@ -98,6 +98,7 @@ TWO_SIDES |= {
     "organize",
     "frames",
     "house_rules",
+    "lineage",
     "promotion",
     "reread",
     "services",

@@ -305,24 +305,6 @@ class Tables(OpenTables):
         except (DeltaError, OSError) as error:
             raise LakeError(self._why(table.name, error)) from None
 
-<<<<<<< HEAD
-    def _lacks(self, table: Table, found: DeltaTable) -> Sequence[Column]:
-        return table_form.lacking(TABLES[table.name], found, self.form, [one.column.name for one in self.columns])
-=======
     def _lacks(self, table: Table, found: DeltaTable) -> table_form.Lacking:
         promoted = [one.column.column() for one in self.columns if table.name in one.way]
         return table_form.lacking(TABLES[table.name], found, self.form, promoted)
-
-    def _why(self, name: str, error: BaseException, action: str = "written") -> str:
-        text = str(error).lower()
-        place = self.files.place
-        if place is not None and "containernotfound" in text:
-            return f"Table {name}: container {place.container} of account {place.account} is not there."
-        if place is not None and isinstance(error, OSError):
-            return f"Table {name} cannot be {action}: {reason(error, CONTRIBUTOR)}."
-        if "no space" in text or "os error 28" in text:
-            return "The disk that holds the lake is full. Free some space, then run the batch again; nothing is lost."
-        if "permission denied" in text or "read-only" in text:
-            return "The lake folder is not writable. Give this user write access, or give another folder."
-        return f"Table {name} cannot be {action}: {type(error).__name__}. Run `dicom-assets verify`."
->>>>>>> main

@@ -174,12 +174,6 @@ def _weight(found: Found) -> int:
 def located(snapshot: Snapshot, rows: Sequence[Mapping[str, Any]], uids: Mapping[str, str]) -> list[Found]:
     """The objects of instances that were listed, in their order; arguments as of `flat_source`."""
     batches = sorted({row["batch_id"] for row in rows})
-<<<<<<< HEAD
-=======
-    files = snapshot.within(Scope()).scan(
-        "raw_files", {"batch_id": batches}, ("batch_id", "uri", "member", "etag", "size")
-    )
->>>>>>> main
     columns = ", ".join(f"flat.{named(one)}" for one in _PIXELS)
     wanted = {(row["batch_id"], row["object_id"]) for row in rows}
     few = f"AND flat.object_id IN ({', '.join(quoted(name) for _, name in sorted(wanted))})" if len(wanted) < 20 else ""
@@ -188,13 +182,8 @@ def located(snapshot: Snapshot, rows: Sequence[Mapping[str, Any]], uids: Mapping
             f"""
             -- one row per object: where its pixels lie, and version and size of the file that it is or lies in
             SELECT flat.batch_id, flat.object_id, {columns}, file.etag AS file_etag, file.size AS file_size
-<<<<<<< HEAD
-            FROM {flat_source(snapshot, rows, uids)} AS flat
-            LEFT JOIN {claimed_files(snapshot, batches)} AS file
-=======
             FROM {flat_source(snapshot, rows, uids, ("batch_id", "object_id", "uri", "operation", *_PIXELS))} AS flat
-            LEFT JOIN (FROM {files} WHERE member IS NULL) AS file
->>>>>>> main
+            LEFT JOIN {claimed_files(snapshot, batches)} AS file
                 ON file.batch_id = flat.batch_id AND file.uri = flat.uri
             WHERE flat.operation = 'upsert' {few}
             """
@@ -208,8 +197,9 @@ def claimed_files(snapshot: Snapshot, batches: Sequence[str]) -> str:
 
     Whoever may see an object may know its file: a scope says nothing of these.
     """
-    claimed = snapshot.within(Scope()).scan("raw_files", {"batch_id": [*batches]})
-    return f"(SELECT batch_id, uri, etag, size FROM {claimed} WHERE member IS NULL)"
+    columns = ("batch_id", "uri", "member", "etag", "size")
+    claimed = snapshot.within(Scope()).scan("raw_files", {"batch_id": [*batches]}, columns)
+    return f"(FROM {claimed} WHERE member IS NULL)"
 
 
 def _found(row: Mapping[str, Any], told: dict[str, Any]) -> Found:
