@@ -36,12 +36,14 @@ From the top; each imports only what stands below it, and no modules import each
 | `cli` | the command, one module for each group of commands |
 | `defs` | the Dagster graph, thin: assets and checks made from the list of steps; sensors, schedules, jobs, event log |
 | `serve` | the lake answering over HTTP: DICOMweb, in place |
+| `monitoring` | who looks after a lake without looking at it: numbers, alerts, lineage |
 | `batch` | what happens to a batch: the list of steps, expanding, judging, publishing, books; its rules, and `verify` |
 | `reading` | the processes that read: chunks of objects in, staged rows out; a Dask cluster as well |
 | `service` | what a DICOM service says, and sending to one |
 | `landing` | what arrives: stores, listing, claims, archives, events |
 | `clinical`, `fhir`, `omop` | records that come with images, and the standards made from the lake |
 | `dicom` | what a DICOM object says: recognising, header, values, identity, flaws |
+| `engines` | what engines that people already have are told of a lake: scripts, and the data contract |
 | `lake` | Delta tables: commits, rewriting, staging, the SQL of the hierarchy, queries, maintenance |
 | `storage` | files below a root, bytes by range, locks, leases, credentials: a folder or Azure |
 | `schema` | the registry: tables, columns, attributes, keys, reason codes |

@@ -14,14 +14,15 @@ from typing import Any
 
 from pydantic import ValidationError, field_validator, model_validator
 
+from dicom_assets.alert_settings import AlertSettings as AlertSettings
+from dicom_assets.lineage_settings import LineageSettings as LineageSettings
+from dicom_assets.rule_settings import RuleSettings as RuleSettings
 from dicom_assets.sections import CHANGE_FILES as CHANGE_FILES
 from dicom_assets.sections import CONFIG_FILE as CONFIG_FILE
 from dicom_assets.sections import DEFAULT_CHANGES as DEFAULT_CHANGES
 from dicom_assets.sections import DEFAULT_LAKE as DEFAULT_LAKE
 from dicom_assets.sections import DEFAULT_LANDING as DEFAULT_LANDING
-from dicom_assets.sections import DICOM_SERVICE_SCOPE as DICOM_SERVICE_SCOPE
 from dicom_assets.sections import ArchiveLimits as ArchiveLimits
-from dicom_assets.sections import ChangesSettings as ChangesSettings
 from dicom_assets.sections import ChecksSettings as ChecksSettings
 from dicom_assets.sections import ClaimingSettings as ClaimingSettings
 from dicom_assets.sections import ClinicalSettings as ClinicalSettings
@@ -37,12 +38,14 @@ from dicom_assets.sections import MaintenanceSettings as MaintenanceSettings
 from dicom_assets.sections import OmopSettings as OmopSettings
 from dicom_assets.sections import ReadingLimits as ReadingLimits
 from dicom_assets.sections import Section as Section
-from dicom_assets.sections import ServiceSettings as ServiceSettings
 from dicom_assets.sections import SettingsError as SettingsError
 from dicom_assets.sections import SourceSettings as SourceSettings
 from dicom_assets.sections import StorageSettings as StorageSettings
 from dicom_assets.sections import UserError as UserError
 from dicom_assets.serve_settings import ServeSettings as ServeSettings
+from dicom_assets.service_settings import DICOM_SERVICE_SCOPE as DICOM_SERVICE_SCOPE
+from dicom_assets.service_settings import ChangesSettings as ChangesSettings
+from dicom_assets.service_settings import ServiceSettings as ServiceSettings
 
 
 class Settings(Section):
@@ -52,6 +55,7 @@ class Settings(Section):
     sources: tuple[SourceSettings, ...] = ()
     services: tuple[ServiceSettings, ...] = ()
     columns: tuple[ColumnSettings, ...] = ()
+    rules: tuple[RuleSettings, ...] = ()
     changes: ChangesSettings = ChangesSettings()
     claiming: ClaimingSettings = ClaimingSettings()
     events: EventSettings = EventSettings()
@@ -67,6 +71,8 @@ class Settings(Section):
     storage: StorageSettings = StorageSettings()
     erase: EraseSettings = EraseSettings()
     serve: ServeSettings = ServeSettings()
+    alerts: tuple[AlertSettings, ...] = ()
+    lineage: LineageSettings | None = None
 
     @model_validator(mode="before")
     @classmethod
@@ -100,6 +106,20 @@ class Settings(Section):
         if len({service.name for service in services}) != len(services):
             raise ValueError("two services have the same name")
         return services
+
+    @field_validator("alerts")
+    @classmethod
+    def _distinct_alerts(cls, alerts: tuple[AlertSettings, ...]) -> tuple[AlertSettings, ...]:
+        if len({alert.name for alert in alerts}) != len(alerts):
+            raise ValueError("two alerts have the same name; give each its own")
+        return alerts
+
+    @field_validator("rules")
+    @classmethod
+    def _distinct_rules(cls, rules: tuple[RuleSettings, ...]) -> tuple[RuleSettings, ...]:
+        if len({rule.name for rule in rules}) != len(rules):
+            raise ValueError("two rules have the same name")
+        return rules
 
     @field_validator("sources")
     @classmethod
@@ -150,6 +170,11 @@ tell_file: Callable[[Path], None] = _say_nothing
 folder is the current one decides what is ingested."""
 
 
+def file_name(environment: Mapping[str, str] = os.environ) -> str:
+    """The settings file that is read: the one that DICOM_ASSETS_CONFIG names, or the one in the current folder."""
+    return environment.get("DICOM_ASSETS_CONFIG") or CONFIG_FILE
+
+
 def load(landing: str | None = None, lake: str | None = None, environment: Mapping[str, str] = os.environ) -> Settings:
     """Settings from arguments, then environment, then the TOML file, then defaults.
 
@@ -159,7 +184,7 @@ def load(landing: str | None = None, lake: str | None = None, environment: Mappi
     Raises SettingsError.
     """
     named = environment.get("DICOM_ASSETS_CONFIG")
-    path = Path(named or CONFIG_FILE)
+    path = Path(file_name(environment))
     values: dict[str, Any] = {}
     if path.is_file():
         try:

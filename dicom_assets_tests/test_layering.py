@@ -19,6 +19,7 @@ ROOT = Path(dicom_assets.__file__).parent
 MODULES = sorted(path for path in ROOT.rglob("*.py"))
 ORDER = (
     "serve",
+    "monitoring",
     "batch",
     "reading",
     "service",
@@ -27,6 +28,7 @@ ORDER = (
     "fhir",
     "omop",
     "dicom",
+    "engines",
     "lake",
     "storage",
     "schema",
@@ -91,7 +93,18 @@ def test_a_module_imports_only_what_stands_behind_it(path: Path):
 
 
 TWO_SIDES = {"azure", "clinical", "diagnostic_report", "hierarchy", "image_occurrence", "imaging_study"}
-TWO_SIDES |= {"maintenance", "organize", "frames", "promotion", "reread", "services", "upgrade", "verify"}
+TWO_SIDES |= {
+    "maintenance",
+    "organize",
+    "frames",
+    "house_rules",
+    "lineage",
+    "promotion",
+    "reread",
+    "services",
+    "upgrade",
+    "verify",
+}
 """Basenames that stand twice: an asset or a command and its domain module, one platform in storage and in landing."""
 
 

@@ -24,7 +24,7 @@ from dicom_assets.batch.presence import watch
 from dicom_assets.lake.overwritten import last_of_source
 from dicom_assets.landing.claims import ClaimRound, Haste, claim_listed
 from dicom_assets.landing.events import BlobEvent, EventQueue, Message, listing, newest
-from dicom_assets.landing.looks import SourceEmptied, Watch
+from dicom_assets.landing.looks import Left, SourceEmptied, Watch
 from dicom_assets.landing.opening import open_store
 from dicom_assets.landing.pace import claim_from, recent_rounds
 from dicom_assets.landing.restorations import Restorations
@@ -41,6 +41,8 @@ from dicom_assets.settings import SourceSettings
 from dicom_assets.storage.locks import LockBusy
 
 _LOOK_SECONDS = 0.5
+_TAKING_SECONDS = 20.0
+"""How long one round takes messages of a queue."""
 
 
 @dataclass
@@ -154,7 +156,20 @@ def claim_watched(
     )
     if watched.found is not None:
         _record_passed_over(work, watched)
+        _note_left(work, watched, claimed)
     return claimed
+
+
+def _note_left(work: RunContext, watched: Watch, claimed: ClaimRound) -> None:
+    """Notes what a round saw and did not claim, for whoever asks how long things wait; written when it changes."""
+    objects, before = claimed.waiting + claimed.gathering, watched.left
+    if not objects and before is None:
+        return
+    since = before.since if before is not None and not claimed.claims else datetime.now(UTC).isoformat()
+    left = Left(objects, since) if objects else None
+    if left != before:
+        source = watched.source.name
+        work.looks.remember(source, replace(work.looks.memory(source), left=left))
 
 
 def _restorations(work: RunContext, source: str) -> Restorations:
@@ -199,12 +214,10 @@ def queues(work: RunContext) -> dict[tuple[str, str], list[SourceSettings]]:
     return dict(found)
 
 
-def claim_from_queue(
-    work: RunContext, sources: Sequence[SourceSettings], seconds: float = 20.0, *, paced: bool = False
-) -> QueueRound:
+def claim_from_queue(work: RunContext, sources: Sequence[SourceSettings], *, paced: bool = False) -> QueueRound:
     """Takes messages of one queue, claims what they announce, and deletes those whose claim is durable.
 
-    sources: those with this queue. seconds: how long messages are taken. paced: whether few messages are left where
+    sources: those with this queue. paced: whether few messages are left where
     they are until more have come (`landing.pace`). Call it with the right to claim. Raises SourceUnavailable,
     LakeError; messages that are not deleted by then are delivered again.
     """
@@ -216,7 +229,7 @@ def claim_from_queue(
     if paced:
         _leave_few(work, queue, sources, taken)
     if not taken.gathering:
-        until = time.monotonic() + seconds
+        until = time.monotonic() + _TAKING_SECONDS
         for message in queue.take(limits.messages_per_tick, limits.visible_again_seconds):
             taken.messages += 1
             _sort(message, stores, round_, taken, queue, work)

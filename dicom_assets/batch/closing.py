@@ -25,7 +25,7 @@ from dicom_assets.batch.checks.standard_checks import (
 )
 from dicom_assets.lake.delta import Lake
 from dicom_assets.lake.query import connect
-from dicom_assets.lake.staging import Part, Staging, again
+from dicom_assets.lake.staging import OPTIONAL, Part, Staging, again
 from dicom_assets.storage.files import LakeError
 
 _MADE_FROM_OTHERS: dict[str, Rule] = {
@@ -75,7 +75,7 @@ def unchanged(lake: Lake, staging: Staging) -> Books | None:
 
 def compare(context: CheckContext) -> None:
     """Raises BooksDiffer when a table does not hold what the batch brings, StagingMissing when that is not staged."""
-    context.staging.require(*Part)
+    context.staging.require(*(part for part in Part if part not in OPTIONAL))
     found = [*_of_staged(context), *_of_others(context)]
     if found:
         raise _refusal(context.staging.batch_id, found)

@@ -7,6 +7,7 @@ not belong here: Dagster (it hands this object to assets as a resource), and wha
 from __future__ import annotations
 
 import threading
+import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import CancelledError, ThreadPoolExecutor
@@ -26,6 +27,7 @@ from dicom_assets.batch.conflicts import stage_conflicts
 from dicom_assets.batch.erasure.record import is_under_way
 from dicom_assets.batch.erasure.removal import resume
 from dicom_assets.batch.expand import expand, nothing_known
+from dicom_assets.batch.house_rules import HouseRule, apply_rules, rules_of
 from dicom_assets.batch.known import known_before
 from dicom_assets.batch.leaving import leave, own_manifest, report_absent
 from dicom_assets.batch.organize import Organizing, unfinished
@@ -87,8 +89,9 @@ class RunContext:
     """Batches in mode `organize` whose moving could not be finished, and why."""
 
     def __enter__(self) -> Self:
-        """Begins."""
+        """Begins. Raises SettingsError for a rule of the house that cannot be asked."""
         give_back()
+        _ = self.house_rules
         return self
 
     def __exit__(
@@ -117,6 +120,11 @@ class RunContext:
 
             return self._held.enter_context(DaskEngine(where, self.settings.reading))
         return self.shared_engine or self._held.enter_context(ProcessEngine(self.settings.reading))
+
+    @cached_property
+    def house_rules(self) -> tuple[HouseRule, ...]:
+        """The rules of the house. Raises SettingsError for one that cannot be asked."""
+        return rules_of(self.settings)
 
     @cached_property
     def log(self) -> ClaimLog:
@@ -300,6 +308,17 @@ class OpenBatch:
     work: RunContext
     manifest: pa.Table
     staging: Staging
+    seconds: dict[str, float] = field(default_factory=dict)
+    """How long each step took that this process has taken, by name."""
+
+    @contextmanager
+    def timing(self, step: str) -> Iterator[None]:
+        """Notes how long a step takes; a part of it that fails counts as well."""
+        began = time.perf_counter()
+        try:
+            yield
+        finally:
+            self.seconds[step] = self.seconds.get(step, 0.0) + time.perf_counter() - began
 
     @property
     def batch_id(self) -> str:
@@ -391,6 +410,8 @@ class OpenBatch:
         if datasets.fit(self.lake, self.staging, self.work.settings.clinical, run_id):
             for part in (Part.CLINICAL, Part.ERRORS):
                 self.staging.complete_as_it_is(part)
+        if apply_rules(self.lake, self.staging, self.work.house_rules, run_id):
+            outcomes = Counter(self.staging.read_whole(Part.LEDGER, ["outcome"])["outcome"].to_pylist())
         publish_ledger(self.lake, self.staging)
         return outcomes
 
@@ -471,14 +492,14 @@ class OpenBatch:
         report_absent(self.staging, self.manifest, self.work.log.returns, self._pauses)
         if self.kind == BatchKind.REREAD or pc.max(self.manifest["attempt"]).as_py() > 1:
             supersede(self.lake, self.staging, self._before())
-        closed = books.close_batch(self.lake, self.staging, run_id)
+        closed = books.close_batch(self.lake, self.staging, run_id, self.seconds)
         if organizing.is_planned:
             organizing.finish()
         return closed
 
     def _close_books(self, run_id: str) -> Books:
         closing.compare(CheckContext(self.lake, self.staging))
-        return books.close_batch(self.lake, self.staging, run_id)
+        return books.close_batch(self.lake, self.staging, run_id, self.seconds)
 
     def stop(self, status: Status, reason: str, run_id: str, *, code: str | None = None) -> Books:
         """Pauses the batch, or marks it failed; code: of its own error row."""

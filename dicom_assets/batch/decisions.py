@@ -14,7 +14,7 @@ from dicom_assets.batch.books import Books, Decision, Status
 from dicom_assets.batch.checks.parity_checks import not_read_whole
 from dicom_assets.batch.checks.rules import judged
 from dicom_assets.batch.context import OpenBatch
-from dicom_assets.batch.waits import GATE, rule_of
+from dicom_assets.batch.waits import ACCEPTABLE, rule_of
 from dicom_assets.lake.staging import StagingMissing
 from dicom_assets.settings import UserError
 
@@ -41,9 +41,10 @@ def require_open(batch: OpenBatch) -> Books | None:
 
 
 def accept(batch: OpenBatch, decided_by: str, reason: str) -> Books:
-    """Accepts the shares of a paused batch: what is good of it is published when it is run. Raises DecisionRefused.
+    """Accepts a paused batch: what is good of it is published when it is run. Raises DecisionRefused.
 
-    Whoever calls it holds the batch. Checks of integrity are no matter of shares: they block as before.
+    Shares, and rules of the house that pause, are no matter for it any more; checks of integrity block as before.
+    Whoever calls it holds the batch.
     """
     _require_reason(reason)
     known = require_open(batch)
@@ -53,10 +54,10 @@ def accept(batch: OpenBatch, decided_by: str, reason: str) -> Books:
             f"Batch {batch.batch_id} {status}, and only a paused one can be accepted. Run it first: dicom-assets batch "
             f"retry {batch.batch_id}"
         )
-    if rule_of(known.reason) != GATE:
+    if rule_of(known.reason) not in ACCEPTABLE:
         raise DecisionRefused(
-            f"Batch {batch.batch_id} is not paused for the share of what is bad in it, and nothing else can be "
-            f"accepted. It is paused because: {known.reason}"
+            f"Batch {batch.batch_id} is not paused for the share of what is bad in it, nor by a rule of the house, "
+            f"and nothing else can be accepted. It is paused because: {known.reason}"
         )
     try:
         found = not_read_whole(judged(batch))

@@ -18,6 +18,9 @@ from dicom_assets.landing.claims import ClaimLog
 
 GATE = "validated_batch.gate"
 """The rule whose shares a person may accept."""
+HOUSE_RULES = "validated_batch.house_rules"
+"""The rule that holds a batch against the rules of the house, of which those that pause may be accepted as well."""
+ACCEPTABLE = (GATE, HOUSE_RULES)
 
 _RULE = re.compile(r"^([a-z_]+\.[a-z_]+): ")
 
@@ -61,7 +64,7 @@ def commands(batch_id: str, status: str | None, reason: str | None = None) -> li
     if status == Status.CLOSED:
         return [show]
     found = [show, Command(f"dicom-assets batch retry {batch_id}", "runs it again, when the cause is removed")]
-    if status == Status.PAUSED and rule_of(reason) == GATE:
+    if status == Status.PAUSED and rule_of(reason) in ACCEPTABLE:
         accept = f"dicom-assets batch accept {batch_id} --reason TEXT"
         found.append(Command(accept, "publishes what is good of it; the rest stays quarantined"))
     dismiss = f"dicom-assets batch dismiss {batch_id} --reason TEXT"
@@ -91,7 +94,7 @@ def look_at(lake: Lake, log: ClaimLog, batch_id: str) -> Waits:
     scope = {name: {"batch_id": [batch_id]} for name in ("ingestion_errors", "validated_batch")}
     with connect(lake, [*scope], within=scope) as connection:
         (stopped_at,) = connection.execute(
-            "SELECT max(occurred_at) FROM ingestion_errors WHERE object_id = ''"
+            "SELECT max(occurred_at) FROM ingestion_errors WHERE object_id = '' AND stage <> 'rule'"
         ).fetchall()[0]
         found = connection.execute(
             """

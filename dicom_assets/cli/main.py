@@ -16,12 +16,17 @@ import typer
 from dicom_assets import faults
 from dicom_assets import settings as settings_module
 from dicom_assets.cli import (
+    backup,
     batches,
+    engines,
     erase,
+    house_rules,
     ingest,
+    monitoring,
     promotion,
     queries,
     reread,
+    selftest,
     serve,
     services,
     sources,
@@ -57,7 +62,25 @@ def demo(folder: Annotated[Path, typer.Argument(help="Where the sample input is 
     typer.echo(f"{written} files in {folder}")
 
 
-for group in (ingest, queries, batches, reread, sources, services, verify, upgrade, promotion, erase, serve, who_saw):
+for group in (
+    ingest,
+    queries,
+    batches,
+    reread,
+    house_rules,
+    sources,
+    services,
+    verify,
+    upgrade,
+    promotion,
+    erase,
+    serve,
+    who_saw,
+    selftest,
+    monitoring,
+    backup,
+    engines,
+):
     group.add_to(app)
 
 

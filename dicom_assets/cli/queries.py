@@ -31,21 +31,26 @@ def errors(
     if not rows and form is Format.TABLE:
         typer.echo("No errors.")
         return
-    names = ("state", "severity", "code", "objects", "rows", "resolved by", "meaning", "what to do")
-    if form is Format.TABLE and all(row[0] == "open" for row in rows):
-        print_rows((*names[1:5], *names[6:]), [(*row[1:5], *row[6:]) for row in rows], form)
+    names = ("state", "severity", "code", "rule", "objects", "rows", "resolved by", "meaning", "what to do")
+    if form is Format.TABLE:
+        says = {"state": any(row[0] != "open" for row in rows), "rule": any(row[3] for row in rows)}
+        says["resolved by"] = says["state"]
+        shown = [place for place, name in enumerate(names) if says.get(name, True)]
+        print_rows([names[place] for place in shown], [[row[place] for place in shown] for row in rows], form)
         return
     print_rows(names, rows, form)
 
 
 _ERRORS = """
 SELECT
-    coalesce(resolution, 'open') AS state, severity, code, count(DISTINCT object_id), count(*),
+    coalesce(resolution, 'open') AS state, severity, code, rule, count(DISTINCT object_id), count(*),
     list(DISTINCT resolved_by ORDER BY resolved_by) FILTER (resolved_by IS NOT NULL)
-FROM ingestion_error_states
+FROM (
+    SELECT *, unnest(CASE WHEN len(rules) > 0 THEN rules ELSE [NULL] END) AS rule FROM ingestion_error_states
+)
 WHERE $1 IS NULL OR batch_id = $1
-GROUP BY state, severity, code
-ORDER BY state <> 'open', array_position(['error', 'warning', 'info'], severity), 5 DESC, code, state
+GROUP BY state, severity, code, rule
+ORDER BY state <> 'open', array_position(['error', 'warning', 'info'], severity), 6 DESC, code, rule, state
 """
 
 _BATCHES = 3

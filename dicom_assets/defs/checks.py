@@ -13,6 +13,7 @@ from dicom_assets.batch.books import Books, Status
 from dicom_assets.batch.checks.contract import CheckContext, CheckResult, NamedRule
 from dicom_assets.batch.checks.rules import ALL_RULES, judged
 from dicom_assets.batch.context import RunContext
+from dicom_assets.batch.house_rules import rules_of
 from dicom_assets.batch.steps import STEPS
 from dicom_assets.batch.waits import markdown
 from dicom_assets.defs.partitions import BATCH
@@ -38,7 +39,7 @@ def _result(rule: NamedRule, result: CheckResult, paused: Books | None) -> dg.As
         metadata["differing"] = dg.MetadataValue.json(list(result.differing))
     if paused is not None:
         metadata[WHAT_TO_DO] = dg.MetadataValue.md(markdown(paused.batch_id, paused.status, paused.reason))
-    is_error = rule.blocking or result.is_severe
+    is_error = (rule.blocking and not result.only_warns) or result.is_severe
     return dg.AssetCheckResult(
         asset_key=rule.table,
         check_name=rule.name,
@@ -73,7 +74,7 @@ def _evaluated(
         batch = work.batch(context.partition_key)
         for rule, result in _judged(work, judged(batch, limits), rules):
             paused = None
-            if rule.blocking and not result.passed and stopped is None:
+            if rule.blocking and result.stops and stopped is None:
                 words = result.explanation or f"{rule.description}: expected {result.expected}, actual {result.actual}"
                 paused = batch.stop(Status.PAUSED, f"{rule.table}.{rule.name}: {words}", context.run.run_id)
                 stopped = paused
@@ -146,6 +147,7 @@ CHECKS = list(_checks())
 """Every check."""
 
 
-def definitions(_: Settings) -> dg.Definitions:
-    """The checks."""
+def definitions(settings: Settings) -> dg.Definitions:
+    """The checks. Raises SettingsError for a rule of the house that cannot be asked, before anything is run."""
+    rules_of(settings)
     return dg.Definitions(asset_checks=CHECKS)

@@ -48,7 +48,11 @@ class Part(StrEnum):
     CORRECTION = "correction"
     ERRORS = "ingestion_errors"
     TOUCHED = "touched_studies"
+    REFUSED = "refused_metadata"
 
+
+OPTIONAL = frozenset((Part.REFUSED,))
+"""Parts that a batch need not have: rows of metadata that a rule of the house keeps out, for the check to judge."""
 
 LOCATION = pa.struct(
     [
@@ -87,6 +91,7 @@ SCHEMAS: dict[Part, pa.Schema] = {
     Part.RAW: RAW_STAGED,
     Part.LEDGER: VALIDATED_BATCH.schema,
     Part.FLAT: FLAT_METADATA.schema,
+    Part.REFUSED: FLAT_METADATA.schema,
     Part.CLINICAL: CLINICAL.schema,
     Part.CORRECTION: CORRECTION.schema,
     Part.ERRORS: INGESTION_ERRORS.schema,
@@ -166,6 +171,12 @@ class StagingCache:
     def _forget(self, parts: Collection[Part]) -> None:
         for key in [key for key in self.tables if key[0] in parts]:
             self.tables.pop(key, None)
+
+
+def object_ids(rows: pa.Table) -> list[str]:
+    """The object_ids of some rows, in their order."""
+    ids: list[str] = rows["object_id"].to_pylist()
+    return ids
 
 
 def _part(name: str) -> str:

@@ -129,6 +129,12 @@ _INGESTED = [
         "deliver one of them with a UID of its own, in its old place.",
     ),
     (
+        "RULE_WARNING",
+        "A rule of the house does not hold of it, or of its study or batch; it is in the lake all the same.",
+        "See detail and rules: mend the sender, or change the rule ([[rules]]) and read it again: dicom-assets reread "
+        "--code RULE_WARNING.",
+    ),
+    (
         "GONE_SINCE_READ",
         "Run again, its batch found that the object is gone or was replaced at the source. Its rows stay as they were "
         "read; whatever lies there now is an object of its own.",
@@ -258,6 +264,12 @@ _QUARANTINED = [
         "CHANGE_INVALID",
         "An entry of a change feed lacks its key, its action or its time, or is current and comes without metadata.",
         "See detail; read the window again when the service is mended.",
+    ),
+    (
+        "RULE_FAILED",
+        "A rule of the house that quarantines does not hold of it, or of its study or batch.",
+        "See detail and rules: deliver the object again when its sender is mended; or change the rule ([[rules]]) and "
+        "read it again: dicom-assets reread --code RULE_FAILED.",
     ),
     (
         "CHANGED_DURING_READ",

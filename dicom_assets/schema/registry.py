@@ -101,8 +101,10 @@ OWN = _own(
     ),
     stage=(
         pa.string(),
-        "Where it was found: read, record, source (the batch was run again), identity (in no object by itself), check",
+        "Where it was found: read, record, source (the batch was run again), identity (in no object by itself), rule "
+        "(a warning of the house), check",
     ),
+    rules=(TEXTS, "Names of the rules of the house that do not hold, for RULE_FAILED and RULE_WARNING"),
     record=(pa.int64(), "Number of the record in its file, from 1; 0 for the object as a whole"),
     severity=(pa.string(), "error, warning or info"),
     detail=(pa.string(), "What, in words; never patient data"),
@@ -130,6 +132,11 @@ OWN = _own(
     decided_by=(pa.string(), "Who decided, by the name of the account"),
     decided_at=(TIMESTAMP, "When it was decided"),
     decision_reason=(pa.string(), "Why, in the words of that person"),
+    step_seconds=(
+        pa.string(),
+        "Seconds that each step took of the run that closed it, as a JSON object by step; of what was read ahead only "
+        "what the step waited for",
+    ),
     audit_id=(pa.string(), "The audit that found it, named by its time"),
     audited_at=(TIMESTAMP, "When it was found"),
 )
@@ -261,7 +268,7 @@ INGESTION_ERRORS = _table(
     "ingestion_errors",
     "error, warning or remark",
     "batch_id object_id stage code record",
-    "batch_id object_id stage code record severity detail uri member occurred_at run_id",
+    "batch_id object_id stage code record severity detail uri member occurred_at run_id rules",
     "Everything that was found wrong or left out, with its reason code.",
     upstream=("validated_batch", "clinical"),
     required="severity occurred_at",
@@ -271,7 +278,7 @@ BATCHES = _table(
     "batch",
     "batch_id",
     "batch_id source status seen ingested quarantined ignored deleted clinical_records clinical_rows started_at "
-    "closed_at run_id reason kind decision decided_by decided_at decision_reason",
+    "closed_at run_id reason kind decision decided_by decided_at decision_reason step_seconds",
     "The books: what each batch saw and what became of it.",
     upstream=("raw_files", "validated_batch"),
     required="source status seen",
@@ -410,3 +417,13 @@ TABLES: dict[str, Table] = {
     )
 }
 """Every table of the lake by name."""
+
+
+def column_sources(table: Table) -> dict[str, list[tuple[str, str]]]:
+    """Which columns of upstream tables a table's columns come from: those of the same name, nearest table first."""
+    upstream = [TABLES[name] for name in table.upstream]
+    found = {
+        column.name: [(source.name, column.name) for source in upstream if column.name in source]
+        for column in table.columns
+    }
+    return {name: sources for name, sources in found.items() if sources}

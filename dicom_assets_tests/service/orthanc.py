@@ -18,6 +18,8 @@ from pathlib import Path
 
 import httpx
 
+from dicom_assets_tests.support.children import ended_behind
+
 PLUGIN = Path("/usr/share/orthanc/plugins/libOrthancDicomWeb.so")
 URL = "http://127.0.0.1:8042"
 INSIDE = "DICOM_ASSETS_TESTS_IN_NAMESPACE"
@@ -65,10 +67,12 @@ def _environment() -> dict[str, str]:
 
 
 @contextmanager
-def running(folder: Path, servers: Mapping[str, Sequence[str]] | None = None) -> Iterator[str]:
+def running(
+    folder: Path, servers: Mapping[str, Sequence[str]] | None = None, users: Mapping[str, str] | None = None
+) -> Iterator[str]:
     """An empty Orthanc with its DICOMweb plugin, until the block ends; its URL. Only inside a namespace.
 
-    servers: DICOMweb servers that it is a client of, by name.
+    servers: DICOMweb servers that it is a client of, by name. users: who may use it, with passwords; everybody without.
     """
     if os.environ.get(INSIDE) != "1":
         raise RuntimeError("Orthanc runs in a network namespace only")
@@ -80,23 +84,17 @@ def running(folder: Path, servers: Mapping[str, Sequence[str]] | None = None) ->
         "IndexDirectory": str(folder / "db"),
         "HttpPort": 8042,
         "DicomServerEnabled": False,
-        "AuthenticationEnabled": False,
+        "AuthenticationEnabled": users is not None,
+        "RegisteredUsers": dict(users or {}),
         "Plugins": [str(PLUGIN)],
         "DicomWeb": {"Enable": True, "Root": "/dicom-web/", "Servers": dict(servers or {})},
     }
     config.write_text(json.dumps(settings))
     with (folder / "log").open("w") as log:
         process = subprocess.Popen(["Orthanc", str(config)], stdout=log, stderr=log)
-    try:
+    with ended_behind(process):
         _wait(process)
         yield URL
-    finally:
-        process.terminate()
-        try:
-            process.wait(20)
-        except subprocess.TimeoutExpired:
-            process.kill()
-            process.wait(10)
 
 
 def _wait(process: subprocess.Popen[bytes]) -> None:

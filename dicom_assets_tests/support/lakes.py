@@ -34,7 +34,7 @@ from dicom_assets_tests.support.inline_engine import InlineEngine
 QUIET = {"loggers": {"console": {"config": {"log_level": "CRITICAL"}}}}
 
 
-def settings_for(lake: Path, *landings: Path, **sections: Mapping[str, Any]) -> Settings:
+def settings_for(lake: Path, *landings: Path, **sections: Any) -> Settings:
     """Settings of a test: sources `landing`, `landing2`, … and sections such as `gate={…}`."""
     names = ["landing", *(f"landing{number}" for number in range(2, len(landings) + 1))]
     return Settings.model_validate(
@@ -143,7 +143,7 @@ def table(lake: Lake, name: str, *, without: Sequence[str] = ()) -> pa.Table:
 VARYING = {
     "validated_batch": ["judged_at"],
     "ingestion_errors": ["occurred_at", "run_id"],
-    "batches": ["started_at", "closed_at", "run_id"],
+    "batches": ["started_at", "closed_at", "run_id", "step_seconds"],
     "erasure": ["finished_at"],
 }
 """Columns that say when and by which run something happened: a rerun changes these and no other."""

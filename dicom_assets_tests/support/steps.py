@@ -55,7 +55,7 @@ def failures(batch: OpenBatch, run: str = "run", begin: str | None = None) -> di
             if rule.blocking and rule.table in tables:
                 with batch.lake.look_once():
                     result = rule.rule(context)
-                if not result.passed:
+                if result.stops:
                     failed[f"{rule.table}.{rule.name}"] = result
         if failed:
             return failed

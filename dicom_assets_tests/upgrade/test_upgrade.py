@@ -30,6 +30,7 @@ from dicom_assets.schema.registry import TABLES
 from dicom_assets.storage.files import LakeFiles
 from dicom_assets.storage.traces import Terms
 from dicom_assets_tests.support.commands import command
+from dicom_assets_tests.support.delta_logs import assert_plain_and_described
 from dicom_assets_tests.support.lakes import Graph
 from dicom_assets_tests.support.projects import REPOSITORY
 from dicom_assets_tests.upgrade import make_lake
@@ -121,6 +122,7 @@ def test_an_upgraded_lake_is_up_to_date_and_its_books_hold(first, upgraded):
     assert plan(upgraded) == []
     found = verify(upgraded, first.settings(Path(upgraded.uri)))
     assert [one.rule for one in found.findings if not one.holds] == []
+    assert_plain_and_described(Path(upgraded.uri))
 
 
 def test_what_was_overwritten_is_not_current_any_more(upgraded):

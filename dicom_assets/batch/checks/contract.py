@@ -35,7 +35,8 @@ ANSWERS_BYTES = 32_000_000
 class CheckResult:
     """Outcome of one rule. differing: object_ids (or hashed keys), at most SHOWN, never patient data.
 
-    is_severe: a rule that does not block is an error when it does not hold, and not just a warning.
+    is_severe: a rule that does not block is an error when it does not hold, and not just a warning. only_warns: a rule
+    that blocks does not hold, and lets the batch go on all the same.
     """
 
     passed: bool
@@ -44,6 +45,12 @@ class CheckResult:
     differing: Sequence[str] = ()
     explanation: str = ""
     is_severe: bool = False
+    only_warns: bool = False
+
+    @property
+    def stops(self) -> bool:
+        """Whether a batch does not go on, if the rule is one that blocks."""
+        return not self.passed and not self.only_warns
 
 
 @dataclass

@@ -11,6 +11,7 @@ from dicom_assets.batch.checks.conflict_checks import CONFLICT_RULES
 from dicom_assets.batch.checks.contract import CheckContext, NamedRule
 from dicom_assets.batch.checks.correction_checks import CORRECTION_RULES
 from dicom_assets.batch.checks.hierarchy_checks import HIERARCHY_RULES
+from dicom_assets.batch.checks.house_checks import HOUSE_RULES
 from dicom_assets.batch.checks.parity_checks import RULES
 from dicom_assets.batch.checks.promoted_checks import PROMOTED_RULES
 from dicom_assets.batch.checks.published_checks import PUBLISHED_RULES
@@ -29,6 +30,7 @@ ALL_RULES: tuple[NamedRule, ...] = (
     *CLAIM_RULES,
     *ARCHIVE_RULES,
     *RECORD_RULES,
+    *HOUSE_RULES,
     *SAMPLE_RULES,
     *PROMOTED_RULES,
     *HIERARCHY_RULES,

@@ -19,7 +19,7 @@ import pyarrow.compute as pc
 
 from dicom_assets.batch import withdrawals
 from dicom_assets.batch.erasure.out_of_tables import nameless, outcomes, reasons
-from dicom_assets.batch.erasure.record import Record
+from dicom_assets.batch.erasure.record import SELFTEST, Record
 from dicom_assets.batch.organize import FOLDER as ORGANIZE
 from dicom_assets.lake import summaries, torn
 from dicom_assets.lake.delta import Lake
@@ -52,8 +52,9 @@ def take_out(lake: Lake, record: Record, settings: Settings) -> None:
     _out_of_looks(files, record)
     _out_of_plans(files, record)
     _out_of_withdrawals(files, record)
-    _out_of_set_aside(files)
-    _out_of_windows(record, settings)
+    if record.scope != SELFTEST:
+        _out_of_set_aside(files)
+        _out_of_windows(record, settings)
 
 
 def _change(files: LakeFiles, name: str, record: Record) -> None:
@@ -77,6 +78,7 @@ def _out_of_staging(files: LakeFiles, record: Record) -> None:
         Part.RAW: partial(nameless, record),
         Part.LEDGER: lambda rows: outcomes(record, rows, ()),
         Part.FLAT: partial(_without, "object_id", list(record.objects)),
+        Part.REFUSED: partial(_without, "object_id", list(record.objects)),
         Part.CLINICAL: partial(_without_records, record),
         Part.CORRECTION: partial(_without, "object_id", list(record.objects)),
         Part.TOUCHED: partial(_without, "study_key", record.whole),
