@@ -28,7 +28,7 @@ def break_off(port: int, path: str, take: int, abruptly: bool) -> None:
 
 def main() -> None:
     """All of them at once."""
-    os.nice(5)
+    os.nice(19)
     port, clients, paths = int(sys.argv[1]), int(sys.argv[2]), sys.argv[3:]
     breaking = [
         threading.Thread(target=break_off, args=(port, paths[n % len(paths)], (100, 0, 1, -1)[n % 4], n % 2 == 0))
