@@ -30,9 +30,12 @@ def main() -> None:
         connection.execute(f"LOAD '{extension}'" if statement == "LOAD delta" else statement)
     for statement in asked.get("tsql", ()):
         translated = sqlglot.transpile(statement, read="tsql", write="duckdb")[0]
-        # What sqlglot 30 leaves as it was: texts are put together with ||, and FLOAT is a double.
+        # What sqlglot 30 leaves as it was: texts are put together with ||, FLOAT is a double, BIT a truth value.
         translated = (
-            translated.replace(" + NCHAR(", " || chr(").replace("NCHAR(", "chr(").replace("AS REAL", "AS DOUBLE")
+            translated.replace(" + NCHAR(", " || chr(")
+            .replace("NCHAR(", "chr(")
+            .replace("AS REAL", "AS DOUBLE")
+            .replace("AS BIT)", "AS BOOLEAN)")
         )
         connection.execute(translated)
     answers = {name: plain(connection.sql(query).to_arrow_table()) for name, query in asked["queries"].items()}

@@ -104,7 +104,7 @@ def test_the_views_of_synapse_say_what_ours_say_once_their_sql_is_translated(ans
     expected = our_answers(lakes["changed"], {name: f"FROM {name}" for name in VIEWS})
     theirs = answers("duckdb")
     for name, view in expected.items():
-        kept = [column for column in view["types"] if not column.endswith("_offset")]
+        kept = [column for column in view["types"] if column != "taken_offset"]
         rows = [{column: row[column] for column in kept} for row in view["rows"]]
         assert ordered(theirs[f"tsql {name}"]) == ordered({**view, "rows": rows}), name
 
