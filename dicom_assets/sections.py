@@ -71,6 +71,7 @@ class SourceSettings(Section):
 
     store: how objects are put there that DICOMweb clients store; `landing.deposits.Layout`. Without it, nobody can.
     tree: workspace and service in the paths of `store = "tree"`; by default `dicom-assets/` and the source's name.
+    forward_to: name of a service at which what was ingested is stored.
     """
 
     name: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,62}$")] = "landing"
@@ -89,6 +90,8 @@ class SourceSettings(Section):
     tree: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9-]{0,62}/[A-Za-z0-9][A-Za-z0-9._-]{0,62}$")] | None = (
         None
     )
+
+    forward_to: str | None = None
 
     @field_validator("root")
     @classmethod
@@ -395,8 +398,9 @@ class ServiceSettings(Section):
 
     name: the landing source that its windows become. url: where the service starts, without version and `studies`.
     kind: `dicom-service` has the change feed of Azure Health Data Services and microsoft/dicom-server; `dicomweb` is
-    any other QIDO/WADO server, followed by Orthanc's `/changes` or by study date. landing: folder or URL that the
-    windows are written to, `data/changes/{name}` by default. auth: `token_variable`, `user_variable` and
+    any other QIDO/WADO server, followed by Orthanc's `/changes` or by study date. follow = "nothing", of either kind:
+    its changes are not landed, and it is no source. landing: folder or URL that the windows are written to,
+    `data/changes/{name}` by default. auth: `token_variable`, `user_variable` and
     `password_variable` name environment variables; a secret itself has no place here. partitions: data partitions to
     audit where the service has them. page_bytes: bound on one answer. retry_after_seconds: the longest wait that the
     server may ask for.
@@ -406,7 +410,7 @@ class ServiceSettings(Section):
     url: Annotated[str, Field(pattern=r"^https?://[^\s?#]+$")]
     kind: Literal["dicom-service", "dicomweb"] = "dicom-service"
     api: Literal["v2", "v1"] = "v2"
-    follow: Literal["orthanc-changes", "study-date"] = "orthanc-changes"
+    follow: Literal["orthanc-changes", "study-date", "nothing"] = "orthanc-changes"
     changes_url: str | None = None
     landing: str = ""
     auth: Literal["anonymous", "bearer", "basic", "entra"] = "anonymous"

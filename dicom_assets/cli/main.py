@@ -18,6 +18,7 @@ from dicom_assets import settings as settings_module
 from dicom_assets.cli import (
     batches,
     erase,
+    forwarding,
     house_rules,
     ingest,
     promotion,
@@ -66,6 +67,7 @@ for group in (
     house_rules,
     sources,
     services,
+    forwarding,
     verify,
     upgrade,
     promotion,
