@@ -92,8 +92,8 @@ fuzz: $(VENV)/installed
 	$(BIN)/python -m fuzz.$(or $(TARGET),reader) --seconds $(or $(SECONDS),600)
 
 # Servers, clients and checkers that some tests talk to: Azurite, the official FHIR definitions, DICOMweb clients, and
-# the viewer OHIF: what it is built of, without its 136 MB of models and the packages that it is built from.
-node: node_modules/.bin/azurite node_modules/@ohif/app/package.json
+# the viewer OHIF: what it is built of, without its 136 MB of models and the packages that it is built from. AzCopy.
+node: node_modules/.bin/azurite node_modules/@ohif/app/package.json node_modules/@azure-tools/azcopy-linux/package.json
 
 node_modules/.bin/azurite:
 	npm install --silent --no-save --no-package-lock --no-audit --no-fund --prefix . \
@@ -106,6 +106,14 @@ node_modules/@ohif/app/package.json: | node_modules/.bin/azurite
 	cd build/ohif && npm pack --silent $(OHIF)
 	tar -xzf build/ohif/ohif-app-*.tgz -C node_modules/@ohif/app --strip-components=1 --exclude=package/dist/ort
 	rm -r build/ohif
+
+AZCOPY := @azure-tools/azcopy-linux@10.32.2
+node_modules/@azure-tools/azcopy-linux/package.json: | node_modules/.bin/azurite
+	mkdir -p build/azcopy node_modules/@azure-tools/azcopy-linux
+	cd build/azcopy && npm pack --silent $(AZCOPY)
+	tar -xzf build/azcopy/azure-tools-azcopy-linux-*.tgz -C node_modules/@azure-tools/azcopy-linux --strip-components=1
+	chmod +x node_modules/@azure-tools/azcopy-linux/dist/bin/*
+	rm -r build/azcopy
 
 azurite: node_modules/.bin/azurite
 	mkdir -p build/azurite

@@ -36,6 +36,7 @@ From the top; each imports only what stands below it, and no modules import each
 | `cli` | the command, one module for each group of commands |
 | `defs` | the Dagster graph, thin: assets and checks made from the list of steps; sensors, schedules, jobs, event log |
 | `serve` | the lake answering over HTTP: DICOMweb, in place |
+| `monitoring` | who looks after a lake without looking at it: numbers, alerts, lineage |
 | `batch` | what happens to a batch: the list of steps, expanding, judging, publishing, books; its rules, and `verify` |
 | `reading` | the processes that read: chunks of objects in, staged rows out; a Dask cluster as well |
 | `service` | what a DICOM service says, and sending to one |

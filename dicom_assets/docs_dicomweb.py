@@ -276,8 +276,8 @@ curl -H "Authorization: Bearer $RESEARCH_TOKEN" http://127.0.0.1:8050/dicom-web/
 A token is sent as `Authorization: Bearer …` and is compared in a time that tells nothing. Its variable must hold at
 least 16 characters. A condition is tried when the server starts; it must be one expression. What a token may not see is
 not there: searches, counts, metadata, bulk data and objects are made from tables narrowed to it. With `sources = []` a
-token sees no study, which is what one for `/metrics` needs. Tokens travel in clear over HTTP: let nobody reach the
-server but through TLS.
+token sees no study; with `may_watch = true` as well it is what a scraper of `/metrics` needs. Tokens travel in clear
+over HTTP: let nobody reach the server but through TLS.
 
 ### A proxy that signs people in
 
@@ -403,8 +403,10 @@ dicom-assets who-saw --study 1.2.840.1 /var/log/dicom-assets/audit.ndjson.1    #
 A patient is asked for by the Patient ID alone: where two issuers use the same one, ask by the studies. A study that has
 left the lake is found by both. Keep the key: without it the digests of older lines say nothing.
 
-**Numbers** for Prometheus (OpenMetrics) at `/metrics`: requests, seconds and bytes by route; they say nothing of the
-lake. **Health** at `/healthz`, without a token: 200 as long as the newest version of each table can be read.
+**Numbers** for Prometheus (OpenMetrics) at `/metrics`: requests, seconds and bytes by route, and those of the lake
+([monitoring.md](monitoring.md)) as far as a token goes: all of them for whoever sees everything or has `may_watch`,
+those of its sources for a token of some sources, none for one with a condition. **Health** at `/healthz`, without a
+token: 200 as long as the newest version of each table can be read.
 
 ## As a service
 

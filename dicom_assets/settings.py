@@ -14,6 +14,7 @@ from typing import Any
 
 from pydantic import ValidationError, field_validator, model_validator
 
+from dicom_assets.alert_settings import AlertSettings as AlertSettings
 from dicom_assets.rule_settings import RuleSettings as RuleSettings
 from dicom_assets.sections import CHANGE_FILES as CHANGE_FILES
 from dicom_assets.sections import CONFIG_FILE as CONFIG_FILE
@@ -69,6 +70,7 @@ class Settings(Section):
     storage: StorageSettings = StorageSettings()
     erase: EraseSettings = EraseSettings()
     serve: ServeSettings = ServeSettings()
+    alerts: tuple[AlertSettings, ...] = ()
 
     @model_validator(mode="before")
     @classmethod
@@ -102,6 +104,13 @@ class Settings(Section):
         if len({service.name for service in services}) != len(services):
             raise ValueError("two services have the same name")
         return services
+
+    @field_validator("alerts")
+    @classmethod
+    def _distinct_alerts(cls, alerts: tuple[AlertSettings, ...]) -> tuple[AlertSettings, ...]:
+        if len({alert.name for alert in alerts}) != len(alerts):
+            raise ValueError("two alerts have the same name; give each its own")
+        return alerts
 
     @field_validator("rules")
     @classmethod

@@ -80,15 +80,16 @@ class TestIngest:
         assert run.status is dg.DagsterRunStatus.SUCCESS
 
     def test_again_has_nothing_to_do(self, done):
-        again = done.run("ingest", "--landing", str(done.folder / "landing"))
-        assert (again.returncode, again.stdout) == (
+        again = done.invoke("ingest", "--landing", str(done.folder / "landing"))
+        assert (again.exit_code, again.stdout) == (
             0,
             "Nothing new: every object of the landing zone is accounted for.\n",
         )
 
-    def test_takes_folders_from_the_environment_relative_to_where_it_is_run(self, done):
+    def test_takes_folders_from_the_environment_relative_to_where_it_is_run(self, done, monkeypatch):
+        monkeypatch.chdir(done.folder)
         env = {"DICOM_ASSETS_LANDING": "landing", "DICOM_ASSETS_LAKE": "lake"}
-        assert command("dicom-assets", "status", cwd=done.folder, environment=env).stdout.count("closed") == 1
+        assert CliRunner().invoke(app, ["status"], env=env).stdout.count("closed") == 1
 
 
 class TestStatusAndErrors:
@@ -105,7 +106,7 @@ class TestStatusAndErrors:
         assert (same["status"], same["seen"], same["quarantined"]) == ("closed", 12, 1)
 
     def test_errors_are_grouped_by_reason_and_say_what_to_do(self, done):
-        found = done.run("errors", "-f", "json")
+        found = done.invoke("errors", "-f", "json")
         rows = json.loads(found.stdout)
         assert [(row["severity"], row["code"], row["objects"]) for row in rows] == [
             ("error", "MISSING_IDENTITY", 1),
@@ -129,7 +130,7 @@ class TestStatusAndErrors:
 class TestSql:
     def test_prints_a_table_csv_or_json(self, done):
         query = "SELECT PatientID, count(*) AS n FROM instance GROUP BY 1 ORDER BY 1"
-        assert done.run("sql", query).stdout.splitlines()[1].split() == ["P0001", "4"]
+        assert done.invoke("sql", query).stdout.splitlines()[1].split() == ["P0001", "4"]
         assert done.invoke("sql", query, "-f", "csv").stdout == "PatientID,n\nP0001,4\nP0002,1\nP0003,2\n"
         assert json.loads(done.invoke("sql", query, "-f", "json").stdout)[1] == {"PatientID": "P0002", "n": 1}
 
@@ -141,8 +142,8 @@ class TestSql:
         assert done.invoke("sql", query).exit_code == 0
 
     def test_a_mistake_in_a_query_is_told_and_ends_with_2(self, done):
-        found = done.run("sql", "SELECT nope FROM study")
-        assert found.returncode == 2
+        found = done.invoke("sql", "SELECT nope FROM study")
+        assert found.exit_code == 2
         assert found.stderr.startswith("dicom-assets: ")
         assert "nope" in found.stderr
         assert "Traceback" not in found.stderr
@@ -199,14 +200,14 @@ class TestSql:
 
 
 class TestDemo:
-    @pytest.mark.slow
-    def test_writes_sample_input_once_and_leaves_what_is_there(self, tmp_path):
-        first = command("dicom-assets", "demo", "landing", cwd=tmp_path)
-        assert first.returncode == 0
+    def test_writes_sample_input_once_and_leaves_what_is_there(self, tmp_path, monkeypatch):
+        monkeypatch.chdir(tmp_path)
+        first = CliRunner().invoke(app, ["demo", "landing"])
+        assert first.exit_code == 0
         count = int(first.stdout.split()[0])
         assert count == sum(path.is_file() for path in (tmp_path / "landing").rglob("*")) > 100
         (tmp_path / "landing" / "clinical" / "diagnoses.csv").write_text("mine")
-        assert command("dicom-assets", "demo", "landing", cwd=tmp_path).stdout == first.stdout
+        assert CliRunner().invoke(app, ["demo", "landing"]).stdout == first.stdout
         assert (tmp_path / "landing" / "clinical" / "diagnoses.csv").read_text() == "mine"
 
     def test_a_folder_that_cannot_be_written_is_told(self, tmp_path):
@@ -228,10 +229,10 @@ class TestHelp:
         landing = LandingFolder(tmp_path / "landing")
         for number in range(11):
             landing.put(f"{number}.dcm", dicom(instance=number + 1, StudyInstanceUID=None))
-        arguments = ("dicom-assets", "ingest", "--landing", landing.root, "--lake", tmp_path / "lake")
-        found = command(*arguments, cwd=tmp_path)
-        assert found.returncode == 1
+        arguments = ["ingest", "--landing", str(landing.root), "--lake", str(tmp_path / "lake")]
+        found = CliRunner().invoke(app, arguments)
+        assert found.exit_code == 1
         assert "paused" in found.stdout
         assert "all 11 objects are quarantined. Remove the cause and run it again" in found.stderr
-        again = command(*arguments, "--quarantined-share", "1", cwd=tmp_path)
-        assert (again.returncode, again.stdout.split()[10]) == (0, "closed")
+        again = CliRunner().invoke(app, [*arguments, "--quarantined-share", "1"])
+        assert (again.exit_code, again.stdout.split()[10]) == (0, "closed")

@@ -19,6 +19,7 @@ ROOT = Path(dicom_assets.__file__).parent
 MODULES = sorted(path for path in ROOT.rglob("*.py"))
 ORDER = (
     "serve",
+    "monitoring",
     "batch",
     "reading",
     "service",

@@ -25,7 +25,7 @@ from dicom_assets.settings import load
 from dicom_assets_tests.support.commands import command
 from dicom_assets_tests.support.pages import ROOT, Block, blocks, spoken_commands
 
-SHOWN = ("text", "mermaid")
+SHOWN = ("text", "mermaid", "yaml")
 """Languages of blocks that show something and ask for nothing."""
 
 OTHER_SQL = {
@@ -43,14 +43,17 @@ NOT_RUN = {
     "kubectl ": "needs a cluster; deploy/test_deploy.py reads the values",
     "helm ": "needs a cluster; deploy/test_deploy.py reads the values",
     "az ": "needs an Azure account",
+    "AZCOPY_AUTO_LOGIN_TYPE=MSI deploy/azure/copy-share.sh": "needs an Azure account; azure/test_copying_in.py runs it",
     ".venv/bin/pytest": "the tests themselves",
     "python ../shared/": "judges that are no part of the project",
     "dicom-assets ingest --landing az:": "needs an Azure account; azure/ talks to its emulator",
     "dicom-assets sql --lake az:": "needs an Azure account; azure/ talks to its emulator",
     "dicom-assets ingest --landing ../shared/": "files that are no part of the project",
     "dicom-assets batch ": "needs a batch that waits; test_batch_commands.py has one",
+    "dicom-assets alerts ": "needs somebody to tell; monitoring/test_alerts.py has them",
     "dicom-assets audit pacs": "needs a DICOM service; service/test_audit.py talks to one",
     "dicom-assets repair pacs": "needs a DICOM service; service/test_audit.py talks to one",
+    "dicom-assets selftest": "needs a running system; selftest/test_running.py has one",
     "dicom-assets erase": "erases; erasure/test_command.py runs it",
     "dicom-assets forward": "needs a DICOM service; service/test_forwarding.py talks to one",
     "dicom-assets serve": "answers until it is ended; serve/test_server.py talks to it",

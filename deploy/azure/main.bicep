@@ -16,6 +16,17 @@ param location string = resourceGroup().location
 @description('Whether the account gets a hierarchical namespace (ADLS Gen2).')
 param hierarchical bool = true
 
+@description('How many copies the account keeps, and where: docs/backup.md.')
+@allowed([
+  'Standard_LRS'
+  'Standard_ZRS'
+  'Standard_GRS'
+  'Standard_RAGRS'
+  'Standard_GZRS'
+  'Standard_RAGZRS'
+])
+param storageSku string = 'Standard_ZRS'
+
 @description('Days that deleted blobs can be brought back.')
 @minValue(1)
 @maxValue(365)
@@ -39,7 +50,7 @@ resource account 'Microsoft.Storage/storageAccounts@2023-05-01' = {
   location: location
   kind: 'StorageV2'
   sku: {
-    name: 'Standard_ZRS'
+    name: storageSku
   }
   properties: {
     isHnsEnabled: hierarchical

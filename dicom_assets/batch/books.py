@@ -6,6 +6,7 @@ here: deciding whether a check holds (`checks`).
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
@@ -62,6 +63,7 @@ class Books:
     decided_by: str | None = None
     decided_at: datetime | None = None
     decision_reason: str | None = None
+    step_seconds: str | None = None
 
     @property
     def balance(self) -> int:
@@ -127,10 +129,11 @@ def counted(lake: Lake, batch_id: str) -> Mapping[str, int]:
     return {name: int(value) for name, value in row.items()}
 
 
-def close_batch(lake: Lake, staging: Staging, run_id: str) -> Books:
+def close_batch(lake: Lake, staging: Staging, run_id: str, seconds: Mapping[str, float] | None = None) -> Books:
     """Counts a batch in the tables, removes its staging, enters it as closed, and merges files that have piled up.
 
-    Whether the tables hold what they must was seen before (`closing`). Raises StagingMissing, LakeError.
+    seconds: that its steps took, by name. Whether the tables hold what they must was seen before (`closing`). Raises
+    StagingMissing, LakeError.
     """
     known = known_books(lake, staging.batch_id)
     row: dict[str, Any] = dict(counted(lake, staging.batch_id))
@@ -143,6 +146,7 @@ def close_batch(lake: Lake, staging: Staging, run_id: str) -> Books:
         closed_at=datetime.now(UTC),
         run_id=run_id,
         reason=None,
+        step_seconds=json.dumps({name: round(took, 3) for name, took in seconds.items()}) if seconds else None,
     )
     staging.remove()
     _write(lake, closed)

@@ -24,7 +24,7 @@ from dicom_assets.batch.presence import watch
 from dicom_assets.lake.overwritten import last_of_source
 from dicom_assets.landing.claims import ClaimRound, Haste, claim_listed
 from dicom_assets.landing.events import BlobEvent, EventQueue, Message, listing, newest
-from dicom_assets.landing.looks import SourceEmptied, Watch
+from dicom_assets.landing.looks import Left, SourceEmptied, Watch
 from dicom_assets.landing.opening import open_store
 from dicom_assets.landing.pace import claim_from, recent_rounds
 from dicom_assets.landing.restorations import Restorations
@@ -154,7 +154,20 @@ def claim_watched(
     )
     if watched.found is not None:
         _record_passed_over(work, watched)
+        _note_left(work, watched, claimed)
     return claimed
+
+
+def _note_left(work: RunContext, watched: Watch, claimed: ClaimRound) -> None:
+    """Notes what a round saw and did not claim, for whoever asks how long things wait; written when it changes."""
+    objects, before = claimed.waiting + claimed.gathering, watched.left
+    if not objects and before is None:
+        return
+    since = before.since if before is not None and not claimed.claims else datetime.now(UTC).isoformat()
+    left = Left(objects, since) if objects else None
+    if left != before:
+        source = watched.source.name
+        work.looks.remember(source, replace(work.looks.memory(source), left=left))
 
 
 def _restorations(work: RunContext, source: str) -> Restorations:

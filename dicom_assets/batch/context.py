@@ -7,6 +7,7 @@ not belong here: Dagster (it hands this object to assets as a resource), and wha
 from __future__ import annotations
 
 import threading
+import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import CancelledError, ThreadPoolExecutor
@@ -307,6 +308,17 @@ class OpenBatch:
     work: RunContext
     manifest: pa.Table
     staging: Staging
+    seconds: dict[str, float] = field(default_factory=dict)
+    """How long each step took that this process has taken, by name."""
+
+    @contextmanager
+    def timing(self, step: str) -> Iterator[None]:
+        """Notes how long a step takes; a part of it that fails counts as well."""
+        began = time.perf_counter()
+        try:
+            yield
+        finally:
+            self.seconds[step] = self.seconds.get(step, 0.0) + time.perf_counter() - began
 
     @property
     def batch_id(self) -> str:
@@ -480,14 +492,14 @@ class OpenBatch:
         report_absent(self.staging, self.manifest, self.work.log.returns, self._pauses)
         if self.kind == BatchKind.REREAD or pc.max(self.manifest["attempt"]).as_py() > 1:
             supersede(self.lake, self.staging, self._before())
-        closed = books.close_batch(self.lake, self.staging, run_id)
+        closed = books.close_batch(self.lake, self.staging, run_id, self.seconds)
         if organizing.is_planned:
             organizing.finish()
         return closed
 
     def _close_books(self, run_id: str) -> Books:
         closing.compare(CheckContext(self.lake, self.staging))
-        return books.close_batch(self.lake, self.staging, run_id)
+        return books.close_batch(self.lake, self.staging, run_id, self.seconds)
 
     def stop(self, status: Status, reason: str, run_id: str, *, code: str | None = None) -> Books:
         """Pauses the batch, or marks it failed; code: of its own error row."""

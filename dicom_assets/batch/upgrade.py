@@ -51,6 +51,9 @@ def _additions(lake: Lake) -> Iterator[Change]:
         missing = [column.name for column in table_form.differences(table, found).missing]
         if missing:
             yield Change("columns", name, len(missing), f"added, NULL in what is there: {', '.join(missing)}")
+        comments = table_form.undescribed(table.columns, found)
+        if comments:
+            yield Change("comments", name, len(comments), "what each column holds, in the table's log alone")
 
 
 def perform(work: RunContext, say: Callable[[str], None]) -> None:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from dicom_assets.cli.monitoring import tell_people
 from dicom_assets.cli.options import Format, FormatOption, LakeOption, Landing, clear_errors, load_settings, print_rows
 from dicom_assets.cli.sources import tell_doubts
 from dicom_assets.collector import held_back, keep_what_is_there
@@ -34,7 +35,10 @@ def ingest(
         if quarantined_share is not None:
             gate = settings.gate.model_copy(update={"quarantined_share": quarantined_share})
             settings = settings.model_copy(update={"gate": gate})
-        ended = ingest_now(settings)
+        try:
+            ended = ingest_now(settings)
+        finally:
+            tell_people(settings)
     print_ended(ended)
     raise typer.Exit(0 if ended.closed else 1)
 
@@ -123,6 +127,7 @@ def status(lake: LakeOption = None, form: FormatOption = Format.TABLE) -> None:
     with clear_errors():
         settings = load_settings(None, lake)
         from dicom_assets.batch.books import Books, all_books
+        from dicom_assets.batch.selftest.diary import sentences
         from dicom_assets.batch.waits import is_waiting
         from dicom_assets.lake.query import existing
         from dicom_assets.landing.claims import ClaimLog
@@ -137,6 +142,7 @@ def status(lake: LakeOption = None, form: FormatOption = Format.TABLE) -> None:
         ]
         doubts = tell_doubts(found)
         unread = waiting(log.returned())
+        of_tests = list(sentences(found.files))
     listed = [*claimed, *(Books("", one.source, "waiting", seen=one.objects) for one in unread)]
     waits = [one for one in claimed if is_waiting(one)]
     if listed or form is not Format.TABLE:
@@ -145,6 +151,8 @@ def status(lake: LakeOption = None, form: FormatOption = Format.TABLE) -> None:
         typer.echo("No batches yet. Run `dicom-assets ingest`.")
     tell_waiting(waits)
     _say_what_waits(unread)
+    for sentence in of_tests:
+        say(sentence, err=True)
     raise typer.Exit(1 if waits or doubts or unread else 0)
 
 

@@ -21,9 +21,11 @@ from dicom_assets.cli import (
     forwarding,
     house_rules,
     ingest,
+    monitoring,
     promotion,
     queries,
     reread,
+    selftest,
     serve,
     services,
     sources,
@@ -74,6 +76,8 @@ for group in (
     erase,
     serve,
     who_saw,
+    selftest,
+    monitoring,
 ):
     group.add_to(app)
 

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from dicom_assets.cli.options import LakeOption, clear_errors, load_settings
+from dicom_assets.cli.source_trials import try_sources
 from dicom_assets.printing import say
 from dicom_assets.settings import load
 
@@ -101,4 +102,5 @@ def tell_doubts(lake: Lake) -> bool:
 
 def add_to(app: typer.Typer) -> None:
     """Adds these commands to the command line."""
+    sources.command("test")(try_sources)
     app.add_typer(sources)

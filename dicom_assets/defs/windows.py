@@ -9,6 +9,7 @@ from datetime import UTC, datetime, timedelta
 import dagster as dg
 
 from dicom_assets.service.feed import Window
+from dicom_assets.service.feed import border as border
 from dicom_assets.settings import ChangesSettings
 
 KEY = "%Y-%m-%d-%H:%M"
@@ -50,12 +51,6 @@ def window_of(key: str, minutes: int) -> Window:
     """The window of a partition key."""
     start = datetime.strptime(key, KEY).replace(tzinfo=UTC)
     return Window(start, start + timedelta(minutes=minutes))
-
-
-def border(moment: datetime, minutes: int) -> datetime:
-    """The last border of windows that is not after a moment."""
-    day = moment.astimezone(UTC).replace(hour=0, minute=0, second=0, microsecond=0)
-    return day + (moment - day) // timedelta(minutes=minutes) * timedelta(minutes=minutes)
 
 
 def due(changes: ChangesSettings, now: datetime, back: timedelta) -> list[str]:

@@ -27,7 +27,7 @@ from dicom_assets.lake.column_list import ColumnsChanged
 from dicom_assets.lake.extents import Extents
 from dicom_assets.lake.pack import pack, pack_rows, row_groups
 from dicom_assets.lake.positions import add_positions, is_sorted, order_of, positions, range_in_name, sort_rows
-from dicom_assets.lake.table_form import conform
+from dicom_assets.lake.table_form import conform, described
 from dicom_assets.lake.tables import COMMIT_TRIES, Tables
 from dicom_assets.schema.table import Table
 from dicom_assets.storage.files import LakeError
@@ -311,8 +311,9 @@ def drop_column(lake: Tables, name: str, column: str) -> None:
             return
         table = lake.tables[name]
         adds = [put_file(lake, table, _stream(lake, table, [str(path)])) for path in now.paths]
-        columns = {field.name: table.schema.field(field.name) if field.name in table else field for field in kept}
-        if lake.commit(name, now, adds, pa.schema([*columns.values()])):
+        anew = described(table.column(field.name) for field in kept if field.name in table)
+        columns = [anew.field(field.name) if field.name in table else field for field in kept]
+        if lake.commit(name, now, adds, pa.schema(columns)):
             return
     raise LakeError(f"Table {name}: somebody else commits all the time. Run it again.")
 

@@ -4,7 +4,8 @@ Belongs here: comparing columns, and what a table's log says of columns that cam
 here: which tables there are (`schema.registry`), opening them (`tables`).
 
 Adding a column changes the log alone: a file written before does not have it, and every reader of ours gives NULL. So
-that readers of tables whose files are all alike need not look, a column that came later says so in the log.
+that readers of tables whose files are all alike need not look, a column that came later says so in the log. So does
+each column what it holds, as the registry has it: Spark, Databricks, Fabric and others show it as the column's comment.
 """
 
 from __future__ import annotations
@@ -35,6 +36,10 @@ _SQL_TYPES = {
 }
 
 
+COMMENT = "comment"
+"""Name, in a column's metadata in the log, of what it holds in words: where Spark and what is made of it look."""
+
+
 class ForeignTable(LakeError):
     """A Delta table at the place of one of ours has another schema."""
 
@@ -57,6 +62,23 @@ class Differences:
         return sorted([*(column.name for column in self.missing), *self.contrary, *self.unknown])
 
 
+@dataclass(frozen=True)
+class Lacking:
+    """What a table of an earlier release lacks; false when that is nothing.
+
+    missing: columns. undescribed: columns whose comment in the log is not what is said of them now. description: the
+    table's own, where that differs.
+    """
+
+    missing: tuple[Column, ...]
+    undescribed: tuple[Column, ...]
+    description: str | None
+
+    def __bool__(self) -> bool:
+        """Whether there is anything."""
+        return bool(self.missing or self.undescribed or self.description is not None)
+
+
 def differences(table: Table, found: pa.Schema) -> Differences:
     """Compares the columns of a table's log with the registered ones."""
     actual = {field.name: normal_type(field.type) for field in found}
@@ -69,29 +91,47 @@ def differences(table: Table, found: pa.Schema) -> Differences:
     return Differences(missing, tuple(contrary), tuple(sorted(name for name in actual if name not in table)))
 
 
-def lacking(table: Table, found: DeltaTable, lake: form.Form, promoted: Sequence[str] = ()) -> Sequence[Column]:
-    """The columns that a table lacks. promoted: names of columns that it may have beside those of the registry.
+def lacking(table: Table, found: DeltaTable, lake: form.Form, promoted: Sequence[Column] = ()) -> Lacking:
+    """What a table lacks. promoted: columns that it may have beside those of the registry.
 
     Raises ForeignTable when it is not one of ours, OtherFormat when a later release has added columns.
     """
-    differing = differences(table, pa.schema(found.schema().to_arrow()))
+    columns = pa.schema(found.schema().to_arrow())
+    differing = differences(table, columns)
     if differing.contrary:
         names = differing.names
         raise ForeignTable(
             f"The lake already holds a Delta table '{table.name}' that this project did not make, or that another "
             f"version made: {len(names)} columns differ ({', '.join(names[:5])}). Give an empty folder."
         )
-    unknown = [name for name in differing.unknown if name not in promoted]
+    names = [one.name for one in promoted]
+    unknown = [name for name in differing.unknown if name not in names]
     if unknown:
         raise form.newer_columns(lake, table.name, unknown)
-    return differing.missing
+    said = found.metadata().description
+    return Lacking(
+        differing.missing,
+        undescribed((*table.columns, *promoted), columns),
+        None if said == table.description else table.description,
+    )
+
+
+def undescribed(columns: Iterable[Column], found: pa.Schema) -> tuple[Column, ...]:
+    """The columns that a table has, and of which its log does not say what is said of them now."""
+    said = {field.name: (field.metadata or {}).get(COMMENT.encode()) for field in found}
+    return tuple(c for c in columns if c.name in said and said[c.name] != c.description.encode())
+
+
+def described(columns: Iterable[Column]) -> pa.Schema:
+    """The columns as a table's log is to have them: with what each of them holds."""
+    return pa.schema([c.field.with_metadata({COMMENT: c.description}) for c in columns])
 
 
 def create(table: Table, location: str, storage_options: dict[str, str] | None, checkpoint_commits: int) -> None:
     """Makes a table, unless there is one. Raises DeltaError, OSError."""
     DeltaTable.create(
         location,
-        schema=table.schema,
+        schema=described(table.columns),
         mode="ignore",
         name=table.name,
         description=table.description,
@@ -105,8 +145,31 @@ def create(table: Table, location: str, storage_options: dict[str, str] | None, 
 
 def add_columns(found: DeltaTable, columns: Iterable[Column]) -> None:
     """Adds columns to a table, in one commit that changes its log alone. Raises DeltaError, OSError."""
-    fields = Schema.from_arrow(pa.schema([column.field for column in columns])).fields
-    found.alter.add_columns([Field(f.name, f.type, nullable=True, metadata={ADDED: "true"}) for f in fields])
+    found.alter.add_columns(_added(columns))
+
+
+def bring_up_to_date(found: DeltaTable, lacking: Lacking) -> None:
+    """Gives a table what it lacks, in commits that change its log alone. Raises DeltaError, OSError."""
+    fields = {field.name: field for field in found.schema().fields}
+    there = [(c, fields[c.name]) for c in lacking.undescribed]
+    # delta-rs merges a column that is there already with what is said of it here, unless the two contradict.
+    silent = [
+        Field(c.name, field.type, nullable=field.nullable, metadata={COMMENT: c.description})
+        for c, field in there
+        if COMMENT not in field.metadata
+    ]
+    if lacking.missing or silent:
+        found.alter.add_columns([*_added(lacking.missing), *silent])
+    for c, field in there:
+        if COMMENT in field.metadata:
+            found.alter.set_column_metadata(c.name, {COMMENT: c.description})
+    if lacking.description is not None:
+        found.alter.set_table_description(lacking.description)
+
+
+def _added(columns: Iterable[Column]) -> list[Field]:
+    fields = Schema.from_arrow(described(columns)).fields
+    return [Field(f.name, f.type, nullable=True, metadata={**f.metadata, ADDED: "true"}) for f in fields]
 
 
 def is_mixed(table: Table, found: str) -> bool:

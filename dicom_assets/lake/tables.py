@@ -27,7 +27,7 @@ from dicom_assets.lake.database import Database, clear_left_over
 from dicom_assets.lake.extents import Extents, extents
 from dicom_assets.lake.file_keys import FileKeys
 from dicom_assets.lake.table_form import ForeignTable as ForeignTable
-from dicom_assets.schema.registry import TABLES, Column, Table
+from dicom_assets.schema.registry import TABLES, Table
 from dicom_assets.storage import locks
 from dicom_assets.storage.azure import delta_location, delta_options, reason
 from dicom_assets.storage.files import CONTRIBUTOR, LakeError, LakeFiles
@@ -395,8 +395,8 @@ class Tables:
             except (DeltaError, OSError) as error:
                 raise LakeError(self._why(table.name, error, "opened")) from None
 
-    def _find(self, table: Table) -> tuple[DeltaTable, Sequence[Column]] | None:
-        """A table that is there, with the columns that it lacks; None when there is none.
+    def _find(self, table: Table) -> tuple[DeltaTable, table_form.Lacking] | None:
+        """A table that is there, with what it lacks; None when there is none.
 
         Raises ForeignTable, OtherFormat, LakeError.
         """
@@ -408,25 +408,25 @@ class Tables:
             raise LakeError(self._why(table.name, error, "opened")) from None
         return found, self._lacks(table, found)
 
-    def _complete(self, table: Table, found: tuple[DeltaTable, Sequence[Column]] | None) -> None:
-        """Makes a table that was not found, and leaves it closed; adds the columns that another one lacks."""
+    def _complete(self, table: Table, found: tuple[DeltaTable, table_form.Lacking] | None) -> None:
+        """Makes a table that was not found, and leaves it closed; gives another one what it lacks."""
         if found is None:
             self._make(table)
         else:
             self._open[table.name].enter(self._bring_up_to_date(table) if found[1] else found[0])
 
     def _bring_up_to_date(self, table: Table) -> DeltaTable:
-        """Adds the columns that a table of an earlier release lacks; files stay as they are."""
+        """Gives a table of an earlier release the columns and comments that it lacks; files stay as they are."""
         with self.committing(table.name):
             found = self._load(table.name)
-            missing = self._lacks(table, found)
-            if missing:
-                try:
-                    table_form.add_columns(found, missing)
-                except (DeltaError, OSError) as error:
-                    raise LakeError(self._why(table.name, error)) from None
-                found = self._load(table.name)
-                self.sync_log(table.name, found.version())
+            lacking, version = self._lacks(table, found), found.version()
+            try:
+                table_form.bring_up_to_date(found, lacking)
+            except (DeltaError, OSError) as error:
+                raise LakeError(self._why(table.name, error)) from None
+            found = self._load(table.name)
+            for entry in range(version + 1, found.version() + 1):
+                self.sync_log(table.name, entry)
         return found
 
     def _open_whole(self, table: Table) -> DeltaTable:
@@ -481,8 +481,9 @@ class Tables:
         except (DeltaError, OSError) as error:
             raise LakeError(self._why(table.name, error)) from None
 
-    def _lacks(self, table: Table, found: DeltaTable) -> Sequence[Column]:
-        return table_form.lacking(TABLES[table.name], found, self.form, [one.column.name for one in self.columns])
+    def _lacks(self, table: Table, found: DeltaTable) -> table_form.Lacking:
+        promoted = [one.column.column() for one in self.columns if table.name in one.way]
+        return table_form.lacking(TABLES[table.name], found, self.form, promoted)
 
     def _why(self, name: str, error: BaseException, action: str = "written") -> str:
         text = str(error).lower()

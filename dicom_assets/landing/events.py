@@ -186,6 +186,27 @@ class EventQueue:
         except failures() as error:
             raise SourceUnavailable(f"Queue {self.name} cannot be read: {reason(error, ROLE)}.") from None
 
+    def next_since(self) -> datetime | None:
+        """When the message was sent that is next; None when there is none. Takes none. Raises SourceUnavailable."""
+        try:
+            found = [message.inserted_on for message in self._client.peek_messages(max_messages=1)]
+        except failures() as error:
+            raise SourceUnavailable(f"Queue {self.name} cannot be read: {reason(error, ROLE)}.") from None
+        return min((one for one in found if one is not None), default=None)
+
+    def poisoned(self) -> int | None:
+        """How many messages are in the poison queue, roughly; None when there is no such queue.
+
+        Raises SourceUnavailable.
+        """
+        try:
+            found = queue_client(self.account, f"{self.name}-poison").get_queue_properties()
+        except failures() as error:
+            if status_of(error) == 404:
+                return None
+            raise SourceUnavailable(f"Queue {self.name}-poison cannot be read: {reason(error, ROLE)}.") from None
+        return int(found.approximate_message_count or 0)
+
     def take(self, most: int, invisible_seconds: int) -> Iterator[Message]:
         """Messages until the queue is empty or `most` were taken; nobody else sees them for a while.
 

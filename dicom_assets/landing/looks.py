@@ -57,12 +57,24 @@ class Look:
 
 
 @dataclass(frozen=True, slots=True)
+class Left:
+    """Objects that a round of claiming saw and did not claim: they may still be written, or wait for more to come.
+
+    since: when the first of a row of rounds left some and claimed none, in ISO form.
+    """
+
+    objects: int
+    since: str
+
+
+@dataclass(frozen=True, slots=True)
 class Memory:
     """What is kept of a source.
 
     believed: the last look that was believed. doubted: the newest look, when it was not. told: digest of the places
     that were passed over and are entered in `ingestion_errors`; unread: how many those are. cut: where a listing that
-    goes on with the next tick has come to, and the objects before that.
+    goes on with the next tick has come to, and the objects before that. left: what the last round of claiming saw and
+    did not claim.
     """
 
     believed: Look | None = None
@@ -70,6 +82,7 @@ class Memory:
     told: str = ""
     unread: int = 0
     cut: tuple[str, int] | None = None
+    left: Left | None = None
 
 
 class Limits(NamedTuple):
@@ -135,7 +148,8 @@ class Looks:
             }
             cut = kept.get("cut")
             end = (str(cut[0]), int(cut[1])) if cut else None
-            return Memory(looks["believed"], looks["doubted"], kept["told"], kept["unread"], end)
+            left = Left(**kept["left"]) if kept.get("left") else None
+            return Memory(looks["believed"], looks["doubted"], kept["told"], kept["unread"], end, left)
         except (FileNotFoundError, ValueError, TypeError, KeyError, IndexError):
             return Memory()
 
@@ -217,7 +231,7 @@ class Watch:
 
     listing: instead of the whole source. begins_at: what it begins behind; None or "" for the beginning. ends_at: what
     it was cut behind, asked for at its end. Called, it lists anew: raises SourceEmptied at the end, before what was
-    listed is claimed, unless `confirming`. passed_over: places that could not be listed; told: see Memory.
+    listed is claimed, unless `confirming`. passed_over: places that could not be listed; told, left: see Memory.
     found: what the look came to; None when it was not complete.
     """
 
@@ -232,6 +246,7 @@ class Watch:
     passed_over: list[PassedOver] = field(default_factory=list)
     found: Look | None = None
     told: str = ""
+    left: Left | None = None
 
     def __call__(self) -> Iterator[pa.RecordBatch]:
         """The listing, anew."""
@@ -239,7 +254,7 @@ class Watch:
         memory = self.looks.memory(name)
         moves = self.looks.moves(name) if self.source.mode == "organize" else {}
         self.passed_over.clear()
-        self.found, self.told = None, memory.told
+        self.found, self.told, self.left = None, memory.told, memory.left
         device = self.store.device()
         objects = self._before(memory)
         asked = memory.believed is not None and memory.believed.device != device

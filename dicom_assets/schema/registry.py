@@ -132,6 +132,11 @@ OWN = _own(
     decided_by=(pa.string(), "Who decided, by the name of the account"),
     decided_at=(TIMESTAMP, "When it was decided"),
     decision_reason=(pa.string(), "Why, in the words of that person"),
+    step_seconds=(
+        pa.string(),
+        "Seconds that each step took of the run that closed it, as a JSON object by step; of what was read ahead only "
+        "what the step waited for",
+    ),
     audit_id=(pa.string(), "The audit that found it, named by its time"),
     audited_at=(TIMESTAMP, "When it was found"),
 )
@@ -273,7 +278,7 @@ BATCHES = _table(
     "batch",
     "batch_id",
     "batch_id source status seen ingested quarantined ignored deleted clinical_records clinical_rows started_at "
-    "closed_at run_id reason kind decision decided_by decided_at decision_reason",
+    "closed_at run_id reason kind decision decided_by decided_at decision_reason step_seconds",
     "The books: what each batch saw and what became of it.",
     upstream=("raw_files", "validated_batch"),
     required="source status seen",

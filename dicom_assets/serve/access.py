@@ -72,13 +72,13 @@ class Access:
     def caller(self, address: str | None, headers: Headers) -> Caller:
         """Who asks. address: where the request comes from. Raises Refusal (401)."""
         if not self._settings.is_controlled:
-            return Caller("local", "local", Scope(), may_store=True)
+            return Caller("local", "local", Scope(), may_store=True, may_watch=True)
         scheme, _, given = headers.get("authorization", "").partition(" ")
         if scheme.lower() == "bearer" and (found := self._of_token(given.strip())) is not None:
             return found
         proxy = self._settings.proxy
         if proxy is not None and self.is_proxy(address) and (user := headers.get(proxy.user_header, "").strip()):
-            return Caller("user", _printable(user), _scope(proxy), proxy.may_store)
+            return Caller("user", _printable(user), _scope(proxy), proxy.may_store, proxy.may_watch)
         raise Refusal(401, "Say who you are: a bearer token is needed here.", {"WWW-Authenticate": "Bearer"})
 
     def _of_token(self, given: str) -> Caller | None:
@@ -128,7 +128,7 @@ def _tokens(settings: ServeSettings, environment: Mapping[str, str]) -> list[tup
             )
         if any(hmac.compare_digest(known, _digest(value)) for known, _ in tokens):
             raise SettingsError(f"Token '{one.name}': the environment variable of another token holds the same.")
-        tokens.append((_digest(value), Caller("token", one.name, _scope(one), one.may_store)))
+        tokens.append((_digest(value), Caller("token", one.name, _scope(one), one.may_store, one.may_watch)))
     return tokens
 
 

@@ -13,4 +13,8 @@ _KINDS = ("studies", "series", "instances")
 
 def address(base: str, uids: Iterable[str]) -> str:
     """The address of a study, series or instance. uids: the study's first; whatever they hold, it is one address."""
-    return base + "".join(f"/{kind}/{quote(uid, safe='')}" for kind, uid in zip(_KINDS, uids, strict=False))
+    return base + "".join([f"/{kind}/{_written(uid)}" for kind, uid in zip(_KINDS, uids, strict=False)])
+
+
+def _written(uid: str) -> str:
+    return uid if uid.replace(".", "").isalnum() and uid.isascii() else quote(uid, safe="")

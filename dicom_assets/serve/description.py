@@ -63,7 +63,7 @@ def openapi(resources: Sequence[Resource]) -> dict[str, Any]:
 
 _OWN = (
     ("/healthz", "application/json", "Whether the server can read the lake."),
-    ("/metrics", "application/openmetrics-text", "Numbers about the server."),
+    ("/metrics", "application/openmetrics-text", "Numbers about the server, and of the lake as far as it may be seen."),
     ("/openapi.json", "application/json", "This description."),
 )
 

@@ -24,6 +24,7 @@ class Caller:
     name: str = "-"
     scope: Scope = field(default_factory=lambda: Scope(()))
     may_store: bool = False
+    may_watch: bool = False
 
 
 @dataclass

@@ -38,10 +38,14 @@ _OFFSET = r"([+-]\d\d:\d\d)$"
 
 @dataclass(frozen=True, slots=True)
 class Condition:
-    """SQL that is true, false or NULL, and the values of its parameters (`?`). is_counted: of a count of the lake's."""
+    """SQL that is true, false or NULL, and the values of its parameters (`?`).
+
+    column: of the table, that it is about, by name. is_counted: of a count of the lake's.
+    """
 
     sql: str
     parameters: tuple[object, ...] = ()
+    column: str = ""
     is_counted: bool = False
 
 

@@ -7,21 +7,24 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import AsyncGenerator, Generator, Mapping, Sequence
+from functools import cached_property
 from typing import Any
 
 import pyarrow as pa
 from starlette.responses import Response
 
 from dicom_assets.dicom.header import WHOLE
+from dicom_assets.lake.quoting import named
 from dicom_assets.serve.call import Call
 from dicom_assets.serve.media import DICOM_JSON, JSON, Offer, choose, ranges
 from dicom_assets.serve.places import METADATA, flat_source, listed, url_of
 from dicom_assets.serve.resource import Parameter, Resource
 from dicom_assets.serve.served import Snapshot
-from dicom_assets.serve.splicing import Subject, metadata
+from dicom_assets.serve.splicing import Subject, pieces
 from dicom_assets.serve.streaming import Stream, finish
 
 _OFFERS = (Offer(DICOM_JSON), Offer(JSON))
+_NEEDED = ("batch_id", "object_id", "header", "header_form")
 _COLUMNS = ("Rows", "Columns", "BitsAllocated", "SamplesPerPixel", "PhotometricInterpretation", "TransferSyntaxUID")
 _ROWS = 128
 """Headers that are in memory at a time: about 2 MB; a row group, of at most some 32 MB, is besides."""
@@ -64,41 +67,49 @@ async def _pieces(
     ask = call.served.ask
     spliced = _Spliced(call.base, snapshot, rows, uids)
     try:
-        yield b"["
-        separator = b""
         while (piece := await ask(spliced.next)) is not None:
-            if piece:
-                yield separator + piece
-                separator = b","
-        yield b"]"
+            yield piece
     finally:
         await finish(call.served, spliced.close)
 
 
 class _Spliced:
-    """The metadata of instances, read from the tables a block at a time."""
+    """The metadata of instances, read from the tables a block at a time, as one array of JSON."""
 
     def __init__(
         self, base: str, snapshot: Snapshot, rows: Sequence[Mapping[str, Any]], uids: Mapping[str, str]
     ) -> None:
-        self._base = base
+        self._base, self._snapshot, self._uids = base, snapshot, uids
         self._rows = {(row["batch_id"], row["object_id"]): row for row in rows}
-        self._blocks = _blocks(snapshot, rows, uids)
+        self._blocks = _blocks(snapshot, rows, uids, _NEEDED)
+        self._separator = b"["
+        self._is_whole = False
 
     def next(self) -> bytes | None:
-        """The elements of an array, None at its end."""
+        """Some elements of the array, None behind its end."""
+        if self._is_whole:
+            return None
+        found: list[bytes | memoryview] = []
         block = next(self._blocks, None)
         if block is None:
-            return None
+            self._is_whole = True
+            return (b"[" if self._separator == b"[" else b"") + b"]"
         names = zip(block["batch_id"].to_pylist(), block["object_id"].to_pylist(), strict=True)
         headers, forms = block["header"].cast(pa.binary()).to_pylist(), block["header_form"].to_pylist()
-        found: list[bytes] = []
-        for at, (name, header, form) in enumerate(zip(names, headers, forms, strict=True)):
+        for name, header, form in zip(names, headers, forms, strict=True):
             row = self._rows.get(name)
             if row is not None:
-                told = None if form == WHOLE else {column: block[column][at].as_py() for column in _COLUMNS}
-                found.append(metadata(header, Subject(url_of(self._base, row), row, told)))
-        return b",".join(found)
+                told = None if form == WHOLE else self._pixels.get(name)
+                found.append(self._separator)
+                found += pieces(header, Subject(url_of(self._base, row), row, told))
+                self._separator = b","
+        return b"".join(found)
+
+    @cached_property
+    def _pixels(self) -> dict[tuple[str, str], dict[str, Any]]:
+        """What columns say of pixels, for headers that were stored without them, which few lakes have."""
+        blocks = _blocks(self._snapshot, [*self._rows.values()], self._uids, ("batch_id", "object_id", *_COLUMNS))
+        return {(one["batch_id"], one["object_id"]): one for block in blocks for one in block.to_pylist()}
 
     def close(self) -> None:
         """Ends the query."""
@@ -106,15 +117,15 @@ class _Spliced:
 
 
 def _blocks(
-    snapshot: Snapshot, rows: Sequence[Mapping[str, Any]], uids: Mapping[str, str]
+    snapshot: Snapshot, rows: Sequence[Mapping[str, Any]], uids: Mapping[str, str], columns: Sequence[str]
 ) -> Generator[pa.RecordBatch, None, None]:
-    columns = ", ".join(f'"{name}"' for name in ("batch_id", "object_id", "header", "header_form", *_COLUMNS))
+    source = flat_source(snapshot, rows, uids, [*columns, "operation"])
     # Open for as long as the client takes what it gives, so it is no part of a single question.
     connection = snapshot.lake.cursor()
     try:
-        source = flat_source(snapshot, rows, uids)
         # One row per object of these series, each version of it; in the order of the files.
-        yield from connection.sql(f"SELECT {columns} FROM {source} WHERE operation = 'upsert'").to_arrow_reader(_ROWS)
+        wanted = ", ".join(map(named, columns))
+        yield from connection.sql(f"SELECT {wanted} FROM {source} WHERE operation = 'upsert'").to_arrow_reader(_ROWS)
     finally:
         connection.close()
 

@@ -2,8 +2,9 @@
 
 Belongs here: counting, and the text. Does not belong here: what is counted (`observation`).
 
-They say nothing of the lake: whoever may read them need not be one who may see a study. Of several processes each one
-leaves its numbers in a folder that they share, so that it does not matter which of them is asked.
+They say nothing of the lake: whoever may read them need not be one who may see a study. What the lake's own numbers say
+to whom is `lake_numbers`. Of several processes each one leaves its numbers in a folder that they share, so that it does
+not matter which of them is asked.
 """
 
 from __future__ import annotations
@@ -12,15 +13,15 @@ import os
 import time
 from bisect import bisect_left
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 import orjson
 
+from dicom_assets.monitoring.exposition import head, labelled, openmetrics
+from dicom_assets.monitoring.families import OF_THE_SERVER
 from dicom_assets.serve.exchange import Exchange
-
-CONTENT_TYPE = "application/openmetrics-text; version=1.0.0; charset=utf-8"
 
 SECONDS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0)
 """Upper bounds of the histogram."""
@@ -60,8 +61,8 @@ class Metrics:
             partial.write_bytes(orjson.dumps(self._mine.packed(self.at_once)))
             partial.replace(target)
 
-    def text(self) -> str:
-        """All numbers, in the text format of OpenMetrics 1.0."""
+    def text(self, further: Iterable[str] = ()) -> str:
+        """All numbers, in the text format of OpenMetrics 1.0. further: lines of other families."""
         numbers, at_once = _Numbers(), self.at_once
         numbers.add(self._mine.packed(0))
         for path in sorted(self._folder.glob("*.json")) if self._folder is not None else ():
@@ -69,7 +70,7 @@ class Metrics:
                 packed = orjson.loads(path.read_bytes())
                 numbers.add(packed)
                 at_once += packed["at_once"]
-        return "\n".join([*_lines(numbers, at_once), "# EOF", ""])
+        return "\n".join([*_lines(numbers, at_once), *further, "# EOF", ""])
 
 
 class _Numbers:
@@ -101,34 +102,20 @@ class _Numbers:
             self.buckets[route] = [a + b for a, b in zip(self.buckets[route], buckets, strict=True)]
 
 
-def _lines(numbers: _Numbers, at_once: int) -> Iterable[str]:
-    yield from _head("dicom_assets_requests", "counter", "Requests that were answered, by resource, method and status.")
-    for (route, method, status), number in sorted(numbers.requests.items()):
-        yield f"dicom_assets_requests_total{_labels(route=route, method=method, status=status)} {number}"
-    yield from _head("dicom_assets_broken_answers", "counter", "Answers that ended before their end.")
-    for route, number in sorted(numbers.broken.items()):
-        yield f"dicom_assets_broken_answers_total{_labels(route=route)} {number}"
-    yield from _head("dicom_assets_sent_bytes", "counter", "Bytes of bodies that were sent.", unit="bytes")
-    for route, number in sorted(numbers.sent.items()):
-        yield f"dicom_assets_sent_bytes_total{_labels(route=route)} {number}"
-    yield from _head("dicom_assets_request_seconds", "histogram", "From head to end of an answer.", unit="seconds")
+def _lines(numbers: _Numbers, at_once: int) -> Iterator[str]:
+    requests, broken, sent, seconds, running = OF_THE_SERVER
+    samples: dict[str, Mapping[tuple[str, ...], float]] = {
+        "requests": dict(numbers.requests.items()),
+        "broken_answers": {(route,): number for route, number in numbers.broken.items()},
+        "sent_bytes": {(route,): number for route, number in numbers.sent.items()},
+    }
+    yield from openmetrics((requests, broken, sent), samples)
+    yield from head(seconds) if numbers.buckets else ()
     for route, buckets in sorted(numbers.buckets.items()):
         total = 0
         for bound, number in zip([*map(str, SECONDS), "+Inf"], buckets, strict=True):
             total += number
-            yield f"dicom_assets_request_seconds_bucket{_labels(route=route, le=bound)} {total}"
-        yield f"dicom_assets_request_seconds_count{_labels(route=route)} {total}"
-        yield f"dicom_assets_request_seconds_sum{_labels(route=route)} {numbers.seconds[route]:.6f}"
-    yield from _head("dicom_assets_requests_at_once", "gauge", "Requests that are being answered.")
-    yield f"dicom_assets_requests_at_once {at_once}"
-
-
-def _head(name: str, kind: str, meaning: str, unit: str = "") -> Iterable[str]:
-    yield f"# TYPE {name} {kind}"
-    if unit:
-        yield f"# UNIT {name} {unit}"
-    yield f"# HELP {name} {meaning}"
-
-
-def _labels(**values: str) -> str:
-    return "{" + ",".join(f'{name}="{value}"' for name, value in values.items()) + "}"
+            yield f'{seconds.name}_bucket{{route="{route}",le="{bound}"}} {total}'
+        yield f"{seconds.name}_count{labelled(seconds, (route,))} {total}"
+        yield f"{seconds.name}_sum{labelled(seconds, (route,))} {numbers.seconds[route]:.6f}"
+    yield from openmetrics((running,), {"requests_at_once": {(): at_once}})

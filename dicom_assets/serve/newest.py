@@ -11,7 +11,7 @@ within what the path to them names: a series within its study, an instance withi
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from dicom_assets.lake.extents import Within
@@ -27,6 +27,13 @@ LEVELS = tuple(Level)
 
 _ORDER = {Level.INSTANCE: "version_at DESC, sequence DESC, object_id DESC"}
 """Of what has no number of a version, such as studies and series, the order is `loaded_studies.NEWEST`."""
+
+_OF_VERSIONS = {
+    Level.STUDY: ("version_at", "object_id", "ModalitiesInStudy"),
+    Level.SERIES: ("version_at", "object_id"),
+    Level.INSTANCE: ("version_at", "sequence", "object_id"),
+}
+"""Columns that tell which of several rows is the newest, or follow from all of them."""
 
 _COUNTED = {
     Level.STUDY: {
@@ -70,12 +77,14 @@ def newest(
     uids: Mapping[str, str] | Mapping[str, Sequence[str]] | Mapping[Level, Sequence[str]] | None = None,
     *,
     counted: bool = True,
+    columns: Iterable[str] | None = None,
 ) -> Rows:
-    """The rows of a table (study, series or instance) that may be seen, with all its columns, one for each UID.
+    """The rows of a table (study, series or instance) that may be seen, one for each UID.
 
     uids: which, by `study`, `series`, `instance`, one UID or several of each, such as `Call.uids` gives them; without
     a study every file of the table is looked at. counted: whether columns that follow from the instances of several
-    sources are wanted; without them, only ModalitiesInStudy does.
+    sources are wanted; without them, only ModalitiesInStudy does. columns: those that are needed, None for all: rows
+    have them, and perhaps others.
 
         rows = newest(snapshot, Level.INSTANCE, call.uids)
         with snapshot.cursor() as connection:
@@ -83,9 +92,9 @@ def newest(
     """
     wanted = {Level(key): [one] if isinstance(one, str) else [*one] for key, one in (uids or {}).items()}
     level = Level(level)
-    rows = _newest(snapshot, level, wanted)
     if level is Level.INSTANCE or len(snapshot.seen) < 2 or not counted:
-        return rows
+        return _newest(snapshot, level, wanted, columns)
+    rows = _newest(snapshot, level, wanted, None if columns is None else [*columns, *_COUNTED[level]])
     return _counted(snapshot, level, rows, wanted)
 
 
@@ -94,7 +103,10 @@ def keys_of(snapshot: Snapshot, studies: Sequence[str]) -> list[str]:
     return [study_key(source, uid) for uid in studies for source in snapshot.seen]
 
 
-def _newest(snapshot: Snapshot, level: Level, wanted: Mapping[Level, Sequence[str]]) -> Rows:
+def _newest(
+    snapshot: Snapshot, level: Level, wanted: Mapping[Level, Sequence[str]], given: Iterable[str] | None = None
+) -> Rows:
+    narrow = None if given is None else [*dict.fromkeys([*path_to(level), *_OF_VERSIONS[level], *given])]
     terms, parameters = ["true"], []
     for one, values in wanted.items():
         terms.append(f"{UID_OF[one]} IN (SELECT unnest(?))" if len(values) != 1 else f"{UID_OF[one]} = ?")
@@ -102,14 +114,14 @@ def _newest(snapshot: Snapshot, level: Level, wanted: Mapping[Level, Sequence[st
     within: Within | None = {"study_key": keys_of(snapshot, wanted[Level.STUDY])} if Level.STUDY in wanted else None
     where = f"WHERE {' AND '.join(terms)}"
     if len(snapshot.seen) < 2:
-        sql = f"SELECT * FROM {snapshot.scan(level, within)} {where}"
+        sql = f"SELECT * FROM {snapshot.scan(level, within, narrow)} {where}"
     elif level is Level.STUDY and (held := snapshot.newest_studies()) is not None:
         sql = f"SELECT * FROM {held} {where}"
     else:
         columns = f"* REPLACE ({ALL_MODALITIES} AS ModalitiesInStudy)" if level is Level.STUDY else "*"
         order = _ORDER.get(level, NEWEST)
         sql = (
-            f"SELECT {columns} FROM {snapshot.scan(level, within)} {where} "
+            f"SELECT {columns} FROM {snapshot.scan(level, within, narrow)} {where} "
             f"QUALIFY row_number() OVER (PARTITION BY {', '.join(path_to(level))} ORDER BY {order}) = 1"
         )
     return Rows(f"({sql})", tuple(parameters))
@@ -121,7 +133,7 @@ def _counted(snapshot: Snapshot, level: Level, rows: Rows, wanted: Mapping[Level
     counted = _COUNTED[level]
     several = f"SELECT StudyInstanceUID FROM {snapshot.scan('study')} GROUP BY ALL HAVING count(*) > 1"
     above = {one: values for one, values in wanted.items() if LEVELS.index(one) <= LEVELS.index(level)}
-    instances = _newest(snapshot, Level.INSTANCE, above)
+    instances = _newest(snapshot, Level.INSTANCE, above, ("Modality", "size", "first_seen_at", "updated_at"))
     if Level.STUDY in wanted:
         of_several = instances.sql
     else:

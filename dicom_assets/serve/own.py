@@ -12,11 +12,13 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 
+from dicom_assets.monitoring.exposition import OPENMETRICS
 from dicom_assets.serve.description import openapi
 from dicom_assets.serve.exceptions import LAKE_AWAY
 from dicom_assets.serve.exchange import exchange_of
 from dicom_assets.serve.gate import HEALTH
-from dicom_assets.serve.metrics import CONTENT_TYPE, Metrics
+from dicom_assets.serve.lake_numbers import LakeNumbers
+from dicom_assets.serve.metrics import Metrics
 from dicom_assets.serve.problems import Refusal
 from dicom_assets.serve.resource import Resource
 from dicom_assets.serve.served import ServedLake
@@ -37,8 +39,12 @@ def own_routes(served: ServedLake, metrics: Metrics, resources: Sequence[Resourc
             raise Refusal(503, LAKE_AWAY, {"Retry-After": "10"}) from None
         return _json(b'{"status":"ok"}')
 
-    async def numbers(_: Request) -> Response:
-        return Response(metrics.text(), headers={"Content-Type": CONTENT_TYPE})
+    lake = LakeNumbers(served)
+
+    async def numbers(request: Request) -> Response:
+        caller = exchange_of(request.scope).caller
+        further = await served.ask(lambda: list(lake.lines(caller)))
+        return Response(metrics.text(further), headers={"Content-Type": OPENMETRICS})
 
     async def described(_: Request) -> Response:
         return _json(description)

@@ -101,34 +101,39 @@ def listed(
 
     Raises Refusal (404) when there is none.
     """
-    rows = newest(snapshot, Level.INSTANCE, uids)
+    rows = newest(snapshot, Level.INSTANCE, uids, columns=[*columns, "SeriesNumber", "InstanceNumber"])
     wanted = ", ".join(named(one) for one in columns)
     limit = f"LIMIT {most}" if most is not None else ""
     with snapshot.cursor() as connection:
-        found = connection.sql(
+        found = connection.execute(
             f"""
             -- one row per instance
             SELECT {wanted} FROM {rows.sql} AS instance
             ORDER BY SeriesNumber, SeriesInstanceUID, InstanceNumber, SOPInstanceUID {limit}
             """,
-            params=[*rows.parameters],
-        ).to_arrow_table()
-    if not len(found):
+            [*rows.parameters],
+        ).fetchall()
+    if not found:
         raise not_found(list(uids)[-1])
-    return found.to_pylist()  # type: ignore[no-any-return]
+    return [dict(zip(columns, row, strict=True)) for row in found]
 
 
-def flat_source(snapshot: Snapshot, rows: Sequence[Mapping[str, Any]], uids: Mapping[str, str]) -> str:
+def flat_source(
+    snapshot: Snapshot,
+    rows: Sequence[Mapping[str, Any]],
+    uids: Mapping[str, str],
+    columns: Sequence[str] | None = None,
+) -> str:
     """SQL that stands for the rows of flat_metadata of instances, and perhaps of others of their series.
 
     rows: of `listed`, which the caller may see: where corrections have moved an object, its row stands in a study that
-    the caller's scope may leave out. uids: as they were listed by.
+    the caller's scope may leave out. uids: as they were listed by. columns: that are given, None for all.
     """
     studies = {(row["source"], row["received_study_instance_uid"] or row["StudyInstanceUID"]) for row in rows}
     keys = {study_key(*one) for one in studies}
     within = {"batch_id": sorted({row["batch_id"] for row in rows}), "study_key": sorted(keys)}
     within |= {UIDS[one]: [uid] for one, uid in uids.items() if one != "study"}
-    return snapshot.within(Scope()).scan("flat_metadata", within)
+    return snapshot.within(Scope()).scan("flat_metadata", within, columns)
 
 
 def find(call: Call, uids: Mapping[str, str]) -> Found:
@@ -169,7 +174,9 @@ def _weight(found: Found) -> int:
 def located(snapshot: Snapshot, rows: Sequence[Mapping[str, Any]], uids: Mapping[str, str]) -> list[Found]:
     """The objects of instances that were listed, in their order; arguments as of `flat_source`."""
     batches = sorted({row["batch_id"] for row in rows})
-    files = snapshot.within(Scope()).scan("raw_files", {"batch_id": batches})
+    files = snapshot.within(Scope()).scan(
+        "raw_files", {"batch_id": batches}, ("batch_id", "uri", "member", "etag", "size")
+    )
     columns = ", ".join(f"flat.{named(one)}" for one in _PIXELS)
     wanted = {(row["batch_id"], row["object_id"]) for row in rows}
     few = f"AND flat.object_id IN ({', '.join(quoted(name) for _, name in sorted(wanted))})" if len(wanted) < 20 else ""
@@ -178,7 +185,7 @@ def located(snapshot: Snapshot, rows: Sequence[Mapping[str, Any]], uids: Mapping
             f"""
             -- one row per object: where its pixels lie, and version and size of the file that it is or lies in
             SELECT flat.batch_id, flat.object_id, {columns}, file.etag AS file_etag, file.size AS file_size
-            FROM {flat_source(snapshot, rows, uids)} AS flat
+            FROM {flat_source(snapshot, rows, uids, ("batch_id", "object_id", "uri", "operation", *_PIXELS))} AS flat
             LEFT JOIN (FROM {files} WHERE member IS NULL) AS file
                 ON file.batch_id = flat.batch_id AND file.uri = flat.uri
             WHERE flat.operation = 'upsert' {few}

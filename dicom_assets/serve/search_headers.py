@@ -99,18 +99,15 @@ def _headers(
     snapshot: Snapshot, uids: Mapping[Level, Sequence[str]]
 ) -> Iterator[tuple[list[dict[str, Any]], pa.Array]]:
     """Headers with the rows of their instances, the newest first. Raises Refusal when there are too many."""
-    instances = newest(snapshot, Level.INSTANCE, uids)
-    named = ", ".join((*path_to(Level.INSTANCE), *_NEEDED))
+    instances = newest(snapshot, Level.INSTANCE, uids, columns=_NEEDED)
+    names = (*path_to(Level.INSTANCE), *_NEEDED)
     with snapshot.cursor() as connection:
-        rows = (
-            connection.sql(
-                f"SELECT {named} FROM {instances.sql} "
-                f"ORDER BY version_at DESC, sequence DESC, object_id DESC LIMIT {MOST + 1}",
-                params=list(instances.parameters),
-            )
-            .to_arrow_table()
-            .to_pylist()
-        )
+        found = connection.execute(
+            f"SELECT {', '.join(names)} FROM {instances.sql} "
+            f"ORDER BY version_at DESC, sequence DESC, object_id DESC LIMIT {MOST + 1}",
+            list(instances.parameters),
+        ).fetchall()
+        rows = [dict(zip(names, row, strict=True)) for row in found]
         if len(rows) > MOST:
             raise Refusal(
                 400, f"Only headers have an attribute that is asked for, and {MOST:,} at most are looked into."
@@ -124,9 +121,10 @@ def _headers(
                 {"batch_id": [b for b, _ in order], "object_id": [o for _, o in order], "place": [*order.values()]}
             ),
         )
+        source = flat_source(snapshot, rows, {}, ("batch_id", "object_id", "operation", "header"))
         reader = connection.sql(
             "-- one row per header, the newest version first\n"
-            f"SELECT place, header FROM {flat_source(snapshot, rows, {})} JOIN wanted USING (batch_id, object_id) "
+            f"SELECT place, header FROM {source} JOIN wanted USING (batch_id, object_id) "
             "WHERE operation = 'upsert' AND header IS NOT NULL ORDER BY place"
         ).to_arrow_reader(_ROWS)
         for batch in reader:

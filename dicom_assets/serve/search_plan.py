@@ -27,12 +27,13 @@ _FEW = 1_000
 """Studies up to which they are looked up one by one instead of being joined."""
 
 _ORDER = {
-    Level.STUDY: '"StudyDate" DESC NULLS LAST',
-    Level.SERIES: '"SeriesNumber" NULLS LAST',
-    Level.INSTANCE: '"InstanceNumber" NULLS LAST',
+    Level.STUDY: ("StudyDate", '"StudyDate" DESC NULLS LAST'),
+    Level.SERIES: ("SeriesNumber", '"SeriesNumber" NULLS LAST'),
+    Level.INSTANCE: ("InstanceNumber", '"InstanceNumber" NULLS LAST'),
 }
+"""By level the column that rows are ordered by before their UIDs, and how."""
 
-_COUNTS = ('"series_count"', '"instance_count"')
+_COUNTS = ("series_count", "instance_count")
 
 Path = tuple[str, ...]
 """The UIDs of a row, the study's first."""
@@ -57,13 +58,14 @@ def find(snapshot: Snapshot, query: Query, columns: Mapping[Level, Iterable[str]
     query, conditions = _looked_up(snapshot, query, _by_level(query))
     lacking = [one for one in _attributes(query) if one.column is None]
     headers = read_headers(snapshot, query.level, query.uids, lacking) if lacking else Headers()
-    own = _rows(snapshot, query.level, query.uids, conditions)
     wanted = list(dict.fromkeys([*path_to(query.level), *columns.get(query.level, ())]))
+    by, order = _ORDER[query.level]
+    own = _rows(snapshot, query.level, query.uids, conditions, [*wanted, by])
     terms, parameters = ["true"], list(own.parameters)
     for one in headers.conditions(query.matches, query.fuzzy):
         terms.append(f"({one.sql})")
         parameters += one.parameters
-    order = "ORDER BY " + ", ".join([_ORDER[query.level], *map(named, path_to(query.level))])
+    order = "ORDER BY " + ", ".join([order, *map(named, path_to(query.level))])
     if query.level is Level.STUDY and snapshot.is_in_order and not lacking and not own.is_joined:
         order = ""  # the rows are in this order; DuckDB keeps it, and ends with the last one that is wanted
     beside = f"LEFT JOIN told USING ({', '.join(path_to(query.level))})" if lacking else ""
@@ -100,9 +102,9 @@ def _by_level(query: Query) -> Mapping[Level, Sequence[Condition]]:
 
 def _condition(match: Match, fuzzy: bool) -> Condition | None:
     one = match.attribute
-    column = named(one.column or "")
-    made = condition(column, one.vr, match.texts, one.name, multiple=one.multiple, fuzzy=fuzzy)
-    return replace(made, is_counted=column in _COUNTS) if made is not None else None
+    column = one.column or ""
+    made = condition(named(column), one.vr, match.texts, one.name, multiple=one.multiple, fuzzy=fuzzy)
+    return replace(made, column=column, is_counted=column in _COUNTS) if made is not None else None
 
 
 def _looked_up(
@@ -130,12 +132,18 @@ def _rows(
     level: Level,
     uids: Mapping[Level, Sequence[str]],
     conditions: Mapping[Level, Sequence[Condition]],
+    columns: Sequence[str] = (),
 ) -> Rows:
-    """The rows of a level that match what their own columns and those of the levels above must be."""
+    """The rows of a level that match what their own columns and those of the levels above must be.
+
+    columns: that are needed of them, beside their UIDs.
+    """
     looked_in = {one: uids[one] for one in LEVELS[: LEVELS.index(level) + 1] if one in uids}
-    own = newest(snapshot, level, looked_in, counted=any(one.is_counted for one in conditions.get(level, ())))
+    mine = conditions.get(level, ())
+    needed = [*columns, *(one.column for one in mine)]
+    own = newest(snapshot, level, looked_in, counted=any(one.is_counted for one in mine), columns=needed)
     terms, parameters = ["true"], list(own.parameters)
-    for one in conditions.get(level, ()):
+    for one in mine:
         terms.append(f"({one.sql})")
         parameters += one.parameters
     for above in LEVELS[: LEVELS.index(level)]:
@@ -156,7 +164,7 @@ def _of(snapshot: Snapshot, level: Level, paths: Sequence[Path], columns: Sequen
     if not wanted:
         return {}
     uids = {one: sorted({path[at] for path in wanted}) for at, one in enumerate(LEVELS[:depth])}
-    rows = newest(snapshot, level, uids)
+    rows = newest(snapshot, level, uids, columns=columns)
     with snapshot.cursor() as connection:
         sql = f"SELECT {', '.join(map(named, columns))} FROM {rows.sql}"
         found = connection.execute(sql, rows.parameters).fetchall()

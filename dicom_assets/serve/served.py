@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from typing import TypeVar, cast
@@ -21,7 +21,7 @@ from dicom_assets.lake.query import existing, scan
 from dicom_assets.lake.quoting import named, one_of
 from dicom_assets.landing.opening import open_store
 from dicom_assets.landing.store import LandingStore
-from dicom_assets.serve.loaded_studies import Loaded, LoadedStudies
+from dicom_assets.serve.loaded_studies import MOST, Loaded, LoadedStudies
 from dicom_assets.serve.problems import Refusal
 from dicom_assets.serve.questions import Questions
 from dicom_assets.settings import Settings
@@ -32,8 +32,11 @@ T = TypeVar("T")
 TABLES = ("study", "series", "instance", "flat_metadata", "raw_files", "batch_study")
 """The tables that answers are made from."""
 
-MEMORY_MB = 256
-"""What DuckDB takes at most."""
+MEMORY_MB = 160
+"""What DuckDB takes at most, the table of studies included; what is more, such as for sorting it, goes to the disk."""
+
+MEMORY_STUDIES = 200_000
+"""Held studies up to which that is enough; of each thousand more it takes half a megabyte more."""
 
 LOOK_SECONDS = 1.0
 """A closed batch is seen after at most so long, and what one look costs."""
@@ -74,15 +77,19 @@ class Snapshot:
         """The same versions as somebody else may see them."""
         return replace(self, scope=scope)
 
-    def scan(self, name: str, within: Within | None = None) -> str:
+    def scan(self, name: str, within: Within | None = None, columns: Iterable[str] | None = None) -> str:
         """SQL that stands for what may be seen of a table, for a FROM clause, its rows as the table has them.
 
-        within: values by column: only files that can hold them are opened, and only such rows are given.
+        within: values by column: only files that can hold them are opened, and only such rows are given. columns: those
+        that are given, None for all: a hundred of them cost DuckDB milliseconds even where nobody reads them.
         """
         terms = [f"{named(column)} IN ({one_of(values)})" for column, values in (within or {}).items()]
         terms += self._terms(name)
         source = self._held(name) or self._files(name, within)
-        return f"(SELECT * FROM {source} WHERE {' AND '.join(terms)})" if terms else source
+        if columns is None and not terms:
+            return source
+        given = "*" if columns is None else ", ".join(map(named, columns))
+        return f"(SELECT {given} FROM {source} WHERE {' AND '.join(terms or ['true'])})"
 
     @property
     def is_in_order(self) -> bool:
@@ -157,7 +164,7 @@ class ServedLake:
         self.settings = settings
         self.questions = Questions(settings.serve.query_seconds)
         self._lake = existing(settings.lake)
-        self._limit_memory()
+        self._memory_mb = 0
         self._looking = threading.Lock()
         self._studies = LoadedStudies(self._lake)
         self._snapshot = self._look(None)
@@ -188,14 +195,18 @@ class ServedLake:
                 return before
             for name in TABLES:
                 lake.keep_up_with_columns(name)
+            self._limit_memory(int(found["study"].rows.sum()))
             loaded = self._studies.look(found["study"])
         snapshot = Snapshot(lake, found, (), self.questions, loaded)
         return replace(snapshot, sources=self._sources(snapshot))
 
-    def _limit_memory(self) -> None:
+    def _limit_memory(self, studies: int) -> None:
         """What DuckDB does not find room for, it puts where the lake's own database puts it."""
-        with self._lake.cursor() as connection:
-            connection.execute(f"SET memory_limit = '{MEMORY_MB}MB'")
+        megabytes = MEMORY_MB + max(min(studies, MOST) - MEMORY_STUDIES, 0) // 2_000
+        if megabytes != self._memory_mb:
+            self._memory_mb = megabytes
+            with self._lake.cursor() as connection:
+                connection.execute(f"SET memory_limit = '{megabytes}MB'")
 
     def _sources(self, snapshot: Snapshot) -> tuple[str, ...]:
         """The sources that have studies."""

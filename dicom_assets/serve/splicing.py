@@ -24,21 +24,32 @@ AVAILABLE_TRANSFER_SYNTAX = "00083002"
 RETRIEVE_URL = "00081190"
 PIXEL_DATA = "7FE00010"
 
-_TEXT = rb'"[^"\\]*(?:\\.[^"\\]*)*"'
-_VALUE = rb'(?:[^"{}]|%b|\{(?:[^"{}]|%b)*\})*' % (_TEXT, _TEXT)
-_FILE_META = re.compile(rb'\{(?:"0002[0-9A-F]{4}":\{%b\},?)*' % _VALUE)
-_TEXTS = re.compile(_TEXT)
+_TEXTS = re.compile(rb'"[^"\\]*(?:\\.[^"\\]*)*"')
 _NEITHER = bytes(set(range(256)) - set(b'"\\{}'))
 """Every byte but marks of text, what escapes them, and braces."""
-_FROM_RETRIEVE_URL = re.compile(
-    rb'"(?:0008(?:119[0-9A-F]|11[A-F]|1[2-9A-F]|[2-9A-F])|000[9A-F]|00[1-9A-F]|0[1-9A-F]|[1-9A-F])[0-9A-F]*":\{"vr"'
-)
-_FROM_TRANSFER_SYNTAX = re.compile(
-    rb'"(?:0008(?:300[2-9A-F]|30[1-9A-F]|3[1-9A-F]|[4-9A-F])|000[9A-F]|00[1-9A-F]|0[1-9A-F]|[1-9A-F])[0-9A-F]*":\{"vr"'
-)
+
+
+class _Keys(NamedTuple):
+    """How the first of some keys is found: where one may stand, and behind the element before it, at whatever depth."""
+
+    there: re.Pattern[bytes]
+    behind: re.Pattern[bytes]
+
+
+def _keys_but(left_out: bytes) -> _Keys:
+    key = rb'"(?!%b)[0-9A-F]' % left_out
+    return _Keys(re.compile(key), re.compile(rb"\}," + key))
+
+
+_BEHIND_FILE_META = _keys_but(b"0002")
+_FROM_RETRIEVE_URL = _keys_but(b"000(?:[0-7]|8(?:0|1(?:0|1[0-8])))")
+_FROM_TRANSFER_SYNTAX = _keys_but(b"000(?:[0-7]|8(?:[0-2]|300[01]))")
 _OWN = (b'"00081190":', b'"00083002":')
 """Keys of what a server says, which an object may say as well."""
+_SYNTAX_KEY = AVAILABLE_TRANSFER_SYNTAX.encode()
+_COMMA = ord(",")
 _REFERENCE = b'"BulkDataURI":"?offset='
+_MARK = _REFERENCE.index(b"?")
 _TAGS = {a.keyword: (f"{a.tag:08X}", a.vr) for a in ATTRIBUTES if a.keyword in RECEIVED.values()}
 
 
@@ -56,58 +67,71 @@ class Subject(NamedTuple):
 
 def metadata(header: bytes, subject: Subject) -> bytes:
     """The metadata of one instance. header: as stored."""
+    return b"".join(pieces(header, subject))
+
+
+def pieces(header: bytes, subject: Subject) -> list[bytes | memoryview]:
+    """The same in pieces, to be joined once with those of other instances. header: as stored."""
     syntax = subject.row["TransferSyntaxUID"]
     url = subject.url.encode("ascii")
     if subject.row["corrections"]:
         header = _written_again(header, subject)
-    begin = _FILE_META.match(header)
-    at = begin.end() if begin else 1
-    spliced = [b"{"]
-    pairs = [(_FROM_RETRIEVE_URL, b'"%b":{"vr":"UR","Value":["%b"]}' % (RETRIEVE_URL.encode(), url))]
+    told = [(_FROM_RETRIEVE_URL, b'"%b":{"vr":"UR","Value":["%b"]}' % (RETRIEVE_URL.encode(), url))]
     if syntax:
-        told = b'"%b":{"vr":"UI","Value":["%b"]}' % (
-            AVAILABLE_TRANSFER_SYNTAX.encode(),
-            syntax.encode("ascii", "ignore"),
-        )
-        pairs.append((_FROM_TRANSFER_SYNTAX, told))
-    for pattern, element in pairs:
-        place = _own_key(header, at, pattern)
+        value = syntax.encode("ascii", "ignore")
+        told.append((_FROM_TRANSFER_SYNTAX, b'"%b":{"vr":"UI","Value":["%b"]}' % (_SYNTAX_KEY, value)))
+    at = _own_key(header, 1, _BEHIND_FILE_META)
+    made: list[bytes | memoryview] = []
+    for keys, element in told:
+        place = _own_key(header, at, keys)
         if header.startswith(_OWN, place):
-            return metadata(_written_again(header, subject), subject)
-        before = header[at:place].rstrip(b",")
-        spliced += [before, b",", element, b","] if before else [element, b","]
+            return pieces(_written_again(header, subject), subject)
+        if place > at:
+            made += [b",", *_absolute(header, at, place if header[place - 1] != _COMMA else place - 1, url)]
+        made += [b",", element]
         at = place
-    rest = header[at:]
-    more = _pixel_data(subject)
-    if more:
-        rest = rest.rstrip(b"}") if rest == b"}" else rest[:-1] + b","
-        spliced += [rest, more, b"}"]
-    elif rest == b"}":
-        spliced[-1] = b"}"
-    else:
-        spliced.append(rest)
-    return _absolute(b"".join(spliced), url)
+    if at < len(header) - 1:
+        made += [b",", *_absolute(header, at, len(header) - 1, url)]
+    if more := _pixel_data(subject):
+        made += [b",", more]
+    made[0] = b"{"  # instead of the first comma
+    return [*made, b"}"]
 
 
-def _absolute(elements: bytes, url: bytes) -> bytes:
-    """References made addresses below that of the instance: `bulkdata/{offset}-{length}`."""
-    first, *others = elements.split(_REFERENCE)
-    pieces = [first]
-    for one in others:
-        told, _, behind = one.partition(b'"')
-        offset, _, length = told.partition(b"&length=")
-        pieces.append(b'"BulkDataURI":"%b/bulkdata/%b-%b"%b' % (url, offset, length.partition(b"&")[0], behind))
-    return b"".join(pieces)
+def _absolute(header: bytes, start: int, end: int, url: bytes) -> list[bytes | memoryview]:
+    """A part of a header, references made addresses below that of the instance: `bulkdata/{offset}-{length}`."""
+    whole = memoryview(header)
+    found: list[bytes | memoryview] = []
+    begin = b'"BulkDataURI":"%b/bulkdata/' % url
+    while (at := _reference(header, start, end)) >= 0:
+        behind = header.index(b'"', at + len(_REFERENCE))
+        place = header[at + len(_REFERENCE) : behind].replace(b"&length=", b"-", 1)
+        found += [whole[start:at], begin, place.partition(b"&")[0] if b"&" in place else place]
+        start = behind
+    return [*found, whole[start:end]]
 
 
-def _own_key(header: bytes, start: int, pattern: re.Pattern[bytes]) -> int:
-    """Where the first key that a pattern finds stands among those of the object itself; its end where there is none."""
+def _reference(header: bytes, start: int, end: int) -> int:
+    """Where the first reference of a part begins, -1 where there is none: a single byte is found ten times sooner."""
+    mark = header.find(b"?", start, end)
+    if mark < 0 or header.startswith(_REFERENCE, max(mark - _MARK, 0)):
+        return mark - _MARK if mark >= 0 else -1
+    return header.find(_REFERENCE, start, end)
+
+
+def _own_key(header: bytes, start: int, keys: _Keys) -> int:
+    """Where the first of some keys stands among those of the object itself; its end where there is none.
+
+    start: of a key of the object itself, or its end.
+    """
+    if keys.there.match(header, start):
+        return start
     depth, counted = 0, start
-    for found in pattern.finditer(header, start):
-        depth += _depth(header[counted : found.start()])
+    for found in keys.behind.finditer(header, start):
+        depth += _depth(header[counted : found.start() + 1])
         if depth == 0:
-            return found.start()
-        counted = found.start()
+            return found.start() + 2
+        counted = found.start() + 1
     return len(header) - 1
 
 

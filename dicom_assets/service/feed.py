@@ -58,6 +58,12 @@ class Window:
         return self.end + delay <= now
 
 
+def border(moment: datetime, minutes: int) -> datetime:
+    """The last border of windows that is not after a moment."""
+    day = moment.astimezone(UTC).replace(hour=0, minute=0, second=0, microsecond=0)
+    return day + (moment - day) // timedelta(minutes=minutes) * timedelta(minutes=minutes)
+
+
 def iso(moment: datetime) -> str:
     """A moment as services take it: UTC, with a Z."""
     text = moment.astimezone(UTC).isoformat(timespec="microseconds" if moment.microsecond else "seconds")

@@ -6,9 +6,11 @@ as a reader sees it (`landing.change_windows`), asking for the changes (`feed`, 
 
 from __future__ import annotations
 
+import re
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import Any
 
 import orjson
@@ -55,6 +57,28 @@ def window_path(window: Window) -> str:
     start, end = window.start.astimezone(UTC), window.end.astimezone(UTC)
     name = f"{_stamp(start)}-{_stamp(end)}"
     return f"windows/{start:%Y/%m/%d}/{name}.ndjson.zst"
+
+
+def newest_window_end(service: ServiceSettings) -> datetime | None:
+    """The end of the newest window that was landed; None when none was. Lists a day's windows. Raises LakeError.
+
+    The last part of a path names start and end, and the folders above it year, month and day of the start.
+    """
+    if "://" not in service.landing and not Path(service.landing).is_dir():
+        return None
+    files, folder = LakeFiles(service.landing), "windows"
+    for _ in range(3):
+        folders = files.folders(folder)
+        if not folders:
+            return None
+        folder = folders[-1]
+    names = [name.rsplit("/", 1)[1].partition(".ndjson")[0] for name in files.names(folder)]
+    ends = [datetime.strptime(name[-16:], "%Y%m%dT%H%M%SZ").replace(tzinfo=UTC) for name in names if _NAME.match(name)]
+    return max(ends, default=None)
+
+
+_NAME = re.compile(r"^\d{8}T\d{6}Z-\d{8}T\d{6}Z$")
+"""A window of whole seconds, as the settings make them."""
 
 
 def repair_path(audit_id: str) -> str:

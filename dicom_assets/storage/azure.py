@@ -148,9 +148,9 @@ class Credential:
 
 
 def credential(account: str, environment: Mapping[str, str] = os.environ) -> Credential:
-    """The credential of an account; see the module."""
+    """The credential of an account; see the module. The emulator has its own, unless variables name its account."""
     if account == EMULATOR:
-        return Credential("key", _EMULATOR_KEY)
+        return _from_variables(account, f"_{account.upper()}", environment) or Credential("key", _EMULATOR_KEY)
     named = environment.get("AZURE_STORAGE_ACCOUNT_NAME", account) == account
     for suffix in (f"_{account.upper()}", "") if named else (f"_{account.upper()}",):
         found = _from_variables(account, suffix, environment)
@@ -228,6 +228,8 @@ def object_store(place: Place, retry_seconds: float = RETRY_SECONDS) -> AzureSto
     if place.account == EMULATOR:
         config["use_emulator"] = True
         client["allow_http"] = True
+        found = credential(place.account)
+        config["sas_key" if found.kind == "sas" else "account_key"] = found.secret
     else:
         config["endpoint"] = endpoint(place.account, "blob")
         found = credential(place.account)

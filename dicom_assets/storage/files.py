@@ -171,6 +171,25 @@ class LakeFiles:
         except (BaseError, OSError) as error:
             raise LakeError(_sentence("list", error, self.place)) from None
 
+    def listed(self, prefix: str) -> list[tuple[str, int, str]]:
+        """The files below a folder, sorted: path, size, and a mark that changes whenever the bytes may have changed."""
+        try:
+            pages = obstore.list(self.store, prefix=prefix or None)
+            return sorted((meta["path"], meta["size"], str(meta["e_tag"] or "")) for page in pages for meta in page)
+        except (NotFoundError, FileNotFoundError):
+            return []
+        except (BaseError, OSError) as error:
+            raise LakeError(_sentence("list", error, self.place)) from None
+
+    def folders(self, prefix: str) -> list[str]:
+        """Paths of the folders in a folder, sorted. Raises LakeError."""
+        try:
+            return sorted(obstore.list_with_delimiter(self.store, prefix=prefix)["common_prefixes"])
+        except (NotFoundError, FileNotFoundError):
+            return []
+        except (BaseError, OSError) as error:
+            raise LakeError(_sentence("list", error, self.place)) from None
+
     def every_name(self, prefix: str) -> list[str]:
         """Paths of all files below a folder, sorted; in a folder also those that writers which were killed left."""
         root = self.local_root

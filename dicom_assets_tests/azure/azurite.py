@@ -130,12 +130,17 @@ Answer = Callable[[str, str], int | None]
 
 @dataclass
 class Proxy:
-    """Stands between the tests and the emulator. refuse: decides about each request; seen: what came, in order."""
+    """Stands between the tests and the emulator.
+
+    refuse: decides about each request; seen: what came, in order; answered: is told method, path, and how many bytes of
+    body came and went.
+    """
 
     target: str
     refuse: Answer = lambda method, path: None
     seen: list[tuple[str, str, dict[str, str]]] = field(default_factory=list)
     url: str = ""
+    answered: Callable[[str, str, int, int], None] = lambda method, path, came, went: None
 
 
 @contextmanager
@@ -162,6 +167,7 @@ def proxy(target: str) -> Iterator[Proxy]:
             upstream.request(self.command, self.path, body, {**dict(self.headers), "Connection": "close"})
             answer = upstream.getresponse()
             data = answer.read()
+            state.answered(self.command, self.path, len(body), len(data))
             self.send_response(answer.status)
             for name, value in answer.getheaders():
                 if name.lower() not in ("transfer-encoding", "connection", "content-length", "keep-alive"):

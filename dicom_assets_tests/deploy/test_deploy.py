@@ -71,7 +71,9 @@ class TestCompose:
     def test_no_secret_is_written_anywhere(self) -> None:
         for path in (p for p in DEPLOY.rglob("*") if p.is_file() and p.name != ".env"):
             text = path.read_text(encoding="utf-8")
-            assert not re.search(r"(?i)(password|secret|key)\w*\s*[:=]\s*['\"]?[A-Za-z0-9+/]{16,}", text), path.name
+            # In Bicep a value without quotes is the name of a parameter.
+            quote = r"['\"]" if path.suffix.startswith(".bicep") else r"['\"]?"
+            assert not re.search(rf"(?i)(password|secret|key)\w*\s*[:=]\s*{quote}[A-Za-z0-9+/]{{16,}}", text), path.name
 
 
 class TestDicomweb:

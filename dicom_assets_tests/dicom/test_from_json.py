@@ -224,7 +224,7 @@ VRS = st.just([]) | st.sampled_from([*DECODERS, "SQ", "X", 7, None])
 ELEMENTS = st.fixed_dictionaries({}, optional={"vr": VRS, "Value": JSON_VALUES, "BulkDataURI": JSON_VALUES})
 
 
-@settings(max_examples=400, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @example({"00280030": {"vr": "DS", "Value": 1e308}})
 @given(st.dictionaries(KEYS, ELEMENTS | JSON_VALUES))
 def test_whatever_a_server_sends_ends_as_a_header_that_fits_its_columns(metadata):

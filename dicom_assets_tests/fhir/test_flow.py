@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Mapping
+import shutil
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import dagster as dg
 import pytest
 
 from dicom_assets import reference
@@ -20,9 +23,10 @@ from dicom_assets.storage import files
 from dicom_assets_tests.fhir import official
 from dicom_assets_tests.fhir.codes import terminology_faults
 from dicom_assets_tests.support.dicoms import dicom, uid
-from dicom_assets_tests.support.lakes import Graph, contents
+from dicom_assets_tests.support.lakes import Graph, contents, settings_for
 from dicom_assets_tests.support.landings import LandingFolder
-from dicom_assets_tests.support.steps import step_through
+from dicom_assets_tests.support.side_by_side import Cases, Turn
+from dicom_assets_tests.support.steps import Stepped, step_through
 
 SHARED = Path(os.environ.get("DICOM_ASSETS_SHARED") or Path(__file__).parents[3] / "shared")
 CLOSED = "closed"
@@ -84,13 +88,9 @@ class TestTheReferenceRun:
     @pytest.fixture(scope="class")
     @staticmethod
     def run(tmp_path_factory: pytest.TempPathFactory) -> Any:
-        from dagster import DagsterInstance
-
-        from dicom_assets_tests.support.lakes import settings_for
-
         folder = tmp_path_factory.mktemp("reference")
         reference.write(folder / "landing")
-        with DagsterInstance.ephemeral() as instance:
+        with dg.DagsterInstance.ephemeral() as instance:
             graph = Graph(settings_for(folder / "lake", folder / "landing"), instance)
             assert [graph.books(batch).status for batch in graph.ingest()] == [CLOSED]
             yield graph
@@ -138,73 +138,158 @@ class TestTheReferenceRun:
         assert {p: p.read_bytes() for p in Path(run.settings.lake, "Process").rglob("*.ndjson")} == files
 
 
-class TestOrderOfArrival:
-    FILES: Mapping[str, str] = {
-        "1.ndjson": ndjson(condition("c1"), condition("c2", "urn:uuid:p1"), condition("c3", "Patient/unknown")),
-        "2.json": json.dumps([patient()]),
-        "3.json": json.dumps(
-            {"resourceType": "Bundle", "type": "collection", "entry": [{"resource": condition("c4")}]}, indent=1
-        ),
-    }
+def bundle(*resources: Mapping[str, Any]) -> str:
+    entries = [{"resource": one} for one in resources]
+    return json.dumps({"resourceType": "Bundle", "type": "collection", "entry": entries}, indent=1)
 
-    @pytest.mark.parametrize("order", ["123", "321"])
-    def test_a_reference_is_resolved_whoever_comes_first(self, graph: Graph, landing: LandingFolder, order: str):
-        for age, number in enumerate(order):
-            name = next(name for name in self.FILES if name.startswith(number))
-            landing.put(name, self.FILES[name], age_seconds=9_000 - age * 1_000)
-            ingest(graph)
-        rows = graph.rows(
-            "SELECT resource_id, PatientID, patient_system FROM clinical WHERE record_type = 'Condition' ORDER BY 1"
+
+def of_day(number: int, resource: Mapping[str, Any]) -> str:
+    """A version of a resource."""
+    meta = {"versionId": str(number), "lastUpdated": f"2024-01-0{number + 1}T00:00:00Z"}
+    return json.dumps({**resource, "meta": meta})
+
+
+def own(resource: Mapping[str, Any]) -> dict[str, Any]:
+    """A resource with an id, a subject and identifiers of its case: those that the functions above give it."""
+    text = json.dumps(resource)
+    for name in ("p1", "p2", "c1", "c2", "c3", "c4", "r1", "0042", "A1"):
+        text = text.replace(f'"{name}"', f'"@{name}"').replace(f"Patient/{name}", f"Patient/@{name}")
+    return json.loads(text)
+
+
+def of_case(*resources: Mapping[str, Any]) -> str:
+    return ndjson(*map(own, resources))
+
+
+REFERENCES = (
+    {"1.ndjson": of_case(condition("c1"), condition("c2", "urn:uuid:@p1"), condition("c3", "Patient/unknown"))},
+    {"2.json": json.dumps([own(patient())])},
+    {"3.json": bundle(own(condition("c4")))},
+)
+LATER = {
+    "meta": {"lastUpdated": "2031-01-01T00:00:00Z"},
+    "identifier": [
+        {"system": "http://hosp", "value": "@77"},
+        {"system": "http://hosp", "value": "@0042", "use": "old"},
+    ],
+}
+VERSIONS = [{f"{number}.json": of_day(number, own(condition()))} for number in (0, 1)]
+
+
+def linked(case: str, study: int) -> tuple[Turn, Turn]:
+    """A study and the report of it."""
+    image = dicom(study, 1, 1, AccessionNumber=f"{case}-A1")
+    return {"a.dcm": image}, {"r.json": json.dumps(own(report()))}
+
+
+def of_two_patients(case: str, study: int) -> Turn:
+    first, other = (
+        dicom(study, 1, 1, AccessionNumber=f"{case}-A1"),
+        dicom(study, 1, 2, AccessionNumber=f"{case}-A1", PatientID="OTHER"),
+    )
+    return {"a.dcm": first, "b.dcm": other, "r.json": json.dumps(own(report()))}
+
+
+CASES: Mapping[str, Sequence[Turn]] = {
+    "forward": REFERENCES,
+    "backward": REFERENCES[::-1],
+    "renamed": [{"a.ndjson": of_case(patient(), condition())}, {"b.ndjson": ndjson(own(patient()) | LATER)}],
+    "newer-last": VERSIONS,
+    "newer-first": VERSIONS[::-1],
+    "same-name": [
+        {"a.ndjson": of_case(condition("c1"), condition("c2"))},
+        {"a.ndjson": of_case(condition("c3"))},
+    ],
+    "study-first": linked("study-first", 11),
+    "report-first": linked("report-first", 12)[::-1],
+    "two-patients": [of_two_patients("two-patients", 13)],
+    "one-patient-again": [
+        of_two_patients("one-patient-again", 14),
+        {"b.dcm": dicom(14, 1, 2, AccessionNumber="one-patient-again-A1")},
+    ],
+    "deleted-later": [
+        {**linked("deleted-later", 15)[0], **linked("deleted-later", 15)[1], "b.dcm": dicom(16, 1, 1)},
+        {"delete": deletion(15, 1, 1)},
+    ],
+    "deleted-at-once": [{"a.dcm": dicom(17, 1, 1), "delete": deletion(17, 1, 1)}],
+    "come-back": [{"a.dcm": dicom(18, 1, 1), "delete": deletion(18, 1, 1)}, {"b.dcm": dicom(18, 1, 2)}],
+}
+LAST: Mapping[str, Sequence[Turn]] = {
+    "twice": [{"a.ndjson": of_case(condition(), condition())}],
+    "invalid": [
+        {"a.ndjson": of_case(patient(), patient("p2", gender="Zzyzx"), condition()) + "{broken\n"},
+    ],
+}
+"""A batch of their own, after all others: what its books say is counted."""
+
+
+@dataclass(frozen=True)
+class Flow(Cases):
+    """The lake of all cases. ids: of the resources of the first turn, by study; last: the batch of LAST."""
+
+    ids: dict[str, str] = field(default_factory=dict)
+    last: list[str] = field(default_factory=list)
+
+    def study(self, number: int) -> dict[str, Any]:
+        """The resource of a study."""
+        (row,) = self.graph.rows(f"SELECT resource FROM imaging_study WHERE StudyInstanceUID = '{uid(number)}'")
+        return json.loads(row["resource"])
+
+
+@pytest.fixture(scope="module")
+def cases(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Flow]:
+    folder = tmp_path_factory.mktemp("cases")
+    landing = LandingFolder(folder / "landing")
+    landing.root.mkdir()
+    with dg.DagsterInstance.ephemeral() as instance:
+        made = Flow(Stepped(settings_for(folder / "lake", landing.root), instance))
+        made.take(landing, CASES, 0)
+        rows = made.graph.rows("SELECT StudyInstanceUID AS study, id FROM imaging_study")
+        made.ids.update((row["study"], row["id"]) for row in rows)
+        for turn in (1, 2):
+            made.take(landing, CASES, turn)
+        made.last.append(made.take(landing, LAST, 0))
+        yield made
+
+
+@pytest.fixture
+def copied(cases: Flow, tmp_path: Path, landing: LandingFolder) -> Stepped:
+    """A copy of the lake, into which what lies in `landing` arrives."""
+    shutil.copytree(cases.graph.settings.lake, tmp_path / "lake")
+    return Stepped(settings_for(tmp_path / "lake", landing.root), cases.graph.instance)
+
+
+class TestOrderOfArrival:
+    @pytest.mark.parametrize("case", ["forward", "backward"])
+    def test_a_reference_is_resolved_whoever_comes_first(self, cases: Flow, case: str):
+        rows = cases.rows(
+            case,
+            "SELECT resource_id, PatientID, patient_system FROM clinical "
+            "WHERE record_type = 'Condition' AND resource_id LIKE '@%' ORDER BY 1",
         )
         known, unknown = ("0042", "http://hosp"), (None, None)
-        assert [tuple(row.values())[1:] for row in rows] == [known, known, unknown, known]
+        assert [row[1:] for row in rows] == [known, known, unknown, known]
 
-    def test_a_patient_whose_identifier_changes_takes_its_records_along(self, graph: Graph, landing: LandingFolder):
-        landing.put("a.ndjson", ndjson(patient(), condition()), age_seconds=9_000)
-        ingest(graph)
-        both = [{"system": "http://hosp", "value": "77"}, {"system": "http://hosp", "value": "0042", "use": "old"}]
-        later = {"meta": {"lastUpdated": "2031-01-01T00:00:00Z"}, "identifier": both}
-        landing.put("b.ndjson", ndjson(patient() | later), age_seconds=8_000)
-        ingest(graph)
-        assert graph.rows("SELECT DISTINCT PatientID AS id FROM clinical") == [{"id": "77"}]
+    def test_a_patient_whose_identifier_changes_takes_its_records_along(self, cases: Flow):
+        rows = cases.rows("renamed", "SELECT DISTINCT PatientID FROM clinical WHERE resource_id LIKE '@%'")
+        assert rows == [("77",)]
 
-    @pytest.mark.parametrize("order", [(0, 1), (1, 0)])
-    def test_the_newest_version_wins_whoever_comes_first(
-        self, graph: Graph, landing: LandingFolder, order: tuple[int, ...]
-    ):
-        stamps = ["2024-01-01T00:00:00Z", "2024-01-02T00:00:00Z"]
-        for position, number in enumerate(order):
-            version = {"meta": {"versionId": str(number), "lastUpdated": stamps[number]}}
-            landing.put(f"{number}.json", json.dumps(condition(**version)), age_seconds=9_000 - 1_000 * position)
-            ingest(graph)
-        assert graph.rows("SELECT resource_version AS v FROM clinical") == [{"v": "1"}]
+    @pytest.mark.parametrize("case", ["newer-last", "newer-first"])
+    def test_the_newest_version_wins_whoever_comes_first(self, cases: Flow, case: str):
+        assert cases.rows(case, "SELECT resource_version FROM clinical WHERE resource_id LIKE '@%'") == [("1",)]
 
-    def test_a_resource_that_stands_twice_in_a_file_is_one_row(self, graph: Graph, landing: LandingFolder):
-        landing.put("a.ndjson", ndjson(condition(), condition()))
-        (batch,) = ingest(graph)
-        books = graph.books(batch)
-        assert (books.clinical_records, books.clinical_rows) == (2, 1)
+    def test_a_later_file_of_the_same_name_does_not_take_other_resources_away(self, cases: Flow):
+        rows = cases.rows("same-name", "SELECT resource_id FROM clinical WHERE resource_id LIKE '@%' ORDER BY 1")
+        assert rows == [("c1",), ("c2",), ("c3",)]
 
-    def test_a_later_file_of_the_same_name_does_not_take_other_resources_away(
-        self, graph: Graph, landing: LandingFolder
-    ):
-        landing.put("a.ndjson", ndjson(condition("c1"), condition("c2")), age_seconds=9_000)
-        ingest(graph)
-        landing.put("a.ndjson", ndjson(condition("c3")), age_seconds=8_000)
-        ingest(graph)
-        rows = graph.rows("SELECT resource_id AS id FROM clinical ORDER BY 1")
-        assert [row["id"] for row in rows] == ["c1", "c2", "c3"]
-
-    def test_a_batch_without_records_does_not_touch_the_records(self, graph: Graph, landing: LandingFolder):
-        landing.put("a.ndjson", ndjson(patient(), report()), age_seconds=9_000)
-        ingest(graph)
-        before = {name: graph.lake.table(name).version() for name in ("clinical", "diagnostic_report")}
-        landing.put("a.dcm", dicom(1, 1, 1, AccessionNumber="elsewhere"), age_seconds=8_000)
-        ingest(graph)
-        assert {name: graph.lake.table(name).version() for name in before} == before
+    def test_a_batch_without_records_does_not_touch_the_records(self, copied: Stepped, landing: LandingFolder):
+        before = {name: copied.lake.table(name).version() for name in ("clinical", "diagnostic_report")}
+        landing.put("a.dcm", dicom(1, 1, 1, AccessionNumber="elsewhere"))
+        ingest(copied)
+        assert {name: copied.lake.table(name).version() for name in before} == before
 
     def test_what_a_record_says_is_in_memory_some_thousand_rows_at_a_time(
-        self, graph: Graph, landing: LandingFolder, monkeypatch
+        self, stepped: Stepped, landing: LandingFolder, monkeypatch
     ):
         monkeypatch.setattr(clinical, "ROWS_AT_ONCE", 4)
         monkeypatch.setattr(files, "ARROW_ROWS", 4)
@@ -216,87 +301,78 @@ class TestOrderOfArrival:
 
         monkeypatch.setattr(clinical, "write_rows", counting)
         landing.put("a.ndjson", ndjson(*(condition(f"c{n}") for n in range(25))), age_seconds=9_000)
-        ingest(graph)
+        ingest(stepped)
         landing.put("b.ndjson", ndjson(patient()), age_seconds=8_000)
-        ingest(graph)
+        ingest(stepped)
         assert largest and max(largest) <= 4
-        assert graph.rows("SELECT DISTINCT PatientID AS id, count(*) AS n FROM clinical GROUP BY ALL") == [
+        assert stepped.rows("SELECT DISTINCT PatientID AS id, count(*) AS n FROM clinical GROUP BY ALL") == [
             {"id": "0042", "n": 26}
         ]
 
-    @pytest.mark.parametrize("first", ["study", "report"])
-    def test_a_report_finds_its_study_whoever_comes_first(self, graph: Graph, landing: LandingFolder, first: str):
-        put = {
-            "study": lambda age: landing.put("a.dcm", dicom(1, 1, 1, AccessionNumber="A1"), age_seconds=age),
-            "report": lambda age: landing.put("r.json", json.dumps(report()), age_seconds=age),
-        }
-        for age, name in ((9_000, first), (8_000, next(name for name in put if name != first))):
-            put[name](age)
-            ingest(graph)
-        rows = graph.rows("SELECT StudyInstanceUID AS uid, linked_by, link_state FROM diagnostic_report")
-        assert [tuple(row.values()) for row in rows] == [(uid(1), "accession_number", "linked")]
+    @pytest.mark.parametrize(("case", "study"), [("study-first", 11), ("report-first", 12)])
+    def test_a_report_finds_its_study_whoever_comes_first(self, cases: Flow, case: str, study: int):
+        rows = cases.rows(
+            case, "SELECT StudyInstanceUID, linked_by, link_state FROM diagnostic_report WHERE id LIKE '@%'"
+        )
+        assert rows == [(uid(study), "accession_number", "linked")]
 
 
 class TestWhatIsWrong:
-    def test_an_invalid_resource_is_an_error_row_with_its_path_and_the_rest_goes_on(
-        self, graph: Graph, landing: LandingFolder
-    ):
-        landing.put("a.ndjson", ndjson(patient(), patient("p2", gender="Zzyzx"), condition()) + "{broken\n")
-        (batch,) = ingest(graph)
-        rows = graph.rows("SELECT record, code, detail FROM ingestion_errors ORDER BY record")
+    def test_an_invalid_resource_is_an_error_row_with_its_path_and_the_rest_goes_on(self, cases: Flow):
+        rows = cases.graph.rows(
+            "SELECT record, code, detail FROM ingestion_errors WHERE code = 'RECORD_INVALID' ORDER BY record"
+        )
         assert [tuple(row.values()) for row in rows] == [
             (2, "RECORD_INVALID", "Patient.gender: not one of the codes that are allowed here"),
             (4, "RECORD_INVALID", "not valid JSON"),
         ]
-        books = graph.books(batch)
-        assert (books.clinical_records, books.clinical_rows) == (4, 2)
+        kept = cases.rows("invalid", "SELECT resource_id FROM clinical WHERE resource_id LIKE '@%' ORDER BY 1")
+        assert kept == [("c1",), ("p1",)]
 
-    def test_two_patients_in_one_study_leave_it_unlinked_until_that_is_resolved(
-        self, graph: Graph, landing: LandingFolder
-    ):
-        landing.put("a.dcm", dicom(1, 1, 1, AccessionNumber="A1"), age_seconds=9_000)
-        landing.put("b.dcm", dicom(1, 1, 2, AccessionNumber="A1", PatientID="OTHER"), age_seconds=9_000)
-        landing.put("r.json", json.dumps(report()), age_seconds=9_000)
-        ingest(graph)
-        states = "SELECT s.subject_state, s.PatientID, r.link_state FROM imaging_study s, diagnostic_report r"
-        assert [tuple(row.values()) for row in graph.rows(states)] == [("conflict", None, "patient_conflict")]
-        assert "extension" in resources(graph)[0]["subject"]
-        landing.put("b.dcm", dicom(1, 1, 2, AccessionNumber="A1"), age_seconds=8_000)
-        ingest(graph)
-        assert [tuple(row.values()) for row in graph.rows(states)] == [("identified", "P0001", "linked")]
+    def test_a_resource_that_stands_twice_in_a_file_is_one_row(self, cases: Flow):
+        assert len(cases.rows("twice", "SELECT record FROM clinical WHERE resource_id LIKE '@%'")) == 1
+
+    def test_the_books_count_every_record_that_came_and_every_row_that_became_of_them(self, cases: Flow):
+        books = cases.graph.books(cases.last[0])
+        assert (books.clinical_records, books.clinical_rows) == (2 + 4, 1 + 2)
+
+    STATES = (
+        "SELECT s.subject_state, s.PatientID, r.link_state "
+        "FROM imaging_study s JOIN diagnostic_report r ON r.id = '@r1' AND s.StudyInstanceUID = '{}'"
+    )
+
+    def test_two_patients_in_one_study_leave_it_unlinked(self, cases: Flow):
+        states = cases.rows("two-patients", self.STATES.format(uid(13)))
+        assert states == [("conflict", None, "patient_conflict")]
+        assert "extension" in cases.study(13)["subject"]
+
+    def test_it_is_linked_when_that_is_resolved(self, cases: Flow):
+        assert cases.rows("one-patient-again", self.STATES.format(uid(14))) == [("identified", "P0014", "linked")]
 
 
 class TestStudiesThatGo:
-    def test_a_study_that_loses_its_last_instance_is_entered_in_error_with_its_id(
-        self, graph: Graph, landing: LandingFolder
-    ):
-        landing.put("a.dcm", dicom(1, 1, 1, AccessionNumber="A1"))
-        landing.put("b.dcm", dicom(2, 1, 1))
-        landing.put("r.json", json.dumps(report()))
-        ingest(graph)
-        before = {one["identifier"][0]["value"]: one["id"] for one in resources(graph)}
-        landing.put("delete", deletion(1, 1, 1), age_seconds=3_000)
-        ingest(graph)
-        by_uid = {one["identifier"][0]["value"]: one for one in resources(graph)}
-        gone = by_uid[f"urn:oid:{uid(1)}"]
-        assert {name: one["id"] for name, one in by_uid.items()} == before
+    def test_a_study_that_loses_its_last_instance_is_entered_in_error_with_its_id(self, cases: Flow):
+        gone = cases.study(15)
+        assert {uid(number): cases.study(number)["id"] for number in (15, 16)} == {
+            uid(number): cases.ids[uid(number)] for number in (15, 16)
+        }
         assert (gone["status"], gone["numberOfInstances"]) == ("entered-in-error", 0)
-        assert gone["subject"]["identifier"]["value"] == "P0001"
+        assert gone["subject"]["identifier"]["value"] == "P0015"
         assert fault_of(gone) is None
-        rows = graph.rows("SELECT is_deleted, count(*) AS n FROM imaging_study GROUP BY ALL ORDER BY ALL")
-        assert [tuple(row.values()) for row in rows] == [(False, 1), (True, 1)]
-        assert graph.rows("SELECT link_state AS s FROM diagnostic_report") == [{"s": "unlinked"}]
-        assert len(graph.rows("SELECT * FROM image_occurrence")) == 1
+        rows = cases.graph.rows(
+            "SELECT StudyInstanceUID AS study, is_deleted FROM imaging_study "
+            f"WHERE StudyInstanceUID IN ('{uid(15)}', '{uid(16)}') ORDER BY 1"
+        )
+        assert [tuple(row.values()) for row in rows] == [(uid(15), True), (uid(16), False)]
+        states = cases.rows("deleted-later", "SELECT link_state FROM diagnostic_report WHERE id LIKE '@%'")
+        assert states == [("unlinked",)]
+        seen = cases.graph.rows("SELECT image_study_UID AS study FROM image_occurrence")
+        assert {row["study"] for row in seen} & {uid(15), uid(16)} == {uid(16)}
 
-    def test_it_comes_back_when_an_instance_does(self, graph: Graph, landing: LandingFolder):
-        landing.put("a.dcm", dicom(1, 1, 1))
-        landing.put("delete", deletion(1, 1, 1))
-        ingest(graph)
-        assert [one["status"] for one in resources(graph)] == ["entered-in-error"]
-        landing.put("b.dcm", dicom(1, 1, 2))
-        ingest(graph)
-        assert [one["status"] for one in resources(graph)] == ["available"]
-        assert len(graph.rows("SELECT * FROM imaging_study")) == 1
+    def test_it_comes_back_when_an_instance_does(self, cases: Flow):
+        assert cases.study(17)["status"] == "entered-in-error"
+        assert cases.ids.keys() >= {uid(17), uid(18)}
+        assert cases.study(18)["status"] == "available"
 
 
 @pytest.mark.skipif(not (SHARED / "corpus/fhir").is_dir(), reason="the shared corpus is not there")
@@ -316,13 +392,15 @@ class TestTheCorpus:
         assert counted["n"] == counted["known"] > 5_000
 
     @pytest.mark.slow
-    def test_every_imaging_study_of_the_corpus_is_valid(self, graph: Graph, landing: LandingFolder):
+    def test_every_imaging_study_of_the_corpus_is_valid(
+        self, tmp_path: Path, landing: LandingFolder, instance: dg.DagsterInstance
+    ):
+        gate = {"quarantined_share": 1.0}
+        graph = Stepped(settings_for(tmp_path / "lake", landing.root, gate=gate), instance)
         for path in sorted((SHARED / "corpus").rglob("*")):
             if path.is_file() and "fhir/" not in str(path) and path.stat().st_size < 2**20:
                 landing.put(str(path.relative_to(SHARED / "corpus")), path.read_bytes())
-        for batch in graph.claim():
-            graph.run(batch, {"validated_batch_gate": {"config": {"quarantined_share": 1.0}}})
-            assert graph.books(batch).status == CLOSED
+        ingest(graph)
         built = resources(graph)
         assert len(built) > 50
         assert [fault for one in built if (fault := fault_of(one))] == []

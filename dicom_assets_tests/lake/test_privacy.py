@@ -5,17 +5,21 @@ from __future__ import annotations
 import os
 import stat
 import tempfile
+from collections.abc import Iterator
 from pathlib import Path
 
 import duckdb
 import pytest
+from typer.testing import CliRunner
 
+from dicom_assets.cli.main import app
 from dicom_assets.lake.database import open_alone
 from dicom_assets.lake.delta import Lake
 from dicom_assets.lake.query import connect
 from dicom_assets.storage.files import LakeFiles
 from dicom_assets_tests.support.commands import command
-from dicom_assets_tests.support.landings import LandingFolder, put_mixed
+from dicom_assets_tests.support.dicoms import dicom
+from dicom_assets_tests.support.landings import LandingFolder
 
 
 def _modes(*roots: Path) -> set[int]:
@@ -25,14 +29,22 @@ def _modes(*roots: Path) -> set[int]:
     }  # fmt: skip
 
 
+@pytest.fixture
+def _own_umask() -> Iterator[None]:
+    """The command sets it for its process, which is that of the tests here."""
+    mask = os.umask(0o022)
+    yield
+    os.umask(mask)
+
+
+@pytest.mark.usefixtures("_own_umask")
 @pytest.mark.parametrize(("readers", "bits"), [("owner", 0), ("group", 0o050), ("everyone", 0o055)])
-def test_the_lake_and_its_state_are_for_those_whom_the_settings_name(tmp_path, readers, bits):
-    put_mixed(LandingFolder(tmp_path / "landing"))
+def test_the_lake_and_its_state_are_for_those_whom_the_settings_name(tmp_path, monkeypatch, readers, bits):
+    LandingFolder(tmp_path / "landing").put("a.dcm", dicom())
     (tmp_path / "dicom-assets.toml").write_text(f'[storage]\nreadable_by = "{readers}"\n')
-    done = command(
-        "dicom-assets", "ingest", "--landing", tmp_path / "landing", "--lake", tmp_path / "lake", cwd=tmp_path
-    )
-    assert done.returncode == 0, done.stderr
+    monkeypatch.chdir(tmp_path)
+    done = CliRunner().invoke(app, ["ingest", "--landing", "landing", "--lake", "lake"])
+    assert done.exit_code == 0, done.stderr
     assert (tmp_path / "lake.dagster").is_dir()
     found = _modes(tmp_path / "lake", tmp_path / "lake.dagster") - {0o700 & 0o077}
     assert found <= {bits, bits & 0o044}
@@ -40,10 +52,10 @@ def test_the_lake_and_its_state_are_for_those_whom_the_settings_name(tmp_path, r
 
 
 class TestWhatDoesNotFitIntoMemory:
-    SPILLING = "SELECT * FROM (SELECT i, i::VARCHAR || repeat('x', 30) AS s FROM range(3000000) t(i)) ORDER BY hash(i)"
+    SPILLING = "SELECT * FROM (SELECT i, i::VARCHAR || repeat('x', 30) AS s FROM range(600000) t(i)) ORDER BY hash(i)"
 
     def _spill(self, connection: duckdb.DuckDBPyConnection) -> None:
-        connection.execute("SET memory_limit = '100MB'")
+        connection.execute("SET memory_limit = '20MB'")
         connection.execute("SET threads = 1")
         connection.execute(self.SPILLING).fetchmany(1)
 
@@ -93,7 +105,7 @@ class TestWhatDoesNotFitIntoMemory:
 
 def test_an_ingest_needs_no_room_among_temporary_files(tmp_path):
     """The page that a reading process tells its progress in was a file with a hole: a bus error on a full disk."""
-    put_mixed(LandingFolder(tmp_path / "landing"))
+    LandingFolder(tmp_path / "landing").put("a.dcm", dicom())
     arguments = ("ingest", "--landing", tmp_path / "landing", "--lake", tmp_path / "lake")
     done = command("dicom-assets", *arguments, cwd=tmp_path, environment={"TMPDIR": "/proc/nowhere"})
     assert done.returncode == 0, done.stderr

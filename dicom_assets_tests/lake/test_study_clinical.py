@@ -8,15 +8,15 @@ from dicom_assets_tests.support.dicoms import dicom, uid
 
 
 @pytest.fixture
-def pairs(graph, landing):
+def pairs(stepped, landing):
     """Ingests studies and records; which study meets which record."""
 
     def ingest(studies: list[tuple[str | None, str | None]], csv: str) -> list[tuple[str, str]]:
         for number, (patient, issuer) in enumerate(studies, 1):
             landing.put(f"{number}.dcm", dicom(number, PatientID=patient, IssuerOfPatientID=issuer))
         landing.put("c.csv", csv)
-        graph.ingest()
-        found = graph.rows(
+        stepped.ingest()
+        found = stepped.rows(
             "SELECT StudyInstanceUID AS study, record_values::JSON->>'x' AS x FROM study_clinical ORDER BY study, x"
         )
         return [(row["study"], row["x"]) for row in found]

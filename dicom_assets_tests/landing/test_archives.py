@@ -390,7 +390,7 @@ CONTENTS = st.binary(max_size=300)
 METHODS = st.sampled_from([zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED, zipfile.ZIP_BZIP2, zipfile.ZIP_LZMA])
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=70, deadline=None)
 @given(st.lists(st.tuples(NAMES, CONTENTS, METHODS), max_size=12))
 @example([("a", b"1", 0), ("a", b"2", 0), ("a#2", b"3", 0)])
 @example([("", b"1", 0), ("/", b"", 0), ("d/", b"x", 8)])
@@ -412,7 +412,7 @@ def test_every_entry_that_is_no_folder_comes_out_once_with_its_bytes(entries: li
         assert content == (member.code if refused else data)
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=100, deadline=None)
 @given(st.data())
 def test_whatever_a_broken_archive_holds_only_typed_errors_come_out(data: st.DataObject) -> None:
     inner = zipped({"x": DICOM, "y": b"table,of\nsome,text\n"}, data.draw(METHODS))

@@ -157,7 +157,7 @@ class Returning(RuleBasedStateMachine):
 
 
 TestReturning = Returning.TestCase
-TestReturning.settings = settings(max_examples=60, stateful_step_count=30, deadline=None)
+TestReturning.settings = settings(max_examples=20, stateful_step_count=25, deadline=None)
 
 
 def manifest(*names: str, attempt: int = 1) -> pa.Table:

@@ -14,7 +14,7 @@ from dicom_assets.landing.opening import open_store
 from dicom_assets.landing.store import LISTING, ObjectError, ObjectRef, OpenObject, PassedOver, pass_over
 from dicom_assets.settings import Settings, SettingsError, SourceSettings
 from dicom_assets_tests.support.dicoms import dicom
-from dicom_assets_tests.support.lakes import Graph
+from dicom_assets_tests.support.steps import Stepped
 
 SHELF: dict[str, bytes] = {}
 """Objects by path."""
@@ -75,7 +75,7 @@ def test_its_objects_are_claimed_read_and_in_the_lake(shelf, tmp_path, instance)
         "sources": [{"name": "shelf", "root": "shelf://one"}],
         "reading": {"workers": 1},
     }
-    graph = Graph(Settings.model_validate(values), instance)
+    graph = Stepped(Settings.model_validate(values), instance)
     shelf.update({"a/1.dcm": dicom(1), "a/2.txt": b"no image"})
     (batch,) = graph.ingest()
     books = graph.books(batch)

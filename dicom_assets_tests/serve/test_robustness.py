@@ -19,8 +19,9 @@ from dicom_assets.settings import Settings
 from dicom_assets_tests.serve.serving import Server, serving, settles
 from dicom_assets_tests.support.commands import wait_for
 from dicom_assets_tests.support.dicoms import dicom, uid
-from dicom_assets_tests.support.lakes import Graph, settings_for
+from dicom_assets_tests.support.lakes import settings_for
 from dicom_assets_tests.support.landings import LandingFolder
+from dicom_assets_tests.support.steps import Stepped, step_through
 
 pytestmark = pytest.mark.slow
 
@@ -42,14 +43,15 @@ def large(tmp_path_factory: pytest.TempPathFactory) -> Settings:
         landing.put(f"{number}.dcm", dicom(1, 1, number, **PIXELS))
     settings = settings_for(root / "lake", landing.root)
     with dg.DagsterInstance.ephemeral() as instance:
-        Graph(settings, instance).ingest()
+        step_through(Stepped(settings, instance))
     return settings
 
 
-@pytest.fixture
-def server(large: Settings, tmp_path: Path) -> Iterator[Server]:
-    """A server over it, which has answered each kind of thing once."""
-    with serving(large, tmp_path / "server", toml="[serve]\nstall_seconds = 2.0\nhead_seconds = 4.0\n") as one:
+@pytest.fixture(scope="module")
+def server(large: Settings, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    """A server over it, which has answered each kind of thing once, and goes on through all that is done to it."""
+    folder = tmp_path_factory.mktemp("robust") / "server"
+    with serving(large, folder, toml="[serve]\nstall_seconds = 2.0\nhead_seconds = 4.0\n") as one:
         for path in ("", "/metadata", "/series", "/rendered"):
             assert one.get(STUDY + path, headers={"Accept": "*/*"}).status_code == 200
         yield one

@@ -65,10 +65,12 @@ def _environment() -> dict[str, str]:
 
 
 @contextmanager
-def running(folder: Path, servers: Mapping[str, Sequence[str]] | None = None) -> Iterator[str]:
+def running(
+    folder: Path, servers: Mapping[str, Sequence[str]] | None = None, users: Mapping[str, str] | None = None
+) -> Iterator[str]:
     """An empty Orthanc with its DICOMweb plugin, until the block ends; its URL. Only inside a namespace.
 
-    servers: DICOMweb servers that it is a client of, by name.
+    servers: DICOMweb servers that it is a client of, by name. users: who may use it, with passwords; everybody without.
     """
     if os.environ.get(INSIDE) != "1":
         raise RuntimeError("Orthanc runs in a network namespace only")
@@ -80,7 +82,8 @@ def running(folder: Path, servers: Mapping[str, Sequence[str]] | None = None) ->
         "IndexDirectory": str(folder / "db"),
         "HttpPort": 8042,
         "DicomServerEnabled": False,
-        "AuthenticationEnabled": False,
+        "AuthenticationEnabled": users is not None,
+        "RegisteredUsers": dict(users or {}),
         "Plugins": [str(PLUGIN)],
         "DicomWeb": {"Enable": True, "Root": "/dicom-web/", "Servers": dict(servers or {})},
     }

@@ -143,7 +143,7 @@ def table(lake: Lake, name: str, *, without: Sequence[str] = ()) -> pa.Table:
 VARYING = {
     "validated_batch": ["judged_at"],
     "ingestion_errors": ["occurred_at", "run_id"],
-    "batches": ["started_at", "closed_at", "run_id"],
+    "batches": ["started_at", "closed_at", "run_id", "step_seconds"],
     "erasure": ["finished_at"],
 }
 """Columns that say when and by which run something happened: a rerun changes these and no other."""

@@ -24,7 +24,7 @@ from dicom_assets_tests.upgrade.make_lake import FIXTURES, PLACE
 
 VARYING = {
     *("batch_id", "claimed_at", "ingested_at", "judged_at", "occurred_at", "run_id", "first_seen_at", "updated_at"),
-    *("started_at", "closed_at", "created_at", "modified_at"),
+    *("started_at", "closed_at", "created_at", "modified_at", "step_seconds"),
 }
 """Columns that say when something was done, or by which batch."""
 

@@ -30,6 +30,7 @@ from dicom_assets.schema.registry import TABLES
 from dicom_assets.storage.files import LakeFiles
 from dicom_assets.storage.traces import Terms
 from dicom_assets_tests.support.commands import command
+from dicom_assets_tests.support.delta_logs import assert_plain_and_described
 from dicom_assets_tests.support.lakes import Graph
 from dicom_assets_tests.support.projects import REPOSITORY
 from dicom_assets_tests.upgrade import make_lake
@@ -121,6 +122,7 @@ def test_an_upgraded_lake_is_up_to_date_and_its_books_hold(first, upgraded):
     assert plan(upgraded) == []
     found = verify(upgraded, first.settings(Path(upgraded.uri)))
     assert [one.rule for one in found.findings if not one.holds] == []
+    assert_plain_and_described(Path(upgraded.uri))
 
 
 def test_what_was_overwritten_is_not_current_any_more(upgraded):
@@ -191,10 +193,10 @@ def test_an_upgrade_that_is_killed_in_each_of_its_migrations_goes_on_where_it_wa
 
 
 @pytest.mark.slow
-def test_twelve_processes_that_are_killed_leave_what_one_that_is_not_leaves(first, tmp_path, upgraded):
+def test_processes_that_are_killed_leave_what_one_that_is_not_leaves(first, tmp_path, upgraded):
     settings = first.copy(tmp_path / "lake")
     killed = 0
-    for call in range(1, 13):
+    for call in (1, 3, 5):
         done = command(
             *("python", "-m", "dicom_assets_tests.support.crashing", "lake.tables:Tables", "commit", str(call)),
             *("upgrade", "--lake", settings.lake),
@@ -204,7 +206,7 @@ def test_twelve_processes_that_are_killed_leave_what_one_that_is_not_leaves(firs
         killed += done.returncode == 77
         if done.returncode == 0:
             break
-    assert killed > 3
+    assert killed >= 2
     upgrade(settings)
     assert everything(existing(settings.lake)) == everything(upgraded)
 

@@ -19,7 +19,7 @@ import pyarrow.compute as pc
 
 from dicom_assets.batch import forwarding, withdrawals
 from dicom_assets.batch.erasure.out_of_tables import nameless, outcomes, reasons
-from dicom_assets.batch.erasure.record import Record
+from dicom_assets.batch.erasure.record import SELFTEST, Record
 from dicom_assets.batch.organize import FOLDER as ORGANIZE
 from dicom_assets.lake import summaries, torn
 from dicom_assets.lake.delta import Lake
@@ -57,8 +57,9 @@ def take_out(lake: Lake, record: Record, settings: Settings) -> None:
     _out_of_looks(files, record)
     _out_of_plans(files, record)
     _out_of_withdrawals(files, record)
-    _out_of_set_aside(files)
-    _out_of_windows(record, settings)
+    if record.scope != SELFTEST:
+        _out_of_set_aside(files)
+        _out_of_windows(record, settings)
 
 
 def _change(files: LakeFiles, name: str, record: Record) -> None:

@@ -23,6 +23,8 @@ from dicom_assets.settings import UserError
 from dicom_assets.storage.files import LakeFiles
 
 PATH = f"{FOLDER}/under_way.json"
+SELFTEST = "self-test"
+"""Scope of a record that takes out what a self-test brought: nobody's data, so that nothing has to forget them."""
 
 
 class ErasureRefused(UserError):

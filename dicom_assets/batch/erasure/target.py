@@ -20,7 +20,7 @@ import duckdb
 import pyarrow as pa
 
 from dicom_assets.batch.erasure import row_rules
-from dicom_assets.batch.erasure.record import ErasureRefused, Record, new_id
+from dicom_assets.batch.erasure.record import SELFTEST, ErasureRefused, Record, new_id
 from dicom_assets.fhir.conversions import text
 from dicom_assets.lake.corrected_objects import TABLES as CORRECTING
 from dicom_assets.lake.corrected_objects import applied
@@ -44,15 +44,20 @@ class Scope(StrEnum):
     STUDY = "study"
     INSTANCE = "instance"
     OBJECT = "object"
+    SELFTEST = SELFTEST
 
 
 @dataclass(frozen=True)
 class Target:
-    """What is to be erased. name: PatientID, StudyInstanceUID, SOPInstanceUID or object_id. issuer: of a PatientID."""
+    """What is to be erased. name: PatientID, StudyInstanceUID, SOPInstanceUID or object_id. issuer: of a PatientID.
+
+    objects: object_ids of what a self-test has delivered; its name is that of the self-test.
+    """
 
     scope: Scope
     name: str
     issuer: str | None = None
+    objects: tuple[str, ...] = ()
 
 
 _NARROW = (
@@ -93,6 +98,8 @@ _OBJECTS = {
     Scope.STUDY: "SELECT batch_id, object_id FROM flat WHERE StudyInstanceUID = $name",
     Scope.INSTANCE: "SELECT batch_id, object_id FROM flat WHERE SOPInstanceUID = $name",
     Scope.OBJECT: "SELECT batch_id, object_id FROM arrived WHERE object_id = $name OR container_id = $name",
+    Scope.SELFTEST: "SELECT batch_id, object_id FROM arrived WHERE $name <> '' AND (object_id IN (FROM delivered) "
+    "OR container_id IN (FROM delivered))",
 }
 
 _TOGETHER = """
@@ -134,6 +141,7 @@ def find(lake: Lake, target: Target, by: str) -> Record:
     record = Record(new_id(), str(target.scope), by, datetime.now(UTC).isoformat())
     with lake.look_once([*TABLES]), lake.cursor() as connection:
         _views(connection, lake)
+        connection.register("delivered", pa.table({"object_id": pa.array(target.objects, pa.string())}))
         patients = _patients(connection, target) if target.scope is Scope.PATIENT else []
         found = connection.execute(
             _OBJECTS[target.scope], {} if target.scope is Scope.PATIENT else {"name": target.name}
@@ -441,7 +449,7 @@ def recognised_by(record: Record, target: Target, key: bytes) -> Record:
         identities += [refusals.digest(key, Identity.REFERENCE, *one) for one in record.references]
     elif target.scope is Scope.INSTANCE:
         identities = [refusals.digest(key, Identity.INSTANCE, target.name)]
-    elif target.scope is Scope.OBJECT:
+    elif target.scope in (Scope.OBJECT, Scope.SELFTEST):
         identities = []
     objects = [refusals.digest(key, Identity.OBJECT, one) for one in record.objects]
     return replace(record, identities=sorted(set(identities)), digests=objects)

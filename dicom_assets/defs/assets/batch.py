@@ -37,7 +37,9 @@ def _assets_of(step: Step) -> dg.AssetsDefinition:
         for name, (_, make) in step.tables.items():
             if dg.AssetKey(name) in context.selected_asset_keys:
                 with one_step(work, context.partition_key):
-                    made = materialized(work.lake, name, make(work.batch(context.partition_key), run))
+                    batch = work.batch(context.partition_key)
+                    with batch.timing(step.name):
+                        made = materialized(work.lake, name, make(batch, run))
                 yield made
 
     return assets
