@@ -15,15 +15,14 @@ from typing import Any
 from pydantic import ValidationError, field_validator, model_validator
 
 from dicom_assets.alert_settings import AlertSettings as AlertSettings
+from dicom_assets.lineage_settings import LineageSettings as LineageSettings
 from dicom_assets.rule_settings import RuleSettings as RuleSettings
 from dicom_assets.sections import CHANGE_FILES as CHANGE_FILES
 from dicom_assets.sections import CONFIG_FILE as CONFIG_FILE
 from dicom_assets.sections import DEFAULT_CHANGES as DEFAULT_CHANGES
 from dicom_assets.sections import DEFAULT_LAKE as DEFAULT_LAKE
 from dicom_assets.sections import DEFAULT_LANDING as DEFAULT_LANDING
-from dicom_assets.sections import DICOM_SERVICE_SCOPE as DICOM_SERVICE_SCOPE
 from dicom_assets.sections import ArchiveLimits as ArchiveLimits
-from dicom_assets.sections import ChangesSettings as ChangesSettings
 from dicom_assets.sections import ChecksSettings as ChecksSettings
 from dicom_assets.sections import ClaimingSettings as ClaimingSettings
 from dicom_assets.sections import ClinicalSettings as ClinicalSettings
@@ -39,12 +38,14 @@ from dicom_assets.sections import MaintenanceSettings as MaintenanceSettings
 from dicom_assets.sections import OmopSettings as OmopSettings
 from dicom_assets.sections import ReadingLimits as ReadingLimits
 from dicom_assets.sections import Section as Section
-from dicom_assets.sections import ServiceSettings as ServiceSettings
 from dicom_assets.sections import SettingsError as SettingsError
 from dicom_assets.sections import SourceSettings as SourceSettings
 from dicom_assets.sections import StorageSettings as StorageSettings
 from dicom_assets.sections import UserError as UserError
 from dicom_assets.serve_settings import ServeSettings as ServeSettings
+from dicom_assets.service_settings import DICOM_SERVICE_SCOPE as DICOM_SERVICE_SCOPE
+from dicom_assets.service_settings import ChangesSettings as ChangesSettings
+from dicom_assets.service_settings import ServiceSettings as ServiceSettings
 
 
 class Settings(Section):
@@ -71,6 +72,7 @@ class Settings(Section):
     erase: EraseSettings = EraseSettings()
     serve: ServeSettings = ServeSettings()
     alerts: tuple[AlertSettings, ...] = ()
+    lineage: LineageSettings | None = None
 
     @model_validator(mode="before")
     @classmethod

@@ -41,6 +41,8 @@ from dicom_assets.settings import SourceSettings
 from dicom_assets.storage.locks import LockBusy
 
 _LOOK_SECONDS = 0.5
+_TAKING_SECONDS = 20.0
+"""How long one round takes messages of a queue."""
 
 
 @dataclass
@@ -212,12 +214,10 @@ def queues(work: RunContext) -> dict[tuple[str, str], list[SourceSettings]]:
     return dict(found)
 
 
-def claim_from_queue(
-    work: RunContext, sources: Sequence[SourceSettings], seconds: float = 20.0, *, paced: bool = False
-) -> QueueRound:
+def claim_from_queue(work: RunContext, sources: Sequence[SourceSettings], *, paced: bool = False) -> QueueRound:
     """Takes messages of one queue, claims what they announce, and deletes those whose claim is durable.
 
-    sources: those with this queue. seconds: how long messages are taken. paced: whether few messages are left where
+    sources: those with this queue. paced: whether few messages are left where
     they are until more have come (`landing.pace`). Call it with the right to claim. Raises SourceUnavailable,
     LakeError; messages that are not deleted by then are delivered again.
     """
@@ -229,7 +229,7 @@ def claim_from_queue(
     if paced:
         _leave_few(work, queue, sources, taken)
     if not taken.gathering:
-        until = time.monotonic() + seconds
+        until = time.monotonic() + _TAKING_SECONDS
         for message in queue.take(limits.messages_per_tick, limits.visible_again_seconds):
             taken.messages += 1
             _sort(message, stores, round_, taken, queue, work)

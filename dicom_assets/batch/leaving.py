@@ -25,7 +25,7 @@ import pyarrow.compute as pc
 
 from dicom_assets.lake.delta import Lake
 from dicom_assets.lake.query import connect
-from dicom_assets.lake.staging import SCHEMAS, Part, Staging
+from dicom_assets.lake.staging import SCHEMAS, Part, Staging, object_ids
 from dicom_assets.landing.refusals import CODE, ERASED
 from dicom_assets.landing.returns import ReturnLog, returned
 from dicom_assets.schema.codes import ABSENT, OUTSIDE, WAITING, Outcome
@@ -85,10 +85,10 @@ def report_absent(staging: Staging, manifest: pa.Table, log: ReturnLog, pauses: 
     if not len(absent):
         return
     containers = _containers(staging)
-    brought = {containers.get(one) for one in _ids(ledger.filter(_is_brought(ledger)))}
+    brought = {containers.get(one) for one in object_ids(ledger.filter(_is_brought(ledger)))}
     codes = {
         owner: code
-        for one, code in zip(_ids(absent), absent["code"].to_pylist(), strict=True)
+        for one, code in zip(object_ids(absent), absent["code"].to_pylist(), strict=True)
         if (owner := containers[one]) not in brought
     }
     rows = manifest.filter(pc.is_in(manifest["object_id"], value_set=pa.array(list(codes), pa.string())))
@@ -120,7 +120,7 @@ def _containers(staging: Staging) -> dict[str, str]:
     """For each staged object the object of the manifest that it is or lies in."""
     raw = staging.read(Part.RAW, ["object_id", "container_id"])
     owners = pc.coalesce(raw["container_id"], raw["object_id"])
-    return dict(zip(_ids(raw), owners.to_pylist(), strict=True))
+    return dict(zip(object_ids(raw), owners.to_pylist(), strict=True))
 
 
 def _brought(lake: Lake, staging: Staging, containers: Mapping[str, str]) -> set[str] | None:
@@ -137,12 +137,7 @@ def _brought(lake: Lake, staging: Staging, containers: Mapping[str, str]) -> set
 
 def _left(log: ReturnLog, batch_id: str) -> list[str]:
     rows = log.of_batch(batch_id)
-    return _ids(rows.filter(rows["waits"]))
-
-
-def _ids(rows: pa.Table) -> list[str]:
-    ids: list[str] = rows["object_id"].to_pylist()
-    return ids
+    return object_ids(rows.filter(rows["waits"]))
 
 
 def _is_absent(ledger: pa.Table) -> pa.ChunkedArray:

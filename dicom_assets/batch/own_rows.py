@@ -28,7 +28,7 @@ import pyarrow.compute as pc
 
 from dicom_assets.lake.delta import Lake
 from dicom_assets.lake.query import arrow, connect, quoted, scan
-from dicom_assets.lake.staging import SCHEMAS, Part, Staging
+from dicom_assets.lake.staging import SCHEMAS, Part, Staging, object_ids
 from dicom_assets.schema.codes import ABSENT, CODES, Kind, Outcome
 from dicom_assets.schema.correction_tables import State
 from dicom_assets.schema.registry import CORRECTION
@@ -173,7 +173,7 @@ def stage_places(lake: Lake, staging: Staging, manifest: pa.Table) -> int:
     if not len(absent):
         return len(raw)
     record = _Record(lake, staging, manifest)
-    codes = dict(zip(_ids(absent), absent["verdict"].to_pylist(), strict=True))
+    codes = dict(zip(object_ids(absent), absent["verdict"].to_pylist(), strict=True))
     codes = {name: code for name, code in codes.items() if name in record.brought}
     if not codes:
         return len(raw)
@@ -200,7 +200,7 @@ def stage_rows(lake: Lake, staging: Staging, manifest: pa.Table, run_id: str) ->
     record = _Record(lake, staging, manifest)
     raw = staging.read_whole(Part.RAW, ["object_id", "container_id", "uri", "member", "kind"]).to_pylist()
     owners = {row["object_id"]: row["container_id"] or row["object_id"] for row in raw}
-    codes = dict(zip(_ids(absent), absent["code"].to_pylist(), strict=True))
+    codes = dict(zip(object_ids(absent), absent["code"].to_pylist(), strict=True))
     kept = {owners[name]: code for name, code in codes.items() if owners[name] in record.brought}
     if not kept:
         return 0
@@ -349,7 +349,7 @@ def _mark(staging: Staging, codes: Mapping[str, str]) -> None:
     for name in staging.names(Part.RAW):
         rows = pa.Table.from_batches(staging.files.arrow_batches(name), SCHEMAS[Part.RAW])
         before = rows["verdict"].to_pylist()
-        after = [codes.get(one, old) for one, old in zip(_ids(rows), before, strict=True)]
+        after = [codes.get(one, old) for one, old in zip(object_ids(rows), before, strict=True)]
         if after != before:
             place = rows.schema.get_field_index("verdict")
             marked = rows.set_column(place, rows.schema.field(place), pa.array(after, pa.string()))
@@ -375,11 +375,6 @@ def _number(name: str) -> int:
 
 def _table_of(names: Iterable[str]) -> pa.Table:
     return pa.table({"object_id": pa.array(sorted(names), pa.string())})
-
-
-def _ids(rows: pa.Table) -> list[str]:
-    ids: list[str] = rows["object_id"].to_pylist()
-    return ids
 
 
 def _is_absent(codes: pa.ChunkedArray) -> pa.ChunkedArray:

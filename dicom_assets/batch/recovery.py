@@ -24,6 +24,7 @@ from dicom_assets.lake.delta import Lake
 from dicom_assets.lake.extents import Extents
 from dicom_assets.lake.query import arrow, connect
 from dicom_assets.lake.rewrite import swap
+from dicom_assets.lake.staging import object_ids
 from dicom_assets.landing import claim_index as claimed
 from dicom_assets.landing import claims
 from dicom_assets.landing.claims import MANIFEST, with_defaults
@@ -81,7 +82,7 @@ def mend_claims(lake: Lake) -> Mended:
         if len(made) < len(orphans):
             batch = orphans[len(made)]
             own = rows.filter(pa.array([one == batch for one in rows["batch_id"].to_pylist()], pa.bool_()))
-            own = own.append_column("attempt", pa.array([attempts.get(one, 1) for one in _ids(own)], pa.int64()))
+            own = own.append_column("attempt", pa.array([attempts.get(one, 1) for one in object_ids(own)], pa.int64()))
             own = with_defaults(own)
             files.put_parquet(path, own.select(MANIFEST.names).cast(MANIFEST), create=True)
             made.append(batch)
@@ -89,11 +90,6 @@ def mend_claims(lake: Lake) -> Mended:
             aside.append(claims.number_of(path))
     _forget_begun(lake, [*whole, *made])
     return Mended(tuple(aside), tuple(made))
-
-
-def _ids(rows: pa.Table) -> list[str]:
-    ids: list[str] = rows["object_id"].to_pylist()
-    return ids
 
 
 def _attempts(files: LakeFiles) -> Mapping[str, int]:

@@ -16,7 +16,9 @@ import typer
 from dicom_assets import faults
 from dicom_assets import settings as settings_module
 from dicom_assets.cli import (
+    backup,
     batches,
+    engines,
     erase,
     forwarding,
     house_rules,
@@ -78,6 +80,8 @@ for group in (
     who_saw,
     selftest,
     monitoring,
+    backup,
+    engines,
 ):
     group.add_to(app)
 

@@ -173,6 +173,12 @@ class StagingCache:
             self.tables.pop(key, None)
 
 
+def object_ids(rows: pa.Table) -> list[str]:
+    """The object_ids of some rows, in their order."""
+    ids: list[str] = rows["object_id"].to_pylist()
+    return ids
+
+
 def _part(name: str) -> str:
     return name.rsplit("/", 2)[1]
 

@@ -1,7 +1,7 @@
-"""The Delta tables of one lake: made, checked, opened, committed to, and what their files hold.
+"""The Delta tables of one lake: made, checked, committed to, and what their files hold.
 
-Belongs here: everything that speaks to delta-rs. Does not belong here: which files a commit names (`rewrite`), reading
-rows (`query`).
+Belongs here: making tables and adding columns, the right to commit, committing. Does not belong here: looking at what
+they are (`open_tables`), which files a commit names (`rewrite`), reading rows (`query`).
 
 What is kept between two looks at the tables belongs to the object that opened them, and is dropped with it: open
 tables, which keys each file holds, DuckDB's database.
@@ -9,12 +9,9 @@ tables, which keys each file holds, DuckDB's database.
 
 from __future__ import annotations
 
-import threading
-import time
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
-from datetime import datetime
 
 import duckdb
 import pyarrow as pa
@@ -24,64 +21,25 @@ from deltalake.transaction import AddAction, RemoveAction
 
 from dicom_assets.lake import column_list, form, table_form, torn
 from dicom_assets.lake.database import Database, clear_left_over
-from dicom_assets.lake.extents import Extents, extents
+from dicom_assets.lake.extents import Extents
 from dicom_assets.lake.file_keys import FileKeys
+from dicom_assets.lake.open_tables import AT_ONCE, NOT_COMPARED, OpenTables
+from dicom_assets.lake.open_tables import NoSuchVersion as NoSuchVersion
 from dicom_assets.lake.table_form import ForeignTable as ForeignTable
 from dicom_assets.schema.registry import TABLES, Table
 from dicom_assets.storage import locks
-from dicom_assets.storage.azure import delta_location, delta_options, reason
-from dicom_assets.storage.files import CONTRIBUTOR, LakeError, LakeFiles
+from dicom_assets.storage.files import LakeError, LakeFiles
 
 COMMIT_TRIES = 8
 LOCK_SECONDS = 600.0
-OPEN_SECONDS = 300.0
-"""How long a table on an object store stays open, whose token ages; elsewhere, until its log is listed again."""
 CHECKPOINT_COMMITS = 10
 """Commits after which a log is summed up, Delta's own default (delta-rs: 100).
 
 Whoever opens a table, and each commit, reads the log from there on: 25 ms for a hundred, two requests for each.
 """
-_AT_ONCE = 8
-"""Tables that are made or opened side by side: each waits for the storage several times."""
 
 
-class NoSuchVersion(LakeError):
-    """The lake does not have a table, or not in this version."""
-
-
-class _Open:
-    """A table that is open, for all threads: each open table has read its log once, which takes many requests.
-
-    All but `lock` is for whoever holds that. since: when it was opened, in a folder when its log was last listed.
-    is_behind: this process has committed what `table` does not know. mixed: version, columns as the
-    log has them, and whether files may have others. kept_up: the columns with which the list of promoted ones was last
-    compared.
-    """
-
-    def __init__(self) -> None:
-        self.lock = threading.RLock()
-        self.table: DeltaTable | None = None
-        self.extents: Extents | None = None
-        self.mixed: tuple[int, str, bool] = (-1, "", False)
-        self.kept_up = ""
-        self.since = 0.0
-        self.is_behind = False
-
-    def enter(self, table: DeltaTable) -> None:
-        self.table, self.since, self.is_behind = table, time.monotonic(), False
-
-    @property
-    def is_old(self) -> bool:
-        return time.monotonic() - self.since >= OPEN_SECONDS
-
-
-class _Looked(threading.local):
-    """The tables whose log a thread has looked at within `Tables.look_once`; None outside of it."""
-
-    names: set[str] | None = None
-
-
-class Tables:
+class Tables(OpenTables):
     """The tables and the files of one lake.
 
     uri: absolute folder or URL. Opening it makes the missing tables, adds the columns that a table of an earlier
@@ -96,14 +54,11 @@ class Tables:
         make: also sets aside what a power cut has torn of its tables' logs. synced: see `LakeFiles`. take: takes values
         of promoted columns from headers; without it, rows of flat_metadata cannot be written into a lake that has some.
         """
-        self.files = LakeFiles(uri, synced=synced)
-        self.uri = self.files.uri
+        super().__init__(LakeFiles(uri, synced=synced), TABLES)
         self.form = form.require(self.files, make=make)
         self._take = take
-        self._open = {name: _Open() for name in TABLES}
         self.know_columns()
         self._checks: dict[str, Callable[[], None]] = {}
-        self._looked = _Looked()
         self._database = Database(self.files)
         self.file_keys = FileKeys(self._database.read_keys)
         if make:
@@ -112,15 +67,6 @@ class Tables:
             clear_left_over(self.files)
         elif self.form.number < form.FORMAT:
             self._refuse_foreign()
-
-    @property
-    def storage_options(self) -> dict[str, str] | None:
-        """What delta-rs is told about the storage; asked for each time, since tokens age."""
-        return delta_options(self.files.place) if self.files.place else None
-
-    def location(self, name: str) -> str:
-        """Where a table lies, as delta-rs wants it."""
-        return delta_location(self.files.place.below(name)) if self.files.place else f"{self.uri}/{name}"
 
     def cursor(self) -> duckdb.DuckDBPyConnection:
         """A DuckDB connection in memory without tables, as every query of the project starts.
@@ -142,7 +88,7 @@ class Tables:
         self.columns = column_list.read(self.files)
         self.tables: Mapping[str, Table] = column_list.tables_with(self.columns)
         for shared in self._open.values():
-            shared.mixed = _Open().mixed
+            shared.mixed = NOT_COMPARED
 
     def keep_up_with_columns(self, name: str) -> None:
         """Reads the list of promoted columns again where the open table, as it was last read, has others.
@@ -179,33 +125,6 @@ class Tables:
                 mixed = shared.mixed[2] if same else table_form.is_mixed(self.tables[name], text)
                 shared.mixed = table.version(), text, mixed
             return shared.mixed[2]
-
-    def table(self, name: str, at: int | datetime | None = None) -> DeltaTable:
-        """A table, opened for the caller alone, as it is now or at a version or time.
-
-        Raises LakeError; NoSuchVersion when the lake has none of these.
-        """
-        with self._explain(name):
-            table = self._load(name)
-            if isinstance(at, int) and at > table.version():
-                raise NoSuchVersion(f"Table {name} has no version {at}; the newest is {table.version()}.")
-            if at is not None:
-                table.load_as_version(at)
-            return table
-
-    def extents(self, name: str) -> Extents:
-        """The files of a table as it is now, or was when `look_once` looked first. Raises LakeError, NoSuchVersion."""
-        with self._explain(name), self._open[name].lock:
-            table = self._current(name)
-            known = self._open[name].extents
-            if known is None or known.version != table.version():
-                known = self._open[name].extents = extents(table)
-            return known
-
-    def schema(self, name: str) -> pa.Schema:
-        """The columns of a table, as its log has them. Raises LakeError, NoSuchVersion."""
-        with self._explain(name), self._open[name].lock:
-            return pa.schema(self._current(name).schema().to_arrow())
 
     def commit(
         self, name: str, seen: Extents, actions: Sequence[AddAction | RemoveAction], anew: pa.Schema | None = None
@@ -250,101 +169,6 @@ class Tables:
         self.files.sync(f"{folder}/{entry}" for entry in entries if (root / folder / entry).exists())
 
     @contextmanager
-    def look_once(self, names: Iterable[str] = ()) -> Iterator[None]:
-        """Within it this thread looks at each table once, and sees what others commit later only behind `committing`.
-
-        For a step of a batch, which reads the same tables again and again: a look is a request on an object store. What
-        this thread commits itself it sees at once. names: looked at to begin with, side by side; what is wrong with one
-        of these is told when it is asked for.
-        """
-        before, self._looked.names = self._looked.names, self._look_at(names)
-        try:
-            yield
-        finally:
-            self._looked.names = before
-
-    def _look_at(self, names: Iterable[str]) -> set[str]:
-        """Looks at tables side by side; at which it could."""
-
-        def look(name: str) -> str | None:
-            try:
-                self.extents(name)
-            except LakeError:
-                return None
-            return name
-
-        with ThreadPoolExecutor(_AT_ONCE) as pool:
-            return {name for name in pool.map(look, names) if name is not None}
-
-    def _look_again(self, *names: str) -> None:
-        """Lets this thread look at some tables again, at all without names."""
-        if self._looked.names is not None:
-            self._looked.names.difference_update(names or TABLES)
-
-    @contextmanager
-    def _explain(self, name: str) -> Iterator[None]:
-        try:
-            yield
-        except TableNotFoundError:
-            raise NoSuchVersion(f"There is no table {name} in this lake. Run `dicom-assets ingest` first.") from None
-        except (DeltaError, OSError) as error:
-            raise LakeError(self._why(name, error, "opened")) from None
-
-    def _load(self, name: str) -> DeltaTable:
-        torn.require_whole(self.files, name)
-        return DeltaTable(self.location(name), storage_options=self.storage_options)
-
-    def _current(self, name: str) -> DeltaTable:
-        """The open table of all threads, for whoever holds its lock: read on from where its log was left."""
-        shared, looked = self._open[name], self._looked.names
-        if self.files.place is not None and shared.is_old:
-            shared.table = None
-        if shared.table is None or looked is None or name not in looked:
-            self._read_on(name, shared)
-        if looked is not None:
-            looked.add(name)
-        assert shared.table is not None
-        return shared.table
-
-    def _read_on(self, name: str, shared: _Open) -> None:
-        if shared.table is not None:
-            try:
-                if shared.is_behind or shared.is_old or self._has_more(name, shared.table.version()):
-                    shared.table.update_incremental()
-                    shared.is_behind = False
-                    if self.files.place is None:
-                        shared.since = time.monotonic()
-                elif self.files.place is None and self._is_forgotten(name, shared.table.version()):
-                    shared.enter(self._load(name))
-                return
-            except (DeltaError, OSError):
-                shared.table = None  # its log was written anew, or its token has expired
-        shared.enter(self._load(name))
-
-    def _has_more(self, name: str, version: int) -> bool:
-        """Whether the log of a table goes on behind a version: versions have no gaps (Delta protocol, log entries).
-
-        Not for what was read long ago: log entries that are older than the retention are deleted.
-        """
-        return self.files.exists(f"{name}/_delta_log/{version + 1:020d}.json")
-
-    def open_anew(self, name: str) -> None:
-        """Lets a table be opened anew when it is asked for next, since its log begins anew."""
-        shared = self._open[name]
-        with shared.lock:
-            shared.table = shared.extents = None
-        self._look_again(name)
-
-    def _is_forgotten(self, name: str, version: int) -> bool:
-        """Whether the log does not know a version any more, since it begins behind it (`history.forget`)."""
-        log = f"{name}/_delta_log/{version:020d}"
-        return not self.files.exists(f"{log}.json") and not self.files.exists(f"{log}.checkpoint.parquet")
-
-    def row_count(self, name: str) -> int:
-        """Rows of a table, from the statistics in its log."""
-        return int(self.extents(name).rows.sum())
-
-    @contextmanager
     def committing(self, name: str) -> Iterator[None]:
         """Holds the right to commit to a table: what is read inside cannot be outdated by another publisher."""
         try:
@@ -381,7 +205,7 @@ class Tables:
     def _make_tables(self) -> None:
         """Looks at every table before anything is made or added: a lake that is refused stays as it is."""
         tables = [*TABLES.values()]
-        with ThreadPoolExecutor(_AT_ONCE) as pool:
+        with ThreadPoolExecutor(AT_ONCE) as pool:
             found = list(pool.map(self._find, tables))
             list(pool.map(self._complete, tables, found))
 
@@ -484,16 +308,3 @@ class Tables:
     def _lacks(self, table: Table, found: DeltaTable) -> table_form.Lacking:
         promoted = [one.column.column() for one in self.columns if table.name in one.way]
         return table_form.lacking(TABLES[table.name], found, self.form, promoted)
-
-    def _why(self, name: str, error: BaseException, action: str = "written") -> str:
-        text = str(error).lower()
-        place = self.files.place
-        if place is not None and "containernotfound" in text:
-            return f"Table {name}: container {place.container} of account {place.account} is not there."
-        if place is not None and isinstance(error, OSError):
-            return f"Table {name} cannot be {action}: {reason(error, CONTRIBUTOR)}."
-        if "no space" in text or "os error 28" in text:
-            return "The disk that holds the lake is full. Free some space, then run the batch again; nothing is lost."
-        if "permission denied" in text or "read-only" in text:
-            return "The lake folder is not writable. Give this user write access, or give another folder."
-        return f"Table {name} cannot be {action}: {type(error).__name__}. Run `dicom-assets verify`."

@@ -89,9 +89,9 @@ class ReadingEngine(Protocol):
         ...
 
 
-def cluster_address(environment: Mapping[str, str] = os.environ) -> str | None:
+def cluster_address() -> str | None:
     """Where the Dask scheduler is that reads, if one is named."""
-    return environment.get(ADDRESS_VARIABLE) or None
+    return os.environ.get(ADDRESS_VARIABLE) or None
 
 
 def worker_count(limits: ReadingLimits) -> int:

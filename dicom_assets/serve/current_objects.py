@@ -12,6 +12,7 @@ from datetime import UTC, datetime, timedelta
 from dicom_assets.landing.retrieval import Place, open_object
 from dicom_assets.landing.store import LandingStore, ObjectError
 from dicom_assets.schema.keys import study_key
+from dicom_assets.serve.places import claimed_files
 from dicom_assets.serve.served import Snapshot
 from dicom_assets.serve.submissions import Identity
 from dicom_assets.settings import ArchiveLimits
@@ -75,11 +76,9 @@ class CurrentObjects:
         return same
 
     def _place(self, current: Current) -> Place | None:
-        claimed = self._snapshot.scan("raw_files", {"batch_id": [current.batch_id]})
+        files = claimed_files(self._snapshot, [current.batch_id])
         with self._snapshot.cursor() as cursor:
-            row = cursor.execute(
-                f"SELECT etag, size FROM {claimed} WHERE uri = $1 AND member IS NULL", [current.uri]
-            ).fetchone()
+            row = cursor.execute(f"SELECT etag, size FROM {files} WHERE uri = $1", [current.uri]).fetchone()
         return None if row is None or row[0] is None else Place(current.uri, row[0], row[1], current.member)
 
 

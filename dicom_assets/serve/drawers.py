@@ -21,8 +21,6 @@ import weakref
 from collections.abc import Sequence
 from typing import IO, Any, cast
 
-import duckdb
-
 from dicom_assets.serve.decoding import Undecodable
 from dicom_assets.serve.drawer import DONE, HEAD
 from dicom_assets.serve.questions import Questions
@@ -58,8 +56,7 @@ class Drawers:
             if process is None or process.has_ended:
                 process = _Process()
                 self._all[:] = [one for one in self._all if not one.has_ended] + [process]
-            # What is broken off there is a connection of DuckDB otherwise: something with `interrupt` and `close`.
-            with questions.using(cast(duckdb.DuckDBPyConnection, _Work(process))):
+            with questions.broken_off_by(process.kill):
                 return process.run(job, arguments)
         finally:
             self._free.put(process)
@@ -111,19 +108,6 @@ class _Process:
         for pipe in (self._child.stdin, self._child.stdout):
             with contextlib.suppress(OSError, ValueError):
                 cast(IO[bytes], pipe).close()
-
-
-class _Work:
-    """A job as `Questions.using` knows it."""
-
-    def __init__(self, process: _Process) -> None:
-        self._process = process
-
-    def interrupt(self) -> None:
-        self._process.kill()
-
-    def close(self) -> None:
-        """Nothing is open."""
 
 
 def _end(processes: list[_Process]) -> None:

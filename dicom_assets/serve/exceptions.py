@@ -7,7 +7,6 @@ Belongs here: from an exception to an answer and to a line on stderr. Does not b
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable
 from http import HTTPStatus
 
 import duckdb
@@ -36,14 +35,9 @@ def say(text: str) -> None:
 class Exceptions:
     """Ends every exception of an application. gone: kinds of exceptions that say that nobody waits any more."""
 
-    def __init__(
-        self,
-        app: ASGIApp,
-        gone: tuple[type[Exception], ...],
-        say: Callable[[str], None] = say,
-    ) -> None:
-        """say: takes what is said of exceptions that nobody foresaw."""
-        self._app, self._say, self._gone = app, say, gone
+    def __init__(self, app: ASGIApp, gone: tuple[type[Exception], ...]) -> None:
+        """Around an application."""
+        self._app, self._gone = app, gone
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answers one request. An answer that has begun is left as it is: the connection ends before its end."""
@@ -72,11 +66,11 @@ class Exceptions:
             sentence = _OF_STARLETTE.get(HTTPStatus(error.status_code), HTTPStatus(error.status_code).phrase + ".")
             return Refusal(error.status_code, sentence, error.headers)
         if isinstance(error, LakeError | duckdb.IOException):
-            self._say(f"dicom-assets: request {request_id}: {faults.describe(error)}: {LAKE_AWAY}")
+            say(f"dicom-assets: request {request_id}: {faults.describe(error)}: {LAKE_AWAY}")
             return Refusal(503, LAKE_AWAY, {"Retry-After": "10"})
         faults.show(error)
         sentence = faults.sentence(error)
-        self._say(f"dicom-assets: request {request_id}: {sentence}")
+        say(f"dicom-assets: request {request_id}: {sentence}")
         return Refusal(500, f"{sentence} Its request is {request_id}.")
 
 

@@ -174,9 +174,6 @@ def _weight(found: Found) -> int:
 def located(snapshot: Snapshot, rows: Sequence[Mapping[str, Any]], uids: Mapping[str, str]) -> list[Found]:
     """The objects of instances that were listed, in their order; arguments as of `flat_source`."""
     batches = sorted({row["batch_id"] for row in rows})
-    files = snapshot.within(Scope()).scan(
-        "raw_files", {"batch_id": batches}, ("batch_id", "uri", "member", "etag", "size")
-    )
     columns = ", ".join(f"flat.{named(one)}" for one in _PIXELS)
     wanted = {(row["batch_id"], row["object_id"]) for row in rows}
     few = f"AND flat.object_id IN ({', '.join(quoted(name) for _, name in sorted(wanted))})" if len(wanted) < 20 else ""
@@ -186,13 +183,23 @@ def located(snapshot: Snapshot, rows: Sequence[Mapping[str, Any]], uids: Mapping
             -- one row per object: where its pixels lie, and version and size of the file that it is or lies in
             SELECT flat.batch_id, flat.object_id, {columns}, file.etag AS file_etag, file.size AS file_size
             FROM {flat_source(snapshot, rows, uids, ("batch_id", "object_id", "uri", "operation", *_PIXELS))} AS flat
-            LEFT JOIN (FROM {files} WHERE member IS NULL) AS file
+            LEFT JOIN {claimed_files(snapshot, batches)} AS file
                 ON file.batch_id = flat.batch_id AND file.uri = flat.uri
             WHERE flat.operation = 'upsert' {few}
             """
         ).to_arrow_table()
     known = {(one["batch_id"], one["object_id"]): one for one in table.to_pylist()}
     return [_found(row, known[row["batch_id"], row["object_id"]]) for row in rows]
+
+
+def claimed_files(snapshot: Snapshot, batches: Sequence[str]) -> str:
+    """SQL that stands for the files of some batches, of which objects are or in which they lie: uri, etag, size.
+
+    Whoever may see an object may know its file: a scope says nothing of these.
+    """
+    columns = ("batch_id", "uri", "member", "etag", "size")
+    claimed = snapshot.within(Scope()).scan("raw_files", {"batch_id": [*batches]}, columns)
+    return f"(FROM {claimed} WHERE member IS NULL)"
 
 
 def _found(row: Mapping[str, Any], told: dict[str, Any]) -> Found:

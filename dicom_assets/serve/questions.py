@@ -11,7 +11,7 @@ from __future__ import annotations
 import math
 import threading
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from typing import TypeVar
 
 import anyio
@@ -33,12 +33,16 @@ class Stopped(Exception):
     """Nobody waits for the answer any more."""
 
 
+Interrupt = Callable[[], None]
+"""Breaks off what a question does at the moment; called from another thread, perhaps more than once."""
+
+
 class _Asked:
-    """One question, its thread and what it has open."""
+    """One question, its thread and what it is doing."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
-        self._open: list[duckdb.DuckDBPyConnection] = []
+        self._under_way: list[Interrupt] = []
         self._stopped = False
         self.is_running = False
 
@@ -47,20 +51,20 @@ class _Asked:
             self._check()
             self.is_running = True
 
-    def enter(self, connection: duckdb.DuckDBPyConnection) -> None:
+    def enter(self, interrupt: Interrupt) -> None:
         with self._lock:
             self._check()
-            self._open.append(connection)
+            self._under_way.append(interrupt)
 
-    def leave(self, connection: duckdb.DuckDBPyConnection) -> None:
+    def leave(self, interrupt: Interrupt) -> None:
         with self._lock:
-            self._open.remove(connection)
+            self._under_way.remove(interrupt)
 
     def stop(self) -> None:
         with self._lock:
             self._stopped = True
-            for connection in self._open:
-                connection.interrupt()
+            for interrupt in self._under_way:
+                interrupt()
 
     def _check(self) -> None:
         if self._stopped:
@@ -80,9 +84,9 @@ class Questions:
     async def ask(self, question: Callable[[], T]) -> T:
         """The answer to a question that blocks, found in a thread of its own.
 
-        Raises Refusal (503) when it takes too long. Whoever is cancelled while it waits leaves nothing behind: queries
-        are interrupted, and the thread has ended when this does. A connection may stay open behind an answer, for the
-        next question to go on with.
+        Raises Refusal (503) when it takes too long, or too much memory. Whoever is cancelled while it waits leaves
+        nothing behind: queries are interrupted, and the thread has ended when this does. A connection may stay open
+        behind an answer, for the next question to go on with.
         """
         asked = _Asked()
 
@@ -91,6 +95,10 @@ class Questions:
             self._mine.asked = asked
             try:
                 return question()
+            except duckdb.OutOfMemoryException:  # headers of a hundred megabytes, several at a time
+                raise Refusal(
+                    503, "More memory is needed than answers may take at the moment.", {"Retry-After": "5"}
+                ) from None
             finally:
                 self._mine.asked = None
                 asked.is_running = False
@@ -118,16 +126,20 @@ class Questions:
         return Refusal(503, "Too much is asked of the lake at the moment.", {"Retry-After": "5"})
 
     @contextmanager
+    def broken_off_by(self, interrupt: Interrupt) -> Iterator[None]:
+        """Within it, `interrupt` is called when nobody waits for this thread's question any more. Raises Stopped."""
+        asked: _Asked | None = getattr(self._mine, "asked", None)
+        if asked is None:
+            yield
+            return
+        asked.enter(interrupt)
+        try:
+            yield
+        finally:
+            asked.leave(interrupt)
+
+    @contextmanager
     def using(self, connection: duckdb.DuckDBPyConnection) -> Iterator[duckdb.DuckDBPyConnection]:
         """A connection of the question of this thread, closed behind it. Raises Stopped when nobody waits any more."""
-        asked: _Asked | None = getattr(self._mine, "asked", None)
-        try:
-            if asked is not None:
-                asked.enter(connection)
-            try:
-                yield connection
-            finally:
-                if asked is not None:
-                    asked.leave(connection)
-        finally:
-            connection.close()
+        with closing(connection), self.broken_off_by(connection.interrupt):
+            yield connection

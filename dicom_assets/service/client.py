@@ -158,11 +158,10 @@ class ServiceClient:
         *,
         what: str,
         length: int,
-        accept: str = "application/dicom+json",
         accepted: tuple[int, ...] = (200,),
     ) -> Reply:
         """POST. body: makes the content, `length` bytes, anew for each try: bytes, or an iterator of them."""
-        headers = {"Accept": accept, "Content-Type": content_type, "Content-Length": str(length)}
+        headers = {"Accept": "application/dicom+json", "Content-Type": content_type, "Content-Length": str(length)}
         return self._send("POST", path, {}, body, headers, what, accepted, False)
 
     def _send(

@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Any, TypeVar
 
-from dicom_assets.landing.change_windows import ChangeEntry, EntryInvalid, parse_timestamp, sequence_of
+from dicom_assets.landing.change_windows import EntryInvalid, parse_timestamp, sequence_of
 from dicom_assets.service.client import ServiceClient
 from dicom_assets.service.errors import AnswerInvalid, ServiceError, WindowOpen
 
@@ -233,14 +233,3 @@ def ahead(items: Iterator[T]) -> Iterator[T]:
         while (item := waiting.result()) is not nothing:
             waiting = pool.submit(next, items, nothing)
             yield item
-
-
-def newest_by_instance(entries: Iterator[ChangeEntry]) -> dict[tuple[str, str, str, str], ChangeEntry]:
-    """For each instance (partition, study, series, sop) the entry that decides: the newest by (time, sequence)."""
-    newest: dict[tuple[str, str, str, str], ChangeEntry] = {}
-    for entry in entries:
-        key = (entry.partition, entry.study, entry.series, entry.instance)
-        held = newest.get(key)
-        if held is None or (held.changed_at, held.sequence) < (entry.changed_at, entry.sequence):
-            newest[key] = entry
-    return newest

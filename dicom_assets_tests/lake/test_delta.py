@@ -12,7 +12,7 @@ import pyarrow as pa
 import pytest
 from deltalake import write_deltalake
 
-from dicom_assets.lake import tables
+from dicom_assets.lake import open_tables
 from dicom_assets.lake.delta import Lake
 from dicom_assets.lake.query import connect
 from dicom_assets.lake.table_form import differences
@@ -111,7 +111,7 @@ class TestReplacing:
             other.replace("validated_batch", [batch], judged(batch, "x"))
         other.table("validated_batch").create_checkpoint()
         (lake.files.local_root / f"validated_batch/_delta_log/{at + 1:020d}.json").unlink()
-        monkeypatch.setattr(tables, "OPEN_SECONDS", 0.0)
+        monkeypatch.setattr(open_tables, "OPEN_SECONDS", 0.0)
         assert lake.row_count("validated_batch") == 2
 
 

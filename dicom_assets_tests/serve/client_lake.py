@@ -23,6 +23,7 @@ from pydicom.data import get_testdata_file
 
 from dicom_assets import settings as settings_module
 from dicom_assets_tests.serve.storing_service import publish
+from dicom_assets_tests.support.children import ended_behind
 
 MR, CT, US = "MR_small.dcm", "CT_small.dcm", "examples_ybr_color.dcm"
 """Files of pydicom: one frame of 64 x 64, one of 128 x 128, 30 frames of 240 x 320 in JPEG."""
@@ -104,15 +105,8 @@ def serving(config: Path, log: Path) -> Iterator[str]:
     command = [sys.executable, "-W", "ignore", "-c", code, "serve", "--port", "0"]
     with log.open("w") as sink:
         process = subprocess.Popen(command, stdout=sink, stderr=sink, env=environment)
-    try:
+    with ended_behind(process):
         yield _address(process, log)
-    finally:
-        process.terminate()
-        try:
-            process.wait(30)
-        except subprocess.TimeoutExpired:
-            process.kill()
-            process.wait(10)
 
 
 def _address(process: subprocess.Popen[bytes], log: Path) -> str:

@@ -18,6 +18,8 @@ from pathlib import Path
 
 import httpx
 
+from dicom_assets_tests.support.children import ended_behind
+
 PLUGIN = Path("/usr/share/orthanc/plugins/libOrthancDicomWeb.so")
 URL = "http://127.0.0.1:8042"
 INSIDE = "DICOM_ASSETS_TESTS_IN_NAMESPACE"
@@ -90,16 +92,9 @@ def running(
     config.write_text(json.dumps(settings))
     with (folder / "log").open("w") as log:
         process = subprocess.Popen(["Orthanc", str(config)], stdout=log, stderr=log)
-    try:
+    with ended_behind(process):
         _wait(process)
         yield URL
-    finally:
-        process.terminate()
-        try:
-            process.wait(20)
-        except subprocess.TimeoutExpired:
-            process.kill()
-            process.wait(10)
 
 
 def _wait(process: subprocess.Popen[bytes]) -> None:

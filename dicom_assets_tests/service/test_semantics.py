@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from dicom_assets.dicom.header import IDENTITY, read_header
 from dicom_assets.landing.change_windows import Operation, parse_entry, read_page
 from dicom_assets.reading.change_entries import read_change
-from dicom_assets.service.feed import FeedPage, newest_by_instance
+from dicom_assets.service.feed import FeedPage
 from dicom_assets.service.window_files import pack
 from dicom_assets.settings import ReadingLimits
 from dicom_assets.storage.byte_ranges import BytesSource
@@ -62,12 +62,12 @@ def read(model: ServiceModel, start: int, end: int) -> list[dict]:
 def current(entries) -> dict:
     """What a lake holds after these entries, in the order in which they came."""
     kept = [parse_entry(value) for value in entries]
-    kept = [entry for entry in kept if entry.operation is not Operation.SUPERSEDED]
-    return {
-        key: entry.metadata
-        for key, entry in newest_by_instance(iter(kept)).items()
-        if entry.operation is Operation.UPSERT
-    }
+    in_order = sorted(
+        (entry for entry in kept if entry.operation is not Operation.SUPERSEDED),
+        key=lambda entry: (entry.changed_at, entry.sequence),
+    )
+    newest = {(entry.partition, entry.study, entry.series, entry.instance): entry for entry in in_order}
+    return {key: entry.metadata for key, entry in newest.items() if entry.operation is Operation.UPSERT}
 
 
 @settings(max_examples=300, deadline=None)

@@ -85,9 +85,9 @@ class Record:
         return sorted(one for one, batches in self.objects.items() if batch_id in batches)
 
 
-def new_id(now: datetime | None = None) -> str:
+def new_id() -> str:
     """Name of an erasure: its time."""
-    return f"{now or datetime.now(UTC):%Y%m%dT%H%M%SZ}-{secrets.token_hex(4)}"
+    return f"{datetime.now(UTC):%Y%m%dT%H%M%SZ}-{secrets.token_hex(4)}"
 
 
 def write(files: LakeFiles, record: Record) -> None:

@@ -30,10 +30,10 @@ class BatchRule:
     sql: str
 
 
-def _differing(expected: str, actual: str, shown: str = "object_id") -> str:
-    """(batch_id, name) of the rows that one of two queries has more often than the other."""
+def _differing(expected: str, actual: str) -> str:
+    """(batch_id, object_id) of the rows that one of two queries has more often than the other."""
     return f"""
-    SELECT batch_id, {shown} FROM (
+    SELECT batch_id, object_id FROM (
         SELECT *, 1 AS times FROM ({expected}) UNION ALL SELECT *, -1 AS times FROM ({actual})
     ) GROUP BY ALL HAVING sum(times) <> 0
     """
