@@ -64,6 +64,7 @@ NOT_RUN = {
     "dicom-assets ingest --lake ../drill": "as before",
     "dicom-assets status --lake ../drill": "as before",
     "dicom-assets erase": "erases; erasure/test_command.py runs it",
+    "dicom-assets forward": "needs a DICOM service; service/test_forwarding.py talks to one",
     "dicom-assets serve": "answers until it is ended; serve/test_server.py talks to it",
     "dicom-assets who-saw": "needs an audit log; serve/test_logs.py has one",
     "curl ": "asks a server; serve/ does",

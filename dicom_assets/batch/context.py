@@ -85,13 +85,14 @@ class RunContext:
     _batches: dict[str, tuple[OpenBatch, ExitStack]] = field(default_factory=dict, repr=False)
     _ahead: dict[str, ReadAhead] = field(default_factory=dict, repr=False)
     _closing: threading.Event = field(default_factory=threading.Event, repr=False)
+    house_rules: tuple[HouseRule, ...] = field(default=(), init=False, repr=False)
     unmoved: dict[str, str] = field(default_factory=dict)
     """Batches in mode `organize` whose moving could not be finished, and why."""
 
     def __enter__(self) -> Self:
         """Begins. Raises SettingsError for a rule of the house that cannot be asked."""
         give_back()
-        _ = self.house_rules
+        self.house_rules = rules_of(self.settings)
         return self
 
     def __exit__(
@@ -120,11 +121,6 @@ class RunContext:
 
             return self._held.enter_context(DaskEngine(where, self.settings.reading))
         return self.shared_engine or self._held.enter_context(ProcessEngine(self.settings.reading))
-
-    @cached_property
-    def house_rules(self) -> tuple[HouseRule, ...]:
-        """The rules of the house. Raises SettingsError for one that cannot be asked."""
-        return rules_of(self.settings)
 
     @cached_property
     def log(self) -> ClaimLog:
@@ -407,11 +403,8 @@ class OpenBatch:
         if own_rows.stage_rows(self.lake, self.staging, self.manifest, run_id):
             outcomes = Counter(self.staging.read_whole(Part.LEDGER, ["outcome"])["outcome"].to_pylist())
         outcomes = self._let_leave(run_id, outcomes)
-        if datasets.fit(self.lake, self.staging, self.work.settings.clinical, run_id):
-            for part in (Part.CLINICAL, Part.ERRORS):
-                self.staging.complete_as_it_is(part)
-        if apply_rules(self.lake, self.staging, self.work.house_rules, run_id):
-            outcomes = Counter(self.staging.read_whole(Part.LEDGER, ["outcome"])["outcome"].to_pylist())
+        datasets.fit(self.lake, self.staging, self.work.settings.clinical, run_id)
+        outcomes = apply_rules(self.lake, self.staging, self.work.house_rules, run_id) or outcomes
         publish_ledger(self.lake, self.staging)
         return outcomes
 
