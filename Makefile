@@ -6,7 +6,7 @@ DEMO_LANDING := data/landing
 DEMO_LAKE := data/lake
 export DAGSTER_HOME := $(CURDIR)
 
-.PHONY: demo reference test test-all test-lowest lint types ui bench bench-scale soak fuzz docs node azurite clean
+.PHONY: demo reference test test-all test-lowest lint types ui bench bench-scale soak fuzz docs node engines azurite clean
 
 $(VENV)/installed: pyproject.toml constraints.txt
 	$(PYTHON) -c 'import sys; sys.exit("Python 3.11 or newer is needed; set PYTHON=…" if sys.version_info < (3, 11) else 0)'
@@ -106,6 +106,18 @@ node_modules/@ohif/app/package.json: | node_modules/.bin/azurite
 	cd build/ohif && npm pack --silent $(OHIF)
 	tar -xzf build/ohif/ohif-app-*.tgz -C node_modules/@ohif/app --strip-components=1 --exclude=package/dist/ort
 	rm -r build/ohif
+
+# Engines that read Delta tables and are not delta-rs, and datacontract-cli: in an environment of their own, with another
+# DuckDB than ours (the one that its extension delta is packed for). Without compiling: half of it is never imported.
+ENGINES := build/engines
+engines: $(ENGINES)/installed
+
+$(ENGINES)/installed: constraints-engines.txt
+	rm -rf $(ENGINES)
+	$(PYTHON) -m venv $(ENGINES)/venv
+	$(ENGINES)/venv/bin/python -m pip install --quiet --disable-pip-version-check --no-deps --no-compile \
+	    -r constraints-engines.txt
+	touch $@
 
 AZCOPY := @azure-tools/azcopy-linux@10.32.2
 node_modules/@azure-tools/azcopy-linux/package.json: | node_modules/.bin/azurite

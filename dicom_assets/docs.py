@@ -11,6 +11,7 @@ from pathlib import Path
 from dicom_assets import docs_standards
 from dicom_assets.docs_architecture import architecture_page
 from dicom_assets.docs_dicomweb import dicomweb_page
+from dicom_assets.docs_engines import contract_file, engines_page
 from dicom_assets.docs_monitoring import monitoring_page
 from dicom_assets.lake.query import sql_type
 from dicom_assets.schema.codes import CODES, OUTSIDE
@@ -84,6 +85,8 @@ PAGES: dict[str, Callable[[], str]] = {
     "omop.md": docs_standards.omop_page,
     "architecture.md": architecture_page,
     "dicomweb.md": dicomweb_page,
+    "engines.md": engines_page,
+    "datacontract.yaml": contract_file,
     "monitoring.md": monitoring_page,
 }
 """Every generated page by file name."""

@@ -43,6 +43,7 @@ From the top; each imports only what stands below it, and no modules import each
 | `landing` | what arrives: stores, listing, claims, archives, events |
 | `clinical`, `fhir`, `omop` | records that come with images, and the standards made from the lake |
 | `dicom` | what a DICOM object says: recognising, header, values, identity, flaws |
+| `engines` | what engines that people already have are told of a lake: scripts, and the data contract |
 | `lake` | Delta tables: commits, rewriting, staging, the SQL of the hierarchy, queries, maintenance |
 | `storage` | files below a root, bytes by range, locks, leases, credentials: a folder or Azure |
 | `schema` | the registry: tables, columns, attributes, keys, reason codes |

@@ -373,7 +373,8 @@ include or exclude patterns that would leave out what is stored, are refused whe
 - **The same bytes again** are no new version. Other bytes under the same UIDs are one, with warning B000H and 202. What
   is the newest the lake tells, and what this process has stored since (of the last 50,000 objects). What another
   process of the server, or this one before a restart, has stored on the same day and the lake does not have yet, is
-  recognised as the same bytes by its name; other bytes are a new version without the warning.
+  recognised by its name: the same bytes as such, and other ones with the warning, in a folder a second later. A
+  tree's names do not tell that, nor is it told to a caller who may see only a part of the source.
 - **Broken off**: objects that were whole stay; whoever sends them again is told that they are there. If a body ends
   early, or breaks a bound in its middle, the answer names what was stored, and a `Warning` says why it stopped.
 

@@ -68,6 +68,7 @@ class SourceSettings(Section):
 
     store: how objects are put there that DICOMweb clients store; `landing.deposits.Layout`. Without it, nobody can.
     tree: workspace and service in the paths of `store = "tree"`; by default `dicom-assets/` and the source's name.
+    forward_to: name of a service at which what was ingested is stored.
     """
 
     name: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,62}$")] = "landing"
@@ -86,6 +87,8 @@ class SourceSettings(Section):
     tree: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9-]{0,62}/[A-Za-z0-9][A-Za-z0-9._-]{0,62}$")] | None = (
         None
     )
+
+    forward_to: str | None = None
 
     @field_validator("root")
     @classmethod

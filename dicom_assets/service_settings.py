@@ -23,8 +23,9 @@ class ServiceSettings(Section):
 
     name: the landing source that its windows become. url: where the service starts, without version and `studies`.
     kind: `dicom-service` has the change feed of Azure Health Data Services and microsoft/dicom-server; `dicomweb` is
-    any other QIDO/WADO server, followed by Orthanc's `/changes` or by study date. landing: folder or URL that the
-    windows are written to, `data/changes/{name}` by default. auth: `token_variable`, `user_variable` and
+    any other QIDO/WADO server, followed by Orthanc's `/changes` or by study date. follow = "nothing", of either kind:
+    its changes are not landed, and it is no source. landing: folder or URL that the windows are written to,
+    `data/changes/{name}` by default. auth: `token_variable`, `user_variable` and
     `password_variable` name environment variables; a secret itself has no place here. partitions: data partitions to
     audit where the service has them. page_bytes: bound on one answer. retry_after_seconds: the longest wait that the
     server may ask for.
@@ -34,7 +35,7 @@ class ServiceSettings(Section):
     url: Annotated[str, Field(pattern=r"^https?://[^\s?#]+$")]
     kind: Literal["dicom-service", "dicomweb"] = "dicom-service"
     api: Literal["v2", "v1"] = "v2"
-    follow: Literal["orthanc-changes", "study-date"] = "orthanc-changes"
+    follow: Literal["orthanc-changes", "study-date", "nothing"] = "orthanc-changes"
     changes_url: str | None = None
     landing: str = ""
     auth: Literal["anonymous", "bearer", "basic", "entra"] = "anonymous"

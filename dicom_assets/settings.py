@@ -15,6 +15,7 @@ from typing import Any
 from pydantic import ValidationError, field_validator, model_validator
 
 from dicom_assets.alert_settings import AlertSettings as AlertSettings
+from dicom_assets.lineage_settings import LineageSettings as LineageSettings
 from dicom_assets.rule_settings import RuleSettings as RuleSettings
 from dicom_assets.sections import CHANGE_FILES as CHANGE_FILES
 from dicom_assets.sections import CONFIG_FILE as CONFIG_FILE
@@ -71,6 +72,7 @@ class Settings(Section):
     erase: EraseSettings = EraseSettings()
     serve: ServeSettings = ServeSettings()
     alerts: tuple[AlertSettings, ...] = ()
+    lineage: LineageSettings | None = None
 
     @model_validator(mode="before")
     @classmethod
@@ -88,7 +90,7 @@ class Settings(Section):
             if not isinstance(given, dict):
                 continue
             name = given.get("name")
-            if isinstance(name, str) and name not in known:
+            if isinstance(name, str) and name not in known and given.get("follow") != "nothing":
                 root = given.get("landing") or f"{DEFAULT_CHANGES}/{name}"
                 sources.append({"name": name, "root": root, "include": (CHANGE_FILES,)})
         return {**values, "sources": tuple(sources)}
@@ -139,6 +141,24 @@ class Settings(Section):
                         "would be ingested again and again; give a lake outside of it"
                     )
         return self
+
+    @model_validator(mode="after")
+    def _forwarded(self) -> Settings:
+        known = {service.name for service in self.services}
+        for source in self.sources:
+            if source.forward_to is not None and source.forward_to not in known:
+                raise ValueError(
+                    f"source '{source.name}': forward_to names no service, '{source.forward_to}'. Configured: "
+                    f"{', '.join(sorted(known)) or 'none'}"
+                )
+            if source.forward_to == source.name:
+                raise ValueError(f"source '{source.name}' would be forwarded to the service that it comes from")
+        return self
+
+    @property
+    def followed(self) -> tuple[ServiceSettings, ...]:
+        """The services whose changes are landed."""
+        return tuple(service for service in self.services if service.follow != "nothing")
 
     def service(self, name: str) -> ServiceSettings:
         """The DICOM service of this name; SettingsError when none is configured."""

@@ -9,6 +9,7 @@ import mmap
 import os
 import signal
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
 from dicom_assets.batch.context import RunContext
@@ -18,7 +19,7 @@ from dicom_assets.schema.codes import CODES
 from dicom_assets_tests.support.dicoms import dicom
 from dicom_assets_tests.support.faults import refusing
 from dicom_assets_tests.support.lakes import TABLES_OF_A_BATCH, make_asset
-from dicom_assets_tests.support.remedies import Zone, remedy
+from dicom_assets_tests.support.remedies import Zone, remedied_together, remedy
 
 GOOD = dicom()
 
@@ -106,14 +107,18 @@ def _(zone: Zone) -> None:
     assert zone.codes("a.dcm") == {"ingested"}
 
 
-@remedy("READ_FAILED")
-def _(zone: Zone) -> None:
-    with refusing(zone.landing.put("a.dcm", GOOD)):
-        zone.ingest()
+@remedied_together("READ_FAILED")
+def _(zone: Zone, folder: str) -> Iterator[None]:
+    with refusing(zone.landing.put(f"{folder}/a.dcm", GOOD)):
+        yield
+        yield
     with zone.graph.work() as work:
-        assert work.log.returned()["code"].to_pylist() == ["READ_FAILED"]
-    zone.ingest()
-    assert zone.codes("a.dcm") == {"ingested"}
+        returned = [row["code"] for row in work.log.returned().to_pylist() if f"/{folder}/" in row["uri"]]
+    assert returned == ["READ_FAILED"]
+    assert zone.codes("a.dcm", folder=folder) == set()
+    yield
+    yield
+    assert zone.codes("a.dcm", folder=folder) == {"ingested"}
 
 
 @remedy("SOURCE_UNAVAILABLE")
@@ -130,24 +135,26 @@ def _(zone: Zone) -> None:
     assert zone.codes("a.dcm") == {"ingested"}
 
 
-@remedy("OBJECT_GONE")
-def _(zone: Zone) -> None:
-    path = zone.landing.put("a.dcm", GOOD)
-    (batch,) = zone.graph.claim()
+@remedied_together("OBJECT_GONE")
+def _(zone: Zone, folder: str) -> Iterator[None]:
+    path = zone.landing.put(f"{folder}/a.dcm", GOOD)
+    yield
     moved = path.rename(zone.landing.root.parent / "moved by mistake")
-    zone.graph.run(batch)
-    assert zone.codes("a.dcm") == {"OBJECT_GONE", "quarantined"}
+    yield
+    assert zone.codes("a.dcm", folder=folder) == {"OBJECT_GONE", "quarantined"}
     moved.rename(path)
-    zone.ingest()
-    assert zone.codes("a.dcm") == {"ingested"}
+    yield
+    yield
+    assert zone.codes("a.dcm", folder=folder) == {"ingested"}
 
 
-@remedy("CHANGED_DURING_READ")
-def _(zone: Zone) -> None:
-    zone.landing.put("a.dcm", GOOD)
-    (batch,) = zone.graph.claim()
-    zone.landing.put("a.dcm", GOOD, age_seconds=3_600)
-    zone.graph.run(batch)
-    assert zone.codes("a.dcm") == {"CHANGED_DURING_READ", "quarantined"}
-    zone.ingest()
-    assert zone.codes("a.dcm") == {"ingested"}
+@remedied_together("CHANGED_DURING_READ")
+def _(zone: Zone, folder: str) -> Iterator[None]:
+    zone.landing.put(f"{folder}/a.dcm", GOOD)
+    yield
+    zone.landing.put(f"{folder}/a.dcm", GOOD, age_seconds=3_600)
+    yield
+    assert zone.codes("a.dcm", folder=folder) == {"CHANGED_DURING_READ", "quarantined"}
+    yield
+    yield
+    assert zone.codes("a.dcm", folder=folder) == {"ingested"}

@@ -3,6 +3,10 @@
 from __future__ import annotations
 
 import json
+import os
+import shutil
+from collections.abc import Iterator
+from contextlib import chdir
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -44,19 +48,31 @@ class Place:
             return work.log.claims()[-1].batch_id
 
 
-@pytest.fixture
-def paused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Place:
+@pytest.fixture(scope="module")
+def once_paused(tmp_path_factory: pytest.TempPathFactory) -> Place:
     """A lake with a batch that an ingest has left paused, and said so."""
-    monkeypatch.chdir(tmp_path)
-    place = Place(tmp_path)
+    place = Place(tmp_path_factory.mktemp("paused") / "place")
     for number in range(3):
         place.landing.put(f"bad{number}.dcm", without_identity(number))
     place.landing.put("note.txt", "nothing to see here")
-    ended = place.run("ingest", where=True)
+    with chdir(place.folder):
+        ended = place.run("ingest", where=True)
+    os.environ.pop("DAGSTER_HOME", None)
     assert ended.exit_code == 1
     for what in ("show", "retry", "accept", "dismiss"):
         assert f"dicom-assets batch {what} {place.batch()}" in ended.stderr
+    shutil.copytree(place.folder, place.folder.with_name("kept"))
     return place
+
+
+@pytest.fixture
+def paused(once_paused: Place, monkeypatch: pytest.MonkeyPatch) -> Iterator[Place]:
+    """The same, where it was made, for a test to go on with."""
+    shutil.rmtree(once_paused.folder)
+    shutil.copytree(once_paused.folder.with_name("kept"), once_paused.folder)
+    with monkeypatch.context() as patch:
+        patch.chdir(once_paused.folder)
+        yield once_paused
 
 
 def test_status_tells_by_its_exit_code_and_in_words_that_something_waits(paused):

@@ -48,13 +48,23 @@ NOT_RUN = {
     "python ../shared/": "judges that are no part of the project",
     "dicom-assets ingest --landing az:": "needs an Azure account; azure/ talks to its emulator",
     "dicom-assets sql --lake az:": "needs an Azure account; azure/ talks to its emulator",
+    **{
+        f"dicom-assets engines {engine} --lake az:": "needs an Azure account; engines/test_scripts.py has one"
+        for engine in ("synapse", "fabric", "databricks", "adx")
+    },
     "dicom-assets ingest --landing ../shared/": "files that are no part of the project",
     "dicom-assets batch ": "needs a batch that waits; test_batch_commands.py has one",
     "dicom-assets alerts ": "needs somebody to tell; monitoring/test_alerts.py has them",
     "dicom-assets audit pacs": "needs a DICOM service; service/test_audit.py talks to one",
     "dicom-assets repair pacs": "needs a DICOM service; service/test_audit.py talks to one",
     "dicom-assets selftest": "needs a running system; selftest/test_running.py has one",
+    "dicom-assets backup": "writes beside the folder; backup/test_drill.py takes some",
+    "dicom-assets restore": "as before",
+    "dicom-assets verify --lake ../drill": "as before",
+    "dicom-assets ingest --lake ../drill": "as before",
+    "dicom-assets status --lake ../drill": "as before",
     "dicom-assets erase": "erases; erasure/test_command.py runs it",
+    "dicom-assets forward": "needs a DICOM service; service/test_forwarding.py talks to one",
     "dicom-assets serve": "answers until it is ended; serve/test_server.py talks to it",
     "dicom-assets who-saw": "needs an audit log; serve/test_logs.py has one",
     "curl ": "asks a server; serve/ does",

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import gzip
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -22,23 +22,22 @@ from dicom_assets.batch.reread import Choice, choose, claim_chosen
 from dicom_assets.defs.sensors import mark
 from dicom_assets.defs.single_batches import dismiss
 from dicom_assets.schema.codes import CODES
-from dicom_assets.service.client import ServiceClient
-from dicom_assets.service.feed import read_window
-from dicom_assets.service.window_files import land, window_path
 from dicom_assets.settings import GateSettings
 from dicom_assets_tests import remedies_of_reading as remedies_of_reading  # enters its cases
 from dicom_assets_tests.dicom import raw
 from dicom_assets_tests.landing.zip_forge import Record, forge
-from dicom_assets_tests.service.test_batches import Synced, one, synced, window
 from dicom_assets_tests.support.canaries import erased
 from dicom_assets_tests.support.dicoms import dicom, uid, without_identity
-from dicom_assets_tests.support.lakes import settings_for
+from dicom_assets_tests.support.lakes import make_asset, settings_for
 from dicom_assets_tests.support.landings import LandingFolder, zipped
 from dicom_assets_tests.support.remedies import (
     CASES,
     SENT,
     SET,
+    TOGETHER,
+    Courses,
     Zone,
+    remedied_together,
     remedy,
     run_with,
     sections,
@@ -75,8 +74,10 @@ ELSEWHERE = {
     "CORRECTION_INVALID": "batch/test_corrections.py",
     "CORRECTION_CONTRADICTED": "batch/test_corrections.py",
     "PATIENT_LINK_CYCLE": "batch/test_corrections.py",
+    "CHANGE_INVALID": "service/test_batches.py",
+    "CHANGE_PAGE_UNREADABLE": "service/test_batches.py",
 }
-"""Codes of sources, of organizing and of several deliveries: the tests there cause them and do what the remedy says."""
+"""Codes of sources, services, organizing and several deliveries: the tests there cause them and do what they say."""
 
 
 @pytest.fixture
@@ -160,73 +161,40 @@ run_with("SHEETS_PASSED_OVER", workbook(TABLE, [["Pat No", "diagnosis"], ["P2", 
          before={}, after={"clinical": {"patient_id_columns": ["PatientID", "Pat No"]}})  # fmt: skip
 
 
-@remedy("SOP_INSTANCE_CONFLICT")
-def _(zone: Zone) -> None:
-    zone.landing.put("a.dcm", dicom(1, 1, 1, InstanceNumber=1))
-    zone.landing.put("b.dcm", dicom(1, 1, 1, InstanceNumber=2))
-    zone.ingest()
-    assert zone.codes("a.dcm") == zone.codes("b.dcm") == {"SOP_INSTANCE_CONFLICT", "ingested"}
-    assert len(zone.graph.rows("FROM instance")) == 1
-    zone.landing.put("b.dcm", dicom(1, 1, 2, InstanceNumber=2))
-    zone.ingest()
-    assert zone.codes("b.dcm") == {"ingested"}
-    assert len(zone.graph.rows("FROM instance")) == 2
+@remedied_together("SOP_INSTANCE_CONFLICT")
+def _(zone: Zone, folder: str) -> Iterator[None]:
+    instances = f"FROM instance WHERE StudyInstanceUID = '{uid(31)}'"
+    zone.landing.put(f"{folder}/a.dcm", dicom(31, 1, 1, InstanceNumber=1))
+    zone.landing.put(f"{folder}/b.dcm", dicom(31, 1, 1, InstanceNumber=2))
+    yield
+    yield
+    for name in ("a.dcm", "b.dcm"):
+        assert zone.codes(name, folder=folder) == {"SOP_INSTANCE_CONFLICT", "ingested"}
+    assert len(zone.graph.rows(instances)) == 1
+    zone.landing.put(f"{folder}/b.dcm", dicom(31, 1, 2, InstanceNumber=2))
+    yield
+    yield
+    assert zone.codes("b.dcm", folder=folder) == {"ingested"}
+    assert len(zone.graph.rows(instances)) == 2
 
 
-# Windows of a DICOM service.
-
-
-def read_window_again(code: str, spoil: Callable[[Synced], None]) -> None:
-    """Enters a case in which the window is read again when file or service are in order."""
-
-    def case(zone: Zone) -> None:
-        with synced(zone.landing.root.parent / "service") as service:
-            for number in range(30):
-                service.model.store(one(number))
-            spoil(service)
-            service.graph.ingest()
-            assert {code} == {row["code"] for row in service.graph.rows("SELECT code FROM ingestion_errors "
-                                                                        "WHERE severity = 'error'")}  # fmt: skip
-            service.sync(0)
-            assert service.current() == service.expected()
-
-    remedy(code)(case)
-
-
-def spoil_entry(service: Synced) -> None:
-    with ServiceClient(service.service) as client:
-        pages = list(read_window(client, window(0)))
-    del pages[0].entries[3]["action"]
-    land(service.service, window_path(window(0)), window(0), pages, "v2")
-
-
-def spoil_file(service: Synced) -> None:
-    """The file is cut short; and deleted, as the remedy says, once it has been read."""
-    service.land(0)
-    path = Path(service.service.landing) / window_path(window(0))
-    path.write_bytes(path.read_bytes()[:-5])
-    service.graph.ingest()
-    path.unlink()
-
-
-read_window_again("CHANGE_INVALID", spoil_entry)
-read_window_again("CHANGE_PAGE_UNREADABLE", spoil_file)
-
-
-@remedy("LINK_NOT_FOLLOWED")
-def _(zone: Zone) -> None:
+@remedied_together("LINK_NOT_FOLLOWED")
+def _(zone: Zone, folder: str) -> Iterator[None]:
     """A link out of the zone; then the file itself."""
     outside = zone.landing.root.parent / "outside.dcm"
     outside.write_bytes(GOOD)
-    link = zone.landing.root / "a.dcm"
+    link = zone.landing.root / folder / "a.dcm"
+    link.parent.mkdir()
     link.symlink_to(outside)
     os.utime(link, (1e9, 1e9), follow_symlinks=False)
-    zone.ingest()
-    assert zone.codes("a.dcm") == {"LINK_NOT_FOLLOWED", "ignored"}
+    yield
+    yield
+    assert zone.codes("a.dcm", folder=folder) == {"LINK_NOT_FOLLOWED", "ignored"}
     link.unlink()
-    zone.landing.put("a.dcm", GOOD)
-    zone.ingest()
-    assert zone.codes("a.dcm") == {"ingested"}
+    zone.landing.put(f"{folder}/a.dcm", GOOD)
+    yield
+    yield
+    assert zone.codes("a.dcm", folder=folder) == {"ingested"}
 
 
 sent_again(
@@ -294,9 +262,11 @@ change_the_rule("RULE_WARNING", "warn")
 def _(zone: Zone) -> None:
     zone.landing.put("a.dcm", GOOD)
     (batch,) = zone.graph.claim()
-    zone.graph.run(batch, select=["raw_files", "validated_batch"])
     with zone.graph.work() as work:
-        mark(work, batch, zone.graph.results[batch].run_id)
+        for name in ("raw_files", "validated_batch"):
+            make_asset(name, batch, work)
+    with zone.graph.work() as work:
+        mark(work, batch, "run")
     assert zone.of_batches() == {"RUN_FAILED"}
     zone.run_again(batch)
     assert zone.of_batches() == set()
@@ -316,7 +286,7 @@ def _(zone: Zone) -> None:
 
 
 def test_every_code_has_a_case_or_needs_none():
-    assert sorted([*CASES, *SENT, *SET, *NOTHING, *ELSEWHERE]) == sorted(CODES)
+    assert sorted([*CASES, *TOGETHER, *SENT, *SET, *NOTHING, *ELSEWHERE]) == sorted(CODES)
 
 
 @pytest.mark.parametrize("code", sorted(ELSEWHERE))
@@ -345,17 +315,27 @@ Outcomes = dict[str, tuple[set[str], set[str]]]
 
 
 @pytest.fixture(scope="module")
-def sent(tmp_path_factory) -> Outcomes:
-    """All objects that are put right by another delivery: delivered in one batch, and again in a second one."""
+def delivered(tmp_path_factory) -> tuple[Outcomes, Courses]:
+    """All objects that are put right by another delivery: in one batch, and again in a second one; with TOGETHER."""
     with zone_in(tmp_path_factory.mktemp("sent")) as zone:
+        courses = Courses(zone)
+
+        def take() -> None:
+            courses.go_on()
+            batches = zone.claim()  # what could not be read before comes in one of its own
+            courses.go_on()
+            for batch in batches:
+                zone.graph.run(batch)
+
         for code, case in SENT.items():
             zone.landing.put(f"{code}/{case.bad[0]}", case.bad[1])
-        zone.ingest()
+        take()
         first = {code: case.outcome(zone, code) for code, case in SENT.items()}
         for code, case in SENT.items():
             zone.landing.put(f"{code}/{case.good[0]}", case.good[1], age_seconds=3_600)
-        zone.ingest()
-        return {code: (first[code], case.outcome_in_the_end(zone, code)) for code, case in SENT.items()}
+        take()
+        courses.go_on()
+        return {code: (first[code], case.outcome_in_the_end(zone, code)) for code, case in SENT.items()}, courses
 
 
 @pytest.fixture(scope="module")
@@ -372,8 +352,8 @@ def run_again(tmp_path_factory) -> Outcomes:
 
 
 @pytest.mark.parametrize("code", sorted(SENT))
-def test_what_is_delivered_again_as_the_remedy_says_is_ingested(code, sent):
-    bad, good = sent[code]
+def test_what_is_delivered_again_as_the_remedy_says_is_ingested(code, delivered):
+    bad, good = delivered[0][code]
     assert code in bad
     assert bad == {code, "quarantined"} or not SENT[code].is_alone
     assert good == {"ingested"}
@@ -388,6 +368,14 @@ def test_what_is_read_with_the_settings_that_the_remedy_names_is_ingested(code, 
         f"{section}.{name}" in CODES[code].remedy for section, values in SET[code].after.items() for name in values
     )
     assert good == {"ingested"}
+
+
+@pytest.mark.parametrize("code", sorted(TOGETHER))
+def test_the_remedy_works_among_others(code, delivered):
+    _, courses = delivered
+    if code in courses.failed:
+        raise courses.failed[code]
+    assert code in courses.ended
 
 
 @pytest.mark.slow

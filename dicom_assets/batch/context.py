@@ -27,7 +27,7 @@ from dicom_assets.batch.checks.contract import CheckContext
 from dicom_assets.batch.conflicts import stage_conflicts
 from dicom_assets.batch.erasure.record import is_under_way
 from dicom_assets.batch.expand import expand, nothing_known
-from dicom_assets.batch.house_rules import apply_rules
+from dicom_assets.batch.house_rules import HouseRule, apply_rules, rules_of
 from dicom_assets.batch.known import known_before
 from dicom_assets.batch.lake_context import INGEST_LOCK as INGEST_LOCK
 from dicom_assets.batch.lake_context import LakeContext
@@ -77,13 +77,14 @@ class RunContext(LakeContext):
     _batches: dict[str, tuple[OpenBatch, ExitStack]] = field(default_factory=dict, repr=False)
     _ahead: dict[str, ReadAhead] = field(default_factory=dict, repr=False)
     _closing: threading.Event = field(default_factory=threading.Event, repr=False)
+    house_rules: tuple[HouseRule, ...] = field(default=(), init=False, repr=False)
     unmoved: dict[str, str] = field(default_factory=dict)
     """Batches in mode `organize` whose moving could not be finished, and why."""
 
     def __enter__(self) -> Self:
         """Begins. Raises SettingsError for a rule of the house that cannot be asked."""
         give_back()
-        _ = self.house_rules
+        self.house_rules = rules_of(self.settings)
         return self
 
     def __exit__(
@@ -323,11 +324,8 @@ class OpenBatch:
         if own_rows.stage_rows(self.lake, self.staging, self.manifest, run_id):
             outcomes = Counter(self.staging.read_whole(Part.LEDGER, ["outcome"])["outcome"].to_pylist())
         outcomes = self._let_leave(run_id, outcomes)
-        if datasets.fit(self.lake, self.staging, self.work.settings.clinical, run_id):
-            for part in (Part.CLINICAL, Part.ERRORS):
-                self.staging.complete_as_it_is(part)
-        if apply_rules(self.lake, self.staging, self.work.house_rules, run_id):
-            outcomes = Counter(self.staging.read_whole(Part.LEDGER, ["outcome"])["outcome"].to_pylist())
+        datasets.fit(self.lake, self.staging, self.work.settings.clinical, run_id)
+        outcomes = apply_rules(self.lake, self.staging, self.work.house_rules, run_id) or outcomes
         publish_ledger(self.lake, self.staging)
         return outcomes
 

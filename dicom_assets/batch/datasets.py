@@ -82,6 +82,8 @@ def fit(lake: Lake, staging: Staging, settings: ClinicalSettings, run_id: str) -
         give_back()
     if refused:
         _quarantine_emptied(staging, _take_out(staging, refused, run_id))
+        for part in (Part.CLINICAL, Part.ERRORS):
+            staging.complete_as_it_is(part)
     return len(refused)
 
 

@@ -12,7 +12,7 @@ asked.
 
 from __future__ import annotations
 
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -113,8 +113,10 @@ class Broken:
     groups: int
 
 
-def apply_rules(lake: Lake, staging: Staging, rules: Sequence[HouseRule], run_id: str) -> int:
-    """Takes what breaks a rule that quarantines out of the staged rows, and stages errors; how many are quarantined.
+def apply_rules(lake: Lake, staging: Staging, rules: Sequence[HouseRule], run_id: str) -> Mapping[str, int]:
+    """Takes what breaks a rule that quarantines out of the staged rows, and stages errors.
+
+    Objects by outcome, when that has changed some; otherwise nothing.
 
     What a rule cannot be asked of stays: the check finds it once more and pauses the batch. Raises StagingMissing,
     LakeError.
@@ -122,12 +124,12 @@ def apply_rules(lake: Lake, staging: Staging, rules: Sequence[HouseRule], run_id
     if not rules:
         if staging.names(Part.REFUSED):
             staging.clear(Part.REFUSED)  # of rules that there were when the batch was run before
-        return 0
+        return {}
     found = [one for rule in rules if (one := _broken(lake, staging, rule)) is not None]
     refused = frozenset().union(*(one.objects for one in found if one.rule.settings.effect == "quarantine"))
     _set_aside(staging, refused)
     _stage_errors(staging, found, refused, run_id)
-    return len(refused)
+    return Counter(staging.read_whole(Part.LEDGER, ["outcome"])["outcome"].to_pylist()) if refused else {}
 
 
 def _broken(lake: Lake, staging: Staging, rule: HouseRule) -> Broken | None:

@@ -15,7 +15,6 @@ from dicom_assets.batch import books
 from dicom_assets.batch.books import Status
 from dicom_assets.batch.erasure.record import is_under_way
 from dicom_assets.batch.erasure.removal import resume
-from dicom_assets.batch.house_rules import HouseRule, rules_of
 from dicom_assets.batch.recovery import mend_claims
 from dicom_assets.dicom.from_header import values_of
 from dicom_assets.lake import form
@@ -52,11 +51,6 @@ class LakeContext:
         if not self.migrates:
             form.require_migrated(lake.form)
         return lake
-
-    @cached_property
-    def house_rules(self) -> tuple[HouseRule, ...]:
-        """The rules of the house. Raises SettingsError for one that cannot be asked."""
-        return rules_of(self.settings)
 
     @cached_property
     def log(self) -> ClaimLog:

@@ -16,8 +16,11 @@ import typer
 from dicom_assets import faults
 from dicom_assets import settings as settings_module
 from dicom_assets.cli import (
+    backup,
     batches,
+    engines,
     erase,
+    forwarding,
     house_rules,
     ingest,
     monitoring,
@@ -68,6 +71,7 @@ for group in (
     house_rules,
     sources,
     services,
+    forwarding,
     verify,
     upgrade,
     promotion,
@@ -76,6 +80,8 @@ for group in (
     who_saw,
     selftest,
     monitoring,
+    backup,
+    engines,
 ):
     group.add_to(app)
 

@@ -37,6 +37,7 @@ def selftest(
     """
     with clear_errors():
         settings, source = _place(landing, lake)
+        from dicom_assets.batch.selftest.clearance import NotCleared
         from dicom_assets.batch.selftest.rehearsal import Rehearsal
         from dicom_assets.batch.selftest.rehearsal import clean as clean_all
 
@@ -57,6 +58,9 @@ def selftest(
                     passed = Rehearsal(settings, source, timeout, told, why=_why(settings)).run(keep=keep)
                 except KeyboardInterrupt:
                     say("Interrupted; what was delivered is taken out again.", err=True)
+                    passed = False
+                except NotCleared as error:
+                    say(str(error), err=True)
                     passed = False
     if form is not Format.TABLE:
         rows = [(one.name, one.expected, one.found, one.ok, _rounded(one.seconds), one.detail) for one in lines]

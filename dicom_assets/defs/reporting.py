@@ -24,7 +24,7 @@ from dicom_assets.landing.looks import SourceEmptied
 from dicom_assets.omop.concepts import MappingError
 from dicom_assets.omop.integers import IdentifiersExhausted
 from dicom_assets.reading.memory import give_back
-from dicom_assets.schema.registry import TABLES, Table
+from dicom_assets.schema.registry import Table, column_sources
 from dicom_assets.settings import SettingsError
 
 WHAT_TO_DO = "what you can do"
@@ -70,14 +70,12 @@ def table_schema(table: Table) -> dg.TableSchema:
 
 def column_lineage(table: Table) -> dg.TableColumnLineage:
     """Which columns of upstream tables a table's columns come from: those of the same name, nearest table first."""
-    upstream = [TABLES[name] for name in table.upstream]
-    deps = {
-        column.name: [
-            dg.TableColumnDep(dg.AssetKey(source.name), column.name) for source in upstream if column.name in source
-        ]
-        for column in table.columns
-    }
-    return dg.TableColumnLineage({name: found for name, found in deps.items() if found})
+    return dg.TableColumnLineage(
+        {
+            name: [dg.TableColumnDep(dg.AssetKey(source), column) for source, column in sources]
+            for name, sources in column_sources(table).items()
+        }
+    )
 
 
 def table_description(table: Table) -> dict[str, Any]:

@@ -31,7 +31,7 @@ def definitions(settings: Settings) -> dg.Definitions:
 
     Makes the landing folders of the services, so that the sensor finds something to list before the first window.
     """
-    for service in settings.services:
+    for service in settings.followed:
         with suppress(OSError):  # the run that lands there says what is wrong
             prepare_landing(service)
     changes = dicom_changes_asset(settings)
@@ -46,7 +46,7 @@ def definitions(settings: Settings) -> dg.Definitions:
         selection=dg.AssetSelection.assets(dicom_service_audit),
         description="Compares every DICOM service with the lake.",
     )
-    running = dg.DefaultScheduleStatus.RUNNING if settings.services else dg.DefaultScheduleStatus.STOPPED
+    running = dg.DefaultScheduleStatus.RUNNING if settings.followed else dg.DefaultScheduleStatus.STOPPED
     nightly_audit = dg.ScheduleDefinition(
         name="nightly_audit",
         job=audit,

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Mapping
+from contextlib import suppress
 
 from dicom_assets.lake.quoting import named, pointed, quoted
 from dicom_assets.storage.files import LakeFiles
@@ -71,6 +72,16 @@ def pins(files: LakeFiles, dataset: str) -> dict[str, str]:
         return {}
     if not isinstance(found, dict) or not set(found.values()) <= set(TYPES):
         raise ValueError(f"the pinned types of dataset {dataset} are not what this release writes")
+    return found
+
+
+def pinned(files: LakeFiles) -> dict[str, dict[str, str]]:
+    """The pinned types of every dataset whose pins can be read. Raises LakeError."""
+    found = {}
+    for path in files.names(FOLDER):
+        dataset = path.rsplit("/", 1)[-1].removesuffix(".json")
+        with suppress(ValueError):
+            found[dataset] = pins(files, dataset)
     return found
 
 

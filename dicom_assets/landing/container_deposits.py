@@ -67,6 +67,15 @@ class ContainerDepot:
         except failures() as error:
             raise self._failed(error) from None
 
+    def begins(self, path: str) -> bool:
+        """See Depot."""
+        try:
+            return (
+                next(iter(self._client.list_blobs(self._place.below(path).path, results_per_page=1)), None) is not None
+            )
+        except failures() as error:
+            raise self._failed(error) from None
+
     def _blob(self, path: str) -> BlobClient:
         return self._client.get_blob_client(self._place.below(path).path)
 

@@ -117,6 +117,10 @@ class Depot(Protocol):
         """Whether anything lies below a folder."""
         ...
 
+    def begins(self, path: str) -> bool:
+        """Whether anything has a name that begins so; of a folder, as it was a second ago. path: ends with a hyphen."""
+        ...
+
 
 @runtime_checkable
 class DepotStore(LandingStore, Protocol):
@@ -153,6 +157,10 @@ class Layout:
         both = hashlib.blake2b(b"%b%b%d" % (identity, content, number), digest_size=8).digest()
         version = int.from_bytes(both, "big") >> 1
         return f"{self.tree}/{partition or DEFAULT_PARTITION_FOLDER}/{identity.hex()[:3]}_{version}.dcm"
+
+    def family(self, identity: bytes, at: datetime) -> str | None:
+        """What paths of the objects of some UIDs begin with that are put on a day; None where names do not tell."""
+        return None if self.tree is not None else f"{at:%Y/%m/%d}/{identity.hex()[:16]}-"
 
 
 def layout_of(source: SourceSettings) -> Layout:

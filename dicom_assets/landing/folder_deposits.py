@@ -9,8 +9,10 @@ from __future__ import annotations
 
 import errno
 import fcntl
+import math
 import os
 import secrets
+import time
 from contextlib import suppress
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -25,6 +27,10 @@ _NO_UNNAMED = {errno.EOPNOTSUPP, errno.EISDIR, errno.EINVAL, errno.ENOENT}
 _NO_LINKS = {errno.EPERM, errno.EOPNOTSUPP, errno.EMLINK, errno.EXDEV, errno.EACCES}
 
 
+_LOOK_SECONDS = 1.0
+"""How old a listing may be by which it is told what others have put."""
+
+
 class FolderDepot:
     """Puts objects into the folder of a source."""
 
@@ -34,6 +40,7 @@ class FolderDepot:
         """source: its name, for messages; root: its folder, which must be there when something is put."""
         self._source, self._root, self._synced = source, root, synced
         self._swept = False
+        self._looked: tuple[str, float, frozenset[str]] = ("", -math.inf, frozenset())
 
     def spool(self) -> Spool:
         """See Depot."""
@@ -101,6 +108,21 @@ class FolderDepot:
             return False
         except OSError as error:
             raise self._failed(error) from None
+
+    def begins(self, path: str) -> bool:
+        """See Depot. A day's folder may have a hundred thousand files, so it is not listed for each object."""
+        folder, _, begin = path.rpartition("/")
+        looked_in, looked_at, names = self._looked
+        if looked_in != folder or time.monotonic() - looked_at > _LOOK_SECONDS:
+            try:
+                with os.scandir(self._root / folder) as entries:
+                    names = frozenset(one.name.partition("-")[0] for one in entries)
+            except (FileNotFoundError, NotADirectoryError):
+                names = frozenset()
+            except OSError as error:
+                raise self._failed(error) from None
+            self._looked = folder, time.monotonic(), names
+        return begin.partition("-")[0] in names
 
     def _require_root(self) -> None:
         """A root that is not mounted must not be made anew below its mount point."""

@@ -34,7 +34,7 @@ class Feeds:
     def __init__(self, settings: Settings) -> None:
         """Nothing is asked yet."""
         self._queues = [source for source in settings.sources if source.queue]
-        self._services = [one for one in settings.services if one.follow != "study-date" or one.kind != "dicomweb"]
+        self._services = [one for one in settings.followed if one.follow != "study-date" or one.kind != "dicomweb"]
         self._changes = settings.changes
 
     def measure(self, samples: Takes, now: datetime) -> None:

@@ -417,3 +417,13 @@ TABLES: dict[str, Table] = {
     )
 }
 """Every table of the lake by name."""
+
+
+def column_sources(table: Table) -> dict[str, list[tuple[str, str]]]:
+    """Which columns of upstream tables a table's columns come from: those of the same name, nearest table first."""
+    upstream = [TABLES[name] for name in table.upstream]
+    found = {
+        column.name: [(source.name, column.name) for source in upstream if column.name in source]
+        for column in table.columns
+    }
+    return {name: sources for name, sources in found.items() if sources}

@@ -40,6 +40,12 @@ class CurrentObjects:
         self._snapshot, self._source, self._archives = snapshot, source, archives
         self._studies: dict[str, dict[tuple[str, str], Current]] = {}
 
+    @property
+    def is_all(self) -> bool:
+        """Whether nothing of the source is kept from the caller, who may then be told what else lies there."""
+        scope = self._snapshot.scope
+        return scope.condition is None and (scope.sources is None or self._source in scope.sources)
+
     def get(self, identity: Identity) -> Current | None:
         """The current object of an instance; None where the lake has none, or none that may be seen."""
         study, series, instance = identity

@@ -163,8 +163,8 @@ class Intake:
             if same:
                 return False
             replaces = same is not None
-        else:
-            replaces = False
+        else:  # another process may have put one, or this one before it was started anew
+            replaces = self._known.is_all and self._goal.has_family(identity)
         deposit, there = self._put_under_new_name(spool, identity, current, last)
         self._submissions.remember(key, Put(spool.digest, deposit))
         return replaces and not there

@@ -18,10 +18,11 @@ from dicom_assets.lake.quoting import named
 from dicom_assets.serve.call import Call
 from dicom_assets.serve.media import DICOM_JSON, JSON, Offer, choose, ranges
 from dicom_assets.serve.places import METADATA, flat_source, listed, url_of
+from dicom_assets.serve.problems import Refusal
 from dicom_assets.serve.resource import Parameter, Resource
 from dicom_assets.serve.served import Snapshot
 from dicom_assets.serve.splicing import Subject, pieces
-from dicom_assets.serve.streaming import Stream, finish
+from dicom_assets.serve.streaming import BrokenOff, Stream, finish
 
 _OFFERS = (Offer(DICOM_JSON), Offer(JSON))
 _NEEDED = ("batch_id", "object_id", "header", "header_form")
@@ -38,7 +39,18 @@ async def retrieve(call: Call) -> Response:
     headers = {"ETag": _etag(call.base, choice.offer.kind, rows)}
     if {headers["ETag"], "*"} & _etags(call.request.headers.get("if-none-match", "")):
         return Response(status_code=304, headers=headers)
-    return Stream(_pieces(call, snapshot, rows, uids), 200, choice.offer.kind, headers)
+    spliced = _Spliced(call.base, snapshot, rows, uids)
+    first = b"" if call.request.method == "HEAD" else await _first(call, spliced)
+    return Stream(_pieces(call, spliced, first), 200, choice.offer.kind, headers)
+
+
+async def _first(call: Call, spliced: _Spliced) -> bytes:
+    """How the answer begins: what cannot be had is known before a status is sent. Raises Refusal."""
+    try:
+        return await call.ask(spliced.next) or b""
+    except BaseException:
+        await finish(call.served, spliced.close)
+        raise
 
 
 def _listed(call: Call) -> tuple[Snapshot, list[dict[str, Any]]]:
@@ -61,14 +73,13 @@ def _etags(text: str) -> set[str]:
     return {f"W/{tag}" if tag.startswith('"') else tag for tag in tags}
 
 
-async def _pieces(
-    call: Call, snapshot: Snapshot, rows: Sequence[Mapping[str, Any]], uids: Mapping[str, str]
-) -> AsyncGenerator[bytes, None]:
-    ask = call.served.ask
-    spliced = _Spliced(call.base, snapshot, rows, uids)
+async def _pieces(call: Call, spliced: _Spliced, first: bytes) -> AsyncGenerator[bytes, None]:
     try:
-        while (piece := await ask(spliced.next)) is not None:
+        yield first
+        while (piece := await call.served.ask(spliced.next)) is not None:
             yield piece
+    except Refusal:
+        raise BrokenOff from None
     finally:
         await finish(call.served, spliced.close)
 

@@ -84,9 +84,9 @@ class Questions:
     async def ask(self, question: Callable[[], T]) -> T:
         """The answer to a question that blocks, found in a thread of its own.
 
-        Raises Refusal (503) when it takes too long. Whoever is cancelled while it waits leaves nothing behind: queries
-        are interrupted, and the thread has ended when this does. A connection may stay open behind an answer, for the
-        next question to go on with.
+        Raises Refusal (503) when it takes too long, or too much memory. Whoever is cancelled while it waits leaves
+        nothing behind: queries are interrupted, and the thread has ended when this does. A connection may stay open
+        behind an answer, for the next question to go on with.
         """
         asked = _Asked()
 
@@ -95,6 +95,10 @@ class Questions:
             self._mine.asked = asked
             try:
                 return question()
+            except duckdb.OutOfMemoryException:  # headers of a hundred megabytes, several at a time
+                raise Refusal(
+                    503, "More memory is needed than answers may take at the moment.", {"Retry-After": "5"}
+                ) from None
             finally:
                 self._mine.asked = None
                 asked.is_running = False

@@ -70,6 +70,11 @@ class Goal:
         )
         return path, self.depot.put(spool, path)
 
+    def has_family(self, identity: Identity) -> bool:
+        """Whether somebody has put an object of these UIDs today, as far as names tell. Raises SourceUnavailable."""
+        begin = self.layout.family(identity_digest(self.source, identity), datetime.now(UTC))
+        return begin is not None and self.depot.begins(begin)
+
 
 class Submissions:
     """What one process stores into the sources of a lake."""

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import csv
 import secrets
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import astuple, dataclass, fields
 from enum import StrEnum
@@ -44,8 +44,11 @@ REASONS: Mapping[int, str] = {
     45063: "stored, although the data set does not match its SOP class",
 }
 """Failure and warning reasons (PS3.18 I.2.2, and those of the DICOM service) in words."""
+_ABOUT_THE_OBJECT = (200, 202, 204, 400, 406, 409, 413, 415, 422)
+"""Statuses that say something of the object that was sent, and nothing of the service."""
 _HEAD = 4_096
-_BLOCK = 2**18
+BLOCK = 2**18
+"""Bytes of an object that are in memory at a time."""
 
 
 class Outcome(StrEnum):
@@ -95,35 +98,49 @@ def push_file(client: ServiceClient, path: Path, partition: str | None = None) -
         return Pushed(str(path), Outcome.FAILED, None, None, f"the file cannot be read: {error.strerror}")
     if not looks_like_dicom(head):
         return Pushed(str(path), Outcome.SKIPPED, None, None, "not DICOM")
-    boundary = secrets.token_hex(16)
-    before = f"--{boundary}\r\nContent-Type: application/dicom\r\n\r\n".encode("ascii")
-    after = f"\r\n--{boundary}--\r\n".encode("ascii")
 
-    def body() -> Iterator[bytes]:
-        yield before
+    def blocks() -> Iterator[bytes]:
         with path.open("rb") as file:
-            while block := file.read(_BLOCK):
+            while block := file.read(BLOCK):
                 yield block
-        yield after
 
-    content_type = f'multipart/related; type="application/dicom"; boundary={boundary}'
     try:
-        reply = client.post(
-            client.dicomweb("studies", partition),
-            body,
-            content_type,
-            length=len(before) + size + len(after),
-            what="storing a file",
-            accepted=(200, 202, 204, 400, 406, 409, 415, 422),
-        )
-        answer = reply.json() if reply.status in (200, 202, 400, 409) and reply.body[:1] == b"{" else None
+        return store(client, str(path), blocks, size, partition)
     except ServiceRefused:
         raise
     except ServiceError as error:
         return Pushed(str(path), Outcome.FAILED, error.status, None, error.reason or "the request failed")
     except OSError as error:
         return Pushed(str(path), Outcome.FAILED, None, None, f"the file cannot be read: {error.strerror}")
-    return _report(str(path), reply.status, answer if isinstance(answer, dict) else {})
+
+
+def store(
+    client: ServiceClient, name: str, blocks: Callable[[], Iterator[bytes]], size: int, partition: str | None = None
+) -> Pushed:
+    """Stores one object: `size` bytes that `blocks` begins anew for each try; name: of it in the report.
+
+    What the service says of the object is in the report; raises ServiceError when it says nothing of it, and what
+    `blocks` raises.
+    """
+    boundary = secrets.token_hex(16)
+    before = f"--{boundary}\r\nContent-Type: application/dicom\r\n\r\n".encode("ascii")
+    after = f"\r\n--{boundary}--\r\n".encode("ascii")
+
+    def body() -> Iterator[bytes]:
+        yield before
+        yield from blocks()
+        yield after
+
+    reply = client.post(
+        client.dicomweb("studies", partition),
+        body,
+        f'multipart/related; type="application/dicom"; boundary={boundary}',
+        length=len(before) + size + len(after),
+        what="storing a file",
+        accepted=_ABOUT_THE_OBJECT,
+    )
+    answer = reply.json() if reply.status in (200, 202, 400, 409) and reply.body[:1] == b"{" else None
+    return _report(name, reply.status, answer if isinstance(answer, dict) else {})
 
 
 def _report(path: str, status: int, answer: Mapping[str, Any]) -> Pushed:

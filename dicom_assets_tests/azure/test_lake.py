@@ -37,6 +37,7 @@ from dicom_assets_tests.azure.azurite import Container, Proxy
 from dicom_assets_tests.support.dicoms import dicom
 from dicom_assets_tests.support.lakes import Graph, contents
 from dicom_assets_tests.support.landings import zipped
+from dicom_assets_tests.support.steps import Stepped
 
 pytestmark = pytest.mark.slow
 
@@ -115,13 +116,13 @@ class TestTheSameResultRowForRow:
     ) -> None:
         container_of_lake = f"{container.url}/lake"
         with dg.DagsterInstance.ephemeral() as instance:
-            here = Graph(settings(str(tmp_path / "lake"), str(sample)), instance)
+            here = Stepped(settings(str(tmp_path / "lake"), str(sample)), instance)
             (batch,) = here.ingest()
             assert here.books(batch).status == Status.CLOSED
         for path in sorted(p for p in sample.rglob("*") if p.is_file()):
             container.put(f"in/{path.relative_to(sample).as_posix()}", path.read_bytes())
         with dg.DagsterInstance.ephemeral() as instance:
-            there = Graph(settings(container_of_lake, f"{container.url}/in"), instance)
+            there = Stepped(settings(container_of_lake, f"{container.url}/in"), instance)
             (batch,) = there.ingest()
             assert there.books(batch).status == Status.CLOSED
             assert there.claim() == []

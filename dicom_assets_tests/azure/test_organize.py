@@ -22,8 +22,8 @@ from dicom_assets.settings import Settings, SourceSettings
 from dicom_assets.storage.azure import parse
 from dicom_assets_tests.azure.azurite import Container, Proxy
 from dicom_assets_tests.support.dicoms import dicom, without_identity
-from dicom_assets_tests.support.lakes import Graph
 from dicom_assets_tests.support.landings import zipped
+from dicom_assets_tests.support.steps import Stepped
 
 pytestmark = pytest.mark.slow
 
@@ -61,7 +61,7 @@ def test_objects_of_a_container_move_whatever_kills_come_between(
         }
     )
     before = found(container)
-    graph = Graph(settings, instance)
+    graph = Stepped(settings, instance)
     with monkeypatch.context() as patch:
         patch.setattr(Organizing, "finish", lambda self: None)
         (batch,) = graph.ingest()

@@ -17,6 +17,7 @@ from dicom_assets_tests.landing.zip_forge import Record, central, forge
 from dicom_assets_tests.landing.zip_writers import BEYOND, RULES, TWO, dotnet
 from dicom_assets_tests.support.dicoms import dicom
 from dicom_assets_tests.support.lakes import Graph, settings_for
+from dicom_assets_tests.support.steps import Stepped
 
 ALL = RULES | BEYOND
 BY_CHAINS = (
@@ -115,13 +116,13 @@ def test_bytes_of_a_member_that_look_like_a_record_before_the_directory_add_no_r
 
 @pytest.fixture
 def graph_of(tmp_path, landing, instance) -> Callable[..., Graph]:
-    return lambda **sections: Graph(settings_for(tmp_path / "lake", landing.root, **sections), instance)
+    return lambda kind, **sections: kind(settings_for(tmp_path / "lake", landing.root, **sections), instance)
 
 
 def test_a_batch_of_archives_of_every_writer_closes(graph_of, landing) -> None:
     for number, archive in enumerate(ALL.values()):
         landing.put(f"{number}.bin", archive)
-    graph = graph_of()
+    graph = graph_of(Graph)
     (batch,) = graph.ingest()
     checks = graph.checks(batch)
     assert checks["raw_files.members_equal_directories"].metadata["expected"].value == len(ALL)
@@ -138,7 +139,8 @@ def test_members_between_backslashes_belong_to_datasets_and_systems_as_others_do
     landing.put(
         "net.zip", forge([dotnet("labs\\1.csv", table), dotnet("__MACOSX\\a", dicom()), dotnet("b.dcm", dicom())])
     )
-    graph = graph_of(clinical={"datasets": [{"name": "labs", "files": ["labs/**"], "patient_id_column": "Pat"}]})
+    labs = {"name": "labs", "files": ["labs/**"], "patient_id_column": "Pat"}
+    graph = graph_of(Stepped, clinical={"datasets": [labs]})
     (batch,) = graph.ingest()
     assert graph.books(batch).status == "closed"
     rows = graph.rows("SELECT member, outcome, code FROM raw_files JOIN validated_batch USING (object_id)")

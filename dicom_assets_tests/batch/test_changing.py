@@ -6,6 +6,7 @@ import os
 import time
 import zipfile
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -115,30 +116,38 @@ def test_members_are_let_go_before_they_fill_the_memory(graph, landing, monkeypa
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("method", [zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED, zipfile.ZIP_BZIP2, zipfile.ZIP_LZMA])
-def test_a_flipped_byte_anywhere_in_a_member_costs_that_member(graph, landing, method):
+def test_a_flipped_byte_anywhere_in_a_member_costs_that_member(graph, landing):
     """Behind the header, where nothing but the checksum is looked at: in the pixels of an image, in text."""
-    sound, pixels, text = dicom(1, 1, 1), dicom(1, 1, 2) + b"\0" * 3_000_000, b"x" * 3_000_000
-    path = landing.root / "a.zip"
+    methods = (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED, zipfile.ZIP_BZIP2, zipfile.ZIP_LZMA)
+    for method in methods:
+        landing.put(f"{method}.zip", flipped(landing.root / "made.zip", method))
+    (landing.root / "made.zip").unlink()
+    graph.ingest()
+    found = outcomes(graph)
+    for method in methods:
+        assert found[f"{method}-sound.dcm"] == ("ingested", None)
+        assert found[f"{method}-pixels.dcm"] == ("quarantined", "ARCHIVE_UNREADABLE")
+    details = graph.rows("SELECT DISTINCT detail FROM ingestion_errors WHERE code = 'ARCHIVE_UNREADABLE'")
+    assert [row["detail"] for row in details] == ["CRC: a member's checksum is wrong"]
+    instances = graph.rows("SELECT SOPInstanceUID FROM instance ORDER BY 1")
+    assert [row["SOPInstanceUID"] for row in instances] == sorted(uid(1, method, 1) for method in methods)
+
+
+def flipped(path: Path, method: int) -> bytes:
+    """An archive of a sound object, and an object and a text that are not what their checksums say."""
+    sound, pixels, text = dicom(1, method, 1), dicom(1, method, 2) + b"\0" * 3_000_000, b"x" * 3_000_000
     with zipfile.ZipFile(path, "w", method) as archive:
         for name, data in {"sound.dcm": sound, "pixels.dcm": pixels, "text.txt": text}.items():
-            archive.writestr(name, data)
+            archive.writestr(f"{method}-{name}", data)
     data = bytearray(path.read_bytes())
     if method == zipfile.ZIP_STORED:
         data[data.index(text) + 2_000_000] ^= 1
         data[data.index(pixels) + 2_000_000] ^= 1
     else:  # the same to a reader: what is inflated and what the directory declares do not agree
         for name in (b"pixels.dcm", b"text.txt"):
-            record = data.rindex(name) - 46
+            record = data.rindex(b"%d-%b" % (method, name)) - 46
             data[record + 16] ^= 1
-    landing.put("a.zip", bytes(data))
-    graph.ingest()
-    found = outcomes(graph)
-    assert found["sound.dcm"] == ("ingested", None)
-    assert found["pixels.dcm"] == ("quarantined", "ARCHIVE_UNREADABLE")
-    details = graph.rows("SELECT DISTINCT detail FROM ingestion_errors WHERE code = 'ARCHIVE_UNREADABLE'")
-    assert [row["detail"] for row in details] == ["CRC: a member's checksum is wrong"]
-    assert [row["SOPInstanceUID"] for row in graph.rows("FROM instance")] == [uid(1, 1, 1)]
+    return bytes(data)
 
 
 def test_a_stored_archive_in_an_archive_is_checked_as_well(graph, landing):

@@ -31,14 +31,6 @@ from dicom_assets_tests.support.lakes import contents
 from dicom_assets_tests.support.versions import LEVELS, NOON, Version, batch_name, flat_rows
 
 
-@pytest.fixture(scope="module")
-def empty_lake(tmp_path_factory) -> str:
-    """A lake without rows, to be copied."""
-    folder = tmp_path_factory.mktemp("empty") / "lake"
-    Lake(str(folder))
-    return str(folder)
-
-
 def said_rows() -> st.SearchStrategy[list[dict[str, Any]]]:
     """Corrections of few keys, so that they meet, chain and contradict each other."""
     ids, issuers = st.sampled_from(["P1", "P2", "P3"]), st.sampled_from([None, None, "H"])

@@ -69,18 +69,18 @@ def claim(settings: Settings) -> str:
 
 @contextmanager
 def cut_off(at: int, *, before: bool) -> Iterator[list[str]]:
-    """Cuts off before or after write number `at` (0 never); yields the names of the writes that were begun."""
+    """Cuts off before or after write number `at` (0 never); yields the writes that were begun: what, and of what."""
     begun: list[str] = []
     kept = [(owner, name, getattr(owner, name)) for owner, name in ((Lake, "replace"), (LakeFiles, "put"),
                                                                     (LakeFiles, "delete"))]  # fmt: skip
 
     def cutting(method: Any, name: str) -> Any:
-        def cut(self: Any, *arguments: Any, **options: Any) -> Any:
-            begun.append(name)
+        def cut(self: Any, what: str, *arguments: Any, **options: Any) -> Any:
+            begun.append(f"{name} {what}")
             number = len(begun)
             if before and number == at:
                 raise Killed
-            result = method(self, *arguments, **options)
+            result = method(self, what, *arguments, **options)
             if not before and number == at:
                 raise Killed
             return result
@@ -121,15 +121,16 @@ def case(tmp_path_factory) -> Case:
     return Case(folder, batch, before, writes, expected)
 
 
-SPINE = [name for step in STEPS if step.group != "standards" and step.name != "corrections" for name in step.tables]
-"""The tables of FHIR and OMOP are replaced like those of the hierarchy; a rerun passes through them all the same. Of
+STANDARDS = [name for step in STEPS if step.group == "standards" for name in step.tables]
+SPINE = [name for name in NAMES if name not in (*STANDARDS, "correction", "patient_link")]
+"""The tables of FHIR and OMOP are replaced like those of the hierarchy; some reruns pass through them all the same. Of
 corrections nothing is written where none came."""
 
 
 @pytest.mark.parametrize("name", SPINE)
 def test_a_batch_that_is_cut_off_at_a_write_ends_in_the_same_tables_when_it_is_run_again(case, tmp_path, name):
     """After each of its commits, before its first staged file, and after the deletion of its staging."""
-    writes = case.writes[name]
+    writes = [write.split()[0] for write in case.writes[name]]
     points = [(number, False) for number, write in enumerate(writes, 1) if write == "replace"]
     if "put" in writes:
         points.append((writes.index("put") + 1, True))
@@ -140,11 +141,14 @@ def test_a_batch_that_is_cut_off_at_a_write_ends_in_the_same_tables_when_it_is_r
         lake = Path(shutil.copytree(case.before[name], tmp_path / f"lake{number}"))
         with cut_off(number, before=early), pytest.raises(Killed):
             run(case.settings(lake), case.batch, [name])
-        run(case.settings(lake), case.batch)
-        found = contents(Lake(str(lake)))
-        for table, rows in case.expected.items():
-            assert found[table] == rows, (table, writes[number - 1], number)
+        is_last = name in ("study", "cleanup") and (number, early) == points[-1]
+        run(case.settings(lake), case.batch, NAMES if is_last else SPINE)
+        compared = [table for table in case.expected if is_last or table not in STANDARDS]
+        found = contents(Lake(str(lake)), compared)
+        for table in compared:
+            assert found[table] == case.expected[table], (table, case.writes[name][number - 1], number)
         assert [path for path in (lake / "_staging").rglob("*") if path.is_file()] == []
+        shutil.rmtree(lake)
 
 
 def test_a_batch_that_was_cut_off_and_is_finished_after_another_of_its_studies_loses_nothing(case, tmp_path):

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from typing import Any
 
+import dagster as dg
 import pytest
 
 from dicom_assets.batch import decisions
@@ -17,19 +17,16 @@ from dicom_assets.defs import single_batches
 from dicom_assets.settings import SettingsError
 from dicom_assets_tests.support.dicoms import dicom, without_identity
 from dicom_assets_tests.support.inline_engine import InlineEngine
-from dicom_assets_tests.support.lakes import TABLES_OF_A_BATCH, Graph, make_asset, settings_for, table, versions
+from dicom_assets_tests.support.lakes import TABLES_OF_A_BATCH, Graph, make_asset, table, versions
 from dicom_assets_tests.support.landings import LandingFolder
-from dicom_assets_tests.support.steps import failures, publish
+from dicom_assets_tests.support.steps import Stepped, failures, publish
 
 BAD, GOOD = 4, 2
 PUBLISHED = ("flat_metadata", "clinical", "instance", "series", "study")
 
 
-@pytest.fixture
-def graph(tmp_path, landing: LandingFolder, instance) -> Graph:
-    """A lake that pauses a batch when more than a tenth of it is bad."""
-    gate = {"minimum": 1, "quarantined_share": 0.1}
-    return Graph(settings_for(tmp_path / "lake", landing.root, gate=gate), instance)
+GATE = {"minimum": 1, "quarantined_share": 0.1}
+"""A batch pauses when more than a tenth of it is bad."""
 
 
 def put_bad_and_good(landing: LandingFolder) -> None:
@@ -50,14 +47,50 @@ def until_paused(graph: Graph, batch: str) -> None:
         held.stop(Status.PAUSED, f"validated_batch.gate: {result.explanation}", "run")
 
 
-@pytest.fixture
-def paused(graph: Graph, landing: LandingFolder) -> str:
+def nothing(graph: Graph, landing: LandingFolder) -> str:
+    """An empty folder and a new lake."""
+    return ""
+
+
+def paused_batch(graph: Graph, landing: LandingFolder) -> str:
     """A batch that is paused for what is bad in it."""
     put_bad_and_good(landing)
     (batch,) = graph.claim()
     until_paused(graph, batch)
     assert graph.books(batch).status == "paused"
     return batch
+
+
+@pytest.fixture
+def place(request, states) -> tuple[Stepped, LandingFolder, str]:
+    """The paused batch for whoever asks for it; otherwise nothing."""
+    begun: tuple[Stepped, LandingFolder, str]
+    begun = states.begin(paused_batch if "paused" in request.fixturenames else nothing, gate=GATE)
+    return begun
+
+
+@pytest.fixture
+def graph(place) -> Stepped:
+    """A lake that pauses a batch when more than a tenth of it is bad."""
+    return place[0]
+
+
+@pytest.fixture
+def landing(place) -> LandingFolder:
+    """Its landing folder."""
+    return place[1]
+
+
+@pytest.fixture
+def paused(place) -> str:
+    """A batch that is paused for what is bad in it."""
+    return place[2]
+
+
+@pytest.fixture
+def instance(states) -> dg.DagsterInstance:
+    """The Dagster that knows the batches."""
+    return states.instance
 
 
 def decide(graph: Graph, batch: str, what: str, **given: Any) -> None:
@@ -72,27 +105,48 @@ def decide(graph: Graph, batch: str, what: str, **given: Any) -> None:
 WHO = {"decided_by": "anna", "reason": "known to be broken"}
 
 
+def accepted_batch(graph: Graph, landing: LandingFolder) -> str:
+    """The same batch, accepted and closed."""
+    batch = paused_batch(graph, landing)
+    decide(graph, batch, "accept", **WHO)
+    return batch
+
+
+def dismissed_batch(graph: Graph, landing: LandingFolder) -> str:
+    """The same batch, dismissed."""
+    batch = paused_batch(graph, landing)
+    decide(graph, batch, "dismiss", **WHO)
+    return batch
+
+
+def two_versions(graph: Graph, landing: LandingFolder) -> None:
+    """A file of which two versions came, in two batches."""
+    for number in range(2):
+        landing.put("a.dcm", dicom(1, SeriesDescription=f"version {number}"), age_seconds=9_000 - number)
+        graph.ingest()
+
+
 def outcomes(graph: Graph) -> dict[str, int]:
     rows = graph.rows("SELECT coalesce(code, outcome) AS said, count(*) AS n FROM validated_batch GROUP BY ALL")
     return {row["said"]: row["n"] for row in rows}
 
 
 class TestAccepted:
-    def test_the_good_part_is_published_and_the_rest_stays_quarantined(self, graph, paused):
-        decide(graph, paused, "accept", **WHO)
-        books = graph.books(paused)
+    def test_the_good_part_is_published_and_the_rest_stays_quarantined(self, states):
+        graph, _, batch = states.begin(accepted_batch, gate=GATE)
+        books = graph.books(batch)
         assert (books.status, books.seen, books.ingested, books.quarantined, books.balance) == ("closed", 10, 4, BAD, 0)
         assert (books.decision, books.decided_by, books.decision_reason) == ("accepted", "anna", "known to be broken")
         assert books.decided_at is not None
         assert len(table(graph.lake, "instance")) == GOOD + 1
 
     @pytest.mark.slow
-    def test_run_again_it_is_accepted_still_and_no_other_batch_is(self, graph, paused, landing):
-        decide(graph, paused, "accept", **WHO)
+    def test_run_again_it_is_accepted_still_and_no_other_batch_is(self, states):
+        graph, landing, batch = states.begin(accepted_batch, gate=GATE)
         with graph.work() as work:
             work.shared_engine = InlineEngine()
-            publish(work.batch(paused))
-        assert graph.books(paused).decision == "accepted"
+            publish(work.batch(batch))
+        assert graph.books(batch).decision == "accepted"
         for number in range(3):
             landing.put(f"more{number}.dcm", without_identity(9 + number))
         (other,) = graph.claim()
@@ -114,9 +168,9 @@ class TestAccepted:
 
 
 class TestDismissed:
-    def test_it_closes_with_each_object_quarantined_and_nothing_of_it_in_the_lake(self, graph, paused):
-        decide(graph, paused, "dismiss", **WHO)
-        books = graph.books(paused)
+    def test_it_closes_with_each_object_quarantined_and_nothing_of_it_in_the_lake(self, states):
+        graph, _, batch = states.begin(dismissed_batch, gate=GATE)
+        books = graph.books(batch)
         assert (books.status, books.seen, books.quarantined, books.balance) == ("closed", 10, 10, 0)
         assert (books.decision, books.decided_by) == ("dismissed", "anna")
         assert outcomes(graph) == {"DISMISSED": 10}
@@ -126,8 +180,7 @@ class TestDismissed:
         assert sum("MISSING_IDENTITY" in row["detail"] for row in errors) == BAD
         assert len({row["object_id"] for row in errors}) == 10
 
-    @pytest.mark.parametrize("last", ["flat_metadata", pytest.param("study", marks=pytest.mark.slow),
-                                      pytest.param("ingestion_errors", marks=pytest.mark.slow)])  # fmt: skip
+    @pytest.mark.parametrize("last", ["flat_metadata", pytest.param("ingestion_errors", marks=pytest.mark.slow)])
     def test_what_was_published_of_it_before_goes(self, graph, landing, last):
         put_bad_and_good(landing)
         landing.put("before.dcm", dicom(1, 1, 9))
@@ -143,12 +196,8 @@ class TestDismissed:
         assert [len(table(graph.lake, name)) for name in PUBLISHED] == [0] * len(PUBLISHED)
 
     @pytest.mark.parametrize("last", ["raw_files", "flat_metadata", pytest.param("study", marks=pytest.mark.slow)])
-    def test_what_it_had_overwritten_counts_again(self, graph, landing, last):
-        for number in range(2):
-            landing.put("a.dcm", dicom(1, SeriesDescription=f"version {number}"), age_seconds=9_000 - number)
-            with graph.work() as work:
-                work.shared_engine = InlineEngine()
-                publish(work.batch(graph.claim()[0]))
+    def test_what_it_had_overwritten_counts_again(self, states, last):
+        graph, landing, _ = states.begin(two_versions, gate=GATE)
         landing.put("a.dcm", dicom(1, SeriesDescription="unwanted"), age_seconds=60)
         (batch,) = graph.claim()
         with graph.work() as work:
@@ -177,14 +226,14 @@ class TestDismissed:
     def test_it_stays_dismissed_whoever_runs_it_and_when_the_decision_was_not_carried_out(self, graph, paused):
         with graph.work() as work:
             decisions.dismiss(work.batch(paused), **WHO)
-        assert graph.run(paused).success, "as `ingest` or a backfill does"
+        assert Graph.run(graph, paused).success, "as `ingest` or a backfill does"
         assert outcomes(graph) == {"DISMISSED": 10}
         assert graph.run(paused).success
         assert outcomes(graph) == {"DISMISSED": 10}
 
     @pytest.mark.slow
-    def test_objects_that_come_again_with_another_time_are_claimed_and_taken_in(self, graph, paused, landing):
-        decide(graph, paused, "dismiss", **WHO)
+    def test_objects_that_come_again_with_another_time_are_claimed_and_taken_in(self, states):
+        graph, landing, _ = states.begin(dismissed_batch, gate=GATE)
         landing.put("good0.dcm", dicom(1, 1, 1), age_seconds=3_600)
         (batch,) = graph.ingest()
         assert graph.books(batch).ingested == 1
@@ -211,8 +260,8 @@ class TestWhatCannotBeDecided:
             work.batch(paused)
             assert "is under way" in refused(graph, paused, what, **given)
 
-    def test_about_one_that_is_closed(self, graph, paused):
-        decide(graph, paused, "accept", **WHO)
+    def test_about_one_that_is_closed(self, states):
+        graph, _, paused = states.begin(accepted_batch, gate=GATE)
         for what, given in (("retry", {}), ("accept", WHO), ("dismiss", WHO)):
             assert f"Batch {paused} is closed" in refused(graph, paused, what, **given)
 
@@ -271,14 +320,11 @@ class TestLookingAtOne:
 
 
 class TestThroughDagster:
-    @pytest.fixture
-    def run_paused(self, graph: Graph, landing: LandingFolder) -> Iterator[str]:
-        put_bad_and_good(landing)
-        (batch,) = graph.ingest()
-        yield batch
-
     @pytest.mark.slow
-    def test_the_check_that_paused_it_says_what_can_be_done(self, graph, run_paused):
+    def test_the_check_that_paused_it_says_what_can_be_done(self, graph, landing):
+        put_bad_and_good(landing)
+        (run_paused,) = graph.claim()
+        assert not Graph.run(graph, run_paused).success
         told = graph.checks(run_paused)["validated_batch.gate"].metadata["what you can do"].value
         for what in ("show", "retry", "accept", "dismiss"):
             assert f"`dicom-assets batch {what} {run_paused}" in told
@@ -291,15 +337,15 @@ class TestThroughDagster:
         ("retry_batch", {}, ("paused", 4, BAD)),
         ("show_batch", {}, ("paused", 4, BAD)),
     ])  # fmt: skip
-    def test_the_jobs_do_what_the_commands_do(self, graph, run_paused, job, more, counts):
+    def test_the_jobs_do_what_the_commands_do(self, graph, paused, job, more, counts):
         from dicom_assets.defs.graph import build_defs
 
-        config = {"ops": {f"{job}_op": {"config": {"batch_id": run_paused, **more}}}}
+        config = {"ops": {f"{job}_op": {"config": {"batch_id": paused, **more}}}}
         done = build_defs(graph.settings, engine=InlineEngine()).resolve_job_def(job).execute_in_process(
             config, instance=graph.instance, raise_on_error=False
         )  # fmt: skip
         assert done.success == (counts[0] == "closed" or job == "show_batch")
-        books = graph.books(run_paused)
+        books = graph.books(paused)
         assert (books.status, books.ingested, books.quarantined) == counts
 
     def test_the_jobs_say_in_their_config_what_they_want(self, graph):

@@ -15,9 +15,17 @@ from dicom_assets.defs.graph import build_defs
 from dicom_assets.lake.staging import RAW_STAGED, Part, Staging
 from dicom_assets.storage.files import LakeFiles
 from dicom_assets_tests.support.dicoms import dicom, uid
-from dicom_assets_tests.support.lakes import QUIET, TABLES_OF_A_BATCH, Graph, contents, settings_for, versions
+from dicom_assets_tests.support.lakes import (
+    QUIET,
+    TABLES_OF_A_BATCH,
+    Graph,
+    contents,
+    make_asset,
+    settings_for,
+    versions,
+)
 from dicom_assets_tests.support.landings import LandingFolder, put_mixed
-from dicom_assets_tests.support.steps import Stepped, WithoutDagster
+from dicom_assets_tests.support.steps import Stepped
 
 
 @pytest.fixture(scope="module")
@@ -159,19 +167,39 @@ class TestAMixedFolder:
             assert secret not in spoken
 
 
-class TestIngestingAgain(WithoutDagster):
+def mixed_batch(graph: Stepped, landing: LandingFolder) -> str:
+    """The mixed folder, ingested without Dagster; its batch."""
+    put_mixed(landing)
+    (batch,) = graph.ingest()
+    return batch
+
+
+def newer_and_older(graph: Stepped, landing: LandingFolder) -> tuple[str, str]:
+    """Two batches: the second replaces a file and a table, and brings an older version of an instance."""
+    landing.put("a.dcm", dicom(1, 1, 1, PatientID="wrong", SeriesDescription="first"), age_seconds=7_200)
+    landing.put("c.csv", "PatientID,x\n01,a\n02,b\n", age_seconds=7_200)
+    landing.put("new.dcm", dicom(3, 1, 1, SeriesDescription="new"), age_seconds=3_600)
+    (first,) = graph.ingest()
+    landing.put("a.dcm", dicom(1, 1, 1, PatientID="right", SeriesDescription="second"), age_seconds=3_600)
+    landing.put("c.csv", "PatientID,x\n01,c\n", age_seconds=3_600)
+    landing.put("old.dcm", dicom(3, 1, 1, SeriesDescription="old"), age_seconds=90_000)
+    (second,) = graph.ingest()
+    return first, second
+
+
+class TestIngestingAgain:
     @pytest.mark.slow
-    def test_claims_nothing_and_changes_no_table(self, graph, landing):
-        put_mixed(landing)
-        graph.ingest()
+    def test_claims_nothing_and_changes_no_table_even_if_a_file_is_deleted_from_the_landing_folder(self, states):
+        graph, landing, _ = states.begin(mixed_batch)
         before = versions(graph.lake)
+        assert graph.ingest() == []
+        (landing.root / "study1/series1/0001.dcm").unlink()
         assert graph.ingest() == []
         assert versions(graph.lake) == before
 
     @pytest.mark.slow
-    def test_adding_one_file_makes_one_batch_of_one(self, graph, landing):
-        put_mixed(landing)
-        graph.ingest()
+    def test_adding_one_file_makes_one_batch_of_one(self, states):
+        graph, landing, _ = states.begin(mixed_batch)
         landing.put("study1/series1/0004.dcm", dicom(1, 1, 4))
         (batch,) = graph.ingest()
         assert (graph.books(batch).seen, graph.books(batch).ingested) == (1, 1)
@@ -179,59 +207,42 @@ class TestIngestingAgain(WithoutDagster):
         assert [row["status"] for row in graph.rows("SELECT status FROM batches")] == ["closed", "closed"]
 
     @pytest.mark.slow
-    def test_replacing_a_file_supersedes_its_instance_and_keeps_its_history(self, graph, landing):
-        landing.put("a.dcm", dicom(1, 1, 1, PatientID="wrong", SeriesDescription="first"), age_seconds=7_200)
-        (first,) = graph.ingest()
-        landing.put("a.dcm", dicom(1, 1, 1, PatientID="right", SeriesDescription="second"), age_seconds=3_600)
-        (second,) = graph.ingest()
-        assert graph.rows("SELECT PatientID AS id, batch_id AS batch FROM instance") == [
+    def test_replacing_a_file_supersedes_its_instance_and_keeps_its_history(self, states):
+        graph, _, (first, second) = states.begin(newer_and_older)
+        of_one = f"WHERE StudyInstanceUID = '{uid(1)}'"
+        assert graph.rows(f"SELECT PatientID AS id, batch_id AS batch FROM instance {of_one}") == [
             {"id": "right", "batch": second}
         ]
-        assert graph.rows("SELECT SeriesDescription AS text, instance_count AS n FROM series") == [
+        assert graph.rows(f"SELECT SeriesDescription AS text, instance_count AS n FROM series {of_one}") == [
             {"text": "second", "n": 1}
         ]
-        assert [row["batch_id"] for row in graph.rows("SELECT batch_id FROM flat_metadata ORDER BY version_at")] == [
-            first,
-            second,
-        ]
+        history = graph.rows(f"SELECT batch_id FROM flat_metadata {of_one} ORDER BY version_at")
+        assert [row["batch_id"] for row in history] == [first, second]
 
     @pytest.mark.slow
-    def test_an_older_version_that_arrives_later_changes_nothing(self, graph, landing):
-        landing.put("new.dcm", dicom(1, 1, 1, SeriesDescription="new"), age_seconds=3_600)
-        graph.ingest()
-        landing.put("old.dcm", dicom(1, 1, 1, SeriesDescription="old"), age_seconds=90_000)
-        graph.ingest()
-        assert graph.rows("SELECT SeriesDescription AS text FROM instance") == [{"text": "new"}]
-
-    def test_deleting_a_file_from_the_landing_folder_takes_nothing_from_the_lake(self, graph, landing):
-        path = landing.put("a.dcm", dicom())
-        graph.ingest()
-        before = versions(graph.lake)
-        path.unlink()
-        assert graph.ingest() == []
-        assert versions(graph.lake) == before
+    def test_an_older_version_that_arrives_later_changes_nothing(self, states):
+        graph, _, _ = states.begin(newer_and_older)
+        found = graph.rows(f"SELECT SeriesDescription AS text FROM instance WHERE StudyInstanceUID = '{uid(3)}'")
+        assert found == [{"text": "new"}]
 
     @pytest.mark.slow
-    def test_a_newer_version_of_a_clinical_file_replaces_its_records(self, graph, landing):
-        landing.put("c.csv", "PatientID,x\n01,a\n02,b\n", age_seconds=7_200)
-        (first,) = graph.ingest()
-        landing.put("c.csv", "PatientID,x\n01,c\n", age_seconds=3_600)
-        (second,) = graph.ingest()
+    def test_a_newer_version_of_a_clinical_file_replaces_its_records(self, states):
+        graph, _, (first, second) = states.begin(newer_and_older)
         assert graph.rows("SELECT PatientID AS id, batch_id AS batch FROM clinical") == [{"id": "01", "batch": second}]
         assert {graph.books(one).status for one in (first, second)} == {"closed"}
 
 
-class TestRunningABatchAgain(WithoutDagster):
+class TestRunningABatchAgain:
     @pytest.mark.slow
-    def test_a_closed_batch_ends_in_the_same_tables_row_for_row(self, graph, landing):
-        put_mixed(landing)
-        (batch,) = graph.ingest()
+    def test_a_closed_batch_ends_in_the_same_tables_row_for_row(self, states):
+        graph, _, batch = states.begin(mixed_batch)
         before = contents(graph.lake)
         assert graph.run(batch).success
         assert contents(graph.lake) == before
 
     @pytest.mark.slow
-    def test_an_earlier_batch_does_not_bring_back_what_a_later_one_replaced(self, graph, landing):
+    def test_an_earlier_batch_does_not_bring_back_what_a_later_one_replaced(self, stepped, landing):
+        graph = stepped
         landing.put("keep.dcm", dicom(1, 1, 2))
         landing.put("c.csv", "PatientID,x\n01,a\n02,b\n", age_seconds=7_200)
         (first,) = graph.ingest()
@@ -243,16 +254,14 @@ class TestRunningABatchAgain(WithoutDagster):
         assert contents(graph.lake) == before
 
     @pytest.mark.slow
-    def test_cleanup_alone_leaves_closed_books_as_they_are(self, graph, landing):
-        put_mixed(landing)
-        (batch,) = graph.ingest()
+    def test_cleanup_alone_leaves_closed_books_as_they_are(self, states):
+        graph, _, batch = states.begin(mixed_batch)
         before = contents(graph.lake)
         assert graph.run(batch, select=["cleanup"]).success
         assert contents(graph.lake) == before
 
-    def test_a_single_asset_of_a_closed_batch_says_what_to_do(self, graph, landing):
-        landing.put("a.dcm", dicom())
-        (batch,) = graph.ingest()
+    def test_a_single_asset_of_a_closed_batch_says_what_to_do(self, states):
+        graph, _, batch = states.begin(mixed_batch)
         result = graph.run(batch, select=["study"])
         (failure,) = [event for event in result.all_events if event.is_step_failure]
         assert (
@@ -291,12 +300,12 @@ class TestReading:
         landing.put_zip("many.zip", {f"{n:02d}.dcm": dicom(9, 1, n) for n in range(1, 12)})
         found = []
         for size in (2, 250):
-            graph = Graph(
+            graph = Stepped(
                 settings_for(tmp_path / f"lake{size}", landing.root, reading={"chunk_objects": size}), instance
             )
             (batch,) = graph.claim()
-            graph.run(batch, select=["raw_files"])
             with graph.work() as work:
+                make_asset("raw_files", batch, work)
                 made = list(
                     chunks(Staging(work.lake.files, batch), graph.settings, graph.settings.source("landing"), "run")
                 )
@@ -320,9 +329,8 @@ class TestReading:
         assert [task.object_id for chunk in made for task in chunk.objects] == [row["object_id"] for row in rows]
 
     @pytest.mark.slow
-    def test_reading_in_processes_gives_what_reading_inline_gives(self, graph, landing):
-        put_mixed(landing)
-        (batch,) = graph.ingest()
+    def test_reading_in_processes_gives_what_reading_inline_gives(self, states):
+        graph, _, batch = states.begin(mixed_batch)
         inline = contents(graph.lake)
         job = build_defs(graph.settings).resolve_job_def("ingest_batch")
         assert job.execute_in_process(partition_key=batch, instance=graph.instance, run_config=QUIET).success

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 
 from dicom_assets.lake.staging import Staging
@@ -24,20 +26,21 @@ def gate_config(**limits: float) -> dict:
     return {"validated_batch_gate": {"config": limits}}
 
 
-class TestTooMuchIsQuarantined:
-    @pytest.fixture
-    def paused(self, graph: Graph, landing: LandingFolder) -> tuple[Graph, str]:
-        put_bad(landing, bad=12, good=3)
-        before = versions(graph.lake)
-        (batch,) = graph.ingest()
-        assert not graph.results[batch].success
-        after = versions(graph.lake)
-        assert {name: after[name] - before[name] for name in SHARED} == dict.fromkeys(SHARED, 0)
-        return graph, batch
+def mostly_bad(graph: Graph, landing: LandingFolder) -> str:
+    """A batch that pauses because most of it is bad, and has changed no shared table."""
+    put_bad(landing, bad=12, good=3)
+    before = versions(graph.lake)
+    (batch,) = graph.ingest()
+    assert not graph.results[batch].success
+    after = versions(graph.lake)
+    assert {name: after[name] - before[name] for name in SHARED} == dict.fromkeys(SHARED, 0)
+    return batch
 
+
+class TestTooMuchIsQuarantined:
     @pytest.mark.slow
-    def test_the_batch_pauses_says_why_keeps_its_rows_and_resumes_with_a_raised_threshold(self, paused):
-        graph, batch = paused
+    def test_the_batch_pauses_says_why_keeps_its_rows_and_resumes_with_a_raised_threshold(self, graph, landing):
+        batch = mostly_bad(graph, landing)
         books = graph.books(batch)
         assert books.status == "paused"
         assert books.reason == (
@@ -67,23 +70,23 @@ class TestTooMuchIsQuarantined:
         assert graph.rows("SELECT instance_count AS n FROM study") == [{"n": 3}]
 
     @pytest.mark.slow
-    def test_it_pauses_again_when_it_is_run_again_as_it_was_and_lets_other_batches_pass(self, paused, landing):
-        graph, batch = paused
+    def test_it_pauses_again_when_it_is_run_again_as_it_was_and_lets_other_batches_pass(self, states):
+        graph, landing, batch = states.begin(mostly_bad)
         landing.put("other/fine.dcm", dicom(2))
         (other,) = graph.ingest()
         assert graph.books(other).status == "closed"
         assert not graph.run(batch).success
         assert graph.books(batch).status == "paused"
 
-    @pytest.mark.slow
-    def test_it_resumes_when_the_settings_say_so_or_a_minimum_is_not_reached(self, paused, tmp_path):
-        graph, batch = paused
-        lenient = settings_for(tmp_path / "lake", tmp_path / "landing", gate={"minimum": 13})
-        assert Graph(lenient, graph.instance).run(batch).success
+    def test_it_resumes_when_the_settings_say_so_or_a_minimum_is_not_reached(self, states):
+        graph, landing, batch = states.begin(mostly_bad)
+        graph.settings = settings_for(Path(graph.settings.lake), landing.root, gate={"minimum": 13})
+        assert graph.run(batch).success
         assert graph.books(batch).status == "closed"
 
 
-def test_a_few_bad_files_do_not_pause(graph, landing):
+def test_a_few_bad_files_do_not_pause(stepped, landing):
+    graph = stepped
     put_bad(landing, bad=3, good=1)
     (batch,) = graph.ingest()
     assert (graph.books(batch).status, graph.books(batch).quarantined) == ("closed", 3)
@@ -123,14 +126,19 @@ class TestTheSourceCannotBeReadWhole:
         assert graph.run(batch).success
         assert (graph.books(batch).status, graph.books(batch).ingested) == ("closed", 2)
 
-    def test_a_raised_threshold_does_not_make_up_for_it(self, graph, landing):
+    def test_a_raised_threshold_does_not_make_up_for_it(self, stepped, landing):
+        graph = stepped
         landing.put("a.dcm", dicom())
         (batch,) = graph.claim()
         landing.root.rename(landing.root.with_name("unmounted"))
-        assert not graph.run(batch, gate_config(quarantined_share=1.0, minimum=1_000)).success
+        graph.settings = settings_for(
+            Path(graph.settings.lake), landing.root, gate={"quarantined_share": 1.0, "minimum": 1_000}
+        )
+        assert not graph.run(batch).success
         assert graph.books(batch).status == "paused"
 
-    def test_a_single_file_that_is_gone_is_quarantined_and_pauses_nothing(self, graph, landing):
+    def test_a_single_file_that_is_gone_is_quarantined_and_pauses_nothing(self, stepped, landing):
+        graph = stepped
         landing.put("a.dcm", dicom())
         landing.put("b.dcm", dicom(instance=2))
         (batch,) = graph.claim()
@@ -139,7 +147,8 @@ class TestTheSourceCannotBeReadWhole:
         assert graph.rows("SELECT code FROM validated_batch ORDER BY code") == [{"code": "OBJECT_GONE"}, {"code": None}]
 
     @pytest.mark.slow
-    def test_a_file_that_changed_since_its_claim_is_quarantined_and_its_new_version_claimed(self, graph, landing):
+    def test_a_file_that_changed_since_its_claim_is_quarantined_and_its_new_version_claimed(self, stepped, landing):
+        graph = stepped
         landing.put("a.dcm", dicom(SeriesDescription="old"))
         (batch,) = graph.claim()
         landing.put("a.dcm", dicom(SeriesDescription="new"), age_seconds=3_600)
@@ -183,7 +192,8 @@ class TestASmallBatchLosesAllThatItHas(WithoutDagster):
             "validated_batch.gate: Nothing is ingested of what looked like DICOM: all 3 objects are quarantined. "
             "Remove the cause and run it again, or raise quarantined_share to 1 for that run"
         )
-        assert graph.run(batch, gate_config(quarantined_share=1.0)).success
+        graph.settings = settings_for(Path(graph.settings.lake), landing.root, gate={"quarantined_share": 1.0})
+        assert graph.run(batch).success
         assert graph.books(batch).status == "closed"
 
     def test_what_came_with_it_does_not_hide_it(self, graph, landing):

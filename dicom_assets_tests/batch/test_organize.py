@@ -231,46 +231,51 @@ class Killed(BaseException):
 def test_a_kill_at_any_step_leaves_no_object_in_neither_place_and_in_the_end_one(
     closed: tuple[Graph, str, Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    """Before and after the first and the last call of each thing that moving does."""
     graph, batch, root = closed
-    steps = 0
+    steps: list[tuple[str, str]] = []
 
-    def counted(method: Any) -> Any:
+    def counted(name: str, method: Any) -> Any:
         def call(self: Any, *arguments: Any) -> Any:
-            nonlocal steps
-            steps += 1
-            if steps == kill_at:
-                raise Killed
+            step("before", name)
             result = method(self, *arguments)
-            steps += 1
-            if steps == kill_at:
-                raise Killed
+            step("after", name)
             return result
 
         return call
 
+    def step(*what: str) -> None:
+        steps.append(what)  # type: ignore[arg-type]
+        if len(steps) == kill_at:
+            raise Killed
+
     kill_at = -1
     for name in ("copy", "write", "remove", "discard"):
-        monkeypatch.setattr(FolderMover, name, counted(getattr(FolderMover, name)))
-    monkeypatch.setattr(Organizing, "_rewrite", counted(lambda self, done: None))
+        monkeypatch.setattr(FolderMover, name, counted(name, getattr(FolderMover, name)))
+    monkeypatch.setattr(Organizing, "_rewrite", counted("rewrite", lambda self, done: None))
     landing = root / "state" / "landing"
-    kills = 0
-    while True:
+
+    def anew() -> Counter[str]:
         shutil.rmtree(root / "state")
         shutil.copytree(root / "copy", root / "state")
-        before = found(landing)
-        kill_at, steps = kills + 1, 0
-        try:
-            with RunContext(graph.settings) as work:
-                work.organize_left()
-            break
-        except Killed:
-            kills += 1
-        assert set(found(landing)) == set(before), f"killed at step {kill_at}"
+        steps.clear()
+        return found(landing)
+
+    anew()
+    finish(graph)
+    places = {what: [number for number, one in enumerate(steps, 1) if one == what] for what in steps}
+    moments = sorted({place for numbers in places.values() for place in (numbers[0], numbers[-1])})
+    assert len(places) >= 8
+    for moment in moments:
+        before = anew()
+        kill_at = moment
+        with pytest.raises(Killed):
+            finish(graph)
+        assert set(found(landing)) == set(before), f"killed at step {moment}"
         kill_at = -1
         assert finish(graph) == [batch]
-        assert found(landing) == before, f"killed at step {kills}"
+        assert found(landing) == before, f"killed at step {moment}"
         assert not [path for path in below(landing) if path.endswith(".part")]
-    assert kills > 30
 
 
 def test_an_object_replaced_meanwhile_stays_and_is_claimed_anew(fresh: tuple[Graph, str, Path]) -> None:

@@ -69,7 +69,7 @@ def test_a_file_without_a_record_is_ignored_and_says_so(graph, landing, name, te
 @pytest.mark.slow
 def test_a_table_of_which_no_record_fits_its_pinned_types_is_quarantined(tmp_path, landing, instance):
     labs = {"name": "labs", "files": ["*.csv"], "patient_id_column": "PatientID"}
-    graph = Graph(settings_for(tmp_path / "lake", landing.root, clinical={"datasets": [labs]}), instance)
+    graph = Stepped(settings_for(tmp_path / "lake", landing.root, clinical={"datasets": [labs]}), instance)
     landing.put("a.csv", "PatientID;value\nP1;1\nP2;2\n")
     (first,) = graph.ingest()
     landing.put("b.csv", "PatientID;value\nP1;high\nP2;low\nP3\n")
@@ -85,7 +85,7 @@ def test_a_table_of_which_no_record_fits_its_pinned_types_is_quarantined(tmp_pat
 def test_a_batch_of_tables_as_programs_write_them_closes_and_says_what_it_refused(tmp_path, landing, instance):
     labs = {"name": "labs", "files": ["labs/**"], "patient_id_column": "Pat No", "date_column": "taken"}
     gate = {"quarantined_share": 1}
-    graph = Graph(settings_for(tmp_path / "lake", landing.root, clinical={"datasets": [labs]}, gate=gate), instance)
+    graph = Stepped(settings_for(tmp_path / "lake", landing.root, clinical={"datasets": [labs]}, gate=gate), instance)
     table = "PatientID;Dx\r\nP1;a\r\n"
     files: dict[str, str | bytes] = {
         "separator.csv": "sep=;\r\n" + table,

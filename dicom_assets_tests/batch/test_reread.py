@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import os
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import pytest
 from typer.testing import CliRunner
 
-from dicom_assets.batch.books import all_books
+from dicom_assets.batch.books import Books, all_books
 from dicom_assets.batch.decisions import accept, dismiss
 from dicom_assets.batch.erasure.target import Scope, Target
 from dicom_assets.batch.reread import Choice, Chosen, NothingChosen, choose, claim_chosen
@@ -27,12 +27,6 @@ from dicom_assets_tests.support.lakes import Graph, contents, settings_for
 from dicom_assets_tests.support.landings import DAY, LandingFolder, put_mixed
 from dicom_assets_tests.support.projects import REPOSITORY
 from dicom_assets_tests.support.steps import Stepped
-
-
-@pytest.fixture
-def graph(stepped: Stepped) -> Stepped:
-    """These tests are about what is in the tables."""
-    return stepped
 
 
 def ingested(graph: Graph) -> str:
@@ -62,6 +56,51 @@ def reread(graph: Graph, **choice: object) -> str:
     return batch
 
 
+def mixed(graph: Stepped, landing: LandingFolder) -> str:
+    """A mixed folder, ingested; its batch."""
+    put_mixed(landing)
+    landing.put("odd/age.dcm", dicom(4, 1, 1, PatientBirthDate="20209999"))
+    return ingested(graph)
+
+
+@dataclass(frozen=True)
+class ReadAgain:
+    """What a mixed folder was before it was read again and since. books: of the first batch."""
+
+    first: str
+    again: str
+    before: dict[str, list[dict[str, object]]]
+    books: Books
+
+
+def mixed_again(graph: Stepped, landing: LandingFolder) -> ReadAgain:
+    """A mixed folder, ingested and read again."""
+    first = mixed(graph, landing)
+    before, books = said(graph), graph.books(first)
+    return ReadAgain(first, reread(graph, source="landing"), before, books)
+
+
+def one(graph: Stepped, landing: LandingFolder) -> str:
+    """A file, ingested; its batch."""
+    landing.put("a.dcm", dicom(1, 1, 1))
+    return ingested(graph)
+
+
+def series(graph: Stepped, landing: LandingFolder) -> str:
+    """A series of three, ingested; its batch."""
+    landing.put_series(1, 1, 3, folder="s")
+    return ingested(graph)
+
+
+def refused(graph: Stepped, landing: LandingFolder) -> tuple[str, str]:
+    """A series of which one file is not what it was when it was ingested, to whoever reads it again; the batches."""
+    first = series(graph, landing)
+    overwrite_unseen(landing.root / "s/0001.dcm", without_identity())
+    (again,) = claimed(graph, source="landing")
+    graph.run(again)
+    return first, again
+
+
 CURRENT = ("instance", "series", "study", "clinical", "imaging_study", "image_occurrence")
 OF_THE_BATCH = {"batch_id", "updated_at", "modified_at", "resource"}
 
@@ -84,36 +123,42 @@ def overwrite_unseen(path: Path, data: bytes) -> None:
 
 
 class TestEverythingOfASource:
-    def test_gives_the_same_current_tables_and_leaves_the_books_of_the_old_batch(self, graph, landing):
-        put_mixed(landing)
-        first = ingested(graph)
-        before, books = said(graph), graph.books(first)
-        again = reread(graph, source="landing")
-        assert said(graph) == before
-        assert graph.books(first) == books
-        assert graph.books(again).kind == "reread"
-        assert graph.books(again).balance == 0
+    @pytest.mark.slow
+    def test_gives_the_same_current_tables_and_leaves_the_books_of_the_old_batch(self, states):
+        graph, _, it = states.begin(mixed_again)
+        assert said(graph) == it.before
+        assert graph.books(it.first) == it.books
+        assert graph.books(it.again).kind == "reread"
+        assert graph.books(it.again).balance == 0
         assert {
             row["batch_id"] for row in graph.rows("SELECT batch_id FROM instance UNION SELECT batch_id FROM clinical")
-        } == {again}
+        } == {it.again}
         assert verify(graph.lake, graph.settings).holds
 
     @pytest.mark.slow
-    def test_marks_the_old_rows_of_the_ledger_and_no_others(self, graph, landing):
-        put_mixed(landing)
-        first = ingested(graph)
-        again = reread(graph, source="landing")
+    def test_marks_the_old_rows_of_the_ledger_and_no_others(self, states):
+        graph, _, it = states.begin(mixed_again)
         outcomes = (
             "SELECT DISTINCT superseded_by, outcome IS NOT NULL AS judged FROM validated_batch WHERE batch_id = '{}'"
         )
         # the archive itself has no outcome that could change, but it was read again as well
-        assert graph.rows(outcomes.format(first)) == [{"superseded_by": again, "judged": True}]
-        assert graph.rows(outcomes.format(again)) == [{"superseded_by": None, "judged": True}]
+        assert graph.rows(outcomes.format(it.first)) == [{"superseded_by": it.again, "judged": True}]
+        assert graph.rows(outcomes.format(it.again)) == [{"superseded_by": None, "judged": True}]
 
     @pytest.mark.slow
-    def test_once_more_makes_a_chain(self, graph, landing):
-        landing.put("a.dcm", dicom(1, 1, 1))
-        first = ingested(graph)
+    def test_counts_one_row_of_flat_metadata_of_each_object_as_current(self, states):
+        graph, _, it = states.begin(mixed_again)
+        rows = graph.rows(
+            "SELECT batch_id, replaced_in, count(*) AS n FROM flat_metadata_versions GROUP BY ALL ORDER BY batch_id"
+        )
+        assert [(row["batch_id"], row["replaced_in"], row["n"]) for row in rows] == [
+            (it.first, it.again, 8),
+            (it.again, None, 8),
+        ]
+
+    @pytest.mark.slow
+    def test_once_more_makes_a_chain(self, states):
+        graph, _, first = states.begin(one)
         second, third = reread(graph, source="landing"), reread(graph, source="landing")
         chain = {
             r["batch_id"]: r["superseded_by"] for r in graph.rows("SELECT batch_id, superseded_by FROM validated_batch")
@@ -121,37 +166,27 @@ class TestEverythingOfASource:
         assert chain == {first: second, second: third, third: None}
 
     @pytest.mark.slow
-    def test_of_the_old_batch_run_again_changes_nothing(self, graph, landing):
-        put_mixed(landing)
-        first = ingested(graph)
-        reread(graph, source="landing")
+    def test_of_the_old_batch_run_again_changes_nothing(self, states):
+        graph, _, it = states.begin(mixed_again)
         before = contents(graph.lake)
-        graph.run(first)
-        assert graph.books(first).status == "closed", graph.books(first).reason
+        graph.run(it.first)
+        assert graph.books(it.first).status == "closed", graph.books(it.first).reason
         after = contents(graph.lake)
         for name in before:
             if name != "batches":  # of the clinical records, none are the old batch's any more
                 assert after[name] == before[name], name
 
     @pytest.mark.slow
-    def test_counts_one_row_of_flat_metadata_of_each_object_as_current(self, graph, landing):
-        landing.put_series(1, 1, 3)
-        first, again = ingested(graph), reread(graph, source="landing")
-        rows = graph.rows("SELECT batch_id, replaced_in FROM flat_metadata_versions ORDER BY batch_id, SOPInstanceUID")
-        assert rows == [{"batch_id": first, "replaced_in": again}] * 3 + [{"batch_id": again, "replaced_in": None}] * 3
-
-    @pytest.mark.slow
-    def test_is_erased_in_each_batch_that_has_read_it(self, graph, landing):
-        put_mixed(landing)
-        ingested(graph)
-        reread(graph, source="landing")
+    def test_is_erased_in_each_batch_that_has_read_it(self, states):
+        graph, _, _ = states.begin(mixed_again)
         erased(graph, Target(Scope.STUDY, uid(1)))
         assert [one.rule for one in verify(graph.lake, graph.settings).findings if not one.holds] == []
 
 
 class TestWhatWasRefused:
     @pytest.mark.slow
-    def test_comes_in_when_it_is_taken_now_and_its_old_row_keeps_its_outcome(self, graph, landing):
+    def test_comes_in_when_it_is_taken_now_and_its_old_row_keeps_its_outcome(self, stepped, landing):
+        graph = stepped
         landing.put_series(1, 1, 3, folder="s")
         landing.put("s/large.dcm", dicom(1, 1, 4, PatientComments="x" * 9_000))
         sound = graph.settings
@@ -167,7 +202,8 @@ class TestWhatWasRefused:
 
 class TestOfASourceThatIsOrganized:
     @pytest.mark.slow
-    def test_reads_objects_where_they_lie_now_and_moves_them_no_more(self, graph, landing):
+    def test_reads_objects_where_they_lie_now_and_moves_them_no_more(self, stepped, landing):
+        graph = stepped
         landing.put_series(1, 1, 2, folder="s")
         source = {"name": "landing", "root": str(landing.root), "mode": "organize"}
         graph.settings = Settings.model_validate({**graph.settings.model_dump(), "sources": [source]})
@@ -181,44 +217,37 @@ class TestOfASourceThatIsOrganized:
 
 
 class TestAChoice:
-    def test_by_reason_finds_outcomes_and_warnings(self, graph, landing):
-        put_mixed(landing)
-        landing.put("odd/age.dcm", dicom(4, 1, 1, PatientBirthDate="20209999"))
-        ingested(graph)
+    def test_by_reason_finds_outcomes_and_warnings(self, states):
+        graph, _, _ = states.begin(mixed)
         assert chosen(graph, codes=["MISSING_IDENTITY"]).by_reason == {("quarantined", "MISSING_IDENTITY"): 1}
         assert chosen(graph, codes=["VALUE_INVALID"]).members == 1
 
-    def test_by_sql_asks_for_columns_of_the_object(self, graph, landing):
-        put_mixed(landing)
-        ingested(graph)
+    def test_by_sql_asks_for_columns_of_the_object(self, states):
+        graph, _, _ = states.begin(mixed)
         assert chosen(graph, where="PatientID = 'P0002' AND outcome = 'ingested'").members == 1
         assert chosen(graph, where="header IS NULL", codes=["NOT_DICOM"]).members == 2
 
     @pytest.mark.slow
-    def test_of_a_member_reads_its_archive_again(self, graph, landing):
-        landing.put_zip("a.zip", {"1.dcm": dicom(3, 1, 1), "2.dcm": dicom(3, 1, 2)})
-        ingested(graph)
+    def test_of_a_member_reads_its_archive_again(self, states):
+        graph, _, _ = states.begin(mixed)
         found = chosen(graph, where=f"SOPInstanceUID = '{uid(3, 1, 2)}'")
         assert (found.members, len(found.objects)) == (1, 1)
         again = reread(graph, where=f"SOPInstanceUID = '{uid(3, 1, 2)}'")
-        assert graph.books(again).seen == 3
+        assert graph.books(again).seen == 4
 
     @pytest.mark.slow
-    def test_leaves_out_what_was_replaced_and_what_is_being_read(self, graph, landing):
-        landing.put("a.dcm", dicom(1, 1, 1))
-        landing.put("b.dcm", dicom(1, 1, 2))
-        ingested(graph)
-        landing.put("a.dcm", dicom(2, 1, 1), age_seconds=DAY / 2)
+    def test_leaves_out_what_was_replaced_and_what_is_being_read(self, states):
+        graph, landing, _ = states.begin(series)
+        landing.put("s/0001.dcm", dicom(2, 1, 1), age_seconds=DAY / 2)
         ingested(graph)
         found = chosen(graph, source="landing")
-        assert (found.members, found.left) == (2, {"something else lies in their place by now": 1})
+        assert (found.members, found.left) == (3, {"something else lies in their place by now": 1})
         claimed(graph, source="landing")
         found = chosen(graph, source="landing")
-        assert (found.members, found.left["a batch that is not closed reads them already"]) == (0, 2)
+        assert (found.members, found.left["a batch that is not closed reads them already"]) == (0, 3)
 
-    def test_that_is_none_or_names_nothing_is_refused_and_claims_nothing(self, graph, landing):
-        landing.put("a.dcm", dicom(1, 1, 1))
-        ingested(graph)
+    def test_that_is_none_or_names_nothing_is_refused_and_claims_nothing(self, states):
+        graph, _, _ = states.begin(one)
         for choice, error in (
             ({}, NothingChosen),
             ({"batches": ["nothing"]}, NothingChosen),
@@ -236,9 +265,8 @@ class TestAChoice:
         with graph.work() as work:
             assert len(work.log) == 1
 
-    def test_of_what_came_from_another_folder_is_refused_and_claims_nothing(self, graph, landing, tmp_path):
-        landing.put("a.dcm", dicom(1, 1, 1))
-        ingested(graph)
+    def test_of_what_came_from_another_folder_is_refused_and_claims_nothing(self, states, tmp_path):
+        graph, _, _ = states.begin(one)
         elsewhere = replace(graph, settings=settings_for(graph.settings.lake, tmp_path / "elsewhere"))
         with pytest.raises(SettingsError, match=r"from another folder .* --landing"):
             claimed(elsewhere, source="landing")
@@ -248,9 +276,8 @@ class TestAChoice:
 
 class TestASourceThatHasChanged:
     @pytest.mark.slow
-    def test_leaves_what_the_lake_had(self, graph, landing):
-        landing.put_series(1, 1, 3, folder="s")
-        first = ingested(graph)
+    def test_leaves_what_the_lake_had(self, states):
+        graph, landing, first = states.begin(series)
         (landing.root / "s/0001.dcm").unlink()
         (again,) = claimed(graph, source="landing")
         graph.run(again)
@@ -269,7 +296,8 @@ class TestASourceThatHasChanged:
 
 class TestClinicalRecords:
     @pytest.mark.slow
-    def test_stand_once_and_those_of_other_files_stay(self, graph, landing):
+    def test_stand_once_and_those_of_other_files_stay(self, stepped, landing):
+        graph = stepped
         landing.put("t.csv", "PatientID,Visit\nP1,one\nP2,two\n")
         landing.put("other.csv", "PatientID,Visit\nP1,other\n")
         first = ingested(graph)
@@ -279,12 +307,8 @@ class TestClinicalRecords:
 
 
 class TestAReaderThatRefusesWhatTheLakeHas:
-    def test_pauses_the_batch_and_the_lake_keeps_it(self, graph, landing, monkeypatch):
-        landing.put_series(1, 1, 2, folder="s")
-        first = ingested(graph)
-        overwrite_unseen(landing.root / "s/0001.dcm", without_identity())
-        (again,) = claimed(graph, source="landing")
-        graph.run(again)
+    def test_pauses_the_batch_and_the_lake_keeps_it(self, states):
+        graph, _, (first, again) = states.begin(refused)
         books = graph.books(again)
         assert books.status == "paused", books
         assert "1 of them are refused by this reading" in str(books.reason)
@@ -292,9 +316,8 @@ class TestAReaderThatRefusesWhatTheLakeHas:
 
 
 class TestTheCommand:
-    def test_says_what_would_be_read_and_refuses_what_it_does_not_understand(self, graph, landing):
-        put_mixed(landing)
-        ingested(graph)
+    def test_says_what_would_be_read_and_refuses_what_it_does_not_understand(self, states):
+        graph, landing, _ = states.begin(mixed)
         lake = ["--lake", graph.settings.lake, "--landing", str(landing.root)]
         planned = CliRunner().invoke(app, ["reread", "--plan", "--code", "MISSING_IDENTITY", *lake])
         assert (planned.exit_code, "1 objects, in 1 files" in planned.stdout) == (0, True), planned.output
@@ -313,29 +336,23 @@ class TestTheCommand:
 
 
 class TestAPausedReading:
-    def test_that_is_accepted_takes_out_of_the_current_tables_what_it_refuses(self, graph, landing):
-        landing.put_series(1, 1, 2, folder="s")
-        ingested(graph)
-        overwrite_unseen(landing.root / "s/0001.dcm", without_identity())
-        (again,) = claimed(graph, source="landing")
-        graph.run(again)
+    @pytest.mark.slow
+    def test_that_is_accepted_takes_out_of_the_current_tables_what_it_refuses(self, states):
+        graph, _, (_, again) = states.begin(refused)
         with graph.work() as work:
             accept(work.batch(again), "tester", "it is damaged for good")
         graph.run(again)
         assert (graph.books(again).status, graph.books(again).quarantined) == ("closed", 1), graph.books(again)
-        assert graph.rows("SELECT batch_id FROM instance") == [{"batch_id": again}]
+        assert graph.rows("SELECT batch_id FROM instance") == [{"batch_id": again}] * 2
 
-    def test_that_is_dismissed_leaves_what_the_lake_had(self, graph, landing):
-        landing.put_series(1, 1, 2, folder="s")
-        first = ingested(graph)
-        overwrite_unseen(landing.root / "s/0001.dcm", without_identity())
-        (again,) = claimed(graph, source="landing")
-        graph.run(again)
+    @pytest.mark.slow
+    def test_that_is_dismissed_leaves_what_the_lake_had(self, states):
+        graph, _, (first, again) = states.begin(refused)
         assert graph.books(again).status == "paused"
         with graph.work() as work:
             dismiss(work.batch(again), "tester", "the file was damaged")
         graph.run(again)
-        assert (graph.books(again).status, graph.books(again).quarantined) == ("closed", 2)
+        assert (graph.books(again).status, graph.books(again).quarantined) == ("closed", 3)
         assert graph.rows("SELECT DISTINCT batch_id FROM instance") == [{"batch_id": first}]
         assert graph.rows("SELECT DISTINCT superseded_by FROM validated_batch") == [{"superseded_by": None}]
         assert verify(graph.lake, graph.settings).holds
@@ -347,24 +364,24 @@ class TestAPausedReading:
     [("landing.claims:ClaimLog", "append", 1), ("lake.delta:Lake", "replace", 3), ("lake.delta:Lake", "replace", 12)],
     ids=["when it is claimed", "when it has begun to publish", "before it closes"],
 )
-def test_a_reading_that_was_killed_is_finished_by_the_next_ingest(tmp_path, place, method, call):
-    put_mixed(LandingFolder(tmp_path / "landing"))
-    where = ("--landing", str(tmp_path / "landing"), "--lake", str(tmp_path / "lake"))
-    assert command("dicom-assets", "ingest", *where, cwd=tmp_path).returncode == 0
-    lake = Lake(str(tmp_path / "lake"))
-    before = {name: current(lake, name) for name in CURRENT}
+def test_a_reading_that_was_killed_is_finished_by_the_next_ingest(states, monkeypatch, place, method, call):
+    graph, landing, _ = states.begin(mixed)
+    folder = landing.root.parent
+    where = ("--landing", str(landing.root), "--lake", graph.settings.lake)
+    before = said(graph)
     killed = command(
         *("python", "-m", "dicom_assets_tests.support.crashing", place, method, str(call)),
         *("reread", "--source", "landing", *where),
-        cwd=tmp_path,
+        cwd=folder,
         environment={"PYTHONPATH": str(REPOSITORY)},
     )
     assert killed.returncode == STATUS, killed.stderr
-    assert command("dicom-assets", "ingest", *where, cwd=tmp_path).returncode == 0
-    lake = Lake(str(tmp_path / "lake"))
-    assert [(row.kind, row.status, row.balance) for row in all_books(lake)] == [
+    monkeypatch.chdir(folder)
+    again = CliRunner().invoke(app, ["ingest", *where])
+    assert again.exit_code == 0, again.output
+    assert [(row.kind, row.status, row.balance) for row in all_books(graph.lake)] == [
         ("arrival", "closed", 0),
         ("reread", "closed", 0),
     ]
-    assert {name: current(lake, name) for name in CURRENT} == before
-    assert command("dicom-assets", "verify", "--lake", str(tmp_path / "lake"), cwd=tmp_path).returncode == 0
+    assert said(graph) == before
+    assert verify(graph.lake, graph.settings).holds

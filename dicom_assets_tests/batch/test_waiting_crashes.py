@@ -1,11 +1,13 @@
 """A batch that objects leave, cut off at any write of it: what left is claimed again once, nothing is lost or twice.
 
 Cut off is before each write of a file or a table of the lake, and after the last one: from the first of the batch to
-the claim that takes up what left.
+the claim that takes up what left. Of writes that stage, which a run begins anew, it is before the first one in a row,
+and in the middle of them.
 """
 
 from __future__ import annotations
 
+import itertools
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -14,6 +16,7 @@ import pytest
 
 from dicom_assets.batch.context import RunContext
 from dicom_assets.lake.delta import Lake
+from dicom_assets.lake.staging import FOLDER as STAGED
 from dicom_assets.landing.claims import Haste, claim_new
 from dicom_assets.settings import Settings
 from dicom_assets_tests.batch.test_crashes import NAMES, Killed, cut_off
@@ -22,6 +25,12 @@ from dicom_assets_tests.support.faults import refusing
 from dicom_assets_tests.support.inline_engine import InlineEngine
 from dicom_assets_tests.support.lakes import contents, make_asset, settings_for, table
 from dicom_assets_tests.support.landings import LandingFolder
+
+pytestmark = pytest.mark.slow
+
+NEEDLESS = ("correction", "patient_link", "diagnostic_report", "omop_identifier", "mapping_coverage")
+MADE = [name for name in NAMES if name not in NEEDLESS]
+"""What the books of such a batch close over."""
 
 
 def claim(settings: Settings) -> list[str]:
@@ -33,7 +42,7 @@ def claim(settings: Settings) -> list[str]:
 
 def run(settings: Settings, batch: str, names: list[str] | None = None) -> None:
     with RunContext(settings, shared_engine=InlineEngine()) as work:
-        for name in names or NAMES:
+        for name in names or MADE:
             make_asset(name, batch, work)
 
 
@@ -57,10 +66,14 @@ def claimed(landing) -> tuple[Path, str]:
 
 
 def moments(work: Callable[[], None]) -> list[tuple[int, bool]]:
-    """Before each write that something takes, and after the last one; see `cut_off`."""
+    """Before each write that something takes, of staging ones two in a row, and after the last one; see `cut_off`."""
     with cut_off(0, before=False) as begun:
         work()
-    return [*((number, True) for number in range(1, len(begun) + 1)), (len(begun), False)]
+    chosen: list[int] = []
+    for stages, row in itertools.groupby(enumerate(begun, 1), lambda write: f" {STAGED}/" in write[1]):
+        numbers = [number for number, _ in row]
+        chosen += sorted({numbers[0], numbers[len(numbers) // 2]}) if stages else numbers
+    return [*((number, True) for number in chosen), (len(begun), False)]
 
 
 def ingested_once(lake: Path) -> bool:
@@ -106,7 +119,7 @@ class TestCutOff:
             return settings_for(Path(shutil.copytree(origin, tmp_path / name)), landing.root)
 
         begun = copied("begun")
-        unreadable(begun, NAMES[: NAMES.index(names[0])])
+        unreadable(begun, MADE[: MADE.index(names[0])])
         whole = copied("whole", Path(begun.lake))
         points = moments(lambda: unreadable(whole, names))
         expected = self.finish(whole, batch)

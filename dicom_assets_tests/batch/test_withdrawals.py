@@ -17,6 +17,7 @@ from dicom_assets.landing.looks import SourceEmptied
 from dicom_assets_tests.support.dicoms import dicom, uid
 from dicom_assets_tests.support.lakes import Graph, settings_for
 from dicom_assets_tests.support.landings import LandingFolder
+from dicom_assets_tests.support.steps import Stepped
 
 
 class Source:
@@ -25,7 +26,7 @@ class Source:
     def __init__(self, root: Path, instance: dg.DagsterInstance) -> None:
         (root / "landing").mkdir()
         self.landing = LandingFolder(root / "landing")
-        self.graph = Graph(settings_for(root / "lake", self.landing.root), instance)
+        self.graph = Stepped(settings_for(root / "lake", self.landing.root), instance)
 
     def audit(self):
         with self.graph.work() as work:
@@ -39,7 +40,7 @@ class Source:
         batches = [claim.batch_id for claim in claims]
         register(self.graph.instance, batches)
         for batch in batches:
-            assert self.graph.run(batch).success, self.graph.books(batch).reason
+            assert Graph.run(self.graph, batch).success, self.graph.books(batch).reason
         return batches
 
     def instances(self) -> set[str]:

@@ -211,9 +211,10 @@ class TestAnIngest:
         assert not any(part.decode() in printed for part in PARTS)
         assert held(tmp_path / "lake") == []
         assert held(tmp_path / "lake.dagster") == []
-        again = CliRunner().invoke(app, arguments)
-        assert again.exit_code == 0, again.output
-        assert "closed" in again.output
+        if broken in ("expand", "OpenBatch.publish_flat"):
+            again = CliRunner().invoke(app, arguments)
+            assert again.exit_code == 0, again.output
+            assert "closed" in again.output
 
     def test_that_breaks_outside_any_batch_ends_with_3_and_a_place(self, tmp_path, landing, monkeypatch, capsys):
         monkeypatch.setattr("dicom_assets.batch.claim_rounds.claim_everywhere", fail)

@@ -105,6 +105,7 @@ class TestPromtool:
     def test_takes_the_rules(self):
         self.run("check", "rules", RULES.name)
 
+    @pytest.mark.slow
     def test_finds_that_each_fires_when_it_should_and_none_when_all_is_well(self):
         self.run("test", "rules", CASES.name)
 

@@ -392,13 +392,15 @@ class TestTheCorpus:
         assert counted["n"] == counted["known"] > 5_000
 
     @pytest.mark.slow
-    def test_every_imaging_study_of_the_corpus_is_valid(self, graph: Graph, landing: LandingFolder):
+    def test_every_imaging_study_of_the_corpus_is_valid(
+        self, tmp_path: Path, landing: LandingFolder, instance: dg.DagsterInstance
+    ):
+        gate = {"quarantined_share": 1.0}
+        graph = Stepped(settings_for(tmp_path / "lake", landing.root, gate=gate), instance)
         for path in sorted((SHARED / "corpus").rglob("*")):
             if path.is_file() and "fhir/" not in str(path) and path.stat().st_size < 2**20:
                 landing.put(str(path.relative_to(SHARED / "corpus")), path.read_bytes())
-        for batch in graph.claim():
-            graph.run(batch, {"validated_batch_gate": {"config": {"quarantined_share": 1.0}}})
-            assert graph.books(batch).status == CLOSED
+        ingest(graph)
         built = resources(graph)
         assert len(built) > 50
         assert [fault for one in built if (fault := fault_of(one))] == []

@@ -142,6 +142,7 @@ class TestAWholeRun:
 
 
 class TestWhatDoesNotCome:
+    @pytest.mark.slow
     def test_nobody_claims_and_what_is_known_of_the_system_is_told(self, graph: Graph) -> None:
         files = files_of(graph)
         run = started(graph, lambda _: None, timeout=0.0, why=lambda source: f"The sensor of {source.name} sleeps.")
@@ -238,15 +239,17 @@ class TestEnds:
         files = files_of(graph)
         others: list[bool] = []
         claimed: list[int] = []
+        told: list[Line] = []
 
         def wait(_: float) -> None:
             claimed.append(1)
+            assert clean(graph.settings, told.append)  # leaves what is under way
             if len(claimed) == 1:
                 others.append(started(graph, system(graph)).run())
             system(graph)(0)
 
         assert started(graph, wait).run()
-        assert others == [True]
+        assert (others, told) == ([True], [])
         nothing_is_left(graph, files)
 
 

@@ -22,9 +22,8 @@ import pydicom
 from pydicom.data import get_testdata_file
 
 from dicom_assets import settings as settings_module
+from dicom_assets_tests.serve.storing_service import publish
 from dicom_assets_tests.support.children import ended_behind
-from dicom_assets_tests.support.lakes import Graph
-from dicom_assets_tests.support.steps import step_through
 
 MR, CT, US = "MR_small.dcm", "CT_small.dcm", "examples_ybr_color.dcm"
 """Files of pydicom: one frame of 64 x 64, one of 128 x 128, 30 frames of 240 x 320 in JPEG."""
@@ -60,7 +59,7 @@ class ClientLake:
     def ingest(self) -> None:
         """Takes what is new into the lake."""
         with dg.DagsterInstance.ephemeral() as instance:
-            step_through(Graph(_settings(self.folder), instance))
+            publish(_settings(self.folder), instance)
 
 
 def _settings(folder: Path) -> settings_module.Settings:

@@ -25,7 +25,7 @@ from dicom_assets.settings import Settings
 from dicom_assets_tests.support.dicoms import dicom
 from dicom_assets_tests.support.inline_engine import InlineEngine
 from dicom_assets_tests.support.lakes import Graph
-from dicom_assets_tests.support.steps import steps
+from dicom_assets_tests.support.steps import Stepped, steps
 
 BOUNDARY = "between"
 RELATED = f'multipart/related; type="application/dicom"; boundary={BOUNDARY}'
@@ -79,7 +79,7 @@ class Place:
 
     def ingest(self) -> Books:
         """Claims everything that is there and runs it; the books of the one batch."""
-        graph = Graph(self.settings, self.instance)
+        graph = Stepped(self.settings, self.instance)
         (name,) = graph.claim()
         assert graph.run(name).success
         return graph.books(name)

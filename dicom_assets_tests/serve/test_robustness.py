@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
+import os
 import re
-import socket
 import statistics
-import struct
-import threading
+import subprocess
+import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -19,14 +19,17 @@ from dicom_assets.settings import Settings
 from dicom_assets_tests.serve.serving import Server, serving, settles
 from dicom_assets_tests.support.commands import wait_for
 from dicom_assets_tests.support.dicoms import dicom, uid
-from dicom_assets_tests.support.lakes import Graph, settings_for
+from dicom_assets_tests.support.lakes import settings_for
 from dicom_assets_tests.support.landings import LandingFolder
+from dicom_assets_tests.support.steps import Stepped, step_through
 
 pytestmark = pytest.mark.slow
 
 CLIENTS = 200
 IDLE = 40
 """Threads that wait for the next question; they end by themselves."""
+NOISE_MS = 50
+"""What other processes of the machine may add; where many want it, the times say nothing of the server."""
 PIXELS = {"Rows": 1_024, "Columns": 1_024, "BitsAllocated": 16, "BitsStored": 16, "HighBit": 15,
           "SamplesPerPixel": 1, "PixelRepresentation": 0, "PhotometricInterpretation": "MONOCHROME2",
           "PixelData": bytes(2 * 2**20)}  # fmt: skip
@@ -42,28 +45,18 @@ def large(tmp_path_factory: pytest.TempPathFactory) -> Settings:
         landing.put(f"{number}.dcm", dicom(1, 1, number, **PIXELS))
     settings = settings_for(root / "lake", landing.root)
     with dg.DagsterInstance.ephemeral() as instance:
-        Graph(settings, instance).ingest()
+        step_through(Stepped(settings, instance))
     return settings
 
 
-@pytest.fixture
-def server(large: Settings, tmp_path: Path) -> Iterator[Server]:
-    """A server over it, which has answered each kind of thing once."""
-    with serving(large, tmp_path / "server", toml="[serve]\nstall_seconds = 2.0\nhead_seconds = 4.0\n") as one:
+@pytest.fixture(scope="module")
+def server(large: Settings, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    """A server over it, which has answered each kind of thing once, and goes on through all that is done to it."""
+    folder = tmp_path_factory.mktemp("robust") / "server"
+    with serving(large, folder, toml="[serve]\nstall_seconds = 2.0\nhead_seconds = 4.0\n") as one:
         for path in ("", "/metadata", "/series", "/rendered"):
             assert one.get(STUDY + path, headers={"Accept": "*/*"}).status_code == 200
         yield one
-
-
-def break_off(server: Server, path: str, take: int, abruptly: bool) -> None:
-    """Asks, takes a little of the answer, and goes."""
-    with socket.create_connection(("127.0.0.1", server.port), timeout=30) as opened:
-        head = f"GET {path} HTTP/1.1\r\nHost: localhost\r\nAccept: */*\r\n"
-        opened.sendall(head.encode() + (b"\r\n" if take >= 0 else b""))
-        if take > 0:
-            opened.recv(take)
-        if abruptly:
-            opened.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
 
 
 def seconds(server: Server, times: int) -> list[float]:
@@ -81,28 +74,28 @@ def p95(values: list[float]) -> float:
     return statistics.quantiles(values, n=20)[-1]
 
 
-def test_two_hundred_clients_that_break_off_leave_nothing_behind_and_others_go_on(server: Server):
+def test_two_hundred_clients_that_break_off_leave_nothing_behind_and_others_wait_at_most_twice_as_long(server: Server):
     seconds(server, 5)
     alone = seconds(server, 40)
     wait_for("rest", lambda: server.held() == 0, 20)
     threads = server.threads()
     paths = [STUDY, STUDY + "/metadata", "/dicom-web/instances", STUDY + "/rendered", "/dicom-web/studies?limit=1"]
-    breaking = [
-        threading.Thread(target=break_off, args=(server, paths[n % 5], (100, 0, 1, -1)[n % 4], n % 2 == 0))
-        for n in range(CLIENTS)
-    ]
-    for one in breaking:
-        one.start()
-    meanwhile = seconds(server, 40)
-    for one in breaking:
-        one.join(60)
+    # In a process that leaves the processor to others: what they take of the server counts, not of the machine.
+    command = [sys.executable, "-m", "dicom_assets_tests.serve.breaking", str(server.port), str(CLIENTS), *paths]
+    with subprocess.Popen(command, stdout=subprocess.PIPE) as breaking:
+        assert breaking.stdout is not None and breaking.stdout.readline() == b"begins\n"
+        meanwhile = seconds(server, 10)
+        while breaking.poll() is None:
+            meanwhile += seconds(server, 10)
     took = settles(lambda: server.held() == 0 and server.threads() <= threads + IDLE, 5)
     (at_once,) = re.findall(r"^dicom_assets_requests_at_once (\d+)$", server.get("/metrics").text, re.MULTILINE)
     assert at_once == "1"  # the one that asks
-    print(f"p95 alone {p95(alone) * 1_000:.0f} ms, meanwhile {p95(meanwhile) * 1_000:.0f} ms; settled in {took:.1f} s")
-    assert max(meanwhile) < 20
-    assert "fault" not in server.said
     again = seconds(server, 40)
+    found = [p95(one) * 1_000 for one in (alone, meanwhile, again)]
+    print("p95 alone {:.0f} ms, meanwhile {:.0f} ms, again {:.0f} ms;".format(*found), f"settled in {took:.1f} s")
+    assert max(meanwhile) < 20
+    assert found[1] < 2 * max(found[0], found[2]) + NOISE_MS or os.getloadavg()[0] > 2 * (os.cpu_count() or 1)
+    assert "fault" not in server.said
     assert statistics.median(again) < 3 * statistics.median(alone) + 0.05
 
 

@@ -13,7 +13,9 @@ from pathlib import Path
 import httpx
 import psutil
 import pytest
+from typer.testing import CliRunner
 
+from dicom_assets.cli.main import app
 from dicom_assets.settings import Settings
 from dicom_assets_tests.serve.asking import ENVIRONMENT, TOKEN
 from dicom_assets_tests.serve.serving import Server, arguments, serving
@@ -34,6 +36,13 @@ def run(settings: Settings, folder: Path, *more: str) -> tuple[int, str]:
     return done.returncode, done.stderr
 
 
+def refused(settings: Settings, *more: str) -> str:
+    """What the command says that does not begin: it ends before anything answers, so that this process can run it."""
+    done = CliRunner().invoke(app, ["serve", "--lake", settings.lake, *more])
+    assert (done.exit_code, done.stdout) == (2, ""), done.exception
+    return done.stderr
+
+
 class TestBeginning:
     def test_a_port_in_use_is_said(self, searchable: Settings, tmp_path: Path):
         with socket.socket() as taken:
@@ -44,19 +53,17 @@ class TestBeginning:
         assert "in use by another program. Give another --port" in said
 
     def test_a_lake_that_is_not_there_is_said(self, searchable: Settings, tmp_path: Path):
-        code, said = run(searchable.model_copy(update={"lake": str(tmp_path / "none")}), tmp_path)
-        assert (code, "There is no lake at" in said) == (2, True)
+        said = refused(searchable.model_copy(update={"lake": str(tmp_path / "none")}))
+        assert "There is no lake at" in said
         assert not (tmp_path / "none").exists()
 
-    def test_another_host_is_refused_and_how_it_is_opened_is_said(self, searchable: Settings, tmp_path: Path):
-        code, said = run(searchable, tmp_path, "--host", "0.0.0.0", "--port", "0")
-        assert code == 2
+    def test_another_host_is_refused_and_how_it_is_opened_is_said(self, searchable: Settings):
+        said = refused(searchable, "--host", "0.0.0.0", "--port", "0")
         assert "would see every patient. Set [[serve.tokens]] or [serve.proxy]" in said
         assert len(said.splitlines()) == 1
 
-    def test_a_name_that_is_none_is_said(self, searchable: Settings, tmp_path: Path):
-        code, said = run(searchable, tmp_path, "--host", "no such host.invalid", "--port", "0")
-        assert (code, "There is no address of the name" in said) == (2, True)
+    def test_a_name_that_is_none_is_said(self, searchable: Settings):
+        assert "There is no address of the name" in refused(searchable, "--host", "no such host.invalid", "--port", "0")
 
 
 @pytest.fixture(scope="module")

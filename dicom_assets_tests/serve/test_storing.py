@@ -168,6 +168,17 @@ def test_versions_are_told_by_the_lake_after_an_ingest_and_by_another_server(tmp
             assert (older.status_code, warnings(older.json()), len(one.files())) == (202, [0xB000], 4)
 
 
+def test_other_bytes_of_what_another_server_has_stored_are_warned_of_before_an_ingest(tmp_path, monkeypatch):
+    monkeypatch.setattr(folder_deposits, "_LOOK_SECONDS", 0.0)
+    with place(tmp_path, filled=False) as one:
+        assert one.store(dicom(23), dicom(23, 1, 2)).status_code == 200
+        with running(make_app(one.settings)) as one.url:
+            same = one.store(dicom(23))
+            assert (same.status_code, warnings(same.json()), len(one.files())) == (200, [], 2)
+            other = one.store(dicom(23, 1, 2, Rows=4), dicom(23, 1, 3))
+            assert (other.status_code, warnings(other.json()), len(one.files())) == (202, [0xB000], 4)
+
+
 # Requests that are none
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import os
 import shutil
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -15,7 +16,7 @@ import pytest
 from PIL import Image
 
 from dicom_assets_tests.serve import ohif
-from dicom_assets_tests.serve.client_lake import CT, MR, US, client_lake, pydicom_file, zipped_files
+from dicom_assets_tests.serve.client_lake import CT, US, client_lake, pydicom_file, zipped_files
 from dicom_assets_tests.support.commands import free_port
 
 sync_api = pytest.importorskip("playwright.sync_api", reason="the package playwright is not installed")
@@ -91,7 +92,7 @@ class Viewer:
         tour = self.page.get_by_text("Skip all")
         if tour.is_visible():
             tour.click()
-        self.page.wait_for_timeout(2_000)
+        self.page.wait_for_load_state("networkidle")
         return self.drawn()
 
     def drawn(self) -> dict[str, Any]:
@@ -100,8 +101,14 @@ class Viewer:
         found["values"] = np.array(found["values"]).reshape(shape)
         return found
 
-    def contrast(self, name: str) -> float:
-        """How much light and dark the largest canvas has, 0 for a black one."""
+    def contrast(self, name: str, above: float) -> float:
+        """How much light and dark the largest canvas has, 0 for a black one; waits until it is above a bound."""
+        until = time.monotonic() + PATIENCE / 1_000
+        while (found := self._contrast_now(name)) <= above and time.monotonic() < until:
+            self.page.wait_for_timeout(250)
+        return found
+
+    def _contrast_now(self, name: str) -> float:
         shot = self.page.locator("canvas").first.screenshot(path=SHOTS and Path(SHOTS) / f"{name}.png")
         return float(np.asarray(Image.open(io.BytesIO(shot)).convert("L"), float).std())
 
@@ -168,19 +175,18 @@ def test_what_is_typed_into_the_list_filters_it(viewer):
     assert viewer.rows(1) == ["PLA"]
 
 
-@pytest.mark.parametrize("name", [MR, CT])
-def test_an_image_is_drawn_with_the_values_that_pydicom_reads(viewer, name):
-    drawn = viewer.draw(study_of(pydicom_file(name)))
-    assert drawn["uid"] == pydicom.dcmread(pydicom_file(name)).SOPInstanceUID
-    assert np.array_equal(drawn["values"], stored_values(pydicom_file(name)))
-    assert viewer.contrast(name) > 10 and viewer.failed == []
+def test_an_image_is_drawn_with_the_values_that_pydicom_reads(viewer):
+    drawn = viewer.draw(study_of(pydicom_file(CT)))
+    assert drawn["uid"] == pydicom.dcmread(pydicom_file(CT)).SOPInstanceUID
+    assert np.array_equal(drawn["values"], stored_values(pydicom_file(CT)))
+    assert viewer.contrast("CT", 10) > 10 and viewer.failed == []
 
 
 def test_frames_of_a_multi_frame_ultrasound_are_drawn(viewer):
     path = pydicom_file(US)
     drawn = viewer.draw(study_of(path))
     assert (drawn["frames"], drawn["shape"][:2]) == (30, [240, 320])
-    assert viewer.contrast("US-first") > 10
+    assert viewer.contrast("US-first", 10) > 10
     wanted = pydicom.dcmread(path).pixel_array
     for number in (0, 29):
         viewer.page.evaluate(f"window.cornerstone.getEnabledElements()[0].viewport.setImageIdIndex({number})")
@@ -188,11 +194,11 @@ def test_frames_of_a_multi_frame_ultrasound_are_drawn(viewer):
         values = viewer.drawn()["values"][..., :3].astype(float)
         # Decoders of JPEG differ by roundings; another frame differs by far more.
         assert abs(values - wanted[number]).mean() < 3, number
-    assert viewer.contrast("US-last") > 10 and viewer.failed == []
+    assert viewer.contrast("US-last", 10) > 10 and viewer.failed == []
 
 
 def test_a_study_out_of_an_archive_is_drawn(viewer):
     wanted = {pydicom.dcmread(path).SOPInstanceUID: path for path in zipped_files()}
     drawn = viewer.draw(study_of(zipped_files()[0]))
     assert np.array_equal(drawn["values"], stored_values(wanted[drawn["uid"]]))
-    assert viewer.contrast("from-a-zip") > 5 and viewer.failed == []
+    assert viewer.contrast("from-a-zip", 5) > 5 and viewer.failed == []

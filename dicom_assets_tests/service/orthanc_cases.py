@@ -25,7 +25,8 @@ from dicom_assets.service.push import Outcome, push
 from dicom_assets.service.sync import sync_window
 from dicom_assets.settings import ServiceSettings, Settings
 from dicom_assets_tests.service import orthanc
-from dicom_assets_tests.support.lakes import Graph, quiet_dagster
+from dicom_assets_tests.support.lakes import quiet_dagster
+from dicom_assets_tests.support.steps import Stepped
 
 FILES = Path(pydicom.data.__file__).parent / "test_files"
 NAMES = (
@@ -95,7 +96,7 @@ def graph(service, folder, pushed, tmp_path_factory):
         }
     )
     with dg.DagsterInstance.ephemeral() as instance:
-        graph = Graph(settings, instance)
+        graph = Stepped(settings, instance)
         sync(service)
         graph.ingest()
         yield graph

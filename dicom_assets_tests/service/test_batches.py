@@ -19,6 +19,7 @@ import pytest
 from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 
+from dicom_assets.batch.context import RunContext
 from dicom_assets.service.client import ServiceClient
 from dicom_assets.service.errors import ServiceError
 from dicom_assets.service.feed import Window, read_window
@@ -26,7 +27,8 @@ from dicom_assets.service.window_files import Landed, land, window_path
 from dicom_assets.settings import Settings
 from dicom_assets_tests.service.feed_server import Fault, FeedServer, running
 from dicom_assets_tests.service.service_model import DEFAULT, TICKS, metadata, ticks_of
-from dicom_assets_tests.support.lakes import Graph, quiet_dagster
+from dicom_assets_tests.support.inline_engine import InlineEngine
+from dicom_assets_tests.support.lakes import Graph, make_asset, quiet_dagster
 from dicom_assets_tests.support.steps import Stepped
 
 START = datetime(2026, 3, 1, 8, 0, tzinfo=UTC)
@@ -329,7 +331,9 @@ def test_any_history_with_kills_between_ends_in_the_services_instances(steps, ra
                 service.land(number)
             service.land(number)
         for batch in service.graph.claim():
-            service.graph.run(batch, select=random.choice(KILLED_AFTER))
+            with RunContext(service.graph.settings, shared_engine=InlineEngine()) as work:
+                for name in random.choice(KILLED_AFTER):
+                    make_asset(name, batch, work)
         with service.graph.work() as work:
             unclosed = work.unclosed()
         for batch in unclosed:

@@ -6,7 +6,7 @@ here: the cases.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -30,13 +30,18 @@ class Zone:
             Path(self.graph.settings.lake), root, gate={"quarantined_share": 1}, **sections
         )
 
-    def ingest(self) -> list[str]:
-        """What `dicom-assets ingest` claims and runs; the batches."""
+    def claim(self) -> list[str]:
+        """What `dicom-assets ingest` claims; the batches."""
         with self.graph.work() as work:
             (store,) = work.stores()
             done = claim_new(store, work.log, self.graph.settings.claiming, haste=Haste(waiting=True, absent=True))
         batches = [claim.batch_id for claim in done.claims]
         self.graph.instance.add_dynamic_partitions("batch", batches)
+        return batches
+
+    def ingest(self) -> list[str]:
+        """What `dicom-assets ingest` claims and runs; the batches."""
+        batches = self.claim()
         for batch in batches:
             self.graph.run(batch)
         return batches
@@ -76,6 +81,44 @@ def remedy(code: str) -> Callable[[Callable[[Zone], None]], Callable[[Zone], Non
         return case
 
     return enter
+
+
+Course = Callable[[Zone, str], Iterator[None]]
+"""A case that goes along with others: it stops before each claim, and again before the batch is run. Twice each."""
+
+TOGETHER: dict[str, Course] = {}
+
+
+def remedied_together(code: str) -> Callable[[Course], Course]:
+    """Enters the case of a code that shares its two batches with others, in a folder of the code's name."""
+
+    def enter(case: Course) -> Course:
+        assert code not in TOGETHER
+        TOGETHER[code] = case
+        return case
+
+    return enter
+
+
+class Courses:
+    """All cases of TOGETHER, at the same step. failed: by code, what did not hold."""
+
+    def __init__(self, zone: Zone) -> None:
+        self._under_way = {code: case(zone, code) for code, case in TOGETHER.items()}
+        self.failed: dict[str, AssertionError] = {}
+        self.ended: set[str] = set()
+
+    def go_on(self) -> None:
+        """Takes each as far as it stops next; one that fails stops for good."""
+        for code, case in list(self._under_way.items()):
+            try:
+                next(case)
+                continue
+            except StopIteration:
+                self.ended.add(code)
+            except AssertionError as error:
+                self.failed[code] = error
+            del self._under_way[code]
 
 
 @dataclass(frozen=True)

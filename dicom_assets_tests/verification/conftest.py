@@ -13,13 +13,14 @@ import pytest
 
 from dicom_assets.batch.context import RunContext
 from dicom_assets.batch.verification.verify import Verified, verify
-from dicom_assets.defs.mending import mend, open_again
+from dicom_assets.defs import mending
+from dicom_assets.defs.mending import open_again
 from dicom_assets.lake.delta import Lake
 from dicom_assets.settings import Settings
 from dicom_assets_tests.support.inline_engine import InlineEngine
 from dicom_assets_tests.support.lakes import Graph, contents, settings_for
 from dicom_assets_tests.support.landings import LandingFolder, put_mixed
-from dicom_assets_tests.support.steps import step_through
+from dicom_assets_tests.support.steps import Ran, failures, step_through
 
 PATIENT = '{"resourceType":"Patient","id":"p1","identifier":[{"value":"P0001"}]}\n'
 REPORT = (
@@ -50,14 +51,16 @@ class Broken:
         return verify(self.lake, self.settings, batches)
 
     def mend(self) -> Verified:
-        """What `verify --fix` leaves."""
+        """What `verify --fix` leaves; batches go through their steps without Dagster."""
         open_again(self.settings)
-        with (
-            dg.DagsterInstance.ephemeral() as instance,
-            RunContext(self.settings, shared_engine=InlineEngine()) as work,
-            work.claiming(1),
-        ):
-            return mend(work, instance)
+        with RunContext(self.settings, shared_engine=InlineEngine()) as work, work.claiming(1):
+
+            def run(job: dg.JobDefinition, instance: dg.DagsterInstance, batch: str) -> Ran:
+                return Ran(failures(work.batch(batch), "mended") == {}, "mended")
+
+            with pytest.MonkeyPatch.context() as patch, dg.DagsterInstance.ephemeral() as instance:
+                patch.setattr(mending, "run_batch", run)
+                return mending.mend(work, instance)
 
     def contents(self) -> dict[str, list[dict[str, Any]]]:
         """Every row of every table but for times and runs."""

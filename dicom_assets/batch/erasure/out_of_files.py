@@ -17,7 +17,7 @@ from functools import partial
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from dicom_assets.batch import withdrawals
+from dicom_assets.batch import forwarding, withdrawals
 from dicom_assets.batch.erasure.out_of_tables import nameless, outcomes, reasons
 from dicom_assets.batch.erasure.record import SELFTEST, Record
 from dicom_assets.batch.organize import FOLDER as ORGANIZE
@@ -46,6 +46,11 @@ def take_out(lake: Lake, record: Record, settings: Settings) -> None:
     for name in files.names(returns.FOLDER):
         if name.endswith(".parquet"):
             _change(files, name, record)
+    for name in files.names(forwarding.FOLDER):
+        if name.endswith(".parquet"):
+            rows = files.get_parquet(name)
+            if _has(rows, record):
+                files.put_parquet(name, _without("object_id", list(record.objects), rows))
     for folder in (claim_index.FOLDER, uri_index.FOLDER, summaries.FOLDER):
         files.delete(folder)
     _out_of_staging(files, record)

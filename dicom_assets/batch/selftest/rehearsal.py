@@ -20,6 +20,7 @@ from dicom_assets.lake.delta import Lake
 from dicom_assets.lake.query import existing
 from dicom_assets.landing.claims import ClaimLog
 from dicom_assets.settings import Settings, SourceSettings, UserError
+from dicom_assets.storage import locks
 from dicom_assets.storage.files import LakeFiles
 
 LOOK_SECONDS = 1.0
@@ -81,13 +82,13 @@ class Rehearsal:
         entry = diary.begin(lake.files, self.source.name, self.source.root)
         delivery = Delivery(self.source, entry.prefix)
         arrivals = Arrivals(lake, self._names(entry.token), delivery.uri_prefix, since)
-        try:
-            passed = self._watch(lake, entry, delivery, arrivals)
-            entry = diary.write(lake.files, replace(_of(lake.files, entry), passed=passed))
-        finally:
-            if not keep:
-                passed_out = self._take_out(lake, _of(lake.files, entry), delivery, arrivals)
-        return passed if keep else passed and passed_out
+        with locks.held(lake.files, _lock_of(entry), 5.0, once=True):
+            try:
+                passed = self._watch(lake, entry, delivery, arrivals)
+                entry = diary.write(lake.files, replace(_of(lake.files, entry), passed=passed))
+            finally:
+                is_out = keep or self._take_out(lake, _of(lake.files, entry), delivery, arrivals)
+        return passed and is_out
 
     def _names(self, token: str) -> Names:
         base = self.settings.fhir.base
@@ -209,8 +210,17 @@ def clean(settings: Settings, told: Told, seconds: float = CLEAR_SECONDS) -> boo
             told(replace(line, name=f"{line.name} {entry.token}"))  # noqa: B023 - called at once
             return line.ok is not False
 
-        right = take_out(settings, lake.files, entry, delivery, arrivals, enter, seconds) and right
+        try:
+            with locks.held(lake.files, _lock_of(entry), 0, once=True):
+                right = take_out(settings, lake.files, entry, delivery, arrivals, enter, seconds) and right
+        except locks.LockBusy:
+            continue  # it is under way, and takes itself out
     return right
+
+
+def _lock_of(entry: diary.Entry) -> str:
+    """Name of the lock that a self-test holds as long as it is under way."""
+    return f"selftest-{entry.token}"
 
 
 def _source_of(settings: Settings, entry: diary.Entry) -> SourceSettings:

@@ -39,7 +39,7 @@ def dicom_changes_asset(settings: Settings) -> dg.AssetsDefinition:
         delay = timedelta(minutes=changes.delay_minutes)
         landed: list[Synced] = []
         failures: list[str] = []
-        for service in work.settings.services:
+        for service in work.settings.followed:
             try:
                 with ServiceClient(service) as client:
                     landed.append(sync_window(client, window, delay))

@@ -49,7 +49,7 @@ def dicom_service_audit(context: dg.AssetExecutionContext, work: RunContextParam
     landed = context.instance.get_materialized_partitions(dg.AssetKey("dicom_changes"))
     missing = never_read(due(work.settings.changes, now, timedelta(days=36_500)), landed)
     with clear_failures():
-        for service in work.settings.services:
+        for service in work.settings.followed:
             try:
                 with ServiceClient(service) as client:
                     audits.append(audit(client, work.lake, since))

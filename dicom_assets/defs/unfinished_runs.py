@@ -1,0 +1,23 @@
+"""Runs that a state of Dagster which was put back knows as under way: nobody runs them, and they keep others from it.
+
+A sensor asks for a batch once for each run that it knows of it; without these it asks again. Does not belong here: runs
+that broke off where Dagster goes on (`sensors`, run monitoring).
+"""
+
+import dagster as dg
+
+UNDER_WAY = (
+    dg.DagsterRunStatus.QUEUED,
+    dg.DagsterRunStatus.NOT_STARTED,
+    dg.DagsterRunStatus.STARTING,
+    dg.DagsterRunStatus.STARTED,
+    dg.DagsterRunStatus.CANCELING,
+)
+
+
+def forget_unfinished(instance: dg.DagsterInstance) -> int:
+    """Takes runs that are under way out of a state that nobody uses; how many."""
+    runs = instance.get_runs(dg.RunsFilter(statuses=list(UNDER_WAY)))
+    for run in runs:
+        instance.delete_run(run.run_id)
+    return len(runs)
