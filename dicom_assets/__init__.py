@@ -20,9 +20,7 @@ __all__ = ["connect"]
 
 
 def connect(lake: str, at: str | int | datetime | None = None) -> DuckDBPyConnection:
-    """A DuckDB connection with every table of a lake as a view, for `connection.execute("...").fetchall()`.
-
-    `.df()` needs pandas, `.pl()` Polars, which come with whoever asks for them and not with this package.
+    """A DuckDB connection with every table of a lake as a view, for `connection.execute("...").df()` and the like.
 
     lake: folder or URL. at: a time (ISO 8601 text or datetime) or the number of a version; now by default. The tables
     stay as they are at the call: call again to see what came since. Files are read in place and nothing is copied; the

@@ -24,6 +24,7 @@ from typing import Any
 import pyarrow as pa
 
 from dicom_assets.batch.books import Books, Status, all_books, books_of
+from dicom_assets.dicom.selftest_uids import is_of_selftest
 from dicom_assets.lake.delta import Lake
 from dicom_assets.lake.query import arrow, connect
 from dicom_assets.landing.claims import UnknownBatch
@@ -56,15 +57,16 @@ RECORD = pa.schema(
 
 
 class Fate(StrEnum):
-    """What became of an object. UNREAD: its bytes are gone, changed, or cannot be read now."""
+    """What became of an object. UNREAD: its bytes are gone, changed, or cannot be read now. KEPT: a self-test's own."""
 
     STORED = "stored"
     PRESENT = "present"
     REFUSED = "refused"
     UNREAD = "unread"
+    KEPT = "kept"
 
 
-DONE = (Fate.STORED, Fate.PRESENT)
+DONE = (Fate.STORED, Fate.PRESENT, Fate.KEPT)
 
 
 class NotForwarded(UserError):
@@ -208,6 +210,8 @@ class _Sender:
 
     def send(self, task: _Task, is_there: bool) -> dict[str, Any]:
         """Stores one object; the line of it."""
+        if is_of_selftest(task.key[0]):
+            return self._line(task, Fate.KEPT)
         if is_there:
             return self._line(task, Fate.PRESENT)
         if task.place is None:
@@ -224,6 +228,10 @@ class _Sender:
             return self._line(task, Fate.UNREAD, code=error.code)
         fate = _FATES.get(done.outcome, Fate.REFUSED)
         return self._line(task, fate, status=done.status, reason=done.reason)
+
+    def present(self, study: str) -> set[tuple[str, str, str]]:
+        """Keys of the instances of a study that the service has."""
+        return set() if is_of_selftest(study) else instances_of(self.client, study)
 
     def _line(self, task: _Task, fate: Fate, **more: Any) -> dict[str, Any]:
         return {
@@ -249,7 +257,7 @@ def _send(sender: _Sender, tasks: Sequence[_Task]) -> None:
     with ThreadPoolExecutor(AT_ONCE, thread_name_prefix="forward") as pool:
         for part in _parts(tasks):
             studies = {task.key[0] for task in part}
-            there = {one: there[one] if one in there else instances_of(sender.client, one) for one in sorted(studies)}
+            there = {one: there[one] if one in there else sender.present(one) for one in sorted(studies)}
             under_way = [pool.submit(sender.send, task, task.key in there[task.key[0]]) for task in part]
             errors = [error for one in under_way if (error := one.exception()) is not None]
             lines = [one.result() for one in under_way if one.exception() is None]

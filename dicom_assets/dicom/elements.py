@@ -262,8 +262,12 @@ class _Walk(Items):
             return entry, end
         self._trail.append(None)
         notes = {tag: data[start:end]} if action == NOTED else None
-        remembered = key if length <= MAX_VALUE else None
-        return self._entry(known, vr, data[start:end], context, remembered, depends, notes), end
+        if length <= MAX_VALUE:
+            return self._entry(known, vr, data[start:end], context, key, depends, notes), end
+        entry = self._entry(known, vr, data[start:end], context, None, depends, notes)
+        if exceeds(self._parts, entry.fragment, self._limits):
+            return self._capped(known, vr, start, length)._replace(columns=entry.columns, notes=notes), end
+        return entry, end
 
     def _place(self, tag: int, prefix: bytes, start: int, length: int) -> Entry:
         """Bulk data by its place, which is no other object's: not remembered."""

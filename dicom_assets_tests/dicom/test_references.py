@@ -137,6 +137,21 @@ def test_a_sequence_above_the_bound_is_referred_to_in_both_tiers(undefined, monk
     assert retrieve(BytesSource(data), json.loads(header.json)["00081140"]["BulkDataURI"]) == b"".join(many)
 
 
+@pytest.mark.parametrize("tag", [0x00081115, 0x00191001])
+def test_values_that_are_too_much_together_are_referred_to_from_the_bound_on_in_both_tiers(tag, monkeypatch):
+    limits = ReadingLimits(max_header_bytes=65_536)
+    creator = [element(0x00190010, "LO", "ACME")] if tag >> 16 & 1 else []
+    texts = [element(tag + number, "UT", f"{number:02}".ljust(10_000, "x")) for number in range(10)]
+    data = dicom(*creator, *texts)
+    header = read(data, limits=limits)
+    assert header.issues == ("HEADER_CAPPED",)
+    assert len(header.json) < limits.max_header_bytes
+    assert header.json == by_second_tier(data, monkeypatch, limits).json
+    found = [json.loads(header.json)[f"{tag + number:08X}"] for number in range(10)]
+    assert [list(one)[1] for one in found] == ["Value"] * 6 + ["BulkDataURI"] * 4
+    assert retrieve(BytesSource(data), found[9]["BulkDataURI"]) == b"09".ljust(10_000, b"x")
+
+
 def test_of_pixel_data_that_are_cut_off_the_reference_has_what_is_there():
     data = dicom(element(0x7FE00010, "OW", bytes(100)))[:-10]
     header = read(data)

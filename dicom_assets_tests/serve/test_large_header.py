@@ -37,7 +37,8 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
     landing = LandingFolder(root / "landing")
     landing.put("large.dcm", large())
     landing.put("small.dcm", dicom(SMALL))
-    settings = settings_for(root / "lake", landing.root)
+    reading = {"max_header_bytes": 2 * VALUE * VALUES}  # which is 64 MiB, unless somebody wants more
+    settings = settings_for(root / "lake", landing.root, reading=reading)
     with dg.DagsterInstance.ephemeral() as instance:
         step_through(Graph(settings, instance))
     with serving(settings, root / "server") as one:

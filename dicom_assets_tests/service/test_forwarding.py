@@ -15,6 +15,7 @@ from dicom_assets.defs.assets.forwarded import JOB, batches_to_forward
 from dicom_assets.defs.graph import build_defs
 from dicom_assets.defs.jobs import register
 from dicom_assets.defs.resources import work_resource
+from dicom_assets.dicom.selftest_uids import TEST_ROOT
 from dicom_assets.service.errors import ServiceError
 from dicom_assets.settings import Settings
 from dicom_assets_tests.service import orthanc
@@ -147,6 +148,23 @@ class TestForwarding:
             path.with_name(".away").rename(path)
         assert [why for _, why in done.left] == ["OBJECT_GONE"]
         assert at_service(server) == STORED - {uid(1, 1, 1)}
+
+    def test_objects_of_a_self_test_are_not_sent_and_accounted_for(self, tmp_path, landing, instance, server):
+        landing.put("real.dcm", dicom(1, 1, 1))
+        landing.put("own.dcm", dicom(2, 1, 1, StudyInstanceUID=f"{TEST_ROOT}.1"))
+        settings = Settings.model_validate({
+            "lake": str(tmp_path / "lake"),
+            "sources": [{"name": "landing", "root": str(landing.root), "forward_to": "pacs"}],
+            "services": [server.settings(retries=0, follow="nothing").model_dump()],
+            "claiming": {"quiet_seconds": 0},
+        })  # fmt: skip
+        graph = Stepped(settings, instance)
+        (batch,) = graph.ingest()
+        done = forward(graph.lake, graph.settings, batch)
+        assert (done.ingested, dict(done.counts), done.left) == (2, {"stored": 1, "kept": 1}, [])
+        assert at_service(server) == {uid(1, 1, 1)}
+        assert not any(TEST_ROOT in one for one in server.asked)
+        assert (waiting(graph.lake, graph.settings), parity(graph, batch)) == ([], [True, True])
 
     def test_a_batch_that_is_not_closed_is_not_forwarded(self, graph, batch):
         with graph.work() as work:

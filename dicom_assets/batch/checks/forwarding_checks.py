@@ -20,7 +20,7 @@ SELECT object_id, arg_max(outcome, "at") AS outcome FROM lines WHERE service = $
 _COUNTED = f"""
 SELECT
     count(ledger.object_id), count(ended.object_id) FILTER (ledger.object_id IS NOT NULL),
-    count(*) FILTER (ended.outcome NOT IN ('stored', 'present', 'refused', 'unread')),
+    count(*) FILTER (ended.outcome NOT IN ('stored', 'present', 'refused', 'unread', 'kept')),
     min(ledger.object_id, {SHOWN}) FILTER (ended.object_id IS NULL),
     count(*) FILTER (ended.outcome IN ('refused', 'unread')),
     min(ledger.object_id, {SHOWN}) FILTER (ended.outcome IN ('refused', 'unread'))
