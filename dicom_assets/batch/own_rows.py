@@ -78,9 +78,35 @@ class _Record:
 
     @cached_property
     def tables(self) -> Collection[str]:
-        """object_ids of clinical files that have records, whether these count or not."""
+        """object_ids of clinical files that have records, whether these count or not, or that were replaced."""
         with self.lake.cursor() as connection:
             found = connection.execute(f"SELECT DISTINCT object_id FROM {self.records}").fetchall()
+        return {name for (name,) in found} | self._replaced
+
+    @property
+    def _replaced(self) -> set[str]:
+        """Of clinical files that it has ingested, those of which a later batch has ingested a newer version.
+
+        The records of these have left the table for the newer ones. The ledger alone proves nothing: it is published
+        before the records, and a run may end between the two.
+        """
+        if not any(row["kind"] == Kind.CLINICAL for row in self.ledger.values()):
+            return set()
+        mine = quoted(self.staging.batch_id)
+        ingested = "SELECT batch_id, object_id FROM validated_batch WHERE outcome = 'ingested' AND kind = 'clinical'"
+        with connect(self.lake, ["raw_files", "validated_batch"]) as connection:
+            found = connection.execute(
+                f"""
+                SELECT DISTINCT own.object_id
+                FROM raw_files AS own
+                SEMI JOIN ({ingested}) AS older ON older.batch_id = own.batch_id AND older.object_id = own.object_id
+                JOIN raw_files AS later ON later.source = own.source AND later.uri = own.uri
+                    AND later.member IS NOT DISTINCT FROM own.member AND later.batch_id > own.batch_id
+                SEMI JOIN ({ingested}) AS newer
+                    ON newer.batch_id = later.batch_id AND newer.object_id = later.object_id
+                WHERE own.batch_id = {mine}
+                """
+            ).fetchall()
         return {name for (name,) in found}
 
     @cached_property

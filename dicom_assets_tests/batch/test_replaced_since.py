@@ -186,6 +186,30 @@ def test_each_such_object_is_told_and_flaws_that_were_found_stay_told(place):
 
 
 @pytest.mark.slow
+def test_the_ledger_of_a_batch_stays_when_it_is_run_again_behind_newer_versions_of_its_files(place):
+    place.run()
+    before = ledger(place)
+    everything_is_replaced(place.landing)
+    with RunContext(place.settings, shared_engine=InlineEngine()) as work:
+        claim_new(work.stores()[0], work.log, place.settings.claiming)
+        (newer,) = (claim.batch_id for claim in work.log.claims() if claim.batch_id != place.batch)
+        publish(work.batch(newer))
+    everything = contents(place.lake, ["clinical", *MADE_FROM_THEM])
+    place.run()
+    assert ledger(place) == before
+    found = contents(place.lake, ["clinical", *MADE_FROM_THEM])
+    assert {name: strip(rows) for name, rows in found.items()} == {
+        name: strip(rows) for name, rows in everything.items()
+    }
+
+
+def ledger(place: Lakeside) -> dict[str, tuple[str, str | None]]:
+    """Outcome and code of each object of the batch."""
+    rows = table(place.lake, "validated_batch").to_pylist()
+    return {row["object_id"]: (row["outcome"], row["code"]) for row in rows if row["batch_id"] == place.batch}
+
+
+@pytest.mark.slow
 def test_run_again_and_again_it_ends_in_the_same_tables(place):
     place.run_until("clinical")
     everything_is_gone(place.landing)

@@ -140,15 +140,37 @@ def files_are_counted_again(context: CheckContext) -> CheckResult:
 
 
 def ingested_have_rows(context: CheckContext) -> CheckResult:
-    """Every object whose outcome is `ingested` has a row of metadata, or a clinical record at least."""
+    """Every object whose outcome is `ingested` has a row of metadata, or a clinical record at least.
+
+    In a batch that is run again, one that is absent now has none where the records of a newer version have replaced it.
+    """
     with staged_tables(context, Part.LEDGER, Part.FLAT, *_OF_TABLES) as connection:
+        connection.register("replaced", _replaced(context))
         return compared(
             connection,
             "SELECT object_id FROM staged_validated_batch WHERE outcome = 'ingested'",
             "SELECT object_id FROM staged_validated_batch WHERE outcome = 'ingested' AND object_id IN "
             "(SELECT object_id FROM staged_flat_metadata UNION ALL SELECT object_id FROM staged_clinical "
-            "UNION ALL SELECT object_id FROM staged_correction)",
+            "UNION ALL SELECT object_id FROM staged_correction UNION ALL SELECT object_id FROM replaced)",
         )
+
+
+def _replaced(context: CheckContext) -> pa.Table:
+    """object_ids of clinical files that are absent now and of which a later batch has records of a newer version."""
+    raw = context.staging.read_whole(Part.RAW, ["object_id", "uri", "member", "kind", "verdict"])
+    is_absent = pc.is_in(raw["verdict"], value_set=pa.array(["OBJECT_GONE", "CHANGED_DURING_READ"]))
+    absent = raw.filter(pc.and_(is_absent, pc.equal(raw["kind"], "clinical")))
+    if not len(absent):
+        return absent.select(["object_id"])
+    with connect(context.lake, ["raw_files", "clinical"]) as connection:
+        connection.register("absent", absent)
+        return connection.execute(
+            f"""
+            SELECT DISTINCT absent.object_id FROM absent
+            JOIN raw_files AS file ON file.uri = absent.uri AND file.member IS NOT DISTINCT FROM absent.member
+            WHERE file.batch_id > {context.batch} AND file.object_id IN (SELECT object_id FROM clinical)
+            """
+        ).to_arrow_table()
 
 
 def nothing_of_refused_is_staged(context: CheckContext) -> CheckResult:
