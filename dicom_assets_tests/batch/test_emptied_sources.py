@@ -95,8 +95,7 @@ class TestAMountThatIsAway:
         assert "emptied" not in CliRunner().invoke(app, ["status", "--lake", str(tmp_path / "lake")]).stderr
         assert CliRunner().invoke(app, ["source", "confirm", "nosuch", *places]).exit_code == 2
 
-    def test_after_the_claim_of_a_run_pauses_the_batch_and_the_sensor_runs_it_again(self, stepped, landing):
-        graph = stepped
+    def test_after_the_claim_of_a_run_pauses_the_batch_and_the_sensor_runs_it_again(self, graph, landing):
         landing.put_series(1, 1, 3)
         (batch,) = [request.partition_key for request in tick(graph).run_requests]
         register(graph.instance, [batch])
@@ -118,8 +117,7 @@ class TestAMountThatIsAway:
         assert not tick(graph).run_requests
 
     @pytest.mark.slow
-    def test_while_objects_are_read_calls_none_of_them_gone(self, stepped, landing, monkeypatch):
-        graph = stepped
+    def test_while_objects_are_read_calls_none_of_them_gone(self, graph, landing, monkeypatch):
         landing.put_series(1, 1, 6)
         claim(graph)
         with graph.work() as work:

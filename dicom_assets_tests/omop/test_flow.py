@@ -96,6 +96,7 @@ def of_three(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_an_id_stays_whatever_is_added_and_goes_back_when_it_is_lost_to_what_it_stands_for(
     graph: Graph, landing: LandingFolder, of_three: Path, lost: str
 ):
+    shutil.rmtree(graph.settings.lake)
     shutil.copytree(of_three / "lake", graph.settings.lake)
     before, had = numbers(graph), given_out(graph)
     lake = Path(graph.settings.lake)

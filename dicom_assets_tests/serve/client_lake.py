@@ -22,6 +22,7 @@ import pydicom
 from pydicom.data import get_testdata_file
 
 from dicom_assets import settings as settings_module
+from dicom_assets.serve.served import LOOK_SECONDS
 from dicom_assets_tests.serve.storing_service import publish
 from dicom_assets_tests.support.children import ended_behind
 
@@ -57,9 +58,11 @@ class ClientLake:
         return self.folder / "landing"
 
     def ingest(self) -> None:
-        """Takes what is new into the lake."""
+        """Takes what is new into the lake; a server over it knows of that when this returns."""
         with dg.DagsterInstance.ephemeral() as instance:
             publish(_settings(self.folder), instance)
+        if self.url:
+            time.sleep(LOOK_SECONDS + 0.1)
 
 
 def _settings(folder: Path) -> settings_module.Settings:

@@ -19,7 +19,7 @@ def test_every_setting_stands_on_the_page():
 
 def test_the_examples_can_be_loaded():
     blocks = re.findall(r"```toml\n(.*?)```", PAGE, re.DOTALL)
-    assert len(blocks) == 2
+    assert len(blocks) == 3
     for block in blocks:
         settings = Settings.model_validate(tomllib.loads(re.sub(r"^ +", "", block, flags=re.MULTILINE)))
         assert len(settings.services) == 1
