@@ -1,7 +1,7 @@
 """Rules of the house tried over what is in the lake: how many rows would break each, and never what these say.
 
 Belongs here: the rows that a trial is asked of, and counting. Does not belong here: what happens to a batch
-(`house_rules`), printing (`cli.rules`).
+(`house_rules`), printing (`cli.house_rules`).
 
 A trial is asked of the current instances as they were received, each study and each batch with those that are current
 of it. So it tells of a rule about studies what would be found if all of a study came at once.

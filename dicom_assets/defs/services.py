@@ -11,19 +11,13 @@ import dagster as dg
 from dicom_assets.defs.assets.dicom_changes import dicom_changes_asset
 from dicom_assets.defs.assets.dicom_service_audit import dicom_service_audit
 from dicom_assets.defs.reporting import fail_clearly
+from dicom_assets.defs.unfinished_runs import UNDER_WAY
 from dicom_assets.defs.windows import CATCH_UP, due, tick_cron, wanted
 from dicom_assets.service.sync import prepare_landing
 from dicom_assets.settings import ChangesSettings, Settings
 
 SYNC_TAGS = {"dicom_assets/changes": "window"}
 """Tag of the runs of `sync_dicom_changes`; `dagster.yaml` lets one of them run at a time."""
-_UNDER_WAY = [
-    dg.DagsterRunStatus.NOT_STARTED,
-    dg.DagsterRunStatus.QUEUED,
-    dg.DagsterRunStatus.STARTING,
-    dg.DagsterRunStatus.STARTED,
-    dg.DagsterRunStatus.CANCELING,
-]
 
 
 def definitions(settings: Settings) -> dg.Definitions:
@@ -77,7 +71,7 @@ def _schedule(changes: ChangesSettings, status: dg.DefaultScheduleStatus) -> dg.
         at = context.scheduled_execution_time.astimezone(UTC)
         keys = due(changes, max(at, datetime.now(UTC)), CATCH_UP)
         landed = context.instance.get_materialized_partitions(dg.AssetKey("dicom_changes"))
-        active = context.instance.get_runs(dg.RunsFilter(job_name="sync_dicom_changes", statuses=_UNDER_WAY))
+        active = context.instance.get_runs(dg.RunsFilter(job_name="sync_dicom_changes", statuses=[*UNDER_WAY]))
         under_way = {run.tags.get("dagster/partition", "") for run in active}
         asked = wanted(keys, landed, under_way)
         if not asked:

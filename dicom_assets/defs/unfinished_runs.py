@@ -1,7 +1,8 @@
-"""Runs that a state of Dagster which was put back knows as under way: nobody runs them, and they keep others from it.
+"""Runs that have not ended: which statuses these are, and taking them out of a state of Dagster that was put back.
 
-A sensor asks for a batch once for each run that it knows of it; without these it asks again. Does not belong here: runs
-that broke off where Dagster goes on (`sensors`, run monitoring).
+Nobody runs those of such a state, and they keep others from it: a sensor asks for a batch once for each run that it
+knows of it, and again without these. Does not belong here: runs that broke off where Dagster goes on (`sensors`, run
+monitoring).
 """
 
 import dagster as dg

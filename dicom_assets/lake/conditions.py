@@ -21,6 +21,7 @@ from typing import Any
 import duckdb
 import pyarrow as pa
 
+from dicom_assets.lake.database import close_off
 from dicom_assets.lake.quoting import named
 
 _BEFORE, _BEHIND = "SELECT (\n", "\n)"
@@ -117,14 +118,7 @@ def grammar(columns: pa.Schema) -> Iterator[Grammar]:
 def locked(connection: duckdb.DuckDBPyConnection) -> Iterator[duckdb.DuckDBPyConnection]:
     """A database that reads no file and no network, loads nothing and lets nobody change that; closed at the end."""
     with connection:
-        for statement in (
-            "SET autoinstall_known_extensions = false",
-            "SET autoload_known_extensions = false",
-            "SET allow_community_extensions = false",
-            "SET enable_external_access = false",
-            "SET lock_configuration = true",
-        ):
-            connection.execute(statement)
+        close_off(connection)
         yield connection
 
 

@@ -71,6 +71,18 @@ class Database:
             ).to_arrow_table()
 
 
+def close_off(connection: duckdb.DuckDBPyConnection) -> None:
+    """Lets a connection read nothing but what it has, or was allowed before, load nothing, and change none of that."""
+    for statement in (
+        "SET autoinstall_known_extensions = false",
+        "SET autoload_known_extensions = false",
+        "SET allow_community_extensions = false",
+        "SET enable_external_access = false",
+        "SET lock_configuration = true",
+    ):
+        connection.execute(statement)
+
+
 def open_alone(files: LakeFiles) -> duckdb.DuckDBPyConnection:
     """A connection to a database of its own, for a user to set and lock down. files: those that it may read."""
     connection = duckdb.connect()

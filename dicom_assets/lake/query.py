@@ -15,7 +15,7 @@ import duckdb
 import pyarrow as pa
 
 from dicom_assets.lake import dataset_types as datasets
-from dicom_assets.lake.database import open_alone
+from dicom_assets.lake.database import close_off, open_alone
 from dicom_assets.lake.delta import Lake
 from dicom_assets.lake.extents import Within, extents
 from dicom_assets.lake.hierarchy import OVERTAKEN
@@ -180,14 +180,7 @@ def arrow(connection: duckdb.DuckDBPyConnection, sql: str) -> pa.Table:
 def lock_down(connection: duckdb.DuckDBPyConnection, root: Path | str) -> None:
     """Leaves a connection no files but those below `root`, no extensions, and no way to change that."""
     connection.execute(f"SET allowed_directories = [{quoted(str(root))}]")
-    for statement in (
-        "SET autoinstall_known_extensions = false",
-        "SET autoload_known_extensions = false",
-        "SET allow_community_extensions = false",
-        "SET enable_external_access = false",
-        "SET lock_configuration = true",
-    ):
-        connection.execute(statement)
+    close_off(connection)
 
 
 def moment(text: str) -> int | datetime:

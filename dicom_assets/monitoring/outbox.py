@@ -70,7 +70,7 @@ def _tell(
     lake: Lake, state: State, alert: AlertSettings, further: Sequence[Told], environment: Mapping[str, str]
 ) -> Round:
     folder = f"{FOLDER}/{alert.name}"
-    marks = {name.rsplit("/", 1)[1] for name in lake.files.names(folder)}
+    marks = {name.removeprefix(f"{folder}/") for name in lake.files.names(folder)}
     wanted = {one.key: one for one in [*due(state, alert), *(one for one in further if concerns(one, alert))]}
     for gone in sorted(marks - wanted.keys()):
         if _is_over(gone, state):

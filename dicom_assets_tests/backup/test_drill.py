@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import shutil
 import sqlite3
 from collections.abc import Callable, Iterator
@@ -315,6 +316,15 @@ class TestRefusals:
         with pytest.raises(NoBackup, match="not what it was"):
             vault.manifest()
 
+    def test_a_manifest_of_a_later_release_is_told(self, graph: Stepped, vault: Vault) -> None:
+        manifest = take(graph.lake, vault, ())
+        path = Path(vault.uri) / "backups" / f"{manifest.backup_id}.json"
+        data = path.read_bytes().replace(b'"format": 1', b'"format": 2')
+        path.write_bytes(data)
+        path.with_suffix(".sha256").write_text(hashlib.sha256(data).hexdigest())
+        with pytest.raises(NoBackup, match="another release"):
+            vault.manifest()
+
     def test_one_without_any_backup_is_told(self, vault: Vault) -> None:
         with pytest.raises(NoBackup, match="There is no backup"):
             vault.manifest()
@@ -322,14 +332,14 @@ class TestRefusals:
 
 class TestDagstersState:
     def test_a_database_is_copied_with_what_stands_in_its_log(self, vault: Vault, tmp_path: Path) -> None:
-        path = tmp_path / "home" / ".dagster" / "runs.db"
+        path = tmp_path / "home #1 ?mode=rw" / ".dagster" / "runs.db"
         path.parent.mkdir(parents=True)
         with closing(sqlite3.connect(path)) as writer:
             writer.execute("PRAGMA journal_mode=WAL")
             writer.execute("CREATE TABLE t (n INTEGER)")
             writer.execute("INSERT INTO t VALUES (7)")
             writer.commit()
-            files = state_out(tmp_path / "home", [path.parent], vault)
+            files = state_out(tmp_path / "home #1 ?mode=rw", [path.parent], vault)
         manifest = Manifest("1", "", "", "", 1, {}, 0, (), "sqlite", tuple(files))
         assert state_in(tmp_path / "new", vault, manifest) == 1
         with closing(sqlite3.connect(tmp_path / "new" / ".dagster" / "runs.db")) as reader:

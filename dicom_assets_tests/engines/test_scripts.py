@@ -144,3 +144,9 @@ def test_a_name_that_no_engine_takes_and_a_lake_that_is_not_there_are_told(tmp_p
     assert odd.exit_code == 2 and "cannot name a database" in odd.stderr
     none = CliRunner().invoke(app, ["engines", "spark", "--lake", str(tmp_path / "nothing")])
     assert none.exit_code == 2 and "There is no lake" in none.stderr
+
+
+def test_the_command_has_each_engine_that_there_is_a_script_for() -> None:
+    (group,) = (one.typer_instance for one in app.registered_groups if one.name == "engines")
+    assert group is not None
+    assert {one.name for one in group.registered_commands} == {*SCRIPTS, "contract"}

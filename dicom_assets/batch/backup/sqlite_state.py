@@ -44,7 +44,7 @@ def _copy(path: Path) -> bytes:
         target = Path(folder) / "copy.db"
         try:
             with (
-                closing(sqlite3.connect(f"file:{path}?mode=ro", uri=True, timeout=_SECONDS)) as source,
+                closing(sqlite3.connect(f"{path.absolute().as_uri()}?mode=ro", uri=True, timeout=_SECONDS)) as source,
                 closing(sqlite3.connect(target)) as copy,
             ):
                 source.backup(copy)

@@ -115,7 +115,10 @@ class Vault:
             told = ""
         if hashlib.sha256(data).hexdigest() != told:
             raise NoBackup(f"The manifest of backup {wanted} is not what it was. Use another: {', '.join(known)}.")
-        return from_bytes(data)
+        try:
+            return from_bytes(data)
+        except (ValueError, KeyError, TypeError):
+            raise NoBackup(f"Backup {wanted} is of another release, whose manifests this one does not read.") from None
 
     def faults(self, manifest: Manifest) -> list[Fault]:
         """What is missing or changed of one backup, each of its files read and digested. Raises LakeError."""

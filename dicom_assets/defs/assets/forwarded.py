@@ -18,6 +18,7 @@ from dicom_assets.batch.forwarding import Fate, forward, waiting
 from dicom_assets.defs.partitions import BATCH
 from dicom_assets.defs.reporting import OWNERS, clear_failures, fail_clearly
 from dicom_assets.defs.resources import RunContextParam
+from dicom_assets.defs.unfinished_runs import UNDER_WAY
 from dicom_assets.service.errors import ServiceRefused
 from dicom_assets.settings import Settings
 
@@ -29,13 +30,6 @@ SHOWN = 20
 # The client has tried for minutes already; one more try outlasts a restart of the service. A batch that still fails
 # is asked for again by the sensor in the next hour.
 ONCE_MORE = dg.RetryPolicy(max_retries=1, delay=60)
-_UNDER_WAY = [
-    dg.DagsterRunStatus.NOT_STARTED,
-    dg.DagsterRunStatus.QUEUED,
-    dg.DagsterRunStatus.STARTING,
-    dg.DagsterRunStatus.STARTED,
-    dg.DagsterRunStatus.CANCELING,
-]
 
 
 # As in `defs.checks`: that a check keeps its history per batch is a preview in 1.13.
@@ -131,7 +125,7 @@ def batches_to_forward(context: dg.SensorEvaluationContext, work: RunContextPara
     """One tick: what waits, but for what is under way."""
     with clear_failures():
         left = waiting(work.lake, work.settings)
-    active = context.instance.get_runs(dg.RunsFilter(job_name=JOB, statuses=_UNDER_WAY))
+    active = context.instance.get_runs(dg.RunsFilter(job_name=JOB, statuses=[*UNDER_WAY]))
     under_way = {run.tags.get("dagster/partition", "") for run in active}
     known = set(context.instance.get_dynamic_partitions(BATCH.name or ""))
     asked = [batch for batch in left if batch in known - under_way][:RUNS_PER_TICK]
