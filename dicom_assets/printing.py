@@ -8,17 +8,24 @@ A file that only a database reads, as `dicom-assets omop` writes, is left exact.
 
 from __future__ import annotations
 
+import base64
 import csv
 import json
 import re
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from datetime import date, time
+from decimal import Decimal
+from itertools import count
+
+import orjson
 
 _HARMFUL = re.compile(
     "[\x00-\x1f\x7f-\x9f"  # C0, DEL and C1: escape sequences begin with ESC or with U+009B
     "\u061c\u200e\u200f\u202a-\u202e\u2066-\u2069"  # what turns the direction of writing
     "\u2028\u2029\ud800-\udfff]"  # line breaks of Unicode; halves of characters, which cannot be encoded
 )
+_HALF = re.compile("[\ud800-\udfff]")
 _SHORT = {"\t": "\\t", "\n": "\\n", "\r": "\\r"}
 _FORMULA = ("=", "+", "-", "@", "\t", "\r", "\n")
 
@@ -50,13 +57,18 @@ def cell(value: object) -> object:
 
 
 def csv_text(names: Sequence[str], rows: Sequence[Sequence[object]]) -> str:
-    """Rows as CSV; on a terminal with control characters escaped, elsewhere with every other character as it is."""
+    """Rows as CSV; on a terminal with control characters escaped, elsewhere with every other character as it is.
+
+    Lists and structures are JSON, and truth is `true` or `false`, so that DuckDB and others read them back.
+    """
     on_terminal = sys.stdout.isatty()
 
     def shown(value: object) -> object:
-        if value is None or isinstance(value, int | float):
+        if isinstance(value, bool):
+            return str(value).lower()
+        if value is None or isinstance(value, int | float | Decimal):
             return value
-        harmless = cell(value)
+        harmless = cell(_json(value) if isinstance(value, list | tuple | dict) else value)
         return visible(str(harmless)) if on_terminal else harmless
 
     lines = _Lines()
@@ -75,6 +87,50 @@ class _Lines(list[str]):
 
 
 def json_text(names: Sequence[str], rows: Sequence[Sequence[object]]) -> str:
-    """Rows as a JSON array of objects; control characters are escaped as JSON does it, which changes no value."""
-    text = json.dumps([dict(zip(names, row, strict=True)) for row in rows], default=str, ensure_ascii=False)
+    """Rows as a JSON array of objects (RFC 8259); control characters are escaped as JSON does it.
+
+    Decimals and large integers are numbers with all their digits, what is not a number (NaN, infinity) is null, bytes
+    are base64. Of several columns with one name the later ones are `name_1`, `name_2`, as DuckDB calls them.
+    """
+    keys = distinct(names)
+    text = _json([dict(zip(keys, row, strict=True)) for row in rows])
     return _HARMFUL.sub(lambda found: f"\\u{ord(found[0]):04x}", text)
+
+
+def distinct(names: Sequence[str]) -> list[str]:
+    """Names of columns, each once: a name that is taken gets a number, `_1` first."""
+    found: list[str] = []
+    for name in names:
+        numbered = (f"{name}_{number}" for number in count(1))
+        found.append(name if name not in found else next(one for one in numbered if one not in {*found, *names}))
+    return found
+
+
+_WIDEST = range(-(2**63), 2**64)
+"""Integers that orjson writes."""
+
+
+def _json(value: object) -> str:
+    return orjson.dumps(_plain(value)).decode()
+
+
+def _plain(value: object) -> object:
+    """A value of DuckDB's as orjson writes it."""
+    match value:
+        case None | bool() | float():
+            return value
+        case str():
+            return value if _HALF.search(value) is None else orjson.Fragment(json.dumps(value))
+        case int():
+            return value if value in _WIDEST else orjson.Fragment(str(value))
+        case Decimal():
+            return orjson.Fragment(f"{value:f}") if value.is_finite() else None
+        case date() | time():
+            return value.isoformat()
+        case bytes() | bytearray() | memoryview():
+            return base64.b64encode(value).decode()
+        case Mapping():
+            return {str(key): _plain(one) for key, one in value.items()}
+        case list() | tuple():
+            return [_plain(one) for one in value]
+    return str(value)

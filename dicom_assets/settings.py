@@ -8,11 +8,12 @@ from __future__ import annotations
 
 import os
 import tomllib
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
+from difflib import get_close_matches
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any, get_args
 
-from pydantic import ValidationError, field_validator, model_validator
+from pydantic import BaseModel, ValidationError, field_validator, model_validator
 
 from dicom_assets.alert_settings import AlertSettings as AlertSettings
 from dicom_assets.lineage_settings import LineageSettings as LineageSettings
@@ -46,6 +47,9 @@ from dicom_assets.serve_settings import ServeSettings as ServeSettings
 from dicom_assets.service_settings import DICOM_SERVICE_SCOPE as DICOM_SERVICE_SCOPE
 from dicom_assets.service_settings import ChangesSettings as ChangesSettings
 from dicom_assets.service_settings import ServiceSettings as ServiceSettings
+
+if TYPE_CHECKING:
+    from pydantic_core import ErrorDetails
 
 
 class Settings(Section):
@@ -127,6 +131,16 @@ class Settings(Section):
         names = [source.name for source in sources]
         if len(set(names)) != len(names):
             raise ValueError("two sources have the same name")
+        roots: dict[str, str] = {}
+        for source in sources:
+            root = source.root.removeprefix("file://").rstrip("/")
+            root = root if "://" in root else os.path.realpath(root)
+            other = roots.setdefault(root, source.name)
+            if other != source.name:
+                raise ValueError(
+                    f"sources '{other}' and '{source.name}' have the same root, so each object there would be claimed "
+                    "twice; make them one source, or give each a folder of its own below it"
+                )
         return sources
 
     @model_validator(mode="after")
@@ -179,6 +193,27 @@ class Settings(Section):
         )
 
 
+def _words(fault: ErrorDetails) -> str:
+    """What is wrong with one setting: where, what, and which names there are, where it has none of these."""
+    where = ".".join(map(str, fault["loc"]))
+    if fault["type"] != "extra_forbidden":
+        return ": ".join(filter(None, (where, fault["msg"].removeprefix("Value error, "))))
+    allowed = sorted(_section(fault["loc"][:-1]).model_fields)
+    near = get_close_matches(str(fault["loc"][-1]), allowed, 1)
+    meant = f"; did you mean {near[0]}?" if near else "."
+    return f"{where}: there is no such setting{meant} Allowed here: {', '.join(allowed)}"
+
+
+def _section(loc: Sequence[int | str]) -> type[BaseModel]:
+    """The section at a place of the file."""
+    section: type[BaseModel] = Settings
+    for name in loc:
+        field = section.model_fields.get(str(name))
+        inner = [field.annotation, *get_args(field.annotation)] if field else []
+        section = next((one for one in inner if isinstance(one, type) and issubclass(one, BaseModel)), section)
+    return section
+
+
 def _say_nothing(path: Path) -> None:
     return
 
@@ -223,10 +258,7 @@ def load(landing: str | None = None, lake: str | None = None, environment: Mappi
     try:
         settings = Settings.model_validate(values)
     except ValidationError as error:
-        faults = "; ".join(
-            ": ".join(filter(None, (".".join(map(str, e["loc"])), e["msg"].removeprefix("Value error, "))))
-            for e in error.errors()
-        )
+        faults = "; ".join(_words(fault) for fault in error.errors())
         raise SettingsError(f"{path if path.is_file() else 'Settings'}: {faults}") from None
     if path.is_file():
         tell_file(path.absolute())

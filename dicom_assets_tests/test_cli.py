@@ -5,8 +5,11 @@ from __future__ import annotations
 import csv
 import io
 import json
+import re
+import shlex
 import tomllib
 from dataclasses import dataclass
+from importlib.metadata import version
 from pathlib import Path
 from subprocess import CompletedProcess
 
@@ -14,7 +17,12 @@ import dagster as dg
 import pytest
 from typer.testing import CliRunner
 
+from dicom_assets.batch.books import Books
+from dicom_assets.cli import examples
+from dicom_assets.cli.examples import EXAMPLES
+from dicom_assets.cli.ingest import newest_closed
 from dicom_assets.cli.main import app
+from dicom_assets.cli.progress import print_table
 from dicom_assets_tests.support.commands import command
 from dicom_assets_tests.support.dicoms import dicom, uid
 from dicom_assets_tests.support.landings import LandingFolder, put_mixed
@@ -92,7 +100,42 @@ class TestIngest:
         assert CliRunner().invoke(app, ["status"], env=env).stdout.count("closed") == 1
 
 
+class TestTables:
+    """What is printed for a person, on a terminal of 80 columns and elsewhere."""
+
+    ROWS = (("1." + "2" * 50, "x" * 40), ("3", None))
+
+    def shown(self, monkeypatch, capsys, columns: int | None, prose: tuple[str, ...] = ()) -> list[str]:
+        monkeypatch.setattr("sys.stdout.isatty", lambda: columns is not None)
+        monkeypatch.setenv("COLUMNS", str(columns or 80))
+        print_table(("StudyInstanceUID", "text"), self.ROWS, prose)
+        return [re.sub("\x1b.*?m", "", line) for line in capsys.readouterr().out.splitlines()]
+
+    def test_what_is_too_wide_for_a_terminal_is_printed_a_value_a_line_and_never_cut(self, monkeypatch, capsys):
+        lines = self.shown(monkeypatch, capsys, 80)
+        assert lines[1:3] == [f"StudyInstanceUID  {self.ROWS[0][0]}", f"text              {'x' * 40}"]
+        assert lines[4:] == ["StudyInstanceUID  3", "text"]
+
+    def test_what_fits_is_a_table(self, monkeypatch, capsys):
+        lines = self.shown(monkeypatch, capsys, 100)
+        assert [line.split() for line in lines] == [["StudyInstanceUID", "text"], list(self.ROWS[0]), ["3"]]
+
+    def test_only_sentences_are_broken_into_lines(self, monkeypatch, capsys):
+        lines = self.shown(monkeypatch, capsys, 80, prose=("text",))
+        assert lines[1].split()[0] == self.ROWS[0][0]
+        assert len(lines) == 4
+        assert max(map(len, lines)) <= 80
+
+    def test_a_pipe_has_no_width(self, monkeypatch, capsys):
+        assert self.shown(monkeypatch, capsys, None)[1].split() == list(self.ROWS[0])
+
+
 class TestStatusAndErrors:
+    def test_a_table_has_the_newest_closed_batches_and_all_that_wait(self):
+        books = [Books(f"b{n}", "s", "paused" if n == 1 else "closed") for n in range(6)]
+        assert [one.batch_id for one in newest_closed(books, 2)] == ["b1", "b4", "b5"]
+        assert newest_closed(books, None) == books
+
     def test_status_as_a_table_csv_and_json(self, done):
         shown = done.run("status")
         header, books = (line.split() for line in shown.stdout.splitlines())
@@ -116,7 +159,20 @@ class TestStatusAndErrors:
         assert rows[0]["what to do"].startswith("Supply the UIDs at the source")
 
     def test_errors_of_one_batch(self, done):
-        assert done.invoke("errors", "--batch", "nope").stdout == "No errors.\n"
+        batch = json.loads(done.invoke("status", "-f", "json").stdout)[0]["batch"]
+        assert done.invoke("errors", "--batch", batch).stdout == done.invoke("errors").stdout
+        unknown = done.invoke("errors", "--batch", "nope")
+        assert (unknown.exit_code, unknown.stderr[:40]) == (2, "dicom-assets: No batch 'nope' is claimed")
+
+    def test_each_error_of_a_code_has_its_object_and_its_detail_and_no_path(self, done):
+        (row,) = json.loads(done.invoke("errors", "--code", "MISSING_IDENTITY", "-f", "json").stdout)
+        assert row["detail"] == "Study, Series or SOP Instance UID is missing"
+        assert len(row["object_id"]) == 20
+        two = done.invoke("errors", "--code", "NOT_DICOM", "--limit", "1")
+        assert (len(two.stdout.splitlines()), two.stderr) == (2, "1 of 2; `--limit` shows more.\n")
+        assert [secret for secret in SECRETS if secret in two.stdout] == []
+        unknown = done.invoke("errors", "--code", "NOT_DICM")
+        assert (unknown.exit_code, "did you mean NOT_DICOM?" in unknown.stderr) == (2, True)
 
     def test_a_lake_that_is_not_there_is_named_and_not_made(self, done):
         for arguments in (["status"], ["errors"], ["sql", "SELECT 1"]):
@@ -217,12 +273,31 @@ class TestDemo:
         assert "cannot write sample input to" in found.stderr
 
 
+COMMANDS = dict(examples.commands_of(app))
+
+
 class TestHelp:
-    def test_every_command_explains_itself(self):
-        for name in ("ingest", "status", "errors", "sql", "demo"):
-            found = CliRunner().invoke(app, [name, "--help"])
-            assert found.exit_code == 0
-            assert "Usage" in found.stdout
+    @pytest.mark.parametrize("name", COMMANDS)
+    def test_every_command_explains_itself_and_shows_an_example(self, name):
+        found = CliRunner().invoke(app, [*name.split(), "-h"], env={"COLUMNS": "200"})
+        assert found.exit_code == 0
+        assert "Usage" in found.stdout
+        assert EXAMPLES.get(name) or EXAMPLES.get(name.split()[0]), f"{name} has no example"
+
+    @pytest.mark.parametrize("example", [line for lines in EXAMPLES.values() for line in lines])
+    def test_every_example_is_a_command_with_options_that_there_are(self, example):
+        word, *arguments = shlex.split(example.partition(" <")[0])
+        assert word == "dicom-assets"
+        found = CliRunner().invoke(app, [*arguments, "-h"])  # options are parsed before help is shown
+        assert found.exit_code == 0, found.output
+
+    def test_every_command_stands_below_a_title_that_is_there(self):
+        titled = [name for names in examples.TITLES.values() for name in names]
+        assert sorted(titled) == sorted({name.split()[0] for name in COMMANDS})
+        assert set(EXAMPLES) <= {*COMMANDS, "engines"}
+
+    def test_the_release_is_said(self):
+        assert CliRunner().invoke(app, ["--version"]).stdout.startswith(f"dicom-assets {version('dicom-assets')} (")
 
     @pytest.mark.slow
     def test_a_paused_batch_ends_with_1_and_says_why_and_resumes_for_one_time(self, tmp_path):

@@ -8,6 +8,7 @@ import json
 import re
 from decimal import Decimal
 
+import duckdb
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -49,7 +50,7 @@ def test_a_formula_in_csv_has_an_apostrophe_before_it(text: str):
 def test_numbers_stay_numbers_in_csv():
     rows = [(-1, -1.5, Decimal("-2.50"), None, "-3", "4MR1", True)]
     (line,) = csv.reader(io.StringIO(csv_text(list("abcdefg"), rows).partition("\n")[2]))
-    assert line == ["-1", "-1.5", "-2.50", "", "'-3", "4MR1", "True"]
+    assert line == ["-1", "-1.5", "-2.50", "", "'-3", "4MR1", "true"]
 
 
 @pytest.mark.parametrize("text", HOSTILE)
@@ -65,6 +66,31 @@ def test_json_says_the_same_value_without_a_control_character(text: str):
     made = json_text(["a"], [(text,)])
     assert json.loads(made) == [{"a": text}]
     assert not CONTROLS.search(made)
+
+
+def test_json_is_json_with_every_digit_and_no_column_lost():
+    row = (float("nan"), float("inf"), Decimal("1234567890123456789.50"), 2**100, 1, 2, b"\x00\xff", {"x": [1, None]})
+    made = json_text(["nan", "inf", "decimal", "big", "a", "a", "bytes", "nested"], [row])
+
+    def refuse(word: str) -> None:
+        raise AssertionError(f"{word} is no JSON")
+
+    (found,) = json.loads(made, parse_float=Decimal, parse_constant=refuse)
+    assert found == {
+        "nan": None, "inf": None, "decimal": Decimal("1234567890123456789.50"), "big": 2**100, "a": 1, "a_1": 2,
+        "bytes": "AP8=", "nested": {"x": [1, None]},
+    }  # fmt: skip
+
+
+def test_lists_and_structures_in_csv_are_read_back_by_duckdb(tmp_path):
+    values = (["a", "b,c", "it's"], {"x": 1, "y": "=1"}, [Decimal("1.50")], True)
+    (tmp_path / "rows.csv").write_text(csv_text(["texts", "pair", "numbers", "truth"], [values]), encoding="utf-8")
+    with duckdb.connect() as connection:
+        found = connection.execute(f"""
+            SELECT texts::VARCHAR[], pair::STRUCT(x INTEGER, y VARCHAR), numbers::DECIMAL(9, 2)[], truth
+            FROM read_csv('{tmp_path / "rows.csv"}')
+        """).fetchone()
+    assert found == values
 
 
 @pytest.fixture(scope="module")

@@ -66,8 +66,11 @@ class TestWhereTheyComeFrom:
 WRONG = {
     "a file that is no TOML": ("gate = [", "dicom-assets.toml is not valid TOML: "),
     "a file that is no text": (None, "dicom-assets.toml is not valid TOML: "),
-    "a setting that does not exist": ("[gate]\nmin = 3\n", "gate.min: Extra inputs are not permitted"),
-    "a section that does not exist": ("[gates]\n", "gates: Extra inputs are not permitted"),
+    "a setting that does not exist": (
+        "[gate]\nmin = 3\n",
+        "gate.min: there is no such setting; did you mean minimum? ",
+    ),
+    "a section that does not exist": ("[gates]\n", "gates: there is no such setting; did you mean gate? "),
     "a value of a wrong type": ("lake = 5\n", "lake: Input should be a valid string"),
     "a share above one": ("[gate]\nquarantined_share = 30\n", "gate.quarantined_share: Input should be less than"),
     "a batch of nothing": ("[claiming]\nbatch_objects = 0\n", "claiming.batch_objects: Input should be greater"),
@@ -76,6 +79,14 @@ WRONG = {
     "a source with a name that is none": ('[[sources]]\nname = "a b"\nroot = "x"\n', "sources.0.name: String should"),
     "sources that are no list": ('sources = "x"\n', "sources: "),
     "a source that is no table": ('sources = ["x"]\n', "sources.0: "),
+    "a setting of a source that does not exist": (
+        '[[sources]]\nroot = "x"\ncolour = 1\n',
+        "sources.0.colour: there is no such setting. Allowed here: compress, deletions, exclude, ",
+    ),
+    "two sources with one root": (
+        '[[sources]]\nname = "a"\nroot = "x"\n[[sources]]\nname = "b"\nroot = "./x/"\n',
+        "sources: sources 'a' and 'b' have the same root",
+    ),
     "two sources of one name": (
         '[[sources]]\nname = "a"\nroot = "x"\n[[sources]]\nname = "a"\nroot = "y"\n',
         "sources: two sources have the same name",

@@ -18,13 +18,13 @@ from dicom_assets.cli.options import (
     clear_errors,
     load_settings,
     print_rows,
+    require_known,
 )
 from dicom_assets.printing import say
 from dicom_assets.settings import load
 
 if TYPE_CHECKING:
     from dicom_assets.batch.books import Books
-    from dicom_assets.landing.claims import ClaimLog
 
 BatchId = Annotated[str, typer.Argument(metavar="BATCH", help="Its id, as `dicom-assets status` lists it.")]
 Reason = Annotated[str, typer.Option("--reason", help="Why; it stays in the books, so let it name no patient.")]
@@ -57,21 +57,10 @@ def register_batches(
 
         log = ClaimLog(existing(settings.lake).files)
         for name in names:
-            _require_known(log, name)
+            require_known(log, name)
         with open_instance(settings) as instance:
             fresh = register(instance, list(dict.fromkeys(names)))
     typer.echo(f"{len(fresh)} batches registered, {len(set(names)) - len(fresh)} were known.")
-
-
-def _require_known(log: ClaimLog, batch_id: str) -> None:
-    """Raises UserError when nobody claimed a batch."""
-    from dicom_assets.landing.claims import UnknownBatch
-    from dicom_assets.settings import UserError
-
-    try:
-        log.manifest(batch_id)
-    except UnknownBatch as error:
-        raise UserError(str(error)) from None
 
 
 @batches.command("show")
@@ -86,7 +75,7 @@ def show_batch(batch_id: BatchId, lake: LakeOption = None, form: FormatOption = 
 
         found = existing(settings.lake)
         log = ClaimLog(found.files)
-        _require_known(log, batch_id)
+        require_known(log, batch_id)
         waits = look_at(found, log, batch_id)
     books = waits.books
     shown = [_some(one.objects) if form is Format.TABLE else list(one.objects) for one in waits.codes]
@@ -167,7 +156,7 @@ def _run(places: tuple[str | None, str | None], what: str, **given: Any) -> None
             "dismiss": single_batches.dismiss,
         }
         with Reporter() as reporter, RunContext(settings, reporter.show, say=reporter.say) as work:
-            _require_known(work.log, given["batch_id"])  # before Dagster's state is made
+            require_known(work.log, given["batch_id"])  # before Dagster's state is made
             with open_instance(settings) as instance:
                 books = calls[what](work, instance, **given)
     from dicom_assets.cli.ingest import print_books, tell_waiting

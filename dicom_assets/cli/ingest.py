@@ -63,7 +63,11 @@ def ingest_now(settings: Settings) -> Ended:
         from dicom_assets.cli.progress import Reporter
         from dicom_assets.defs.instance import open_instance
         from dicom_assets.defs.runner import ingest as run_ingest
+        from dicom_assets.lake.query import has_lake
+        from dicom_assets.landing.opening import require_one
     keep_what_is_there()
+    if not has_lake(settings.lake):
+        require_one(settings.sources)
 
     with Reporter() as reporter, open_instance(settings) as instance:
         return run_ingest(settings, instance, reporter.say, reporter.show)
@@ -82,6 +86,18 @@ def _counts(books: Books) -> tuple[object, ...]:
     return books.batch_id, books.source, books.status, *counts
 
 
+_CLOSED_SHOWN = 50
+
+
+def newest_closed(books: Sequence[Books], most: int | None) -> list[Books]:
+    """The books without those of closed batches that are not among the newest."""
+    from dicom_assets.batch.books import Status
+
+    closed = [one.batch_id for one in books if one.status == Status.CLOSED]
+    hidden = set() if most is None else set(closed[:-most])
+    return [one for one in books if one.batch_id not in hidden]
+
+
 def _print_status(books: Sequence[Books], form: Format) -> None:
     """The books with their times; why a batch waits is told below a table, in full."""
     names = [*_BOOKS, "started", "ended"]
@@ -90,6 +106,13 @@ def _print_status(books: Sequence[Books], form: Format) -> None:
         names.append("reason")
         rows = [[*row, one.reason or ""] for row, one in zip(rows, books, strict=True)]
     print_rows(names, rows, form)
+
+
+def _age(moment: datetime) -> str:
+    """How long ago something was, in the largest unit of which there are at least two."""
+    seconds = max((datetime.now(UTC) - moment).total_seconds(), 0)
+    units = (("days", 86_400), ("h", 3_600), ("min", 60))
+    return next((f"{seconds / of:.0f} {unit}" for unit, of in units if seconds >= 2 * of), f"{seconds:.0f} s")
 
 
 def _time(moment: datetime | None) -> str:
@@ -118,15 +141,22 @@ def _say_what_waits(unread: Sequence[Waiting]) -> None:
         )
 
 
-def status(lake: LakeOption = None, form: FormatOption = Format.TABLE) -> None:
+def status(
+    lake: LakeOption = None,
+    form: FormatOption = Format.TABLE,
+    most: Annotated[
+        int | None, typer.Option("--limit", min=1, help="So many closed batches at most, the newest; all that wait.")
+    ] = None,
+) -> None:
     """Show the batches and their books, what waits, and why.
 
-    Ends with 1 when something waits: a batch that is paused or failed, a source that looks emptied, or objects that
-    are to be read again; else with 0.
+    A table has the newest 50 closed batches unless --limit says otherwise, CSV and JSON have all of them. Ends with 1
+    when something waits: a batch that is paused or failed, a source that looks emptied, or objects that are to be read
+    again; else with 0.
     """
     with clear_errors():
         settings = load_settings(None, lake)
-        from dicom_assets.batch.books import Books, all_books
+        from dicom_assets.batch.books import Books, Status, all_books
         from dicom_assets.batch.selftest.diary import sentences
         from dicom_assets.batch.waits import is_waiting
         from dicom_assets.lake.query import existing
@@ -143,12 +173,19 @@ def status(lake: LakeOption = None, form: FormatOption = Format.TABLE) -> None:
         doubts = tell_doubts(found)
         unread = waiting(log.returned())
         of_tests = list(sentences(found.files))
-    listed = [*claimed, *(Books("", one.source, "waiting", seen=one.objects) for one in unread)]
+    most = most or (_CLOSED_SHOWN if form is Format.TABLE else None)
+    shown = newest_closed(claimed, most)
+    listed = [*shown, *(Books("", one.source, "waiting", seen=one.objects) for one in unread)]
     waits = [one for one in claimed if is_waiting(one)]
     if listed or form is not Format.TABLE:
         _print_status(listed, form)
     else:
         typer.echo("No batches yet. Run `dicom-assets ingest`.")
+    if len(shown) < len(claimed):
+        typer.echo(f"{len(claimed) - len(shown)} older batches are closed and not shown; see --limit.", err=True)
+    closed = [one.closed_at for one in claimed if one.status == Status.CLOSED and one.closed_at]
+    if closed:
+        typer.echo(f"The last batch to close did so {_age(max(closed))} ago.", err=True)
     tell_waiting(waits)
     _say_what_waits(unread)
     for sentence in of_tests:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 import sys
 from pathlib import Path
+from platform import python_version
 from typing import Annotated
 
 import typer
@@ -20,6 +21,7 @@ from dicom_assets.cli import (
     batches,
     engines,
     erase,
+    examples,
     forwarding,
     house_rules,
     ingest,
@@ -41,13 +43,30 @@ app = typer.Typer(
     name="dicom-assets",
     help="The open lake for medical-imaging metadata.",
     no_args_is_help=True,
-    add_completion=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
     pretty_exceptions_enable=False,
 )
 
 
 UNFORESEEN = 3
 """Exit code when something broke that no error of ours describes."""
+
+
+def _print_version(asked: bool) -> None:
+    if asked:
+        from dicom_assets.lake.form import FORMAT, release
+
+        typer.echo(f"dicom-assets {release()} (lakes of format {FORMAT}), Python {python_version()}")
+        raise typer.Exit
+
+
+@app.callback()
+def dicom_assets(
+    _: Annotated[
+        bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Show the release and exit.")
+    ] = False,
+) -> None:
+    """The open lake for medical-imaging metadata."""
 
 
 @app.command()
@@ -82,6 +101,7 @@ for group in (
     monitoring,
     backup,
     engines,
+    examples,
 ):
     group.add_to(app)
 

@@ -6,13 +6,16 @@ import os
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from enum import StrEnum
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from dicom_assets import printing
 from dicom_assets.printing import say
 from dicom_assets.settings import Settings, UserError, load
+
+if TYPE_CHECKING:
+    from dicom_assets.landing.claims import ClaimLog
 
 Landing = Annotated[str | None, typer.Option("--landing", help="Folder or URL where objects arrive.")]
 LakeOption = Annotated[str | None, typer.Option("--lake", help="Folder or URL of the lake.")]
@@ -46,6 +49,10 @@ def load_settings(landing: str | None = None, lake: str | None = None) -> Settin
     return settings
 
 
+PROSE = ("meaning", "what to do", "detail", "what must hold")
+"""Columns of sentences, which a table may break between words."""
+
+
 def print_rows(names: Sequence[str], rows: Sequence[Sequence[object]], form: Format) -> None:
     """Prints rows on stdout."""
     if form is Format.CSV:
@@ -55,4 +62,14 @@ def print_rows(names: Sequence[str], rows: Sequence[Sequence[object]], form: For
     else:
         from dicom_assets.cli.progress import print_table
 
-        print_table(names, rows)
+        print_table(names, rows, PROSE)
+
+
+def require_known(log: ClaimLog, batch_id: str) -> None:
+    """Raises UserError when nobody claimed a batch."""
+    from dicom_assets.landing.claims import UnknownBatch
+
+    try:
+        log.manifest(batch_id)
+    except UnknownBatch as error:
+        raise UserError(str(error)) from None

@@ -12,6 +12,7 @@ from collections.abc import Sequence
 from types import TracebackType
 from typing import TYPE_CHECKING, Self
 
+from rich.cells import cell_len
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
@@ -22,7 +23,12 @@ if TYPE_CHECKING:
     from dicom_assets.batch.validate import Progress as Reading
 
 LINE_SECONDS = 5.0
-PLAIN_WIDTH = 200
+_GAP = 2
+"""Blanks between columns."""
+_PROSE = 24
+"""The narrowest that a column of sentences becomes."""
+_READABLE = 80
+"""The widest, where there is no terminal."""
 
 
 class Reporter:
@@ -71,14 +77,52 @@ class Reporter:
             left = f", {reading.seconds_left:.0f} s left" if reading.done < reading.total else ""
             self.say(f"Batch {batch}: {reading.done} of {reading.total} objects, {reading.rate:,.0f}/s{left}")
 
+    def count(self, what: str, done: int) -> None:
+        """How many are done of something whose end is not known."""
+        if self._bar is not None:
+            if what not in self._tasks:
+                self._tasks[what] = self._bar.add_task(what, total=None, rate="")
+            self._bar.update(self._tasks[what], completed=done)  # type: ignore[arg-type]
+        elif time.monotonic() - self._said >= LINE_SECONDS:
+            self._said = time.monotonic()
+            self.say(f"{done} {what}")
 
-def print_table(names: Sequence[str], rows: Sequence[Sequence[object]]) -> None:
-    """Rows on stdout, numbers to the right, NULL as nothing."""
-    width = shutil.get_terminal_size().columns if sys.stdout.isatty() else PLAIN_WIDTH
+
+def print_table(names: Sequence[str], rows: Sequence[Sequence[object]], prose: Sequence[str] = ()) -> None:
+    """Rows on stdout, numbers to the right, NULL as nothing; no value is ever cut, so that it can be copied.
+
+    prose: columns of sentences, which alone are broken, between words. What is still wider than the terminal is printed
+    one value a line. What is no terminal has no width: only sentences are broken there.
+    """
+    shown = [visible(name) for name in names]
+    cells = [["" if value is None else visible(str(value)) for value in row] for row in rows]
+    widths = [max(map(cell_len, column)) for column in zip(shown, *cells, strict=True)]
+    on_terminal = sys.stdout.isatty()
+    if not on_terminal:
+        widths = [min(width, _READABLE) if name in prose else width for name, width in zip(names, widths, strict=True)]
+    limit = shutil.get_terminal_size().columns if on_terminal else sum(widths) + _GAP * (len(widths) - 1)
+    least = [min(width, _PROSE) if name in prose else width for name, width in zip(names, widths, strict=True)]
+    console = Console(width=limit, highlight=False, markup=False, emoji=False, soft_wrap=False)
+    if rows and sum(least) + _GAP * (len(least) - 1) > limit:
+        _print_records(console, shown, cells)
+        return
     table = Table(box=None, pad_edge=False, header_style="bold")
     for index, name in enumerate(names):
         numeric = bool(rows) and all(isinstance(row[index], int | float) or row[index] is None for row in rows)
-        table.add_column(visible(name), justify="right" if numeric else "left", overflow="fold")
-    for row in rows:
-        table.add_row(*("" if value is None else visible(str(value)) for value in row))
-    Console(width=width, highlight=False, markup=False, emoji=False).print(table)
+        table.add_column(
+            shown[index], justify="right" if numeric else "left", overflow="fold", no_wrap=name not in prose,
+            min_width=least[index],
+        )  # fmt: skip
+    for row in cells:
+        table.add_row(*row)
+    console.print(table)
+
+
+def _print_records(console: Console, names: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
+    """Each value on a line of its own, behind its column's name."""
+    widest = max(map(cell_len, names))
+    for number, row in enumerate(rows, 1):
+        console.print(f"-[ {number} ]".ljust(min(console.width, 40), "-"), style="dim")
+        for name, value in zip(names, row, strict=True):
+            left = name + " " * (widest - cell_len(name) + _GAP)
+            console.print(f"{left}{value}".rstrip(), soft_wrap=True)  # the terminal breaks it, and copies it whole

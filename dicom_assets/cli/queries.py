@@ -4,18 +4,35 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Sequence
+from difflib import get_close_matches
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from dicom_assets.cli.options import Format, FormatOption, LakeOption, clear_errors, load_settings, print_rows
+from dicom_assets.cli.options import (
+    Format,
+    FormatOption,
+    LakeOption,
+    clear_errors,
+    load_settings,
+    print_rows,
+    require_known,
+)
 from dicom_assets.printing import say
+from dicom_assets.settings import UserError
+
+if TYPE_CHECKING:
+    import duckdb
 
 
 def errors(
     lake: LakeOption = None,
     batch: Annotated[str | None, typer.Option("--batch", help="Only this batch.")] = None,
+    code: Annotated[
+        str | None, typer.Option("--code", help="Each error of this reason code, with its object and its detail.")
+    ] = None,
+    most: Annotated[int, typer.Option("--limit", min=1, help="With --code: so many at most, the newest first.")] = 100,
     form: FormatOption = Format.TABLE,
 ) -> None:
     """Show what was found wrong or left out, grouped by reason, and what to do about it; what is open comes first."""
@@ -23,11 +40,24 @@ def errors(
         settings = load_settings(None, lake)
         from dicom_assets.lake.query import connect, existing
         from dicom_assets.lake.resolutions import RESOLUTIONS_NEED
+        from dicom_assets.landing.claims import ClaimLog
         from dicom_assets.schema.codes import CODES
 
-        with connect(existing(settings.lake), RESOLUTIONS_NEED) as connection:
-            found = connection.execute(_ERRORS, [batch]).fetchall()
-    rows = [(*row[:-1], _few(row[-1]), CODES[row[2]].meaning, CODES[row[2]].remedy) for row in found]
+        if code is not None and code not in CODES:
+            near = get_close_matches(code.upper(), CODES, 1)
+            raise UserError(
+                f"There is no reason code '{code}'" + (f"; did you mean {near[0]}?" if near else ".")
+                + " `dicom-assets errors` lists those of this lake, docs/reason-codes.md all of them."
+            )  # fmt: skip
+        found = existing(settings.lake)
+        if batch is not None:
+            require_known(ClaimLog(found.files), batch)
+        with connect(found, RESOLUTIONS_NEED) as connection:
+            if code is not None:
+                _print_each(connection, code, batch, most, form)
+                return
+            rows = connection.execute(_ERRORS, [batch]).fetchall()
+    rows = [(*row[:-1], _few(row[-1]), CODES[row[2]].meaning, CODES[row[2]].remedy) for row in rows]
     if not rows and form is Format.TABLE:
         typer.echo("No errors.")
         return
@@ -37,9 +67,32 @@ def errors(
         says["resolved by"] = says["state"]
         shown = [place for place, name in enumerate(names) if says.get(name, True)]
         print_rows([names[place] for place in shown], [[row[place] for place in shown] for row in rows], form)
+        typer.echo("The detail of each: `dicom-assets errors --code CODE`.", err=True)
         return
     print_rows(names, rows, form)
 
+
+def _print_each(connection: duckdb.DuckDBPyConnection, code: str, batch: str | None, most: int, form: Format) -> None:
+    """Each error of one code; neither uri nor member is among the columns, which may name a patient."""
+    rows = connection.execute(_EACH, [code, batch, most]).fetchall()
+    names = ("batch", "object_id", "record", "state", "occurred_at", "detail")
+    if form is Format.TABLE and not rows:
+        typer.echo(f"No errors with code {code}.")
+        return
+    print_rows(names, [row[:-1] for row in rows], form)
+    if rows and rows[0][-1] > len(rows):
+        typer.echo(f"{len(rows)} of {rows[0][-1]}; `--limit` shows more.", err=True)
+
+
+_EACH = """
+SELECT
+    batch_id, object_id, record, coalesce(resolution, 'open'),
+    strftime(occurred_at AT TIME ZONE 'UTC', '%Y-%m-%dT%H:%M:%SZ'), detail, count(*) OVER ()
+FROM ingestion_error_states
+WHERE code = $1 AND ($2 IS NULL OR batch_id = $2)
+ORDER BY occurred_at DESC, batch_id DESC, object_id, record
+LIMIT $3
+"""
 
 _ERRORS = """
 SELECT

@@ -44,6 +44,7 @@ def push(
     ] = None,
 ) -> None:
     """Store DICOM files at a service (STOW-RS), with a report on each file."""
+    from dicom_assets.cli.progress import Reporter
     from dicom_assets.service.client import ServiceClient
     from dicom_assets.service.push import Outcome, Pushed, write_report
     from dicom_assets.service.push import push as push_all
@@ -53,11 +54,10 @@ def push(
     with clear_errors():
         service = _target(load_settings(), to)
         try:
-            with ServiceClient(service) as client:
+            with ServiceClient(service) as client, Reporter() as reporter:
                 for one in push_all(client, folder, partition):
                     done.append(one)
-                    if len(done) % 100 == 0:
-                        typer.echo(f"{len(done)} files", err=True)
+                    reporter.count("files", len(done))
         finally:
             write_report(target, done)
     counts = Counter((str(one.outcome), one.words) for one in done)

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from dicom_assets.cli.options import LakeOption, clear_errors, load_settings
+from dicom_assets.cli.options import Format, LakeOption, clear_errors, load_settings, print_rows
 from dicom_assets.settings import Settings
 
 if TYPE_CHECKING:
@@ -89,14 +89,12 @@ def _mend(found: Verified, settings: Settings, batches: list[str], digests: bool
 
 
 def _print(found: Verified) -> None:
-    from dicom_assets.cli.progress import print_table
-
     rows = []
     for one in found.findings:
         result = "ok" if one.holds and not (one.is_note and one.differing) else "note" if one.holds else "DIFFERS"
         names = " ".join([*list(one.batches)[:3], *(name for name in one.shown if name not in one.batches)][:6])
         rows.append((one.rule, result, one.differing, one.description, f"{one.told} {names}".strip()))
-    print_table(("rule", "result", "differing", "what must hold", "which"), rows)
+    print_rows(("rule", "result", "differing", "what must hold", "which"), rows, Format.TABLE)
     if not found.holds:
         typer.echo("Run `dicom-assets verify --fix` to make again what differs.", err=True)
 

@@ -63,8 +63,13 @@ def existing(uri: str) -> Lake:
 
 def is_there(uri: str) -> None:
     """Raises LakeError when there is no lake in a folder."""
-    if "://" not in uri and not (Path(uri) / "batches" / "_delta_log").is_dir():
+    if not has_lake(uri):
         raise LakeError(f"There is no lake at {uri}. Run `dicom-assets ingest` first, or give --lake.")
+
+
+def has_lake(uri: str) -> bool:
+    """Whether there is a lake in a folder; of a container it is not asked, and taken for granted."""
+    return "://" in uri or (Path(uri) / "batches" / "_delta_log").is_dir()
 
 
 def scan(

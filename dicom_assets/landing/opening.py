@@ -6,12 +6,12 @@ a module of its own: a new one is a class with the methods of `store.LandingStor
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 
 from dicom_assets.landing.deposits import DepotStore, layout_of
 from dicom_assets.landing.local import LocalFolder
 from dicom_assets.landing.moves import OrganizedStore
-from dicom_assets.landing.store import ORGANIZED, AnnouncedStore, InventoriedStore, LandingStore
+from dicom_assets.landing.store import ORGANIZED, AnnouncedStore, InventoriedStore, LandingStore, SourceUnavailable
 from dicom_assets.settings import SettingsError, SourceSettings
 from dicom_assets.storage.azure import SCHEMES, AddressError
 
@@ -55,6 +55,20 @@ def open_store(settings: SourceSettings) -> LandingStore:
         raise SettingsError(f"Source '{settings.name}': {error}. Correct its include or exclude patterns.") from None
     _require_abilities(store, settings)
     return store
+
+
+def require_one(sources: Iterable[SourceSettings]) -> None:
+    """Raises SourceUnavailable when none of the sources can be listed; asked before a lake is made for them."""
+    troubles: list[str] = []
+    for settings in sources:
+        try:
+            next(iter(open_store(settings).list()), None)
+        except SourceUnavailable as error:
+            troubles.append(str(error))
+        else:
+            return
+    if troubles:
+        raise SourceUnavailable(" ".join([*troubles, "No lake was made."]))
 
 
 def lies_elsewhere(settings: SourceSettings, uri: str) -> bool:

@@ -28,6 +28,7 @@ from dicom_assets.service.errors import (
     ServiceError,
     ServiceRefused,
     ServiceUnavailable,
+    ServiceUnreachable,
     clean_reason,
 )
 from dicom_assets.service.paths import resource
@@ -163,6 +164,20 @@ class ServiceClient:
         """POST. body: makes the content, `length` bytes, anew for each try: bytes, or an iterator of them."""
         headers = {"Accept": "application/dicom+json", "Content-Type": content_type, "Content-Length": str(length)}
         return self._send("POST", path, {}, body, headers, what, accepted, False)
+
+    def reach(self) -> None:
+        """Asks for nothing but a connection, once; whatever is answered is right. Raises ServiceUnreachable.
+
+        For whoever has much to send, and need not wait through the tries of each request to learn that nobody is there.
+        """
+        try:
+            self._http.request("OPTIONS", self._base, headers={"Accept": "*/*"})
+        except httpx.ConnectError as error:
+            raise ServiceUnreachable(
+                self.name, "connecting", f"No connection could be made ({error}). Check the url, and that it runs."
+            ) from None
+        except httpx.TransportError:
+            return  # it is there; the requests themselves say what is wrong
 
     def _send(
         self,

@@ -34,6 +34,10 @@ class ServiceUnavailable(ServiceError):
     """The service did not answer, or asked to wait, for longer than the settings allow."""
 
 
+class ServiceUnreachable(ServiceUnavailable):
+    """Nobody took the connection: refused, no such name, no way there."""
+
+
 class ServiceRefused(ServiceError):
     """The service does not accept our credentials, or they may not read this (401, 403)."""
 

@@ -22,7 +22,7 @@ from dicom_assets.dicom.signature import looks_like_dicom
 from dicom_assets.printing import cell
 from dicom_assets.service.client import ServiceClient
 from dicom_assets.service.dicomweb import value_of
-from dicom_assets.service.errors import ServiceError, ServiceRefused, phrase
+from dicom_assets.service.errors import ServiceError, ServiceRefused, ServiceUnavailable, phrase
 
 FAILED, STORED = "00081198", "00081199"
 FAILURE_REASON, WARNING_REASON = "00081197", "00081196"
@@ -75,8 +75,10 @@ class Pushed:
 def push(client: ServiceClient, folder: Path, partition: str | None = None) -> Iterator[Pushed]:
     """Stores every DICOM file below a folder, in the order of their paths; one report each, also for other files.
 
-    Raises ServiceRefused at once when the credentials are not accepted: no other file would fare better.
+    Raises ServiceUnreachable when nobody takes the connection, ServiceRefused when the credentials are not accepted,
+    ServiceUnavailable when the service does not answer any more, each at once: no other file would fare better.
     """
+    client.reach()
     files = [path for path in sorted(folder.rglob("*")) if path.is_file()]
     with ThreadPoolExecutor(AT_ONCE, thread_name_prefix="push") as pool:
         waiting = [pool.submit(push_file, client, path, partition) for path in files]
@@ -89,7 +91,7 @@ def push(client: ServiceClient, folder: Path, partition: str | None = None) -> I
 
 
 def push_file(client: ServiceClient, path: Path, partition: str | None = None) -> Pushed:
-    """Stores one file, in a data partition where one is named. Raises ServiceRefused."""
+    """Stores one file, in a data partition where one is named. Raises ServiceRefused, ServiceUnavailable."""
     try:
         with path.open("rb") as file:
             head = file.read(_HEAD)
@@ -109,6 +111,8 @@ def push_file(client: ServiceClient, path: Path, partition: str | None = None) -
     except ServiceRefused:
         raise
     except ServiceError as error:
+        if isinstance(error, ServiceUnavailable) and error.status is None:
+            raise
         return Pushed(str(path), Outcome.FAILED, error.status, None, error.reason or "the request failed")
     except OSError as error:
         return Pushed(str(path), Outcome.FAILED, None, None, f"the file cannot be read: {error.strerror}")

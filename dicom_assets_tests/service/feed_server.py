@@ -281,8 +281,13 @@ def running(model: ServiceModel | None = None, **values: object) -> Iterator[Fee
         time.sleep(0.01)
     port = uv.servers[0].sockets[0].getsockname()[1]
     server.url = f"http://127.0.0.1:{port}"
+
+    def stop() -> None:
+        uv.should_exit = True
+        thread.join(10)
+
+    server.stop = stop
     try:
         yield server
     finally:
-        uv.should_exit = True
-        thread.join(10)
+        stop()

@@ -12,7 +12,7 @@ from typer.testing import CliRunner
 
 from dicom_assets.cli.main import app
 from dicom_assets.service.client import ServiceClient
-from dicom_assets.service.errors import ServiceRefused
+from dicom_assets.service.errors import ServiceRefused, ServiceUnavailable, ServiceUnreachable
 from dicom_assets.service.push import Outcome, _report, push, write_report
 from dicom_assets_tests.service.feed_server import Fault, running
 from dicom_assets_tests.service.service_model import metadata
@@ -64,6 +64,21 @@ def test_credentials_that_are_not_accepted_end_the_push(server, folder):
     server.before = lambda _: server.faults.append(Fault(403))
     with pytest.raises(ServiceRefused):
         pushed(server, folder)
+
+
+def test_a_server_that_is_not_there_ends_the_push_without_a_second_try(server, folder):
+    nobody = server.settings().model_copy(update={"url": "http://127.0.0.1:9/dicom-web"})
+    pauses: list[float] = []
+    with ServiceClient(nobody, sleep=pauses.append) as client, pytest.raises(ServiceUnreachable, match="refused"):
+        list(push(client, folder))
+    assert pauses == []
+
+
+def test_a_server_that_goes_away_ends_the_push(server, folder, monkeypatch):
+    with ServiceClient(server.settings(), sleep=lambda _: None) as client:
+        monkeypatch.setattr(client, "reach", server.stop)  # it was there a moment ago
+        with pytest.raises(ServiceUnavailable, match="no answer"):
+            list(push(client, folder))
 
 
 def test_warnings_and_reasons_are_said_in_words():
