@@ -69,7 +69,7 @@ types: $(VENV)/installed
 	$(BIN)/mypy
 
 ui: $(VENV)/installed
-	umask 077; $(BIN)/dagster dev -h 127.0.0.1
+	$(BIN)/dicom-assets ui
 
 docs: $(VENV)/installed
 	$(BIN)/python -m dicom_assets.docs

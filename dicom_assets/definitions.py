@@ -6,11 +6,13 @@ import os
 
 from dicom_assets import faults
 from dicom_assets.defs.graph import build_defs
+from dicom_assets.defs.instance import require_own_state
 from dicom_assets.settings import load
 
 faults.hush()
 
 settings = load()
+require_own_state(settings)
 os.umask(settings.storage.umask)  # a process of Dagster's that loads this writes the lake, and logs of runs
 
 defs = build_defs(settings)

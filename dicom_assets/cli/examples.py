@@ -35,6 +35,7 @@ EXAMPLES: Mapping[str, Sequence[str]] = {
     "repair": ["dicom-assets repair pacs"],
     "forward": ["dicom-assets forward"],
     "serve": ["dicom-assets serve", "dicom-assets serve --lake /srv/lake --port 8080"],
+    "ui": ["dicom-assets ui", "dicom-assets ui --lake /srv/lake --landing /mnt/pacs-export"],
     "who-saw": ["dicom-assets who-saw --patient 4711"],
     "selftest": ["dicom-assets selftest"],
     "metrics": ["dicom-assets metrics --output /var/lib/node_exporter/dicom_assets.prom"],
@@ -60,7 +61,7 @@ EXAMPLES: Mapping[str, Sequence[str]] = {
 
 TITLES: Mapping[str, Sequence[str]] = {
     "Bring data in": ("demo", "ingest", "push", "changes", "forward"),
-    "Look": ("status", "errors", "sql", "serve", "omop", "engines", "metrics"),
+    "Look": ("status", "errors", "sql", "serve", "ui", "omop", "engines", "metrics"),
     "Decide": ("batch", "source", "rules", "columns", "reread", "erase", "who-saw", "alerts"),
     "Keep it true": ("verify", "audit", "repair", "upgrade", "backup", "restore", "selftest"),
 }

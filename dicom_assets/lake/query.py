@@ -22,6 +22,7 @@ from dicom_assets.lake.hierarchy import OVERTAKEN
 from dicom_assets.lake.quoting import named, one_of
 from dicom_assets.lake.quoting import quoted as quoted
 from dicom_assets.lake.resolutions import RESOLUTIONS, RESOLUTIONS_NEED
+from dicom_assets.lake.resource_views import RESOURCE_VIEWS
 from dicom_assets.lake.subjects import STUDY_CLINICAL
 from dicom_assets.lake.table_form import sql_type as sql_type
 from dicom_assets.lake.tables import NoSuchVersion
@@ -140,7 +141,8 @@ def connect(
                 connection.execute(
                     f'CREATE TEMP VIEW "{name}" AS SELECT {columns} FROM {source}{where(scope, SHOWN.get(name))}'
                 )
-    for name, (needed, sql) in VIEWS.items():
+    asked = VIEWS if tables is not None else {**VIEWS, **RESOURCE_VIEWS}
+    for name, (needed, sql) in asked.items():
         if set(needed) <= set(wanted):
             connection.execute(f'CREATE TEMP VIEW "{name}" AS {sql}')
     if tables is None and "clinical" in wanted:

@@ -136,15 +136,23 @@ def issuers_known(*patients: str) -> str:
 _IMAGED = f"(SELECT {_ID} AS id, {_ISSUER} AS issuer FROM study)"
 _NAMED = persons("(SELECT DISTINCT PatientID, IssuerOfPatientID FROM clinical)")
 
-STUDY_CLINICAL = f"""
--- one row per study and clinical record of its patient; a study without a patient, or of several, joins nothing
+
+def study_records(records: str, columns: str) -> str:
+    """SQL for one row per study and record of its patient; a study without a patient, or of several, joins nothing.
+
+    records: a relation with PatientID and IssuerOfPatientID. columns: of it, as SQL over `record`.
+    """
+    return f"""
 SELECT
     study.source, study.StudyInstanceUID, study.study_key, study.id AS PatientID, study.issuer AS IssuerOfPatientID,
     study.StudyDate, study.StudyDescription, study.ModalitiesInStudy, study.series_count, study.instance_count,
-    record.record_type, record.record_key, record.record, record.record_values
+    {columns}
 FROM (SELECT *, {_ID} AS id, {_ISSUER} AS issuer FROM study) AS study
-JOIN {persons("clinical")} AS record USING (id)
+JOIN {persons(records)} AS record USING (id)
 LEFT JOIN {issuers_known(_IMAGED, _NAMED)} AS issuers USING (id)
 WHERE {same_patient("study", "record", "issuers")}
 """
+
+
+STUDY_CLINICAL = study_records("clinical", "record.record_type, record.record_key, record.record, record.record_values")
 """The view study_clinical, over study, clinical and patient_link."""

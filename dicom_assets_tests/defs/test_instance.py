@@ -11,7 +11,8 @@ import yaml
 from dagster._core.storage.event_log.sqlite import sqlite_event_log
 
 from dicom_assets.defs.event_log import MOST_ENGINES, PooledSqliteEventLogStorage
-from dicom_assets.defs.instance import open_instance
+from dicom_assets.defs.instance import dagster_home, open_instance, require_own_state
+from dicom_assets.settings import SettingsError
 from dicom_assets_tests.support.lakes import settings_for
 
 ROOT = Path(__file__).parents[2]
@@ -105,3 +106,48 @@ def test_a_state_that_has_moved_keeps_its_events_where_it_lies_now(home: Path, m
     with open_instance(settings_for(home / "moved", home / "landing")) as again:
         assert list(again.all_logs(run))
     assert not (home / "lake.dagster").exists()
+
+
+def refused(home: Path, lake: str) -> str:
+    """What is said when a state is opened for another lake than its own."""
+    with pytest.raises(SettingsError) as told:
+        open_instance(settings_for(home / lake, home / "landing"))
+    return str(told.value)
+
+
+def test_a_state_that_is_named_is_one_lakes_alone(home: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setenv("DAGSTER_HOME", str(home / "state"))
+    with open_instance(settings_for(home / "lake", home / "landing")):
+        pass
+    told = refused(home, "other")
+    assert f"is that of the lake {home / 'lake'}, and this is {home / 'other'}" in told
+    with pytest.raises(SettingsError):
+        require_own_state(settings_for(home / "other", home / "landing"))
+    require_own_state(settings_for(home / "lake", home / "landing"))
+    (home / "state" / ".dicom-assets-lake").unlink()
+    with open_instance(settings_for(home / "other", home / "landing")):
+        pass
+
+
+def test_another_lake_in_a_projects_folder_has_its_state_beside_itself(home: Path, monkeypatch: pytest.MonkeyPatch):
+    for name in ("dagster.yaml", "workspace.yaml"):
+        (home / name).write_text((ROOT / name).read_text(encoding="utf-8"), encoding="utf-8")
+    first, second = (settings_for(home / name, home / "landing") for name in ("lake", "other"))
+    assert dagster_home(first) == home / "lake.dagster"
+    monkeypatch.setenv("DICOM_ASSETS_LAKE", "lake")
+    with open_instance(first):
+        monkeypatch.delenv("DAGSTER_HOME")
+    assert (dagster_home(first), dagster_home(second)) == (home, home / "other.dagster")
+
+
+def test_lakes_in_containers_have_a_state_each_and_the_first_keeps_the_one_that_was_for_all(
+    home: Path, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setenv("HOME", str(home))
+    one, two = (settings_for(home, home / "landing").model_copy(update={"lake": f"az://a/{n}"}) for n in "12")
+    assert dagster_home(one) != dagster_home(two)
+    assert dagster_home(one).parent == home / ".dicom-assets"
+    (home / ".dicom-assets" / "dagster").mkdir()
+    with open_instance(one):
+        monkeypatch.delenv("DAGSTER_HOME")
+    assert dagster_home(one) == home / ".dicom-assets" / "dagster" != dagster_home(two)

@@ -82,9 +82,9 @@ class Project:
 
     @contextmanager
     def ui(self) -> Iterator[str]:
-        """`dagster dev`, as `make ui` runs it, on a free port; yields its address."""
+        """`dicom-assets ui`, as `make ui` runs it, on a free port; yields its address."""
         port = free_port()
         log = self.folder / "dev.log"
-        with running("dagster", "dev", "-h", "127.0.0.1", "-p", str(port), cwd=self.folder, log=log):
+        with running("dicom-assets", "ui", "--port", str(port), cwd=self.folder, log=log):
             wait_for("the UI", lambda: "Serving dagster-webserver" in log.read_text(errors="replace"), log=log)
             yield f"http://127.0.0.1:{port}"

@@ -1,0 +1,93 @@
+"""Views of the FHIR resources that people join: conditions, observations, medications, each with typed columns.
+
+Belongs here: which columns each has, from which element, and the same beside the studies of the patient. Does not
+belong here: whose a record is (`subjects`), the columns that every record of `clinical` has (`clinical`).
+Source: FHIR R4B Condition, Observation, MedicationRequest, MedicationStatement, MedicationAdministration,
+MedicationDispense.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+from dicom_assets.lake.quoting import one_of
+from dicom_assets.lake.subjects import study_records
+
+_JSON = "json(record_values)"
+
+
+def _text(*paths: str) -> str:
+    """The first of these elements that is there, as text."""
+    found = [f"{_JSON} ->> '$.{path}'" for path in paths]
+    return f"coalesce({', '.join(found)})"
+
+
+def _number(path: str) -> str:
+    return f"try_cast({_JSON} ->> '$.{path}' AS DOUBLE)"
+
+
+_EVERY: Mapping[str, str] = {
+    name: name
+    for name in (
+        "source", "record_key", "resource_id", "PatientID", "IssuerOfPatientID", "code_system", "code", "code_display",
+        "status", "category", "effective_at", "effective_end",
+    )
+}  # fmt: skip
+RESOURCES: Mapping[str, tuple[Sequence[str], Mapping[str, str]]] = {
+    "condition": (
+        ("Condition",),
+        {
+            "verification_status": _text("verificationStatus.coding[0].code", "verificationStatus.text"),
+            "severity": _text("severity.coding[0].display", "severity.coding[0].code", "severity.text"),
+            "recorded_date": f"try_cast(left({_JSON} ->> '$.recordedDate', 10) AS DATE)",
+        },
+    ),
+    "observation": (
+        ("Observation",),
+        {
+            "value_number": f"coalesce({_number('valueQuantity.value')}, {_number('valueInteger')})",
+            "value_unit": _text("valueQuantity.code", "valueQuantity.unit"),
+            "value_code": _text("valueCodeableConcept.coding[0].code"),
+            "value_text": _text(
+                "valueString", "valueCodeableConcept.text", "valueCodeableConcept.coding[0].display",
+                "valueDateTime", "valueBoolean",
+            ),
+            "interpretation": _text("interpretation[0].coding[0].code", "interpretation[0].text"),
+            "reference_low": _number("referenceRange[0].low.value"),
+            "reference_high": _number("referenceRange[0].high.value"),
+        },
+    ),
+    "medication": (
+        ("MedicationRequest", "MedicationStatement", "MedicationAdministration", "MedicationDispense"),
+        {
+            "resource_type": "record_type",
+            "intent": _text("intent"),
+            "dosage": _text("dosageInstruction[0].text", "dosage[0].text", "dosage.text"),
+        },
+    ),
+}  # fmt: skip
+"""By view, the resources in it, and its own columns with their SQL over a row of `clinical`."""
+
+
+def _records(types: Sequence[str], columns: Mapping[str, str]) -> str:
+    listed = ", ".join(f"{sql} AS {name}" for name, sql in {**_EVERY, **columns}.items())
+    return f"SELECT {listed} FROM clinical WHERE record_type IN ({one_of(types)})"
+
+
+def _beside_studies(name: str, columns: Mapping[str, str]) -> str:
+    of_the_study = ("source", "PatientID", "IssuerOfPatientID")
+    kept = [f"record.{column}" for column in {**_EVERY, **columns} if column not in of_the_study]
+    return study_records(name, ", ".join(kept))
+
+
+RESOURCE_VIEWS: Mapping[str, tuple[Sequence[str], str]] = {
+    **{
+        name: (("clinical",), f"-- one row per {' or '.join(types)} that counts\n{_records(types, columns)}")
+        for name, (types, columns) in RESOURCES.items()
+    },
+    **{
+        f"study_{name}": (("study", "clinical", "patient_link"), _beside_studies(name, columns))
+        for name, (_, columns) in RESOURCES.items()
+    },
+}
+"""By view, the tables that it needs, and its SQL; those of studies rest on the others."""
