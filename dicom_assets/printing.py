@@ -49,15 +49,18 @@ def cell(value: object) -> object:
     return f"'{value}" if isinstance(value, str) and value.startswith(_FORMULA) else value
 
 
-def csv_text(names: Sequence[str], rows: Sequence[Sequence[object]]) -> str:
-    """Rows as CSV; on a terminal with control characters escaped, elsewhere with every other character as it is."""
-    on_terminal = sys.stdout.isatty()
+def csv_text(names: Sequence[str], rows: Sequence[Sequence[object]], on_terminal: bool | None = None) -> str:
+    """Rows as CSV; on a terminal with control characters escaped, elsewhere with every other character as it is.
+
+    on_terminal: whether it goes to one; None: as stdout does.
+    """
+    escapes = sys.stdout.isatty() if on_terminal is None else on_terminal
 
     def shown(value: object) -> object:
         if value is None or isinstance(value, int | float):
             return value
         harmless = cell(value)
-        return visible(str(harmless)) if on_terminal else harmless
+        return visible(str(harmless)) if escapes else harmless
 
     lines = _Lines()
     writer = csv.writer(lines)  # with its own line ends, or it would leave a CR in a value unquoted
