@@ -26,19 +26,18 @@ MOST_ROWS = 100_000
 
 async def _list(visit: Visit) -> Response:
     asked = Parameters(visit.request)
-    chosen = {"status": asked.one_of("status", STATUSES), "source": asked.text("source")}
-    number = asked.page()
+    status, source, number = asked.one_of("status", STATUSES), asked.text("source"), asked.page()
 
     def ask() -> tuple[BatchPage, list[Matter]]:
         books = seen_by(visit.basis.served, visit.caller.scope)
-        return batches(books, **chosen, page=number), matters(books)
+        return batches(books, status=status, source=source, page=number), matters(books)
 
     found, waiting = await visit.ask(ask)
     return visit.page(
         "batches.html",
         found=found,
         waiting=waiting,
-        chosen=chosen,
+        chosen={"status": status, "source": source},
         asked=asked,
         paging=asked.paging(number, found.total, PER_PAGE),
         **_shared(visit),
@@ -47,10 +46,13 @@ async def _list(visit: Visit) -> Response:
 
 async def _list_as_csv(visit: Visit) -> Response:
     asked = Parameters(visit.request)
-    chosen = {"status": asked.one_of("status", STATUSES), "source": asked.text("source")}
-    found = await visit.ask(
-        lambda: batches(seen_by(visit.basis.served, visit.caller.scope), **chosen, per_page=MOST_ROWS)
-    )
+    status, source = asked.one_of("status", STATUSES), asked.text("source")
+
+    def ask() -> BatchPage:
+        books = seen_by(visit.basis.served, visit.caller.scope)
+        return batches(books, status=status, source=source, per_page=MOST_ROWS)
+
+    found = await visit.ask(ask)
     return csv_answer("batches", NAMES, [as_row(one) for one in found.batches])
 
 

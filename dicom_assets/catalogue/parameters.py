@@ -59,9 +59,10 @@ class Parameters:
     def page(self) -> int:
         """The number of the page of a list, from 1. Raises Refusal (400)."""
         found = self.text("page") or "1"
-        if not (found.isascii() and found.isdigit() and 0 < int(found[:8]) and len(found) < 8):
+        number = int(found) if found.isascii() and found.isdigit() and len(found) < 8 else 0
+        if number == 0:
             raise bad_parameter("page", "a number from 1.")
-        return int(found)
+        return number
 
     def but(self, **changed: str | int | None) -> str:
         """The same query with something else in it, `?a=b`; None takes a parameter away."""

@@ -22,16 +22,26 @@ def serve(
     port: Annotated[int, typer.Option(help="Port to listen on; 0 takes a free one.", min=0, max=65_535)] = 8050,
     workers: Annotated[int, typer.Option(help="Processes that answer.", min=1, max=256)] = 1,
 ) -> None:
-    """Answer DICOMweb over the lake, in place, until Ctrl+C. docs/dicomweb.md says who may see what."""
+    """Show the lake in a browser and answer DICOMweb over it, in place, until Ctrl+C.
+
+    docs/catalogue.md tells of the pages, docs/dicomweb.md of who may see what.
+    """
     with clear_errors():
         settings = load_settings(landing, lake)
+        from dicom_assets.catalogue.pages import add_catalogue
         from dicom_assets.lake.query import is_there
         from dicom_assets.serve import server
+        from dicom_assets.serve.app import BASE
 
         is_there(settings.lake)
         opened = server.listen(host, port)
         address = server.address_of(host, opened)
-        server.serve(settings, host, opened, workers, lambda: say(f"The lake answers at {address}", err=True))
+
+        def ready() -> None:
+            say(f"The lake answers at {address}", err=True)
+            say(f"Its pages: {address.removesuffix(BASE)}/", err=True)
+
+        server.serve(settings, host, opened, workers, ready, (add_catalogue,))
 
 
 def add_to(app: typer.Typer) -> None:

@@ -1,0 +1,30 @@
+// Everything works without this file; it makes pages quicker to use by keyboard.
+"use strict";
+
+const isTyping = (target) => target instanceof HTMLElement && target.matches("input, textarea, select, [contenteditable]");
+
+// "/" goes to the search of the page, "j" and "k" through its rows.
+document.addEventListener("keydown", (event) => {
+    if (event.ctrlKey || event.metaKey || event.altKey) return;
+    const search = document.querySelector("[data-search]");
+    if (event.key === "Escape" && event.target === search && search.value === "") search.blur();
+    if (isTyping(event.target)) return;
+    if (event.key === "/" && search) {
+        event.preventDefault();
+        search.focus();
+        search.select();
+    } else if (event.key === "j" || event.key === "k") {
+        const rows = [...document.querySelectorAll("[data-row]")].filter((row) => row.offsetParent !== null);
+        if (rows.length === 0) return;
+        const at = rows.indexOf(document.activeElement);
+        const next = at < 0 ? (event.key === "j" ? 0 : rows.length - 1) : at + (event.key === "j" ? 1 : -1);
+        rows[Math.min(Math.max(next, 0), rows.length - 1)].focus();
+    }
+});
+
+// A picture that cannot be drawn leaves its place to the words beside it.
+for (const picture of document.querySelectorAll("img[data-thumbnail]")) {
+    const replace = () => picture.parentElement.classList.add("without-picture");
+    if (picture.complete && picture.naturalWidth === 0 && picture.currentSrc) replace();
+    picture.addEventListener("error", replace);
+}
