@@ -11,7 +11,7 @@ from typing import Any
 from starlette.responses import Response
 
 from dicom_assets.catalogue.batch_list import NAMES, PER_PAGE, STATUSES, BatchPage, as_row, batches, whole_batch
-from dicom_assets.catalogue.book_words import age, csv_answer, duration
+from dicom_assets.catalogue.book_words import age, breakable, csv_answer, duration, spoken
 from dicom_assets.catalogue.matters import Matter, complete, matters
 from dicom_assets.catalogue.page import Page
 from dicom_assets.catalogue.parameters import Parameters
@@ -68,6 +68,8 @@ def _shared(visit: Visit) -> Mapping[str, Any]:
     url = settings.serve.dagster_url
     return {
         "age": age,
+        "spoken": spoken,
+        "breakable": breakable,
         "duration": duration,
         "complete": lambda text: complete(text, settings.given),
         "run_page": (lambda run_id=None: run_page(url, run_id)) if url else None,

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from datetime import UTC, datetime
 
+from markupsafe import Markup, escape
 from starlette.responses import Response
 
 from dicom_assets.printing import csv_text
@@ -37,6 +38,19 @@ def duration(seconds: float | None) -> str:
     minutes, rest = divmod(round(seconds), 60)
     hours, minutes = divmod(minutes, 60)
     return f"{hours} h {minutes} min" if hours else f"{minutes} min {rest} s"
+
+
+def spoken(text: str) -> Markup:
+    """A sentence of ours, with what stands between backquotes as code."""
+    said = [
+        Markup("<code>{}</code>").format(part) if at % 2 else escape(part) for at, part in enumerate(text.split("`"))
+    ]
+    return Markup("").join(said)
+
+
+def breakable(code: str) -> Markup:
+    """A reason code that may be broken between its words."""
+    return Markup("_<wbr>").join(code.split("_"))
 
 
 def csv_answer(name: str, titles: Sequence[str], rows: Sequence[Sequence[object]]) -> Response:

@@ -12,7 +12,7 @@ from typing import Any
 
 from starlette.responses import Response
 
-from dicom_assets.catalogue.book_words import age, csv_answer
+from dicom_assets.catalogue.book_words import age, breakable, csv_answer, spoken
 from dicom_assets.catalogue.error_list import (
     PER_PAGE,
     SEVERITIES,
@@ -104,7 +104,15 @@ def _picked(names: Sequence[str], found: Sequence[Any]) -> list[list[Any]]:
 
 
 def _shared(narrowing: Narrowing, asked: Parameters) -> Mapping[str, Any]:
-    return {"narrowing": narrowing, "asked": asked, "severities": SEVERITIES, "states": STATES, "age": age}
+    return {
+        "narrowing": narrowing,
+        "asked": asked,
+        "severities": SEVERITIES,
+        "states": STATES,
+        "age": age,
+        "spoken": spoken,
+        "breakable": breakable,
+    }
 
 
 PAGES = (

@@ -1,7 +1,7 @@
 """What waits for a person, each with the command that ends it: the same that `dicom-assets status` and alerts tell of.
 
 Belongs here: putting it together, the most pressing first. Does not belong here: when something waits (`batch.waits`,
-`batch.presence`, `landing.returns`, `lake.form`), batches that run or are closed (`batch_list`).
+`landing.looks`, `landing.returns`, `lake.form`), batches that run or are closed (`batch_list`).
 """
 
 from __future__ import annotations
@@ -15,12 +15,12 @@ from typing import Any
 
 from dicom_assets.batch.books import Status
 from dicom_assets.batch.migrations import MIGRATIONS
-from dicom_assets.batch.presence import doubts
 from dicom_assets.batch.selftest import diary
 from dicom_assets.batch.waits import Command, commands
 from dicom_assets.catalogue.seen_books import SeenBooks, rows
 from dicom_assets.lake import form
 from dicom_assets.lake.quoting import one_of
+from dicom_assets.landing.looks import CONFIRM, counts
 from dicom_assets.monitoring.numbers import CLAIMED
 from dicom_assets.storage.files import LakeFiles
 
@@ -111,15 +111,17 @@ def _stopped(row: Mapping[str, Any]) -> Matter:
 
 def _emptied(books: SeenBooks) -> Iterator[Matter]:
     looks = books.looks
-    for source, sentence in doubts(looks, [one for one in looks.sources() if books.shows(one)]).items():
-        doubted = looks.memory(source).doubted
+    for source in filter(books.shows, looks.sources()):
+        memory = looks.memory(source)
+        if memory.believed is None or memory.doubted is None:
+            continue
         yield Matter(
             "emptied",
-            f"Source {source} looks emptied.",
-            [Command(f"dicom-assets source confirm {source}", "takes what is there now as what is to be there")],
-            sentence.rpartition(": ")[0] + ":",
+            f"Source {source} looks emptied: {counts(memory.believed, memory.doubted)}.",
+            [Command(f"{CONFIRM} {source}", "takes what is there now as what is to be there, if it is")],
+            "Nothing of it is called gone; its open batches wait. See that it is mounted, and as full as it should be.",
             source,
-            since=None if doubted is None else _utc(doubted.at),
+            since=_utc(memory.doubted.at),
         )
 
 

@@ -21,7 +21,7 @@ from dicom_assets.catalogue.growth import (
 )
 from dicom_assets.catalogue.matters import matters
 from dicom_assets.catalogue.page import Page
-from dicom_assets.catalogue.plots import described, stacked
+from dicom_assets.catalogue.plots import described, kind_class, stacked
 from dicom_assets.catalogue.seen_books import seen_by
 from dicom_assets.catalogue.visit import Visit
 from dicom_assets.serve.problems import Refusal
@@ -72,7 +72,9 @@ def _plot(name: str, title: str, course: Course, what: str, note: str = "") -> P
 
 
 async def _page(visit: Visit) -> Response:
-    return visit.page("overview.html", overview=await visit.ask(lambda: overview(visit)), age=age)
+    return visit.page(
+        "overview.html", overview=await visit.ask(lambda: overview(visit)), age=age, kind_class=kind_class
+    )
 
 
 PAGES = (Page("/overview", _page),)

@@ -15,18 +15,32 @@ from dataclasses import dataclass
 
 from markupsafe import Markup
 
-from dicom_assets.catalogue.growth import Course
+from dicom_assets.catalogue.growth import OTHERS, Course
 from dicom_assets.printing import visible
 
 LETTER = 12
 """Height of letters, in units of the drawing, which are pixels where it is shown in full size."""
-_TOP, _BOTTOM, _RIGHT = 12, 46, 8
+_TOP, _BOTTOM, _RIGHT = 28, 46, 8
 _DIGIT = 7.2
 """Width of a digit."""
 _GAP = 0.22
 """Share of its place that a bar leaves free."""
+_WIDEST = 64
+"""Of a bar: one day alone is no wall."""
 _BETWEEN = 1.5
 """Between two kinds in one bar."""
+
+_OF_KIND = {
+    "error": "severe",
+    "warning": "moderate",
+    "info": "faint",
+    "ingested": "kind0",
+    "quarantined": "moderate",
+    "ignored": "faint",
+    "deleted": "kind3",
+    OTHERS: "faint",
+}
+"""Classes of kinds that look the same in every plot."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,7 +52,12 @@ class Size:
     height: int
 
 
-SIZES = (Size("wide", 940, 300), Size("narrow", 340, 260))
+SIZES = (Size("broad", 940, 300), Size("slim", 340, 260))
+
+
+def kind_class(course: Course, kind: str) -> str:
+    """The class of a kind in the style sheet, which gives it a colour in light and in dark."""
+    return _OF_KIND.get(kind, f"kind{course.kinds.index(kind)}")
 
 
 def stacked(course: Course, name: str, title: str, what: str) -> Markup:
@@ -50,16 +69,19 @@ def stacked(course: Course, name: str, title: str, what: str) -> Markup:
 
 
 def described(course: Course, what: str) -> str:
-    """What a plot shows, in words: from when to when, how many, and where most are."""
+    """What a plot shows, in words: from when to when, how many, and where most are; empty for nothing."""
     totals = course.totals
     if not totals:
-        return f"No {what}."
+        return ""
     most = max(range(len(totals)), key=totals.__getitem__)
-    kinds = ", ".join(f"{visible(kind)} {sum(course.counts[kind]):,}" for kind in course.kinds)
     return (
         f"{sum(totals):,} {what} from {course.periods[0]} to {course.periods[-1]}, by {course.unit}; most in "
-        f"{course.periods[most]}: {totals[most]:,}. By kind: {kinds}."
+        f"{course.periods[most]}: {totals[most]:,}."
     )
+
+
+def _by_kind(course: Course) -> str:
+    return ", ".join(f"{visible(kind)} {sum(course.counts[kind]):,}" for kind in course.kinds)
 
 
 def _drawn(course: Course, name: str, title: str, what: str, size: Size) -> Markup:
@@ -76,8 +98,19 @@ def _drawn(course: Course, name: str, title: str, what: str, size: Size) -> Mark
         Markup(
             '<svg class="plot {}" viewBox="0 0 {} {}" role="img" aria-labelledby="{}-title {}-desc">'
             '<title id="{}-title">{}</title><desc id="{}-desc">{}</desc>'
-        ).format(size.name, size.width, size.height, name, name, name, title, name, described(course, what))
+        ).format(
+            size.name,
+            size.width,
+            size.height,
+            name,
+            name,
+            name,
+            title,
+            name,
+            f"{described(course, what)} By kind: {_by_kind(course)}.",
+        )
     ]
+    parts.append(Markup('<text x="0" y="{}">{}</text>').format(LETTER, what))
     for tick in ticks:
         parts.append(
             Markup('<line class="grid" x1="{}" x2="{}" y1="{}" y2="{}"/>').format(
@@ -89,9 +122,9 @@ def _drawn(course: Course, name: str, title: str, what: str, size: Size) -> Mark
                 _n(left - 6), _n(y(tick) + LETTER / 3), f"{tick:,}"
             )
         )
-    width = place * (1 - _GAP)
+    width = min(place * (1 - _GAP), _WIDEST)
     for at in range(len(totals)):
-        parts.extend(_bar(course, at, left + place * (at + _GAP / 2), width, y))
+        parts.extend(_bar(course, at, left + place * (at + 0.5) - width / 2, width, y))
     parts.extend(_labels(course.periods, left, place, size))
     parts.append(
         Markup('<text class="unit" x="{}" y="{}" text-anchor="end">by {}</text></svg>').format(
@@ -103,15 +136,22 @@ def _drawn(course: Course, name: str, title: str, what: str, size: Size) -> Mark
 
 def _bar(course: Course, at: int, x: float, width: float, y: Callable[[float], float]) -> Iterator[Markup]:
     below = 0
-    for number, kind in enumerate(course.kinds):
+    for kind in course.kinds:
         count = course.counts[kind][at]
         if not count:
             continue
         top, bottom = y(below + count), y(below)
         height = max(bottom - top - (_BETWEEN if below and bottom - top > 2 * _BETWEEN else 0), 1.0)
-        yield Markup(
-            '<rect class="kind{}" x="{}" y="{}" width="{}" height="{}"><title>{}: {} {}</title></rect>'
-        ).format(number, _n(x), _n(top), _n(width), _n(height), course.periods[at], visible(kind), f"{count:,}")
+        yield Markup('<rect class="{}" x="{}" y="{}" width="{}" height="{}"><title>{}: {} {}</title></rect>').format(
+            kind_class(course, kind),
+            _n(x),
+            _n(top),
+            _n(width),
+            _n(height),
+            course.periods[at],
+            visible(kind),
+            f"{count:,}",
+        )
         below += count
 
 
