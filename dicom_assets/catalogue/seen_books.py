@@ -19,10 +19,10 @@ import duckdb
 import pyarrow as pa
 
 from dicom_assets.lake.delta import Lake
-from dicom_assets.lake.query import connect
+from dicom_assets.lake.query import arrow, connect
 from dicom_assets.lake.quoting import one_of
 from dicom_assets.lake.resolutions import RESOLUTIONS_NEED
-from dicom_assets.landing.claims import ClaimLog
+from dicom_assets.landing.claims import Claim, ClaimLog
 from dicom_assets.landing.looks import Looks
 from dicom_assets.landing.returns import Waiting, waiting
 from dicom_assets.monitoring.numbers import CLAIMED, is_among
@@ -66,23 +66,67 @@ WHERE {{allowed}}
 _ERROR = """
 -- one row per error, warning or remark, with the source of its batch and what resolved it
 CREATE TEMP VIEW seen_error AS
-SELECT error.*, batch.source
-FROM {errors} AS error
-LEFT JOIN batches AS batch USING (batch_id)
+SELECT error.*, batch.source, resolution, resolved_at, resolved_by
+FROM ingestion_errors AS error
+LEFT JOIN resolved USING (batch_id, object_id, stage, code, record)
+LEFT JOIN batches AS batch ON batch.batch_id = error.batch_id
 WHERE {allowed}
 """
+
+_RESOLVED = """
+-- one row per error that something has ended, by its key
+SELECT batch_id, object_id, stage, code, record, resolution, resolved_at, resolved_by
+FROM ingestion_error_states WHERE resolution IS NOT NULL
+"""
+
+
+class Kept:
+    """What is kept of the books of one served lake, so that a page reads what is new alone.
+
+    The claims, which never change; and which errors something has ended, for which the whole ledger is looked through:
+    asked again when one of the tables that tell it has another version.
+    """
+
+    def __init__(self) -> None:
+        """Nothing is read yet."""
+        self._claims, self._errors = threading.Lock(), threading.Lock()
+        self._log: ClaimLog | None = None
+        self._resolved: tuple[tuple[int, ...], pa.Table] | None = None
+
+    def claims(self, lake: Lake) -> list[Claim]:
+        """Every claim. Raises LakeError."""
+        with self._claims:
+            return self._of(lake).claims()
+
+    def returned(self, lake: Lake) -> pa.Table:
+        """What batches have returned (schema `returns.RETURNS`). Raises LakeError."""
+        with self._claims:
+            return self._of(lake).returned()
+
+    def _of(self, lake: Lake) -> ClaimLog:
+        if self._log is None:
+            self._log = ClaimLog(lake.files)
+        return self._log
+
+    def resolved(self, lake: Lake, questions: Questions) -> pa.Table:
+        """The errors that something has ended, by their keys, with what and when. Raises LakeError, Stopped."""
+        with self._errors, lake.look_once(RESOLUTIONS_NEED):
+            versions = tuple(lake.extents(name).version for name in RESOLUTIONS_NEED)
+            if self._resolved is None or self._resolved[0] != versions:
+                with questions.using(connect(lake, RESOLUTIONS_NEED)) as connection:
+                    self._resolved = versions, arrow(connection, _RESOLVED)
+            return self._resolved[1]
 
 
 @dataclass(frozen=True)
 class SeenBooks:
     """The books that somebody may see. sources: as permissions name them; None: all. claims: see `_CLAIMS`.
 
-    log: of the claims, which one thread at a time may ask, the one that has `reading`.
+    kept: what is read once for all of them.
     """
 
     lake: Lake
-    log: ClaimLog
-    reading: threading.Lock
+    kept: Kept
     questions: Questions
     claims: pa.Table
     sources: tuple[str, ...] | None = None
@@ -98,9 +142,7 @@ class SeenBooks:
 
     def unread(self) -> list[Waiting]:
         """What left its batch and waits to be read again, source by source. Raises LakeError."""
-        with self.reading:
-            found = waiting(self.log.returned())
-        return [one for one in found if self.shows(one.source)]
+        return [one for one in waiting(self.kept.returned(self.lake)) if self.shows(one.source)]
 
     @property
     def looks(self) -> Looks:
@@ -119,13 +161,15 @@ class SeenBooks:
 
     @contextmanager
     def errors(self, batch_id: str | None = None) -> Iterator[duckdb.DuckDBPyConnection]:
-        """A connection with the views `seen_batch` and `seen_error`, whose columns tell what ended an error."""
-        with self._open({*RESOLUTIONS_NEED}, None) as connection:
+        """A connection with the views `seen_batch` and `seen_error`, whose columns tell what ended an error.
+
+        batch_id: only errors of this batch. Raises LakeError, Stopped.
+        """
+        resolved = self.kept.resolved(self.lake, self.questions)
+        with self._open({"batches", "ingestion_errors"}, batch_id) as connection:
             self._show_batches(connection)
-            states = "ingestion_error_states"
-            if batch_id is not None:
-                states = f"(SELECT * FROM {states} WHERE batch_id = {one_of([batch_id])})"
-            connection.execute(_ERROR.format(errors=states, allowed=self._allowed("coalesce(batch.source, '')")))
+            connection.register("resolved", resolved)
+            connection.execute(_ERROR.format(allowed=self._allowed("coalesce(batch.source, '')")))
             yield connection
 
     @contextmanager
@@ -151,21 +195,6 @@ class SeenBooks:
         return f"({column} IN ({allowed}) OR split_part({column}, '/', 1) || '/*' IN ({allowed}))"
 
 
-class Claims:
-    """The claims of one served lake, read once and then what is new of them."""
-
-    def __init__(self) -> None:
-        """Nothing is read yet."""
-        self.reading = threading.Lock()
-        self._log: ClaimLog | None = None
-
-    def log(self, lake: Lake) -> ClaimLog:
-        """The log; whoever asks it has `reading`."""
-        if self._log is None:
-            self._log = ClaimLog(lake.files)
-        return self._log
-
-
 def seen_by(served: ServedLake, scope: Scope) -> SeenBooks:
     """The books as somebody may see them, as they are now. Raises Refusal (403). Blocks.
 
@@ -173,10 +202,8 @@ def seen_by(served: ServedLake, scope: Scope) -> SeenBooks:
     """
     if scope.condition is not None:
         raise Refusal(403, NOT_FOR_CONDITIONS)
-    snapshot, claims = served.snapshot(), served.part(Claims)
-    with claims.reading:
-        log = claims.log(snapshot.lake)
-        found = log.claims()
+    snapshot, kept = served.snapshot(), served.part(Kept)
+    found = kept.claims(snapshot.lake)
     table = pa.table(
         {
             "batch_id": [one.batch_id for one in found],
@@ -186,7 +213,7 @@ def seen_by(served: ServedLake, scope: Scope) -> SeenBooks:
         },
         schema=_CLAIMS,
     )
-    return SeenBooks(snapshot.lake, log, claims.reading, snapshot.questions, table, scope.sources)
+    return SeenBooks(snapshot.lake, kept, snapshot.questions, table, scope.sources)
 
 
 def rows(connection: duckdb.DuckDBPyConnection, sql: str, values: Sequence[Any] = ()) -> list[dict[str, Any]]:

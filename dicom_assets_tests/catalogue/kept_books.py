@@ -41,7 +41,7 @@ TOKENS = [
 
 @dataclass(frozen=True)
 class Kept:
-    """A lake with four batches: source `landing` has a closed and a paused one, `landing2` a closed and a claimed one."""
+    """A lake of four batches: source `landing` has a closed and a paused one, `landing2` a closed and a claimed one."""
 
     settings: Settings
     closed: str
