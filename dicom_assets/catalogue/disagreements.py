@@ -14,7 +14,7 @@ from dicom_assets.lake.quoting import named, one_of, quoted
 from dicom_assets.serve.newest import Rows
 from dicom_assets.serve.served import Scope, Snapshot
 
-_OF_A_STUDY = (
+OF_A_STUDY = (
     *("PatientID", "IssuerOfPatientID", "PatientName", "PatientBirthDate", "PatientSex"),
     *("AccessionNumber", "StudyDate", "StudyTime", "StudyID", "StudyDescription", "ReferringPhysicianName"),
 )
@@ -70,14 +70,14 @@ def _known(snapshot: Snapshot, study_keys: Sequence[str]) -> list[Disagreement]:
 
 def _own(snapshot: Snapshot, instances: Rows) -> list[Disagreement]:
     told = " UNION ALL ".join(
-        f"SELECT {quoted(name)} AS attribute, {named(name)}::VARCHAR AS value FROM instances" for name in _OF_A_STUDY
+        f"SELECT {quoted(name)} AS attribute, {named(name)}::VARCHAR AS value FROM instances" for name in OF_A_STUDY
     )
     with snapshot.cursor() as connection:
         found = rows(
             connection,
             f"""
             -- one row per attribute and value
-            WITH instances AS MATERIALIZED (SELECT {", ".join(map(named, _OF_A_STUDY))} FROM {instances.sql})
+            WITH instances AS MATERIALIZED (SELECT {", ".join(map(named, OF_A_STUDY))} FROM {instances.sql})
             SELECT attribute, value, count(*) AS objects FROM ({told}) WHERE trim(value) <> ''
             GROUP BY attribute, value QUALIFY count(*) OVER (PARTITION BY attribute) > 1 ORDER BY objects DESC, value
             """,
@@ -86,4 +86,4 @@ def _own(snapshot: Snapshot, instances: Rows) -> list[Disagreement]:
     by_attribute: dict[str, list[tuple[str, int]]] = {}
     for one in found:
         by_attribute.setdefault(one["attribute"], []).append((one["value"], one["objects"]))
-    return [Disagreement("study", name, by_attribute[name][:MOST], None) for name in _OF_A_STUDY if name in by_attribute]
+    return [Disagreement("study", name, by_attribute[name][:MOST], None) for name in OF_A_STUDY if name in by_attribute]

@@ -83,5 +83,3 @@ def errors_of(snapshot: Snapshot, objects: Sequence[Row]) -> list[Row]:
             "SELECT batch_id, object_id, code, severity, stage, detail, occurred_at, rules "
             f"FROM {errors}{where({'object_id': within['object_id']})} ORDER BY occurred_at DESC, code",
         )
-
-

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 from starlette.responses import Response
 
-from dicom_assets.catalogue.disagreements import Disagreement, disagreements
+from dicom_assets.catalogue.disagreements import OF_A_STUDY, Disagreement, disagreements
 from dicom_assets.catalogue.object_errors import Finding, findings
 from dicom_assets.catalogue.page import Page
 from dicom_assets.catalogue.row_reading import Row, rows
@@ -43,6 +43,7 @@ _SERIES = (
     *("ProtocolName", "SeriesDate", "SeriesTime", "Manufacturer", "ManufacturerModelName", "StationName"),
     *("InstitutionName", "instance_count", "size"),
 )
+_INSTANCE = ("batch_id", "object_id", "issues", "Rows", "NumberOfFrames", *OF_A_STUDY)
 
 
 @dataclass(frozen=True)
@@ -81,7 +82,7 @@ def gather(snapshot: Snapshot, uid: str) -> Study:
     """Everything of a study. Raises Refusal (404). Blocks."""
     row = study_row(snapshot, uid)
     keys = keys_of(snapshot, [uid])
-    instances = newest(snapshot, Level.INSTANCE, {"study": uid})
+    instances = newest(snapshot, Level.INSTANCE, {"study": uid}, columns=_INSTANCE)
     with snapshot.cursor() as connection:
         sources = rows(
             connection,
@@ -139,6 +140,14 @@ def series_rows(snapshot: Snapshot, study: str, series: str | None = None) -> li
             f"SELECT {columns} FROM {own.sql} ORDER BY SeriesNumber NULLS LAST, SeriesInstanceUID LIMIT {MOST_SERIES}",
             own.parameters,
         )
+
+
+def series_row(snapshot: Snapshot, study: str, series: str) -> Row:
+    """The row of one series. Raises Refusal (404). Blocks."""
+    found = series_rows(snapshot, study, series)
+    if not found:
+        raise not_found("series")
+    return found[0]
 
 
 PAGES = (Page("/studies/{study}", show),)

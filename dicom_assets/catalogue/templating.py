@@ -55,7 +55,14 @@ class Templates:
             lstrip_blocks=True,
             auto_reload=False,
         )
-        self._environment.filters |= {"size": size, "number": number, "day": day, "moment": moment, "person": person, "clock": clock}
+        self._environment.filters |= {
+            "size": size,
+            "number": number,
+            "day": day,
+            "moment": moment,
+            "person": person,
+            "clock": clock,
+        }
         self._files = files
 
     def page(
