@@ -2,8 +2,8 @@
 
 Belongs here: names, values as text, what matches a search. Does not belong here: reading the header (`instance_page`).
 
-Names are those of PS3.6, of private elements those that pydicom's dictionary knows by creator; the creator is told by the
-element that reserves the block (PS3.5 7.8.1).
+Names are those of PS3.6, of private elements those that pydicom's dictionary knows by creator; the creator is told by
+the element that reserves the block (PS3.5 7.8.1).
 """
 
 from __future__ import annotations

@@ -47,10 +47,10 @@ def clinical_of(snapshot: Snapshot, study: Row) -> Records:
     whole = snapshot.within(Scope())
     with snapshot.cursor() as connection:
         links = whole.scan("patient_link")
-        found = connection.execute(
+        linked = connection.execute(
             f"SELECT DISTINCT PatientID FROM {links} WHERE surviving_patient_id = ?", [patient]
         ).fetchall()
-        ids = [patient, *(one for (one,) in found)]
+        ids = [patient, *(one for (one,) in linked)]
         mine = f"{clean('PatientID')} IN ({one_of(ids)})"
         found = rows(
             connection,
@@ -73,7 +73,7 @@ def clinical_of(snapshot: Snapshot, study: Row) -> Records:
             [study["study_key"]],
         )
     for one in found:
-        one["values"] = [*_values(one["record_values"])][:MOST_VALUES]
+        one["told"] = [*_values(one["record_values"])][:MOST_VALUES]
     return Records(found[0]["total"] if found else 0, found)
 
 

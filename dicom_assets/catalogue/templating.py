@@ -55,14 +55,7 @@ class Templates:
             lstrip_blocks=True,
             auto_reload=False,
         )
-        self._environment.filters |= {
-            "size": size,
-            "number": number,
-            "day": day,
-            "moment": moment,
-            "person": person,
-            "clock": clock,
-        }
+        self._environment.filters |= {one.__name__: one for one in (size, number, day, moment, clock, person)}
         self._files = files
 
     def page(

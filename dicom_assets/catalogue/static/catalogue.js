@@ -24,9 +24,13 @@ document.addEventListener("keydown", (event) => {
 
 // A picture that cannot be drawn leaves its place to the words beside it.
 for (const picture of document.querySelectorAll("img[data-thumbnail]")) {
-    const replace = () => picture.parentElement.classList.add("without-picture");
-    if (picture.complete && picture.naturalWidth === 0 && picture.currentSrc) replace();
-    picture.addEventListener("error", replace);
+    const tell = () => {
+        if (picture.naturalWidth > 0) picture.classList.add("is-there");
+        else picture.parentElement.classList.add("without-picture");
+    };
+    if (picture.complete && picture.currentSrc) tell();
+    picture.addEventListener("load", tell);
+    picture.addEventListener("error", tell);
 }
 
 // What is typed into a search with data-filter leaves the lines of a table that have all of its words, and those that
