@@ -13,7 +13,8 @@ from typing import Any
 
 from dicom_assets.batch.books import Status
 from dicom_assets.batch.waits import Command, commands
-from dicom_assets.catalogue.seen_books import SeenBooks, rows
+from dicom_assets.catalogue.row_reading import rows
+from dicom_assets.catalogue.seen_books import SeenBooks
 from dicom_assets.monitoring.numbers import CLAIMED
 from dicom_assets.schema.codes import Outcome
 from dicom_assets.serve.problems import not_found

@@ -11,7 +11,8 @@ from dataclasses import dataclass
 from datetime import UTC, date, datetime, time, timedelta
 from typing import Any
 
-from dicom_assets.catalogue.seen_books import SeenBooks, rows
+from dicom_assets.catalogue.row_reading import rows
+from dicom_assets.catalogue.seen_books import SeenBooks
 from dicom_assets.schema.codes import CODES, Severity
 
 PER_PAGE = 100

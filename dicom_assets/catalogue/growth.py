@@ -11,7 +11,8 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, date, datetime, timedelta
 
-from dicom_assets.catalogue.seen_books import SeenBooks, rows
+from dicom_assets.catalogue.row_reading import rows
+from dicom_assets.catalogue.seen_books import SeenBooks
 from dicom_assets.schema.codes import Outcome, Severity
 from dicom_assets.serve.served import Snapshot
 

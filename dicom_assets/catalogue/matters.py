@@ -17,7 +17,8 @@ from dicom_assets.batch.books import Status
 from dicom_assets.batch.migrations import MIGRATIONS
 from dicom_assets.batch.selftest import diary
 from dicom_assets.batch.waits import Command, commands
-from dicom_assets.catalogue.seen_books import SeenBooks, rows
+from dicom_assets.catalogue.row_reading import rows
+from dicom_assets.catalogue.seen_books import SeenBooks
 from dicom_assets.lake import form
 from dicom_assets.lake.quoting import one_of
 from dicom_assets.landing.looks import CONFIRM, counts

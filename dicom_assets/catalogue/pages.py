@@ -12,7 +12,17 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 
-from dicom_assets.catalogue import batch_pages, error_page, error_pages, overview_page, search_page, sign_in_page
+from dicom_assets.catalogue import (
+    batch_pages,
+    error_page,
+    error_pages,
+    instance_page,
+    overview_page,
+    search_page,
+    series_page,
+    sign_in_page,
+    study_page,
+)
 from dicom_assets.catalogue.page import Page
 from dicom_assets.catalogue.static_files import StaticFiles
 from dicom_assets.catalogue.templating import Templates
@@ -21,7 +31,10 @@ from dicom_assets.serve.exchange import exchange_of
 from dicom_assets.serve.further import Basis, Further
 from dicom_assets.serve.permission import narrowed
 
-_MODULES = (search_page, sign_in_page, batch_pages, error_pages, overview_page)
+_MODULES = (
+    *(search_page, study_page, series_page, instance_page, sign_in_page),
+    *(batch_pages, error_pages, overview_page),
+)
 
 PAGES: tuple[Page, ...] = tuple(page for module in _MODULES for page in module.PAGES)
 """Every page."""

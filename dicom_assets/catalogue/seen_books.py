@@ -9,11 +9,9 @@ Books count what arrived, whoever it is of: no condition over studies can be hel
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from datetime import UTC, datetime
-from typing import Any
 
 import duckdb
 import pyarrow as pa
@@ -214,16 +212,3 @@ def seen_by(served: ServedLake, scope: Scope) -> SeenBooks:
         schema=_CLAIMS,
     )
     return SeenBooks(snapshot.lake, kept, snapshot.questions, table, scope.sources)
-
-
-def rows(connection: duckdb.DuckDBPyConnection, sql: str, values: Sequence[Any] = ()) -> list[dict[str, Any]]:
-    """What a question gives, each row by the names of its columns; times in UTC."""
-    found = connection.execute(sql, [*values])
-    names = [column[0] for column in found.description or []]
-    return [
-        {
-            name: value.astimezone(UTC) if isinstance(value, datetime) else value
-            for name, value in zip(names, row, strict=True)
-        }
-        for row in found.fetchall()
-    ]

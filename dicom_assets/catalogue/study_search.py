@@ -10,13 +10,13 @@ equipment or body is asked of the series: a study is found when one of its serie
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field, fields, replace
 from datetime import date
-from typing import Any
 from urllib.parse import urlencode
 
 from starlette.datastructures import QueryParams
 
+from dicom_assets.catalogue.row_reading import Row, rows
 from dicom_assets.lake.quoting import named
 from dicom_assets.schema.attributes import Level
 from dicom_assets.serve.matching import Condition, containing
@@ -93,6 +93,10 @@ class Search:
         values: dict[str, object] = {**self.asked, "sort": self.sort, "page": self.page, **changed}
         return urlencode({k: v for k, v in values.items() if (k, v) not in (("sort", "date"), ("page", 1)) and v})
 
+    def from_the_first(self) -> Search:
+        """The same, its first page."""
+        return replace(self, page=1)
+
     def sorted_by(self, key: str) -> str:
         """The query of the same search in another order; in the other direction where it has this one."""
         return self.query(sort=f"-{key}" if self.sort == key else key, page=1)
@@ -121,7 +125,7 @@ class Studies:
     """What is found. total: how many in all. rows: those of the page."""
 
     total: int
-    rows: Sequence[Mapping[str, Any]]
+    rows: Sequence[Row]
 
 
 def find(snapshot: Snapshot, search: Search, limit: int = PAGE) -> Studies:
@@ -136,25 +140,24 @@ def find(snapshot: Snapshot, search: Search, limit: int = PAGE) -> Studies:
     with snapshot.cursor() as connection:
         ((total,),) = connection.execute(f"SELECT count(*) FROM {own.sql} WHERE {where}", parameters).fetchall()
         offset = min(search.page - 1, max(total - 1, 0) // limit) * limit
-        found = connection.execute(
+        found = rows(
+            connection,
             f"SELECT {', '.join(map(named, COLUMNS))} FROM {own.sql} WHERE {where} ORDER BY {order} "
             f"LIMIT {limit} OFFSET {offset}",
             parameters,
-        ).fetchall()
-    rows = [dict(zip(COLUMNS, row, strict=True)) for row in found]
+        )
     if not is_counted and len(snapshot.seen) > 1:
-        rows = _with_counts(snapshot, rows)
-    return Studies(total, rows)
+        found = _with_counts(snapshot, found)
+    return Studies(total, found)
 
 
-def _with_counts(snapshot: Snapshot, rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
+def _with_counts(snapshot: Snapshot, found: list[Row]) -> list[Row]:
     """Rows with what is counted over all sources that hold a study."""
-    wanted = newest(snapshot, Level.STUDY, {"study": [row["StudyInstanceUID"] for row in rows]}, columns=COLUMNS)
-    columns = ("StudyInstanceUID", *_COUNTS)
+    wanted = newest(snapshot, Level.STUDY, {"study": [row["StudyInstanceUID"] for row in found]}, columns=COLUMNS)
+    sql = f"SELECT StudyInstanceUID, {', '.join(_COUNTS)} FROM {wanted.sql}"
     with snapshot.cursor() as connection:
-        found = connection.execute(f"SELECT {', '.join(columns)} FROM {wanted.sql}", wanted.parameters).fetchall()
-    counts = {row[0]: dict(zip(columns, row, strict=True)) for row in found}
-    return [{**row, **counts.get(row["StudyInstanceUID"], {})} for row in rows]
+        counts = {row["StudyInstanceUID"]: row for row in rows(connection, sql, wanted.parameters)}
+    return [{**row, **counts.get(row["StudyInstanceUID"], {})} for row in found]
 
 
 def _conditions(snapshot: Snapshot, search: Search) -> list[Condition]:

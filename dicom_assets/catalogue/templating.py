@@ -9,7 +9,7 @@ comes from outside is never made Markup.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from datetime import date, datetime
+from datetime import UTC, date, datetime
 from pathlib import Path
 from typing import Any
 
@@ -55,7 +55,7 @@ class Templates:
             lstrip_blocks=True,
             auto_reload=False,
         )
-        self._environment.filters |= {"size": size, "number": number, "day": day, "moment": moment, "person": person}
+        self._environment.filters |= {one.__name__: one for one in (size, number, day, moment, clock, person)}
         self._files = files
 
     def page(
@@ -75,8 +75,11 @@ class Templates:
         def at(*uids: str) -> str:
             return address(root, uids)
 
+        def below(base: str, *uids: str) -> str:
+            return address(root + base, uids)
+
         made = self._environment.get_template(template)
-        text = made.render(root=root, caller=caller, static=static, at=at, **values)
+        text = made.render(root=root, caller=caller, static=static, at=at, below=below, **values)
         return HTMLResponse(text, status, {**HEADERS, **(headers or {})})
 
 
@@ -107,13 +110,20 @@ def number(value: int | None) -> str:
 
 
 def day(value: date | None) -> str:
-    """A date as 2024-01-31."""
+    """A date as 2024-01-31; of a time, that of UTC."""
+    if isinstance(value, datetime):
+        return f"{value.astimezone(UTC):%Y-%m-%d}"
     return "" if value is None else value.isoformat()
 
 
 def moment(value: datetime | None) -> str:
-    """A time as 2024-01-31 14:05 UTC."""
-    return "" if value is None else f"{value:%Y-%m-%d %H:%M} UTC"
+    """A time as 2024-01-31 14:05:09 UTC."""
+    return "" if value is None else f"{value.astimezone(UTC):%Y-%m-%d %H:%M:%S} UTC"
+
+
+def clock(value: str | None) -> str:
+    """A time of day as columns have it, to the second."""
+    return "" if value is None else value.split(".")[0]
 
 
 def person(value: str | None) -> str:

@@ -20,6 +20,7 @@ from starlette.responses import Response
 from dicom_assets.catalogue.templating import Templates
 from dicom_assets.serve.exchange import Caller, Exchange
 from dicom_assets.serve.further import Basis
+from dicom_assets.serve.permission import narrowed
 from dicom_assets.serve.served import Scope, Snapshot
 
 T = TypeVar("T")
@@ -58,6 +59,10 @@ class Visit:
         made sure whose rows are taken asks `snapshot.within(Scope())`.
         """
         return self.basis.served.snapshot().beside(tables).within(self.scope)
+
+    def scope_of(self, source: str) -> Scope:
+        """What the caller may see of one source; of all of them without a name. Raises Refusal (404). Blocks."""
+        return narrowed(self.scope, source or None, self.basis.served)
 
     async def ask(self, question: Callable[[], T]) -> T:
         """The answer to a question that blocks, such as one that reads rows. Raises Refusal."""

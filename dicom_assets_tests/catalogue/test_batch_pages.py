@@ -16,7 +16,8 @@ from dicom_assets.catalogue.seen_books import SeenBooks
 from dicom_assets.cli.main import app
 from dicom_assets.lake import form
 from dicom_assets.landing.returns import Waiting
-from dicom_assets_tests.catalogue.kept_books import TOKENS, Kept, title, words
+from dicom_assets_tests.catalogue.kept_books import Kept
+from dicom_assets_tests.catalogue.shown_lake import TOKENS, title, words
 from dicom_assets_tests.serve.asking import bearer
 
 

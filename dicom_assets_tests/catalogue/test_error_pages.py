@@ -8,7 +8,8 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 
-from dicom_assets_tests.catalogue.kept_books import FORMULA, MARKUP, TOKENS, Kept, title, words
+from dicom_assets_tests.catalogue.kept_books import FORMULA, MARKUP, Kept
+from dicom_assets_tests.catalogue.shown_lake import TOKENS, title, words
 from dicom_assets_tests.serve.asking import bearer
 
 DAY = f"{datetime.now(UTC):%Y-%m-%d}"

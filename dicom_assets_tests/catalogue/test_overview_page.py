@@ -10,7 +10,8 @@ import pytest
 
 from dicom_assets.catalogue.growth import MOST_PERIODS, Course, course
 from dicom_assets.catalogue.plots import scale, stacked
-from dicom_assets_tests.catalogue.kept_books import TOKENS, Kept, words
+from dicom_assets_tests.catalogue.kept_books import Kept
+from dicom_assets_tests.catalogue.shown_lake import TOKENS, words
 from dicom_assets_tests.serve.asking import bearer
 
 SVG = "{http://www.w3.org/2000/svg}"

@@ -24,7 +24,35 @@ document.addEventListener("keydown", (event) => {
 
 // A picture that cannot be drawn leaves its place to the words beside it.
 for (const picture of document.querySelectorAll("img[data-thumbnail]")) {
-    const replace = () => picture.parentElement.classList.add("without-picture");
-    if (picture.complete && picture.naturalWidth === 0 && picture.currentSrc) replace();
-    picture.addEventListener("error", replace);
+    const tell = () => {
+        if (picture.naturalWidth > 0) picture.classList.add("is-there");
+        else picture.parentElement.classList.add("without-picture");
+    };
+    if (picture.complete && picture.currentSrc) tell();
+    picture.addEventListener("load", tell);
+    picture.addEventListener("error", tell);
+}
+
+// What is typed into a search with data-filter leaves the lines of a table that have all of its words, and those that
+// they are nested in. Whoever sends the form searches lines that the page does not show, too.
+for (const field of document.querySelectorAll("[data-filter]")) {
+    const lines = [...document.getElementById(field.dataset.filter).tBodies[0].rows].map((row) => ({
+        row,
+        depth: Number(row.dataset.depth),
+        text: `${row.textContent} ${row.dataset.words}`.toLowerCase(),
+    }));
+    const count = document.querySelector(`[data-shown="${field.dataset.filter}"]`);
+    const filter = () => {
+        const words = field.value.toLowerCase().split(/\s+/).filter(Boolean);
+        const above = [];
+        for (const line of lines) {
+            above.length = line.depth;
+            line.kept = words.every((word) => line.text.includes(word));
+            if (line.kept) above.forEach((parent) => { if (parent) parent.kept = true; });
+            above[line.depth] = line;
+        }
+        for (const line of lines) line.row.hidden = !line.kept;
+        if (count) count.textContent = lines.filter((line) => line.kept).length.toLocaleString("en");
+    };
+    field.addEventListener("input", filter);
 }
