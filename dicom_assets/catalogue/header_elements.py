@@ -65,15 +65,14 @@ def matching(found: Sequence[Element], text: str) -> list[Element]:
     words = text.lower().split()
     if not words:
         return [*found]
-    kept: list[Element] = []
-    above: list[Element] = []
-    for one in found:
+    kept: set[int] = set()
+    above: list[int] = []
+    for at, one in enumerate(found):
         del above[one.depth :]
+        above.append(at)
         if one.matches(words):
-            kept += [parent for parent in above if not any(parent is other for other in kept[-_DEEPEST:])]
-            kept.append(one)
-        above.append(one)
-    return kept
+            kept.update(above)
+    return [found[at] for at in sorted(kept)]
 
 
 def _of_dataset(dataset: Mapping[str, Any], depth: int) -> Iterator[Element]:

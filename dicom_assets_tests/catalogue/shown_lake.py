@@ -37,12 +37,12 @@ from dicom_assets_tests.support.steps import Stepped
 ODD, SEVERAL, OTHER, PLAIN = 1, 2, 3, 4
 """Studies: one of which everything is odd, one of several patients, one of another source, one as it should be."""
 
-NAME = "=cmd|' /C calc'!A0<script>alert(1)</script>"
-PATIENT = '=1+1"><img src=x onerror=alert(2)>'
+NAME = "@SUM(1)<script>alert(1)</script>"
+PATIENT = "=cmd|' /C calc'!A0\"><img src=x onerror=alert(2)>"
 DESCRIPTION = "<b>Thorax</b> {{7*7}} & 'more'"
 DIAGNOSIS = "<i>R91.8</i>"
-FILE = "<u>odd</u> \x1b[31mred"
-"""Names and texts with markup, escape sequences and formulas; FILE is the name of a folder."""
+MEMBER = "<u>odd</u>\x1b[31mred.dcm"
+"""Names and texts with markup, escape sequences and formulas; MEMBER is the name of one in an archive."""
 
 TOKENS = [
     {"name": "all", "variable": "ALL", "may_store": True},
@@ -72,8 +72,9 @@ class Shown:
 def shown_lake(root: Path) -> Shown:
     """Makes the lake."""
     first, second = LandingFolder(root / "landing"), LandingFolder(root / "landing2")
-    for number in (1, 2, 3):
-        first.put(f"{FILE}/{number}.dcm", _odd(number), age_seconds=3 * DAY)
+    for number in (1, 3):
+        first.put(f"odd/{number}.dcm", _odd(number), age_seconds=3 * DAY)
+    first.put_zip("odd.zip", {MEMBER: _odd(2)})
     first.put("odd/report.dcm", dicom(ODD, 2, 1, Modality="SR", **_ODD))
     first.put("several/1.dcm", dicom(SEVERAL, 1, 1, PatientName="Doe^Jane", AccessionNumber="ACC-2"))
     first.put("several/2.dcm", dicom(SEVERAL, 1, 2, PatientName="Roe^Ann", PatientID="P9999", AccessionNumber="ACC-2"))
@@ -86,7 +87,7 @@ def shown_lake(root: Path) -> Shown:
     with dg.DagsterInstance.ephemeral() as instance:
         graph = Stepped(settings, instance)
         graph.ingest()
-        first.put(f"{FILE}/1.dcm", _odd(1, WindowCenter=40), age_seconds=DAY)
+        first.put("odd/1.dcm", _odd(1, WindowCenter=40), age_seconds=DAY)
         graph.ingest()
     return Shown(settings, graph)
 
@@ -94,7 +95,8 @@ def shown_lake(root: Path) -> Shown:
 _ODD = {"PatientName": NAME, "PatientID": PATIENT, "StudyDescription": DESCRIPTION, "StudyDate": "20240131"}
 _PLAIN = {"StudyDate": "20230630", "Modality": "MR", "BodyPartExamined": "HEAD", "StationName": "MR-ROOM-2",
           "Manufacturer": "Siemens", "ManufacturerModelName": "Avanto", "PatientName": "Müller^Änne",
-          "AccessionNumber": "ACC-4", "StudyDescription": "Schädel nativ"}  # fmt: skip
+          "AccessionNumber": "ACC-4", "StudyDescription": "Schädel nativ",
+          "SpecificCharacterSet": "ISO_IR 192"}  # fmt: skip
 _OTHER = {"StudyDate": None, "Modality": "US", "PatientName": None, "PatientID": "X-3", "StudyDescription": None}
 _BUNDLE = {
     "resourceType": "Bundle",

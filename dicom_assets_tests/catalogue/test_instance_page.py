@@ -11,12 +11,12 @@ from pydicom import dcmread
 from pydicom.datadict import dictionary_description
 
 from dicom_assets.catalogue.header_elements import LONGEST, elements, matching
-from dicom_assets_tests.catalogue.shown_lake import FILE, ODD, Shown, instance, links, section, words
+from dicom_assets_tests.catalogue.shown_lake import ODD, Shown, instance, links, section, words
 from dicom_assets_tests.support.dicoms import uid
 
 
 def file(shown: Shown, number: int) -> Path:
-    return Path(shown.settings.sources[0].root) / FILE / f"{number}.dcm"
+    return Path(shown.settings.sources[0].root) / "odd" / f"{number}.dcm"
 
 
 def test_every_element_that_pydicom_reads_is_there_by_name_and_value(shown: Shown):
@@ -39,7 +39,7 @@ def test_every_element_that_pydicom_reads_is_there_by_name_and_value(shown: Show
 def test_private_elements_are_told_with_their_creator_and_its_name_for_them(shown: Shown):
     said = section(shown.plain.get(instance(ODD)), "header")
     assert "(0019,0010) LO Private creator SIEMENS MR HEADER" in said
-    assert "(0019,100c) IS [B_value] SIEMENS MR HEADER 700" in said
+    assert "(0019,100c) IS B_value SIEMENS MR HEADER 700" in said
     assert "(0029,1001) OB Private element ACME <1>" in said
 
 
@@ -92,15 +92,15 @@ def test_where_it_lies_and_its_versions_are_told(shown: Shown):
     answer = shown.plain.get(instance(ODD))
     said = section(answer, "place")
     assert "landing" in said
-    assert "<u>odd</u>" in said
-    versions = shown.graph.rows(
-        f"SELECT batch_id, object_id FROM flat_metadata WHERE SOPInstanceUID = '{uid(ODD, 1, 1)}'"
-    )
+    assert f"{shown.settings.sources[0].root}/odd/1.dcm" in said
+    versions = shown.graph.rows(f"SELECT batch_id FROM flat_metadata WHERE SOPInstanceUID = '{uid(ODD, 1, 1)}'")
     assert len(versions) == 2
     told = section(answer, "versions")
     assert all(one["batch_id"] in told for one in versions)
     assert told.count("current") == 1
     assert "another header" in told
+    in_archive = section(shown.plain.get(instance(ODD, 1, 2)), "place")
+    assert r"odd.zip in this archive: <u>odd</u>\x1b[31mred.dcm" in in_archive
 
 
 def test_what_was_found_wrong_with_it_is_told(shown: Shown):

@@ -78,7 +78,8 @@ def test_ids_in_fhir_and_omop_are_those_of_the_tables(shown: Shown):
     said = section(shown.plain.get(study(ODD)), "standards")
     resources = shown.graph.rows(f"SELECT id FROM imaging_study WHERE StudyInstanceUID = '{uid(ODD)}'")
     occurrences = shown.graph.rows(
-        f"SELECT image_occurrence_id AS one, person_id AS two FROM image_occurrence WHERE image_study_UID = '{uid(ODD)}'"
+        "SELECT image_occurrence_id AS one, person_id AS two FROM image_occurrence "
+        f"WHERE image_study_UID = '{uid(ODD)}'"
     )
     assert len(resources) == 2
     assert len(occurrences) >= 2
