@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import shlex
 import subprocess
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -23,7 +22,7 @@ from dicom_assets_tests.catalogue.browsing import (
     go_to,
     overflow,
 )
-from dicom_assets_tests.serve.serving import Server, serving
+from dicom_assets_tests.serve.serving import START, Server, serving
 from dicom_assets_tests.support.commands import clean_environment
 from dicom_assets_tests.support.dicoms import dicom, without_identity
 from dicom_assets_tests.support.landings import LandingFolder
@@ -81,10 +80,9 @@ def _run(line: str, server: Server) -> subprocess.CompletedProcess[str]:
     """Runs a command as whoever has pasted it into a shell beside the server."""
     program, *words = shlex.split(line)
     assert program == "dicom-assets"
-    start = [sys.executable, "-c", "import sys; from dicom_assets.cli.main import main; sys.exit(main())"]
     folder = server.log.parent
     environment = clean_environment(DICOM_ASSETS_CONFIG=str(folder / "dicom-assets.toml"))
-    return subprocess.run([*start, *words], cwd=folder, env=environment, capture_output=True, text=True, check=False)
+    return subprocess.run([*START, *words], cwd=folder, env=environment, capture_output=True, text=True, check=False)
 
 
 @pytest.mark.skipif(not AXE.is_file(), reason=NO_AXE)
