@@ -23,6 +23,7 @@ from pydicom.dataset import Dataset
 from pydicom.sequence import Sequence
 from pydicom.uid import ExplicitVRLittleEndian
 from starlette.testclient import TestClient
+from starlette.types import ASGIApp
 
 from dicom_assets.catalogue.pages import add_catalogue
 from dicom_assets.serve.app import make_app
@@ -63,10 +64,22 @@ class Shown:
         """A browser on this machine, with no settings."""
         return self.client()
 
+    @cached_property
+    def _with_tokens(self) -> ASGIApp:
+        return make_app(with_serve(self.settings, tokens=TOKENS), environment=ENVIRONMENT, adding=(add_catalogue,))
+
+    def stranger(self) -> TestClient:
+        """A browser that nobody has signed in by, of a server with TOKENS."""
+        return _browser(self._with_tokens)
+
     def client(self, *, host: str = "127.0.0.1", base: str = "http://127.0.0.1:8050", **serve: Any) -> TestClient:
         """A browser without scripts. serve: the section of the settings."""
         app = make_app(with_serve(self.settings, **serve), host=host, environment=ENVIRONMENT, adding=(add_catalogue,))
-        return TestClient(app, base_url=base, headers={"Accept": "text/html"}, follow_redirects=False)
+        return _browser(app, base)
+
+
+def _browser(app: ASGIApp, base: str = "http://127.0.0.1:8050") -> TestClient:
+    return TestClient(app, base_url=base, headers={"Accept": "text/html"}, follow_redirects=False)
 
 
 def shown_lake(root: Path) -> Shown:

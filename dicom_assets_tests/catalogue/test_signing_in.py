@@ -33,7 +33,7 @@ HERE = "http://127.0.0.1:8050"
 
 def signed_in(shown: Shown, variable: str = "ALL", **serve: Any):
     """A browser that has signed in."""
-    browser = shown.client(tokens=TOKENS, **serve)
+    browser = shown.client(tokens=TOKENS, **serve) if serve else shown.stranger()
     assert sign_in(browser, ENVIRONMENT[variable]).status_code == 303
     return browser
 
@@ -45,7 +45,7 @@ def sign_in(browser: Any, token: str, onward: str = "/", **headers: str) -> Resp
 class TestTheWayIn:
     @pytest.mark.parametrize("path", ["/", study(ODD), "/studies.csv", "/?patient=doe", "/nothing"])
     def test_a_page_asks_for_a_token_and_then_leads_to_where_somebody_wanted_to_go(self, shown: Shown, path: str):
-        browser = shown.client(tokens=TOKENS)
+        browser = shown.stranger()
         answer = browser.get(path)
         assert (answer.status_code, answer.headers["www-authenticate"]) == (401, "Bearer")
         assert 'type="password"' in answer.text
@@ -54,14 +54,14 @@ class TestTheWayIn:
         assert browser.get(path).status_code == (404 if path == "/nothing" else 200)
 
     def test_programs_get_text_as_before(self, shown: Shown):
-        answer = shown.client(tokens=TOKENS).get("/", headers={"Accept": "*/*"})
+        answer = shown.stranger().get("/", headers={"Accept": "*/*"})
         assert (answer.status_code, answer.headers["content-type"]) == (401, "text/plain; charset=utf-8")
 
     def test_a_bearer_token_opens_pages_too(self, shown: Shown):
-        assert shown.client(tokens=TOKENS).get("/", headers=bearer("ALL")).status_code == 200
+        assert shown.stranger().get("/", headers=bearer("ALL")).status_code == 200
 
     def test_the_cookie_is_for_this_site_and_for_no_script(self, shown: Shown):
-        cookie = sign_in(shown.client(tokens=TOKENS), TOKEN).headers["set-cookie"]
+        cookie = sign_in(shown.stranger(), TOKEN).headers["set-cookie"]
         parts = {one.strip().lower() for one in cookie.split(";")[1:]}
         assert {"httponly", "samesite=strict", "path=/", "max-age=43200"} <= parts
         assert "secure" not in parts
@@ -90,11 +90,11 @@ class TestTheWayIn:
          "evil", "/\n/evil.example", "///evil.example", "/ok\r\nSet-Cookie: x=y"],
     )  # fmt: skip
     def test_it_leads_to_no_other_site(self, shown: Shown, onward: str):
-        assert sign_in(shown.client(tokens=TOKENS), TOKEN, onward).headers["location"] == "/"
+        assert sign_in(shown.stranger(), TOKEN, onward).headers["location"] == "/"
 
     @pytest.mark.parametrize("token", ["", "wrong", TOKEN[:-1], TOKEN + "x", "é", "all"])
     def test_nothing_else_opens(self, shown: Shown, token: str):
-        browser = shown.client(tokens=TOKENS)
+        browser = shown.stranger()
         answer = sign_in(browser, token)
         assert answer.status_code == 401
         assert "set-cookie" not in answer.headers
@@ -107,16 +107,16 @@ class TestTheWayIn:
 
     @pytest.mark.parametrize("origin", ["https://evil.example", "null"])
     def test_a_page_elsewhere_signs_nobody_in(self, shown: Shown, origin: str):
-        answer = sign_in(shown.client(tokens=TOKENS), TOKEN, Origin=origin)
+        answer = sign_in(shown.stranger(), TOKEN, Origin=origin)
         assert answer.status_code == 403
         assert "set-cookie" not in answer.headers
 
     def test_the_page_says_where_it_comes_from_or_browsers_would_call_its_form_foreign(self, shown: Shown):
         for path in ("/", "/sign-in"):
-            assert shown.client(tokens=TOKENS).get(path).headers["referrer-policy"] == "same-origin"
+            assert shown.stranger().get(path).headers["referrer-policy"] == "same-origin"
 
     def test_only_forms_are_taken(self, shown: Shown):
-        answer = shown.client(tokens=TOKENS).post("/sign-in", json={"token": TOKEN}, headers={"Origin": HERE})
+        answer = shown.stranger().post("/sign-in", json={"token": TOKEN}, headers={"Origin": HERE})
         assert answer.status_code == 415
 
     def test_without_tokens_there_is_nothing_to_sign_in_to(self, shown: Shown):
@@ -141,11 +141,11 @@ class TestTheCookie:
         assert browser.get("/").status_code == 401
 
     def test_every_process_with_the_same_tokens_knows_it(self, shown: Shown):
-        cookie = sign_in(shown.client(tokens=TOKENS), TOKEN).headers["set-cookie"].split(";")[0]
+        cookie = sign_in(shown.stranger(), TOKEN).headers["set-cookie"].split(";")[0]
         assert shown.client(tokens=TOKENS).get("/", headers={"Cookie": cookie}).status_code == 200
 
     def test_ends_with_its_token(self, shown: Shown):
-        cookie = sign_in(shown.client(tokens=TOKENS), TOKEN).headers["set-cookie"].split(";")[0]
+        cookie = sign_in(shown.stranger(), TOKEN).headers["set-cookie"].split(";")[0]
         other = [{"name": "all", "variable": "KEY"}]
         assert shown.client(tokens=other).get("/", headers={"Cookie": cookie}).status_code == 401
 
