@@ -6,14 +6,16 @@ Belongs here: asking, and what a list can be narrowed by. Does not belong here: 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, date, datetime, time, timedelta
 from typing import Any
 
 from dicom_assets.catalogue.row_reading import rows
 from dicom_assets.catalogue.seen_books import SeenBooks
+from dicom_assets.lake.quoting import one_of
 from dicom_assets.schema.codes import CODES, Severity
+from dicom_assets.serve.served import Snapshot
 
 PER_PAGE = 100
 SEVERITIES = tuple(Severity)
@@ -174,3 +176,24 @@ WHERE {condition}
 ORDER BY resolution IS NOT NULL, occurred_at DESC, batch_id DESC, object_id, record
 LIMIT {most} OFFSET {skipped}
 """
+
+
+Uids = tuple[str, str, str]
+"""Of study, series and instance."""
+
+
+def instances(snapshot: Snapshot, found: Sequence[ErrorRow]) -> Mapping[tuple[str, str], Uids]:
+    """Where the objects of some rows are in the lake, by batch and object; of those that are there and may be seen.
+
+    Raises LakeError.
+    """
+    kept = [one for one in found if one.severity == Severity.WARNING and one.object_id]
+    if not kept:
+        return {}
+    columns = ("batch_id", "object_id", "StudyInstanceUID", "SeriesInstanceUID", "SOPInstanceUID")
+    rows_of = snapshot.scan("flat_metadata", {"batch_id": {one.batch_id for one in kept}}, columns)
+    with snapshot.cursor() as connection:
+        held = connection.execute(
+            f"SELECT * FROM {rows_of} WHERE object_id IN ({one_of(one.object_id for one in kept)})"
+        ).fetchall()
+    return {(batch, one): (study, series, instance) for batch, one, study, series, instance in held}

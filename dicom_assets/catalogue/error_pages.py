@@ -20,7 +20,9 @@ from dicom_assets.catalogue.error_list import (
     ErrorPage,
     Narrowing,
     Reasons,
+    Uids,
     error_page,
+    instances,
     reasons,
 )
 from dicom_assets.catalogue.page import Page
@@ -65,21 +67,26 @@ async def _list_as_csv(visit: Visit) -> Response:
     return csv_answer("errors", _REASONS, _picked(_REASONS, found.reasons))
 
 
-async def _rows(visit: Visit, narrowing: Narrowing, number: int, per_page: int) -> ErrorPage:
-    code = _code(visit)
-    return await visit.ask(
-        lambda: error_page(seen_by(visit.basis.served, visit.caller.scope), code, narrowing, number, per_page)
-    )
+def _rows(visit: Visit, narrowing: Narrowing, number: int, per_page: int) -> ErrorPage:
+    books = seen_by(visit.basis.served, visit.caller.scope)
+    return error_page(books, _code(visit), narrowing, number, per_page)
 
 
 async def _one(visit: Visit) -> Response:
     asked = Parameters(visit.request)
     narrowing, number = _narrowing(asked), asked.page()
-    found = await _rows(visit, narrowing, number, PER_PAGE)
+
+    def ask() -> tuple[ErrorPage, Mapping[tuple[str, str], Uids]]:
+        found = _rows(visit, narrowing, number, PER_PAGE)
+        return found, instances(visit.snapshot(), found.rows)
+
+    found, held = await visit.ask(ask)
+    visit.show(study for study, _, _ in held.values())
     return visit.page(
         "error_code.html",
         code=CODES[_code(visit)],
         found=found,
+        held=held,
         most=MOST_ROWS,
         paging=asked.paging(number, found.total, PER_PAGE),
         **_shared(narrowing, asked),
@@ -87,7 +94,8 @@ async def _one(visit: Visit) -> Response:
 
 
 async def _one_as_csv(visit: Visit) -> Response:
-    found = await _rows(visit, _narrowing(Parameters(visit.request)), 1, MOST_ROWS)
+    narrowing = _narrowing(Parameters(visit.request))
+    found = await visit.ask(lambda: _rows(visit, narrowing, 1, MOST_ROWS))
     return csv_answer(_code(visit), _ROWS, _picked(_ROWS, found.rows))
 
 

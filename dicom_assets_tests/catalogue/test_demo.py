@@ -17,8 +17,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from dicom_assets_tests.catalogue.browsing import BROWSER, NO_BROWSER
+from dicom_assets_tests.pictures import FOLDER, HEIGHT, MOST_BYTES, PICTURES, WIDTH, take
 from dicom_assets_tests.support.commands import clean_environment, wait_for
-from dicom_assets_tests.support.pages import ROOT
+from dicom_assets_tests.support.pages import PAGES, ROOT
 
 pytestmark = [pytest.mark.slow, pytest.mark.skipif(shutil.which("make") is None, reason="apt-get install make")]
 
@@ -49,13 +51,19 @@ def project(folder: Path) -> Path:
     return folder
 
 
-def test_the_last_line_of_the_demo_is_a_command_that_shows_its_images_in_the_browser(tmp_path: Path):
-    folder = project(tmp_path / "project")
-    made = subprocess.run(
+@pytest.fixture(scope="module")
+def made(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str]:
+    """A folder in which the demo was made, and the last line that it printed."""
+    folder = project(tmp_path_factory.mktemp("demo") / "project")
+    done = subprocess.run(
         ["make", "demo"], cwd=folder, env=clean_environment(), capture_output=True, text=True, check=False, timeout=300
     )
-    assert made.returncode == 0, made.stderr
-    line = made.stdout.strip().splitlines()[-1]
+    assert done.returncode == 0, done.stderr
+    return folder, done.stdout.strip().splitlines()[-1]
+
+
+def test_the_last_line_of_the_demo_is_a_command_that_shows_its_images_in_the_browser(made, tmp_path: Path):
+    folder, line = made
     assert line == ".venv/bin/dicom-assets serve --landing data/landing --lake data/lake --open"
     opened, log = tmp_path / "opened", tmp_path / "log"
     browser = script(tmp_path / "browser", f'printf %s "$1" > {shlex.quote(str(opened))}')
@@ -79,3 +87,19 @@ def test_the_last_line_of_the_demo_is_a_command_that_shows_its_images_in_the_bro
         finally:
             os.killpg(served.pid, signal.SIGKILL)
             served.wait(30)
+
+
+@pytest.mark.skipif(BROWSER is None, reason=NO_BROWSER)
+def test_every_picture_of_the_pages_can_be_made_anew_is_small_and_stands_on_a_page(made, tmp_path: Path):
+    folder, _ = made
+    pages = "".join(page.read_text(encoding="utf-8") for page in PAGES)
+    for path in take(folder, tmp_path / "pictures"):
+        assert path.stat().st_size <= MOST_BYTES
+        found = np.asarray(Image.open(path).convert("L"), float)
+        assert found.shape == (HEIGHT, WIDTH) and found.std() > 10
+        kept = FOLDER / path.name
+        assert kept.stat().st_size <= MOST_BYTES and Image.open(kept).size == (WIDTH, HEIGHT)
+        assert f"pictures/{path.name}" in pages, path.name
+    made_now = {path.name for path in (tmp_path / "pictures").iterdir()}
+    assert made_now >= {f"{one.name}.png" for one in PICTURES if not one.is_extra}
+    assert {path.name for path in FOLDER.iterdir()} <= {f"{one.name}.png" for one in PICTURES}

@@ -9,7 +9,7 @@ from datetime import UTC, datetime, timedelta
 import pytest
 
 from dicom_assets_tests.catalogue.kept_books import FORMULA, MARKUP, Kept
-from dicom_assets_tests.catalogue.shown_lake import TOKENS, title, words
+from dicom_assets_tests.catalogue.shown_lake import TOKENS, instance, links, title, words
 from dicom_assets_tests.serve.asking import bearer
 
 DAY = f"{datetime.now(UTC):%Y-%m-%d}"
@@ -61,6 +61,12 @@ def test_a_reason_leads_to_the_objects_that_have_it_and_where_they_lie(kept: Kep
     assert "odd/no-identity.dcm" in text and f"in it: {FORMULA}" in text
     assert title(page) == "MISSING_IDENTITY · dicom-assets"
     assert kept.plain.get("/errors/NO_SUCH_CODE").status_code == 404
+
+
+def test_an_object_that_was_taken_in_leads_to_its_page(kept: Kept):
+    (place,) = [one for one in links(kept.plain.get("/errors/PATIENT_ID_MISSING")) if one.startswith("/studies/")]
+    assert place == instance(8)
+    assert kept.plain.get(place).status_code == 200
 
 
 def test_names_with_markup_control_characters_and_formulas_do_no_harm(kept: Kept):
