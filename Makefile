@@ -25,6 +25,8 @@ demo: $(VENV)/installed
 	@$(BIN)/dicom-assets sql --lake $(DEMO_LAKE) - < data/queries/studies_with_diagnoses.sql
 	@echo; echo "And what do the reports that came as FHIR say of them?"
 	@$(BIN)/dicom-assets sql --lake $(DEMO_LAKE) - < data/queries/reports_of_studies.sql
+	@echo; echo "Its images in your browser, until Ctrl+C:"
+	@echo "$(BIN)/dicom-assets serve --landing $(DEMO_LANDING) --lake $(DEMO_LAKE) --open"
 
 # 96 files, 9 studies, 24 series, 6 reports: a set whose results are known, through the real graph.
 reference: $(VENV)/installed

@@ -35,6 +35,7 @@ From the top; each imports only what stands below it, and no modules import each
 | `definitions` | what Dagster loads |
 | `cli` | the command, one module for each group of commands |
 | `defs` | the Dagster graph, thin: assets and checks made from the list of steps; sensors, schedules, jobs, event log |
+| `catalogue` | the lake in a browser: pages for people, made by the server |
 | `serve` | the lake answering over HTTP: DICOMweb, in place |
 | `monitoring` | who looks after a lake without looking at it: numbers, alerts, lineage |
 | `batch` | what happens to a batch: the list of steps, expanding, judging, publishing, books; its rules, and `verify` |

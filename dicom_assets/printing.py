@@ -56,12 +56,13 @@ def cell(value: object) -> object:
     return f"'{value}" if isinstance(value, str) and value.startswith(_FORMULA) else value
 
 
-def csv_text(names: Sequence[str], rows: Sequence[Sequence[object]]) -> str:
+def csv_text(names: Sequence[str], rows: Sequence[Sequence[object]], on_terminal: bool | None = None) -> str:
     """Rows as CSV; on a terminal with control characters escaped, elsewhere with every other character as it is.
 
     Lists and structures are JSON, and truth is `true` or `false`, so that DuckDB and others read them back.
+    on_terminal: whether it goes to one; None: as stdout does.
     """
-    on_terminal = sys.stdout.isatty()
+    escapes = sys.stdout.isatty() if on_terminal is None else on_terminal
 
     def shown(value: object) -> object:
         if isinstance(value, bool):
@@ -69,7 +70,7 @@ def csv_text(names: Sequence[str], rows: Sequence[Sequence[object]]) -> str:
         if value is None or isinstance(value, int | float | Decimal):
             return value
         harmless = cell(_json(value) if isinstance(value, list | tuple | dict) else value)
-        return visible(str(harmless)) if on_terminal else harmless
+        return visible(str(harmless)) if escapes else harmless
 
     lines = _Lines()
     writer = csv.writer(lines)  # with its own line ends, or it would leave a CR in a value unquoted

@@ -89,7 +89,8 @@ class ServeSettings(Section):
     begins. query_seconds: of one question to the tables. stall_seconds: while a client takes or gives nothing.
     closing_seconds: that answers have when the server is ended.
 
-    access_log: a file, `-` for stderr, an empty text for none.
+    session_hours: how long a browser stays signed in by a token. access_log: a file, `-` for stderr, an empty text for
+    none. dagster_url: of Dagster's pages, to which those of the catalogue lead.
     """
 
     hosts: tuple[Annotated[str, Field(pattern=_HOST)], ...] = ()
@@ -98,6 +99,7 @@ class ServeSettings(Section):
     proxy: ProxySettings | None = None
     audit: AuditSettings = AuditSettings()
     access_log: str = "-"
+    session_hours: Annotated[float, Field(gt=0, le=720)] = 12.0
     requests_per_second: Annotated[float, Field(gt=0)] = 200.0
     burst: Annotated[int, Field(ge=1)] = 2_000
     requests_at_once: Annotated[int, Field(ge=1)] = 256
@@ -112,6 +114,7 @@ class ServeSettings(Section):
     query_seconds: Annotated[float, Field(gt=0)] = 30.0
     stall_seconds: Annotated[float, Field(gt=0)] = 30.0
     closing_seconds: Annotated[int, Field(ge=0)] = 5
+    dagster_url: Annotated[str, Field(pattern=r"^https?://[^\s?#]+$")] | None = None
 
     @field_validator("origins")
     @classmethod

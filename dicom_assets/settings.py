@@ -13,7 +13,7 @@ from difflib import get_close_matches
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, get_args
 
-from pydantic import BaseModel, ValidationError, field_validator, model_validator
+from pydantic import BaseModel, PrivateAttr, ValidationError, field_validator, model_validator
 
 from dicom_assets.alert_settings import AlertSettings as AlertSettings
 from dicom_assets.lineage_settings import LineageSettings as LineageSettings
@@ -77,6 +77,12 @@ class Settings(Section):
     serve: ServeSettings = ServeSettings()
     alerts: tuple[AlertSettings, ...] = ()
     lineage: LineageSettings | None = None
+    _given: Mapping[str, str] = PrivateAttr(default_factory=dict)
+
+    @property
+    def given(self) -> Mapping[str, str]:
+        """The places that were given beside the file, by option: what another command needs to mean the same lake."""
+        return self._given
 
     @model_validator(mode="before")
     @classmethod
@@ -260,6 +266,7 @@ def load(landing: str | None = None, lake: str | None = None, environment: Mappi
     except ValidationError as error:
         faults = "; ".join(_words(fault) for fault in error.errors())
         raise SettingsError(f"{path if path.is_file() else 'Settings'}: {faults}") from None
+    settings._given = {name: place for name, place in (("--landing", landing), ("--lake", lake)) if place}
     if path.is_file():
         tell_file(path.absolute())
     return settings

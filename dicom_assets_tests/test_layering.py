@@ -18,6 +18,7 @@ from dicom_assets.schema.registry import TABLES
 ROOT = Path(dicom_assets.__file__).parent
 MODULES = sorted(path for path in ROOT.rglob("*.py"))
 ORDER = (
+    "catalogue",
     "serve",
     "monitoring",
     "batch",

@@ -213,12 +213,23 @@ def _moved_path(source: str, batch_id: str) -> str:
 
 def sentence(source: str, believed: Look, doubted: Look) -> str:
     """What is doubtful about a source, in counts, and what to do about it."""
+    return (
+        f"Source '{source}' looks emptied: {counts(believed, doubted)}. Nothing of it is called gone, and its open "
+        "batches wait. See that it is mounted, or as full as it should be; if this is how it should be: "
+        f"{CONFIRM} {source}"
+    )
+
+
+CONFIRM = "dicom-assets source confirm"
+"""Takes what a source holds now as what it is to hold; its name follows."""
+
+
+def counts(believed: Look, doubted: Look) -> str:
+    """What two looks found, as a part of a sentence."""
     elsewhere = " on another file system" if believed.device != doubted.device else ""
     return (
-        f"Source '{source}' looks emptied: {believed.objects} objects were found on {believed.at[:19]}Z, and "
-        f"{doubted.objects} on {doubted.at[:19]}Z{elsewhere}. Nothing of it is called gone, and its open batches wait. "
-        "See that it is mounted, or as full as it should be; if this is how it should be: "
-        f"dicom-assets source confirm {source}"
+        f"{believed.objects} objects were found on {believed.at[:19]}Z, and {doubted.objects} on {doubted.at[:19]}Z"
+        f"{elsewhere}"
     )
 
 

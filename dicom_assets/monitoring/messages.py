@@ -11,6 +11,7 @@ from datetime import UTC, datetime
 from email.message import EmailMessage
 from email.utils import format_datetime
 from typing import Any
+from urllib.parse import quote
 
 from dicom_assets.alert_settings import AlertSettings, Occasion
 from dicom_assets.monitoring.occasions import Told
@@ -34,10 +35,13 @@ def of_test() -> Told:
 
 def link(told: Told, alert: AlertSettings) -> str | None:
     """The page of the run in Dagster, when its address is configured."""
-    if alert.dagster_url is None:
-        return None
-    root = alert.dagster_url.rstrip("/")
-    return f"{root}/runs/{told.run_id}" if told.run_id else root
+    return None if alert.dagster_url is None else run_page(alert.dagster_url, told.run_id)
+
+
+def run_page(dagster_url: str, run_id: str | None) -> str:
+    """The page of a run in Dagster; without a run, its first page."""
+    root = dagster_url.rstrip("/")
+    return f"{root}/runs/{quote(run_id, safe='')}" if run_id else root
 
 
 def text(told: Told, alert: AlertSettings) -> str:

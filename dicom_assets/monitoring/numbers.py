@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import time
 from collections import defaultdict
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Container, Iterable, Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -223,13 +223,14 @@ def seen_by(
     for the service.
     """
     allowed = {*sources}
-
-    def may_be_seen(source: str) -> bool:
-        return source in allowed or f"{source.partition('/')[0]}/*" in allowed
-
     narrowed: dict[str, dict[tuple[str, ...], float]] = {}
     for name, values in samples.items():
         if "source" in labels[name]:
             at = labels[name].index("source")
-            narrowed[name] = {key: value for key, value in values.items() if may_be_seen(key[at])}
+            narrowed[name] = {key: value for key, value in values.items() if is_among(key[at], allowed)}
     return narrowed
+
+
+def is_among(source: str, allowed: Container[str]) -> bool:
+    """Whether a source, as books and looks name it, is one of those that somebody may see; see `seen_by`."""
+    return source in allowed or f"{source.partition('/')[0]}/*" in allowed

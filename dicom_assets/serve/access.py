@@ -21,6 +21,7 @@ from dicom_assets.sections import SettingsError
 from dicom_assets.serve.exchange import Caller
 from dicom_assets.serve.problems import Refusal
 from dicom_assets.serve.served import Scope
+from dicom_assets.serve.sessions import Sessions
 from dicom_assets.serve_settings import Permission, ProxySettings, ServeSettings
 
 SHORTEST_TOKEN = 16
@@ -55,6 +56,7 @@ class Access:
         if self._is_local:
             self._names |= {"localhost", "127.0.0.1", "[::1]", _bare(f"[{host}]" if ":" in host else host)}
         self._tokens = _tokens(settings, environment)
+        self.sessions = Sessions(self._tokens, settings.session_hours * 3_600)
         self._proxies = [ipaddress.ip_network(one) for one in settings.proxy.addresses] if settings.proxy else []
 
     def check_host(self, headers: Headers) -> None:
@@ -79,7 +81,18 @@ class Access:
         proxy = self._settings.proxy
         if proxy is not None and self.is_proxy(address) and (user := headers.get(proxy.user_header, "").strip()):
             return Caller("user", _printable(user), _scope(proxy), proxy.may_store, proxy.may_watch)
+        if (signed_in := self.sessions.caller(headers.get("cookie", ""))) is not None:
+            return signed_in
         raise Refusal(401, "Say who you are: a bearer token is needed here.", {"WWW-Authenticate": "Bearer"})
+
+    @property
+    def takes_tokens(self) -> bool:
+        """Whether somebody can sign in by a token."""
+        return bool(self._tokens)
+
+    def sign_in(self, token: str) -> Caller | None:
+        """Whom a token stands for; None where it is none."""
+        return self._of_token(token.strip())
 
     def _of_token(self, given: str) -> Caller | None:
         """Every token is compared, each in a time that does not depend on what was given."""

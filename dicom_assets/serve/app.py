@@ -21,6 +21,7 @@ from dicom_assets.serve.answer_headers import AnswerHeaders
 from dicom_assets.serve.audit_log import Audit, key_of, patients_of
 from dicom_assets.serve.compression import Compression
 from dicom_assets.serve.exceptions import Exceptions
+from dicom_assets.serve.further import Adding, Basis, first_written
 from dicom_assets.serve.gate import Gate
 from dicom_assets.serve.limits import Limits
 from dicom_assets.serve.line_log import LineLog
@@ -46,12 +47,13 @@ def make_app(
     environment: Mapping[str, str] = os.environ,
     routes: Sequence[Resource] = ROUTES,
     metrics_folder: Path | None = None,
+    adding: Sequence[Adding] = (),
 ) -> ASGIApp:
     """The application over one lake.
 
     host: the address that will be listened on, which decides whether callers must say who they are. metrics_folder:
-    which the processes of one server share. Raises LakeError when there is no lake, SettingsError for tokens, keys,
-    logs and conditions that cannot be used.
+    which the processes of one server share. adding: what is answered beside DICOMweb. Raises LakeError when there is no
+    lake, SettingsError for tokens, keys, logs and conditions that cannot be used.
     """
     serve = settings.serve
     access = Access(serve, host, environment)
@@ -60,15 +62,19 @@ def make_app(
     permission.try_conditions(serve, served)
     audit = Audit(serve, key, patients_of(served))
     metrics = Metrics(metrics_folder)
+    basis = Basis(settings, served, access, audit.names_studies)
+    further = [add(basis) for add in adding]
     answered: list[BaseRoute] = [
         *own_routes(served, metrics, routes),
         *routing.answered(BASE, routes, served, access, settings, names_studies=audit.names_studies),
+        *(route for one in further for route in one.routes),
     ]
     app: ASGIApp = Router(answered, redirect_slashes=False, default=_unknown)
     app = Compression(app)
-    app = Gate(app, serve, access, Limits(serve), audit)
+    open_paths = frozenset(path for one in further for path in one.open_paths)
+    app = Gate(app, serve, access, Limits(serve), audit, open_paths)
     app = Patience(app, serve.answer_seconds, serve.stall_seconds)
-    app = Exceptions(app, gone=(Gone, Stopped, BrokenOff, ClientDisconnect))
+    app = Exceptions(app, gone=(Gone, Stopped, BrokenOff, ClientDisconnect), writing=first_written(further))
     app = AnswerHeaders(app, serve)
     return Observation(app, LineLog(serve.access_log), audit, metrics)
 

@@ -23,7 +23,10 @@ LEVEL = 1
 ASIDE = 65_536
 """Longer pieces are compressed beside the loop that answers everybody."""
 
-KINDS = ("application/dicom+json", "application/json", "text/csv", "application/openmetrics-text")
+KINDS = (
+    *("application/dicom+json", "application/json", "text/csv", "application/openmetrics-text"),
+    *("text/html", "text/css", "text/javascript"),
+)
 
 
 class Compression:

@@ -16,6 +16,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from dicom_assets import faults
 from dicom_assets.serve.exchange import exchange_of
+from dicom_assets.serve.further import Writing
 from dicom_assets.serve.problems import Refusal
 from dicom_assets.storage.files import LakeError
 
@@ -33,11 +34,14 @@ def say(text: str) -> None:
 
 
 class Exceptions:
-    """Ends every exception of an application. gone: kinds of exceptions that say that nobody waits any more."""
+    """Ends every exception of an application.
 
-    def __init__(self, app: ASGIApp, gone: tuple[type[Exception], ...]) -> None:
+    gone: kinds of exceptions that say that nobody waits any more. writing: how a refusal looks, where not as text.
+    """
+
+    def __init__(self, app: ASGIApp, gone: tuple[type[Exception], ...], writing: Writing) -> None:
         """Around an application."""
-        self._app, self._gone = app, gone
+        self._app, self._gone, self._writing = app, gone, writing
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answers one request. An answer that has begun is left as it is: the connection ends before its end."""
@@ -57,7 +61,8 @@ class Exceptions:
             refusal = self._refusal(error, exchange.request_id)
             exchange.is_broken = has_begun
             if not has_begun:
-                await written(refusal)(scope, receive, send)
+                answer = self._writing(scope, refusal) or written(refusal)
+                await answer(scope, receive, send)
 
     def _refusal(self, error: Exception, request_id: str) -> Refusal:
         if isinstance(error, Refusal):

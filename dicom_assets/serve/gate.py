@@ -26,8 +26,17 @@ HEALTH = "/healthz"
 class Gate:
     """Lets a request through to an application, or raises Refusal."""
 
-    def __init__(self, app: ASGIApp, settings: ServeSettings, access: Access, limits: Limits, audit: Audit) -> None:
-        """One for each process."""
+    def __init__(
+        self,
+        app: ASGIApp,
+        settings: ServeSettings,
+        access: Access,
+        limits: Limits,
+        audit: Audit,
+        open_paths: frozenset[str] = frozenset(),
+    ) -> None:
+        """One for each process. open_paths: for which nobody has to say who they are."""
+        self._open_paths = open_paths
         self._app, self._settings = app, settings
         self._access, self._limits, self._audit = access, limits, audit
 
@@ -47,12 +56,14 @@ class Gate:
         try:
             exchange.caller = self._access.caller(address, headers)
         except Refusal:
-            self._limits.check_rate(f"address {address}")
-            raise
+            if scope["path"] not in self._open_paths:
+                self._limits.check_rate(f"address {address}")
+                raise
         if method not in ("GET", "HEAD", "OPTIONS"):
             check_origin(headers, self._settings, self._access.reached_at(address, scope["scheme"], headers))
         caller = exchange.caller
-        self._limits.check_rate(f"address {address}" if caller.kind == "local" else f"{caller.kind} {caller.name}")
+        is_known = caller.kind in ("token", "user")
+        self._limits.check_rate(f"{caller.kind} {caller.name}" if is_known else f"address {address}")
         self._audit.check()
         with self._limits.turn():
             await self._app(scope, self._limits.bounded(receive, method, headers), send)

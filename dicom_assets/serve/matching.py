@@ -240,3 +240,8 @@ def _iso(vr: str, text: str) -> str:
             raise Misfit
         return iso_time(text)
     return re.sub(_OFFSET, "", iso_date_time(text))
+
+
+def containing(column: str, text: str) -> Condition:
+    """A text with another one somewhere in it, whatever case and accents, as people look for things."""
+    return Condition(f"contains({_FOLDED.format(column)}, {_FOLDED.format('?')})", (text,))

@@ -9,7 +9,7 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field, replace
 from typing import TypeVar, cast
 
@@ -19,6 +19,7 @@ from dicom_assets.lake.delta import Lake
 from dicom_assets.lake.extents import Extents, Within
 from dicom_assets.lake.query import existing, scan
 from dicom_assets.lake.quoting import named, one_of
+from dicom_assets.lake.tables import NoSuchVersion
 from dicom_assets.landing.opening import open_store
 from dicom_assets.landing.store import LandingStore
 from dicom_assets.serve.loaded_studies import MOST, Loaded, LoadedStudies
@@ -77,6 +78,18 @@ class Snapshot:
         """The same versions as somebody else may see them."""
         return replace(self, scope=scope)
 
+    def beside(self, tables: Iterable[str]) -> Snapshot:
+        """The same with further tables, as they are now; one that the lake does not have is left out. Blocks."""
+        wanted = [one for one in tables if one in self.lake.tables and one not in self.extents]
+        if not wanted:
+            return self
+        found = dict(self.extents)
+        with self.lake.look_once(wanted):
+            for name in wanted:
+                with suppress(NoSuchVersion):
+                    found[name] = self.lake.extents(name)
+        return replace(self, extents=found)
+
     def scan(self, name: str, within: Within | None = None, columns: Iterable[str] | None = None) -> str:
         """SQL that stands for what may be seen of a table, for a FROM clause, its rows as the table has them.
 
@@ -134,8 +147,9 @@ class Snapshot:
         """SQL that holds for the rows of a table that may be seen."""
         columns = self.lake.tables[name].schema.names
         terms = []
-        if self.scope.sources is not None and "source" in columns:
-            terms.append(f"source IN ({one_of(self.scope.sources)})")
+        if self.scope.sources is not None:
+            is_told = "source" in columns  # otherwise nobody can say whose the rows are
+            terms.append(f"source IN ({one_of(self.scope.sources)})" if is_told else "false")
         if self.scope.condition is not None:
             if "study_key" not in columns:
                 return [*terms, "false"]

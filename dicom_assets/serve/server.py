@@ -19,7 +19,7 @@ import socket
 import sys
 import tempfile
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -32,6 +32,7 @@ from uvicorn.supervisors import Multiprocess
 from dicom_assets import faults
 from dicom_assets.sections import SettingsError
 from dicom_assets.serve.app import BASE, make_app
+from dicom_assets.serve.further import Adding
 from dicom_assets.serve.patience import ABORT
 from dicom_assets.settings import Settings
 
@@ -48,6 +49,7 @@ class Application:
     settings: Settings
     host: str
     metrics_folder: Path | None = None
+    adding: Sequence[Adding] = ()
 
     def __call__(self) -> ASGIApp:
         """The application. Raises UserError."""
@@ -55,7 +57,7 @@ class Application:
         faults.hush()
         _quieten()
         _end_with_parent()
-        app = make_app(self.settings, host=self.host, metrics_folder=self.metrics_folder)
+        app = make_app(self.settings, host=self.host, metrics_folder=self.metrics_folder, adding=self.adding)
         gc.freeze()  # what is there now stays: looking through it again and again costs answers 50 ms now and then
         return app
 
@@ -93,20 +95,29 @@ def address_of(host: str, opened: socket.socket) -> str:
     return f"http://{name}:{opened.getsockname()[1]}{BASE}"
 
 
-def serve(settings: Settings, host: str, opened: socket.socket, workers: int, ready: Callable[[], None]) -> None:
-    """Answers until the process is told to end (SIGTERM, SIGINT). ready: called when everything has been tried.
+def serve(
+    settings: Settings,
+    host: str,
+    opened: socket.socket,
+    workers: int,
+    ready: Callable[[], None],
+    adding: Sequence[Adding] = (),
+) -> None:
+    """Answers until the process is told to end (SIGTERM, SIGINT).
+
+    ready: called when everything has been tried. adding: what is answered beside DICOMweb.
 
     Raises UserError when it cannot begin.
     """
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, _leave)
     if workers == 1:
-        app = Application(settings, host)()
+        app = Application(settings, host, adding=adding)()
         ready()
         uvicorn.Server(_Config(settings, app)).run(sockets=[opened])
         return
     with tempfile.TemporaryDirectory(prefix="dicom-assets-serve-") as folder:
-        application = Application(settings, host, Path(folder))
+        application = Application(settings, host, Path(folder), adding)
         application()  # what cannot be used is said here, once
         config = _Config(settings, application, factory=True, workers=workers)
         ready()

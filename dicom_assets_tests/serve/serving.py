@@ -74,24 +74,36 @@ class Server:
         return psutil.Process(self.process.pid).num_threads()
 
 
+START = [sys.executable, "-c", "import sys; from dicom_assets.cli.main import main; sys.exit(main())"]
+"""The command, with the code of the tests."""
+
+
 def arguments(settings: Settings, *more: str) -> list[str]:
     """The command line over a lake."""
-    code = "import sys; from dicom_assets.cli.main import main; sys.exit(main())"
-    return [sys.executable, "-c", code, "serve", "--lake", settings.lake, *more]
+    return [*START, "serve", "--lake", settings.lake, *more]
 
 
 @contextmanager
 def serving(
-    settings: Settings, folder: Path, *more: str, toml: str = "", environment: Mapping[str, str] | None = None
+    settings: Settings,
+    folder: Path,
+    *more: str,
+    toml: str = "",
+    environment: Mapping[str, str] | None = None,
+    by_file: bool = False,
 ) -> Iterator[Server]:
-    """A server that listens on a free port until the end of the block. toml: further settings."""
+    """A server that listens on a free port until the end of the block.
+
+    toml: further settings. by_file: it is told the lake by the settings file, and not by an option.
+    """
     folder.mkdir(exist_ok=True)
     sources = "".join(f'[[sources]]\nname = "{one.name}"\nroot = "{one.root}"\n' for one in settings.sources)
-    (folder / "dicom-assets.toml").write_text(sources + toml)
+    lake = f'lake = "{settings.lake}"\n' if by_file else ""
+    (folder / "dicom-assets.toml").write_text(lake + sources + toml)
     log = folder / "stderr"
     with log.open("wb") as sink:
         process = subprocess.Popen(
-            arguments(settings, "--port", "0", *more),
+            [*([*START, "serve"] if by_file else arguments(settings)), "--port", "0", *more],
             cwd=folder,
             env=clean_environment(**{"DICOM_ASSETS_CONFIG": str(folder / "dicom-assets.toml"), **(environment or {})}),
             stdin=subprocess.DEVNULL,
