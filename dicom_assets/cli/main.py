@@ -33,6 +33,7 @@ from dicom_assets.cli import (
     sources,
     upgrade,
     verify,
+    viewer,
     who_saw,
 )
 from dicom_assets.printing import say
@@ -77,6 +78,7 @@ for group in (
     promotion,
     erase,
     serve,
+    viewer,
     who_saw,
     selftest,
     monitoring,

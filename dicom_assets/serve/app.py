@@ -33,6 +33,9 @@ from dicom_assets.serve.resource import Resource
 from dicom_assets.serve.routes import ROUTES
 from dicom_assets.serve.served import ServedLake
 from dicom_assets.serve.streaming import BrokenOff
+from dicom_assets.serve.viewing import pages
+from dicom_assets.serve.viewing.page_files import Files
+from dicom_assets.serve.viewing.ohif_pages import OhifPages
 from dicom_assets.settings import Settings
 
 BASE = "/dicom-web"
@@ -62,7 +65,10 @@ def make_app(
     metrics = Metrics(metrics_folder)
     answered: list[BaseRoute] = [
         *own_routes(served, metrics, routes),
+        Files().route,
+        *OhifPages(served).routes,
         *routing.answered(BASE, routes, served, access, settings, names_studies=audit.names_studies),
+        *routing.answered(pages.PLACE, pages.RESOURCES, served, access, settings, names_studies=audit.names_studies),
     ]
     app: ASGIApp = Router(answered, redirect_slashes=False, default=_unknown)
     app = Compression(app)

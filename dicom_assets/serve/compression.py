@@ -24,6 +24,7 @@ ASIDE = 65_536
 """Longer pieces are compressed beside the loop that answers everybody."""
 
 KINDS = ("application/dicom+json", "application/json", "text/csv", "application/openmetrics-text")
+KINDS += ("text/html", "text/javascript", "text/css", "application/wasm")
 
 
 class Compression:
