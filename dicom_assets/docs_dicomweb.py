@@ -322,9 +322,9 @@ Bytes come from where objects lie, by range where that can be: a native frame is
 - **Images** (`rendered`, `thumbnail`, WADO-URI) show the frame in the middle unless one is named, and of a series or
   study the instance in the middle.
 
-Native pixels, RLE, JPEG of 8 bits and JPEG 2000 are decoded and drawn by what comes with the package; JPEG-LS, lossless
-JPEG and High-Throughput JPEG 2000 by the extra `viewer` (`pip install 'dicom-assets[viewer]'`): GDCM and OpenJPEG. It is
-done in processes of their own, so that bytes that crash a decoder cost that one frame. JPEG of 12 bits (Extended) is
+Native pixels, RLE, JPEG of 8 bits and JPEG 2000 are decoded by what comes with the package; JPEG-LS, lossless JPEG and
+High-Throughput JPEG 2000 by the extra `viewer` (`pip install 'dicom-assets[viewer]'`): GDCM and OpenJPEG. It is done in
+processes of their own, so that bytes that crash a decoder cost that one frame. JPEG of 12 bits (Extended) is
 given as stored only: the one decoder for it that there is for Python is under the GPL.
 
 | status | what it says of an object |

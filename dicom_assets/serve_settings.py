@@ -99,8 +99,8 @@ class ServeSettings(Section):
 
     access_log: a file, `-` for stderr, an empty text for none.
 
-    viewer_folder: where `dicom-assets viewer install` puts OHIF, and the server finds it; without it the user's own data
-    folder. viewer_url, viewer_name: a viewer that people have, by the address at which it opens a study: `{study}`,
+    viewer_folder: where `dicom-assets viewer install` puts OHIF, and the server finds it; without it the user's own
+    data folder. viewer_url, viewer_name: a viewer that people have, by the address at which it opens a study: `{study}`,
     `{series}` and `{dicomweb}` (this server's) stand for what is put in, percent-encoded.
     """
 
@@ -145,7 +145,9 @@ class ServeSettings(Section):
             return None
         scheme, colon, _ = url.partition(":")
         if not colon or scheme.lower() not in VIEWER_SCHEMES:
-            raise ValueError(f"give an address that begins with one of {', '.join(f'{one}:' for one in VIEWER_SCHEMES)}")
+            raise ValueError(
+                f"give an address that begins with one of {', '.join(f'{one}:' for one in VIEWER_SCHEMES)}"
+            )
         if not url.isascii() or not url.isprintable() or any(one in url for one in " \"'<>\\`"):
             raise ValueError("spaces, quotes, angle brackets and letters beyond ASCII must be percent-encoded")
         known = {f"{{{one}}}" for one in VIEWER_PLACEHOLDERS}

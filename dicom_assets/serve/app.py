@@ -34,8 +34,8 @@ from dicom_assets.serve.routes import ROUTES
 from dicom_assets.serve.served import ServedLake
 from dicom_assets.serve.streaming import BrokenOff
 from dicom_assets.serve.viewing import pages
-from dicom_assets.serve.viewing.page_files import Files
 from dicom_assets.serve.viewing.ohif_pages import OhifPages
+from dicom_assets.serve.viewing.page_files import Files
 from dicom_assets.settings import Settings
 
 BASE = "/dicom-web"

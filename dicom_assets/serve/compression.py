@@ -1,4 +1,4 @@
-"""JSON and text that is compressed on its way, where the client takes it; images and objects never are.
+"""JSON, text and pages that are compressed on their way, where the client takes it; images and objects never are.
 
 Belongs here: gzip around an answer. Does not belong here: what is answered.
 
@@ -23,8 +23,10 @@ LEVEL = 1
 ASIDE = 65_536
 """Longer pieces are compressed beside the loop that answers everybody."""
 
-KINDS = ("application/dicom+json", "application/json", "text/csv", "application/openmetrics-text")
-KINDS += ("text/html", "text/javascript", "text/css", "application/wasm")
+KINDS = (
+    *("application/dicom+json", "application/json", "text/csv", "application/openmetrics-text"),
+    *("text/html", "text/javascript", "text/css", "application/wasm"),
+)
 
 
 class Compression:

@@ -27,8 +27,8 @@ from dicom_assets.serve.questions import Questions
 AT_ONCE = 2
 JOB_SECONDS = 20.0
 GRACE_SECONDS = 2.0
-"""That a job may still take when nobody waits for it any more: whoever scrolls leaves many behind, and to begin a process
-anew takes longer than most of them."""
+"""That a job may still take when nobody waits for it any more: whoever scrolls leaves many behind, and to begin a
+process anew takes longer than most of them."""
 
 _ANSWER_MOST = 1 << 31
 

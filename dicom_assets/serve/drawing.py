@@ -1,7 +1,7 @@
 """A frame drawn as an image that any browser shows, by pydicom's functions for the pixel pipeline (PS3.4 N.2).
 
-Belongs here: modality, VOI, presentation, colour, the part and the size that are wanted, JPEG and PNG; which grey values
-a frame has. Does not belong here: reading parameters of a request (`rendering`).
+Belongs here: modality, VOI, presentation, colour, the part and the size that are wanted, JPEG and PNG; which grey
+values a frame has. Does not belong here: reading parameters of a request (`rendering`).
 """
 
 from __future__ import annotations

@@ -29,7 +29,7 @@ async def header(call: Call) -> Response:
     """The lines of a header as JSON: [depth, tag, VR, name, value]."""
     elements = await call.ask(partial(elements_of, call))
     elements.pop(RETRIEVE_URL, None)  # which no object says
-    lines = []
+    lines: list[tuple[int, str, str, str, str]] = []
     is_whole = True
     for line in lines_of(elements):
         if len(lines) == LINES_MOST:

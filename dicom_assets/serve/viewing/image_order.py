@@ -21,11 +21,11 @@ Vector = tuple[float, float, float]
 def in_order(rows: Sequence[Row], is_shown: Callable[[Row], bool] = lambda row: True) -> list[tuple[Row, float | None]]:
     """Rows of `instance` with their position along the normal in mm, None where it is not told.
 
-    Images of one direction come by position, and at one place by InstanceNumber: the phases of a heart lie side by side.
+    Images of one direction come by position, and at one place by InstanceNumber, so that phases lie side by side.
     Directions follow each other by the lowest InstanceNumber, such as the three of a scout. What has no position comes
     behind, by InstanceNumber; last of all, what is not shown.
     """
-    groups: list[tuple[Vector, list[tuple[Row, float]]]] = []
+    groups: list[tuple[Vector, list[tuple[float, Row]]]] = []
     others: list[Row] = []
     for row in sorted(rows, key=_number):
         normal, at = _normal(row), row["ImagePositionPatient"]
@@ -34,12 +34,13 @@ def in_order(rows: Sequence[Row], is_shown: Callable[[Row], bool] = lambda row: 
             continue
         group = next((one for one in groups if _dot(one[0], normal) > _SAME_DIRECTION), None)
         if group is None:
-            group = normal, []
+            group = (normal, [])
             groups.append(group)
-        group[1].append((row, round(_dot(group[0], at), _SAME_PLACE)))
+        group[1].append((round(_dot(group[0], at), _SAME_PLACE), row))
     found: list[tuple[Row, float | None]] = []
     for _, members in groups:
-        found += sorted(members, key=lambda one: one[1])  # stable: by number where the place is the same
+        members.sort(key=lambda one: one[0])  # stable: by number where the place is the same
+        found += [(row, place) for place, row in members]
     found += [(row, None) for row in sorted(others, key=lambda row: not is_shown(row))]
     return found
 

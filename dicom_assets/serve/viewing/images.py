@@ -1,7 +1,7 @@
 """What the plain viewer needs of a series, beside DICOMweb: its images in order, what each of them is, windows.
 
-Belongs here: the list, and the grey values of one frame. Does not belong here: the order itself (`image_order`), drawing
-(`serve.rendering`).
+Belongs here: the list, and the grey values of one frame. Does not belong here: the order itself (`image_order`),
+drawing (`serve.rendering`).
 """
 
 from __future__ import annotations
@@ -117,4 +117,6 @@ async def grey_values(call: Call) -> Response:
     if len(numbers) > 1:
         raise bad_parameter("frames", "one frame is looked at at a time.")
     found = await call.ask(lambda: find(call, call.uids))
-    return Response(await made_of_frame(call, found, numbers[0], "grey_values", Wish(JPEG)), media_type="application/json")
+    return Response(
+        await made_of_frame(call, found, numbers[0], "grey_values", Wish(JPEG)), media_type="application/json"
+    )

@@ -83,9 +83,7 @@ class Installed:
         return sum(one.stat().st_size for one in self.pages.rglob("*") if one.is_file())
 
 
-def folder_of(
-    settings: Settings, environment: Mapping[str, str] = os.environ, platform: str = sys.platform
-) -> Path:
+def folder_of(settings: Settings, environment: Mapping[str, str] = os.environ, platform: str = sys.platform) -> Path:
     """Where OHIF lies: the setting `viewer_folder`, or the user's own data folder as the platform has it."""
     if settings.serve.viewer_folder is not None:
         return Path(settings.serve.viewer_folder)
@@ -216,8 +214,8 @@ def remove(settings: Settings) -> bool:
 def fetched(registry: str | None, environment: Mapping[str, str] = os.environ) -> Iterator[Path]:
     """The package's archive from a registry of npm, until the block ends. Raises ViewerError.
 
-    registry: its address; without it the `npm` command is asked, which knows the user's registry, proxy and credentials;
-    without that command the environment (npm_config_registry).
+    registry: its address; without it the `npm` command is asked, which knows the user's registry, proxy and
+    credentials; without that command the environment (npm_config_registry).
     """
     with tempfile.TemporaryDirectory(prefix="dicom-assets-viewer-") as folder:
         yield _fetch(registry, environment)(Path(folder))
@@ -249,8 +247,8 @@ def _by_npm(npm: str, folder: Path, environment: Mapping[str, str]) -> Path:
     found = sorted(folder.glob("*.tgz"))
     if done.returncode or not found:
         raise ViewerError(
-            f"npm could not fetch the package (exit code {done.returncode}). Try `npm pack {PACKAGE}@{VERSION}` yourself "
-            "to see why, or give a file that was fetched elsewhere by --from."
+            f"npm could not fetch the package (exit code {done.returncode}); `npm pack {PACKAGE}@{VERSION}` shows why. "
+            "A file that was fetched elsewhere is given by --from."
         )
     return found[0]
 

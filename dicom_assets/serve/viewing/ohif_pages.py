@@ -1,7 +1,7 @@
 """OHIF's pages at `/ohif/`, and what they are told of this server.
 
-Belongs here: files of the package as they are answered, its configuration, the page where nothing is installed. Does not
-belong here: getting the package (`ohif_package`).
+Belongs here: files of the package as they are answered, its configuration, the page where nothing is installed. Does
+not belong here: getting the package (`ohif_package`).
 
 Whatever is in front of this server may put its pages below another path. So nothing here says a path from the root: the
 page's references and the configuration are relative to where they were found.
@@ -20,8 +20,8 @@ from starlette.staticfiles import StaticFiles
 
 from dicom_assets.serve.exchange import exchange_of
 from dicom_assets.serve.served import ServedLake
-from dicom_assets.serve.viewing.page_files import text_of
 from dicom_assets.serve.viewing.ohif_package import installed
+from dicom_assets.serve.viewing.page_files import text_of
 
 PLACE = "/ohif"
 
@@ -29,29 +29,31 @@ _CONFIGURATION = "app-config.js"
 _HASHED = re.compile(r"(.*\.)?[0-9a-f]{16}\.[a-z0-9]+").fullmatch
 _INLINE = re.compile(r"<script>.*?</script>", re.DOTALL)
 _ROOTED = re.compile(r'(href|src|content)="/(?!/)')
+_POLICY = (
+    "default-src 'self'",
+    "style-src 'self' 'unsafe-inline'",
+    "img-src 'self' data: blob:",
+    "font-src 'self' data:",
+    "connect-src 'self' data: blob:",
+    "worker-src 'self' blob:",
+    "frame-src 'self' blob:",
+    "object-src 'self' blob:",
+    "frame-ancestors 'none'",
+    "base-uri 'none'",
+    "form-action 'none'",
+)
+"""Of the page: it may ask this server and nobody else."""
+
+_OF_PAGE = "; ".join((*_POLICY, "script-src 'self' 'wasm-unsafe-eval'"))
+_OF_WORKERS = "; ".join((*_POLICY, "script-src 'self' 'wasm-unsafe-eval' 'unsafe-eval'"))
+"""Of scripts, which counts where one is a worker: decoders that are compiled to WebAssembly make functions of text."""
+
 _HEADERS = {
-    "Content-Security-Policy": "; ".join(
-        (
-            "default-src 'self'",
-            "script-src 'self' 'wasm-unsafe-eval' 'unsafe-eval'",
-            "style-src 'self' 'unsafe-inline'",
-            "img-src 'self' data: blob:",
-            "font-src 'self' data:",
-            "connect-src 'self' data: blob:",
-            "worker-src 'self' blob:",
-            "frame-src 'self' blob:",
-            "object-src 'self' blob:",
-            "frame-ancestors 'none'",
-            "base-uri 'none'",
-            "form-action 'none'",
-        )
-    ),
+    "Content-Security-Policy": _OF_PAGE,
     "Cross-Origin-Embedder-Policy": "require-corp",
     "Cross-Origin-Opener-Policy": "same-origin",
 }
-"""It may ask this server and nobody else. Decoders that are compiled to WebAssembly make functions of text."""
-
-_DATA_HEADERS = {"Cache-Control": "private, no-cache"}
+_LOOKED_AT = {"Cache-Control": "private, no-cache"}
 _FOR_EVER = {"Cache-Control": "private, max-age=31536000, immutable"}
 
 
@@ -90,7 +92,7 @@ class OhifPages:
             if answer is not None:
                 return answer
         page = relative((found.pages / "index.html").read_text(encoding="utf-8"), path.count("/"))
-        return HTMLResponse(page, headers={**_HEADERS, **_DATA_HEADERS})
+        return HTMLResponse(page, headers={**_HEADERS, **_LOOKED_AT})
 
     async def _file(self, pages: Path, path: str, request: Request) -> Response | None:
         """A file of the package; None for an address that its page makes something of."""
@@ -101,8 +103,9 @@ class OhifPages:
         except HTTPException:
             return None
         name = path.rpartition("/")[2]
-        for key, value in {**_HEADERS, **(_FOR_EVER if _HASHED(name) else _DATA_HEADERS)}.items():
-            answer.headers[key] = value
+        answer.headers.update({**_HEADERS, **(_FOR_EVER if _HASHED(name) else _LOOKED_AT)})
+        if name.endswith(".js"):
+            answer.headers["Content-Security-Policy"] = _OF_WORKERS
         return answer
 
 
@@ -110,6 +113,8 @@ _ALONE = "default-src 'none'; style-src 'self'; frame-ancestors 'none'; base-uri
 
 
 def relative(page: str, depth: int) -> str:
-    """The package's page with references relative to where it is answered, so deep below PLACE, and without scripts of
-    its own: what they set is set by the configuration."""
+    """The package's page with references relative to where it is answered, so deep below PLACE.
+
+    It has no scripts in it any more: what they set is set by the configuration.
+    """
     return _ROOTED.sub(rf'\1="{"../" * depth or "./"}', _INLINE.sub("", page))

@@ -19,9 +19,9 @@ from dicom_assets.serve.newest import newest
 from dicom_assets.serve.problems import not_found
 from dicom_assets.serve.resource import Resource
 from dicom_assets.serve.viewing.documents import document
-from dicom_assets.serve.viewing.page_files import filled
 from dicom_assets.serve.viewing.header_lines import header
 from dicom_assets.serve.viewing.images import grey_values, images
+from dicom_assets.serve.viewing.page_files import filled
 from dicom_assets.serve.viewing.reports import report
 from dicom_assets.serve.viewing.study_links import PLAIN, viewers_of
 

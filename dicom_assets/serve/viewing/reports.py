@@ -28,7 +28,7 @@ _COORDINATES = ("SCOORD", "SCOORD3D", "TCOORD")
 async def report(call: Call) -> Response:
     """The content as JSON: title, and lines of depth, concept and value."""
     elements = await call.ask(partial(elements_of, call))
-    lines = []
+    lines: list[tuple[int, str, str]] = []
     for line in _lines(elements, 0):
         if len(lines) == MOST:
             break

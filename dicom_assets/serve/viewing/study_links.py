@@ -29,5 +29,7 @@ def viewers_of(settings: Settings, root: str, study: str, series: str | None = N
         found.append((OHIF, f"{root}/ohif/viewer?StudyInstanceUIDs={quote(study, safe='')}"))
     if serve.viewer_url is not None and (series is not None or "{series}" not in serve.viewer_url):
         values = {"{study}": study, "{series}": series or "", "{dicomweb}": f"{root}/dicom-web"}
-        found.append((serve.viewer_name, _PLACEHOLDER.sub(lambda one: quote(values[one[0]], safe=""), serve.viewer_url)))
+        found.append(
+            (serve.viewer_name, _PLACEHOLDER.sub(lambda one: quote(values[one[0]], safe=""), serve.viewer_url))
+        )
     return found
