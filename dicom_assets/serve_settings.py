@@ -100,8 +100,8 @@ class ServeSettings(Section):
     access_log: a file, `-` for stderr, an empty text for none.
 
     viewer_folder: where `dicom-assets viewer install` puts OHIF, and the server finds it; without it the user's own
-    data folder. viewer_url, viewer_name: a viewer that people have, by the address at which it opens a study: `{study}`,
-    `{series}` and `{dicomweb}` (this server's) stand for what is put in, percent-encoded.
+    data folder. viewer_url, viewer_name: a viewer that people have, by the address at which it opens a study:
+    `{study}`, `{series}` and `{dicomweb}` (this server's) stand for what is put in, percent-encoded.
     """
 
     hosts: tuple[Annotated[str, Field(pattern=_HOST)], ...] = ()

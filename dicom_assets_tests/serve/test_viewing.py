@@ -1,4 +1,4 @@
-"""What the plain viewer is told: its page, images in their order, headers, reports, documents; links to other viewers."""
+"""What the plain viewer is told: its page, images in order, headers, reports, documents; links to other viewers."""
 
 from __future__ import annotations
 
