@@ -58,7 +58,8 @@ export function mark(uid) {
   for (const link of document.querySelectorAll("#series-list a")) {
     if (link.dataset.uid === uid) {
       link.setAttribute("aria-current", "true");
-      link.scrollIntoView({ block: "nearest", inline: "nearest" });
+      const list = document.getElementById("series"); // which is scrolled alone: the page stays where it is
+      list.scrollTo({ left: link.offsetLeft - 40, top: link.offsetTop - 40 });
     } else link.removeAttribute("aria-current");
   }
 }
