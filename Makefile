@@ -92,8 +92,10 @@ fuzz: $(VENV)/installed
 	$(BIN)/python -m fuzz.$(or $(TARGET),reader) --seconds $(or $(SECONDS),600)
 
 # Servers, clients and checkers that some tests talk to: Azurite, the official FHIR definitions, DICOMweb clients, and
-# the viewer OHIF: what it is built of, without its 136 MB of models and the packages that it is built from. AzCopy.
-node: node_modules/.bin/azurite node_modules/@ohif/app/package.json node_modules/@azure-tools/azcopy-linux/package.json
+# the viewer OHIF: what it is built of, without its 136 MB of models and the packages that it is built from. AzCopy. The
+# checker of accessibility.
+node: node_modules/.bin/azurite node_modules/@ohif/app/package.json node_modules/@azure-tools/azcopy-linux/package.json \
+    node_modules/axe-core/package.json
 
 node_modules/.bin/azurite:
 	npm install --silent --no-save --no-package-lock --no-audit --no-fund --prefix . \
@@ -106,6 +108,13 @@ node_modules/@ohif/app/package.json: | node_modules/.bin/azurite
 	cd build/ohif && npm pack --silent $(OHIF)
 	tar -xzf build/ohif/ohif-app-*.tgz -C node_modules/@ohif/app --strip-components=1 --exclude=package/dist/ort
 	rm -r build/ohif
+
+AXE := axe-core@4.14.1
+node_modules/axe-core/package.json: | node_modules/.bin/azurite
+	mkdir -p build/axe node_modules/axe-core
+	cd build/axe && npm pack --silent $(AXE)
+	tar -xzf build/axe/axe-core-*.tgz -C node_modules/axe-core --strip-components=1
+	rm -r build/axe
 
 # Engines that read Delta tables and are not delta-rs, and datacontract-cli: in an environment of their own, with another
 # DuckDB than ours (the one that its extension delta is packed for). Without compiling: half of it is never imported.

@@ -28,7 +28,7 @@ Registry = Annotated[
 
 @viewer.command("install")
 def install(file: File = None, registry: Registry = None) -> None:
-    """Fetch npm's package @ohif/app (28 MB), verify it, and unpack it for the server."""
+    """Fetch npm's package @ohif/app (50 MB), verify it, and unpack it for the server."""
     with clear_errors():
         settings = load_settings()
         from dicom_assets.serve.viewing import ohif_package as package
