@@ -61,6 +61,8 @@ def lines_of(elements: Mapping[str, Any], depth: int = 0) -> Iterator[tuple[int,
 def name_of(tag: str, elements: Mapping[str, Any]) -> str:
     """The name of an attribute; of a private one as far as its creator is known. elements: that it stands among."""
     number = int(tag, 16)
+    if not number & 0xFFFF:
+        return "Group Length"
     if not (number >> 16) & 1:
         return str(dictionary_description(number)) if dictionary_has_tag(number) else ""
     if number & 0xFFFF < 0x100:

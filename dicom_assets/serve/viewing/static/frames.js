@@ -1,7 +1,7 @@
 // Frames as the server draws them: fetched in the order in which they are wanted, kept, given up when passed over.
 
 const AT_ONCE = 4;
-const KEPT_PIXELS = 96e6; // some 350 images of 512 x 512, four bytes each
+const KEPT_PIXELS = 64e6; // some 240 images of 512 x 512, four bytes each
 const AGAIN_MS = 700;
 
 /** Why a frame cannot be shown, as the server says it. */

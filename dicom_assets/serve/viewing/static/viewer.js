@@ -239,9 +239,9 @@ function dragWindow(right, up, isFirst) {
     const own = windows.current ?? (image.windows?.[0] ? { centre: image.windows[0][0], width: image.windows[0][1] } : windows.start);
     dragged = own ?? { centre: 128, width: 256 };
   }
-  const { centre, width } = dragged;
-  const pace = Math.max(width, 1) / 250;
-  windows.set(centre - up * pace, width + right * pace);
+  const { centre, width, exact } = dragged;
+  const pace = (exact ? width : Math.max(width, 1)) / 250;
+  windows.set(centre - up * pace, width + right * pace, exact);
   refresh();
 }
 
@@ -279,6 +279,7 @@ function stop() {
 async function reset() {
   if (isInverted) invert();
   stage.zoom(null);
+  frames.clear(); // what could not be had is tried again
   windows.current = null;
   await windowsOf(shots[at], series);
   names();

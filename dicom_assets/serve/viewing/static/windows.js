@@ -1,8 +1,9 @@
 // Windows: the list to choose from, and what is asked of the server for each image.
 
-const ROUND = 100;
-
-/** Which grey values are shown. current: null for as the file says, or {name, centre, width}. */
+/**
+ * Which grey values are shown. current: null for as the file says, or {name, centre, width, exact}.
+ * exact: by the function LINEAR_EXACT (PS3.3 C.11.2.1.3.2), which knows widths below 1; without it LINEAR.
+ */
 export class Windows {
   #choices = [];
   current = null;
@@ -39,15 +40,17 @@ export class Windows {
   }
 
   /** A window of one's own. */
-  set(centre, width) {
-    const rounded = (value) => Math.round(value * ROUND) / ROUND;
-    this.current = { name: "Own", centre: rounded(centre), width: Math.max(rounded(width), 1) };
+  set(centre, width, exact) {
+    const step = exact ? 10 ** Math.floor(Math.log10(Math.max(Math.abs(width), 1e-6)) - 2) : 0.01;
+    const rounded = (value) => Number((Math.round(value / step) * step).toPrecision(9));
+    this.current = { name: "Own", centre: rounded(centre), width: Math.max(rounded(width), exact ? step : 1), exact };
     this.#fill();
   }
 
   /** The part of an address that asks for it. */
   get query() {
-    return this.current ? `&window=${this.current.centre},${this.current.width}` : "";
+    const { centre, width, exact } = this.current ?? {};
+    return this.current ? `&window=${centre},${width}${exact ? ",linear-exact" : ""}` : "";
   }
 
   /** As people read it. own: the image's own windows. */
@@ -67,7 +70,10 @@ export class Windows {
   }
 }
 
-/** The linear window from one value to another (PS3.3 C.11.2.1.2). */
-export const ofRange = ([low, high]) => ({ centre: (low + high + 1) / 2, width: Math.max(high - low + 1, 1) });
+/** The window from one value to another. */
+export const ofRange = ([low, high]) => ({ centre: (low + high) / 2, width: high - low || 1, exact: true });
 
-const plain = (value) => Number(value.toFixed(Math.abs(value) < 10 ? 2 : 0)).toLocaleString("en").replace("-", "−");
+function plain(value) {
+  const shown = Math.abs(value) < 10 ? Number(value.toPrecision(3)) : Math.round(value);
+  return shown.toLocaleString("en", { maximumFractionDigits: 6 }).replace("-", "−");
+}
