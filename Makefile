@@ -56,7 +56,7 @@ $(LOWEST)/installed: pyproject.toml deploy/lowest_constraints.py
 	$(PYTHON) -m venv $(LOWEST)/venv
 	$(LOWEST)/venv/bin/python deploy/lowest_constraints.py > $(LOWEST)/constraints.txt
 	$(LOWEST)/venv/bin/python -m pip install --quiet --disable-pip-version-check -e . \
-	    hypothesis pillow psutil pytest pytest-timeout -c $(LOWEST)/constraints.txt
+	    hypothesis psutil pytest pytest-timeout -c $(LOWEST)/constraints.txt
 	touch $@
 
 test-lowest: $(LOWEST)/installed

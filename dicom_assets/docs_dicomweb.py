@@ -102,8 +102,8 @@ A refusal is a sentence as `text/plain`. It repeats no value, which may be a pat
 
 - HTTP/1.1 over TCP, IPv4 or IPv6. No TLS of its own: put a proxy that speaks it before the server.
 - HEAD is answered where GET is. What is not listed here is not there.
-- JSON above 1 KB is compressed (gzip) when the client accepts it; objects and frames never are. ETags are weak and hold
-  for both forms.
+- JSON and pages above 1 KB are compressed (gzip) when the client accepts it; objects and frames never are. ETags are
+  weak and hold for both forms.
 - Text is UTF-8; what an object holds as text was decoded when it was read.
 - No attribute is coerced, and no private attribute is needed. Corrections of the lake
   ([stewardship.md](stewardship.md)) show in searches and metadata, not in objects, which are the very bytes that
@@ -292,6 +292,11 @@ The name in the header stands in the audit log. `X-Forwarded-Host`, `X-Forwarded
 proxy make absolute addresses in answers those that clients can reach. Do not declare 127.0.0.1 on a machine where
 others may run programs: they could give any name.
 
+### Viewers
+
+The plain viewer (`/view/…`), OHIF where it is installed (`/ohif/`) and a viewer of your own have the rights of whoever
+opens them; `viewer_folder`, `viewer_url` and `viewer_name` are in [viewers.md](viewers.md).
+
 ### Other names, and pages elsewhere
 
 ```toml
@@ -322,8 +327,9 @@ Bytes come from where objects lie, by range where that can be: a native frame is
 - **Images** (`rendered`, `thumbnail`, WADO-URI) show the frame in the middle unless one is named, and of a series or
   study the instance in the middle.
 
-Decoding and drawing need the extra `viewer` (`pip install 'dicom-assets[viewer]'`): Pillow, GDCM and OpenJPEG. They are
-done in processes of their own, so that bytes that crash a decoder cost that one frame. JPEG of 12 bits (Extended) is
+Native pixels, RLE, JPEG of 8 bits and JPEG 2000 are decoded by what comes with the package; JPEG-LS, lossless JPEG and
+High-Throughput JPEG 2000 by the extra `viewer` (`pip install 'dicom-assets[viewer]'`): GDCM and OpenJPEG. It is done in
+processes of their own, so that bytes that crash a decoder cost that one frame. JPEG of 12 bits (Extended) is
 given as stored only: the one decoder for it that there is for Python is under the GPL.
 
 | status | what it says of an object |

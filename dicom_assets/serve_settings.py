@@ -7,6 +7,8 @@ place in a file: it names the environment variables that hold them.
 from __future__ import annotations
 
 import ipaddress
+import re
+from pathlib import Path
 from typing import Annotated
 
 from pydantic import Field, field_validator, model_validator
@@ -19,6 +21,12 @@ _HEADER = r"^[A-Za-z0-9-]{1,64}$"
 _SOURCE = r"^[A-Za-z0-9][A-Za-z0-9._-]{0,62}(/[^/]+)?$"
 _HOST = r"^[A-Za-z0-9.:\[\]-]{1,255}$"
 _ORIGIN = r"^https?://[A-Za-z0-9.\[\]:-]+$"
+
+
+VIEWER_SCHEMES = ("http", "https", "weasis", "slicer", "osirix", "horos", "radiant")
+"""Of addresses at which a viewer of people's own opens a study; a browser would run others as a program."""
+
+VIEWER_PLACEHOLDERS = ("study", "series", "dicomweb")
 
 
 class Permission(Section):
@@ -91,6 +99,10 @@ class ServeSettings(Section):
 
     session_hours: how long a browser stays signed in by a token. access_log: a file, `-` for stderr, an empty text for
     none. dagster_url: of Dagster's pages, to which those of the catalogue lead.
+
+    viewer_folder: where `dicom-assets viewer install` puts OHIF, and the server finds it; without it the user's own
+    data folder. viewer_url, viewer_name: a viewer that people have, by the address at which it opens a study:
+    `{study}`, `{series}` and `{dicomweb}` (this server's) stand for what is put in, percent-encoded.
     """
 
     hosts: tuple[Annotated[str, Field(pattern=_HOST)], ...] = ()
@@ -115,11 +127,38 @@ class ServeSettings(Section):
     stall_seconds: Annotated[float, Field(gt=0)] = 30.0
     closing_seconds: Annotated[int, Field(ge=0)] = 5
     dagster_url: Annotated[str, Field(pattern=r"^https?://[^\s?#]+$")] | None = None
+    viewer_folder: Annotated[str, Field(min_length=1)] | None = None
+    viewer_url: str | None = None
+    viewer_name: Annotated[str, Field(min_length=1, max_length=40)] = "Own viewer"
 
     @field_validator("origins")
     @classmethod
     def _lower(cls, origins: tuple[str, ...]) -> tuple[str, ...]:
         return tuple(one.lower() for one in origins)
+
+    @field_validator("viewer_folder")
+    @classmethod
+    def _absolute(cls, folder: str | None) -> str | None:
+        return None if folder is None else str(Path(folder).expanduser().absolute())
+
+    @field_validator("viewer_url")
+    @classmethod
+    def _template(cls, url: str | None) -> str | None:
+        if url is None:
+            return None
+        scheme, colon, _ = url.partition(":")
+        if not colon or scheme.lower() not in VIEWER_SCHEMES:
+            raise ValueError(
+                f"give an address that begins with one of {', '.join(f'{one}:' for one in VIEWER_SCHEMES)}"
+            )
+        if not url.isascii() or not url.isprintable() or any(one in url for one in " \"'<>\\`"):
+            raise ValueError("spaces, quotes, angle brackets and letters beyond ASCII must be percent-encoded")
+        known = {f"{{{one}}}" for one in VIEWER_PLACEHOLDERS}
+        if set(re.findall(r"\{[^{}]*\}", url)) - known or re.search(r"[{}]", re.sub(r"\{[^{}]*\}", "", url)):
+            raise ValueError(f"what stands in braces must be one of {', '.join(sorted(known))}")
+        if "{study}" not in url:
+            raise ValueError("{study} is lacking: the address would open no study")
+        return url
 
     @model_validator(mode="after")
     def _distinct(self) -> ServeSettings:

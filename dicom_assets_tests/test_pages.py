@@ -67,6 +67,8 @@ NOT_RUN = {
     "dicom-assets erase": "erases; erasure/test_command.py runs it",
     "dicom-assets forward": "needs a DICOM service; service/test_forwarding.py talks to one",
     "dicom-assets serve": "answers until it is ended; serve/test_server.py talks to it",
+    "dicom-assets viewer": "fetches a package, into a folder of the user; serve/test_ohif.py does",
+    "npm pack": "as before",
     "dicom-assets who-saw": "needs an audit log; serve/test_logs.py has one",
     "curl ": "asks a server; serve/ does",
     "dicom-assets push DIR": "needs a DICOM service; service/test_push.py talks to one",

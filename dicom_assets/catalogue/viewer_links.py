@@ -5,9 +5,8 @@ Belongs here: the one place where the catalogue makes links to viewers. Does not
 
 from __future__ import annotations
 
-from urllib.parse import quote
-
-from dicom_assets.catalogue.visit import Visit
+from dicom_assets.catalogue.visit import Visit, server_of
+from dicom_assets.serve.viewing.study_links import viewers_of
 
 Link = tuple[str, str]
 """Name and address."""
@@ -15,4 +14,4 @@ Link = tuple[str, str]
 
 def viewers(visit: Visit, study: str, series: str) -> list[Link]:
     """The viewers for a series, the first one for most people. study, series: their UIDs."""
-    return [("Viewer", f"{visit.root}/view/{quote(study, safe='')}/{quote(series, safe='')}")]
+    return viewers_of(visit.basis.settings, server_of(visit.request.scope, visit.basis), study, series)

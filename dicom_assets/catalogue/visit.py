@@ -80,8 +80,12 @@ class Visit:
         return self.templates.page(template, self.root, self.caller, status, headers, **values)
 
 
-def root_of(scope: Any, basis: Basis) -> str:
-    """What addresses on this server begin with, as the client reached it. scope: of ASGI."""
-    headers = Headers(scope=scope)
+def server_of(scope: Any, basis: Basis) -> str:
+    """The address of this server, as the client reached it. scope: of ASGI."""
     address = scope["client"][0] if scope.get("client") else None
-    return urlsplit(basis.access.reached_at(address, scope["scheme"], headers)).path
+    return basis.access.reached_at(address, scope["scheme"], Headers(scope=scope))
+
+
+def root_of(scope: Any, basis: Basis) -> str:
+    """What the paths of addresses on this server begin with. scope: of ASGI."""
+    return urlsplit(server_of(scope, basis)).path

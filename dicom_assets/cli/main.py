@@ -36,6 +36,7 @@ from dicom_assets.cli import (
     ui,
     upgrade,
     verify,
+    viewer,
     who_saw,
 )
 from dicom_assets.printing import say
@@ -98,6 +99,7 @@ for group in (
     erase,
     serve,
     ui,
+    viewer,
     who_saw,
     selftest,
     monitoring,

@@ -1,4 +1,4 @@
-"""JSON and text that is compressed on its way, where the client takes it; images and objects never are.
+"""JSON, text and pages that are compressed on their way, where the client takes it; images and objects never are.
 
 Belongs here: gzip around an answer. Does not belong here: what is answered.
 
@@ -25,7 +25,7 @@ ASIDE = 65_536
 
 KINDS = (
     *("application/dicom+json", "application/json", "text/csv", "application/openmetrics-text"),
-    *("text/html", "text/css", "text/javascript"),
+    *("text/html", "text/javascript", "text/css", "application/wasm"),
 )
 
 

@@ -1,4 +1,4 @@
-"""Frames decoded, by pydicom and the decoders that the extra `viewer` installs.
+"""Frames decoded, by pydicom, Pillow and the decoders that the extra `viewer` installs.
 
 Belongs here: from a codestream to pixels in explicit little endian, and which transfer syntaxes that can be done for.
 Does not belong here: which bytes are a frame (`dicom.frames`), drawing it (`rendering`).
@@ -16,11 +16,15 @@ import numpy as np
 import numpy.typing as npt
 from pydicom.encaps import encapsulate
 from pydicom.pixels.decoders.base import Decoder, get_decoder
+from pydicom.uid import UID
 
 from dicom_assets.dicom.syntax import is_encapsulated
 
 UNDECODABLE = "FRAME_UNDECODABLE"
 """Code of a frame whose bytes are there and are no image."""
+
+INSTALL = "pip install 'dicom-assets[viewer]'"
+"""What brings the decoders that do not come with the package."""
 
 _NEEDED = ("Rows", "Columns", "BitsAllocated", "BitsStored")
 
@@ -38,6 +42,16 @@ def decoder_of(transfer_syntax: str | None) -> Decoder | None:
     except NotImplementedError:
         return None
     return decoder if decoder.is_available else None
+
+
+def lacking_decoder(transfer_syntax: str) -> str:
+    """What is said of frames for which `decoder_of` has none: what to install, where that would help."""
+    name = UID(transfer_syntax).name if UID(transfer_syntax).is_transfer_syntax else "its transfer syntax"
+    try:
+        get_decoder(transfer_syntax)
+    except NotImplementedError:
+        return f"Nothing decodes {name} here. The object can be had as it is stored."
+    return f"Nothing that is installed here decodes {name}. `{INSTALL}` brings what does."
 
 
 def decode(frame: bytes, row: Mapping[str, Any], header: Mapping[str, Any] | None = None) -> npt.NDArray[Any]:

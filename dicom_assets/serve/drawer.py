@@ -25,12 +25,18 @@ _MEMORY_BYTES = 6 << 30
 
 
 def _draw(*arguments: Any) -> bytes:
-    from dicom_assets.serve.drawing import draw  # here alone: decoding does without Pillow
+    from dicom_assets.serve.drawing import draw  # here alone: the server's own process does without Pillow
 
     return draw(*arguments)
 
 
-JOBS: dict[str, Callable[..., bytes]] = {"decode": decoded, "draw": _draw}
+def _grey_values(*arguments: Any) -> bytes:
+    from dicom_assets.serve.drawing import grey_values
+
+    return grey_values(*arguments)
+
+
+JOBS: dict[str, Callable[..., bytes]] = {"decode": decoded, "draw": _draw, "grey_values": _grey_values}
 """What can be asked for, by name."""
 
 

@@ -9,7 +9,6 @@ There are none before somebody asks for a decoded frame. A process ends with the
 from __future__ import annotations
 
 import contextlib
-import importlib.util
 import os
 import pickle
 import queue
@@ -18,7 +17,7 @@ import subprocess
 import sys
 import threading
 import weakref
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import IO, Any, cast
 
 from dicom_assets.serve.decoding import Undecodable
@@ -27,12 +26,11 @@ from dicom_assets.serve.questions import Questions
 
 AT_ONCE = 2
 JOB_SECONDS = 20.0
+GRACE_SECONDS = 2.0
+"""That a job may still take when nobody waits for it any more: whoever scrolls leaves many behind, and to begin a
+process anew takes longer than most of them."""
+
 _ANSWER_MOST = 1 << 31
-
-
-def can_draw() -> bool:
-    """Whether the extra that drawing needs is installed."""
-    return importlib.util.find_spec("PIL") is not None
 
 
 class Drawers:
@@ -56,7 +54,7 @@ class Drawers:
             if process is None or process.has_ended:
                 process = _Process()
                 self._all[:] = [one for one in self._all if not one.has_ended] + [process]
-            with questions.broken_off_by(process.kill):
+            with questions.broken_off_by(process.kill_soon):
                 return process.run(job, arguments)
         finally:
             self._free.put(process)
@@ -73,6 +71,8 @@ class _Process:
             stderr=subprocess.DEVNULL,
             env={**os.environ, "OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"},
         )
+        self._hurrying = threading.Lock()
+        self._timers: list[threading.Timer] = []
 
     @property
     def has_ended(self) -> bool:
@@ -80,8 +80,8 @@ class _Process:
 
     def run(self, job: str, arguments: Sequence[Any]) -> bytes:
         jobs, answers = cast(IO[bytes], self._child.stdin), cast(IO[bytes], self._child.stdout)
-        late = threading.Timer(JOB_SECONDS, self._child.kill)
-        late.start()
+        with self._hurrying:
+            self._timers = [_started(JOB_SECONDS, self._child.kill)]
         try:
             pickle.dump((job, tuple(arguments)), jobs)
             jobs.flush()
@@ -93,14 +93,19 @@ class _Process:
             self.end()
             raise Undecodable("the decoder has crashed over it, or takes too long") from None
         finally:
-            late.cancel()
+            with self._hurrying:
+                for timer in self._timers:
+                    timer.cancel()
+                self._timers = []
         if status != DONE:
             raise Undecodable(answer.decode())
         return answer
 
-    def kill(self) -> None:
-        """Ends it from another thread; the one that waits for its answer sees it."""
-        self._child.kill()
+    def kill_soon(self) -> None:
+        """Ends it from another thread, unless its job is done by then; the thread that waits for its answer sees it."""
+        with self._hurrying:
+            if len(self._timers) == 1:
+                self._timers.append(_started(GRACE_SECONDS, self._child.kill))
 
     def end(self) -> None:
         self._child.kill()
@@ -108,6 +113,13 @@ class _Process:
         for pipe in (self._child.stdin, self._child.stdout):
             with contextlib.suppress(OSError, ValueError):
                 cast(IO[bytes], pipe).close()
+
+
+def _started(seconds: float, what: Callable[[], None]) -> threading.Timer:
+    timer = threading.Timer(seconds, what)
+    timer.daemon = True
+    timer.start()
+    return timer
 
 
 def _end(processes: list[_Process]) -> None:

@@ -10,6 +10,7 @@ from collections.abc import AsyncGenerator, Generator, Mapping, Sequence
 from functools import cached_property
 from typing import Any
 
+import orjson
 import pyarrow as pa
 from starlette.responses import Response
 
@@ -18,7 +19,7 @@ from dicom_assets.lake.quoting import named
 from dicom_assets.serve.call import Call
 from dicom_assets.serve.media import DICOM_JSON, JSON, Offer, choose, ranges
 from dicom_assets.serve.places import METADATA, flat_source, listed, url_of
-from dicom_assets.serve.problems import Refusal
+from dicom_assets.serve.problems import Refusal, not_found
 from dicom_assets.serve.resource import Parameter, Resource
 from dicom_assets.serve.served import Snapshot
 from dicom_assets.serve.splicing import Subject, pieces
@@ -42,6 +43,19 @@ async def retrieve(call: Call) -> Response:
     spliced = _Spliced(call.base, snapshot, rows, uids)
     first = b"" if call.request.method == "HEAD" else await _first(call, spliced)
     return Stream(_pieces(call, spliced, first), 200, choice.offer.kind, headers)
+
+
+def elements_of(call: Call) -> dict[str, Any]:
+    """The header of the one instance of a call as it is answered, corrections put in. Raises Refusal. Blocks."""
+    snapshot, rows = _listed(call)
+    spliced = _Spliced(call.base, snapshot, rows, call.uids)
+    try:
+        found: list[dict[str, Any]] = orjson.loads(b"".join(iter(spliced.next, None)))
+    finally:
+        spliced.close()
+    if not found:
+        raise not_found("instance")
+    return found[0]
 
 
 async def _first(call: Call, spliced: _Spliced) -> bytes:

@@ -22,9 +22,9 @@ from dicom_assets.dicom.references import NoReference, parse
 from dicom_assets.dicom.syntax import is_encapsulated, is_little
 from dicom_assets.serve.bytes_of import OpenInstance, drawn, header_of, lacking, read, told_syntax
 from dicom_assets.serve.call import Call
-from dicom_assets.serve.decoding import UNDECODABLE, Undecodable, decoder_of, swapped
-from dicom_assets.serve.drawers import can_draw
+from dicom_assets.serve.decoding import UNDECODABLE, Undecodable, decoder_of, lacking_decoder, swapped
 from dicom_assets.serve.frames import frame_numbers
+from dicom_assets.serve.kept import Kept
 from dicom_assets.serve.media import Offer, choose, ranges
 from dicom_assets.serve.places import Found, find, listed, located
 from dicom_assets.serve.problems import Refusal, bad_parameter
@@ -38,8 +38,18 @@ _THUMBNAIL = (200, 200)
 _SIDE_MOST = 16_384
 _FUNCTIONS = {"linear": "LINEAR", "linear-exact": "LINEAR_EXACT", "sigmoid": "SIGMOID"}
 _GROUPS = ("0028", "2050")
-_FUNCTIONAL = ("52009229", "52009230")
+_SHARED, _PER_FRAME = "52009229", "52009230"
+_FUNCTIONAL = (_SHARED, _PER_FRAME)
 _LARGEST_TABLE = 1 << 20
+_KEPT_BYTES = 32 << 20
+
+
+class Appearances:
+    """What headers say of how pixels are shown, by batch and object_id: a viewer draws one image again and again."""
+
+    def __init__(self) -> None:
+        """Keeps nothing yet."""
+        self.kept: Kept[dict[str, Any]] = Kept(_KEPT_BYTES)
 
 
 async def render(call: Call) -> Response:
@@ -72,17 +82,23 @@ def _number(call: Call) -> int | None:
 
 async def image_of(call: Call, found: Found, number: int | None, wish: Wish) -> bytes:
     """A frame of an instance, drawn; without a number the one in the middle. Raises Refusal."""
-    if not can_draw():
-        raise Refusal(406, "Images are drawn where the extra `viewer` is installed. Ask for frames instead.")
-    header = await call.ask(lambda: header_of(call.snapshot(), found))
+    return await made_of_frame(call, found, number, "draw", wish)
+
+
+async def made_of_frame(call: Call, found: Found, number: int | None, job: str, wish: Wish) -> bytes:
+    """What a job of `drawer.JOBS` that takes a frame with its attributes makes of it. Raises Refusal."""
+    kept = call.served.part(Appearances).kept
+    header = None
+    if kept.get(found.name) is None:
+        header = await call.ask(lambda: header_of(call.snapshot(), found))
     instance = OpenInstance(call.served, found)
     try:
-        return await read(call, partial(_drawn, instance, header, number, wish))
+        return await read(call, partial(_made, instance, header, number, job, wish))
     finally:
         await finish(call.served, instance.close)
 
 
-def _drawn(instance: OpenInstance, header: bytes, number: int | None, wish: Wish) -> bytes:
+def _made(instance: OpenInstance, header: bytes | None, number: int | None, job: str, wish: Wish) -> bytes:
     row = instance.open().pixels
     if not row.get("pixel_length"):
         raise lacking(FrameError(Lack.NO_PIXELS))
@@ -91,19 +107,37 @@ def _drawn(instance: OpenInstance, header: bytes, number: int | None, wish: Wish
         raise bad_parameter("viewport", "its part lies outside of the image.")
     syntax = row["TransferSyntaxUID"]
     if is_encapsulated(syntax) and decoder_of(syntax) is None:
-        raise Refusal(406, "Nothing that is installed here decodes its transfer syntax. Ask for frames as stored.")
+        raise Refusal(406, lacking_decoder(syntax))
     try:
         frame = instance.frame(number)
         told = {**row, "TransferSyntaxUID": told_syntax(row), "frame_offsets": None, "frame_lengths": None}
-        return drawn(instance.served, "draw", frame, told, _attributes(header, instance), number, wish)
+        return drawn(instance.served, job, frame, told, _of_frame(_attributes(header, instance), number), wish)
     except FrameError as error:
         raise lacking(error) from None
     except Undecodable as error:
         raise Refusal(422, f"{UNDECODABLE}: {error}.") from None
 
 
-def _attributes(header: bytes, instance: OpenInstance) -> dict[str, Any]:
-    """What of a header says how pixels are shown, tables that it refers to put in."""
+def _of_frame(attributes: dict[str, Any], number: int) -> dict[str, Any]:
+    """The attributes with the functional groups of one frame alone: a thousand others would be read in vain."""
+    own = attributes.get(_PER_FRAME)
+    if own is None:
+        return attributes
+    return {**attributes, _PER_FRAME: {**own, "Value": own.get("Value", [])[number - 1 : number]}}
+
+
+def _attributes(header: bytes | None, instance: OpenInstance) -> dict[str, Any]:
+    """What of a header says how pixels are shown, tables that it refers to put in; None: it is kept already."""
+    kept = instance.served.part(Appearances).kept
+    found = kept.get(instance.found.name)
+    if found is None:
+        assert header is not None, "what is not kept is read"
+        found = _read_attributes(header, instance)
+        kept.keep(instance.found.name, found, 2 * len(orjson.dumps(found)) + 500)
+    return found
+
+
+def _read_attributes(header: bytes, instance: OpenInstance) -> dict[str, Any]:
     elements: dict[str, Any] = orjson.loads(header)
     wanted = {
         tag: one for tag, one in elements.items() if tag.startswith(_GROUPS) or tag in _FUNCTIONAL or tag[:4] == "7FE0"

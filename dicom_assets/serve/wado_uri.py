@@ -14,7 +14,6 @@ from dicom_assets.dicom.pixels import frame_count
 from dicom_assets.serve import objects
 from dicom_assets.serve.call import Call
 from dicom_assets.serve.decoding import decoder_of
-from dicom_assets.serve.drawers import can_draw
 from dicom_assets.serve.frames import frame_numbers
 from dicom_assets.serve.media import DICOM, Choice, Offer, Range, choose, ranges
 from dicom_assets.serve.places import Found, find
@@ -69,7 +68,7 @@ def _offers(found: Found) -> list[Offer]:
     """An image of one frame is drawn unless something else is asked for (PS3.18 9.4), where that can be done."""
     row = found.pixels
     whole = Offer(DICOM, (row["TransferSyntaxUID"] or "",))
-    drawn = [Offer(JPEG), Offer(PNG)] if can_draw() else []
+    drawn = [Offer(JPEG), Offer(PNG)]
     is_native = row.get("frame_offsets") is None
     is_image = bool(row["pixel_length"]) and (is_native or decoder_of(row["TransferSyntaxUID"]) is not None)
     return [*drawn, whole] if is_image and (frame_count(row) or 1) == 1 else [whole, *drawn]

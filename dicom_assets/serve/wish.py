@@ -1,4 +1,4 @@
-"""How somebody wants a frame drawn, apart from what draws it, which needs the extra `viewer`."""
+"""How somebody wants a frame drawn, apart from what draws it, which the server's own process never imports."""
 
 from __future__ import annotations
 

@@ -130,7 +130,8 @@ def test_a_frame_that_does_not_decode_says_so_with_a_code(client: TestClient):
     assert client.get(path(1, made.BROKEN, 1) + "/frames/1/rendered").status_code == 200
 
 
-def test_without_the_extra_it_is_said_which_one_is_needed(client: TestClient, monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr(rendering, "can_draw", lambda: False)
-    answer = client.get(path(1, 1, 1) + "/rendered")
-    assert answer.status_code == 406 and "`viewer`" in answer.text
+def test_where_a_decoder_is_lacking_it_is_said_what_brings_it(client: TestClient, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(rendering, "decoder_of", lambda syntax: None)
+    answer = client.get(path(1, made.RLE, 1) + "/rendered")
+    assert answer.status_code == 406
+    assert answer.text.startswith("Nothing that is installed here decodes RLE Lossless. `pip install ")
