@@ -87,7 +87,11 @@ def _rows(lake: Lake, connection: duckdb.DuckDBPyConnection, series: pa.Table) -
     if any(series["is_multiframe"].to_pylist()):
         found.append(_frames(lake, instances.filter(instances["is_multiframe"])))
     pictures = pa.concat_tables(found, promote_options="permissive")
-    made = {**_columns(measured(pictures, len(series))), **claimed(instances, pictures, len(series)), **_columns(series)}
+    made = {
+        **_columns(measured(pictures, len(series))),
+        **claimed(instances, pictures, len(series)),
+        **_columns(series),
+    }
     return pa.table([made[name] for name in SERIES_GEOMETRY.schema.names], names=SERIES_GEOMETRY.schema.names).cast(
         SERIES_GEOMETRY.schema
     )

@@ -50,7 +50,9 @@ def _listed(names: tuple[str, ...]) -> str:
     return ", ".join(f"'{name}'" for name in names)
 
 
-IS_MULTIFRAME = f'coalesce("NumberOfFrames", 1) > 1 OR coalesce("SOPClassUID" IN ({_listed(_FUNCTIONAL_GROUPS)}), false)'
+IS_MULTIFRAME = (
+    f'coalesce("NumberOfFrames", 1) > 1 OR coalesce("SOPClassUID" IN ({_listed(_FUNCTIONAL_GROUPS)}), false)'
+)
 """SQL for the images whose frames have to be looked for in the header."""
 
 _MACROS: dict[str, tuple[str, ...]] = {
@@ -161,7 +163,8 @@ SELECT
     concat_ws(' ', EchoTime, array_to_string(EchoNumbers, ' ')) AS echo, NULL::BIGINT AS segment,
     DiffusionBValue AS b_value, array_to_string(DiffusionGradientOrientation, ' ') AS gradient,
     TemporalPositionIdentifier::VARCHAR AS temporal_position, TriggerTime AS trigger,
-    AcquisitionNumber AS acquisition, nullif({_TIME}, '') AS acquisition_time, ContentTime AS content_time
+    AcquisitionNumber AS acquisition, nullif({_TIME}, '') AS acquisition_time, ContentTime AS content_time,
+    InstanceNumber AS instance_number
 FROM instances
 WHERE is_image AND NOT is_multiframe
 """
@@ -235,7 +238,8 @@ SELECT
     coalesce({_first("FrameContentSequence", "FrameAcquisitionNumber")}, AcquisitionNumber) AS acquisition,
     coalesce({_first("FrameContentSequence", "FrameAcquisitionDateTime")},
         {_first("FrameContentSequence", "FrameReferenceDateTime")}, nullif({_TIME}, '')) AS acquisition_time,
-    ContentTime AS content_time
+    ContentTime AS content_time,
+    InstanceNumber AS instance_number
 FROM placed
 """
 

@@ -49,6 +49,7 @@ KEYS: tuple[Key, ...] = (
     Key("acquisition", "acquisition"),
     Key("acquisition time", "acquisition_time", is_rank=True),
     Key("content time", "content_time", is_rank=True),
+    Key("instance number", "instance_number", is_rank=True),
 )
 """What may tell volumes apart, in the order in which it is tried."""
 
@@ -90,7 +91,9 @@ def split(images: pa.Table, stacks: Ints, positions: Ints) -> Split:
 def _is_crowded(volumes: Ints, positions: Ints) -> Flags:
     """Which images lie in a volume that has several images at one position."""
     cells = combined(volumes, positions)
-    counts = np.bincount(volumes) - np.bincount(volumes[first_of_each(cells)], minlength=int(volumes.max(initial=0)) + 1)
+    counts = np.bincount(volumes) - np.bincount(
+        volumes[first_of_each(cells)], minlength=int(volumes.max(initial=0)) + 1
+    )
     crowded: Flags = counts[volumes] > 0
     return crowded
 
