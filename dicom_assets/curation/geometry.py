@@ -67,7 +67,7 @@ def measured(images: pa.Table, number: int) -> pa.Table:
     in_plane, is_uniform = _in_plane(rows, groups)
     several_frames = groups.distinct(coded(rows["frame_of_reference"])) > 1
 
-    others = sum(of_kind[1:4])
+    others: Ints = np.sum(of_kind[1:4], axis=0)
     reasons: dict[Irregularity, Flags] = {
         Irregularity.POSITION_MISSING: of_kind[4] > 0,
         Irregularity.OTHER_IMAGES: others > 0,
@@ -175,7 +175,7 @@ def _distances(grid: Grid) -> dict[str, Any]:
 
 
 def _in_plane(rows: pa.Table, groups: Groups) -> tuple[dict[str, Any], Flags]:
-    """Rows, Columns and Pixel Spacing of series in which all slices agree, and where they do. What is missing agrees."""
+    """Rows, Columns and Pixel Spacing of series in which all slices agree, and which do; what is missing agrees."""
     ends = {
         name: (groups.least(values), groups.greatest(values))
         for name in ("rows", "columns", *SPACING)

@@ -128,6 +128,8 @@ _FRAME_TYPE = f"""coalesce(
     {_told("PETFrameTypeSequence", "FrameType")}
 )"""
 
+_GRADIENT = _told("MRDiffusionSequence", "DiffusionGradientDirectionSequence", "DiffusionGradientOrientation")
+
 
 def _kind(image_type: str, positions: str, orientations: str) -> str:
     """SQL for what an image is: place in KINDS."""
@@ -230,8 +232,7 @@ SELECT
     coalesce({_first("MREchoSequence", "EffectiveEchoTime")}, EchoTime)::VARCHAR AS echo,
     {_first("SegmentIdentificationSequence", "ReferencedSegmentNumber")} AS segment,
     {_first("MRDiffusionSequence", "DiffusionBValue")} AS b_value,
-    array_to_string({_told("MRDiffusionSequence", "DiffusionGradientDirectionSequence", "DiffusionGradientOrientation")},
-        ' ') AS gradient,
+    array_to_string({_GRADIENT}, ' ') AS gradient,
     concat_ws(' ', {_first("FrameContentSequence", "TemporalPositionIndex")},
         {_first("TemporalPositionSequence", "TemporalPositionTimeOffset")}) AS temporal_position,
     {_first("CardiacSynchronizationSequence", "NominalCardiacTriggerDelayTime")} AS trigger,

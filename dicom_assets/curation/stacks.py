@@ -21,7 +21,7 @@ Never less than SAME_POSITION.
 """
 
 SHEAR_TOLERANCE = 1e-3
-"""By how much the cosine between normal and line of positions may lack one: the same function's default, 2.6 degrees."""
+"""By how much the cosine between normal and line of positions may lack one: the same function's default, 2.6°."""
 
 ORIENTATION_TOLERANCE = 1e-3
 """By how much direction cosines of one direction may differ, and by how much a direction may lack length one or a
@@ -36,8 +36,8 @@ class Stacks:
     """Slices by series and direction.
 
     labels, places: of each slice its stack, and its position along the normal, from 0 on, in the order of stacks and
-    positions. along, across: where each slice lies along the normal, and in the plane (two axes), mm. is_invalid: slices
-    whose direction cosines cannot be. orientations, normals, series: of each stack.
+    positions. along, across: where each slice lies along the normal, and in the plane (two axes), mm. is_invalid: of
+    each slice, whether its direction cosines cannot be. orientations, normals, series: of each stack.
     """
 
     labels: Ints

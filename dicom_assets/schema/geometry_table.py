@@ -167,8 +167,8 @@ def series_geometry_table(own: Mapping[str, Column]) -> Table:
             ),
             needed("updated_at"),
         ),
-        "Where the images of each series lie: orientation, positions, spacing, volumes, and whether they fill a regular "
-        "grid.",
+        "Where the images of each series lie: orientation, positions, spacing, volumes, and whether they fill a "
+        "regular grid.",
         "study_key",
         ("instance", "flat_metadata"),
     )

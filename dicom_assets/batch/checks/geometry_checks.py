@@ -59,7 +59,8 @@ normals AS (
     FROM (SELECT {_GRAIN}, min(o) AS o, max(o) AS last FROM slices GROUP BY ALL HAVING min(o) = max(o))
 ),
 placed AS (
-    SELECT {_GRAIN}, list_dot_product(p, n) / sqrt(list_dot_product(n, n)) AS d FROM slices JOIN normals USING ({_GRAIN})
+    SELECT {_GRAIN}, list_dot_product(p, n) / sqrt(list_dot_product(n, n)) AS d
+    FROM slices JOIN normals USING ({_GRAIN})
     WHERE list_dot_product(n, n) > 0.5
 ),
 steps AS (SELECT *, d - lag(d) OVER (PARTITION BY {_GRAIN} ORDER BY d) AS step FROM placed)
