@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import struct
+import subprocess
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import dagster as dg
+import dcm2niix
 import numpy as np
 import pyarrow as pa
 import pytest
@@ -210,19 +214,20 @@ def test_the_lake_verifies(lake):
     assert [one.rule for one in found.findings if not one.holds] == []
 
 
-@pytest.mark.parametrize("name", [*made.DEFECTS, *made.SHORTFALLS])
+OF_POSITIONS = {"MISSING_SLICES", "DUPLICATED_POSITIONS", "UNEVEN_SPACING", "NOT_ALIGNED", "SHEARED"}
+OF_SEVERAL = {"SEVERAL_ORIENTATIONS", "POSITION_MISSING", "OTHER_IMAGES", "ORIENTATION_INVALID"}
+COMPARED = {name: slices for name, (slices, why) in (made.DEFECTS | made.SHORTFALLS).items() if not why & OF_SEVERAL}
+
+
+@pytest.mark.parametrize("name", COMPARED)
 def test_highdicom_calls_the_same_series_volumes_and_finds_the_same_spacing(lake, name):
     """Each volume by itself, since highdicom looks at one. Of pixels and frames of reference it says nothing."""
-    slices = (made.DEFECTS.get(name) or made.SHORTFALLS[name])[0]
-    row = lake.rows[name]
-    if {*row["irregularities"]} & {"SEVERAL_ORIENTATIONS", "POSITION_MISSING", "OTHER_IMAGES", "ORIENTATION_INVALID"}:
-        pytest.skip("positions alone are compared, of slices of one direction")
+    slices, row = COMPARED[name], lake.rows[name]
     by_time: dict[Any, list[list[float]]] = {}
     for one in slices:
         by_time.setdefault(one.get("TemporalPositionIdentifier"), []).append(one["ImagePositionPatient"])
     found = [get_volume_positions(positions, slices[0]["ImageOrientationPatient"])[0] for positions in by_time.values()]
-    of_positions = {"MISSING_SLICES", "DUPLICATED_POSITIONS", "UNEVEN_SPACING", "NOT_ALIGNED", "SHEARED"}
-    assert all(found) == (not {*row["irregularities"]} & of_positions)
+    assert all(found) == (not {*row["irregularities"]} & OF_POSITIONS)
     for spacing in found:
         assert spacing is None or spacing == pytest.approx(row["spacing"], rel=1e-3)
 
@@ -233,3 +238,54 @@ def test_highdicom_finds_the_gap_of_a_series_from_its_objects(lake):
     assert spacing == pytest.approx(lake.rows["a slice is missing"]["spacing"])
     assert places is not None
     assert np.ptp(places) + 1 - len(places) == lake.rows["a slice is missing"]["missing_slices"]
+
+
+@dataclass(frozen=True)
+class Converted:
+    """What dcm2niix makes of a series. volumes: by file; spacings: of its files, mm; said: its words."""
+
+    volumes: list[int]
+    spacings: list[float]
+    said: str
+
+
+def converted(folder: Path, slices: made.Slices, sop_class: str) -> Converted:
+    """Converts a series to NIfTI, whose header tells dimensions at byte 40 and distances at byte 76."""
+    (folder / "out").mkdir(parents=True)
+    for number, one in enumerate(made.datasets(50, 1, slices, sop_class)):
+        (folder / f"{number:03d}.dcm").write_bytes(made.written(one))
+    command = [dcm2niix.bin, "-z", "n", "-b", "n", "-f", "%s", "-o", str(folder / "out"), str(folder)]
+    said = subprocess.run(command, capture_output=True, text=True, check=False).stdout
+    heads = [path.read_bytes()[:348] for path in sorted((folder / "out").glob("*.nii"))]
+    dimensions = [struct.unpack_from("<8h", head, 40) for head in heads]
+    distances = [struct.unpack_from("<8f", head, 76) for head in heads]
+    return Converted([max(one[4], 1) for one in dimensions], [one[3] for one in distances], said)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", made.SPLITS)
+def test_dcm2niix_makes_as_many_volumes_with_the_same_spacing(lake, tmp_path, name):
+    row, found = lake.rows[name], converted(tmp_path / "series", made.SPLITS[name][0], MRImageStorage)
+    assert sum(found.volumes) == row["volume_count"]
+    assert found.spacings == pytest.approx([row["spacing"]] * len(found.volumes), abs=1e-4)
+    assert "distance varies" not in found.said
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", [name for name in made.DEFECTS if name != "a volume of several is short"])
+def test_dcm2niix_warns_of_distances_and_tilts_that_are_irregular(lake, tmp_path, name):
+    """It makes a file for each direction and size, and says nothing of pixels and frames of reference."""
+    row, found = lake.rows[name], converted(tmp_path / "series", made.DEFECTS[name][0], CTImageStorage)
+    reasons = {*row["irregularities"]}
+    varies = reasons & (OF_POSITIONS - {"SHEARED"}) or name == "a slice has other rows"  # which it takes out
+    assert ("distance varies" in found.said) == bool(varies)
+    assert ("gantry tilt of -15" in found.said) == ("SHEARED" in reasons)
+    assert (len(found.volumes) > 1) == bool(reasons & {"SEVERAL_ORIENTATIONS", "OTHER_IMAGES"} or row["Rows"] is None)
+    assert found.spacings[-1 if len(found.spacings) > 1 else 0] == pytest.approx(2.5, abs=1e-4)
+
+
+@pytest.mark.slow
+def test_dcm2niix_refuses_volumes_that_differ(tmp_path):
+    found = converted(tmp_path / "series", made.DEFECTS["a volume of several is short"][0], CTImageStorage)
+    assert found.volumes == []
+    assert "missing images?" in found.said
