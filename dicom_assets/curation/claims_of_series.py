@@ -69,10 +69,11 @@ def _acquisitions(instances: pa.Table, series: Ints, number: int) -> tuple[Float
     acquisitions = combined(own, coded(rows["AcquisitionNumber"]))
     of_acquisition = Groups(acquisitions, int(acquisitions.max(initial=-1)) + 1)
     told = of_acquisition.greatest(_numbers(rows, "ImagesInAcquisition"))
+    there = of_acquisition.total(np.maximum(np.nan_to_num(_numbers(rows, "NumberOfFrames"), nan=1.0), 1))
     by_series = Groups(own[first_of_each(acquisitions)], number)
     is_told = by_series.has(np.isfinite(told))
     total = np.where(is_told, by_series.total(np.nan_to_num(told)), np.nan)
-    return total, by_series.has(told > of_acquisition.counts)
+    return total, by_series.has(told > there)
 
 
 def _stacks_lack(images: pa.Table, number: int) -> Flags:
