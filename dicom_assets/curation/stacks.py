@@ -148,7 +148,8 @@ def grid_of(stacks: Stacks, volumes: Ints, series: Ints, number: int) -> Grid:
     by_series = Groups(volume_series, number)
     misalignment = of_series.greatest(lines.residual)
     angle = by_series.greatest(lines.angle)
-    first, last = of_series.least(along), of_series.greatest(along)
+    is_one = stacks.counts(number) == 1  # positions along several normals have no common beginning
+    first, last = (np.where(is_one, end, np.nan) for end in (of_series.least(along), of_series.greatest(along)))
     place_firsts = first_of_each(stacks.places)
     return Grid(
         positions=Groups(series[place_firsts], number).counts,
