@@ -175,6 +175,33 @@ _VALUES_OF = {
     },
     "image_occurrence_origin": {"modality": "'CT'", "anatomic_site": "'CHEST'"},
     "series": {},
+    "series_geometry": {
+        "geometry_kind": "'slices'",
+        "is_regular_volume": "true",
+        "irregularities": "[]",
+        "shortfalls": "[]",
+        "image_count": "25",
+        "slice_count": "25",
+        "is_multiframe": "false",
+        "orientation_count": "1",
+        "orientation": "[1.0, 0.0, 0.0, 0.0, 1.0, 0.0]",
+        "plane": "'axial'",
+        "plane_angle": "0.0",
+        "position_count": "25",
+        "volume_count": "1",
+        "split_by": "[]",
+        "slices_per_volume": "25",
+        "spacing": "2.5",
+        "spacing_deviation": "0.0",
+        "largest_distance": "2.5",
+        "missing_slices": "0",
+        "duplicated_images": "0",
+        "first_position": "0.0",
+        "last_position": "60.0",
+        "misalignment": "0.0",
+        "shear_angle": "0.0",
+        "instance_numbers_missing": "0",
+    },
     "study": {"instance_count": "100"},
 }
 """Values of columns whose names mean something else in these tables."""
@@ -341,7 +368,7 @@ def _reports(lake: Lake, instances: int) -> None:
 
 
 _STEP = {
-    "instance": 1, "series": PER_SERIES, "study": PER_STUDY,
+    "instance": 1, "series": PER_SERIES, "study": PER_STUDY, "series_geometry": PER_SERIES,
     "imaging_study": PER_STUDY, "image_occurrence": PER_SERIES, "image_occurrence_origin": PER_SERIES,
 }  # fmt: skip
 """Tables by study, with how many instances a row of them has."""

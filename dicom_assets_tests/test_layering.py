@@ -22,6 +22,7 @@ ORDER = (
     "serve",
     "monitoring",
     "batch",
+    "curation",
     "reading",
     "service",
     "landing",

@@ -12,6 +12,7 @@ from functools import partial
 
 from dicom_assets.batch.books import Books, Status, counted, known_books
 from dicom_assets.batch.checks.contract import CheckContext, Rule
+from dicom_assets.batch.checks.geometry_checks import geometry_equals_series
 from dicom_assets.batch.checks.parity_checks import (
     clinical_records_accounted,
     hierarchy_equals_metadata,
@@ -33,6 +34,7 @@ _MADE_FROM_OTHERS: dict[str, Rule] = {
     "batch_study": studies_are_indexed,
     "clinical": clinical_records_accounted,
     **{name: partial(hierarchy_equals_metadata, name) for name in ("instance", "series", "study")},
+    "series_geometry": geometry_equals_series,
     "imaging_study": imaging_studies_equal_studies,
     "image_occurrence_origin": occurrences_equal_series,
     "diagnostic_report": reports_equal_records,

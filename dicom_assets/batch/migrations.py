@@ -16,6 +16,7 @@ from dataclasses import dataclass
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from dicom_assets.batch import geometry_rows
 from dicom_assets.batch.conflicts import CODE, stage_conflicts
 from dicom_assets.batch.context import RunContext
 from dicom_assets.batch.rebuild import rebuild
@@ -307,6 +308,11 @@ MIGRATIONS: dict[str, Migration] = {
         "writes the NDJSON files of batches under names that tell the batch, and removes those under other names",
         lambda lake: len(_batches_with_studies(lake)),
         _write_lines,
+    ),
+    "geometry_rows": Migration(
+        "fills the columns that came with series_geometry from headers, and makes the geometry of every series",
+        geometry_rows.find,
+        geometry_rows.make,
     ),
 }
 """Every migration by its name, see `lake.form.MIGRATIONS`."""

@@ -5,7 +5,7 @@ the replays of tests, and what `verify --fix` makes again are made from this lis
 a table is made (`publish`, `clinical`, `standards`), what Dagster is told (`defs`).
 
     raw_files → validated_batch → flat_metadata → instance → series → study → imaging_study → image_occurrence
-                      ├→ correction ┘
+                      ├→ correction ┘               └→ series_geometry
                       ├→ clinical ───────────────────────────────────────→ diagnostic_report
                       └→ ingestion_errors                                      all of them → cleanup
 """
@@ -20,6 +20,7 @@ from dicom_assets.batch.clinical import publish_clinical
 from dicom_assets.batch.context import OpenBatch
 from dicom_assets.batch.corrections import publish_corrections, publish_links
 from dicom_assets.batch.publish import publish_hierarchy, publish_rows, touched_studies
+from dicom_assets.batch.series_geometry import publish_geometry
 from dicom_assets.batch.standards import (
     publish_coverage,
     publish_diagnostic_report,
@@ -104,6 +105,10 @@ def _level(name: str) -> Make:
     return make
 
 
+def _series_geometry(batch: OpenBatch, _: Run) -> Result:
+    return Result(publish_geometry(batch.lake, batch.staging))
+
+
 def _imaging_study(batch: OpenBatch, _: Run) -> Result:
     rows, files = publish_imaging_study(batch.lake, batch.staging, batch.work.settings)
     return Result(rows, {"ndjson_files": files})
@@ -150,6 +155,7 @@ _PUBLISHING = (
          {"flat_metadata": (("validated_batch", "correction"), _flat_metadata)}),
     Step("clinical", "clinical", _DUCKDB, {"clinical": (("validated_batch", "flat_metadata"), _clinical)}),
     Step("hierarchy", "hierarchy", _DUCKDB, {name: (above, _level(name)) for name, (_, above) in REBUILDS.items()}),
+    Step("series_geometry", "curation", _DUCKDB, {"series_geometry": (("instance",), _series_geometry)}),
     Step("imaging_study", "standards", _PYTHON, {"imaging_study": (("study", "series", "instance"), _imaging_study)}),
     Step("diagnostic_report", "standards", _PYTHON,
          {"diagnostic_report": (("clinical", "imaging_study"), _diagnostic_report)}),

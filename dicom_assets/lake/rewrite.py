@@ -36,6 +36,7 @@ _FILE_ROWS = {
     "instance": 16_384,
     "series": 4_096,
     "study": 2_048,
+    "series_geometry": 4_096,
     "imaging_study": 64,  # a resource names every instance of its study
     "image_occurrence": 2_048,
     "image_occurrence_origin": 2_048,

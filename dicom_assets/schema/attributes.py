@@ -67,6 +67,8 @@ _KEYWORDS = {
         KVP XRayTubeCurrent ExposureTime Exposure ConvolutionKernel ReconstructionDiameter GantryDetectorTilt
         CTDIvol ImageAndFluoroscopyAreaDoseProduct EntranceDoseInmGy DoseUnits DoseType
         MagneticFieldStrength EchoTime RepetitionTime InversionTime FlipAngle EchoTrainLength EchoNumbers
+        TemporalPositionIdentifier NumberOfTemporalPositions TriggerTime DiffusionBValue DiffusionGradientOrientation
+        ImagesInAcquisition
         ScanningSequence SequenceVariant ScanOptions MRAcquisitionType SequenceName ReceiveCoilName
         ContrastBolusAgent ContrastBolusRoute ContrastBolusVolume
         Radiopharmaceutical StructureSetLabel RTPlanLabel""",

@@ -12,6 +12,7 @@ import pyarrow as pa
 
 from dicom_assets.schema.attributes import ATTRIBUTES, CODE_PARTS, Level
 from dicom_assets.schema.correction_tables import correction_columns, correction_tables
+from dicom_assets.schema.geometry_table import series_geometry_table
 from dicom_assets.schema.standard_tables import clinical_columns, standard_tables
 from dicom_assets.schema.table import TEXTS as TEXTS
 from dicom_assets.schema.table import TIMESTAMP as TIMESTAMP
@@ -339,6 +340,8 @@ CORRECTION, PATIENT_LINK, MOVED_STUDY = correction_tables(OWN)
     MAPPING_COVERAGE,
 ) = standard_tables(OWN)
 
+SERIES_GEOMETRY = series_geometry_table(OWN)
+
 DICOM_SERVICE_AUDIT = Table(
     "dicom_service_audit",
     "study in which the lake differs from the service it is copied from",
@@ -403,6 +406,7 @@ TABLES: dict[str, Table] = {
         INSTANCE,
         SERIES,
         STUDY,
+        SERIES_GEOMETRY,
         INGESTION_ERRORS,
         BATCHES,
         IMAGING_STUDY,

@@ -13,6 +13,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import orjson
 import pyarrow as pa
 import pytest
@@ -23,6 +24,7 @@ from dicom_assets.batch.checks.rules import ALL_RULES
 from dicom_assets.batch.context import RunContext
 from dicom_assets.batch.promotion import promote
 from dicom_assets.clinical import delimited
+from dicom_assets.curation import stacks
 from dicom_assets.dicom import columns, from_header
 from dicom_assets.dicom.header import NotDicom
 from dicom_assets.lake import hierarchy
@@ -64,6 +66,9 @@ def put_everything(folder: Path) -> LandingFolder:
     landing.put("a/nobody.dcm", dicom(3, 1, 1, PatientID=None), age_seconds=96_000)
     inner = zipped({"deep/1.dcm": dicom(3, 2, 1), "deep/2.txt": b"text"})
     landing.put_zip("b/all.zip", {"1.dcm": dicom(4, 1, 1), "2.dcm": dicom(4, 1, 2), "inner.zip": inner})
+    for place in range(3):
+        position = {"ImagePositionPatient": [0, 0, place], "ImageOrientationPatient": [1, 0, 0, 0, 1, 0]}
+        landing.put(f"a/slice{place}.dcm", dicom(6, 1, place + 1, Rows=4, Columns=4, **position))
     landing.put("a/several.dcm", dicom(5, 1, 1, PatientID="CR3\\TEST1"))
     landing.put("c/diagnoses.csv", TABLE)
     landing.put("c/fhir.ndjson", f"{PATIENT}\n{REPORTS}\n")
@@ -386,6 +391,12 @@ BREAKS = [
           written("study", with_column("PatientID", turned))),
     Break("study", "modalities are forgotten", "study.equals_instances",
           written("study", with_column("ModalitiesInStudy", lambda values: [None for _ in values]))),
+    Break("series_geometry", "a series is lost", "series_geometry.equals_series",
+          written("series_geometry", drop_first)),
+    Break("series_geometry", "slices are put into the wrong plane", "series_geometry.positions_equal_instances",
+          instead(stacks, "_directions", lambda before, series, orientation: np.arange(len(series)))),
+    Break("series_geometry", "distances are taken across the plane", "series_geometry.positions_equal_instances",
+          instead(np, "cross", lambda before, first, second: first)),
     Break("ingestion_errors", "error rows are lost in publishing", "ingestion_errors.rows_published",
           written("ingestion_errors", no_warnings)),
     Break("imaging_study", "a study has no resource", "imaging_study.equals_studies",

@@ -106,6 +106,7 @@ def test_the_plan_says_what_would_change_and_changes_nothing(first, tmp_path):
         ("migration", "studies"): 3,
         ("migration", "conflicts"): 1,
         ("migration", "lines"): 2,
+        ("migration", "geometry_rows"): 4,
         ("lake", FILE): 1,
     }
     assert all_files(lake) == before
@@ -258,14 +259,16 @@ def test_what_was_open_and_what_comes_new_is_ingested_after_an_upgrade(first, tm
     assert [one.rule for one in verify(graph.lake, settings).findings if not one.holds] == []
 
 
-def test_a_lake_of_the_second_format_needs_no_migration(tmp_path):
+def test_a_lake_of_the_second_format_needs_its_geometry_alone(tmp_path):
     with unpacked("format2") as second:
         settings = second.copy(tmp_path / "lake")
         names = [name for name in TABLES if (Path(settings.lake) / name).exists()]
         before = {name: rows(existing(settings.lake), name) for name in names}
+        assert {line.split(":")[0] for line in upgrade(settings)} == {"geometry_rows"}
         with RunContext(settings) as work:
             assert work.lake.form.number == FORMAT
             assert work.lake.form.left == ()
+            assert work.lake.row_count("series_geometry") == 4
         assert {name: rows(existing(settings.lake), name) for name in names} == before
         assert [one.rule for one in verify(existing(settings.lake), settings).findings if not one.holds] == []
 

@@ -17,6 +17,7 @@ from dicom_assets.defs import mending
 from dicom_assets.defs.mending import open_again
 from dicom_assets.lake.delta import Lake
 from dicom_assets.settings import Settings
+from dicom_assets_tests.support.dicoms import dicom
 from dicom_assets_tests.support.inline_engine import InlineEngine
 from dicom_assets_tests.support.lakes import Graph, contents, settings_for
 from dicom_assets_tests.support.landings import LandingFolder, put_mixed
@@ -73,6 +74,7 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, tuple[str, ...
     folder = tmp_path_factory.mktemp("verified")
     landing = LandingFolder(folder / "landing")
     put_mixed(landing)
+    landing.put("study2/series1/0001.dcm", dicom(2, 1, 1, Rows=4, Columns=4))
     landing.put("fhir/all.ndjson", PATIENT + REPORT)
     with dg.DagsterInstance.ephemeral() as instance:
         graph = Graph(settings_for(folder / "lake", landing.root), instance)

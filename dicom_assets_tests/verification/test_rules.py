@@ -118,6 +118,7 @@ BREAKS: dict[str, tuple[str, Callable[[Broken], None]]] = {
         b, "imaging_study", one("imaging_study", "study_key")(b))),
     "a series has no OMOP row": ("image_occurrence", lambda b: delete(
         b, "image_occurrence", "image_occurrence_id = 1")),
+    "a series has no geometry": ("series_geometry", lambda b: delete(b, "series_geometry", "true")),
     "an OMOP row has no origin": ("image_occurrence", lambda b: delete(
         b, "image_occurrence_origin", "image_occurrence_id = 1")),
     "an id of OMOP is forgotten": ("identifiers", lambda b: delete(
@@ -173,7 +174,7 @@ def test_what_is_broken_is_named_and_will_be_made_again(broken, what):
 TOGETHER = {
     "rows of batches": ("claimed", "judged", "members", "books", "metadata", "reasons", "clinical", "indexed",
                         "reports", "instance"),
-    "studies": ("series", "study", "patients"),
+    "studies": ("series", "study", "series_geometry", "patients"),
     "standards": ("linked_reports", "imaging_study", "image_occurrence"),
     "ids": ("identifiers",),
     "a batch without books": ("unbooked",),

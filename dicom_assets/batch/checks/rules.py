@@ -10,6 +10,7 @@ from dicom_assets.batch.checks.claim_checks import CLAIM_RULES
 from dicom_assets.batch.checks.conflict_checks import CONFLICT_RULES
 from dicom_assets.batch.checks.contract import CheckContext, NamedRule
 from dicom_assets.batch.checks.correction_checks import CORRECTION_RULES
+from dicom_assets.batch.checks.geometry_checks import GEOMETRY_RULES
 from dicom_assets.batch.checks.hierarchy_checks import HIERARCHY_RULES
 from dicom_assets.batch.checks.house_checks import HOUSE_RULES
 from dicom_assets.batch.checks.parity_checks import RULES
@@ -34,6 +35,7 @@ ALL_RULES: tuple[NamedRule, ...] = (
     *SAMPLE_RULES,
     *PROMOTED_RULES,
     *HIERARCHY_RULES,
+    *GEOMETRY_RULES,
     *STANDARD_RULES,
     *PUBLISHED_RULES,
     *CONFLICT_RULES,

@@ -19,6 +19,7 @@ from dicom_assets.batch.books import Status, all_books
 from dicom_assets.batch.erasure import row_rules
 from dicom_assets.batch.erasure.record import Record
 from dicom_assets.batch.publish import publish_hierarchy
+from dicom_assets.batch.series_geometry import publish_geometry
 from dicom_assets.batch.standards import (
     publish_coverage,
     publish_diagnostic_report,
@@ -40,7 +41,7 @@ BATCHES_AT_ONCE = 50
 ROWS_AT_ONCE = 2_000
 """Rows with headers that are in memory together."""
 _RETIRED = "erased-"
-_MADE_ANEW = frozenset((*REBUILDS, "imaging_study", "image_occurrence_origin", "mapping_coverage"))
+_MADE_ANEW = frozenset((*REBUILDS, "series_geometry", "imaging_study", "image_occurrence_origin", "mapping_coverage"))
 
 
 def take_out(lake: Lake, record: Record, settings: Settings) -> None:
@@ -243,9 +244,10 @@ def _make_anew(lake: Lake, record: Record, settings: Settings) -> None:
         staging.stage(Part.TOUCHED, pa.table({"study_key": touched}, schema=SCHEMAS[Part.TOUCHED]))
         for name in REBUILDS:
             publish_hierarchy(lake, staging, name)
+        publish_geometry(lake, staging)
         publish_diagnostic_report(lake, staging)  # by names that imaging_study still has
         publish_imaging_study(lake, staging, settings)
-        for name in (*REBUILDS, "imaging_study", "image_occurrence_origin"):  # a study without rows is told by nobody
+        for name in _MADE_ANEW - {"mapping_coverage"}:  # a study without rows is told by nobody
             _drop(lake, record, name, row_rules.each()[name])
         staging.stage(Part.TOUCHED, pa.table({"study_key": _there(lake, touched)}, schema=SCHEMAS[Part.TOUCHED]))
         for name in ("image_occurrence", "image_occurrence_origin"):

@@ -260,6 +260,11 @@ RULES: tuple[StudyRule, ...] = (
     StudyRule("modalities", "ModalitiesInStudy = modalities of its instances", ("study", "instance"),
         f"SELECT study_key, coalesce(modalities, []) AS content FROM ({_MODALITIES})",
         "SELECT study_key, coalesce(ModalitiesInStudy, []) AS content FROM study"),
+    StudyRule("series_geometry", "Geometry = series with images, their instances counted",
+        ("series_geometry", "instance"),
+        f"SELECT study_key, ({_SERIES_GRAIN}, count(*), max(updated_at)) AS content FROM instance "
+        f"GROUP BY study_key, {_SERIES_GRAIN} HAVING count(*) FILTER (\"Rows\" >= 0 AND \"Columns\" >= 0) > 0",
+        f"SELECT study_key, ({_SERIES_GRAIN}, instance_count, updated_at) AS content FROM series_geometry"),
     StudyRule("imaging_study", "FHIR ImagingStudy = studies, with series and instances counted",
         ("imaging_study", "study"),
         "SELECT study_key, (source, StudyInstanceUID, series_count, instance_count) AS content FROM study",
@@ -304,9 +309,9 @@ def look(sound: Sound, closed: pa.Table, chosen: Sequence[str] | None) -> Iterat
     possible = [rule for rule in RULES if sound.opens(*rule.tables)]
     # Tables before what they are made from, so that a rebuild that is seen has its metadata seen as well; the index
     # last, in which a batch is entered before it writes anything.
-    order = ["diagnostic_report", "image_occurrence", "image_occurrence_origin", "imaging_study", "study", "series",
-             "instance", "ingestion_errors", "patient_link", "correction", "moved_study", "overwritten",
-             "flat_metadata"]  # fmt: skip
+    order = ["diagnostic_report", "image_occurrence", "image_occurrence_origin", "imaging_study", "series_geometry",
+             "study", "series", "instance", "ingestion_errors", "patient_link", "correction", "moved_study",
+             "overwritten", "flat_metadata"]  # fmt: skip
     tables = {name for rule in possible for name in rule.tables}
     is_other = sound.opens(*_CORRECTIONS) and is_corrected(sound.lake)
     if is_other:

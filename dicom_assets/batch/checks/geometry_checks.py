@@ -1,0 +1,155 @@
+"""The rules of the table of geometry: parity with series, positions counted again in SQL, and a remark.
+
+Belongs here: each rule's SQL, written independently of `curation`, which works on arrays. Does not belong here: what a
+rule is and what happens when it does not hold (`contract`).
+
+Positions are counted again for series of single-frame images in planes of one direction; frames of multi-frame objects
+and series of several directions are counted, and no more. A study that another open batch touches too is compared by
+the batch that closes last.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import duckdb
+import pyarrow as pa
+
+from dicom_assets.batch.checks.contract import (
+    SHOWN,
+    CheckContext,
+    CheckResult,
+    NamedRule,
+    compared,
+    studies_of,
+    touched_rows,
+)
+from dicom_assets.lake.query import connect, scan, where
+from dicom_assets.lake.studies import study_scope
+from dicom_assets.schema.registry import SERIES_GEOMETRY
+
+_GRAIN = "study_key, source, StudyInstanceUID, SeriesInstanceUID"
+_LOOKED_AT = f"""{_GRAIN}, geometry_kind, is_regular_volume, irregularities, instance_count, image_count, slice_count,
+    is_multiframe, position_count, spacing"""
+
+_SAME, _NEAR = 0.01, 1e-6
+"""Millimetres below which positions are one; millimetres by which two ways of computing may differ."""
+
+_COUNTED = f"""
+SELECT {_GRAIN}, count(*) AS instance_count
+FROM {{instances}}
+GROUP BY ALL
+HAVING bool_or("Rows" IS NOT NULL AND "Columns" IS NOT NULL)
+"""
+
+_POSITIONS = f"""
+-- one row per series of single-frame slices of one direction: how many, at how many positions, how far apart
+WITH slices AS (
+    SELECT {_GRAIN}, ImagePositionPatient AS p, ImageOrientationPatient AS o
+    FROM {{instances}}
+    WHERE "Rows" IS NOT NULL AND "Columns" IS NOT NULL AND len(ImagePositionPatient) = 3
+        AND len(ImageOrientationPatient) = 6
+        AND NOT regexp_full_match(coalesce(SOPClassUID, ''), '1[.]2[.]840[.]10008[.]5[.]1[.]4[.]1[.]1[.]7([.][1-4])?')
+        AND NOT coalesce(list_contains(ImageType[3:], 'LOCALIZER') OR list_contains(ImageType, 'MOSAIC'), false)
+),
+normals AS (
+    SELECT {_GRAIN}, [o[2] * o[6] - o[3] * o[5], o[3] * o[4] - o[1] * o[6], o[1] * o[5] - o[2] * o[4]] AS n
+    FROM (SELECT {_GRAIN}, min(o) AS o, max(o) AS last FROM slices GROUP BY ALL HAVING min(o) = max(o))
+),
+placed AS (
+    SELECT {_GRAIN}, list_dot_product(p, n) / sqrt(list_dot_product(n, n)) AS d
+    FROM slices JOIN normals USING ({_GRAIN})
+    WHERE list_dot_product(n, n) > 0.5
+),
+steps AS (SELECT *, d - lag(d) OVER (PARTITION BY {_GRAIN} ORDER BY d) AS step FROM placed)
+SELECT
+    {_GRAIN}, count(*) AS slice_count, count(*) FILTER (step > {_SAME}) + 1 AS position_count,
+    quantile_disc(step, 0.5) FILTER (step > {_SAME}) AS distance
+FROM steps
+GROUP BY ALL
+"""
+
+
+@contextmanager
+def _looked_at(context: CheckContext) -> Iterator[duckdb.DuckDBPyConnection]:
+    """A connection with the rows of the touched studies as `geometry`, and `settled`: those of no other open batch."""
+    with connect(context.lake, ["batches", "batch_study"]) as connection:
+        connection.register("geometry", touched_rows(context, SERIES_GEOMETRY, _LOOKED_AT))
+        connection.register("touched", pa.table({"study_key": pa.array(studies_of(context), pa.string())}))
+        connection.execute(
+            f"""
+            CREATE TEMP TABLE settled AS
+            FROM touched ANTI JOIN (
+                SELECT study_key FROM batch_study
+                ANTI JOIN (SELECT batch_id FROM batches WHERE status = 'closed') AS closed USING (batch_id)
+                WHERE batch_id <> {context.batch}
+            ) AS moving USING (study_key)
+            """
+        )
+        yield connection
+
+
+def _instances(context: CheckContext) -> str:
+    scope = study_scope(context.lake, ["instance"], studies_of(context))["instance"]
+    return f"(SELECT * FROM {scan(context.lake, 'instance', within=scope)}{where(scope)})"
+
+
+def geometry_equals_series(context: CheckContext) -> CheckResult:
+    """Rows of series_geometry = series that have an image, with their instances counted."""
+    if not studies_of(context):
+        return CheckResult(True, 0, 0)
+    with _looked_at(context) as connection:
+        connection.register("counted", context.answer(_COUNTED.format(instances=_instances(context))))
+        return compared(
+            connection,
+            f"SELECT {_GRAIN}, instance_count FROM counted SEMI JOIN settled USING (study_key)",
+            f"SELECT {_GRAIN}, instance_count FROM geometry SEMI JOIN settled USING (study_key)",
+            "study_key",
+        )
+
+
+def positions_equal_instances(context: CheckContext) -> CheckResult:
+    """Slices, positions and, where each position has one slice, their typical distance, counted again."""
+    if not studies_of(context):
+        return CheckResult(True, 0, 0)
+    with _looked_at(context) as connection:
+        connection.register("counted", context.answer(_POSITIONS.format(instances=_instances(context))))
+        told = (
+            f"SELECT {_GRAIN}, slice_count, position_count, spacing FROM geometry SEMI JOIN settled USING (study_key)"
+        )
+        again = f"""
+            SELECT
+                {_GRAIN}, counted.slice_count, counted.position_count,
+                CASE
+                    WHEN counted.slice_count > counted.position_count THEN geometry.spacing
+                    WHEN abs(distance - geometry.spacing) < {_NEAR} THEN geometry.spacing
+                    ELSE distance
+                END AS spacing
+            FROM geometry SEMI JOIN settled USING (study_key) JOIN counted USING ({_GRAIN})
+            WHERE NOT is_multiframe
+        """
+        return compared(
+            connection, again, f"{told} SEMI JOIN counted USING ({_GRAIN}) WHERE NOT is_multiframe", "study_key"
+        )
+
+
+def volumes_are_regular(context: CheckContext) -> CheckResult:
+    """How many series of slices of the touched studies are no regular volume, and for which reasons."""
+    rows = touched_rows(context, SERIES_GEOMETRY, _LOOKED_AT).to_pylist() if studies_of(context) else []
+    irregular = [row for row in rows if row["is_regular_volume"] is False]
+    reasons = Counter(reason for row in irregular for reason in row["irregularities"])
+    told = ", ".join(f"{reason} {count}" for reason, count in sorted(reasons.items()))
+    names = sorted({row["study_key"] for row in irregular})[:SHOWN]
+    return CheckResult(not irregular, 0, len(irregular), names, told)
+
+
+GEOMETRY_RULES: tuple[NamedRule, ...] = (
+    NamedRule("series_geometry", "equals_series", "Rows of geometry = series with images", geometry_equals_series),
+    NamedRule("series_geometry", "positions_equal_instances", "Slices, positions and distances = those of instances",
+              positions_equal_instances),
+    NamedRule("series_geometry", "volumes_are_regular", "Series of slices that are no regular volume, by reason",
+              volumes_are_regular, blocking=False),
+)  # fmt: skip
+"""Every rule of this module."""

@@ -1,0 +1,109 @@
+"""The table of geometry: that of the series that a batch touches, from all their current instances.
+
+Belongs here: which series, how many at a time, and the commit. Does not belong here: what their geometry is
+(`curation.geometry`, `curation.claims_of_series`).
+
+A study is made again whole, so nothing depends on the order in which batches came. Headers are read of multi-frame
+objects alone; everything else stands in columns of `instance`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import duckdb
+import pyarrow as pa
+
+from dicom_assets.batch.publish import touched_studies
+from dicom_assets.curation import images
+from dicom_assets.curation.claims_of_series import claimed
+from dicom_assets.curation.geometry import measured
+from dicom_assets.lake.delta import Lake
+from dicom_assets.lake.query import arrow, connect
+from dicom_assets.lake.staging import Staging
+from dicom_assets.lake.studies import study_scope
+from dicom_assets.schema.registry import SERIES_GEOMETRY
+
+IMAGES_AT_ONCE = 100_000
+"""Images that are measured together, unless one series has more: 60 MB."""
+
+_SIZES = f"""
+-- one row per series with images of the touched studies: how many images it says that it has
+SELECT row_number() OVER (ORDER BY source, study_key, SeriesInstanceUID) - 1 AS series, *,
+    sum(size) OVER (ORDER BY source, study_key, SeriesInstanceUID) - size AS before
+FROM (
+    SELECT
+        source, study_key, StudyInstanceUID, SeriesInstanceUID, count(*) AS instance_count,
+        max(updated_at) AS updated_at, bool_or(is_multiframe) AS is_multiframe,
+        sum(greatest(coalesce(NumberOfFrames, 1), 1))::BIGINT AS size
+    FROM ({images.INSTANCES}) SEMI JOIN touched USING (study_key)
+    GROUP BY ALL
+    HAVING bool_or(is_image)
+)
+"""
+
+_INSTANCES = f"""
+CREATE OR REPLACE TEMP TABLE instances AS
+SELECT part.series, own.* FROM ({images.INSTANCES}) AS own
+JOIN (SELECT series, study_key, SeriesInstanceUID FROM part) AS part USING (study_key, SeriesInstanceUID)
+"""
+
+
+def publish_geometry(lake: Lake, staging: Staging) -> int:
+    """Rebuilds the touched studies of series_geometry from all their instances; how many rows they now have.
+
+    Reading and commit happen under the table's lock, as those of the hierarchy do. Raises LakeError, StagingMissing.
+    """
+    touched = touched_studies(staging)
+    keys = touched["study_key"].to_pylist()
+    if not keys:
+        return 0
+    with lake.committing(SERIES_GEOMETRY.name):
+        with connect(lake, ["instance"], within=study_scope(lake, ["instance"], keys)) as connection:
+            connection.register("touched", touched)
+            made = [SERIES_GEOMETRY.schema.empty_table(), *_made(lake, connection)]
+        rows = pa.concat_tables(made)
+        lake.replace(SERIES_GEOMETRY.name, keys, rows)
+    return len(rows)
+
+
+def _made(lake: Lake, connection: duckdb.DuckDBPyConnection) -> Iterator[pa.Table]:
+    """The rows of the series of `touched`, for some of them after the other."""
+    connection.execute(f"CREATE TEMP TABLE sizes AS {_SIZES}")
+    parts = f"SELECT DISTINCT before // {IMAGES_AT_ONCE} FROM sizes ORDER BY 1"
+    for (number,) in connection.execute(parts).fetchall():
+        connection.execute(
+            "CREATE OR REPLACE TEMP TABLE part AS SELECT * REPLACE (series - min(series) OVER () AS series) "
+            f"FROM sizes WHERE before // {IMAGES_AT_ONCE} = {number}"
+        )
+        series = arrow(connection, "SELECT * EXCLUDE (size, before) FROM part ORDER BY series")
+        connection.execute(_INSTANCES)
+        yield _rows(lake, connection, series)
+
+
+def _rows(lake: Lake, connection: duckdb.DuckDBPyConnection, series: pa.Table) -> pa.Table:
+    instances = arrow(connection, "FROM instances ORDER BY series")
+    found = [images.single_frames(connection)]
+    if any(series["is_multiframe"].to_pylist()):
+        found.append(_frames(lake, instances.filter(instances["is_multiframe"])))
+    pictures = pa.concat_tables(found, promote_options="permissive")
+    made = {
+        **_columns(measured(pictures, len(series))),
+        **claimed(instances, pictures, len(series)),
+        **_columns(series),
+    }
+    return pa.table([made[name] for name in SERIES_GEOMETRY.schema.names], names=SERIES_GEOMETRY.schema.names).cast(
+        SERIES_GEOMETRY.schema
+    )
+
+
+def _columns(table: pa.Table) -> dict[str, pa.ChunkedArray]:
+    return dict(zip(table.column_names, table.columns, strict=True))
+
+
+def _frames(lake: Lake, instances: pa.Table) -> pa.Table:
+    """The frames of multi-frame instances, from their headers, which lie with the batches that brought them."""
+    scope = {name: instances[name].unique().to_pylist() for name in ("batch_id", "object_id")}
+    with connect(lake, ["flat_metadata"], within={"flat_metadata": scope}) as connection:
+        connection.register("instances", instances)
+        return images.multi_frames(connection)
