@@ -232,12 +232,10 @@ def _found(unit: Hashable, creators: Mapping[str, str], flat: Counter[str], nest
             raise _NotSo
         name, creator = _named(text[:8], creators)
         yield Found(unit, _element(name, text[:8], creator, text[_SAID - 4 : _SAID - 2], text[_SAID:]), count, count)
-    places, present = _Places(creators), Counter[str]()
+    places = _Places(creators)
     for text, count in nested.items():
-        for path in places.walk(text, count):
-            present[path] += count
-    for (path, tag, creator, vr, said), count in places.counted.items():
-        yield Found(unit, _element(path, tag, creator, vr, said), count, present.pop(path, 0))
+        places.walk(text, count)
+    yield from places.found(unit)
 
 
 def _named(tag: str, creators: Mapping[str, str]) -> tuple[str, str | None]:
@@ -267,8 +265,6 @@ def _bulk(told: Mapping[str, Any]) -> int | None:
     return int(length) if length.isdecimal() else -1
 
 
-_Key = tuple[str, str, str | None, str, str | int]
-"""Path, tag, creator, VR, and what is said behind it; of a sequence the number of its items."""
 _Step = tuple[str, str, str, str]
 """Of a text from one VR to the next tag: VR; what is said, or _OPENS; `]` for each sequence that ends and `{` for each
 further item that begins, in their order; the next tag."""
@@ -276,58 +272,104 @@ _OPENS = "["
 _DECODER = JSONDecoder()
 
 
+class _Place:
+    """A place below sequences: how often each text stands there, and the places below it."""
+
+    __slots__ = ("below", "creator", "depth", "met", "path", "prefix", "present", "sequences", "tag", "texts")
+
+    def __init__(self, path: str, tag: str, creator: str | None, depth: int, prefix: str) -> None:
+        self.path, self.tag, self.creator, self.depth, self.prefix = path, tag, creator, depth, prefix
+        self.below: dict[str, _Place] = {}
+        self.texts: dict[str, int] = {}
+        self.sequences: dict[int, int] = {}
+        self.present = self.met = 0
+
+
 class _Places:
-    """Elements below sequences, counted by path and by what they say."""
+    """Elements of sequences, counted by place and by what they say."""
 
     def __init__(self, creators: Mapping[str, str]) -> None:
-        self.counted: Counter[_Key] = Counter()
-        self._top = creators
+        self._creators = creators
+        self._top: dict[str, _Place] = {}
+        self._all: list[_Place] = []
+        self._below: dict[str, _Place] = {}
         self._steps: dict[str, _Step] = {}
-        self._paths: dict[tuple[str, str], str] = {}
+        self._walked = 0
 
-    def walk(self, text: str, count: int) -> set[str]:
-        """Counts a sequence, `"tag":{…}`, and all that its items hold; the paths in it. Raises _NotSo."""
+    def found(self, unit: Hashable) -> Iterator[Found]:
+        """All that was counted."""
+        for place in self._all:
+            said: Counter[tuple[str, str | int]] = Counter()
+            for items, count in place.sequences.items():
+                said["SQ", items] += count
+            for piece, count in place.texts.items():
+                vr, value, _, _ = self._steps[piece]
+                said[vr, value] += count
+            present = place.present
+            for (vr, one), count in said.items():
+                yield Found(unit, _element(place.path, place.tag, place.creator, vr, one), count, present)
+                present = 0
+
+    def _place(self, below: dict[str, _Place], above: _Place | None, tag: str, creators: Mapping[str, str]) -> _Place:
+        """The place of an element, below a sequence or none."""
+        name, creator = _named(tag, creators)
+        place = below.get(name)
+        if place is None:
+            depth, prefix = (0, "") if above is None else (above.depth + 1, above.prefix)
+            path = prefix + name
+            if depth < DEPTH:
+                prefix = f"{path}."
+            elif depth == DEPTH:
+                prefix = f"{prefix}{_DEEPER}"
+            place = self._below.get(path) if depth > DEPTH else None  # several ways lead there
+            if place is None:
+                place = _Place(path, tag, creator, depth, prefix)
+                self._all.append(place)
+                if depth > DEPTH:
+                    self._below[path] = place
+            below[name] = place
+        return place
+
+    def walk(self, text: str, count: int) -> None:
+        """Counts a sequence, `"tag":{…}`, and all that its items hold. Raises _NotSo."""
         first, *pieces = text.split(_SAYS)
-        tag, above, items, creators = first[-8:], "", 0, self._top
-        levels: list[tuple[str, str, str, str | None, int, Mapping[str, str]]] = []
-        met: set[str] = set()
-        steps, paths, counted = self._steps, self._paths, self.counted
+        tag, here, items, creators = first[-8:], self._top, 0, self._creators
+        above: _Place | None = None
+        levels: list[tuple[dict[str, _Place], _Place | None, int, Mapping[str, str]]] = []
+        steps, self._walked = self._steps, self._walked + 1
+        walked = self._walked
         for piece in pieces:
             step = steps.get(piece)
             if step is None:
                 step = steps[piece] = _step(piece)
-            vr, said, moves, following = step
-            if not tag:
-                raise _NotSo
-            creator = None
-            if tag[3] in _ODD:
-                if tag[4:6] == "00" and tag[6:8] >= "10" and levels:
+            said, moves = step[1], step[2]
+            place = here.get(tag)
+            if place is None or tag[3] in _ODD:
+                if not tag:
+                    raise _NotSo
+                if tag[3] in _ODD and tag[4:6] == "00" and tag[6:8] >= "10" and levels:
                     creators = {**creators, tag[:4] + tag[6:8]: _name(said)}
-                name, creator = _named(tag, creators)
-                path = above + name
-            else:
-                known = paths.get((above, tag))
-                path = known if known is not None else paths.setdefault((above, tag), above + tag)
-            met.add(path)
+                place = self._place(here, above, tag, creators)
+            if place.met != walked:
+                place.met = walked
+                place.present += count
             if said == _OPENS:
-                levels.append((above, path, tag, creator, items, creators))
-                above = f"{path}." if len(levels) <= DEPTH else f"{above.removesuffix(_DEEPER)}{_DEEPER}"
-                items, creators = 1, {}
+                levels.append((here, above, items, creators))
+                here, above, items, creators = place.below, place, 1, {}
             else:
-                counted[path, tag, creator, vr, said] += count
+                texts = place.texts
+                texts[piece] = texts.get(piece, 0) + count
             for move in moves:
                 if move == "{":
                     items, creators = items + 1, {}
-                    continue
-                if not levels:
+                elif above is not None:
+                    above.sequences[items] = above.sequences.get(items, 0) + count
+                    here, above, items, creators = levels.pop()
+                else:
                     raise _NotSo
-                inside = items
-                above, path, tag, creator, items, creators = levels.pop()
-                counted[path, tag, creator, "SQ", inside] += count
-            tag = following
+            tag = step[3]
         if levels or tag:
             raise _NotSo
-        return met
 
 
 def _step(piece: str) -> _Step:

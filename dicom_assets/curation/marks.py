@@ -49,10 +49,12 @@ def smallest(marks: Iterable[int]) -> list[int]:
     return nsmallest(KEPT, set(marks))
 
 
+def merged_sql(column: str) -> str:
+    """SQL of an aggregate: the marks of several sets that are kept of all of them together; NULL where none are."""
+    return f"list_sort(list_distinct(flatten(list({column}) FILTER ({column} IS NOT NULL))))[1:{KEPT}]"
+
+
 def distinct_sql(marks: str) -> str:
-    """SQL for how many different values a set has of which the kept marks are an aggregated list of lists."""
-    kept = f"list_sort(list_distinct(flatten(list({marks}))))[1:{KEPT}]"
-    return (
-        f"(SELECT CASE WHEN len(k) < {KEPT} THEN len(k) ELSE round({KEPT - 1} * pow(2.0, {BITS}) / k[{KEPT}])::BIGINT END "
-        f"FROM (SELECT {kept} AS k))"
-    )
+    """SQL for how many different values a set has of which these marks are kept."""
+    many = f"round({KEPT - 1} * pow(2.0, {BITS}) / {marks}[{KEPT}])::BIGINT"
+    return f"CASE WHEN len({marks}) < {KEPT} THEN len({marks}) ELSE {many} END"

@@ -88,7 +88,7 @@ class TagCounts:
                 "private_creator": one.creator,
                 "vr": sorted(one.vr),
                 "objects": self.objects[profile],
-                "present": one.present,
+                "present": min(one.present, self.objects[profile]),  # a header may hold an element twice
                 "occurrences": one.occurrences,
                 "empty": one.empty,
                 "length_sum": one.length_sum,
