@@ -129,6 +129,7 @@ def status(lake: LakeOption = None, form: FormatOption = Format.TABLE) -> None:
         from dicom_assets.batch.books import Books, all_books
         from dicom_assets.batch.selftest.diary import sentences
         from dicom_assets.batch.waits import is_waiting
+        from dicom_assets.curation.tag_profile import lagging
         from dicom_assets.lake.query import existing
         from dicom_assets.landing.claims import ClaimLog
         from dicom_assets.landing.returns import waiting
@@ -143,6 +144,7 @@ def status(lake: LakeOption = None, form: FormatOption = Format.TABLE) -> None:
         doubts = tell_doubts(found)
         unread = waiting(log.returned())
         of_tests = list(sentences(found.files))
+        lag = len(lagging(found))
     listed = [*claimed, *(Books("", one.source, "waiting", seen=one.objects) for one in unread)]
     waits = [one for one in claimed if is_waiting(one)]
     if listed or form is not Format.TABLE:
@@ -153,6 +155,8 @@ def status(lake: LakeOption = None, form: FormatOption = Format.TABLE) -> None:
     _say_what_waits(unread)
     for sentence in of_tests:
         say(sentence, err=True)
+    if lag:
+        say(f"tag_profile and phi_risk are {lag} closed batches behind; `dicom-assets curate` takes them in.", err=True)
     raise typer.Exit(1 if waits or doubts or unread else 0)
 
 

@@ -18,6 +18,7 @@ from dicom_assets import settings as settings_module
 from dicom_assets.cli import (
     backup,
     batches,
+    curation,
     engines,
     erase,
     forwarding,
@@ -75,6 +76,7 @@ for group in (
     verify,
     upgrade,
     promotion,
+    curation,
     erase,
     serve,
     who_saw,

@@ -1,7 +1,7 @@
 """What is current of closed batches, and whether it is still what somebody has counted.
 
-Belongs here: which closed batches there are and which objects of theirs are current, with a fingerprint of each batch and
-of each series. Does not belong here: what is made of them (`tag_profile`, `phi_risk`).
+Belongs here: which closed batches there are and which objects of theirs are current, with a fingerprint of each batch
+and of each series. Does not belong here: what is made of them (`tag_profile`, `phi_risk`).
 
 A table that follows closed batches keeps the fingerprint of what it has counted beside what it has made of it. So it
 needs no list of what has happened since: whatever a batch, a rerun, a delete, a correction or an erasure has changed
@@ -20,6 +20,8 @@ import pyarrow.compute as pc
 from dicom_assets.lake.delta import Lake
 from dicom_assets.lake.query import arrow, connect
 
+FORM = "1"
+"""Form of what follows closed batches: raised when headers are counted or judged otherwise, so that all are anew."""
 CLOSED = "closed"
 _NAME = ["batch_id", "object_id"]
 
@@ -51,12 +53,17 @@ GROUP BY ALL
 
 
 class ClosedBatches:
-    """Closed batches and their current objects as they are when it is made. A context manager."""
+    """Closed batches and their current objects as they are when it is made. A context manager.
+
+    versions: of the tables that were read.
+    """
 
     def __init__(self, lake: Lake) -> None:
         """Reads the names of all current objects. Raises LakeError."""
-        self.lake = lake
-        self.connection: duckdb.DuckDBPyConnection = connect(lake, ["batches", "instance"])
+        tables = ("batches", "instance")
+        with lake.look_once(tables):
+            self.connection: duckdb.DuckDBPyConnection = connect(lake, tables)
+            self.versions: Mapping[str, int] = {name: lake.extents(name).version for name in tables}
         self.connection.execute(_CURRENT)
 
     def __enter__(self) -> ClosedBatches:

@@ -1,7 +1,7 @@
 """The elements of stored headers, each different one of many headers taken apart once.
 
-Belongs here: cutting headers (DICOM JSON Model, PS3.18 F) into elements, and naming these. Does not belong here: what is
-counted of them (`tag_counts`, `series_headers`).
+Belongs here: cutting headers (DICOM JSON Model, PS3.18 F) into elements, and naming these. Does not belong here: what
+is counted of them (`tag_counts`, `series_headers`).
 
 Headers of a series share most of what they say, so they are not parsed: the text of each is cut where one element ends
 and the next begins, and a text is read as JSON when it is met first. Both marks by which it is cut, `},"` between the
@@ -91,13 +91,13 @@ def _length(value: Any) -> int:
 class Found(NamedTuple):
     """An element of some headers of one unit. occurrences: of several items too; headers: in which its path is new."""
 
-    unit: Hashable
+    unit: Any
     element: Element
     occurrences: int
     headers: int
 
 
-def take_apart(units: Sequence[Hashable], headers: Sequence[str]) -> list[Found]:
+def take_apart(units: Sequence[Any], headers: Sequence[str]) -> list[Found]:
     """Each different element of some headers by the unit that each of them belongs to.
 
     Different elements of one path follow each other in any order, each with the headers that have it first. Raises
@@ -258,7 +258,7 @@ def _element(path: str, tag: str, creator: str | None, vr: str, said: str | int)
 def _bulk(told: Mapping[str, Any]) -> int | None:
     inline, reference = told.get("InlineBinary"), told.get("BulkDataURI")
     if inline is not None:
-        return len(inline) * 3 // 4 - inline[-2:].count("=")
+        return len(str(inline)) * 3 // 4 - str(inline)[-2:].count("=")
     if reference is None:
         return None
     length = str(reference).rpartition(_BULK)[2]
@@ -375,7 +375,7 @@ class _Places:
 def _step(piece: str) -> _Step:
     """Reads a text from one VR to the next tag. Raises _NotSo."""
     vr, at = piece[:2], 3
-    said, begins = "", f',{_VALUE}[{{'
+    said, begins = "", f",{_VALUE}[{{"
     if vr == "SQ" and piece.startswith(begins, at):
         said, at = _OPENS, at + len(begins)
     else:

@@ -15,16 +15,15 @@ from typing import Any
 
 import pyarrow as pa
 
-from dicom_assets.curation.closed_batches import ClosedBatches, rows_of
+from dicom_assets.curation.closed_batches import CLOSED, FORM, ClosedBatches, rows_of
 from dicom_assets.curation.marks import Marker, distinct_sql, merged_sql
 from dicom_assets.curation.tag_counts import TagCounts
 from dicom_assets.lake.delta import Lake
 from dicom_assets.lake.query import arrow, connect
+from dicom_assets.lake.tables import NoSuchVersion
 from dicom_assets.schema.keys import profile_key
 from dicom_assets.schema.tag_tables import TAG_PROFILE, TAG_PROFILE_PART
 
-FORM = "1"
-"""Form of the counting: raised when the same headers are counted otherwise, so that every batch is counted anew."""
 PARTS_AT_ONCE = 40_000
 """Rows of parts that are committed together; also what a run that is killed counts again at most, besides a batch."""
 BATCHES_AT_ONCE = 100
@@ -36,8 +35,8 @@ _READ = ("batch_id", *_GROUP, "ingested_at", "header")
 
 
 def mark_of(marker: Marker, made_from: str) -> str:
-    """What a part of a batch says that was counted from these objects."""
-    return f"{FORM}-{marker.name}-{made_from}"
+    """What a part of a batch says that was counted from these objects: their run, number and sum, form and key."""
+    return f"{made_from} {FORM}-{marker.name}"
 
 
 def count_batches(lake: Lake, now: ClosedBatches, marker: Marker) -> int:
@@ -137,7 +136,7 @@ def _by_batch(rows: pa.Table) -> Iterator[tuple[str, pa.Table]]:
 
 def _texts(rows: pa.Table, name: str) -> list[str | None]:
     values = rows[name].to_pylist()
-    return ["\\".join(v or "" for v in one) if isinstance(one, list) and one else one or None for one in values]
+    return [("\\".join(v or "" for v in one) if isinstance(one, list) else one) or None for one in values]
 
 
 def _profile(named: dict[tuple[str | None, ...], str], group: tuple[str | None, ...]) -> str:
@@ -203,3 +202,24 @@ def stale_profiles(lake: Lake) -> list[str]:
     """Profiles that are not the sum of their parts. Raises LakeError."""
     with connect(lake, [TAG_PROFILE_PART.name, TAG_PROFILE.name]) as connection:
         return [key for (key,) in connection.execute(_STALE).fetchall()]
+
+
+def lagging(lake: Lake) -> list[str]:
+    """Closed batches that are not counted, or not as their last run has closed them. Raises LakeError.
+
+    All of them in a lake of an earlier release, which nobody has opened for writing yet.
+    """
+    sql = f"SELECT batch_id FROM batches WHERE status = '{CLOSED}'"
+    tables = ["batches"]
+    try:
+        lake.extents(TAG_PROFILE_PART.name)
+    except NoSuchVersion:
+        pass
+    else:
+        tables.append(TAG_PROFILE_PART.name)
+        sql += f"""
+            AND NOT EXISTS (FROM {TAG_PROFILE_PART.name} AS part WHERE part.batch_id = batches.batch_id
+                AND starts_with(mark, concat(coalesce(run_id, ''), '-')) AND contains(mark, ' {FORM}-'))
+        """
+    with connect(lake, tables) as connection:
+        return [batch for (batch,) in connection.execute(f"{sql} ORDER BY batch_id").fetchall()]

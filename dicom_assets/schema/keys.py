@@ -42,7 +42,7 @@ def correction_key(*parts: str | None) -> str:
 
 
 def profile_key(*parts: str | None) -> str:
-    """Key of a device with its software: BLAKE2b-64 of what it says of itself; what is missing differs from what is empty."""
+    """Key of a device with its software: BLAKE2b-64 of what it says of itself."""
     return _digest(8, *("-" if part is None else f"={part}" for part in parts))
 
 

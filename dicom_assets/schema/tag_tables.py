@@ -1,7 +1,7 @@
 """The tables of tags and risk, as entries of the registry: tag_profile, what it is added up from, and phi_risk.
 
-Belongs here: name, grain, key, columns and descriptions of these tables. Does not belong here: how their rows come about
-(`dicom_assets.curation`).
+Belongs here: name, grain, key, columns and descriptions of these tables. Does not belong here: how their rows come
+about (`dicom_assets.curation`).
 """
 
 from __future__ import annotations
@@ -27,8 +27,8 @@ _ELEMENT: Sequence[_Line] = (
     (
         "path",
         pa.string(),
-        "Tags of the sequences that hold the element and its own, joined by points; a private one with xx for its block "
-        "and its creator behind it; what lies in more than three sequences stands at * below the third",
+        "Tags of the sequences that hold the element and its own, joined by points; a private one with xx for its "
+        "block and its creator behind it; what lies in more than three sequences stands at * below the third",
     ),
     ("keyword", pa.string(), "Keyword of the element in PS3.6; NULL for private and unknown ones"),
     ("private_creator", pa.string(), "Who reserved the block of a private element, empty for nobody; NULL otherwise"),
@@ -64,7 +64,7 @@ TAG_PROFILE_PART = Table(
             (
                 "mark",
                 pa.string(),
-                "What was counted: form of the counting, run that closed the batch, number and sum of the objects' names",
+                "What was counted: run that closed the batch, number and sum of its objects' names; form and key",
             ),
             ("claimed_at", TIMESTAMP, "When the batch was claimed"),
             ("profile_key", pa.string(), "Hash of source, maker, model, software and modality; empty: none is current"),
@@ -78,7 +78,11 @@ TAG_PROFILE_PART = Table(
                 "The smallest 64 of the keyed hashes of its values, by which different values are counted; NULL for "
                 "values that the header leaves out",
             ),
-            ("value_shares", NUMBERS, "Occurrences by the last four bits of the hash of the value: how values are spread"),
+            (
+                "value_shares",
+                NUMBERS,
+                "Occurrences by the last four bits of the hash of the value: how values are spread",
+            ),
         ),
         "batch_id mark profile_key path objects present occurrences empty length_sum",
     ),
@@ -96,7 +100,11 @@ TAG_PROFILE = Table(
             ("profile_key", pa.string(), "Hash of source, maker, model, software and modality"),
             *_PROFILE,
             *_ELEMENT,
-            ("distinct_values", pa.int64(), "Different values: counted up to 63, about so many above; NULL where not known"),
+            (
+                "distinct_values",
+                pa.int64(),
+                "Different values: counted up to 63, about so many above; NULL where not known",
+            ),
             ("length_typical", pa.float64(), "Mean length of a value; see length_min"),
             *_LENGTHS,
             ("first_claimed_at", TIMESTAMP, "When the first batch was claimed of which a current object has it"),
@@ -132,27 +140,36 @@ PHI_RISK = Table(
             ("direct", TEXTS, "Keywords of attributes with a value that name the patient by themselves"),
             ("indirect", TEXTS, "Keywords of other attributes with a value that the basic profile removes or replaces"),
             ("uids", TEXTS, "Keywords of UIDs that the basic profile replaces; they count for no score"),
-            ("own_text", TEXTS, "Paths of text that equals a part of name, id or birth date of the series' own patient"),
+            (
+                "own_text",
+                TEXTS,
+                "Paths of text that equals a part of name, id or birth date of the series' own patient",
+            ),
             ("other_text", TEXTS, "Paths of text that equals a part of name, id or birth date of another patient"),
             ("private_elements", pa.int64(), "Private elements with a value that are not on the list of safe ones"),
             ("private_creators", TEXTS, "Who reserved the blocks of these; empty for nobody"),
             (
                 "burned_in",
                 pa.string(),
-                "attribute: Burned In Annotation is YES; likely: it is not given, and SOP class, modality or image type "
-                "often have some; NULL otherwise",
+                "attribute: Burned In Annotation is YES; likely: it is not given, and SOP class, modality or image "
+                "type often have some; NULL otherwise",
             ),
             ("claims", pa.int64(), "Objects with Patient Identity Removed YES"),
             ("contradictions", pa.int64(), "Those of them that have a value where the basic profile leaves none"),
             ("text_paths", TEXTS, "Path of each text mark"),
-            ("text_marks", NUMBERS, "Keyed hashes of words, numbers and dates of its texts, to be found among patients'"),
-            ("text_left_out", pa.int64(), "Different words beyond those that are kept"),
+            (
+                "text_marks",
+                NUMBERS,
+                "Keyed hashes of words, numbers and dates of its texts, to be found among patients'",
+            ),
+            ("text_is_whole", pa.bool_(), "Whether all different words are kept: up to 1,000"),
             ("made_from", pa.string(), "Which objects it was made from"),
         ),
-        "source StudyInstanceUID SeriesInstanceUID study_key objects score private_elements claims contradictions made_from",
+        "source StudyInstanceUID SeriesInstanceUID study_key objects score private_elements claims contradictions "
+        "made_from",
     ),
-    "What may tell who the patient is: attributes of the basic profile (PS3.15 Table E.1-1), text like patients' of this "
-    "lake, private elements, annotation in the pixels. No value of any element.",
+    "What may tell who the patient is: attributes of the basic profile (PS3.15 Table E.1-1), text like patients' of "
+    "this lake, private elements, annotation in the pixels. No value of any element.",
     "study_key",
     ("instance", "flat_metadata", "series"),
 )
