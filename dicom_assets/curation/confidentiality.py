@@ -26,9 +26,13 @@ EDITION = "2024e"
 _REMOVED = frozenset(("X", "Z", "X/Z"))
 """Actions that leave no value: remove, or replace by nothing (PS3.15 Table E.1-1a)."""
 
-DIRECT = frozenset(
-    ["PatientName", "PatientID", "IssuerOfPatientID", "OtherPatientIDs", "OtherPatientNames", "OtherPatientIDsSequence", "PatientBirthDate", "PatientBirthName", "PatientMotherBirthName", "PatientAddress", "PatientTelephoneNumbers", "PatientTelecomInformation", "MedicalRecordLocator", "ReferencedPatientPhotoSequence", "InsurancePlanIdentification", "ResponsiblePerson", "PersonName", "PersonAddress", "PersonTelephoneNumbers", "PersonTelecomInformation", "AccessionNumber", "AdmissionID", "ServiceEpisodeID"]
-)
+_DIRECT = """
+    PatientName PatientID IssuerOfPatientID OtherPatientIDs OtherPatientNames OtherPatientIDsSequence
+    PatientBirthDate PatientBirthName PatientMotherBirthName PatientAddress PatientTelephoneNumbers
+    PatientTelecomInformation MedicalRecordLocator ReferencedPatientPhotoSequence InsurancePlanIdentification
+    ResponsiblePerson PersonName PersonAddress PersonTelephoneNumbers PersonTelecomInformation AccessionNumber
+    AdmissionID ServiceEpisodeID"""
+DIRECT = frozenset(_DIRECT.split())
 """Attributes that by themselves name or reach the patient, or a record of the patient (45 CFR 164.514(b)(2)(i))."""
 
 

@@ -13,7 +13,7 @@ cannot be cut, all of these are parsed and written anew.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from json import JSONDecoder
 from typing import Any, NamedTuple
 
@@ -42,10 +42,10 @@ class Element(NamedTuple):
     """One element as some headers have it, at one place.
 
     path: tags of its sequences and its own; a private one with its creator in place of the block that was reserved for
-    it, `0029xx10 SIEMENS CSA HEADER` (PS3.5 7.8.1). creator: of a private element, empty where nobody reserved its
-    block, None of a standard one. said: what stands behind its VR, in JSON. bulk: bytes of a value that is left out of
-    the header or stands there in base64, -1 where a reference does not say how many. items: of a sequence, otherwise
-    None.
+    it, `0029xx10 SIEMENS CSA HEADER` (PS3.5 7.8.1), and (2) behind it for the second block of one creator. creator: of
+    a private element, empty where nobody reserved its block, None of a standard one. said: what stands behind its VR,
+    in JSON. bulk: bytes of a value that is left out of the header or stands there in base64, -1 where a reference does
+    not say how many. items: of a sequence, otherwise None.
     """
 
     path: str
@@ -59,7 +59,7 @@ class Element(NamedTuple):
     @property
     def is_empty(self) -> bool:
         """Whether its value has no length."""
-        return not (self.bulk or self.items) and self.said in _NOTHING
+        return not (self.bulk or self.items) and (self.bulk == 0 or self.said in _NOTHING)
 
     @property
     def values(self) -> Sequence[Any]:
@@ -116,12 +116,12 @@ class _NotSo(Exception):
 
 
 _Cut = Callable[[str], tuple[list[str], list[str]]]
-_Held = tuple[Hashable, Mapping[str, str], Counter[str], Counter[str]]
+_Held = tuple[Any, "_Creators", Counter[str], Counter[str]]
 
 
-def _gather(units: Sequence[Hashable], headers: Sequence[str], cut: _Cut) -> Iterator[_Held]:
+def _gather(units: Sequence[Any], headers: Sequence[str], cut: _Cut) -> Iterator[_Held]:
     """By unit and private creators of the headers, how often each text of an element without items, of a sequence."""
-    held: dict[tuple[Hashable, tuple[str, ...]], tuple[Counter[str], Counter[str]]] = {}
+    held: dict[tuple[Any, tuple[str, ...]], tuple[Counter[str], Counter[str]]] = {}
     for unit, header in zip(units, headers, strict=True):
         flat, sequences = cut(header)
         own = tuple([one for one in flat if one[4:6] == "00" and one[3] in _ODD and one[6:8] >= "10"])
@@ -206,9 +206,23 @@ def _ordered(data: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
     return made
 
 
-def _creators(own: Sequence[str]) -> dict[str, str]:
-    """By group and block, who reserved it. own: texts of the elements that reserve blocks."""
-    return {text[:4] + text[6:8]: _name(text[_SAID:]) for text in own}
+_Creators = Mapping[str, tuple[str, str]]
+"""By group and block, who reserved it, and how a path names that: blocks of one creator are told apart."""
+
+
+def _creators(own: Sequence[str]) -> _Creators:
+    """Who reserved the blocks of a data set. own: texts of the elements that say so."""
+    found: _Creators = {}
+    for text in own:
+        found = _with_creator(found, text[:8], text[_SAID:])
+    return found
+
+
+def _with_creator(known: _Creators, tag: str, said: str) -> _Creators:
+    """What is known of blocks, with one more."""
+    name = _name(said)
+    before = sum(key[:4] == tag[:4] and one == name for key, (one, _) in known.items())
+    return {**known, tag[:4] + tag[6:8]: (name, f"{name} ({before + 1})" if before else name)}
 
 
 def _name(said: str) -> str:
@@ -225,7 +239,7 @@ def _read(said: str) -> Mapping[str, Any]:
     return found
 
 
-def _found(unit: Hashable, creators: Mapping[str, str], flat: Counter[str], nested: Counter[str]) -> Iterator[Found]:
+def _found(unit: Any, creators: _Creators, flat: Counter[str], nested: Counter[str]) -> Iterator[Found]:
     """The different elements of headers that are counted together."""
     for text, count in flat.items():
         if text[8 : _SAID - 4] != _SAYS or text[_SAID - 2 : _SAID - 1] != '"':
@@ -238,13 +252,13 @@ def _found(unit: Hashable, creators: Mapping[str, str], flat: Counter[str], nest
     yield from places.found(unit)
 
 
-def _named(tag: str, creators: Mapping[str, str]) -> tuple[str, str | None]:
+def _named(tag: str, creators: _Creators) -> tuple[str, str | None]:
     """How a path names an element of a data set, and the creator if it is a private one."""
     if tag[3] not in _ODD or tag[4:7] == "000":
         return tag, None
     block, rest = (tag[6:8], "00xx") if tag[4:6] == "00" else (tag[4:6], f"xx{tag[6:]}")
-    creator = creators.get(tag[:4] + block, "")
-    return f"{tag[:4]}{rest} {creator}".rstrip(), creator
+    creator, told = creators.get(tag[:4] + block, ("", ""))
+    return f"{tag[:4]}{rest} {told}".rstrip(), creator
 
 
 def _element(path: str, tag: str, creator: str | None, vr: str, said: str | int) -> Element:
@@ -288,7 +302,7 @@ class _Place:
 class _Places:
     """Elements of sequences, counted by place and by what they say."""
 
-    def __init__(self, creators: Mapping[str, str]) -> None:
+    def __init__(self, creators: _Creators) -> None:
         self._creators = creators
         self._top: dict[str, _Place] = {}
         self._all: list[_Place] = []
@@ -296,7 +310,7 @@ class _Places:
         self._steps: dict[str, _Step] = {}
         self._walked = 0
 
-    def found(self, unit: Hashable) -> Iterator[Found]:
+    def found(self, unit: Any) -> Iterator[Found]:
         """All that was counted."""
         for place in self._all:
             said: Counter[tuple[str, str | int]] = Counter()
@@ -310,7 +324,7 @@ class _Places:
                 yield Found(unit, _element(place.path, place.tag, place.creator, vr, one), count, present)
                 present = 0
 
-    def _place(self, below: dict[str, _Place], above: _Place | None, tag: str, creators: Mapping[str, str]) -> _Place:
+    def _place(self, below: dict[str, _Place], above: _Place | None, tag: str, creators: _Creators) -> _Place:
         """The place of an element, below a sequence or none."""
         name, creator = _named(tag, creators)
         place = below.get(name)
@@ -335,7 +349,7 @@ class _Places:
         first, *pieces = text.split(_SAYS)
         tag, here, items, creators = first[-8:], self._top, 0, self._creators
         above: _Place | None = None
-        levels: list[tuple[dict[str, _Place], _Place | None, int, Mapping[str, str]]] = []
+        levels: list[tuple[dict[str, _Place], _Place | None, int, _Creators]] = []
         steps, self._walked = self._steps, self._walked + 1
         walked = self._walked
         for piece in pieces:
@@ -348,7 +362,7 @@ class _Places:
                 if not tag:
                     raise _NotSo
                 if tag[3] in _ODD and tag[4:6] == "00" and tag[6:8] >= "10" and levels:
-                    creators = {**creators, tag[:4] + tag[6:8]: _name(said)}
+                    creators = _with_creator(creators, tag, said)
                 place = self._place(here, above, tag, creators)
             if place.met != walked:
                 place.met = walked

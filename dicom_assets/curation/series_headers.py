@@ -6,9 +6,10 @@ words are the patient's (`phi_risk`).
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from heapq import nsmallest
+from typing import Any
 
 from dicom_assets.curation.confidentiality import DIRECT, profile
 from dicom_assets.curation.elements import Element, take_apart
@@ -64,9 +65,9 @@ class SeriesHeaders:
         self._marker = marker
         self._tables = profile()
         self._known: dict[str, Sequence[int]] = {}
-        self.found: dict[Hashable, Judged] = {}
+        self.found: dict[Any, Judged] = {}
 
-    def add(self, series: Sequence[Hashable], headers: Sequence[str]) -> None:
+    def add(self, series: Sequence[Any], headers: Sequence[str]) -> None:
         """Judges headers, each of the series that stands at its place. Raises ValueError for what is no header."""
         for name in series:
             self.found.setdefault(name, Judged())
@@ -77,7 +78,7 @@ class SeriesHeaders:
             if len(one.words) > _WORDS_AT_ONCE:
                 self._bound(one)
 
-    def add_claim(self, series: Hashable, header: str) -> None:
+    def add_claim(self, series: Any, header: str) -> None:
         """Judges the header of one object that claims to have no identity."""
         found = self.found.setdefault(series, Judged())
         found.claims += 1
@@ -88,7 +89,7 @@ class SeriesHeaders:
                 return
 
     def add_kind(
-        self, series: Hashable, burned_in: str | None, modality: str | None, sop_class: str | None, kind: Sequence[str]
+        self, series: Any, burned_in: str | None, modality: str | None, sop_class: str | None, kind: Sequence[str]
     ) -> None:
         """Takes in what an object says of its pixels. burned_in: (0028,0301); kind: Image Type (0008,0008)."""
         found = self.found.setdefault(series, Judged())
