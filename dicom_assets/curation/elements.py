@@ -43,7 +43,7 @@ class Element(NamedTuple):
 
     path: tags of its sequences and its own; a private one with its creator in place of the block that was reserved for
     it, `0029xx10 SIEMENS CSA HEADER` (PS3.5 7.8.1), and (2) behind it for the second block of one creator. creator: of
-    a private element, empty where nobody reserved its block, None of a standard one. said: what stands behind its VR,
+    a private element, empty where nobody reserved its block, which its path then names; None of a standard one. said: what stands behind its VR,
     in JSON. bulk: bytes of a value that is left out of the header or stands there in base64, -1 where a reference does
     not say how many. items: of a sequence, otherwise None.
     """
@@ -258,7 +258,7 @@ def _named(tag: str, creators: _Creators) -> tuple[str, str | None]:
         return tag, None
     block, rest = (tag[6:8], "00xx") if tag[4:6] == "00" else (tag[4:6], f"xx{tag[6:]}")
     creator, told = creators.get(tag[:4] + block, ("", ""))
-    return f"{tag[:4]}{rest} {told}".rstrip(), creator
+    return f"{tag[:4]}{rest} {told}" if told else tag, creator
 
 
 def _element(path: str, tag: str, creator: str | None, vr: str, said: str | int) -> Element:

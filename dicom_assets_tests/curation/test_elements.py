@@ -33,7 +33,8 @@ def parsed(headers: Sequence[str]) -> tuple[Counter[Any], Counter[str]]:
             if tag in CREATORS:
                 name = f"{tag[:4]}00xx {creators[tag[:4] + tag[6:]]}"
             elif int(tag[3], 16) % 2:
-                name = f"{tag[:4]}xx{tag[6:]} {creators.get(tag[:4] + tag[4:6], '')}".rstrip()
+                creator = creators.get(tag[:4] + tag[4:6])
+                name = f"{tag[:4]}xx{tag[6:]} {creator}" if creator else tag
             path = ".".join([*above[:DEPTH], *["*"][: len(above) > DEPTH], name])
             met.add(path)
             items = one.get("Value", []) if one["vr"] == "SQ" else None
