@@ -19,6 +19,7 @@ from dicom_assets import settings as settings_module
 from dicom_assets.cli import (
     backup,
     batches,
+    curation,
     engines,
     erase,
     examples,
@@ -96,6 +97,7 @@ for group in (
     verify,
     upgrade,
     promotion,
+    curation,
     erase,
     serve,
     ui,

@@ -26,6 +26,7 @@ from dicom_assets.lake.resource_views import RESOURCE_VIEWS
 from dicom_assets.lake.subjects import STUDY_CLINICAL
 from dicom_assets.lake.table_form import sql_type as sql_type
 from dicom_assets.lake.tables import NoSuchVersion
+from dicom_assets.lake.tag_drift import TAG_DRIFT
 from dicom_assets.schema.registry import TABLES
 from dicom_assets.settings import UserError
 from dicom_assets.storage.files import PROTOCOL, LakeError
@@ -42,6 +43,7 @@ LEFT JOIN overwritten AS last ON {OVERTAKEN}
 """,
     ),
     "ingestion_error_states": (RESOLUTIONS_NEED, RESOLUTIONS),
+    "tag_drift": (("tag_profile_part",), TAG_DRIFT),
 }
 """Views beside the tables: the tables that each needs, and its SQL."""
 

@@ -41,6 +41,11 @@ def correction_key(*parts: str | None) -> str:
     return _digest(12, *("-" if part is None else f"={part}" for part in parts))
 
 
+def profile_key(*parts: str | None) -> str:
+    """Key of a device with its software: BLAKE2b-64 of what it says of itself."""
+    return _digest(8, *("-" if part is None else f"={part}" for part in parts))
+
+
 _REFERENCE = b'"BulkDataURI":"?offset='
 """How a reference into an object begins; within a text its quotation marks would be escaped."""
 _BEFORE, _BEHIND = _REFERENCE.index(b"?"), len(_REFERENCE) - _REFERENCE.index(b"?")

@@ -18,6 +18,7 @@ from dicom_assets.schema.table import TEXTS as TEXTS
 from dicom_assets.schema.table import TIMESTAMP as TIMESTAMP
 from dicom_assets.schema.table import Column as Column
 from dicom_assets.schema.table import Table as Table
+from dicom_assets.schema.tag_tables import PHI_RISK, TAG_PROFILE, TAG_PROFILE_PART
 
 
 def _own(**columns: tuple[pa.DataType, str]) -> dict[str, Column]:
@@ -417,6 +418,9 @@ TABLES: dict[str, Table] = {
         MAPPING_COVERAGE,
         DICOM_SERVICE_AUDIT,
         SOURCE_AUDIT,
+        TAG_PROFILE_PART,
+        TAG_PROFILE,
+        PHI_RISK,
         ERASURE,
     )
 }

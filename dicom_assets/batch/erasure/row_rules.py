@@ -23,6 +23,7 @@ NUMBERS = "omop_identifier"
 HOLDS_NOTHING = {
     "batches": "counts of objects, and sentences without patient data",
     "mapping_coverage": "counts over the whole lake, made anew with each erasure",
+    "tag_profile": "counts of elements, added up anew from tag_profile_part",
     "erasure": "what was erased, without anything of what it was",
 }
 """Tables that hold nothing of anybody, and why."""
@@ -45,6 +46,8 @@ _OWN: dict[str, str] = {
     BY_SERIES: "image_occurrence_id IN (SELECT id FROM erased_occurrences)",
     NUMBERS: "(domain, id) IN (SELECT (domain, id) FROM retired_numbers)",
     "batch_study": _STUDY,
+    "tag_profile_part": "batch_id IN (SELECT batch_id FROM erased_batches)",  # both hold hashes of values,
+    "phi_risk": "study_key IN (SELECT study_key FROM touched_studies)",  # and are made anew
     "moved_study": f"({_STUDY} OR target_key IN (SELECT study_key FROM erased_studies))",
     "correction": f"({_OBJECT} OR {_NAME.format('key')} OR {_NAME.format('PatientID')} "
     f"OR {_NAME.format('StudyInstanceUID')})",
@@ -87,6 +90,8 @@ def register(connection: duckdb.DuckDBPyConnection, record: Record) -> None:
 
     text, number = pa.string(), pa.int64()
     put("erased_objects", [("object_id", text)], ((one,) for one in record.objects))
+    put("touched_studies", [("study_key", text)], ((one,) for one in {*record.touched, *record.whole}))
+    put("erased_batches", [("batch_id", text)], ((one,) for one in {b for of in record.objects.values() for b in of}))
     keys = {"study_key": text, "source": text, "uid": text}
     studies = ((key, *pair) for key, pair in zip(record.whole, record.studies, strict=True))
     put("erased_studies", keys.items(), studies)

@@ -1,0 +1,144 @@
+"""The view tag_drift: what has changed in the headers of a device with its software, or from month to month.
+
+Belongs here: its SQL. Does not belong here: counting headers (`dicom_assets.curation`).
+
+Two sides are compared: the last two of the software versions of a device, by when their first objects were claimed; and
+the last two months, in UTC, in which objects of a device with one software were claimed. How values are spread is
+compared without knowing any: by the shares of occurrences that fall on each of 16 parts of the hashes of values, for
+elements with few different ones.
+"""
+
+from __future__ import annotations
+
+SHARE = 0.1
+"""Share of objects by which an element is there, or empty, more or less often."""
+SIGMAS = 3
+"""Standard errors of a difference of two shares that chance hardly makes."""
+LENGTH = 1.5
+"""Factor between two mean lengths."""
+FEW = 32
+"""Different values up to which their spread is compared."""
+SPREAD = 0.25
+"""Half the sum of differences between two spreads (total variation distance), 0 to 1."""
+OCCURRENCES = 50
+"""Occurrences on each side from which spread and length are compared."""
+
+_DEVICE = "source, Manufacturer, ManufacturerModelName, Modality"
+_SHARES = ", ".join(f"sum(value_shares[{at}])::BIGINT" for at in range(1, 17))
+
+
+def _significant(one: str, other: str, of_one: str, of_other: str) -> str:
+    """SQL for two shares that differ: by SHARE, and by more than chance makes of so few."""
+    pooled = f"(({one} * {of_one} + {other} * {of_other}) / ({of_one} + {of_other}))"
+    error = f"sqrt({pooled} * (1 - {pooled}) * (1.0 / {of_one} + 1.0 / {of_other}))"
+    return f"abs({one} - {other}) >= {SHARE} AND abs({one} - {other}) > {SIGMAS} * {error}"
+
+
+_SIDES = f"""
+WITH part AS (
+    SELECT *, strftime(claimed_at, '%Y-%m') AS month FROM tag_profile_part WHERE profile_key <> ''
+),
+batch AS (
+    SELECT DISTINCT profile_key, batch_id, {_DEVICE}, SoftwareVersions, month, claimed_at, objects FROM part
+),
+side AS (
+    SELECT 'software' AS axis, {_DEVICE}, NULL AS of_software, SoftwareVersions AS name,
+        min(claimed_at) AS begins, sum(objects)::BIGINT AS objects
+    FROM batch GROUP BY ALL
+    UNION ALL
+    SELECT 'month', {_DEVICE}, SoftwareVersions, month, min(claimed_at), sum(objects)::BIGINT FROM batch GROUP BY ALL
+),
+ordered AS (
+    SELECT *, row_number() OVER (PARTITION BY axis, {_DEVICE}, of_software ORDER BY begins DESC, name DESC) AS age
+    FROM side
+),
+pair AS (
+    SELECT after.* EXCLUDE (name, begins, objects, age), before.name AS before, after.name AS after,
+        before.objects AS objects_before, after.objects AS objects_after
+    FROM ordered AS after JOIN ordered AS before ON before.age = 2 AND after.age = 1 AND before.axis = after.axis
+        AND {" AND ".join(f"before.{one} IS NOT DISTINCT FROM after.{one}" for one in _DEVICE.split(", "))}
+        AND before.of_software IS NOT DISTINCT FROM after.of_software
+)"""
+
+_COUNTED = f"""
+SELECT '{{axis}}' AS axis, {_DEVICE}, {{software}} AS of_software, {{name}} AS name, path,
+    any_value(keyword) AS keyword, any_value(private_creator) AS private_creator,
+    list_sort(list_distinct(flatten(list(vr)))) AS vr, sum(present)::BIGINT AS present,
+    sum(occurrences)::BIGINT AS occurrences, sum(empty)::BIGINT AS empty,
+    sum(length_sum) / nullif(sum(occurrences) - sum(empty), 0) AS length,
+    len(list_distinct(flatten(list(value_marks) FILTER (value_marks IS NOT NULL)))) AS different,
+    [{_SHARES}] AS shares
+FROM part GROUP BY ALL
+"""
+
+TAG_DRIFT = f"""
+-- one row per element that appeared, vanished or changed between the last two software versions of a device, or months
+{_SIDES},
+counted AS (
+    {_COUNTED.format(axis="software", software="NULL", name="SoftwareVersions")}
+    UNION ALL
+    {_COUNTED.format(axis="month", software="SoftwareVersions", name="month")}
+),
+old AS (SELECT pair.*, counted.* EXCLUDE (axis, {_DEVICE}, of_software, name) FROM pair JOIN counted
+    ON counted.axis = pair.axis AND counted.name IS NOT DISTINCT FROM pair.before
+    AND {
+    " AND ".join(f"counted.{one} IS NOT DISTINCT FROM pair.{one}" for one in (*_DEVICE.split(", "), "of_software"))
+}
+),
+new AS (SELECT pair.*, counted.* EXCLUDE (axis, {_DEVICE}, of_software, name) FROM pair JOIN counted
+    ON counted.axis = pair.axis AND counted.name IS NOT DISTINCT FROM pair.after
+    AND {
+    " AND ".join(f"counted.{one} IS NOT DISTINCT FROM pair.{one}" for one in (*_DEVICE.split(", "), "of_software"))
+}
+),
+compared AS (
+    SELECT
+        {
+    ", ".join(
+        f"coalesce(old.{one}, new.{one}) AS {one}"
+        for one in (
+            "axis",
+            *_DEVICE.split(", "),
+            "of_software",
+            "before",
+            "after",
+            "objects_before",
+            "objects_after",
+            "path",
+            "keyword",
+            "private_creator",
+        )
+    )
+},
+        coalesce(old.present, 0) / coalesce(old.objects_before, new.objects_before) AS present_before,
+        coalesce(new.present, 0) / coalesce(old.objects_after, new.objects_after) AS present_after,
+        old.empty / nullif(old.occurrences, 0) AS empty_before, new.empty / nullif(new.occurrences, 0) AS empty_after,
+        old.vr AS vr_before, new.vr AS vr_after, old.length AS length_before, new.length AS length_after,
+        old.occurrences AS many_before, new.occurrences AS many_after,
+        old.different AS different_before, new.different AS different_after,
+        list_sum(list_transform(list_zip(old.shares, new.shares), lambda pair: abs(
+            pair[1] / nullif(list_sum(old.shares), 0) - pair[2] / nullif(list_sum(new.shares), 0)))) / 2 AS spread
+    FROM old FULL JOIN new ON new.axis = old.axis AND new.path = old.path
+        AND {" AND ".join(f"new.{one} IS NOT DISTINCT FROM old.{one}" for one in (*_DEVICE.split(", "), "of_software"))}
+),
+judged AS (
+    SELECT *, CASE
+        WHEN vr_before IS NULL THEN 'appeared'
+        WHEN vr_after IS NULL THEN 'vanished'
+        WHEN vr_before <> vr_after THEN 'other VR'
+        WHEN {_significant("present_before", "present_after", "objects_before", "objects_after")} THEN 'other presence'
+        WHEN {_significant("empty_before", "empty_after", "many_before", "many_after")} THEN 'other emptiness'
+        WHEN least(many_before, many_after) < {OCCURRENCES} THEN NULL
+        WHEN greatest(length_before, length_after) > {LENGTH} * least(length_before, length_after) THEN 'other length'
+        WHEN greatest(different_before, different_after) <= {FEW} AND spread >= {SPREAD} THEN 'other values'
+    END AS change
+    FROM compared
+)
+SELECT axis, {_DEVICE}, of_software AS SoftwareVersions, before, after, change, path, keyword, private_creator,
+    objects_before, objects_after, round(present_before, 4) AS present_before, round(present_after, 4) AS present_after,
+    round(empty_before, 4) AS empty_before, round(empty_after, 4) AS empty_after, vr_before, vr_after,
+    round(length_before, 2) AS length_before, round(length_after, 2) AS length_after, different_before, different_after,
+    round(spread, 4) AS values_differ
+FROM judged WHERE change IS NOT NULL
+"""
+"""SQL for the view, from tag_profile_part."""
