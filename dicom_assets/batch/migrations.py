@@ -16,9 +16,9 @@ from dataclasses import dataclass
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from dicom_assets.batch.conflicts import CODE, stage_conflicts
 from dicom_assets.batch.context import RunContext
 from dicom_assets.batch.rebuild import rebuild
+from dicom_assets.batch.same_uids import CODE, stage_same_uids
 from dicom_assets.batch.server_keys import rekeyed
 from dicom_assets.batch.standards import link_reports, write_ndjson_again
 from dicom_assets.fhir.imaging_study import ndjson_name
@@ -236,14 +236,14 @@ def _doubtful(lake: Lake) -> list[str]:
     return _column(lake, _sources(lake, _DOUBTFUL))
 
 
-def _tell_conflicts(work: RunContext, tell: Tell) -> None:
+def _tell_same_uids(work: RunContext, tell: Tell) -> None:
     batches = _doubtful(work.lake)
     for number, batch in enumerate(batches):
         tell(number, len(batches))
-        _conflicts_of(work.lake, batch)
+        _same_uids_of(work.lake, batch)
 
 
-def _conflicts_of(lake: Lake, batch: str) -> None:
+def _same_uids_of(lake: Lake, batch: str) -> None:
     """Adds what a batch would be told today of SOP Instance UIDs to its rows of ingestion_errors."""
     staging = Staging(lake.files, batch)
     try:
@@ -251,7 +251,7 @@ def _conflicts_of(lake: Lake, batch: str) -> None:
             touched = arrow(connection, "SELECT DISTINCT study_key FROM batch_study ORDER BY 1")
         staging.stage(Part.TOUCHED, touched.cast(SCHEMAS[Part.TOUCHED]))
         staging.stage(Part.ERRORS, SCHEMAS[Part.ERRORS].empty_table())
-        if not stage_conflicts(lake, staging, ""):
+        if not stage_same_uids(lake, staging, ""):
             return
         found = staging.read(Part.ERRORS)
         with lake.committing(INGESTION_ERRORS.name):
@@ -301,7 +301,7 @@ MIGRATIONS: dict[str, Migration] = {
     "conflicts": Migration(
         "looks in batches for SOP Instance UIDs of objects of different content, and enters them into ingestion_errors",
         lambda lake: len(_doubtful(lake)),
-        _tell_conflicts,
+        _tell_same_uids,
     ),
     "lines": Migration(
         "writes the NDJSON files of batches under names that tell the batch, and removes those under other names",

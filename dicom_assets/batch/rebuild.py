@@ -26,7 +26,7 @@ def rebuild(work: RunContext, studies: Sequence[str]) -> None:
         staging.stage(Part.TOUCHED, touched)
         staging.stage(Part.CLINICAL, SCHEMAS[Part.CLINICAL].empty_table())
         for step in STEPS:
-            if step.group in ("hierarchy", "standards"):
+            if step.group in ("hierarchy", "curation", "standards"):
                 for _, make in step.tables.values():
                     make(batch, Run(run_id=staging.batch_id))
     finally:

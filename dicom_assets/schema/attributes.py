@@ -53,7 +53,7 @@ _KEYWORDS = {
         NumberOfSeriesRelatedInstances
         Manufacturer ManufacturerModelName SoftwareVersions DeviceSerialNumber StationName
         InstitutionName InstitutionalDepartmentName
-        FrameOfReferenceUID""",
+        FrameOfReferenceUID PositionReferenceIndicator""",
     Level.INSTANCE: """
         SOPInstanceUID SOPClassUID TransferSyntaxUID SpecificCharacterSet
         InstanceNumber AcquisitionNumber AcquisitionDate AcquisitionTime AcquisitionDateTime ContentDate ContentTime

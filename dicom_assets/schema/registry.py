@@ -11,6 +11,7 @@ from collections.abc import Iterable, Mapping
 import pyarrow as pa
 
 from dicom_assets.schema.attributes import ATTRIBUTES, CODE_PARTS, Level
+from dicom_assets.schema.conflict_tables import conflict_tables
 from dicom_assets.schema.correction_tables import correction_columns, correction_tables
 from dicom_assets.schema.standard_tables import clinical_columns, standard_tables
 from dicom_assets.schema.table import TEXTS as TEXTS
@@ -329,6 +330,7 @@ CLINICAL = Table(
 )
 
 CORRECTION, PATIENT_LINK, MOVED_STUDY = correction_tables(OWN)
+CONFLICT, PATIENT_VALUE, UID_INDEX = conflict_tables(OWN)
 
 (
     IMAGING_STUDY,
@@ -403,6 +405,9 @@ TABLES: dict[str, Table] = {
         INSTANCE,
         SERIES,
         STUDY,
+        CONFLICT,
+        PATIENT_VALUE,
+        UID_INDEX,
         INGESTION_ERRORS,
         BATCHES,
         IMAGING_STUDY,

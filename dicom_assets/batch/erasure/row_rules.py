@@ -45,6 +45,7 @@ _OWN: dict[str, str] = {
     BY_SERIES: "image_occurrence_id IN (SELECT id FROM erased_occurrences)",
     NUMBERS: "(domain, id) IN (SELECT (domain, id) FROM retired_numbers)",
     "batch_study": _STUDY,
+    "conflict": "list_has_any(study_keys, (SELECT list(study_key) FROM erased_studies))",
     "moved_study": f"({_STUDY} OR target_key IN (SELECT study_key FROM erased_studies))",
     "correction": f"({_OBJECT} OR {_NAME.format('key')} OR {_NAME.format('PatientID')} "
     f"OR {_NAME.format('StudyInstanceUID')})",

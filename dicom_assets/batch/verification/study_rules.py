@@ -15,8 +15,8 @@ from dataclasses import dataclass, replace
 import duckdb
 import pyarrow as pa
 
-from dicom_assets.batch.checks.conflict_checks import SAID
 from dicom_assets.batch.checks.corrected import corrected, is_corrected
+from dicom_assets.batch.checks.same_uid_checks import SAID
 from dicom_assets.batch.verification.findings import SHOWN, Finding, Sound
 from dicom_assets.schema.attributes import TOLD_WITH
 from dicom_assets.schema.correction_tables import CORRECTED_BY, RECEIVED
