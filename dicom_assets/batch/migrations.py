@@ -10,7 +10,7 @@ object: values that today's reader reads differently stay as they are until the 
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 
 import pyarrow as pa
@@ -21,8 +21,11 @@ from dicom_assets.batch.rebuild import rebuild
 from dicom_assets.batch.same_uids import CODE, stage_same_uids
 from dicom_assets.batch.server_keys import rekeyed
 from dicom_assets.batch.standards import link_reports, write_ndjson_again
+from dicom_assets.curation.conflicts import publish_conflicts
+from dicom_assets.curation.uid_index import enter_again
 from dicom_assets.fhir.imaging_study import ndjson_name
 from dicom_assets.lake import overwritten
+from dicom_assets.lake.choice import Choice
 from dicom_assets.lake.delta import Lake
 from dicom_assets.lake.query import arrow, connect, quoted, scan
 from dicom_assets.lake.rewrite import rewrite_files
@@ -44,6 +47,9 @@ REPORTS_AT_ONCE = 5_000
 
 PROGRESS = "_upgrade/studies"
 """The last study_key that the migration of studies has made again, while it is under way."""
+
+CONFLICT_PROGRESS = "_upgrade/conflict_rows"
+"""The same of the migration that fills the table of conflicts."""
 
 LINES = "Process/Clinical/FHIR NDJSON"
 
@@ -103,6 +109,12 @@ SEMI JOIN (
 ) AS doubtful USING (source, SOPInstanceUID)
 SEMI JOIN (SELECT batch_id FROM {batches} WHERE status = 'closed') AS closed USING (batch_id)
 ORDER BY 1
+"""
+
+_UNINDEXED = """
+-- one row per batch with metadata that is not in the index of UIDs: how many rows it has
+SELECT batch_id, count(*) AS rows FROM {flat_metadata}
+ANTI JOIN (SELECT DISTINCT batch_id FROM {uid_index}) AS indexed USING (batch_id) GROUP BY ALL ORDER BY ALL
 """
 
 _WITH_STUDIES = """
@@ -263,6 +275,44 @@ def _same_uids_of(lake: Lake, batch: str) -> None:
         staging.remove()
 
 
+def _find_conflict_rows(lake: Lake) -> int:
+    return int(_column(lake, _sources(lake, "SELECT count(DISTINCT study_key) FROM {instance}"))[0])
+
+
+def _fill_conflicts(work: RunContext, tell: Tell) -> None:
+    """Fills the index of UIDs batch by batch, then makes the conflicts of all studies, some at a time."""
+    lake, files = work.lake, work.lake.files
+    with lake.cursor() as connection:
+        left = connection.execute(_sources(lake, _UNINDEXED)).fetchall()
+    for batches in _groups(left):
+        enter_again(lake, batches)
+    done = files.get(CONFLICT_PROGRESS).decode() if files.exists(CONFLICT_PROGRESS) else ""
+    with lake.cursor() as connection:
+        sql = "SELECT study_key, count(*) AS rows FROM {instance} GROUP BY ALL ORDER BY ALL"
+        sizes = connection.execute(_sources(lake, sql)).fetchall()
+    told = sum(key <= done for key, _ in sizes)
+    for keys in _groups((key, size) for key, size in sizes if key > done):
+        tell(told, len(sizes))
+        publish_conflicts(lake, keys, Choice.of(work.settings.curation))
+        files.put(CONFLICT_PROGRESS, keys[-1].encode())
+        told += len(keys)
+    files.remove(CONFLICT_PROGRESS)
+
+
+def _groups(sizes: Iterable[tuple[str, int]]) -> Iterator[list[str]]:
+    """Names in groups of about STUDIES_ROWS rows. sizes: each with its rows."""
+    group: list[str] = []
+    rows = 0
+    for name, size in sizes:
+        group.append(name)
+        rows += size
+        if rows >= STUDIES_ROWS:
+            yield group
+            group, rows = [], 0
+    if group:
+        yield group
+
+
 def _batches_with_studies(lake: Lake) -> list[str]:
     return _column(lake, _sources(lake, _WITH_STUDIES))
 
@@ -307,6 +357,11 @@ MIGRATIONS: dict[str, Migration] = {
         "writes the NDJSON files of batches under names that tell the batch, and removes those under other names",
         lambda lake: len(_batches_with_studies(lake)),
         _write_lines,
+    ),
+    "conflict_rows": Migration(
+        "fills conflict with what instances say differently, and what it is made with: patient_value and uid_index",
+        _find_conflict_rows,
+        _fill_conflicts,
     ),
 }
 """Every migration by its name, see `lake.form.MIGRATIONS`."""

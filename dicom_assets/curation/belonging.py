@@ -28,7 +28,7 @@ class Owner(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Belonging:
-    """An attribute that belongs to something. keyword: also its column. source: where PS3.3 says so."""
+    """An attribute that belongs to something. keyword: of the attribute, or name of its column. source: in PS3.3."""
 
     owner: Owner
     keyword: str
@@ -40,7 +40,9 @@ _STUDIED, _EQUIPMENT = "C.7.2.2 Patient Study", "C.7.5.1 General Equipment"
 _FRAME = "C.7.4.1 Frame of Reference"
 
 _LINES = (
-    (Owner.PATIENT, _PATIENT, "PatientName PatientBirthDate PatientSex PatientIdentityRemoved DeidentificationMethod"),
+    # Each representation of a name may contradict, and one that is missing does not.
+    (Owner.PATIENT, _PATIENT, "PatientName patient_ideographic_name patient_phonetic_name"),
+    (Owner.PATIENT, _PATIENT, "PatientBirthDate PatientSex PatientIdentityRemoved DeidentificationMethod"),
     # Whose a study is: a study is of one patient (A.1.2), who is named by identifier and issuer.
     (Owner.STUDY, _PATIENT, "PatientID IssuerOfPatientID"),
     (Owner.STUDY, _STUDY, "StudyID AccessionNumber StudyDate StudyTime StudyDescription ReferringPhysicianName"),
@@ -65,7 +67,3 @@ BELONGINGS: tuple[Belonging, ...] = tuple(
 def of(owner: Owner) -> list[str]:
     """Keywords of what belongs to an owner."""
     return [one.keyword for one in BELONGINGS if one.owner is owner]
-
-
-NAME_GROUPS = {"PatientName": 1, "PatientName (ideographic)": 2, "PatientName (phonetic)": 3}
-"""By attribute, which group of the patient's name it is: each may contradict, and one that is missing does not."""

@@ -20,9 +20,9 @@ import duckdb
 import pyarrow as pa
 
 from dicom_assets.curation import told, uid_index
-from dicom_assets.curation.belonging import NAME_GROUPS, Owner, of
+from dicom_assets.curation.belonging import Owner, of
 from dicom_assets.curation.patients import whose
-from dicom_assets.lake.choice import MOST_FREQUENT, NEWEST, SOURCE_RANK, Choice
+from dicom_assets.lake.choice import NEWEST, SOURCE_RANK, Choice
 from dicom_assets.lake.delta import Lake
 from dicom_assets.lake.query import arrow, connect, scan
 from dicom_assets.lake.studies import study_scope
@@ -144,6 +144,10 @@ def _groups(connection: duckdb.DuckDBPyConnection, wanted: set[str]) -> Iterator
 
 def _owned(connection: duckdb.DuckDBPyConnection, owner: Owner, choice: Choice) -> list[Row]:
     grain = told.GRAINS[owner]
+    doubtful = arrow(connection, told.doubtful(owner))
+    if not len(doubtful):  # nearly always, and the query behind this costs more to prepare than to run
+        return []
+    connection.register("doubtful", doubtful)
     found: list[Row] = arrow(connection, told.conflicts(owner)).to_pylist()
     shown = _shown(connection, owner, choice) if found and owner is not Owner.FRAME_OF_REFERENCE else None
     rows = []
@@ -177,8 +181,7 @@ def chosen(row: Row, choice: Choice) -> str | None:
         entries = [one for one in entries if ranks.get(one["source"], 0) == best]
     newest = {one["of"]: max(_age(e) for e in entries if e["of"] == one["of"]) for one in entries}
     objects = {of: sum(e["objects"] for e in entries if e["of"] == of) for of in newest}
-    attribute = "PatientName" if row["attribute"] in NAME_GROUPS else row["attribute"]
-    is_frequent = choice.rule_of(attribute) == MOST_FREQUENT
+    is_frequent = choice.is_frequent(row["attribute"])
     of = max(newest, key=lambda one: (objects[one] if is_frequent else 0, newest[one]))
     value: str = max((e for e in entries if e["of"] == of), key=_age)["value"]
     return value
@@ -217,14 +220,18 @@ def _of_patients(lake: Lake, values: pa.Table, before: set[str], studies: Sequen
         connection.register("own", values)
         others = _OTHERS.format(values=scan(lake, PATIENT_VALUE.name))
         connection.execute(f"CREATE TEMP TABLE patient_values AS FROM own UNION ALL BY NAME ({others})")
+        contradicted = arrow(connection, told.CONTRADICTED)
+        if not len(contradicted):
+            return []
+        connection.register("contradicted", contradicted)
         found = arrow(connection, told.PATIENT_CONFLICTS).to_pylist()
     rows = []
     for row in found:
         owner = row["owner"]
         named = {"PatientID": owner["id"], "IssuerOfPatientID": owner["issuer"]}
         named |= {"StudyInstanceUID": owner["study"] if owner["id"] is None else None}
-        attribute = "PatientName" if row["attribute"] in NAME_GROUPS else row["attribute"]
-        rows.append(_row(Owner.PATIENT, row, named, row["patient_key"], chosen(row, choice), choice.rule_of(attribute)))
+        value, rule = chosen(row, choice), choice.rule_of(row["attribute"])
+        rows.append(_row(Owner.PATIENT, row, named, row["patient_key"], value, rule))
     return rows
 
 

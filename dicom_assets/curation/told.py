@@ -11,8 +11,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from dicom_assets.curation.belonging import BELONGINGS, NAME_GROUPS, Owner, of
-from dicom_assets.lake.significance import name_group, significant
+from dicom_assets.curation.belonging import BELONGINGS, Owner, of
+from dicom_assets.lake.significance import significant
 from dicom_assets.schema.attributes import ATTRIBUTES
 
 MULTIPLE = {attribute.keyword for attribute in ATTRIBUTES if attribute.multiple}
@@ -40,24 +40,29 @@ SAME = f"""
 -- one row per series and different set of values, with how many instances say it
 SELECT
     source, study_key, StudyInstanceUID, SeriesInstanceUID, {_listed(COLUMNS)},
+    {", ".join(f"hash({_listed(of(owner))}) AS said_of_{owner}" for owner in GRAINS)},
     count(*) AS objects, min(first_seen_at) AS first_seen_at, max(updated_at) AS updated_at, max({_NEWEST}) AS newest
 FROM instance SEMI JOIN wanted USING (StudyInstanceUID)
 GROUP BY ALL
 """
 
 
-def _doubtful(owner: Owner) -> str:
+def _each(owner: Owner) -> str:
+    """SQL for the values of an owner's attributes, one structure each."""
+    return ", ".join(
+        f"{{'attribute': '{name}', 'value': {text(name)}, 'said': {significant(name)}}}" for name in of(owner)
+    )
+
+
+def doubtful(owner: Owner) -> str:
     """SQL for the studies, series or frames of reference of which not all instances say the same, as it is written."""
-    grain, names = ", ".join(GRAINS[owner]), _listed(of(owner))
-    return f"SELECT {grain} FROM same GROUP BY {grain} HAVING count(DISTINCT hash({names})) > 1"
+    grain = ", ".join(GRAINS[owner])
+    return f"SELECT {grain} FROM same GROUP BY {grain} HAVING min(said_of_{owner}) <> max(said_of_{owner})"
 
 
 def _told(owner: Owner) -> str:
     """SQL for one row per owner, attribute, value and source."""
     grain = ", ".join(GRAINS[owner])
-    said = ", ".join(
-        f"{{'attribute': '{name}', 'value': {text(name)}, 'said': {significant(name)}}}" for name in of(owner)
-    )
     return f"""
 SELECT
     {grain}, attribute, said, source, arg_max(value, newest) AS value, sum(objects)::BIGINT AS objects,
@@ -66,8 +71,8 @@ SELECT
 FROM (
     SELECT * EXCLUDE (one), unnest(one)
     FROM (
-        SELECT {grain}, source, study_key, objects, first_seen_at, updated_at, newest, unnest([{said}]) AS one
-        FROM same SEMI JOIN ({_doubtful(owner)}) AS doubtful USING ({grain})
+        SELECT {grain}, source, study_key, objects, first_seen_at, updated_at, newest, unnest([{_each(owner)}]) AS one
+        FROM same SEMI JOIN doubtful USING ({grain})
     )
 )
 WHERE said IS NOT NULL
@@ -76,7 +81,7 @@ GROUP BY ALL
 
 
 def conflicts(owner: Owner) -> str:
-    """SQL for one row per owner and attribute with several values. Tables: same.
+    """SQL for one row per owner and attribute with several values. Tables: same, doubtful.
 
     sources: of all instances of the owner, with the newest version of each, for whoever looks for what is shown.
     """
@@ -106,20 +111,6 @@ HAVING count(*) > 1
 """
 
 
-def _of_patient() -> str:
-    name = '"PatientName"'
-    groups = [
-        f"{{'attribute': '{attribute}', 'value': {name}, 'said': {name_group(name, group)}}}"
-        for attribute, group in NAME_GROUPS.items()
-    ]
-    others = [
-        f"{{'attribute': '{name}', 'value': {text(name)}, 'said': {significant(name)}}}"
-        for name in of(Owner.PATIENT)
-        if name not in NAME_GROUPS
-    ]
-    return ", ".join([*groups, *others])
-
-
 PATIENT_VALUES = f"""
 -- one row per study, patient, attribute and value. Tables: same, whose
 SELECT
@@ -132,7 +123,7 @@ FROM (
     FROM (
         SELECT
             same.study_key, same.source, patient_key, id, issuer, StudyInstanceUID, objects, first_seen_at, updated_at,
-            newest, unnest([{_of_patient()}]) AS one
+            newest, unnest([{_each(Owner.PATIENT)}]) AS one
         FROM same JOIN whose ON whose.study_key = same.study_key
             AND whose.PatientID IS NOT DISTINCT FROM same.PatientID
             AND whose.IssuerOfPatientID IS NOT DISTINCT FROM same.IssuerOfPatientID
@@ -146,11 +137,17 @@ _TOLD_OF_PATIENTS = f"""
     SELECT patient_key, attribute, said, source, arg_max(value, {_NEWEST}) AS value, sum(objects)::BIGINT AS objects,
         min(first_seen_at) AS first_seen_at, max(updated_at) AS updated_at, max({_NEWEST}) AS newest,
         list(DISTINCT study_key) AS study_keys
-    FROM patient_values GROUP BY patient_key, attribute, said, source
+    FROM patient_values SEMI JOIN contradicted USING (patient_key)
+    GROUP BY patient_key, attribute, said, source
+"""
+
+CONTRADICTED = """
+-- patients of whom something is said differently. Tables: patient_values
+SELECT DISTINCT patient_key FROM patient_values GROUP BY patient_key, attribute HAVING min(said) <> max(said)
 """
 
 PATIENT_CONFLICTS = f"""
--- one row per patient and attribute with several values. Tables: patient_values
+-- one row per patient and attribute with several values. Tables: patient_values, contradicted
 SELECT * FROM ({_summed(_TOLD_OF_PATIENTS, "patient_key")})
 JOIN (
     SELECT patient_key, arg_max({{'id': PatientID, 'issuer': IssuerOfPatientID, 'study': StudyInstanceUID}}, {_NEWEST})

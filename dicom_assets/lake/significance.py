@@ -4,8 +4,8 @@ Belongs here: one form for each kind of column (PS3.5 6.2: padding; 6.2.1: names
 are found by it. Does not belong here: which values belong together (`dicom_assets.curation`).
 
 Case is as it was observed. Of names trailing empty components and delimiters do not count, nor does space around a
-component; the three groups of a name are apart from each other. A fraction of a second ends with its last digit that is
-not zero. What is missing has no form: NULL.
+component; a column has one representation of a name. A fraction of a second ends with its last digit that is not zero.
+What is missing has no form: NULL.
 """
 
 from __future__ import annotations
@@ -13,18 +13,12 @@ from __future__ import annotations
 from dicom_assets.lake.subjects import clean
 from dicom_assets.schema.attributes import ATTRIBUTES
 
-_VR = {attribute.keyword: attribute.vr for attribute in ATTRIBUTES}
+NAMES = ("patient_ideographic_name", "patient_phonetic_name")
+"""Columns with names of persons that are no attributes of their own."""
+
+_VR = {attribute.keyword: attribute.vr for attribute in ATTRIBUTES} | dict.fromkeys(NAMES, "PN")
 _MULTIPLE = {attribute.keyword for attribute in ATTRIBUTES if attribute.multiple}
 _TEXTS = {"AE", "AS", "CS", "LO", "LT", "PN", "SH", "ST", "UC", "UI", "UR", "UT"}
-
-ALPHABETIC, IDEOGRAPHIC, PHONETIC = 1, 2, 3
-"""Groups of a name, by their place (PS3.5 6.2.1.2)."""
-
-
-def name_group(name: str, group: int) -> str:
-    """SQL for one group of a name, without what does not count; NULL when nothing is left."""
-    said = f"regexp_replace(split_part({clean(name)}, '=', {group}), ' *\\^ *', '^', 'g')"
-    return f"nullif(regexp_replace({said}, '[\\^ ]+$', ''), '')"
 
 
 def significant(column: str) -> str:
@@ -39,6 +33,7 @@ def significant(column: str) -> str:
 
 
 def _text(value: str, vr: str) -> str:
-    if vr == "PN":
-        return f"coalesce({name_group(value, ALPHABETIC)}, {name_group(value, IDEOGRAPHIC)})"
-    return clean(value)
+    if vr != "PN":
+        return clean(value)
+    components = f"regexp_replace({clean(value)}, ' *\\^ *', '^', 'g')"
+    return f"nullif(regexp_replace({components}, '[\\^ ]+$', ''), '')"

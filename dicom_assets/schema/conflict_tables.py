@@ -32,9 +32,8 @@ def _conflict() -> Table:
                "instance; what the table is replaced by", nullable=False),
         Column("level", pa.string(), "What the attribute belongs to: patient, study, series or frame_of_reference; of "
                "a UID under several parents the level of the UID: series or instance", nullable=False),
-        Column("attribute", pa.string(), "Column or keyword of the attribute that has several values; of a UID under "
-               "several parents, SeriesInstanceUID or SOPInstanceUID; of a group of a name, with the group behind it",
-               nullable=False),
+        Column("attribute", pa.string(), "Its column; of a UID under several parents SeriesInstanceUID or "
+               "SOPInstanceUID", nullable=False),
         *(Column(name, pa.string(), text) for name, text in _NAMING),
         Column("study_keys", TEXTS, "The studies whose objects tell the values, sorted", nullable=False),
         Column("value_count", pa.int64(), "Different values", nullable=False),

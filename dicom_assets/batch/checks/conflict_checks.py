@@ -123,16 +123,23 @@ def conflicts_equal_instances(context: CheckContext) -> CheckResult:
             "CREATE TEMP VIEW own_studies AS SELECT * FROM instances WHERE StudyInstanceUID IN "
             "(SELECT StudyInstanceUID FROM instances SEMI JOIN touched USING (study_key))"
         )
-        results = [
-            compared(
-                connection,
-                sql.told(owner, "own_studies", settings),
-                f"FROM ({sql.there(owner, 'judged')}) WHERE StudyInstanceUID IN (SELECT StudyInstanceUID FROM own) "
-                "OR StudyInstanceUID NOT IN (SELECT StudyInstanceUID FROM found)",
-                "shown_by",
+        results = []
+        for owner in sql.GRAINS:
+            doubtful = f"SELECT StudyInstanceUID FROM ({sql.doubtful(owner, 'own_studies')})"
+            named = (
+                f"SELECT StudyInstanceUID FROM judged WHERE level = '{owner}' AND attribute NOT LIKE 'S%InstanceUID'"
             )
-            for owner in sql.GRAINS
-        ]
+            if not connection.execute(f"SELECT 1 FROM ({doubtful} UNION ALL {named}) LIMIT 1").fetchall():
+                continue  # nothing is written in two ways, and no conflict is told
+            results.append(
+                compared(
+                    connection,
+                    sql.told(owner, f"(FROM own_studies WHERE StudyInstanceUID IN ({doubtful}))", settings),
+                    f"FROM ({sql.there(owner, 'judged')}) WHERE StudyInstanceUID IN (SELECT StudyInstanceUID FROM own) "
+                    "OR StudyInstanceUID NOT IN (SELECT StudyInstanceUID FROM found)",
+                    "shown_by",
+                )
+            )
         for uid in sql.PARENTS:
             mine = f"(SELECT {uid} FROM instances SEMI JOIN touched USING (study_key))"
             results.append(

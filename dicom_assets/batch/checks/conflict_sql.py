@@ -13,12 +13,14 @@ from __future__ import annotations
 from collections.abc import Collection, Mapping, Sequence
 
 from dicom_assets.batch.checks.hierarchy_checks import clean
-from dicom_assets.curation.belonging import NAME_GROUPS, Owner, of
+from dicom_assets.curation.belonging import Owner, of
 from dicom_assets.schema.attributes import ATTRIBUTES, TOLD_WITH
 from dicom_assets.settings import CurationSettings
 
-_VRS = {one.keyword: one.vr for one in ATTRIBUTES}
-_LISTS = {one.keyword for one in ATTRIBUTES if one.multiple}
+_VRS = {one.keyword: one.vr for one in ATTRIBUTES} | dict.fromkeys(
+    ("patient_ideographic_name", "patient_phonetic_name"), "PN"
+)
+MULTIPLE = {one.keyword for one in ATTRIBUTES if one.multiple}
 NEWEST = "(version_at, sequence, object_id)"
 GRAINS: Mapping[Owner, Sequence[str]] = {
     Owner.STUDY: ("StudyInstanceUID",),
@@ -28,35 +30,34 @@ GRAINS: Mapping[Owner, Sequence[str]] = {
 
 
 def _as_text(name: str) -> str:
-    return f"array_to_string(\"{name}\", '\\')" if name in _LISTS else f'CAST("{name}" AS VARCHAR)'
+    return f"array_to_string(\"{name}\", '\\')" if name in MULTIPLE else f'CAST("{name}" AS VARCHAR)'
 
 
 def _names(names: Collection[str]) -> str:
     return ", ".join(f"'{name}'" for name in sorted(names)) or "NULL"
 
 
-def name_said(value: str, group: int) -> str:
-    """SQL for what a group of a name says, component by component."""
-    parts = f"[{clean('part')} FOR part IN string_split(string_split({value}, '=')[{group}], '^')]"
-    return f"nullif(rtrim(array_to_string([coalesce(part, '') FOR part IN {parts}], '^'), '^'), '')"
+def _name_said(value: str) -> str:
+    """SQL for what a name says, component by component."""
+    parts = f"[coalesce({clean('part')}, '') FOR part IN string_split({value}, '^')]"
+    return f"nullif(rtrim(array_to_string({parts}, '^'), '^'), '')"
 
 
-def said(attribute: str, value: str) -> str:
-    """SQL for what a value says, by the name of its attribute in a column."""
-    names = [name for name, vr in _VRS.items() if vr == "PN" and name not in _LISTS and name != "PatientName"]
-    listed = [name for name, vr in _VRS.items() if vr == "PN" and name in _LISTS]
-    times = [name for name, vr in _VRS.items() if vr == "TM"]
-    one = f"coalesce({name_said(value, 1)}, {name_said(value, 2)})"
-    each = f"[coalesce({name_said('whole', 1)}, {name_said('whole', 2)}) FOR whole IN string_split({value}, '\\')]"
-    texts = [name for name in _LISTS if name not in listed]
-    groups = " ".join(f"WHEN {attribute} = '{name}' THEN {name_said(value, at)}" for name, at in NAME_GROUPS.items())
-    return f"""CASE {groups}
-        WHEN {attribute} IN ({_names(names)}) THEN {one}
-        WHEN {attribute} IN ({_names(listed)}) THEN nullif(array_to_string({each}, '\\'), '')
-        WHEN {attribute} IN ({_names(texts)})
-            THEN nullif(array_to_string([{clean("whole")} FOR whole IN string_split({value}, '\\')], '\\'), '')
-        WHEN {attribute} IN ({_names(times)}) AND contains({value}, '.')
-            THEN rtrim(rtrim({value}, '0'), '.')
+def said(attribute: str, value: str, among: Collection[str] = tuple(_VRS)) -> str:
+    """SQL for what a value says, by the name of its attribute in a column; among: which it can be."""
+    names = [name for name in among if _VRS[name] == "PN"]
+    times = [name for name in among if _VRS[name] == "TM"]
+    whole = f"[{{}} FOR whole IN string_split({value}, '\\')]"
+    listed = {
+        "named": _name_said("whole"),
+        "texts": clean("whole"),
+    }
+    several = {one: f"nullif(array_to_string({whole.format(sql)}, '\\'), '')" for one, sql in listed.items()}
+    return f"""CASE
+        WHEN {attribute} IN ({_names([name for name in names if name not in MULTIPLE])}) THEN {_name_said(value)}
+        WHEN {attribute} IN ({_names([name for name in names if name in MULTIPLE])}) THEN {several["named"]}
+        WHEN {attribute} IN ({_names(MULTIPLE.intersection(among) - {*names})}) THEN {several["texts"]}
+        WHEN {attribute} IN ({_names(times)}) AND contains({value}, '.') THEN rtrim(rtrim({value}, '0'), '.')
         ELSE {clean(value)} END"""
 
 
@@ -76,9 +77,8 @@ def _text(value: str) -> str:
 def _frequent(settings: CurationSettings, attribute: str) -> str:
     """SQL for whether the value of most instances is shown of an attribute, whose name stands in a column."""
     own = {**settings.attribute_rules}
+    own |= {name: own[lead] for name, lead in TOLD_WITH.items() if lead in own}
     yes, no = ([name for name, rule in own.items() if (rule == "most_frequent") is is_so] for is_so in (True, False))
-    grouped = {name: list(NAME_GROUPS) if name == "PatientName" else [name] for name in (*yes, *no)}
-    yes, no = ([one for name in names for one in grouped[name]] for names in (yes, no))
     default = "true" if settings.conflict_rule == "most_frequent" else "false"
     return f"CASE WHEN {attribute} IN ({_names(yes)}) THEN true WHEN {attribute} IN ({_names(no)}) THEN false " \
            f"ELSE {default} END"  # fmt: skip
@@ -109,7 +109,7 @@ WITH long AS (
     ON {listed} INTO NAME attribute VALUE value
 ),
 several AS (
-    SELECT * EXCLUDE (value), value, {said("attribute", "value")} AS said
+    SELECT * EXCLUDE (value), value, {said("attribute", "value", of(owner))} AS said
     FROM long SEMI JOIN (
         SELECT {grain}, attribute FROM long GROUP BY ALL HAVING min(value) < max(value)
     ) AS doubtful USING ({grain}, attribute)
@@ -154,16 +154,24 @@ def there(owner: Owner, conflicts: str) -> str:
     return f"""
 SELECT
     md5(StudyInstanceUID) AS shown_by, level, StudyInstanceUID, SeriesInstanceUID, FrameOfReferenceUID, attribute,
-    {said("attribute", "value")} AS said, objects, first_at, last_at,
-    {_is_shown()}
+    {said("attribute", "value", of(owner))} AS said, objects, first_at, last_at,
+    {_is_shown(of(owner))}
 FROM ({exploded(conflicts)})
 WHERE level = '{owner}' AND {is_uid}
 """
 
 
-def _is_shown() -> str:
+def _is_shown(among: Collection[str]) -> str:
+    value, shown = (said("attribute", column, among) for column in ("value", "shown_value"))
     return f"""CASE WHEN attribute IN ({_names(UNSHOWN)}) THEN NULL
-        ELSE coalesce({said("attribute", "value")} = {said("attribute", "shown_value")}, false) END AS is_shown"""
+        ELSE coalesce({value} = {shown}, false) END AS is_shown"""
+
+
+def doubtful(owner: Owner, instances: str) -> str:
+    """SQL for the studies, series or frames of reference in which something is written in two ways; see `told`."""
+    grain = ", ".join(GRAINS[owner])
+    differs = " OR ".join(f'min("{name}") <> max("{name}")' for name in of(owner) if name not in GRAINS[owner])
+    return f"SELECT {grain} FROM {instances} GROUP BY {grain} HAVING {differs}"
 
 
 def exploded(conflicts: str) -> str:
@@ -203,10 +211,8 @@ def values_told(instances: str) -> str:
 
     instances: all of these studies.
     """
-    names = [name for name in of(Owner.PATIENT) if name != "PatientName"]
-    texts = ", ".join(f'{_as_text(name)} AS "{name}"' for name in names)
-    groups = ", ".join(f'PatientName AS "{name}"' for name in NAME_GROUPS)
-    listed = ", ".join(f'"{name}"' for name in (*NAME_GROUPS, *names))
+    texts = ", ".join(f'{_as_text(name)} AS "{name}"' for name in of(Owner.PATIENT))
+    listed = ", ".join(f'"{name}"' for name in of(Owner.PATIENT))
     return f"""
 WITH named AS (
     SELECT *, {clean("PatientID")} AS own_id, {clean("IssuerOfPatientID")} AS own_issuer FROM {instances}
@@ -231,13 +237,13 @@ whose AS (
 ),
 long AS (
     UNPIVOT (
-        SELECT study_key, id, issued_by, first_seen_at, updated_at, version_at, sequence, object_id, {groups}, {texts}
+        SELECT study_key, id, issued_by, first_seen_at, updated_at, version_at, sequence, object_id, {texts}
         FROM whose
     ) ON {listed} INTO NAME attribute VALUE value
 )
 SELECT study_key, {_person("id", "issued_by")}, attribute, said, count(*) AS objects,
     min(first_seen_at) AS first_seen_at, max(updated_at) AS updated_at, max({NEWEST}) AS newest
-FROM (SELECT *, {said("attribute", "value")} AS said FROM long)
+FROM (SELECT *, {said("attribute", "value", of(Owner.PATIENT))} AS said FROM long)
 WHERE said IS NOT NULL
 GROUP BY ALL
 """
@@ -291,7 +297,7 @@ QUALIFY count(*) OVER (PARTITION BY patient_key, attribute) > 1
 def patients_there(conflicts: str) -> str:
     """SQL for the same as the table has it."""
     return f"""
-SELECT subject_key AS shown_by, attribute, {said("attribute", "value")} AS said, objects, first_at, last_at,
-    {_is_shown()}
+SELECT subject_key AS shown_by, attribute, {said("attribute", "value", of(Owner.PATIENT))} AS said, objects, first_at,
+    last_at, {_is_shown(of(Owner.PATIENT))}
 FROM ({exploded(conflicts)}) WHERE level = '{Owner.PATIENT}'
 """
