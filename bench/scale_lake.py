@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Iterator
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, date, datetime, timedelta
 from itertools import pairwise
 from typing import Any
 
@@ -23,6 +23,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from dicom_assets.batch.standards import publish_coverage
+from dicom_assets.curation.patients import patient_key
 from dicom_assets.lake.delta import Lake
 from dicom_assets.lake.maintenance import FULL_NODE, OVERLAPPING, tidy
 from dicom_assets.lake.positions import order_of, positions, sort_rows
@@ -32,7 +33,7 @@ from dicom_assets.landing.claims import FOLDER as CLAIMS
 from dicom_assets.landing.claims import MANIFEST, BatchKind, ClaimLog
 from dicom_assets.landing.store import LISTING, object_digests
 from dicom_assets.omop.integers import Domain, natural_key, order_key, person_key, series_key
-from dicom_assets.schema.keys import record_key, study_key
+from dicom_assets.schema.keys import record_key, study_key, uid_number
 from dicom_assets.schema.registry import TABLES
 
 SOURCE = "landing"
@@ -81,7 +82,7 @@ _VALUES = {
     "SeriesInstanceUID": f"'{STUDY_ROOT}.' || study || '.' || (i // 25)",
     "SOPInstanceUID": f"'{STUDY_ROOT}.' || study || '.' || (i // 25) || '.' || i",
     "PatientID": "'P' || lpad((study // 3)::VARCHAR, 8, '0')",
-    "PatientName": "'FAMILY' || (study // 3 % 5000) || '^GIVEN' || (study % 700)",
+    "PatientName": "'FAMILY' || (study // 3 % 5000) || '^GIVEN' || (study // 3 % 700)",
     "PatientSex": "['M', 'F', 'O'][1 + (study // 3) % 3]",
     "PatientBirthDate": "DATE '1930-01-01' + ((study // 3) % 30000)::INTEGER",
     "PatientAge": "lpad((20 + study % 70)::VARCHAR, 3, '0') || 'Y'",
@@ -245,7 +246,7 @@ def numbers(start: int, end: int, step: int = 1) -> pa.Table:
 
 def _append(lake: Lake, name: str, *parts: pa.Table) -> None:
     """Adds files in one commit: one for each part of a table by batch, those that fit its rows of one by study."""
-    by_study = name in _STEP
+    by_study = name in _STEP or name == "patient_value"
     adds = [
         add
         for part in parts
@@ -289,6 +290,44 @@ def _unit(lake: Lake, start: int, end: int) -> None:
     _append(lake, "batch_study", rows("batch_study", firsts, studies, "study_key"))
     _append(lake, "omop_identifier", _identifiers(start // PER_STUDY, -(-end // PER_STUDY)))
     _append(lake, "clinical", _clinical(start // PER_STUDY, -(-end // PER_STUDY)))
+    _append(lake, "uid_index", _uids(start, end))
+    _append(
+        lake, "patient_value", sort_rows("patient_value", _patient_values(start // PER_STUDY, -(-end // PER_STUDY)))
+    )
+
+
+def _uids(start: int, end: int) -> pa.Table:
+    """The index of UIDs of some instances."""
+    found: list[tuple[str, str, int]] = []
+    for study in range(start // PER_STUDY, -(-end // PER_STUDY)):
+        batch, uid = batch_name(study * PER_STUDY // PER_BATCH), study_uid(study)
+        series = [f"{uid}.{study * 4 + one}" for one in range(4)]
+        instances = [f"{series[one // PER_SERIES]}.{study * PER_STUDY + one}" for one in range(PER_STUDY)]
+        key = study_key(SOURCE, uid)
+        found += [(batch, key, number) for number in sorted(map(uid_number, (uid, *series, *instances)))]
+    schema = TABLES["uid_index"].schema
+    return pa.table([pa.array(c, f.type) for c, f in zip(zip(*found, strict=True), schema, strict=True)], schema)
+
+
+def _patient_values(start: int, end: int) -> pa.Table:
+    """What some studies say of their patients: name, sex and birth date."""
+    made = []
+    for study in range(start, end):
+        patient, stamp = study // 3, FIRST + timedelta(minutes=study * PER_STUDY // PER_BATCH)
+        said = {
+            "PatientName": f"FAMILY{patient % 5000}^GIVEN{patient % 700}",
+            "PatientSex": "MFO"[patient % 3],
+            "PatientBirthDate": f"{date(1930, 1, 1) + timedelta(days=patient % 30000)}",
+        }
+        uid = study_uid(study)
+        shared = {
+            "study_key": study_key(SOURCE, uid), "source": SOURCE, "StudyInstanceUID": uid, "objects": PER_STUDY,
+            "patient_key": patient_key(SOURCE, "", f"P{patient:08d}", None), "PatientID": f"P{patient:08d}",
+            "first_seen_at": stamp, "updated_at": stamp, "version_at": stamp, "sequence": 0,
+            "object_id": natural_key("told", str(study))[:20],
+        }  # fmt: skip
+        made += [{**shared, "attribute": name, "said": value, "value": value} for name, value in said.items()]
+    return pa.Table.from_pylist(made, schema=TABLES["patient_value"].schema)
 
 
 def _identifiers(start: int, end: int) -> pa.Table:

@@ -24,7 +24,6 @@ import pyarrow.compute as pc
 from dicom_assets.batch import books, closing, datasets, dismissal, own_rows
 from dicom_assets.batch.books import Books, Decision, Status
 from dicom_assets.batch.checks.contract import CheckContext
-from dicom_assets.batch.conflicts import stage_conflicts
 from dicom_assets.batch.erasure.record import is_under_way
 from dicom_assets.batch.expand import expand, nothing_known
 from dicom_assets.batch.house_rules import HouseRule, apply_rules, rules_of
@@ -36,6 +35,7 @@ from dicom_assets.batch.organize import Organizing, unfinished
 from dicom_assets.batch.presence import require_source, while_source_is_there
 from dicom_assets.batch.publish import Before, publish_flat, publish_rows
 from dicom_assets.batch.read_ahead import ReadAhead
+from dicom_assets.batch.same_uids import stage_same_uids
 from dicom_assets.batch.superseding import publish_ledger, supersede
 from dicom_assets.batch.validate import Progress, read_batch
 from dicom_assets.batch.withdrawals import stage_claimed, stage_judged
@@ -346,7 +346,7 @@ class OpenBatch:
     def publish_flat(self, run_id: str = "") -> int:
         """Publishes flat_metadata and stages its conflicts; how many rows the batch has in it. Raises LakeError."""
         rows = publish_flat(self.lake, self.staging, self._before)
-        stage_conflicts(self.lake, self.staging, run_id)
+        stage_same_uids(self.lake, self.staging, run_id)
         return rows
 
     def _before(self) -> Before:

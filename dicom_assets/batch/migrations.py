@@ -10,20 +10,23 @@ object: values that today's reader reads differently stay as they are until the 
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 
 import pyarrow as pa
 import pyarrow.compute as pc
 
 from dicom_assets.batch import geometry_rows
-from dicom_assets.batch.conflicts import CODE, stage_conflicts
 from dicom_assets.batch.context import RunContext
 from dicom_assets.batch.rebuild import rebuild
+from dicom_assets.batch.same_uids import CODE, stage_same_uids
 from dicom_assets.batch.server_keys import rekeyed
 from dicom_assets.batch.standards import link_reports, write_ndjson_again
+from dicom_assets.curation.conflicts import publish_conflicts
+from dicom_assets.curation.uid_index import enter_again
 from dicom_assets.fhir.imaging_study import ndjson_name
 from dicom_assets.lake import overwritten
+from dicom_assets.lake.choice import Choice
 from dicom_assets.lake.delta import Lake
 from dicom_assets.lake.query import arrow, connect, quoted, scan
 from dicom_assets.lake.rewrite import rewrite_files
@@ -45,6 +48,9 @@ REPORTS_AT_ONCE = 5_000
 
 PROGRESS = "_upgrade/studies"
 """The last study_key that the migration of studies has made again, while it is under way."""
+
+CONFLICT_PROGRESS = "_upgrade/conflict_rows"
+"""The same of the migration that fills the table of conflicts."""
 
 LINES = "Process/Clinical/FHIR NDJSON"
 
@@ -104,6 +110,12 @@ SEMI JOIN (
 ) AS doubtful USING (source, SOPInstanceUID)
 SEMI JOIN (SELECT batch_id FROM {batches} WHERE status = 'closed') AS closed USING (batch_id)
 ORDER BY 1
+"""
+
+_UNINDEXED = """
+-- one row per batch with metadata that is not in the index of UIDs: how many rows it has
+SELECT batch_id, count(*) AS rows FROM {flat_metadata}
+ANTI JOIN (SELECT DISTINCT batch_id FROM {uid_index}) AS indexed USING (batch_id) GROUP BY ALL ORDER BY ALL
 """
 
 _WITH_STUDIES = """
@@ -237,14 +249,14 @@ def _doubtful(lake: Lake) -> list[str]:
     return _column(lake, _sources(lake, _DOUBTFUL))
 
 
-def _tell_conflicts(work: RunContext, tell: Tell) -> None:
+def _tell_same_uids(work: RunContext, tell: Tell) -> None:
     batches = _doubtful(work.lake)
     for number, batch in enumerate(batches):
         tell(number, len(batches))
-        _conflicts_of(work.lake, batch)
+        _same_uids_of(work.lake, batch)
 
 
-def _conflicts_of(lake: Lake, batch: str) -> None:
+def _same_uids_of(lake: Lake, batch: str) -> None:
     """Adds what a batch would be told today of SOP Instance UIDs to its rows of ingestion_errors."""
     staging = Staging(lake.files, batch)
     try:
@@ -252,7 +264,7 @@ def _conflicts_of(lake: Lake, batch: str) -> None:
             touched = arrow(connection, "SELECT DISTINCT study_key FROM batch_study ORDER BY 1")
         staging.stage(Part.TOUCHED, touched.cast(SCHEMAS[Part.TOUCHED]))
         staging.stage(Part.ERRORS, SCHEMAS[Part.ERRORS].empty_table())
-        if not stage_conflicts(lake, staging, ""):
+        if not stage_same_uids(lake, staging, ""):
             return
         found = staging.read(Part.ERRORS)
         with lake.committing(INGESTION_ERRORS.name):
@@ -262,6 +274,44 @@ def _conflicts_of(lake: Lake, batch: str) -> None:
             lake.replace(INGESTION_ERRORS.name, [batch], pa.concat_tables([kept, found]))
     finally:
         staging.remove()
+
+
+def _find_conflict_rows(lake: Lake) -> int:
+    return int(_column(lake, _sources(lake, "SELECT count(DISTINCT study_key) FROM {instance}"))[0])
+
+
+def _fill_conflicts(work: RunContext, tell: Tell) -> None:
+    """Fills the index of UIDs batch by batch, then makes the conflicts of all studies, some at a time."""
+    lake, files = work.lake, work.lake.files
+    with lake.cursor() as connection:
+        left = connection.execute(_sources(lake, _UNINDEXED)).fetchall()
+    for batches in _groups(left):
+        enter_again(lake, batches)
+    done = files.get(CONFLICT_PROGRESS).decode() if files.exists(CONFLICT_PROGRESS) else ""
+    with lake.cursor() as connection:
+        sql = "SELECT study_key, count(*) AS rows FROM {instance} GROUP BY ALL ORDER BY ALL"
+        sizes = connection.execute(_sources(lake, sql)).fetchall()
+    told = sum(key <= done for key, _ in sizes)
+    for keys in _groups((key, size) for key, size in sizes if key > done):
+        tell(told, len(sizes))
+        publish_conflicts(lake, keys, Choice.of(work.settings.curation))
+        files.put(CONFLICT_PROGRESS, keys[-1].encode())
+        told += len(keys)
+    files.remove(CONFLICT_PROGRESS)
+
+
+def _groups(sizes: Iterable[tuple[str, int]]) -> Iterator[list[str]]:
+    """Names in groups of about STUDIES_ROWS rows. sizes: each with its rows."""
+    group: list[str] = []
+    rows = 0
+    for name, size in sizes:
+        group.append(name)
+        rows += size
+        if rows >= STUDIES_ROWS:
+            yield group
+            group, rows = [], 0
+    if group:
+        yield group
 
 
 def _batches_with_studies(lake: Lake) -> list[str]:
@@ -302,7 +352,7 @@ MIGRATIONS: dict[str, Migration] = {
     "conflicts": Migration(
         "looks in batches for SOP Instance UIDs of objects of different content, and enters them into ingestion_errors",
         lambda lake: len(_doubtful(lake)),
-        _tell_conflicts,
+        _tell_same_uids,
     ),
     "lines": Migration(
         "writes the NDJSON files of batches under names that tell the batch, and removes those under other names",
@@ -313,6 +363,11 @@ MIGRATIONS: dict[str, Migration] = {
         "fills the columns that came with series_geometry from headers, and makes the geometry of every series",
         geometry_rows.find,
         geometry_rows.make,
+    ),
+    "conflict_rows": Migration(
+        "fills conflict with what instances say differently, and what it is made with: patient_value and uid_index",
+        _find_conflict_rows,
+        _fill_conflicts,
     ),
 }
 """Every migration by its name, see `lake.form.MIGRATIONS`."""

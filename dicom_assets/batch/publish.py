@@ -16,11 +16,12 @@ import pyarrow.compute as pc
 
 from dicom_assets.batch.withdrawals import GONE
 from dicom_assets.lake import moved_studies, overwritten, studies
+from dicom_assets.lake.choice import DEFAULT, Choice
 from dicom_assets.lake.column_list import ColumnsChanged
 from dicom_assets.lake.corrected_objects import OBJECT_COLUMNS
 from dicom_assets.lake.corrected_objects import TABLES as CORRECTION_TABLES
 from dicom_assets.lake.delta import Lake
-from dicom_assets.lake.hierarchy import CORRECTED_INSTANCE_SQL, REBUILDS, with_promoted
+from dicom_assets.lake.hierarchy import CORRECTED_INSTANCE_SQL, REBUILDS, rebuild_sql, with_promoted
 from dicom_assets.lake.query import arrow, connect
 from dicom_assets.lake.staging import Part, Staging
 from dicom_assets.reading.memory import give_back
@@ -181,8 +182,10 @@ def _moves(connection: duckdb.DuckDBPyConnection) -> Mapping[str, Sequence[str]]
     return found
 
 
-def publish_hierarchy(lake: Lake, staging: Staging, name: str) -> int:
+def publish_hierarchy(lake: Lake, staging: Staging, name: str, choice: Choice = DEFAULT) -> int:
     """Rebuilds the touched studies of instance, series or study from all their rows; how many rows they now have.
+
+    choice: which of several values a series or study shows.
 
     Reading and commit happen under the table's lock, so that of two batches that touch one study the later publisher
     has read what the earlier one wrote. A batch that touches many old rows makes a commit for every COMMIT_ROWS of
@@ -191,14 +194,14 @@ def publish_hierarchy(lake: Lake, staging: Staging, name: str) -> int:
     touched = touched_studies(staging)
     for _ in range(TRIES_OF_COLUMNS):
         try:
-            return _publish_level(lake, touched, name)
+            return _publish_level(lake, touched, name, choice)
         except ColumnsChanged:  # promoted, or taken away again, since the lake was opened
             continue
-    return _publish_level(lake, touched, name)
+    return _publish_level(lake, touched, name, choice)
 
 
-def _publish_level(lake: Lake, touched: pa.Table, name: str) -> int:
-    sql, sources = REBUILDS[name]
+def _publish_level(lake: Lake, touched: pa.Table, name: str, choice: Choice) -> int:
+    sql, sources = rebuild_sql(name, choice), REBUILDS[name]
     # Sorted here, because DuckDB takes many times the memory for rows of so many columns.
     order = ["study_key", *(column for column in TABLES[name].key if column.endswith("InstanceUID"))]
     published = 0

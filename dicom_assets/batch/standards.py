@@ -23,8 +23,9 @@ from dicom_assets.fhir import imaging_study as imaging
 from dicom_assets.fhir.diagnostic_report import Studies, Study
 from dicom_assets.fhir.mapping import Context as FhirContext
 from dicom_assets.lake import summaries
+from dicom_assets.lake.choice import Choice
 from dicom_assets.lake.delta import Lake
-from dicom_assets.lake.hierarchy import GONE_SQL
+from dicom_assets.lake.hierarchy import gone_sql
 from dicom_assets.lake.query import arrow, connect
 from dicom_assets.lake.staging import Part, Staging
 from dicom_assets.lake.studies import study_scope
@@ -79,7 +80,7 @@ def publish_imaging_study(lake: Lake, staging: Staging, settings: Settings) -> t
             scope = study_scope(lake, names, gone["study_key"].to_pylist())
             with connect(lake, names, within=scope) as connection:
                 connection.register("gone", gone)
-                built += _built(connection, GONE_SQL, settings)
+                built += _built(connection, gone_sql(Choice.of(settings.curation)), settings)
             names.append(IMAGING_STUDY.name)
             with connect(lake, names, within=study_scope(lake, names, gone["study_key"].to_pylist())) as connection:
                 connection.register("gone", gone)

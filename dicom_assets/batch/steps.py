@@ -5,7 +5,7 @@ the replays of tests, and what `verify --fix` makes again are made from this lis
 a table is made (`publish`, `clinical`, `standards`), what Dagster is told (`defs`).
 
     raw_files → validated_batch → flat_metadata → instance → series → study → imaging_study → image_occurrence
-                      ├→ correction ┘               └→ series_geometry
+                      ├→ correction ┘               └→ series_geometry └→ conflict
                       ├→ clinical ───────────────────────────────────────→ diagnostic_report
                       └→ ingestion_errors                                      all of them → cleanup
 """
@@ -28,6 +28,9 @@ from dicom_assets.batch.standards import (
     publish_imaging_study,
     publish_occurrences,
 )
+from dicom_assets.curation.conflicts import publish_conflicts
+from dicom_assets.curation.uid_index import enter
+from dicom_assets.lake.choice import Choice
 from dicom_assets.lake.hierarchy import REBUILDS
 from dicom_assets.lake.staging import Part
 from dicom_assets.omop.coverage import chart, markdown, measures
@@ -99,7 +102,7 @@ def _patient_link(batch: OpenBatch, _: Run) -> Result:
 
 def _level(name: str) -> Make:
     def make(batch: OpenBatch, _: Run) -> Result:
-        rows = publish_hierarchy(batch.lake, batch.staging, name)
+        rows = publish_hierarchy(batch.lake, batch.staging, name, Choice.of(batch.work.settings.curation))
         return Result(rows, {"touched_studies": len(touched_studies(batch.staging))})
 
     return make
@@ -107,6 +110,12 @@ def _level(name: str) -> Make:
 
 def _series_geometry(batch: OpenBatch, _: Run) -> Result:
     return Result(publish_geometry(batch.lake, batch.staging))
+
+
+def _conflict(batch: OpenBatch, _: Run) -> Result:
+    enter(batch.lake, batch.staging)
+    touched = touched_studies(batch.staging)["study_key"].to_pylist()
+    return Result(publish_conflicts(batch.lake, touched, Choice.of(batch.work.settings.curation)))
 
 
 def _imaging_study(batch: OpenBatch, _: Run) -> Result:
@@ -154,8 +163,9 @@ _PUBLISHING = (
     Step("flat_metadata", "metadata", frozenset({"dicom", "deltalake"}),
          {"flat_metadata": (("validated_batch", "correction"), _flat_metadata)}),
     Step("clinical", "clinical", _DUCKDB, {"clinical": (("validated_batch", "flat_metadata"), _clinical)}),
-    Step("hierarchy", "hierarchy", _DUCKDB, {name: (above, _level(name)) for name, (_, above) in REBUILDS.items()}),
+    Step("hierarchy", "hierarchy", _DUCKDB, {name: (above, _level(name)) for name, above in REBUILDS.items()}),
     Step("series_geometry", "curation", _DUCKDB, {"series_geometry": (("instance",), _series_geometry)}),
+    Step("conflict", "curation", _DUCKDB, {"conflict": (("study", "series", "instance"), _conflict)}),
     Step("imaging_study", "standards", _PYTHON, {"imaging_study": (("study", "series", "instance"), _imaging_study)}),
     Step("diagnostic_report", "standards", _PYTHON,
          {"diagnostic_report": (("clinical", "imaging_study"), _diagnostic_report)}),

@@ -187,6 +187,8 @@ def fill(columns: dict[str, Any], tag: int, element: dict[str, Any], flaws: int)
             columns[CONVERTERS[tag][0]] = value
         if tag == PATIENT_NAME and values and len(values) == 1 and isinstance(values[0], (str, dict)):
             name_parts(columns, _text(values[0]) or "")
+            if isinstance(values[0], dict):
+                name_groups(columns, values[0])
         return found
     if tag in CODED:
         items = element.get("Value")
@@ -198,6 +200,13 @@ def fill(columns: dict[str, Any], tag: int, element: dict[str, Any], flaws: int)
                     columns[name] = text
                 flaws |= VALUE_INVALID if len(part) > 1 else SOUND
     return flaws & VALUE_INVALID
+
+
+def name_groups(columns: dict[str, Any], name: Mapping[str, Any]) -> None:
+    """The patient's name in its representations beside the alphabetic one (PS3.5 6.2.1.2), each if there is one."""
+    for group in ("Ideographic", "Phonetic"):
+        if text := str(name.get(group) or "").strip():
+            columns[f"patient_{group.lower()}_name"] = text
 
 
 def name_parts(columns: dict[str, Any], alphabetic: str) -> None:

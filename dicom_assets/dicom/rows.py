@@ -21,6 +21,8 @@ _NAMES = [
     *(c.column for c in CODE_PARTS),
     "patient_family_name",
     "patient_given_name",
+    "patient_ideographic_name",
+    "patient_phonetic_name",
 ]
 SCHEMA = pa.schema([pa.field(name, FLAT_METADATA.column(name).type) for name in _NAMES])
 """The columns that come from the object itself; all may be NULL, since rows without a header are NULL throughout."""

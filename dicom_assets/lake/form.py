@@ -17,7 +17,7 @@ from dicom_assets.storage.files import LakeError, LakeFiles
 
 FORMAT = 4
 """What this release writes. 1: lakes without a number, made before there was one. 2: a number, and who made it. 3: the
-migrations that are left as well. 4: the geometry of series."""
+migrations that are left as well. 4: tables of what the data say between them."""
 
 FILE = "_lake.json"
 
@@ -28,6 +28,7 @@ MIGRATIONS: dict[str, int] = {
     "conflicts": 2,
     "lines": 2,
     "geometry_rows": 4,
+    "conflict_rows": 4,
 }
 """What adding columns and tables does not do, in the order in which it is done, with the first format that has it."""
 

@@ -1,16 +1,19 @@
 """The SQL of the hierarchy: instance from flat_metadata, series from instance, study from series and instance.
 
 Each statement rebuilds the studies in the table `touched` from *all* their rows, so the result does not depend on the
-order in which batches arrive. Belongs here: which row wins and what is counted. Does not belong here: publishing.
+order in which batches arrive. Belongs here: which row wins and what is counted. Does not belong here: publishing, which
+rule the settings name (`choice`).
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
+from dicom_assets.lake.choice import DEFAULT, Choice, frequent
 from dicom_assets.lake.corrected_objects import OBJECT_COLUMNS, applied
+from dicom_assets.lake.significance import significant
 from dicom_assets.lake.subjects import patients_named
-from dicom_assets.schema.attributes import TOLD_WITH, Level
+from dicom_assets.schema.attributes import TOLD_WITH
 from dicom_assets.schema.correction_tables import CORRECTED_BY, RECEIVED
 from dicom_assets.schema.registry import FLAT_METADATA, INSTANCE, SERIES, STUDY, Table
 
@@ -121,13 +124,17 @@ FROM (
 """
 
 
-def _newest(table: Table, levels: set[Level], already: set[str]) -> str:
-    """For each DICOM column of a level, the newest value that is not NULL: arg_max passes NULLs over.
+def _chosen(table: Table, already: set[str]) -> list[str]:
+    """The DICOM columns that a level chooses a value of, in their order."""
+    return [column.name for column in table.columns if column.name not in already]
+
+
+def _newest(names: Sequence[str]) -> str:
+    """For each column, the newest value that is not NULL: arg_max passes NULLs over.
 
     A column of TOLD_WITH comes from the object that tells its lead, NULL or not: a time beside another object's date,
     or a code in another one's scheme, is what nobody has said.
     """
-    names = [c.name for c in table.columns if c.name not in already]
     return ",\n    ".join(f'{_newest_of(n)} AS "{n}"' for n in names)
 
 
@@ -137,6 +144,33 @@ def _newest_of(name: str) -> str:
         return newest
     beside = f"""(arg_max({{'value': "{name}"}}, newest) FILTER ("{lead}" IS NOT NULL)).value"""
     return f'CASE WHEN count("{lead}") = 0 THEN {newest} ELSE {beside} END'
+
+
+def _with_frequent(rows: str, names: Sequence[str], grain: Sequence[str], instances: str, choice: Choice) -> str:
+    """SQL for rows that have the newest values, with those that most instances tell where the rule asks for these.
+
+    Of values that equally many tell the newest counts, and of equal ones its newest form; columns of TOLD_WITH come
+    from the object that tells it.
+    """
+    sql, replaced, listed = rows, [], ", ".join(grain)
+    for number, name in enumerate(frequent(names, choice)):
+        own = [name, *(one for one in names if TOLD_WITH.get(one) == name)]
+        told = ", ".join(f"'{one}': \"{one}\"" for one in own)
+        sql += f"""
+LEFT JOIN (
+    SELECT {listed}, arg_max(told, {{'objects': objects, 'newest': newest}}) AS told{number}
+    FROM (
+        SELECT
+            {listed}, {significant(name)} AS said, count(*) AS objects,
+            arg_max({{{told}}}, newest) AS told, max(newest) AS newest
+        FROM {_ranked(instances)}
+        WHERE "{name}" IS NOT NULL AND said IS NOT NULL
+        GROUP BY {listed}, said
+    )
+    GROUP BY {listed}
+) USING ({listed})"""
+        replaced += [f'if(told{number} IS NULL, "{one}", told{number}[\'{one}\']) AS "{one}"' for one in own]
+    return f"SELECT * REPLACE ({', '.join(replaced)}) FROM {sql}" if replaced else f"SELECT * FROM {sql}"
 
 
 def _ranked(instances: str) -> str:
@@ -157,13 +191,11 @@ _COUNTED = {"instance_count", "series_count", "patient_count", "size", "first_se
 _COUNTED.add(CORRECTED_BY)
 
 
-def _series_sql() -> str:
+def _series_sql(choice: Choice) -> str:
     """One row per series of the touched studies."""
     grain = ["source", "StudyInstanceUID", "SeriesInstanceUID"]
-    already = {*grain, "study_key", "object_id", *_COUNTED}
-    return f"""
--- one row per (source, study, series)
-SELECT {_list([c.name for c in SERIES.columns])} FROM (
+    names = _chosen(SERIES, {*grain, "study_key", "object_id", *_COUNTED})
+    rows = f"""(
 SELECT
     {_list(grain)},
     any_value(study_key) AS study_key,
@@ -174,38 +206,43 @@ SELECT
     min(first_seen_at) AS first_seen_at,
     max(updated_at) AS updated_at,
     {_NAMED_BY},
-    {_newest(SERIES, {Level.STUDY, Level.SERIES}, already)}
+    {_newest(names)}
 FROM {_ranked(_TOUCHED)}
 GROUP BY ALL
-)
+)"""
+    return f"""
+-- one row per (source, study, series)
+SELECT {_list([c.name for c in SERIES.columns])} FROM ({_with_frequent(rows, names, grain, _TOUCHED, choice)})
 """
 
 
-_NAMED = {"PatientID", "IssuerOfPatientID"}
+_NAMED = ("PatientID", "IssuerOfPatientID")
 
 
-def _described(instances: str) -> str:
+def _described(instances: str, choice: Choice) -> str:
     """What instances say of their study, one row each: whose it is and its modalities follow from all of them."""
     grain = ["source", "StudyInstanceUID"]
-    already = {*grain, "study_key", "object_id", "ModalitiesInStudy", *_NAMED, *_COUNTED}
-    return f"""
-SELECT *
-FROM (
+    names = _chosen(STUDY, {*grain, "study_key", "object_id", "ModalitiesInStudy", *_NAMED, *_COUNTED})
+    rows = f"""(
     SELECT
         {_list(grain)},
         any_value(study_key) AS study_key,
         arg_max(object_id, newest) AS object_id,
         max(version_at) AS version_at,
         list_sort(list(DISTINCT Modality) FILTER (Modality IS NOT NULL)) AS "ModalitiesInStudy",
-        {_newest(STUDY, {Level.STUDY}, already)}
+        {_newest(names)}
     FROM {_ranked(instances)}
     GROUP BY ALL
-)
-JOIN ({patients_named(instances, ", ".join(grain), _AGE)}) USING (source, StudyInstanceUID)
+)"""
+    named = patients_named(instances, ", ".join(grain), _AGE, [name for name in _NAMED if choice.is_frequent(name)])
+    return f"""
+SELECT *
+FROM ({_with_frequent(rows, names, grain, instances, choice)})
+JOIN ({named}) USING (source, StudyInstanceUID)
 """
 
 
-def _study_sql() -> str:
+def _study_sql(choice: Choice) -> str:
     """One row per touched study."""
     return f"""
 -- one row per (source, study)
@@ -223,13 +260,16 @@ WITH counted AS (
     GROUP BY ALL
 )
 SELECT {_list([c.name for c in STUDY.columns])}
-FROM ({_described(_TOUCHED)})
+FROM ({_described(_TOUCHED, choice)})
 JOIN counted USING (source, StudyInstanceUID)
 """
 
 
-def _gone_sql() -> str:
-    """One row per study of the table `gone`, which have lost their last instance: as those that it had describe it."""
+def gone_sql(choice: Choice = DEFAULT) -> str:
+    """SQL for rows of `study`, with source_file, of the studies in the table `gone` that have no instance any more.
+
+    They are described as the instances that they had describe them.
+    """
     order = ", ".join(f"{column} DESC" for column in NEWEST.split(", "))
     return f"""
 -- one row per (source, study) of which no instance is left
@@ -249,7 +289,7 @@ seen AS (
     GROUP BY ALL
 )
 SELECT {_list([c.name for c in STUDY.columns])}, source_file
-FROM ({_described("last_known")})
+FROM ({_described("last_known", choice)})
 JOIN seen USING (source, StudyInstanceUID)
 JOIN (
     SELECT source, StudyInstanceUID, object_id, any_value(concat_ws('!', uri, member)) AS source_file
@@ -263,23 +303,26 @@ INSTANCE_SQL = _instance_sql()
 CORRECTED_INSTANCE_SQL = _corrected_instance_sql()
 """In place of INSTANCE_SQL in a lake that has corrections; the table `origins` has the touched studies, and those of
 which objects are moved to them."""
-SERIES_SQL = _series_sql()
-STUDY_SQL = _study_sql()
-GONE_SQL = _gone_sql()
-"""SQL for rows of `study`, with source_file, of the studies in the table `gone` that have no instance any more."""
-
-REBUILDS: dict[str, tuple[str, tuple[str, ...]]] = {
-    "instance": (INSTANCE_SQL, ("flat_metadata",)),
-    "series": (SERIES_SQL, ("instance",)),
-    "study": (STUDY_SQL, ("series", "instance")),
+REBUILDS: Mapping[str, tuple[str, ...]] = {
+    "instance": ("flat_metadata",),
+    "series": ("instance",),
+    "study": ("series", "instance"),
 }
-"""For each table of the hierarchy: its SQL, and the tables that it is made from; instance looks at overwritten too."""
+"""For each table of the hierarchy the tables that it is made from; instance looks at overwritten too."""
+
+
+def rebuild_sql(name: str, choice: Choice = DEFAULT) -> str:
+    """SQL that makes a table of the hierarchy anew for the studies in the table `touched`."""
+    if name == INSTANCE.name:
+        return INSTANCE_SQL
+    return _series_sql(choice) if name == SERIES.name else _study_sql(choice)
 
 
 def told_by_instances(name: str, columns: Sequence[str], instances: str) -> str:
     """SQL for what series or studies take of some columns from their instances: the newest that any of them gives.
 
-    One row per source and UIDs of the level. instances: SQL that stands for them.
+    One row per source and UIDs of the level, whatever the rule of the settings: promoted columns are filled without it.
+    instances: SQL that stands for them.
     """
     newest = ", ".join(f'{_newest_of(column)} AS "{column}"' for column in columns)
     return f"SELECT {', '.join(GRAIN[name])}, {newest} FROM {_ranked(instances)} GROUP BY ALL"

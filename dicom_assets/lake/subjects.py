@@ -11,6 +11,8 @@ and nothing is joined to it. Empty, blank, and without anything but control char
 
 from __future__ import annotations
 
+from collections.abc import Collection
+
 CONTROL = "".join(map(chr, [*range(1, 9), 11, 12, *range(14, 32), 127]))
 _SPACE = "".join(map(chr, [9, 10, 13, 32, 0x85, 0xA0, 0x1680, *range(0x2000, 0x200B), 0x2028, 0x2029, 0x202F, 0x205F]))
 SPACES = _SPACE + chr(0x3000)
@@ -23,17 +25,24 @@ def clean(column: str) -> str:
     return f"nullif(CASE WHEN regexp_matches({column}, '[^ -~]') THEN {slow} ELSE trim({column}) END, '')"
 
 
-def patients_named(objects: str, grain: str, newest: str) -> str:
+def patients_named(objects: str, grain: str, newest: str, frequent: Collection[str] = ()) -> str:
     """SQL for one row per `grain`: patient_count, and PatientID and IssuerOfPatientID as its objects tell them.
 
     objects: a relation with the columns of grain, both identifiers and newest, by which the newest value counts.
-    patient_count: 0 when no object names a patient; above 1 the objects contradict each other.
+    frequent: of the two those of which the value counts that most objects tell, of equals the newest. patient_count: 0
+    when no object names a patient; above 1 the objects contradict each other.
     """
+    orders = dict.fromkeys(("PatientID", "IssuerOfPatientID"), "newest")
+    counted = ""
+    for name, said in (("PatientID", "id"), ("IssuerOfPatientID", "issuer")):
+        if name in frequent:
+            orders[name] = f"{{'objects': {said}_objects, 'newest': newest}}"
+            counted += f", sum(objects) OVER (PARTITION BY {grain}, {said}) AS {said}_objects"
     return f"""
     SELECT
         {grain},
-        arg_max(PatientID, newest) FILTER (id IS NOT NULL) AS PatientID,
-        arg_max(IssuerOfPatientID, newest) FILTER (issuer IS NOT NULL) AS IssuerOfPatientID,
+        arg_max(PatientID, {orders["PatientID"]}) FILTER (id IS NOT NULL) AS PatientID,
+        arg_max(IssuerOfPatientID, {orders["IssuerOfPatientID"]}) FILTER (issuer IS NOT NULL) AS IssuerOfPatientID,
         -- ids with each of their issuers, or without any; issuers alone tell of nobody, and contradict each other
         CASE WHEN count(id) = 0 THEN 0 ELSE greatest(
             count(DISTINCT (id, issuer)) FILTER (id IS NOT NULL AND issuer IS NOT NULL)
@@ -41,9 +50,11 @@ def patients_named(objects: str, grain: str, newest: str) -> str:
             count(DISTINCT issuer)
         ) END AS patient_count
     FROM (
-        SELECT *, {clean("PatientID")} AS id, {clean("IssuerOfPatientID")} AS issuer
+        SELECT *, {clean("PatientID")} AS id, {clean("IssuerOfPatientID")} AS issuer{counted}
         FROM (  -- what is written, before it is cleaned: there are fewer patients than objects
-            SELECT {grain}, PatientID, IssuerOfPatientID, max({newest}) AS newest FROM {objects} GROUP BY ALL
+            SELECT {grain}, PatientID, IssuerOfPatientID, max({newest}) AS newest, count(*) AS objects
+            FROM {objects}
+            GROUP BY ALL
         )
     )
     GROUP BY {grain}

@@ -53,7 +53,7 @@ _KEYWORDS = {
         NumberOfSeriesRelatedInstances
         Manufacturer ManufacturerModelName SoftwareVersions DeviceSerialNumber StationName
         InstitutionName InstitutionalDepartmentName
-        FrameOfReferenceUID""",
+        FrameOfReferenceUID PositionReferenceIndicator""",
     Level.INSTANCE: """
         SOPInstanceUID SOPClassUID TransferSyntaxUID SpecificCharacterSet
         InstanceNumber AcquisitionNumber AcquisitionDate AcquisitionTime AcquisitionDateTime ContentDate ContentTime
@@ -146,6 +146,8 @@ TOLD_WITH: dict[str, str] = {
     "PerformedProcedureStepStartTime": "PerformedProcedureStepStartDate",
     "patient_family_name": "PatientName",
     "patient_given_name": "PatientName",
+    "patient_ideographic_name": "PatientName",
+    "patient_phonetic_name": "PatientName",
     **{c.column: f"{c.column.rsplit('_', 1)[0]}_code" for c in CODE_PARTS if c.part != "CodeValue"},
 }
 """Columns that mean something beside another one alone: a series or study takes both from the same object."""

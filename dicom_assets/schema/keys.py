@@ -46,6 +46,11 @@ def profile_key(*parts: str | None) -> str:
     return _digest(8, *("-" if part is None else f"={part}" for part in parts))
 
 
+def uid_number(uid: str) -> int:
+    """What stands for a UID in the index of UIDs: BLAKE2b-64 of it, as a signed integer of 64 bits."""
+    return int.from_bytes(hashlib.blake2b(uid.encode("utf-8", "surrogateescape"), digest_size=8).digest(), signed=True)
+
+
 _REFERENCE = b'"BulkDataURI":"?offset='
 """How a reference into an object begins; within a text its quotation marks would be escaped."""
 _BEFORE, _BEHIND = _REFERENCE.index(b"?"), len(_REFERENCE) - _REFERENCE.index(b"?")

@@ -11,6 +11,7 @@ from collections.abc import Iterable, Mapping
 import pyarrow as pa
 
 from dicom_assets.schema.attributes import ATTRIBUTES, CODE_PARTS, Level
+from dicom_assets.schema.conflict_tables import conflict_tables
 from dicom_assets.schema.correction_tables import correction_columns, correction_tables
 from dicom_assets.schema.geometry_table import series_geometry_table
 from dicom_assets.schema.standard_tables import clinical_columns, standard_tables
@@ -59,6 +60,8 @@ OWN = _own(
     study_key=(pa.string(), "Hash of source and StudyInstanceUID; what tables are clustered and replaced by"),
     patient_family_name=(pa.string(), "Family name, alphabetic representation (PS3.5 6.2.1)"),
     patient_given_name=(pa.string(), "Given name, alphabetic representation (PS3.5 6.2.1)"),
+    patient_ideographic_name=(pa.string(), "The patient's name, ideographic representation (PS3.5 6.2.1)"),
+    patient_phonetic_name=(pa.string(), "The patient's name, phonetic representation (PS3.5 6.2.1)"),
     content_digest=(
         pa.string(),
         "BLAKE2b-128 of header without the offsets of its references, hexadecimal; headers of one form that say "
@@ -197,7 +200,7 @@ def _table(
         Column(c.name, c.type, c.description, c.name not in unnullable, c.sources) for c in dicom_columns
     ]
     if "patient_family_name" not in names and Level.STUDY in levels:
-        columns += [OWN["patient_family_name"], OWN["patient_given_name"]]
+        columns += [OWN[f"patient_{part}_name"] for part in ("family", "given", "ideographic", "phonetic")]
     return Table(name, grain, tuple(keys), tuple(columns), description, replaced_by, upstream)
 
 
@@ -331,6 +334,7 @@ CLINICAL = Table(
 )
 
 CORRECTION, PATIENT_LINK, MOVED_STUDY = correction_tables(OWN)
+CONFLICT, PATIENT_VALUE, UID_INDEX = conflict_tables(OWN)
 
 (
     IMAGING_STUDY,
@@ -408,6 +412,9 @@ TABLES: dict[str, Table] = {
         SERIES,
         STUDY,
         SERIES_GEOMETRY,
+        CONFLICT,
+        PATIENT_VALUE,
+        UID_INDEX,
         INGESTION_ERRORS,
         BATCHES,
         IMAGING_STUDY,

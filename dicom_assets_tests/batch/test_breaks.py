@@ -18,7 +18,7 @@ import orjson
 import pyarrow as pa
 import pytest
 
-from dicom_assets.batch import books, clinical, standards
+from dicom_assets.batch import books, clinical, publish, standards
 from dicom_assets.batch import context as work
 from dicom_assets.batch.checks.rules import ALL_RULES
 from dicom_assets.batch.context import RunContext
@@ -262,25 +262,29 @@ def one_left_out(before: Any, manifest: pa.Table, *args: Any) -> Any:
     return before(manifest.slice(1), *args)
 
 
+def rebuilds_with(patch: pytest.MonkeyPatch, name: str, old: str, new: str) -> None:
+    """Has the SQL of one table of the hierarchy say something else."""
+    right = hierarchy.rebuild_sql
+
+    def broken(table: str, choice: Any) -> str:
+        sql = right(table, choice)
+        if table == name:
+            assert old in sql
+        return sql.replace(old, new) if table == name else sql
+
+    patch.setattr(publish, "rebuild_sql", broken)
+
+
 def oldest_first(patch: pytest.MonkeyPatch) -> None:
-    sql, sources = hierarchy.REBUILDS["instance"]
-    broken = sql.replace(" DESC", " ASC")
-    assert broken != sql
-    patch.setitem(hierarchy.REBUILDS, "instance", (broken, sources))
+    rebuilds_with(patch, "instance", " DESC", " ASC")
 
 
 def any_value_of_series(patch: pytest.MonkeyPatch) -> None:
-    sql, sources = hierarchy.REBUILDS["series"]
-    broken = sql.replace("arg_max(", "arg_min(")
-    assert broken != sql
-    patch.setitem(hierarchy.REBUILDS, "series", (broken, sources))
+    rebuilds_with(patch, "series", "arg_max(", "arg_min(")
 
 
 def missing_contradicts(patch: pytest.MonkeyPatch) -> None:
-    sql, sources = hierarchy.REBUILDS["study"]
-    broken = sql.replace("END AS patient_count", "END + count(*) FILTER (id IS NULL) AS patient_count")
-    assert broken != sql
-    patch.setitem(hierarchy.REBUILDS, "study", (broken, sources))
+    rebuilds_with(patch, "study", "END AS patient_count", "END + count(*) FILTER (id IS NULL) AS patient_count")
 
 
 def counted_wrongly(before: Any, lake: Any, batch_id: str) -> Any:
@@ -363,8 +367,8 @@ BREAKS = [
           around(staged_rows, "dicom_columns", lambda rows: with_column("SeriesDescription", turned)(
               pa.Table.from_batches([rows])).combine_chunks().to_batches()[0])),
     Break("flat_metadata", "rows are lost", "flat_metadata.equals_ledger", written("flat_metadata", drop_first)),
-    Break("flat_metadata", "objects that claim one UID are not told", "ingestion_errors.conflicts_are_told",
-          instead(work, "stage_conflicts", lambda before, lake, staging, run_id: 0)),
+    Break("flat_metadata", "objects that claim one UID are not told", "ingestion_errors.same_uids_are_told",
+          instead(work, "stage_same_uids", lambda before, lake, staging, run_id: 0)),
     Break("flat_metadata", "PatientIDs are cut at a backslash", "flat_metadata.columns_equal_headers",
           instead(columns, "_undivided", lambda before, tag, values: values[0])),
     Break("flat_metadata", "promoted columns of neighbours are swapped", "flat_metadata.promoted_equal_headers",

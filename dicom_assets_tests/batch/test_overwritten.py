@@ -386,7 +386,7 @@ class TestWhatTheRulesFind:
         landing.put("a.dcm", dicom(1, 1, 2), age_seconds=DAY / 2)
         (batch,) = graph.claim()
         heedless = hierarchy.INSTANCE_SQL.replace("AND NOT is_overwritten", "")
-        with mock.patch.dict(hierarchy.REBUILDS, {"instance": (heedless, ("flat_metadata",))}):
+        with mock.patch.object(hierarchy, "INSTANCE_SQL", heedless):
             graph.run(batch)
         books = graph.books(batch)
         assert (books.status, str(books.reason).split(":")[0]) == ("paused", "instance.equals_flat_metadata")

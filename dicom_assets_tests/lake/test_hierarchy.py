@@ -8,7 +8,7 @@ from typing import Any
 import duckdb
 
 from dicom_assets.batch.verification.verify import verify
-from dicom_assets.lake.hierarchy import GONE_SQL, SERIES_SQL, STUDY_SQL
+from dicom_assets.lake.hierarchy import gone_sql, rebuild_sql
 from dicom_assets.lake.subjects import subjects
 from dicom_assets.schema.attributes import TOLD_WITH
 from dicom_assets.schema.registry import SERIES, STUDY
@@ -30,9 +30,9 @@ def made(*objects: dict[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
     with duckdb.connect() as connection:
         connection.register("instance", instances(rows))
         connection.execute("CREATE TABLE touched AS SELECT 'key1' AS study_key")
-        connection.execute(f"CREATE TABLE series AS {SERIES_SQL}")
+        connection.execute(f"CREATE TABLE series AS {rebuild_sql('series')}")
         (series,) = connection.sql("FROM series").to_arrow_table().to_pylist()
-        (study,) = connection.sql(STUDY_SQL).to_arrow_table().to_pylist()
+        (study,) = connection.sql(rebuild_sql("study")).to_arrow_table().to_pylist()
     assert (list(series), list(study)) == (SERIES.schema.names, STUDY.schema.names)
     return series, study
 
@@ -88,7 +88,7 @@ def gone(*patients: tuple[int, str | None]) -> tuple[Any, ...]:
     with duckdb.connect() as connection:
         connection.register("flat_metadata", flat_rows([*told, *ends]))
         connection.execute("CREATE TABLE gone AS SELECT DISTINCT study_key FROM flat_metadata")
-        (row,) = connection.sql(f"FROM {subjects(f'({GONE_SQL})')}").to_arrow_table().to_pylist()
+        (row,) = connection.sql(f"FROM {subjects(f'({gone_sql()})')}").to_arrow_table().to_pylist()
     assert list(row) == [*STUDY.schema.names, "source_file", "subject_state"]
     assert (row["series_count"], row["instance_count"], row["ModalitiesInStudy"]) == (0, 0, ["CT"])
     return row["subject_state"], row["PatientID"]

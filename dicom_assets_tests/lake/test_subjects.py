@@ -11,7 +11,7 @@ from hypothesis import Phase, given, settings
 from hypothesis import strategies as st
 
 from dicom_assets.fhir import conversions as values
-from dicom_assets.lake.hierarchy import SERIES_SQL, STUDY_SQL
+from dicom_assets.lake.hierarchy import rebuild_sql
 from dicom_assets.lake.subjects import STUDY_CLINICAL, clean, subjects
 from dicom_assets.schema.registry import PATIENT_LINK, STUDY
 from dicom_assets_tests.fhir.rows import instance, instances
@@ -37,8 +37,8 @@ def studies_of(studies: Sequence[Sequence[Named]]) -> list[dict[str, Any]]:
     with duckdb.connect() as connection:
         connection.register("instance", instances(rows))
         connection.execute("CREATE TABLE touched AS SELECT DISTINCT study_key FROM instance")
-        connection.execute(f"CREATE TABLE series AS {SERIES_SQL}")
-        connection.execute(f"CREATE TABLE study AS {STUDY_SQL}")
+        connection.execute(f"CREATE TABLE series AS {rebuild_sql('series')}")
+        connection.execute(f"CREATE TABLE study AS {rebuild_sql('study')}")
         assert connection.sql("FROM study").columns == STUDY.schema.names
         return connection.sql(f"FROM {subjects()} ORDER BY study_key").to_arrow_table().to_pylist()
 

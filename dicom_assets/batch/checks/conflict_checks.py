@@ -1,116 +1,232 @@
-"""The rule of conflicts: what claims one SOP Instance UID with different contents is told, and nothing else is.
+"""The rules of conflicts: what instances say differently is in the table, and nothing else is.
 
-Belongs here: the same answer as `conflicts` gives, by SQL of its own: elements of headers instead of their text, what
-arrived instead of the table overwritten. Does not belong here: `verify`, which looks at all batches at once.
+Belongs here: which rows of a batch's studies are compared. Does not belong here: the queries (`conflict_sql`).
+
+Other studies with the same UIDs are found by joining the index of UIDs with itself, those of the same study in other
+sources by looking through `study`. What another batch touches that is not closed is left to the batch that closes last,
+as in `hierarchy_checks`: closed batches are looked at first, then what is judged, then what it is judged by.
 """
 
 from __future__ import annotations
 
-from dicom_assets.batch.checks.arrivals import arrivals
-from dicom_assets.batch.checks.contract import SHOWN, CheckContext, CheckResult, NamedRule
-from dicom_assets.batch.publish import touched_studies
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+
+import duckdb
+import pyarrow as pa
+
+from dicom_assets.batch.checks import conflict_sql as sql
+from dicom_assets.batch.checks.contract import SHOWN, CheckContext, CheckResult, NamedRule, compared, studies_of
+from dicom_assets.curation.belonging import BELONGINGS
 from dicom_assets.lake.query import arrow, connect, scan, where
-from dicom_assets.lake.studies import study_scope
+from dicom_assets.schema.keys import uid_number
 
-_BULK = ("OB", "OD", "OF", "OL", "OV", "OW", "UN")
-_IN_ITEMS = '"[[:xdigit:]]{8}":[{]"vr":"(' + "|".join(_BULK) + ')"[^}]*[}],?'
-_VALUE = f"""regexp_replace(
-    replace(regexp_replace(one.value::VARCHAR, '{_IN_ITEMS}', '', 'g'), ',}}', '}}'),
-    'offset=[0-9]+&length=[0-9]+', '', 'g'
-)"""
-SAID = f"""(
-    SELECT hash(list((one.key, replace({_VALUE}, ',"BulkDataURI":"?"', '')) ORDER BY one.key, one.value::VARCHAR))
-    FROM json_each(header) AS one
-    WHERE NOT starts_with(one.key, '0002') AND one.value ->> 'vr' NOT IN {_BULK}
-)"""
-"""SQL for what a header says without File Meta Information, bulk values, and the places of values in the object."""
-
-_CLAIMS = """
--- files of the touched studies with a SOP Instance UID for which there are several contents, and what was told of them
-SELECT
-    study_key, batch_id, object_id, SOPInstanceUID, source, uri, coalesce(member, '') AS member, said, counts, is_told
-FROM (
-    SELECT flat.*, {said} AS said,
-        last.batch_id IS NULL OR last.claimed_at <= flat.ingested_at AS counts,
-        told.object_id IS NOT NULL AS is_told
-    FROM {flat} AS flat
-    SEMI JOIN (
-        SELECT source, SOPInstanceUID FROM {flat}
-        WHERE operation <> 'delete' AND version_text IS NULL
-        GROUP BY ALL HAVING min(content_digest) <> max(content_digest)
-    ) AS doubtful USING (source, SOPInstanceUID)
-    LEFT JOIN {arrived} AS last
-        ON last.source = flat.source AND last.uri = flat.uri AND coalesce(last.member, '') = coalesce(flat.member, '')
-    LEFT JOIN (SELECT DISTINCT batch_id, object_id FROM {errors} WHERE code = 'SOP_INSTANCE_CONFLICT') AS told
-        ON told.batch_id = flat.batch_id AND told.object_id = flat.object_id
-    WHERE operation <> 'delete' AND version_text IS NULL
-)
-"""
-
-_WRONG = f"""
--- objects of the batch that should have been told and were not, the other side neither; and told ones without reason
-SELECT object_id FROM (
-    SELECT
-        batch_id, object_id,
-        min(said) OVER one <> max(said) OVER one
-            AND min((uri, member)) OVER one <> max((uri, member)) OVER one AS differ
-    FROM claims
-    WHERE counts AND NOT is_told AND (batch_id = $batch OR batch_id IN (SELECT batch_id FROM closed))
-    WINDOW one AS (PARTITION BY source, study_key, SOPInstanceUID)
-)
-WHERE differ AND batch_id = $batch
-UNION
-SELECT object_id FROM told
-WHERE object_id NOT IN (
-    SELECT own.object_id FROM claims AS own JOIN (
-        SELECT source, SOPInstanceUID FROM claims GROUP BY ALL
-        HAVING min(said) <> max(said) AND min((uri, member)) <> max((uri, member))
-    ) USING (source, SOPInstanceUID)
-    WHERE own.batch_id = $batch
-)
-LIMIT {SHOWN}
-"""
+_COLUMNS = (
+    "study_key", "source", "StudyInstanceUID", "SeriesInstanceUID", "SOPInstanceUID", "first_seen_at", "updated_at",
+    "version_at", "sequence", "object_id", *(one.keyword for one in BELONGINGS),
+)  # fmt: skip
+"""Columns of instances that conflicts follow from."""
 
 
-def conflicts_are_told(context: CheckContext) -> CheckResult:
-    """Objects of different content with one SOP Instance UID in one study are told by one of their batches.
+def uids_are_indexed(context: CheckContext) -> CheckResult:
+    """The index of UIDs has what the batch's metadata says, no less and no more."""
+    uids = ("StudyInstanceUID", "SeriesInstanceUID", "SOPInstanceUID")
+    listed = " UNION ".join(
+        f"SELECT study_key, {uid} AS uid FROM flat_metadata WHERE {uid} IS NOT NULL" for uid in uids
+    )
+    with connect(
+        context.lake, ["flat_metadata", "uid_index"], within=context.staging.scope("flat_metadata", "uid_index")
+    ) as connection:
+        said = arrow(connection, listed)
+        numbers = pa.array([uid_number(uid) for uid in said["uid"].to_pylist()], pa.int64())
+        connection.register("said", pa.table({"study_key": said["study_key"], "uid": numbers}))
+        return compared(connection, "FROM said", "SELECT study_key, uid FROM uid_index", "study_key")
 
-    Another batch that is open tells of its own objects when it publishes them.
-    """
-    keys: list[str] = touched_studies(context.staging)["study_key"].to_pylist()
-    scope = context.staging.scope("ingestion_errors")
-    with connect(context.lake, ["ingestion_errors"], within=scope) as connection:
-        told = arrow(
-            connection,
-            f"SELECT object_id FROM ingestion_errors WHERE batch_id = {context.batch} "
-            "AND code = 'SOP_INSTANCE_CONFLICT'",
-        )
-    flat = study_scope(context.lake, ["flat_metadata"], keys)["flat_metadata"]
-    closed = scan(context.lake, "batches")
-    rows = f"(SELECT * FROM {scan(context.lake, 'flat_metadata', within=flat)}{where(flat)})"
+
+def _keys(name: str, values: Iterable[str]) -> pa.Table:
+    return pa.table({name: pa.array(sorted(set(values)), pa.string())})
+
+
+def _related(context: CheckContext) -> set[str]:
+    """The touched studies, and those in which one of their UIDs stands as well."""
+    touched = studies_of(context)
+    own = context.answer(_instances_sql(context, touched))
     with context.lake.cursor() as connection:
-        connection.register("told", told)
-        (doubtful,) = connection.execute(
-            f"SELECT count(*) FROM (SELECT 1 FROM {rows} WHERE operation <> 'delete' AND version_text IS NULL "
-            "GROUP BY source, SOPInstanceUID HAVING min(content_digest) <> max(content_digest))"
-        ).fetchall()[0]
-        if not doubtful and not len(told):
-            return CheckResult(True, 0, 0)
-        errors = {"batch_id": flat["batch_id"]}
-        found = _CLAIMS.format(
-            said=SAID,
-            flat=rows,
-            arrived=arrivals(context.lake, flat, keys),
-            errors=f"(SELECT * FROM {scan(context.lake, 'ingestion_errors', within=errors)}{where(errors)})",
+        connection.register("own", own)
+        connection.register("touched", _keys("study_key", touched))
+        index = scan(context.lake, "uid_index")
+        found = connection.execute(
+            f"""
+            SELECT study_key FROM {scan(context.lake, "study")} SEMI JOIN own USING (StudyInstanceUID)
+            UNION
+            SELECT study_key FROM {index}
+            WHERE uid IN (SELECT uid FROM {index} SEMI JOIN touched USING (study_key))
+            UNION
+            SELECT unnest(study_keys) FROM {scan(context.lake, "conflict")}
+            WHERE level <> 'patient' AND list_has_any(study_keys, (SELECT list(study_key) FROM touched))
+            """
+        ).fetchall()
+    return {*touched, *(key for (key,) in found)}
+
+
+def _instances_sql(context: CheckContext, studies: Iterable[str]) -> str:
+    scope = {"study_key": sorted(set(studies))}
+    listed = ", ".join(f'"{name}"' for name in dict.fromkeys(_COLUMNS))
+    return f"SELECT {listed} FROM {scan(context.lake, 'instance', within=scope)}{where(scope)}"
+
+
+@contextmanager
+def _compared(context: CheckContext, studies: set[str]) -> Iterator[duckdb.DuckDBPyConnection]:
+    """A connection with `unsettled`, those of some studies that other open batches touch, and `touched`."""
+    closed = scan(context.lake, "batches")
+    scope = {"study_key": sorted(studies)}
+    index = f"(SELECT * FROM {scan(context.lake, 'batch_study', within=scope)}{where(scope)})"
+    with context.lake.cursor() as connection:
+        connection.execute(
+            f"CREATE TEMP TABLE unsettled AS SELECT DISTINCT study_key FROM {index} WHERE batch_id <> {context.batch} "
+            f"AND batch_id NOT IN (SELECT batch_id FROM {closed} WHERE status = 'closed')"
         )
-        connection.execute(f"CREATE TEMP TABLE claims AS {found}")
-        connection.execute(f"CREATE TEMP TABLE closed AS SELECT batch_id FROM {closed} WHERE status = 'closed'")
-        wrong = [str(name) for (name,) in connection.execute(_WRONG.replace("$batch", context.batch)).fetchall()]
-    return CheckResult(not wrong, len(told) + len(wrong), len(told), wrong)
+        connection.register("touched", _keys("study_key", studies_of(context)))
+        yield connection
+
+
+_JUDGED = """
+CREATE TEMP TABLE judged AS
+SELECT * FROM {conflicts}
+WHERE level <> 'patient'
+    AND NOT coalesce(list_has_any(study_keys, (SELECT list(study_key) FROM unsettled)), false)
+    AND (list_has_any(study_keys, (SELECT list(study_key) FROM touched))
+    OR StudyInstanceUID IN (SELECT StudyInstanceUID FROM own))
+"""
+
+_BY = """
+-- the instances of studies that the batch touches, in every source, and of those that have one of their UIDs
+CREATE TEMP TABLE instances AS
+SELECT * FROM found
+WHERE StudyInstanceUID NOT IN (SELECT StudyInstanceUID FROM found SEMI JOIN unsettled USING (study_key))
+"""
+
+
+def conflicts_equal_instances(context: CheckContext) -> CheckResult:
+    """Conflicts of the touched studies, and of UIDs that stand in them, are what their instances say differently."""
+    if not studies_of(context):
+        return CheckResult(True, 0, 0)
+    related = _related(context)
+    settings = context.settings.curation
+    with _compared(context, related) as connection:
+        conflicts = scan(context.lake, "conflict")
+        connection.register("own", context.answer(_instances_sql(context, studies_of(context))))
+        connection.execute(_JUDGED.format(conflicts=conflicts))
+        connection.register("found", context.answer(_instances_sql(context, related)))
+        connection.execute(_BY)
+        connection.execute(
+            "CREATE TEMP VIEW own_studies AS SELECT * FROM instances WHERE StudyInstanceUID IN "
+            "(SELECT StudyInstanceUID FROM instances SEMI JOIN touched USING (study_key))"
+        )
+        results = []
+        for owner in sql.GRAINS:
+            doubtful = f"SELECT StudyInstanceUID FROM ({sql.doubtful(owner, 'own_studies')})"
+            named = (
+                f"SELECT StudyInstanceUID FROM judged WHERE level = '{owner}' AND attribute NOT LIKE 'S%InstanceUID'"
+            )
+            if not connection.execute(f"SELECT 1 FROM ({doubtful} UNION ALL {named}) LIMIT 1").fetchall():
+                continue  # nothing is written in two ways, and no conflict is told
+            results.append(
+                compared(
+                    connection,
+                    sql.told(owner, f"(FROM own_studies WHERE StudyInstanceUID IN ({doubtful}))", settings),
+                    f"FROM ({sql.there(owner, 'judged')}) WHERE StudyInstanceUID IN (SELECT StudyInstanceUID FROM own) "
+                    "OR StudyInstanceUID NOT IN (SELECT StudyInstanceUID FROM found)",
+                    "shown_by",
+                )
+            )
+        for uid in sql.PARENTS:
+            mine = f"(SELECT {uid} FROM instances SEMI JOIN touched USING (study_key))"
+            results.append(
+                compared(
+                    connection,
+                    f"FROM ({sql.uids_told(uid, 'instances')}) WHERE uid IN {mine}",
+                    f"FROM ({sql.uids_there(uid, 'judged')}) WHERE uid IN {mine}",
+                    "shown_by",
+                )
+            )
+    return _together(results)
+
+
+def _together(results: list[CheckResult]) -> CheckResult:
+    differing = [name for one in results for name in one.differing]
+    expected, actual = (sum(int(getattr(one, name)) for one in results) for name in ("expected", "actual"))
+    return CheckResult(not differing, expected, actual, differing[:SHOWN])
+
+
+def patients_equal_instances(context: CheckContext) -> CheckResult:
+    """What the touched studies say of their patients is what their instances say; their conflicts follow."""
+    touched = studies_of(context)
+    if not touched:
+        return CheckResult(True, 0, 0)
+    settings = context.settings.curation
+    scope = {"study_key": touched}
+    with _compared(context, {*touched}) as connection:
+        conflicts, values = scan(context.lake, "conflict"), scan(context.lake, "patient_value")
+        own = f"(SELECT * FROM {scan(context.lake, 'patient_value', within=scope)}{where(scope)})"
+        connection.execute(f"CREATE TEMP TABLE own AS FROM {own} ANTI JOIN unsettled USING (study_key)")
+        connection.register("found", context.answer(_instances_sql(context, touched)))
+        connection.execute("CREATE TEMP TABLE instances AS FROM found ANTI JOIN unsettled USING (study_key)")
+        connection.execute(
+            f"CREATE TEMP TABLE of_patients AS FROM {values} WHERE patient_key IN (SELECT patient_key FROM {own})"
+        )
+        others = {key for (key,) in connection.execute("SELECT DISTINCT study_key FROM of_patients").fetchall()}
+        moving = _moving(context, others)
+        connection.register("moving", _keys("study_key", moving))
+        settled = "shown_by NOT IN (SELECT patient_key FROM of_patients SEMI JOIN moving USING (study_key))"
+        mixed = [str(key) for (key,) in connection.execute(sql.patients_mixed_up("of_patients")).fetchall()]
+        results = [
+            compared(connection, sql.values_told("instances"), sql.values_there("own"), "study_key"),
+            compared(
+                connection,
+                f"FROM ({sql.patients_told('of_patients', settings)}) WHERE {settled}",
+                f"FROM ({sql.patients_there(conflicts)}) WHERE shown_by IN (SELECT patient_key FROM of_patients) "
+                f"AND {settled}",
+                "shown_by",
+            ),
+            CheckResult(not mixed, 0, len(mixed), mixed[:SHOWN]),
+        ]
+    return _together(results)
+
+
+def _moving(context: CheckContext, studies: set[str]) -> set[str]:
+    with _compared(context, studies) as connection:
+        return {key for (key,) in connection.execute("FROM unsettled").fetchall()}
+
+
+_FOUND = """
+SELECT level, attribute, count(*) AS conflicts, min(DISTINCT subject_key, {shown}) AS subjects FROM {conflicts}
+WHERE list_has_any(study_keys, (SELECT list(study_key) FROM touched)) OR subject_key IN (FROM patients)
+GROUP BY ALL ORDER BY ALL
+"""
+
+
+def no_conflicts(context: CheckContext) -> CheckResult:
+    """The studies and patients of the batch have no conflict; how many they have, by level and attribute."""
+    touched = studies_of(context)
+    scope = {"study_key": touched}
+    with context.lake.cursor() as connection:
+        connection.register("touched", _keys("study_key", touched))
+        values = scan(context.lake, "patient_value", within=scope)
+        connection.execute(f"CREATE TEMP VIEW patients AS SELECT DISTINCT patient_key FROM {values}{where(scope)}")
+        found = connection.execute(_FOUND.format(conflicts=scan(context.lake, "conflict"), shown=SHOWN)).fetchall()
+    listed = "; ".join(f"{level}: {attribute} {count}" for level, attribute, count, _ in found)
+    subjects = sorted({key for *_, keys in found for key in keys})[:SHOWN]
+    return CheckResult(not found, 0, sum(count for _, _, count, _ in found), subjects, listed)
 
 
 CONFLICT_RULES: tuple[NamedRule, ...] = (
-    NamedRule("ingestion_errors", "conflicts_are_told", "Objects of different content with one UID are told",
-              conflicts_are_told),
+    NamedRule("conflict", "uids_are_indexed", "The index has every UID of the batch", uids_are_indexed),
+    NamedRule("conflict", "equals_instances", "Conflicts of the touched studies = what their instances say differently",
+              conflicts_equal_instances),
+    NamedRule("conflict", "patients_equal_instances", "Conflicts of their patients = what all their studies say",
+              patients_equal_instances),
+    NamedRule("conflict", "no_conflicts", "Studies and patients of the batch without conflicts", no_conflicts,
+              blocking=False),
 )  # fmt: skip
 """Every rule of this module."""

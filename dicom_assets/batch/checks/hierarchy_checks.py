@@ -1,8 +1,8 @@
-"""Rules of the hierarchy's values: the newest version wins, counts are counted, attributes are the newest that is told.
+"""Rules of the hierarchy's values: the newest version wins, counts are counted, attributes are what the rule shows.
 
 Belongs here: the same answers as `lake.hierarchy` gives, found in another way: the newest version as a maximum instead
-of by a window, the newest value by position in Arrow instead of by an aggregate. Does not belong here: which instances,
-series and studies there are (`checks`).
+of by a window, the value that is shown by position in Arrow instead of by an aggregate. Does not belong here: which
+instances, series and studies there are (`checks`).
 
 What an instance, a series or a study is, and its counts, are compared for all of them; all columns for a sample of
 about SAMPLE_INSTANCES instances, another one in each batch. Code that copies or chooses wrongly does so for more than
@@ -15,7 +15,10 @@ batch whose rows are seen is seen as open or has its metadata seen.
 
 from __future__ import annotations
 
+import re
+from collections import defaultdict
 from collections.abc import Sequence
+from typing import Any
 
 import duckdb
 import numpy as np
@@ -34,13 +37,14 @@ from dicom_assets.lake.studies import study_scope
 from dicom_assets.schema.attributes import ATTRIBUTES, CODE_PARTS, TOLD_WITH, Level
 from dicom_assets.schema.correction_tables import CORRECTED_BY, RECEIVED
 from dicom_assets.schema.registry import FLAT_METADATA, INSTANCE, TABLES
+from dicom_assets.settings import CurationSettings
 
 SAMPLE_INSTANCES = 1_000
 """Instances that are compared in all columns, and whose series and studies are."""
 
 _INSTANCE_KEY = "source, StudyInstanceUID, SeriesInstanceUID, SOPInstanceUID"
 _VERSION = "version_at, sequence, object_id"
-_NAMES = ("patient_family_name", "patient_given_name")
+_NAMES = ("patient_family_name", "patient_given_name", "patient_ideographic_name", "patient_phonetic_name")
 _FROM_ALL = ("ModalitiesInStudy", "PatientID", "IssuerOfPatientID")
 """What a study says that follows from all its instances."""
 
@@ -185,7 +189,15 @@ def clean(column: str) -> str:
     return rf"nullif(regexp_replace({plain}, '^[\pZ\t\n\r\x85]+|[\pZ\t\n\r\x85]+$', '', 'g'), '')"
 
 
-PATIENTS = f"""
+def _patients(settings: CurationSettings) -> str:
+    """SQL for whose studies are, and by which of several names; see below."""
+    counts = ["of_id" if is_frequent("PatientID", settings) else "0"]
+    counts.append("of_issuer" if is_frequent("IssuerOfPatientID", settings) else "0")
+    chosen = [
+        f"(max({{c: {count}, newest: newest_{name}}}) FILTER ({name} IS NOT NULL)).newest.said"
+        for name, count in zip(("id", "issuer"), counts, strict=True)
+    ]
+    return f"""
 -- one row per study: how many patients its instances name, found by looking for what each pair of names adds
 SELECT
     study_key, source, StudyInstanceUID,
@@ -193,16 +205,18 @@ SELECT
         count(*) FILTER (id IS NOT NULL AND (issuer IS NOT NULL OR coalesce(NOT list_contains(issued, id), true))),
         any_value(issuers)
     ) END AS patient_count,
-    max(newest_id).said AS PatientID,
-    max(newest_issuer).said AS IssuerOfPatientID
+    {chosen[0]} AS PatientID,
+    {chosen[1]} AS IssuerOfPatientID
 FROM (
     SELECT
         *,
         list(id) FILTER (issuer IS NOT NULL) OVER study AS issued,
-        len(list_distinct(list(issuer) OVER study)) AS issuers
+        len(list_distinct(list(issuer) OVER study)) AS issuers,
+        sum(instances) OVER (PARTITION BY study_key, id) AS of_id,
+        sum(instances) OVER (PARTITION BY study_key, issuer) AS of_issuer
     FROM (
         SELECT
-            study_key, source, StudyInstanceUID, id, issuer,
+            study_key, source, StudyInstanceUID, id, issuer, count(*) AS instances,
             max({{v: version_at, s: sequence, o: object_id, said: PatientID}}) FILTER (id IS NOT NULL) AS newest_id,
             max({{v: version_at, s: sequence, o: object_id, said: IssuerOfPatientID}})
                 FILTER (issuer IS NOT NULL) AS newest_issuer
@@ -214,7 +228,9 @@ FROM (
 GROUP BY study_key, source, StudyInstanceUID
 """
 
-_STUDY_COUNTS = f"""
+
+def _study_counts(settings: CurationSettings) -> str:
+    return f"""
 SELECT * FROM (
     SELECT
         study_key, source, StudyInstanceUID, count(DISTINCT SeriesInstanceUID) AS series_count,
@@ -224,9 +240,15 @@ SELECT * FROM (
         max({{version_at: version_at, sequence: sequence, object_id: object_id}}).object_id AS object_id
     FROM instances
     GROUP BY study_key, source, StudyInstanceUID
-) JOIN ({PATIENTS}) USING (study_key, source, StudyInstanceUID)
+) JOIN ({_patients(settings)}) USING (study_key, source, StudyInstanceUID)
 LEFT JOIN {_NAMED_BY.format(grain="study_key")} USING (study_key)
 """
+
+
+def is_frequent(column: str, settings: CurationSettings) -> bool:
+    """Whether of a column the value of most instances is shown."""
+    own: str | None = settings.attribute_rules.get(TOLD_WITH.get(column, column))
+    return (own or settings.conflict_rule) == "most_frequent"
 
 
 def _grain(name: str) -> list[str]:
@@ -253,7 +275,7 @@ def groups_equal_instances(name: str, context: CheckContext) -> CheckResult:
         connection.execute(f"CREATE TEMP TABLE settled AS {_settled(context, closed, keys)}")
         connection.execute(_COUNTED_BY.format(instances=instances))
         judged = f"FROM {rows} SEMI JOIN settled USING (study_key)"
-        counted = _SERIES_COUNTS if name == "series" else _STUDY_COUNTS
+        counted = _SERIES_COUNTS if name == "series" else _study_counts(context.settings.curation)
         names = [column for column in TABLES[name].schema.names if column in _COUNTED[name]]
         listed = ", ".join([*_grain(name), *names])
         result = compared(connection, f"SELECT {listed} FROM ({counted})", f"SELECT {listed} {judged}", "study_key")
@@ -284,14 +306,14 @@ _COUNTED = {
 def _values_are_newest(
     context: CheckContext, connection: duckdb.DuckDBPyConnection, name: str, judged: str, instances: str
 ) -> CheckResult:
-    """Each attribute of some series or studies is the newest value among their instances that is not NULL."""
+    """Each attribute of some series or studies is the value that the rule shows: by default the newest."""
     said = ", ".join(f'"{column}"' for column in _attributes(name))
     key = ", ".join(_grain(name))
     connection.execute(_SAMPLE.format(batch=context.batch, most=SAMPLE_INSTANCES))
-    connection.register("newest_values", _newest(connection, name, instances))
+    connection.register("shown_values", _shown(connection, name, instances, context.settings.curation))
     return compared(
         connection,
-        f"SELECT {key}, hash({said}) AS said FROM newest_values",
+        f"SELECT {key}, hash({said}) AS said FROM shown_values",
         f"SELECT {key}, hash({said}) AS said {judged} WHERE study_key IN (FROM sample)",
         "study_key",
     )
@@ -308,10 +330,11 @@ WHERE before < {most}
 """
 
 
-def _newest(connection: duckdb.DuckDBPyConnection, name: str, instances: str) -> pa.Table:
+def _shown(connection: duckdb.DuckDBPyConnection, name: str, instances: str, settings: CurationSettings) -> pa.Table:
     """One row per series or study of the sample: its key, and of each attribute the last value that is there.
 
-    Of those of TOLD_WITH the one that stands beside the last value of their lead.
+    By rule the last of those that most instances tell. Of those of TOLD_WITH the one that stands beside that of their
+    lead.
     """
     grain, attributes = _grain(name), _attributes(name)
     listed = ", ".join(f'"{column}"' for column in [*grain, *_VERSION.split(", "), *attributes])
@@ -329,11 +352,48 @@ def _newest(connection: duckdb.DuckDBPyConnection, name: str, instances: str) ->
     for column in attributes:
         values = rows[column].combine_chunks().take(places)
         at = _lasts(values, group, len(firsts))
+        if is_frequent(column, settings) and column not in TOLD_WITH:
+            at = _most(column, values, group, at)
         if column in TOLD_WITH:
-            leads = _lasts(rows[TOLD_WITH[column]].combine_chunks().take(places), group, len(firsts))
+            told = rows[TOLD_WITH[column]].combine_chunks().take(places)
+            leads = _lasts(told, group, len(firsts))
+            if is_frequent(column, settings):
+                leads = _most(TOLD_WITH[column], told, group, leads)
             at = [own if lead is None else lead for own, lead in zip(at, leads, strict=True)]
         columns[column] = values.take(pa.array(at, pa.int64()))
     return pa.table(columns)
+
+
+def _most(column: str, values: pa.Array, group: npt.NDArray[np.int64], lasts: Sequence[int | None]) -> list[int | None]:
+    """Where each group has the last of the values that it has most often, as they are compared; else its last one."""
+    places: dict[int, dict[object, list[int]]] = defaultdict(lambda: defaultdict(list))
+    for place, value in enumerate(values.to_pylist()):
+        said = form(column, value)
+        if said is not None:
+            places[int(group[place])][said].append(place)
+    found = [max(own.values(), key=lambda one: (len(one), one[-1]))[-1] if own else None
+             for own in (places[number] for number in range(len(lasts)))]  # fmt: skip
+    return [last if most is None else most for most, last in zip(found, lasts, strict=True)]
+
+
+_SPACE = re.compile(r"^[\s\x85]+|[\s\x85]+$|[\x01-\x08\x0b\x0c\x0e-\x1f\x7f]")
+_NAMED = {a.keyword for a in ATTRIBUTES if a.vr == "PN"}
+_TIMED = {a.keyword for a in ATTRIBUTES if a.vr == "TM"}
+
+
+def form(column: str, value: Any) -> object:
+    """What of a value counts when it is compared; None when that is nothing."""
+    if isinstance(value, list):
+        return tuple(filter(None, (form(column, one) for one in value))) or None
+    if not isinstance(value, str):
+        return value
+    text = _SPACE.sub("", _SPACE.sub("", value))
+    if column in _TIMED and "." in text:
+        return text.rstrip("0").rstrip(".")
+    if column in _NAMED:
+        groups = ["^".join(_SPACE.sub("", part) for part in one.split("^")).rstrip("^") for one in text.split("=")]
+        return next(filter(None, groups[:2]), None)
+    return text or None
 
 
 def _lasts(values: pa.Array, group: npt.NDArray[np.int64], groups: int) -> list[int | None]:

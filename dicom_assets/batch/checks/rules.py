@@ -17,6 +17,7 @@ from dicom_assets.batch.checks.parity_checks import RULES
 from dicom_assets.batch.checks.promoted_checks import PROMOTED_RULES
 from dicom_assets.batch.checks.published_checks import PUBLISHED_RULES
 from dicom_assets.batch.checks.record_checks import RECORD_RULES
+from dicom_assets.batch.checks.same_uid_checks import SAME_UID_RULES
 from dicom_assets.batch.checks.sample_checks import SAMPLE_RULES
 from dicom_assets.batch.checks.standard_checks import STANDARD_RULES
 from dicom_assets.batch.checks.version_checks import VERSION_RULES
@@ -36,9 +37,10 @@ ALL_RULES: tuple[NamedRule, ...] = (
     *PROMOTED_RULES,
     *HIERARCHY_RULES,
     *GEOMETRY_RULES,
+    *CONFLICT_RULES,
     *STANDARD_RULES,
     *PUBLISHED_RULES,
-    *CONFLICT_RULES,
+    *SAME_UID_RULES,
     *WARNING_RULES,
 )
 """Every rule; those of one table are looked at in this order."""

@@ -27,13 +27,16 @@ from dicom_assets.batch.standards import (
     publish_occurrences,
     write_ndjson_again,
 )
+from dicom_assets.curation.conflicts import publish_conflicts
+from dicom_assets.curation.uid_index import enter_again
+from dicom_assets.lake.choice import Choice
 from dicom_assets.lake.delta import Lake
 from dicom_assets.lake.hierarchy import REBUILDS
 from dicom_assets.lake.query import scan
 from dicom_assets.lake.staging import SCHEMAS, Part, Staging
 from dicom_assets.landing.refusals import CODE
 from dicom_assets.schema.codes import CODES, Kind, Outcome
-from dicom_assets.schema.registry import INGESTION_ERRORS, OVERWRITTEN, TABLES
+from dicom_assets.schema.registry import CONFLICT, INGESTION_ERRORS, OVERWRITTEN, PATIENT_VALUE, TABLES, UID_INDEX
 from dicom_assets.settings import Settings
 
 BATCHES_AT_ONCE = 50
@@ -42,6 +45,7 @@ ROWS_AT_ONCE = 2_000
 """Rows with headers that are in memory together."""
 _RETIRED = "erased-"
 _MADE_ANEW = frozenset((*REBUILDS, "series_geometry", "imaging_study", "image_occurrence_origin", "mapping_coverage"))
+_CURATED = frozenset((CONFLICT.name, PATIENT_VALUE.name, UID_INDEX.name))
 
 
 def take_out(lake: Lake, record: Record, settings: Settings) -> None:
@@ -49,7 +53,7 @@ def take_out(lake: Lake, record: Record, settings: Settings) -> None:
     _out_of_books(lake, record)
     _enter_reasons(lake, record)
     own = {"raw_files", "validated_batch", "ingestion_errors", "overwritten", "batch_study", row_rules.NUMBERS}
-    for name, sql in row_rules.each(lambda table: table.name not in own | _MADE_ANEW).items():
+    for name, sql in row_rules.each(lambda table: table.name not in own | _MADE_ANEW | _CURATED).items():
         _drop(lake, record, name, sql)
     _out_of_places(lake, record)
     _make_anew(lake, record, settings)
@@ -243,8 +247,10 @@ def _make_anew(lake: Lake, record: Record, settings: Settings) -> None:
             staging.stage(part, SCHEMAS[part].empty_table())
         staging.stage(Part.TOUCHED, pa.table({"study_key": touched}, schema=SCHEMAS[Part.TOUCHED]))
         for name in REBUILDS:
-            publish_hierarchy(lake, staging, name)
+            publish_hierarchy(lake, staging, name, Choice.of(settings.curation))
         publish_geometry(lake, staging)
+        enter_again(lake, record.batches)
+        publish_conflicts(lake, touched, Choice.of(settings.curation))
         publish_diagnostic_report(lake, staging)  # by names that imaging_study still has
         publish_imaging_study(lake, staging, settings)
         for name in _MADE_ANEW - {"mapping_coverage"}:  # a study without rows is told by nobody

@@ -48,6 +48,7 @@ _OWN: dict[str, str] = {
     "batch_study": _STUDY,
     "tag_profile_part": "batch_id IN (SELECT batch_id FROM erased_batches)",  # both hold hashes of values,
     "phi_risk": "study_key IN (SELECT study_key FROM touched_studies)",  # and are made anew
+    "conflict": "list_has_any(study_keys, (SELECT list(study_key) FROM erased_studies))",
     "moved_study": f"({_STUDY} OR target_key IN (SELECT study_key FROM erased_studies))",
     "correction": f"({_OBJECT} OR {_NAME.format('key')} OR {_NAME.format('PatientID')} "
     f"OR {_NAME.format('StudyInstanceUID')})",

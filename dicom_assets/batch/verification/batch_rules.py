@@ -93,6 +93,19 @@ SELECT batch_id, object_id FROM (FROM ingestion_errors WHERE stage IN ('read', '
 ANTI JOIN validated_batch USING (batch_id, object_id)
 """
 
+_UIDS = """
+-- batches that have another number of UIDs in the index than in their metadata
+SELECT batch_id, 'uids' FROM (
+    SELECT batch_id, count(*) AS said FROM (
+        SELECT batch_id, study_key, StudyInstanceUID AS uid FROM flat_metadata WHERE uid IS NOT NULL
+        UNION SELECT batch_id, study_key, SeriesInstanceUID FROM flat_metadata WHERE SeriesInstanceUID IS NOT NULL
+        UNION SELECT batch_id, study_key, SOPInstanceUID FROM flat_metadata WHERE SOPInstanceUID IS NOT NULL
+    ) GROUP BY batch_id
+)
+FULL JOIN (SELECT batch_id, count(*) AS indexed FROM uid_index GROUP BY batch_id) USING (batch_id)
+WHERE said IS DISTINCT FROM indexed
+"""
+
 RULES: tuple[BatchRule, ...] = (
     BatchRule("claimed", "Objects of the claim = files in raw_files", ("raw_files",), _differing(
         "SELECT batch_id, object_id FROM claims", "SELECT batch_id, object_id FROM raw_files WHERE member IS NULL")),
@@ -114,6 +127,8 @@ RULES: tuple[BatchRule, ...] = (
         ("validated_batch", "clinical", "ingestion_errors"), _RECORDS),
     BatchRule("indexed", "Every study of flat_metadata is in the index", ("flat_metadata", "batch_study"),
         "SELECT DISTINCT batch_id, study_key FROM flat_metadata ANTI JOIN batch_study USING (batch_id, study_key)"),
+    BatchRule("uids", "As many UIDs in the index as the metadata of the batch has", ("flat_metadata", "uid_index"),
+        _UIDS),
     BatchRule("reports", "Reports in clinical = rows of diagnostic_report", ("clinical", "diagnostic_report"),
         _differing(
             "SELECT batch_id, object_id FROM clinical WHERE record_type = 'DiagnosticReport' "

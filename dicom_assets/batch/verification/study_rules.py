@@ -15,12 +15,16 @@ from dataclasses import dataclass, replace
 import duckdb
 import pyarrow as pa
 
-from dicom_assets.batch.checks.conflict_checks import SAID
+from dicom_assets.batch.checks.conflict_sql import MULTIPLE, said
 from dicom_assets.batch.checks.corrected import corrected, is_corrected
+from dicom_assets.batch.checks.hierarchy_checks import is_frequent
+from dicom_assets.batch.checks.same_uid_checks import SAID
 from dicom_assets.batch.verification.findings import SHOWN, Finding, Sound
+from dicom_assets.lake.quoting import quoted
 from dicom_assets.schema.attributes import TOLD_WITH
 from dicom_assets.schema.correction_tables import CORRECTED_BY, RECEIVED
 from dicom_assets.schema.registry import FLAT_METADATA, INSTANCE, SERIES, STUDY, Table
+from dicom_assets.settings import CurationSettings
 
 ROWS_AT_ONCE = 1_000_000
 """Rows of flat_metadata that are looked at together, about."""
@@ -156,7 +160,21 @@ def _last(name: str) -> str:
     return f"coalesce({lead}, {own})['value']"
 
 
-def _described(table: Table, grain: str, counts: dict[str, str]) -> str:
+def _most(name: str) -> str:
+    """The value that most objects tell, of equals the newest; what is told with another attribute, as above."""
+    lead = TOLD_WITH.get(name, name)
+    value = f"array_to_string(\"{lead}\", '\\')" if lead in MULTIPLE else f'"{lead}"::VARCHAR'
+    told = f"{{'said': {said(quoted(lead), value)}, 'newest': {_NEWEST}, 'told': {{'value': \"{name}\"}}}}"
+    return f"""coalesce((
+        SELECT arg_max(told, (objects, newest)) FROM (
+            SELECT arg_max(one.told, one.newest) AS told, count(*) AS objects, max(one.newest) AS newest
+            FROM (SELECT unnest(list({told}) FILTER ("{lead}" IS NOT NULL)) AS one)
+            WHERE one.said IS NOT NULL GROUP BY one.said
+        )
+    ), {{'value': {_last(name)}}})['value']"""
+
+
+def _described(table: Table, grain: str, counts: dict[str, str], settings: CurationSettings) -> str:
     """Rows of a level as the instances below it give them: counts, and the newest value of each attribute."""
     keys = grain.split(", ")
     made = {
@@ -169,6 +187,7 @@ def _described(table: Table, grain: str, counts: dict[str, str]) -> str:
         f'any_value("{name}")' if name == "study_key"
         else f'"{name}"' if name in keys
         else f"{made[name]}" if name in made
+        else _most(name) if is_frequent(name, settings) and name not in _OWN_RULES
         else _last(name)
         for name in table.schema.names
     ]  # fmt: skip
@@ -177,26 +196,28 @@ def _described(table: Table, grain: str, counts: dict[str, str]) -> str:
 
 
 _TIMES = {"size": "sum(size)::BIGINT", "first_seen_at": "min(first_seen_at)", "updated_at": "max(updated_at)"}
-_SERIES = _described(SERIES, _SERIES_GRAIN, {**_TIMES, "instance_count": "count(*)"})
-_STUDIES = _described(
-    STUDY,
-    "source, StudyInstanceUID",
-    {
+_OWN_RULES = ["ModalitiesInStudy", "patient_count", "PatientID", "IssuerOfPatientID"]
+
+
+def _series(settings: CurationSettings) -> str:
+    return _described(SERIES, _SERIES_GRAIN, {**_TIMES, "instance_count": "count(*)"}, settings)
+
+
+def _studies(settings: CurationSettings) -> str:
+    counts = {
         **_TIMES,
         "instance_count": "count(*)",
         "series_count": "count(DISTINCT SeriesInstanceUID)",
         **dict.fromkeys(("patient_count", "PatientID", "IssuerOfPatientID"), "NULL"),  # rules of their own
         "ModalitiesInStudy": "NULL::VARCHAR[]",
-    },
-)
+    }
+    return _described(STUDY, "source, StudyInstanceUID", counts, settings)
 
 
 def _hashed(rows: str, table: Table, without: Collection[str] = ()) -> str:
     names = [name for name in table.schema.names if name not in without]
     return f"SELECT study_key, hash({_listed(names)}) AS content FROM ({rows})"
 
-
-_OWN_RULES = ["ModalitiesInStudy", "patient_count", "PatientID", "IssuerOfPatientID"]
 
 _MODALITIES = """
     SELECT study_key, source, StudyInstanceUID, list(DISTINCT Modality ORDER BY Modality)
@@ -251,9 +272,9 @@ RULES: tuple[StudyRule, ...] = (
     StudyRule("instance", "instance = newest versions in flat_metadata", ("instance", "flat_metadata", "overwritten"),
         _INSTANCES, _INSTANCES_THERE),
     StudyRule("series", "series = what its instances give", ("series", "instance"),
-        _hashed(_SERIES, SERIES), _hashed("FROM series", SERIES)),
+        _hashed(_series(CurationSettings()), SERIES), _hashed("FROM series", SERIES)),
     StudyRule("study", "study = what its instances give", ("study", "instance"),
-        _hashed(_STUDIES, STUDY, _OWN_RULES), _hashed("FROM study", STUDY, _OWN_RULES)),
+        _hashed(_studies(CurationSettings()), STUDY, _OWN_RULES), _hashed("FROM study", STUDY, _OWN_RULES)),
     StudyRule("patients", "Studies of one patient = studies whose instances name one", ("study", "instance"),
         _CLEAR, "SELECT study_key, (source, StudyInstanceUID, "
         f"{_said('PatientID')}, {_said('IssuerOfPatientID')}) AS content FROM study WHERE patient_count = 1"),
@@ -299,14 +320,23 @@ _CORRECTED = {
 """Rules that are others in a lake that has corrections."""
 
 
-def look(sound: Sound, closed: pa.Table, chosen: Sequence[str] | None) -> Iterator[Finding]:
-    """What each rule finds. closed: batch_ids, read before anything else.
+def _chosen(rule: StudyRule, settings: CurationSettings) -> StudyRule:
+    """A rule, as it is by the rule of the settings for conflicts."""
+    if rule.name == "series":
+        return replace(rule, expected=_hashed(_series(settings), SERIES))
+    if rule.name == "study":
+        return replace(rule, expected=_hashed(_studies(settings), STUDY, _OWN_RULES))
+    return rule
+
+
+def look(sound: Sound, closed: pa.Table, chosen: Sequence[str] | None, settings: CurationSettings) -> Iterator[Finding]:
+    """What each rule finds. closed: batch_ids, read before anything else. settings: which of several values is shown.
 
     chosen: only studies that these batches touch. Raises LakeError, duckdb.Error.
     """
     found: dict[str, list[str]] = {rule.name: [] for rule in RULES}
     again: dict[str, set[str]] = {name: set() for name in _TOLD_BY_BATCHES}
-    possible = [rule for rule in RULES if sound.opens(*rule.tables)]
+    possible = [_chosen(rule, settings) for rule in RULES if sound.opens(*rule.tables)]
     # Tables before what they are made from, so that a rebuild that is seen has its metadata seen as well; the index
     # last, in which a batch is entered before it writes anything.
     order = ["diagnostic_report", "image_occurrence", "image_occurrence_origin", "imaging_study", "series_geometry",

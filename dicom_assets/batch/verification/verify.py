@@ -13,8 +13,8 @@ import pyarrow as pa
 
 from dicom_assets.batch.books import Status
 from dicom_assets.batch.verification import batch_rules as batches
+from dicom_assets.batch.verification import conflict_rules, lines, promoted_rules
 from dicom_assets.batch.verification import file_rules as storage
-from dicom_assets.batch.verification import lines, promoted_rules
 from dicom_assets.batch.verification import study_rules as studies
 from dicom_assets.batch.verification.findings import SHOWN, Finding, Sound
 from dicom_assets.lake.delta import Lake
@@ -71,7 +71,7 @@ def _look(lake: Lake, settings: Settings, chosen: Sequence[str], say: Say) -> Ve
     sound = opened.sound
     try:
         if sound.opens("batches"):
-            findings += _rows(lake, sound, claimed, chosen, say)
+            findings += _rows(lake, sound, claimed, settings, chosen, say)
     except duckdb.Error as error:
         raise LakeError(
             f"The tables cannot be read: {type(error).__name__}. Run `dicom-assets verify` again."
@@ -81,7 +81,9 @@ def _look(lake: Lake, settings: Settings, chosen: Sequence[str], say: Say) -> Ve
     return Verified(tuple(findings), sound, tuple(claimed.torn))
 
 
-def _rows(lake: Lake, sound: Sound, claimed: storage.Claimed, chosen: Sequence[str], say: Say) -> Iterator[Finding]:
+def _rows(
+    lake: Lake, sound: Sound, claimed: storage.Claimed, settings: Settings, chosen: Sequence[str], say: Say
+) -> Iterator[Finding]:
     with lake.cursor() as connection:
         books = arrow(connection, f"SELECT * FROM {sound.source('batches')} ORDER BY batch_id")
     status = dict(zip(books["batch_id"].to_pylist(), books["status"].to_pylist(), strict=True))
@@ -97,8 +99,11 @@ def _rows(lake: Lake, sound: Sound, claimed: storage.Claimed, chosen: Sequence[s
     whole = frozenset(claimed)
     yield from batches.look(sound, closed, looked_at, claimed, whole)
     say("Comparing studies.")
-    yield from studies.look(sound, closed.select(["batch_id"]), looked_at if chosen else None)
-    yield lines.look(sound, names, looked_at if chosen else None, {*claimed, *status})
+    those = looked_at if chosen else None
+    yield from studies.look(sound, closed.select(["batch_id"]), those, settings.curation)
+    say("Comparing conflicts.")
+    yield from conflict_rules.look(sound, closed.select(["batch_id"]), those, settings.curation)
+    yield lines.look(sound, names, those, {*claimed, *status})
     if chosen:
         return
     yield from promoted_rules.look(sound)

@@ -1,12 +1,12 @@
 """Objects of different content that claim one SOP Instance UID: told as warnings of the batch that brings the last one.
 
 Belongs here: finding them among the studies that a batch touches, and staging their errors. Does not belong here: which
-of them counts as the instance (`lake.hierarchy`), the rule that sees whether they are told (`conflict_checks`).
+of them counts as the instance (`lake.hierarchy`), the rule that sees whether they are told (`same_uid_checks`).
 
 Content is the header without File Meta Information, which every software writes anew; pixels are not read for it. Two
 versions of one place (a file that was overwritten), and changes of a service, are no two objects. What is looked at are
-the studies that the batch touches, so the cost follows the batch: a UID that an earlier batch brought in another study
-is not found.
+the studies that the batch touches, since headers are read: that a UID stands in another series or study as well,
+whatever is said of it there, is in the table of conflicts (`dicom_assets.curation`).
 
 Nothing is told before the batch's rows of flat_metadata are committed. So of two batches that run at the same time the
 one that commits last sees both. What a later batch has told is not told again when an earlier one is run again, so that
@@ -92,7 +92,7 @@ _WITHOUT = tuple(
 """What the content of a header is without: File Meta Information, bulk values, and where others lie in the object."""
 
 
-def stage_conflicts(lake: Lake, staging: Staging, run_id: str) -> int:
+def stage_same_uids(lake: Lake, staging: Staging, run_id: str) -> int:
     """Stages a warning for each object of a published batch that claims another one's SOP Instance UID; how many.
 
     Raises StagingMissing when flat_metadata was not published, LakeError.

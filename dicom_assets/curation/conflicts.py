@@ -1,0 +1,270 @@
+"""The table of conflicts: what instances say differently of what the information model has once.
+
+Belongs here: which patients, studies and UIDs a batch's studies concern, and publishing what is found of them. Does not
+belong here: the SQL that finds it (`told`), what belongs to whom (`belonging`), which value a series or study shows
+(`lake.hierarchy`).
+
+A row follows from current instances alone, corrections included: of a study, with its series and frames of reference,
+in whatever sources hold it; of a patient, as far as patient_value says it of the studies that no one touches; of a UID,
+of the studies that hold it. Studies that a batch touches concern what they tell now and what they told before: rows
+that name them. So conflicts are published first and patient_value, which says what was told before, last: a kill in
+between leaves enough to begin anew.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import Any
+
+import duckdb
+import pyarrow as pa
+
+from dicom_assets.curation import told, uid_index
+from dicom_assets.curation.belonging import Owner, of
+from dicom_assets.curation.patients import whose
+from dicom_assets.lake.choice import NEWEST, SOURCE_RANK, Choice
+from dicom_assets.lake.delta import Lake
+from dicom_assets.lake.query import arrow, connect, scan
+from dicom_assets.lake.studies import study_scope
+from dicom_assets.schema import keys
+from dicom_assets.schema.registry import CONFLICT, PATIENT_VALUE
+
+ROWS_AT_ONCE = 20_000
+"""Instances that are looked at together."""
+
+NEWEST_ROW = "version_at DESC, object_id DESC"
+"""The order of rows of several sources; see `dicom_assets.serve.newest`."""
+
+Row = dict[str, Any]
+
+
+def publish_conflicts(lake: Lake, studies: Sequence[str], choice: Choice) -> int:
+    """Makes the conflicts anew that some studies concern, by their study_key; how many there are. Raises LakeError.
+
+    Whoever comes later sees what the other has published: UIDs are entered, and instances published, before.
+    """
+    if not studies:
+        return 0
+    with lake.committing(PATIENT_VALUE.name):
+        scope = study_scope(lake, ["instance", PATIENT_VALUE.name], studies)
+        with connect(lake, [*scope], within=scope) as connection:
+            own = arrow(connection, "SELECT DISTINCT StudyInstanceUID, SeriesInstanceUID, SOPInstanceUID FROM instance")
+            before = {key for (key,) in connection.execute("SELECT DISTINCT patient_key FROM patient_value").fetchall()}
+        uids = {name: set(own[name].to_pylist()) for name in uid_index.UIDS}
+        others = uid_index.other_studies(lake, set().union(*uids.values()), studies)
+        had = _had(lake, studies, before, uids)
+        looked_at = sorted({*studies, *others, *(key for row in had for key in _studies_of(row))})
+        before |= {row["subject_key"] for row in had if row["level"] == Owner.PATIENT}
+        about = {row["StudyInstanceUID"] for row in had if row["level"] in told.GRAINS} - {None}
+        rows, values = _of_studies(lake, looked_at, uids["StudyInstanceUID"] | about, {*studies}, choice)
+        rows += _of_uids(lake, looked_at, uids, had)
+        rows += _of_patients(lake, values, before, studies, choice)
+        had += _had_of(lake, {row["subject_key"] for row in rows} - {row["subject_key"] for row in had})
+        _replace(lake, had, rows)
+        lake.replace(PATIENT_VALUE.name, studies, values)
+    return len(rows)
+
+
+def subject_key(kind: str, uid: str) -> str:
+    """Hash of a UID that conflicts are about, such as `study`."""
+    return keys.position(f"{kind} {uid}")
+
+
+def _studies_of(row: Row) -> Sequence[str]:
+    """The studies that have to be looked at for a row; a patient's are in patient_value."""
+    return () if row["level"] == Owner.PATIENT else row["study_keys"]
+
+
+def _had(lake: Lake, studies: Sequence[str], patients: set[str], uids: Mapping[str, set[str]]) -> list[Row]:
+    """The rows that name one of some studies, and those about its UID or its patients."""
+    about = patients | {subject_key("study", uid) for uid in uids["StudyInstanceUID"]}
+    return _rows(
+        lake,
+        "list_has_any(study_keys, (SELECT list(key) FROM studies)) OR subject_key IN (SELECT key FROM about)",
+        studies=studies,
+        about=about,
+    )
+
+
+def _had_of(lake: Lake, about: set[str]) -> list[Row]:
+    return _rows(lake, "subject_key IN (SELECT key FROM about)", about=about) if about else []
+
+
+def _rows(lake: Lake, where: str, **tables: Iterable[str]) -> list[Row]:
+    if not len(lake.extents(CONFLICT.name)):
+        return []
+    with lake.cursor() as connection:
+        for name, values in tables.items():
+            connection.register(name, pa.table({"key": pa.array(sorted(values), pa.string())}))
+        found: list[Row] = arrow(connection, f"SELECT * FROM {scan(lake, CONFLICT.name)} WHERE {where}").to_pylist()
+    return found
+
+
+def _of_studies(
+    lake: Lake, looked_at: Sequence[str], wanted: set[str], touched: set[str], choice: Choice
+) -> tuple[list[Row], pa.Table]:
+    """Conflicts of studies, series and frames of reference, by StudyInstanceUID; patient_value of the touched studies.
+
+    looked_at: keys of all studies that may have these UIDs.
+    """
+    rows: list[Row] = []
+    values = [PATIENT_VALUE.schema.empty_table()]
+    names = ["instance", "series", "study"]
+    with connect(lake, names, within=study_scope(lake, names, looked_at)) as connection:
+        connection.register("touched", pa.table({"study_key": pa.array(sorted(touched), pa.string())}))
+        for group in _groups(connection, wanted):
+            connection.register("wanted", pa.table({"StudyInstanceUID": pa.array(group, pa.string())}))
+            connection.execute(f"CREATE OR REPLACE TEMP TABLE same AS {told.SAME}")
+            connection.register("whose", whose(connection))
+            found = arrow(connection, f"FROM ({told.PATIENT_VALUES}) SEMI JOIN touched USING (study_key)")
+            values.append(found.select(PATIENT_VALUE.schema.names).cast(PATIENT_VALUE.schema))
+            for owner in told.GRAINS:
+                rows += _owned(connection, owner, choice)
+    return rows, pa.concat_tables(values)
+
+
+def _groups(connection: duckdb.DuckDBPyConnection, wanted: set[str]) -> Iterator[list[str]]:
+    """UIDs of studies in runs of about ROWS_AT_ONCE instances."""
+    connection.register("wanted", pa.table({"StudyInstanceUID": pa.array(sorted(wanted), pa.string())}))
+    sizes = connection.execute(
+        "SELECT StudyInstanceUID, count(*) FROM instance SEMI JOIN wanted USING (StudyInstanceUID) "
+        "GROUP BY 1 ORDER BY 1"
+    ).fetchall()
+    group: list[str] = []
+    held = 0
+    for uid, count in sizes:
+        if group and held + count > ROWS_AT_ONCE:
+            yield group
+            group, held = [], 0
+        group.append(uid)
+        held += count
+    if group:
+        yield group
+
+
+def _owned(connection: duckdb.DuckDBPyConnection, owner: Owner, choice: Choice) -> list[Row]:
+    grain = told.GRAINS[owner]
+    doubtful = arrow(connection, told.doubtful(owner))
+    if not len(doubtful):  # nearly always, and the query behind this costs more to prepare than to run
+        return []
+    connection.register("doubtful", doubtful)
+    found: list[Row] = arrow(connection, told.conflicts(owner)).to_pylist()
+    shown = _shown(connection, owner, choice) if found and owner is not Owner.FRAME_OF_REFERENCE else None
+    rows = []
+    for row in found:
+        named = {name: row[name] for name in grain}
+        value = chosen(row, choice) if shown is None else shown[tuple(named.values())][row["attribute"]]
+        subject = subject_key("study", row["StudyInstanceUID"])
+        rows.append(_row(owner, row, named, subject, value, choice.rule_of(row["attribute"])))
+    return rows
+
+
+def _shown(connection: duckdb.DuckDBPyConnection, owner: Owner, choice: Choice) -> dict[tuple[str, ...], Row]:
+    """What the rows of series or study show that count, by the UIDs that name them."""
+    grain, names = told.GRAINS[owner], of(owner)
+    listed = ", ".join(f'{told.text(name)} AS "{name}"' for name in names)
+    uids = ", ".join(grain)
+    found = arrow(
+        connection,
+        f"SELECT {uids}, {listed} FROM {owner} SEMI JOIN wanted USING (StudyInstanceUID) "
+        f"QUALIFY row_number() OVER (PARTITION BY {uids} ORDER BY {choice.newest_row(NEWEST_ROW)}) = 1",
+    ).to_pylist()
+    return {tuple(row[name] for name in grain): row for row in found}
+
+
+def chosen(row: Row, choice: Choice) -> str | None:
+    """The value that a rule chooses where no row of series or study shows one. row: with choices, see `told`."""
+    entries = [{**source, "of": place} for place, one in enumerate(row["choices"]) for source in one["sources"]]
+    if choice.rule == SOURCE_RANK:
+        ranks = {name: len(choice.ranks) - place for place, name in enumerate(choice.ranks)}
+        best = max(ranks.get(one["source"], 0) for one in entries)
+        entries = [one for one in entries if ranks.get(one["source"], 0) == best]
+    newest = {one["of"]: max(_age(e) for e in entries if e["of"] == one["of"]) for one in entries}
+    objects = {of: sum(e["objects"] for e in entries if e["of"] == of) for of in newest}
+    is_frequent = choice.is_frequent(row["attribute"])
+    of = max(newest, key=lambda one: (objects[one] if is_frequent else 0, newest[one]))
+    value: str = max((e for e in entries if e["of"] == of), key=_age)["value"]
+    return value
+
+
+def _age(entry: Row) -> tuple[Any, ...]:
+    return entry["newest"]["at"], entry["newest"]["number"], entry["newest"]["name"]
+
+
+def _of_uids(lake: Lake, looked_at: Sequence[str], uids: Mapping[str, set[str]], had: Sequence[Row]) -> list[Row]:
+    """Series and SOP Instance UIDs under several parents: of the touched studies, and those that were told of them."""
+    rows = []
+    names = ["instance"]
+    with connect(lake, names, within=study_scope(lake, names, looked_at)) as connection:
+        for uid in told.UIDS:
+            level = "series" if uid == "SeriesInstanceUID" else "instance"
+            about = uids[uid] | {row[uid] for row in had if row["attribute"] == uid}
+            for row in arrow(connection, told.uid_conflicts(uid)).to_pylist():
+                if row[uid] in about:
+                    named = {uid: row[uid]}
+                    rows.append(_row(level, {**row, "attribute": uid}, named, subject_key(level, row[uid]), None, None))
+    return rows
+
+
+_OTHERS = """
+SELECT * FROM {values} SEMI JOIN patients USING (patient_key) ANTI JOIN touched USING (study_key)
+"""
+
+
+def _of_patients(lake: Lake, values: pa.Table, before: set[str], studies: Sequence[str], choice: Choice) -> list[Row]:
+    """Conflicts of the patients that the touched studies name now or named before."""
+    patients = sorted(before | set(values["patient_key"].to_pylist()))
+    with lake.cursor() as connection:
+        connection.register("patients", pa.table({"patient_key": pa.array(patients, pa.string())}))
+        connection.register("touched", pa.table({"study_key": pa.array(sorted(studies), pa.string())}))
+        connection.register("own", values)
+        others = _OTHERS.format(values=scan(lake, PATIENT_VALUE.name))
+        connection.execute(f"CREATE TEMP TABLE patient_values AS FROM own UNION ALL BY NAME ({others})")
+        contradicted = arrow(connection, told.CONTRADICTED)
+        if not len(contradicted):
+            return []
+        connection.register("contradicted", contradicted)
+        found = arrow(connection, told.PATIENT_CONFLICTS).to_pylist()
+    rows = []
+    for row in found:
+        owner = row["owner"]
+        named = {"PatientID": owner["id"], "IssuerOfPatientID": owner["issuer"]}
+        named |= {"StudyInstanceUID": owner["study"] if owner["id"] is None else None}
+        value, rule = chosen(row, choice), choice.rule_of(row["attribute"])
+        rows.append(_row(Owner.PATIENT, row, named, row["patient_key"], value, rule))
+    return rows
+
+
+def _row(
+    level: str, found: Row, named: Mapping[str, str | None], subject: str, shown: str | None, rule: str | None
+) -> Row:
+    """A row of the table. found: attribute, study_keys, value_count and what is told, see `told`."""
+    if level != Owner.PATIENT and rule == SOURCE_RANK and len(found["study_keys"]) < 2:
+        rule = NEWEST  # of one source
+    uids = [named.get(name) for name in ("StudyInstanceUID", "SeriesInstanceUID", "FrameOfReferenceUID")]
+    return {
+        **dict.fromkeys(CONFLICT.schema.names),
+        **named,
+        "conflict_key": keys.correction_key(level, found["attribute"], subject, *uids),
+        "subject_key": subject,
+        "level": str(level),
+        "attribute": found["attribute"],
+        "study_keys": found["study_keys"],
+        "value_count": found["value_count"],
+        "told_values": [one["value"] for one in found["told"]],
+        "told_objects": [one["objects"] for one in found["told"]],
+        "told_first_at": [one["first"] for one in found["told"]],
+        "told_last_at": [one["last"] for one in found["told"]],
+        "shown_value": shown,
+        "rule": rule,
+    }
+
+
+def _replace(lake: Lake, had: Sequence[Row], rows: Sequence[Row]) -> None:
+    """Replaces the rows of subjects of which some are others now; most stay as they were."""
+    old, new = ({row["conflict_key"]: row for row in some} for some in (had, rows))
+    changed = {row["subject_key"] for key, row in (old | new).items() if old.get(key) != new.get(key)}
+    if changed:
+        fresh = [row for row in new.values() if row["subject_key"] in changed]
+        with lake.committing(CONFLICT.name):
+            lake.replace(CONFLICT.name, sorted(changed), pa.Table.from_pylist(fresh, schema=CONFLICT.schema))

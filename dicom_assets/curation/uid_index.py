@@ -1,0 +1,75 @@
+"""The index of UIDs: which studies may hold a UID, whatever batch or source brought it.
+
+Belongs here: entering what a batch has brought, and looking UIDs up. Does not belong here: what it means that a UID
+stands in two studies (`conflicts`).
+
+The index is of flat_metadata, as received: it may name a study too many (of what was deleted, or moved by a
+correction), and never one too few. It is looked through whole, in one narrow column: it is the one cost of a batch here
+that grows with the lake.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+
+import pyarrow as pa
+
+from dicom_assets.lake import moved_studies
+from dicom_assets.lake.delta import Lake
+from dicom_assets.lake.query import arrow, connect, scan
+from dicom_assets.lake.staging import Part, Staging
+from dicom_assets.schema.keys import uid_number
+from dicom_assets.schema.registry import UID_INDEX
+
+UIDS = ("StudyInstanceUID", "SeriesInstanceUID", "SOPInstanceUID")
+
+
+def entries(batch_id: str, objects: pa.Table) -> pa.Table:
+    """Rows of the index for objects of a batch, in the order of the table. objects: study_key and the three UIDs."""
+    keys = objects["study_key"].to_pylist()
+    found = {
+        (key, uid) for name in UIDS for key, uid in zip(keys, objects[name].to_pylist(), strict=True) if uid is not None
+    }
+    ordered = sorted((key, uid_number(uid)) for key, uid in found)
+    columns = [[batch_id] * len(ordered), [key for key, _ in ordered], [number for _, number in ordered]]
+    return pa.table([pa.array(c, f.type) for c, f in zip(columns, UID_INDEX.schema, strict=True)], UID_INDEX.schema)
+
+
+def enter(lake: Lake, staging: Staging) -> None:
+    """Enters the UIDs of a batch's rows of flat_metadata, in place of those that it had entered. Raises LakeError.
+
+    After its instances are published, so that whoever finds an entry finds the instances as well.
+    """
+    rows = entries(staging.batch_id, staging.read(Part.FLAT, ["study_key", *UIDS]))
+    with lake.committing(UID_INDEX.name):
+        lake.replace(UID_INDEX.name, [staging.batch_id], rows)
+
+
+def enter_again(lake: Lake, batches: Sequence[str]) -> None:
+    """Enters some batches anew, from what flat_metadata has of them. Raises LakeError."""
+    with lake.committing(UID_INDEX.name):
+        within = {"flat_metadata": {"batch_id": batches}}
+        with connect(lake, ["flat_metadata"], within=within) as connection:
+            objects = arrow(connection, f"SELECT batch_id, study_key, {', '.join(UIDS)} FROM flat_metadata")
+        by_batch = objects.combine_chunks()
+        rows = [UID_INDEX.schema.empty_table()]
+        with lake.cursor() as connection:
+            connection.register("objects", by_batch)
+            for batch in sorted(set(batches)):
+                own = connection.execute("SELECT * FROM objects WHERE batch_id = $1", [batch]).to_arrow_table()
+                rows.append(entries(batch, own))
+        lake.replace(UID_INDEX.name, batches, pa.concat_tables(rows))
+
+
+def other_studies(lake: Lake, uids: Iterable[str], studies: Sequence[str]) -> set[str]:
+    """Keys of studies beside some that may hold one of their UIDs. Raises LakeError."""
+    numbers = pa.array(sorted({uid_number(uid) for uid in uids}), pa.int64())
+    with lake.cursor() as connection:
+        connection.register("wanted", pa.table({"uid": numbers}))
+        connection.register("known", pa.table({"study_key": pa.array(sorted(set(studies)), pa.string())}))
+        found = connection.execute(
+            f"SELECT DISTINCT study_key FROM {scan(lake, UID_INDEX.name)} SEMI JOIN wanted USING (uid) "
+            "ANTI JOIN known USING (study_key)"
+        ).fetchall()
+    keys = {key for (key,) in found}
+    return keys | (moved_studies.targets_of(lake, keys) if keys else set())

@@ -1,0 +1,150 @@
+"""Conflicts whatever the order of batches: what comes bit by bit is what is made of everything at once.
+
+Belongs here: versions drawn so that patients, studies, series and UIDs meet, across sources, with deletes and rules.
+Does not belong here: corrections (`batch.test_corrections_in_any_order`), which values contradict (`test_conflicts`).
+"""
+
+from __future__ import annotations
+
+import shutil
+import tempfile
+from collections.abc import Sequence
+from dataclasses import dataclass
+from random import Random
+from typing import Any
+
+import pyarrow as pa
+import pytest
+from hypothesis import HealthCheck, Phase, given, settings
+from hypothesis import strategies as st
+
+from dicom_assets.batch.checks.contract import CheckContext
+from dicom_assets.batch.checks.rules import ALL_RULES
+from dicom_assets.batch.publish import publish_flat, publish_hierarchy
+from dicom_assets.batch.verification.findings import Sound
+from dicom_assets.batch.verification.verify import conflict_rules, studies
+from dicom_assets.curation.conflicts import publish_conflicts
+from dicom_assets.curation.uid_index import enter
+from dicom_assets.lake.choice import Choice
+from dicom_assets.lake.delta import Lake
+from dicom_assets.lake.query import arrow, connect
+from dicom_assets.lake.staging import Part, Staging
+from dicom_assets.schema.keys import study_key
+from dicom_assets.schema.registry import BATCHES, FLAT_METADATA
+from dicom_assets.settings import Settings
+from dicom_assets_tests.support.dicoms import uid
+from dicom_assets_tests.support.lakes import contents
+from dicom_assets_tests.support.versions import LEVELS, Version, batch_name, flat_rows
+
+TABLES = (*LEVELS, "conflict", "patient_value", "uid_index")
+SETTINGS = {
+    "newest": {},
+    "frequent": {"conflict_rule": "most_frequent", "attribute_rules": {"SeriesDescription": "newest"}},
+    "ranks": {"conflict_rule": "source_rank", "source_rank": ["other", "landing"]},
+}
+
+
+@dataclass(frozen=True)
+class Met(Version):
+    """A version whose series and instance may stand anywhere."""
+
+    source: str = "landing"
+    name: str | None = None
+    issuer: str | None = None
+    indicator: str | None = None
+
+
+def versions() -> st.SearchStrategy[list[Met]]:
+    one = st.builds(
+        Met,
+        study=st.integers(1, 2), series=st.integers(1, 2), instance=st.integers(1, 3), minute=st.integers(0, 2),
+        sequence=st.just(0), deletes=st.sampled_from([False, False, False, True]),
+        description=st.sampled_from([None, "a", "b", " a"]), patient=st.sampled_from([None, "P1", "P1 ", "P2"]),
+        source=st.sampled_from(["landing", "landing", "other"]), name=st.sampled_from([None, "A^B", "A^B^ ", "C"]),
+        issuer=st.sampled_from([None, None, "H"]), indicator=st.sampled_from([None, "XY", "SN"]),
+    )  # fmt: skip
+    return st.lists(one, min_size=2, max_size=7)
+
+
+def rows_of(batch: Sequence[Met]) -> pa.Table:
+    """Versions as rows of flat_metadata: a batch is of one source."""
+    rows = flat_rows(batch).to_pylist()
+    for row, one in zip(rows, batch, strict=True):
+        row |= {"source": batch[0].source, "study_key": study_key(batch[0].source, row["StudyInstanceUID"])}
+        row |= {"SeriesInstanceUID": uid(90, one.series), "SOPInstanceUID": uid(91, one.instance)}
+        if not one.deletes:
+            row |= {"PatientName": one.name, "IssuerOfPatientID": one.issuer, "FrameOfReferenceUID": uid(92)}
+            row |= {"PositionReferenceIndicator": one.indicator, "StudyTime": "10:11:12.50", "StudyDate": None}
+    return pa.Table.from_pylist(rows, schema=FLAT_METADATA.schema)
+
+
+def deliver(lake: Lake, batch: Sequence[Met], choice: Choice) -> Staging:
+    """Publishes a batch as far as its conflicts."""
+    staging = Staging(lake.files, batch_name(batch[0].batch))
+    staging.stage(Part.FLAT, rows_of(batch))
+    publish_flat(lake, staging)
+    for level in LEVELS:
+        publish_hierarchy(lake, staging, level, choice)
+    enter(lake, staging)
+    publish_conflicts(lake, staging.read(Part.TOUCHED)["study_key"].to_pylist(), choice)
+    row = {"batch_id": staging.batch_id, "source": batch[0].source, "status": "closed", "seen": 0}
+    lake.replace("batches", [staging.batch_id], pa.Table.from_pylist([row], schema=BATCHES.schema))
+    return staging
+
+
+def judge(lake: Lake, staging: Staging, chosen: Settings) -> None:
+    for rule in ALL_RULES:
+        if rule.table in ("conflict", "series", "study") and rule.blocking and rule.name != "as_registered":
+            result = rule.rule(CheckContext(lake, staging, settings=chosen))
+            assert result.passed, (rule.table, rule.name, result)
+    with connect(lake, ["batches"]) as connection:
+        closed = arrow(connection, "SELECT batch_id FROM batches")
+    found = [*conflict_rules.look(Sound(lake), closed, None, chosen.curation)]
+    found += [one for one in studies.look(Sound(lake), closed, None, chosen.curation) if one.rule in LEVELS]
+    assert [one for one in found if not one.holds] == []
+
+
+def numbered(batches: Sequence[Sequence[Met]], chance: Random) -> list[list[Met]]:
+    numbers = list(range(1, sum(map(len, batches)) + 1))
+    chance.shuffle(numbers)
+    left = iter(numbers)
+    fields = Met.__dataclass_fields__
+    return [
+        [Met(**{**{f: getattr(one, f) for f in fields}, "number": next(left), "batch": place}) for one in batch]
+        for place, batch in enumerate(batches)
+    ]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("rule", SETTINGS)
+@given(batches=st.lists(versions(), min_size=2, max_size=3), chance=st.randoms(use_true_random=False))
+@settings(
+    max_examples=4,
+    deadline=None,
+    suppress_health_check=list(HealthCheck),
+    phases=(Phase.explicit, Phase.reuse, Phase.generate),
+)
+def test_any_order_of_batches_gives_the_same_conflicts_and_every_rule_holds(
+    empty_lake, rule: str, batches: list[list[Met]], chance: Random
+):
+    chosen = Settings.model_validate({"curation": SETTINGS[rule]})
+    choice = Choice.of(chosen.curation)
+    made = numbered(batches, chance)
+    found: list[Any] = []
+    for order in (made, chance.sample(made, len(made))):
+        with tempfile.TemporaryDirectory() as folder:
+            lake = Lake(shutil.copytree(empty_lake, f"{folder}/lake"), make=False)
+            for batch in order:
+                staging = deliver(lake, batch, choice)
+            judge(lake, staging, chosen)
+            deliver(lake, chance.choice(made), choice)  # again
+            found.append(contents(lake, TABLES))
+            with connect(lake, ["flat_metadata"]) as connection:
+                keys = connection.execute("SELECT DISTINCT study_key FROM flat_metadata").fetchall()
+            for name in ("conflict", "patient_value"):
+                column = lake.tables[name].replaced_by
+                values = sorted({row[column] for row in found[-1][name]})
+                lake.replace(name, values, lake.tables[name].schema.empty_table())
+            publish_conflicts(lake, [key for (key,) in keys], choice)
+            assert contents(lake, TABLES) == found[-1]
+    assert found[0] == found[1]
