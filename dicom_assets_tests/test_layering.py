@@ -21,6 +21,7 @@ ORDER = (
     "serve",
     "monitoring",
     "batch",
+    "curation",
     "reading",
     "service",
     "landing",
@@ -94,6 +95,7 @@ def test_a_module_imports_only_what_stands_behind_it(path: Path):
 
 TWO_SIDES = {"azure", "clinical", "diagnostic_report", "hierarchy", "image_occurrence", "imaging_study"}
 TWO_SIDES |= {
+    "cohorts",
     "forwarding",
     "maintenance",
     "organize",

@@ -18,6 +18,7 @@ from dicom_assets import settings as settings_module
 from dicom_assets.cli import (
     backup,
     batches,
+    cohorts,
     engines,
     erase,
     forwarding,
@@ -81,6 +82,7 @@ for group in (
     selftest,
     monitoring,
     backup,
+    cohorts,
     engines,
 ):
     group.add_to(app)
