@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from dicom_assets.cli.options import Format, FormatOption, LakeOption, clear_errors, load_settings, print_rows
+from dicom_assets.cli.options import Format, FormatOption, LakeOption, Landing, clear_errors, load_settings, print_rows
 from dicom_assets.printing import say
 
 if TYPE_CHECKING:
@@ -147,12 +147,13 @@ def verify(
         bool, typer.Option("--at-source", help="Also ask the sources whether each file is there as it was.")
     ] = False,
     objects: Annotated[bool, typer.Option("--objects", help="One row for each object that differs.")] = False,
+    landing: Landing = None,
     lake: LakeOption = None,
     form: FormatOption = Format.TABLE,
 ) -> None:
     """Compare a cohort with what the lake has now: what changed, is gone, or was erased; exit 1 if something was."""
     with clear_errors():
-        settings = load_settings(None, lake)
+        settings = load_settings(landing, lake)
         from dicom_assets.curation.cohorts.changes import verify_cohort
         from dicom_assets.lake.query import existing
 
@@ -180,12 +181,13 @@ def export(
     ] = None,
     s3: Annotated[str, typer.Option("--s3", help="Bucket that s5cmd.txt copies to.")] = "s3://BUCKET",
     by: By = None,
+    landing: Landing = None,
     lake: LakeOption = None,
     form: FormatOption = Format.TABLE,
 ) -> None:
     """Write a cohort's objects into a folder or container, or go on with it; exit 1 if some are missing."""
     with clear_errors():
-        settings = load_settings(None, lake)
+        settings = load_settings(landing, lake)
         from dicom_assets.cli.progress import Reporter
         from dicom_assets.curation.cohorts.export import Wish, export_cohort
         from dicom_assets.lake.query import existing

@@ -44,8 +44,8 @@ class Trace:
 def search(lake: Lake, settings: Settings, terms: Terms, others: Iterable[Path] = ()) -> Iterator[Trace]:
     """Everything that names one of some texts: in the lake, in landed windows, in folders of temporary files.
 
-    Also in what cohorts have mapped. others: further folders, such as Dagster's state. The record of an erasure that is under way is not looked at.
-    Raises LakeError.
+    Also in what cohorts have mapped. others: further folders, such as Dagster's state. The record of an erasure that is
+    under way is not looked at. Raises LakeError.
     """
     named = {f"{name}/{path}" for name in TABLES for path in lake.extents(name).paths.tolist()}
     for path in lake.files.every_name(""):

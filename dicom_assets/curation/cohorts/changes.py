@@ -15,11 +15,11 @@ from typing import Any
 
 from dicom_assets.curation.cohorts import frozen
 from dicom_assets.curation.cohorts.frozen import ROWS
-from dicom_assets.curation.cohorts.objects_in_place import Withheld, place_of, store_of, why_of
+from dicom_assets.curation.cohorts.objects_in_place import Stores, Withheld, place_of, why_of
 from dicom_assets.lake.delta import Lake
 from dicom_assets.lake.query import scan
 from dicom_assets.landing.retrieval import OpenPlace
-from dicom_assets.landing.store import ObjectError
+from dicom_assets.landing.store import LandingStore, ObjectError
 from dicom_assets.settings import Settings
 
 
@@ -126,17 +126,18 @@ def _in_tables(lake: Lake, name: str) -> Iterator[tuple[str, str]]:
 
 def _at_source(lake: Lake, settings: Settings, name: str) -> Iterator[tuple[str, str]]:
     """Objects that cannot be read as they were claimed, with why."""
-    stores: dict[str, Any] = {}
+    stores = Stores(settings)
     for rows in frozen.rows(lake.files, name):
+        stores.open_those_of(rows)
         ordered = rows.sort_by([("source", "ascending"), ("uri", "ascending"), ("object_id", "ascending")])
         for (source, _), group in groupby(ordered.to_pylist(), key=lambda row: (row["source"], row["uri"])):
             own = list(group)
-            why = _why_away(store_of(stores, settings, source), own[0], settings)
+            why = _why_away(stores.of(source), own[0], settings)
             if why is not None:
                 yield from ((row["object_id"], why) for row in own)
 
 
-def _why_away(store: Any, row: Mapping[str, Any], settings: Settings) -> str | None:
+def _why_away(store: LandingStore, row: Mapping[str, Any], settings: Settings) -> str | None:
     """Why the file of an object cannot be read as it was claimed; None where it can."""
     place = place_of(row)
     if place is None:

@@ -45,6 +45,8 @@ _STANDARD_ROOT = "1.2.840.10008."
 _FEWEST_DAYS, _MOST_DAYS = 365, 3650
 _FEWEST_LETTERS = 8
 _PATIENT_ID, _PATIENT_NAME = (0x0010, 0x0020), (0x0010, 0x0010)
+_REPEATING = (0x50, 0x60)
+"""Upper half of the groups of curves and overlays."""
 _BIRTH = ((0x0010, 0x0030), (0x0010, 0x0032))
 _GPS_TIME = (0x0016, 0x0077)
 _UNFIT = (*PYDICOM_ERRORS, RecursionError, struct.error)
@@ -168,7 +170,14 @@ class Deidentifier:
             elif element.VR == "UI":  # what the library replaces whole is not to get UIDs of its own
                 self._library.dictionary.update((one, one) for one in map(self.uid, _texts(element)))
                 self._library.dictionary.update((one, self.uid(one)) for one in _texts(element))
-        self._library.anonymize_dataset(dataset, delete_private_tags=False, base_rules_gen=lambda: dict(self._rules))
+        self._library.anonymize_dataset(dataset, delete_private_tags=False, base_rules_gen=lambda: self._of(dataset))
+
+    def _of(self, dataset: Dataset) -> dict[Any, Rule]:
+        """The rules that a data set needs: the library would look for each of the table's elements."""
+        there = [(tag.group, tag.element) for tag in dataset.keys()]  # noqa: SIM118 - a data set gives its elements
+        rules = {tag: self._rules[tag] for tag in there if tag in self._rules}
+        is_wanted = any(group >> 8 in _REPEATING for group, _ in there)
+        return {**rules, **{tag: rule for tag, rule in self._rules.items() if is_wanted and len(tag) > 2}}
 
     def _made_rules(self) -> dict[Any, Rule]:
         """The library's rules for the table, but for UIDs, dates, times and what names the patient."""

@@ -29,12 +29,12 @@ from dicom_assets.curation.cohorts.destination import Destination, DestinationEr
 from dicom_assets.curation.cohorts.export_lists import write_lists, write_mapping
 from dicom_assets.curation.cohorts.frozen import Entry
 from dicom_assets.curation.cohorts.journal import Journal
-from dicom_assets.curation.cohorts.objects_in_place import Copy, NotThere, Withheld, place_of, store_of, why_of
+from dicom_assets.curation.cohorts.objects_in_place import Copy, NotThere, Stores, Withheld, place_of, why_of
 from dicom_assets.curation.cohorts.risks import require_low_risk
 from dicom_assets.dicom.fallback import lenient
 from dicom_assets.lake.delta import Lake
 from dicom_assets.landing.retrieval import Place, entries_at
-from dicom_assets.landing.store import LandingStore, ObjectError
+from dicom_assets.landing.store import ObjectError
 from dicom_assets.settings import Settings
 from dicom_assets.storage.files import LakeFiles
 
@@ -165,9 +165,13 @@ class _Run:
     there: int = 0
     missing: Counter[str] = field(default_factory=Counter)
     size: int = 0
-    _stores: dict[str, LandingStore] = field(default_factory=dict)
+    _stores: Stores = field(init=False)
     _entries: OrderedDict[tuple[str, str], Mapping[str, tuple[int, ...]]] = field(default_factory=OrderedDict)
     _looking: threading.Lock = field(default_factory=threading.Lock)
+
+    def __post_init__(self) -> None:
+        """Opens nothing yet."""
+        self._stores = Stores(self.settings)
 
     def copy_all(self, connection: duckdb.DuckDBPyConnection) -> None:
         """Copies what is not there yet."""
@@ -185,8 +189,7 @@ class _Run:
         """The cohort's rows in their order, with what the journal says of each."""
         order = ", ".join(frozen.ORDER)
         for rows in frozen.rows(self.files, self.name):
-            for source in rows["source"].unique().to_pylist():
-                store_of(self._stores, self.settings, source)
+            self._stores.open_those_of(rows)
             connection.register("some_rows", rows)
             joined = connection.sql(
                 "SELECT some_rows.*, lines.path, lines.mark, lines.why FROM some_rows LEFT JOIN lines "
@@ -222,7 +225,7 @@ class _Run:
 
     def _copied(self, row: Mapping[str, Any]) -> dict[str, Any]:
         place = self._place(row)
-        with closing(Copy(store_of(self._stores, self.settings, row["source"]), row, place, self.settings)) as copy:
+        with closing(Copy(self._stores.of(row["source"]), row, place, self.settings)) as copy:
             if self.deidentifier is not None:
                 return self._deidentified(row, copy, self.deidentifier)
             uids = (row["StudyInstanceUID"], row["SeriesInstanceUID"], row["SOPInstanceUID"])
@@ -255,7 +258,7 @@ class _Run:
         with self._looking:  # so that an archive's directory is read once
             known = self._entries.get(key, {})
             if place.member not in known:
-                store = store_of(self._stores, self.settings, row["source"])
+                store = self._stores.of(row["source"])
                 try:
                     known = {**known, **entries_at(store, place, self.settings.archives)}
                 except ObjectError as error:

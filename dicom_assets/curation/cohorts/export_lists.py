@@ -81,7 +81,7 @@ def _left(connection: duckdb.DuckDBPyConnection, deidentifier: Deidentifier) -> 
     for tag, objects, unchanged in _rows(connection, _LEFT):
         number = int(tag, 16)
         action = deidentifier.action_of(number) or ""
-        yield f"({tag[:4]},{tag[4:]})", keyword_for_tag(number), action, objects, unchanged
+        yield tag, keyword_for_tag(number), action, objects, unchanged
 
 
 def _rows(connection: duckdb.DuckDBPyConnection, sql: str) -> Iterator[Row]:

@@ -86,17 +86,19 @@ class Journal:
 
     def load(self, connection: duckdb.DuckDBPyConnection) -> None:
         """Makes table `lines` of a connection: the last line of each object. Raises LakeError."""
-        connection.register("no_lines", LINE.empty_table().append_column("at", pa.array([], pa.int64())))
+        connection.register("no_lines", LINE.empty_table().append_column("number", pa.array([], pa.int64())))
         connection.execute("CREATE OR REPLACE TEMP TABLE all_lines AS FROM no_lines")
         at = 0
         for rows in self._rows():
-            connection.register("some_lines", rows.append_column("at", pa.array(range(at, at + len(rows)), pa.int64())))
+            connection.register(
+                "some_lines", rows.append_column("number", pa.array(range(at, at + len(rows)), pa.int64()))
+            )
             connection.execute("INSERT INTO all_lines FROM some_lines")
             connection.unregister("some_lines")
             at += len(rows)
         connection.execute(
-            "CREATE OR REPLACE TEMP TABLE lines AS SELECT * EXCLUDE (at) FROM all_lines "
-            "QUALIFY row_number() OVER (PARTITION BY object_id ORDER BY at DESC) = 1"
+            "CREATE OR REPLACE TEMP TABLE lines AS SELECT * EXCLUDE (number) FROM all_lines "
+            "QUALIFY row_number() OVER (PARTITION BY object_id ORDER BY number DESC) = 1"
         )
         connection.execute("DROP TABLE all_lines")
 

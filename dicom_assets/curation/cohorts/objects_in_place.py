@@ -7,17 +7,19 @@ where they go (`destination`).
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator, Mapping, MutableMapping
+from collections.abc import Iterator, Mapping
 from enum import StrEnum
 from typing import Any
 
+import pyarrow as pa
+
 from dicom_assets.dicom.header import WHOLE, read_header
 from dicom_assets.dicom.rejections import NotDicom, Unreadable
-from dicom_assets.landing.opening import open_store
+from dicom_assets.landing.opening import lies_elsewhere, open_store
 from dicom_assets.landing.retrieval import OpenPlace, Place
 from dicom_assets.landing.store import LandingStore, ObjectError, SourceUnavailable
 from dicom_assets.schema.keys import content_digest
-from dicom_assets.settings import Settings
+from dicom_assets.settings import Settings, SettingsError
 
 BLOCK = 4 << 20
 """Bytes of an object that are in memory together."""
@@ -63,12 +65,37 @@ def place_of(row: Mapping[str, Any]) -> Place | None:
     return Place(row["uri"], row["etag"], row["file_size"], row["member"])
 
 
-def store_of(stores: MutableMapping[str, LandingStore], settings: Settings, source: str) -> LandingStore:
-    """The store of a source by the name that rows have, opened once. Raises SettingsError when it is not configured."""
-    name = source.partition("/")[0]  # a data partition stands behind it
-    if name not in stores:
-        stores[name] = open_store(settings.source(name))
-    return stores[name]
+class Stores:
+    """The stores of sources, by the names that rows have, each opened once."""
+
+    def __init__(self, settings: Settings) -> None:
+        """Opens none yet."""
+        self._settings = settings
+        self._opened: dict[str, LandingStore] = {}
+
+    def open_those_of(self, rows: pa.Table) -> None:
+        """Opens the stores of some rows of a cohort.
+
+        Raises SettingsError for a source that is not configured, or is another folder now.
+        """
+        firsts = rows.group_by("source", use_threads=False).aggregate([("uri", "min")])
+        for source, uri in zip(firsts["source"].to_pylist(), firsts["uri_min"].to_pylist(), strict=True):
+            settings = self._settings.source(_configured(source))
+            if lies_elsewhere(settings, uri):
+                raise SettingsError(
+                    f"Objects of source '{settings.name}' lie in another folder than the source has now: give "
+                    "--landing, or its root in the settings file."
+                )
+            self._opened.setdefault(settings.name, open_store(settings))
+
+    def of(self, source: str) -> LandingStore:
+        """The store of a source that was opened."""
+        return self._opened[_configured(source)]
+
+
+def _configured(source: str) -> str:
+    """The name of a source as it is configured: a data partition stands behind it in rows."""
+    return source.partition("/")[0]
 
 
 class Copy:

@@ -61,10 +61,10 @@ def require_low_risk(lake: Lake, name: str, limit: int) -> None:
     risk = risk_of(lake, name, limit)
     if not risk.above and not risk.unknown:
         return
-    told = [f"{risk.above} are above the limit of {limit}"] if risk.above else []
-    told += [f"of {risk.unknown} no risk is known"] if risk.unknown else []
+    told = [f"{risk.above} of its {risk.series} series are above the limit of {limit}"] if risk.above else []
+    told += [f"the risk of {risk.unknown} of its {risk.series} series is not known"] if risk.unknown else []
     raise RiskTooHigh(
-        f"Cohort {name} is not exported as it is: of its {risk.series} series {' and '.join(told)} (table phi_risk, "
-        "[curation] export_risk_limit). Export it with --deidentify, or give --despite-risk and the reason, which is "
+        f"Cohort {name} is not exported as it is: {', and '.join(told)} (table phi_risk, [curation] "
+        "export_risk_limit). Export it with --deidentify, or give --despite-risk and the reason, which is "
         "recorded. Nothing was written."
     )
