@@ -16,6 +16,7 @@ from __future__ import annotations
 import hashlib
 import hmac
 import io
+import re
 import struct
 import threading
 from collections.abc import Callable, Iterator, Mapping
@@ -30,7 +31,7 @@ from pydicom.dataelem import DataElement
 from pydicom.dataset import Dataset, FileMetaDataset
 from pydicom.filewriter import dcmwrite
 from pydicom.multival import MultiValue
-from pydicom.uid import ExplicitVRBigEndian, ExplicitVRLittleEndian, ImplicitVRLittleEndian
+from pydicom.uid import UID, ExplicitVRBigEndian, ExplicitVRLittleEndian, ImplicitVRLittleEndian
 
 from dicom_assets.curation.cohorts.objects_in_place import NotThere, Withheld
 from dicom_assets.curation.cohorts.profile_elements import EDITION, ProfileElements
@@ -43,6 +44,8 @@ _EXTRA = "pip install 'dicom-assets[deidentify]'"
 _STANDARD_ROOT = "1.2.840.10008."
 """UIDs that DICOM itself gives out name no patient."""
 _FEWEST_DAYS, _MOST_DAYS = 365, 3650
+_IMPLEMENTATION = UID("2.25.210433382932850761544004425428209622238")
+"""Implementation Class UID of what is written here (PS3.7 D.3.3.2), of a UUID."""
 _FEWEST_LETTERS = 8
 _PATIENT_ID, _PATIENT_NAME = (0x0010, 0x0020), (0x0010, 0x0010)
 _REPEATING = (0x50, 0x60)
@@ -150,7 +153,9 @@ class Deidentifier:
         sink = io.BytesIO()
         dcmwrite(sink, dataset, enforce_file_format=True)
         written = sink.getvalue()
-        if any(one in written for one in names):
+        if any(
+            re.search(rb"(?<![0-9A-Za-z.])" + re.escape(one) + rb"(?![0-9A-Za-z]|\.[0-9])", written) for one in names
+        ):
             raise NotThere(Withheld.NOT_DEIDENTIFIED)
         return Deidentified(written, _identity(dataset), former, tuple(sorted(set(left))))
 
@@ -271,6 +276,11 @@ def _names(dataset: Dataset, former: Mapping[str, Any]) -> list[bytes]:
     ]
 
 
+def _stands(name: bytes, data: bytes) -> bool:
+    """Whether a name stands in data, and not as a part of a longer one."""
+    return re.search(rb"(?<![0-9A-Za-z.])" + re.escape(name) + rb"(?![0-9A-Za-z]|\.[0-9])", data) is not None
+
+
 def _values(dataset: Dataset, path: tuple[Any, ...] = ()) -> Iterator[tuple[tuple[Any, ...], DataElement]]:
     """Each element that has a value and is no sequence, with the place at which it stands."""
     for element in dataset:
@@ -314,4 +324,5 @@ def _meta(dataset: Dataset) -> FileMetaDataset:
     meta.TransferSyntaxUID = syntax
     meta.MediaStorageSOPClassUID = dataset.SOPClassUID
     meta.MediaStorageSOPInstanceUID = dataset.SOPInstanceUID
+    meta.ImplementationClassUID, meta.ImplementationVersionName = _IMPLEMENTATION, "DICOM_ASSETS"
     return meta

@@ -51,10 +51,6 @@ class Destination(Protocol):
         """Whether nothing lies there. Raises DestinationError."""
         ...
 
-    def remove(self, path: str) -> None:
-        """Deletes a file; gone is what was asked for. Raises DestinationError."""
-        ...
-
 
 def open_destination(address: str, *, synced: bool = True) -> Destination:
     """The place of an address: a folder, made when it is missing, or `az://account/container/path`.
@@ -117,11 +113,6 @@ class Folder:
         with _explained("read from"):
             return next(self._root.iterdir(), None) is None
 
-    def remove(self, path: str) -> None:
-        """As of a Destination."""
-        with _explained():
-            (self._root / path).unlink(missing_ok=True)
-
 
 @contextmanager
 def _explained(action: str = "write to") -> Iterator[None]:
@@ -149,41 +140,40 @@ class Container:
 
     def put(self, path: str, blocks: Iterator[bytes], size: int | None = None) -> str:
         """As of a Destination."""
-        try:
-            if size is not None and size <= _CHUNK:
-                done = obstore.put(self._store, path, b"".join(blocks))
-            else:
-                done = obstore.put(self._store, path, blocks, chunk_size=_CHUNK, max_concurrency=2)
-        except (BaseError, OSError) as error:
-            raise self._cannot("write to", error) from None
-        return str(done["e_tag"])
+        if size is not None and size <= _CHUNK:
+            data = b"".join(blocks)
+            with self._explained():
+                return str(obstore.put(self._store, path, data)["e_tag"])
+        # Not `put` with an iterator: blocks that come from a container themselves cannot be fetched within it.
+        with self._explained():
+            writer = obstore.open_writer(self._store, path, buffer_size=_CHUNK, max_concurrency=2)
+        for block in blocks:  # a writer that is never closed shows no blob
+            with self._explained():
+                writer.write(block)
+        with self._explained():
+            writer.close()
+            return str(obstore.head(self._store, path)["e_tag"])
 
     def mark(self, path: str) -> str | None:
         """As of a Destination."""
-        try:
-            return str(obstore.head(self._store, path)["e_tag"])
-        except (NotFoundError, FileNotFoundError):
-            return None
-        except (BaseError, OSError) as error:
-            raise self._cannot("read from", error) from None
+        with self._explained("read from"):
+            try:
+                return str(obstore.head(self._store, path)["e_tag"])
+            except (NotFoundError, FileNotFoundError):
+                return None
 
     def is_empty(self) -> bool:
         """As of a Destination."""
-        try:
+        with self._explained("list"):
             return not any(len(page) for page in obstore.list(self._store, chunk_size=1))
-        except (BaseError, OSError) as error:
-            raise self._cannot("list", error) from None
 
-    def remove(self, path: str) -> None:
-        """As of a Destination."""
+    @contextmanager
+    def _explained(self, action: str = "write to") -> Iterator[None]:
+        """Turns what the storage says into a sentence."""
         try:
-            obstore.delete(self._store, path)
-        except (NotFoundError, FileNotFoundError):
-            return
+            yield
         except (BaseError, OSError) as error:
-            raise self._cannot("write to", error) from None
-
-    def _cannot(self, action: str, error: BaseException) -> DestinationError:
-        if status_of(error) == 404:
-            return DestinationError(f"Cannot {action} what is exported to: container {self._container} is not there.")
-        return DestinationError(f"Cannot {action} what is exported to: {reason(error, _CONTRIBUTOR)}.")
+            why = reason(error, _CONTRIBUTOR)
+            if status_of(error) == 404:
+                why = f"container {self._container} is not there"
+            raise DestinationError(f"Cannot {action} what is exported to: {why}.") from None

@@ -117,13 +117,16 @@ def export_cohort(lake: Lake, settings: Settings, name: str, wish: Wish, say: Sa
         run = _Run(lake.files, settings, name, wish, destination, journal, deidentifier, say)
         try:
             run.copy_all(connection)
+            journal.flush()
+            journal.load(connection)
+            write_lists(connection, destination, name, wish.bucket, deidentifier)
+            if deidentifier is not None:
+                write_mapping(connection, home)
+            journal.fold(connection)
         finally:
             journal.flush()
-        journal.load(connection)
-        write_lists(connection, destination, name, wish.bucket, deidentifier)
-        if deidentifier is not None:
-            write_mapping(connection, home)
-        journal.fold(connection)
+            if deidentifier is not None:
+                mapping_keys.protect(home)
         erased = cohort.objects - frozen.left(lake.files, name)
         done = Exported(destination.uri, run.written, run.there, dict(run.missing), run.size, erased)
         frozen.enter(lake.files, name, replace(entry, what="exported", counts=done.counts), kept)

@@ -64,16 +64,12 @@ def write_lists(
 
 
 def write_mapping(connection: duckdb.DuckDBPyConnection, home: LakeFiles) -> None:
-    """Writes which identifier became which, of table `lines`, for its owner alone. Raises LakeError."""
+    """Writes which identifier became which, of table `lines`. Raises LakeError."""
     names = ("PatientID", "IssuerOfPatientID", *_DICOM)
     new = ("new_PatientID", *(f"new_{one}" for one in _DICOM))
     with home.writing(MAPPING) as file:
         for block in _csv(("object_id", *names, *new), _rows(connection, _MAPPING)):
             file.write(block)
-    root = home.local_root
-    assert root is not None, "keys lie in a folder"
-    for path in (root / MAPPING, *(root / one for one in home.every_name(""))):
-        path.chmod(0o600)
 
 
 def _left(connection: duckdb.DuckDBPyConnection, deidentifier: Deidentifier) -> Iterator[Row]:

@@ -53,6 +53,14 @@ def open_keys(settings: Settings, name: str) -> tuple[LakeFiles, bytes]:
         ) from None
 
 
+def protect(files: LakeFiles) -> None:
+    """Lets nobody but their owner read the files of a cohort's key; others do not come into its folder meanwhile."""
+    root = files.local_root
+    assert root is not None, "keys lie in a folder"
+    for path in files.every_name(""):
+        (root / path).chmod(0o600)
+
+
 def remove(settings: Settings, name: str) -> bool:
     """Removes a cohort's key and mapping; whether there was one. Raises LakeError."""
     folder = root_of(settings) / name
