@@ -67,6 +67,10 @@ NOT_RUN = {
     "dicom-assets forward": "needs a DICOM service; service/test_forwarding.py talks to one",
     "dicom-assets serve": "answers until it is ended; serve/test_server.py talks to it",
     "dicom-assets who-saw": "needs an audit log; serve/test_logs.py has one",
+    **{
+        f"dicom-assets cohort {one} ": "needs a cohort; curation/test_cohorts.py has one"
+        for one in ("show", "verify", "export", "remove")
+    },
     "curl ": "asks a server; serve/ does",
     "dicom-assets push DIR": "needs a DICOM service; service/test_push.py talks to one",
 }
