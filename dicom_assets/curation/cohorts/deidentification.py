@@ -38,8 +38,8 @@ from dicom_assets.curation.cohorts.profile_elements import EDITION, ProfileEleme
 from dicom_assets.dicom.known_vr import PYDICOM_ERRORS
 from dicom_assets.settings import SettingsError
 
-MOST_BYTES = 2 << 30
-"""Bytes of an object that is de-identified, which is in memory whole, and alone."""
+MOST_BYTES = 1 << 30
+"""Bytes of an object that is de-identified, which is in memory whole, four times: as read, parsed, written, given."""
 _EXTRA = "pip install 'dicom-assets[deidentify]'"
 _STANDARD_ROOT = "1.2.840.10008."
 """UIDs that DICOM itself gives out name no patient."""
@@ -153,9 +153,7 @@ class Deidentifier:
         sink = io.BytesIO()
         dcmwrite(sink, dataset, enforce_file_format=True)
         written = sink.getvalue()
-        if any(
-            re.search(rb"(?<![0-9A-Za-z.])" + re.escape(one) + rb"(?![0-9A-Za-z]|\.[0-9])", written) for one in names
-        ):
+        if any(_stands(one, written) for one in names):
             raise NotThere(Withheld.NOT_DEIDENTIFIED)
         return Deidentified(written, _identity(dataset), former, tuple(sorted(set(left))))
 
@@ -277,8 +275,14 @@ def _names(dataset: Dataset, former: Mapping[str, Any]) -> list[bytes]:
 
 
 def _stands(name: bytes, data: bytes) -> bool:
-    """Whether a name stands in data, and not as a part of a longer one."""
-    return re.search(rb"(?<![0-9A-Za-z.])" + re.escape(name) + rb"(?![0-9A-Za-z]|\.[0-9])", data) is not None
+    """Whether a name stands in data, and not as a part of a longer one. A search by bytes: pixel data are long."""
+    at = data.find(name)
+    while at >= 0:
+        before, behind = data[max(at - 1, 0) : at], data[at + len(name) : at + len(name) + 2]
+        if not re.match(rb"[0-9A-Za-z.]", before) and not re.match(rb"[0-9A-Za-z]|\.[0-9]", behind):
+            return True
+        at = data.find(name, at + 1)
+    return False
 
 
 def _values(dataset: Dataset, path: tuple[Any, ...] = ()) -> Iterator[tuple[tuple[Any, ...], DataElement]]:
