@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any, get_args
 from pydantic import BaseModel, PrivateAttr, ValidationError, field_validator, model_validator
 
 from dicom_assets.alert_settings import AlertSettings as AlertSettings
+from dicom_assets.curation_settings import CurationSettings as CurationSettings
 from dicom_assets.lineage_settings import LineageSettings as LineageSettings
 from dicom_assets.rule_settings import RuleSettings as RuleSettings
 from dicom_assets.sections import CHANGE_FILES as CHANGE_FILES
@@ -77,6 +78,7 @@ class Settings(Section):
     storage: StorageSettings = StorageSettings()
     erase: EraseSettings = EraseSettings()
     serve: ServeSettings = ServeSettings()
+    curation: CurationSettings = CurationSettings()
     alerts: tuple[AlertSettings, ...] = ()
     lineage: LineageSettings | None = None
     _given: Mapping[str, str] = PrivateAttr(default_factory=dict)

@@ -70,6 +70,10 @@ NOT_RUN = {
     "dicom-assets viewer": "fetches a package, into a folder of the user; serve/test_ohif.py does",
     "npm pack": "as before",
     "dicom-assets who-saw": "needs an audit log; serve/test_logs.py has one",
+    **{
+        f"dicom-assets cohort {one} ": "needs a cohort; curation/test_cohorts.py has one"
+        for one in ("show", "verify", "export", "remove")
+    },
     "curl ": "asks a server; serve/ does",
     "dicom-assets push DIR": "needs a DICOM service; service/test_push.py talks to one",
 }

@@ -19,6 +19,7 @@ from dicom_assets import settings as settings_module
 from dicom_assets.cli import (
     backup,
     batches,
+    cohorts,
     curation,
     engines,
     erase,
@@ -106,6 +107,7 @@ for group in (
     selftest,
     monitoring,
     backup,
+    cohorts,
     engines,
     examples,
 ):

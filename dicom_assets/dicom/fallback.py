@@ -38,7 +38,7 @@ _LUT_DESCRIPTORS = frozenset({0x00281101, 0x00281102, 0x00281103, 0x00283002})
 
 
 @contextmanager
-def _lenient() -> Iterator[None]:
+def lenient() -> Iterator[None]:
     """Makes pydicom read without validation, warnings or log records, then as it was."""
     logger = logging.getLogger("pydicom")
     mode, disabled = config.settings.reading_validation_mode, logger.disabled
@@ -60,7 +60,7 @@ def parse(body: ByteSource, start: int, preface: Preface, limits: ReadingLimits)
     """
     structure = Structure(body, limits)
     try:
-        with _lenient():
+        with lenient():
             sets = []
             if body.read(start, 2) == b"\0\0" and any(body.read(start, 8)):
                 sets.append(structure.command_set(start))

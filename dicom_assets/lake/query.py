@@ -222,20 +222,42 @@ def read_rows(lake: Lake, sql: str) -> pa.Table:
 
     What DuckDB says of a row is not passed on: here nobody has asked to see what the rows hold.
     """
+    with _alone(lake) as connection, _unquoted("condition"):
+        _one_select(connection, sql)
+        return arrow(connection, sql)
+
+
+@contextmanager
+def open_rows(lake: Lake, sql: str) -> Iterator[duckdb.DuckDBPyRelation]:
+    """What one SELECT of a user gives, of which nothing was read yet; errors as of `read_rows`, at any time within."""
+    with _alone(lake) as connection, _unquoted("query"):
+        if _one_select(connection, sql).type != duckdb.StatementType.SELECT:
+            raise QueryError("Only a SELECT gives rows that can be taken: leave EXPLAIN out.")
+        yield connection.sql(sql)
+
+
+@contextmanager
+def _alone(lake: Lake) -> Iterator[duckdb.DuckDBPyConnection]:
+    """A connection with a database of its own that reads the lake and nothing else."""
     with connect(lake, alone=True) as connection:
         lock_down(connection, lake.files.local_root or f"{PROTOCOL}://")
-        _one_select(connection, sql)
-        try:
-            return arrow(connection, sql)
-        except (duckdb.BinderException, duckdb.CatalogException, duckdb.ParserException) as error:
-            raise QueryError(_words(error)) from None  # of the query alone: nothing was read
-        except duckdb.PermissionException:
-            raise QueryError("A condition can ask for the tables of the lake, and for no other file.") from None
-        except duckdb.Error as error:
-            raise QueryError(
-                f"The condition cannot be asked of every row ({type(error).__name__}): TRY_CAST gives NULL where a "
-                "value is of another kind."
-            ) from None
+        yield connection
+
+
+@contextmanager
+def _unquoted(what: str) -> Iterator[None]:
+    """Turns what DuckDB says into sentences that quote no row. what: a user has written."""
+    try:
+        yield
+    except (duckdb.BinderException, duckdb.CatalogException, duckdb.ParserException) as error:
+        raise QueryError(_words(error)) from None  # of the query alone: nothing was read
+    except duckdb.PermissionException:
+        raise QueryError(f"A {what} can ask for the tables of the lake, and for no other file.") from None
+    except duckdb.Error as error:
+        raise QueryError(
+            f"The {what} cannot be asked of every row ({type(error).__name__}): TRY_CAST gives NULL where a value is "
+            "of another kind."
+        ) from None
 
 
 def _one_select(connection: duckdb.DuckDBPyConnection, sql: str) -> duckdb.Statement:

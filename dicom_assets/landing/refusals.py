@@ -30,6 +30,8 @@ from dicom_assets.fhir.conversions import text
 from dicom_assets.storage.files import LakeError, LakeFiles
 
 FOLDER = "_erasures"
+UNDER_WAY = f"{FOLDER}/under_way.json"
+"""What an erasure that was begun and not finished is about; see `batch.erasure.record`."""
 KEY_VARIABLE = "DICOM_ASSETS_ERASURE_KEY"
 CODE = "ERASED"
 ERASED = "erased:"

@@ -13,7 +13,7 @@ set in a deflated transfer syntax is inflated whole (PS3.5 A.5).
 
 from __future__ import annotations
 
-from collections.abc import Generator, Iterator
+from collections.abc import Generator, Iterator, Mapping
 from contextlib import contextmanager
 from typing import NamedTuple
 
@@ -133,6 +133,22 @@ def entry_of(archive: ByteSource, member: str, archives: ArchiveLimits) -> tuple
             if one.name == member:
                 return one.entry
     raise ObjectError("OBJECT_GONE", "The archive does not have the member any more.")
+
+
+def entries_at(store: LandingStore, place: Place, archives: ArchiveLimits) -> Mapping[str, tuple[int, ...]]:
+    """Where the records of an archive's members stand, by name, as far as one look tells; that of the place's own does.
+
+    For who opens several members of an archive, and keeps it. place: of a member. Raises ObjectError.
+    """
+    assert place.member is not None, "the place of a member"
+    archive = OpenPlace(store, place._replace(member=None), archives)
+    try:
+        named = entries_by_name(archive.source, archives) or {}
+        if place.member in named:
+            return named
+        return {place.member: entry_of(archive.source, place.member, archives)}
+    finally:
+        archive.close()
 
 
 def _open(store: LandingStore, claimed: ObjectRef) -> OpenObject:

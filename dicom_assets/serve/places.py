@@ -16,8 +16,7 @@ from typing import Any
 
 from dicom_assets.dicom.header import RECEIVED
 from dicom_assets.lake.quoting import named, quoted
-from dicom_assets.landing.archives import entries_by_name
-from dicom_assets.landing.retrieval import OpenPlace, Place, entry_of
+from dicom_assets.landing.retrieval import OpenPlace, Place, entries_at
 from dicom_assets.landing.store import HurriedStore, LandingStore, ObjectArchived, ObjectError, SourceUnavailable
 from dicom_assets.schema.attributes import Level
 from dicom_assets.schema.correction_tables import RECEIVED as RECEIVED_AS
@@ -291,13 +290,7 @@ def _entry(served: ServedLake, store: LandingStore, place: Place, member: str) -
     kept = entries.get((place.uri, place.etag, member))
     if kept is not None:
         return kept
-    archive = OpenPlace(store, place._replace(member=None), limits)
-    try:
-        named = entries_by_name(archive.source, limits) or {}
-        if member not in named:
-            named = {member: entry_of(archive.source, member, limits)}
-    finally:
-        archive.close()
+    named = entries_at(store, place, limits)
     for name, entry in named.items() if len(named) <= _ENTRIES_MOST else [(member, named[member])]:
         entries.keep((place.uri, place.etag, name), entry, _ENTRY_BYTES)
     return named[member]

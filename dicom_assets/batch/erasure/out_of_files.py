@@ -1,7 +1,7 @@
 """Taking what is erased out of the lake's plain files: claims, returns, looks, staging, plans, landed windows.
 
 Belongs here: each file's turn. Each may be done twice. Does not belong here: tables (`out_of_tables`), which objects
-(`target`).
+(`target`), the files of cohorts (`curation.cohorts.erasing`).
 
 Claims are written once and never changed but here: an object that was erased keeps its line, without a name and without
 a place, so that the books of its batch still begin with what was claimed. Indexes of claims are caches, made anew by
@@ -21,6 +21,7 @@ from dicom_assets.batch import forwarding, withdrawals
 from dicom_assets.batch.erasure.out_of_tables import nameless, outcomes, reasons
 from dicom_assets.batch.erasure.record import SELFTEST, Record
 from dicom_assets.batch.organize import FOLDER as ORGANIZE
+from dicom_assets.curation.cohorts import erasing as cohorts
 from dicom_assets.lake import summaries, torn
 from dicom_assets.lake.delta import Lake
 from dicom_assets.lake.staging import FOLDER as STAGING
@@ -29,6 +30,7 @@ from dicom_assets.landing import claim_index, claims, looks, returns, uri_index
 from dicom_assets.service.window_files import leave_out_entries
 from dicom_assets.settings import Settings
 from dicom_assets.storage.files import LakeFiles, TornFile
+from dicom_assets.storage.traces import Terms
 
 _SCRATCH = ("verify-", "erasure-")
 """What is staged for a while and published by nobody; the beginnings of its names."""
@@ -51,6 +53,7 @@ def take_out(lake: Lake, record: Record, settings: Settings) -> None:
             rows = files.get_parquet(name)
             if _has(rows, record):
                 files.put_parquet(name, _without("object_id", list(record.objects), rows))
+    cohorts.take_out(files, settings, record.objects.keys(), Terms.of(record.terms))
     for folder in (claim_index.FOLDER, uri_index.FOLDER, summaries.FOLDER):
         files.delete(folder)
     _out_of_staging(files, record)

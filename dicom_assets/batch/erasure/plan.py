@@ -11,6 +11,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from dicom_assets.batch.erasure.record import Record
+from dicom_assets.curation.cohorts import erasing as cohorts
 from dicom_assets.fhir.imaging_study import NDJSON
 from dicom_assets.lake.delta import Lake
 from dicom_assets.lake.staging import FOLDER as STAGING
@@ -29,6 +30,7 @@ def places(lake: Lake, settings: Settings, record: Record) -> Mapping[str, int]:
     return {
         **record.rows,
         "lines of claims and returns": _lines(lake, record),
+        "rows of cohorts": cohorts.rows_of(lake.files, record.objects.keys()),
         "staged files": _files(lake, STAGING, terms),
         "NDJSON files": _files(lake, NDJSON, terms),
         "entries of landed windows": _entries(record, settings),

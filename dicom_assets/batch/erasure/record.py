@@ -18,11 +18,11 @@ from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
 from typing import Any
 
-from dicom_assets.landing.refusals import ERASED, FOLDER
+from dicom_assets.landing.refusals import ERASED, UNDER_WAY
 from dicom_assets.settings import UserError
 from dicom_assets.storage.files import LakeFiles
 
-PATH = f"{FOLDER}/under_way.json"
+PATH = UNDER_WAY
 SELFTEST = "self-test"
 """Scope of a record that takes out what a self-test brought: nobody's data, so that nothing has to forget them."""
 

@@ -22,6 +22,7 @@ from dicom_assets.batch.erasure import out_of_files, out_of_tables
 from dicom_assets.batch.erasure.record import SELFTEST, ErasureRefused, Record, finish, under_way, write
 from dicom_assets.batch.erasure.search import sweep
 from dicom_assets.batch.erasure.target import Target, recognised_by
+from dicom_assets.curation.cohorts.frozen import LOCK as COHORT_LOCK
 from dicom_assets.lake.column_list import READY
 from dicom_assets.lake.database import clear_left_over
 from dicom_assets.lake.delta import Lake
@@ -33,8 +34,8 @@ from dicom_assets.storage import locks
 from dicom_assets.storage.files import LakeFiles
 from dicom_assets.storage.traces import Terms
 
-BATCH_LOCK = "batch-"
-"""What the name of the lock of a batch begins with."""
+_HELD = {"batch-": "Batch {} is being run", COHORT_LOCK: "Cohort {} is being worked on"}
+"""By what the name of a lock begins with, what that means."""
 
 
 def begin(lake: Lake, target: Target, record: Record) -> Record:
@@ -53,22 +54,23 @@ def begin(lake: Lake, target: Target, record: Record) -> Record:
     busy = _busy(lake.files)
     if busy:
         finish(lake.files)
-        raise ErasureRefused(f"Batch {busy[0]} is being run. Wait until it has ended, then erase. Nothing was changed.")
+        raise ErasureRefused(f"{busy[0]}. Wait until it has ended, then erase. Nothing was changed.")
     return record
 
 
 def _busy(files: LakeFiles) -> list[str]:
-    """Batches that somebody holds."""
+    """Which batches and cohorts somebody holds, in words."""
     found = []
     for path in files.names(locks.FOLDER):
         name = path.rsplit("/", 1)[1].removesuffix(".lock")
-        if not name.startswith(BATCH_LOCK):
+        kind = next((kind for kind in _HELD if name.startswith(kind)), None)
+        if kind is None:
             continue
         try:
             with locks.held(files, name, 0, once=True):
                 pass
         except locks.LockBusy:
-            found.append(name.removeprefix(BATCH_LOCK))
+            found.append(_HELD[kind].format(name.removeprefix(kind)))
     return found
 
 

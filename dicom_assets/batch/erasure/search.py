@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from dicom_assets.batch.erasure.record import PATH
+from dicom_assets.curation.cohorts import mapping_keys
 from dicom_assets.lake.database import FOLDER as SPILLED
 from dicom_assets.lake.delta import Lake
 from dicom_assets.lake.staging import FOLDER as STAGING
@@ -43,8 +44,8 @@ class Trace:
 def search(lake: Lake, settings: Settings, terms: Terms, others: Iterable[Path] = ()) -> Iterator[Trace]:
     """Everything that names one of some texts: in the lake, in landed windows, in folders of temporary files.
 
-    others: further folders, such as Dagster's state. The record of an erasure that is under way is not looked at.
-    Raises LakeError.
+    Also in what cohorts have mapped. others: further folders, such as Dagster's state. The record of an erasure that is
+    under way is not looked at. Raises LakeError.
     """
     named = {f"{name}/{path}" for name in TABLES for path in lake.extents(name).paths.tolist()}
     for path in lake.files.every_name(""):
@@ -54,7 +55,7 @@ def search(lake: Lake, settings: Settings, terms: Terms, others: Iterable[Path] 
         files = LakeFiles(service.landing)
         for path in files.every_name(""):
             yield from _of_file(files, path, "landed window", terms)
-    for folder in (*others, *Path(tempfile.gettempdir()).glob(_TEMPORARY)):
+    for folder in (mapping_keys.root_of(settings), *others, *Path(tempfile.gettempdir()).glob(_TEMPORARY)):
         if folder.is_dir():
             files = LakeFiles(str(folder))
             for path in files.every_name(""):

@@ -1,0 +1,1 @@
+"""Frozen selections of objects: made, listed, compared with what is current, exported, removed."""
