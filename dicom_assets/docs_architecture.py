@@ -38,6 +38,7 @@ From the top; each imports only what stands below it, and no modules import each
 | `serve` | the lake answering over HTTP: DICOMweb, in place |
 | `monitoring` | who looks after a lake without looking at it: numbers, alerts, lineage |
 | `batch` | what happens to a batch: the list of steps, expanding, judging, publishing, books; its rules, and `verify` |
+| `curation` | what the data say between them: conflicts, duplicates, geometry, tags, risk, cohorts |
 | `reading` | the processes that read: chunks of objects in, staged rows out; a Dask cluster as well |
 | `service` | what a DICOM service says, and sending to one |
 | `landing` | what arrives: stores, listing, claims, archives, events |

@@ -21,6 +21,7 @@ ORDER = (
     "serve",
     "monitoring",
     "batch",
+    "curation",
     "reading",
     "service",
     "landing",

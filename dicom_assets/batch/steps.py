@@ -27,6 +27,7 @@ from dicom_assets.batch.standards import (
     publish_imaging_study,
     publish_occurrences,
 )
+from dicom_assets.curation.duplicates import publish_duplicates
 from dicom_assets.lake.hierarchy import REBUILDS
 from dicom_assets.lake.staging import Part
 from dicom_assets.omop.coverage import chart, markdown, measures
@@ -128,6 +129,10 @@ def _mapping_coverage(batch: OpenBatch, _: Run) -> Result:
     return Result(len(rows), counts, {"coverage": markdown(rows), "chart": chart(shares)})
 
 
+def _duplicate(batch: OpenBatch, _: Run) -> Result:
+    return Result(publish_duplicates(batch.lake, batch.staging))
+
+
 def _ingestion_errors(batch: OpenBatch, _: Run) -> Result:
     return Result(publish_rows(batch.lake, batch.staging, Part.ERRORS))
 
@@ -162,6 +167,7 @@ _PUBLISHING = (
     Step("mapping_coverage", "standards", _DUCKDB, {"mapping_coverage": (
         ("imaging_study", "diagnostic_report", "image_occurrence", "image_occurrence_origin", "clinical"),
         _mapping_coverage)}),
+    Step("duplicate", "curation", _DUCKDB, {"duplicate": (("flat_metadata",), _duplicate)}),
     Step("ingestion_errors", "books", _PYTHON,
          {"ingestion_errors": (("validated_batch", "clinical"), _ingestion_errors)}),
 )  # fmt: skip

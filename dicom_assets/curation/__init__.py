@@ -1,0 +1,1 @@
+"""What the data say between them: conflicts, duplicates, geometry, tags, risk, cohorts."""
