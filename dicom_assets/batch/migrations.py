@@ -21,6 +21,7 @@ from dicom_assets.batch.context import RunContext
 from dicom_assets.batch.rebuild import rebuild
 from dicom_assets.batch.server_keys import rekeyed
 from dicom_assets.batch.standards import link_reports, write_ndjson_again
+from dicom_assets.curation.duplicate_rows import make_rows, objects_left
 from dicom_assets.fhir.imaging_study import ndjson_name
 from dicom_assets.lake import overwritten
 from dicom_assets.lake.delta import Lake
@@ -307,6 +308,11 @@ MIGRATIONS: dict[str, Migration] = {
         "writes the NDJSON files of batches under names that tell the batch, and removes those under other names",
         lambda lake: len(_batches_with_studies(lake)),
         _write_lines,
+    ),
+    "duplicate_rows": Migration(
+        "takes digests of the headers in flat_metadata, and finds objects that are there more than once",
+        objects_left,
+        lambda work, tell: make_rows(work.lake, tell),
     ),
 }
 """Every migration by its name, see `lake.form.MIGRATIONS`."""

@@ -15,9 +15,9 @@ from importlib.metadata import PackageNotFoundError, version
 from dicom_assets.schema.registry import TABLES
 from dicom_assets.storage.files import LakeError, LakeFiles
 
-FORMAT = 3
+FORMAT = 4
 """What this release writes. 1: lakes without a number, made before there was one. 2: a number, and who made it. 3: the
-migrations that are left as well."""
+migrations that are left as well. 4: duplicates."""
 
 FILE = "_lake.json"
 
@@ -27,6 +27,7 @@ MIGRATIONS: dict[str, int] = {
     "studies": 2,
     "conflicts": 2,
     "lines": 2,
+    "duplicate_rows": 4,
 }
 """What adding columns and tables does not do, in the order in which it is done, with the first format that has it."""
 

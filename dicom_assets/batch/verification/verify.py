@@ -14,7 +14,7 @@ import pyarrow as pa
 from dicom_assets.batch.books import Status
 from dicom_assets.batch.verification import batch_rules as batches
 from dicom_assets.batch.verification import file_rules as storage
-from dicom_assets.batch.verification import lines, promoted_rules
+from dicom_assets.batch.verification import duplicate_rules, lines, promoted_rules
 from dicom_assets.batch.verification import study_rules as studies
 from dicom_assets.batch.verification.findings import SHOWN, Finding, Sound
 from dicom_assets.lake.delta import Lake
@@ -102,6 +102,7 @@ def _rows(lake: Lake, sound: Sound, claimed: storage.Claimed, chosen: Sequence[s
     if chosen:
         return
     yield from promoted_rules.look(sound)
+    yield duplicate_rules.look(sound, closed.select(["batch_id"]))
     yield storage.unbooked(sound)
     yield storage.overwritten(sound)
     yield storage.identifiers(sound)
