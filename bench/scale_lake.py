@@ -23,6 +23,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from dicom_assets.batch.standards import publish_coverage
+from dicom_assets.curation.digest_index import enter_anew
 from dicom_assets.curation.patients import patient_key
 from dicom_assets.lake.delta import Lake
 from dicom_assets.lake.maintenance import FULL_NODE, OVERLAPPING, tidy
@@ -74,6 +75,7 @@ _VALUES = {
     "size": "520000 + hash(i) % 9000",
     "study_key": "study_key",
     "content_digest": "md5('c' || i)",
+    "stable_digest": "md5('s' || i)",
     "ingested_at": "claimed_at",
     "first_seen_at": "claimed_at",
     "updated_at": "claimed_at",
@@ -288,6 +290,7 @@ def _unit(lake: Lake, start: int, end: int) -> None:
         _append(lake, name, rows(name, numbers(start, end), studies, "batch_id, study_key, i"))
     firsts = numbers(start, end, PER_STUDY)
     _append(lake, "batch_study", rows("batch_study", firsts, studies, "study_key"))
+    enter_anew(lake, [batch_name(number) for number in range(start // PER_BATCH, -(-end // PER_BATCH))])
     _append(lake, "omop_identifier", _identifiers(start // PER_STUDY, -(-end // PER_STUDY)))
     _append(lake, "clinical", _clinical(start // PER_STUDY, -(-end // PER_STUDY)))
     _append(lake, "uid_index", _uids(start, end))

@@ -190,7 +190,7 @@ class ReadingLimits(Section):
     workers: reading processes; 0 means one for each core. first_read_bytes: most that is read of an object at once; of
     small headers in a row it is less. max_value_bytes: a longer value of a header is kept by reference, with count and
     digest. max_header_bytes: bound on the DICOM JSON of one object. object_seconds: for reading it, and for listing all
-    members of an archive.
+    members of an archive. pixel_digest: read each object whole, for digests of its bytes and of its pixel data.
     """
 
     workers: Annotated[int, Field(ge=0, le=256)] = 0
@@ -203,6 +203,7 @@ class ReadingLimits(Section):
     max_header_bytes: Annotated[int, Field(ge=65_536)] = 64 * 2**20
     object_seconds: Annotated[float, Field(gt=0)] = 60.0
     worker_memory_bytes: Annotated[int, Field(ge=2**28)] = 2 * 2**30
+    pixel_digest: bool = False
 
 
 class GateSettings(Section):

@@ -23,6 +23,7 @@ from dicom_assets.batch.same_uids import CODE, stage_same_uids
 from dicom_assets.batch.server_keys import rekeyed
 from dicom_assets.batch.standards import link_reports, write_ndjson_again
 from dicom_assets.curation.conflicts import publish_conflicts
+from dicom_assets.curation.duplicate_rows import make_rows, objects_left
 from dicom_assets.curation.uid_index import enter_again
 from dicom_assets.fhir.imaging_study import ndjson_name
 from dicom_assets.lake import overwritten
@@ -368,6 +369,11 @@ MIGRATIONS: dict[str, Migration] = {
         "fills conflict with what instances say differently, and what it is made with: patient_value and uid_index",
         _find_conflict_rows,
         _fill_conflicts,
+    ),
+    "duplicate_rows": Migration(
+        "takes digests of the headers in flat_metadata, and finds objects that are there more than once",
+        objects_left,
+        lambda work, tell: make_rows(work.lake, tell),
     ),
 }
 """Every migration by its name, see `lake.form.MIGRATIONS`."""

@@ -15,6 +15,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from dicom_assets.batch.withdrawals import GONE
+from dicom_assets.curation import digest_index
 from dicom_assets.lake import moved_studies, overwritten, studies
 from dicom_assets.lake.choice import DEFAULT, Choice
 from dicom_assets.lake.column_list import ColumnsChanged
@@ -65,7 +66,8 @@ def publish_flat(lake: Lake, staging: Staging, before: Callable[[], Before] = di
     What the batch overwrites is entered before anything else: an earlier batch that is published only now either has
     its rows found below, or finds this entry when it rebuilds its studies. The studies that the batch touches, by its
     new rows, by those it had and by those that it overwrites, with those to which corrections move objects of these,
-    are staged next: a kill behind that leaves no study that would have to be rebuilt.
+    are staged next, and so is what objects share that come or go by it: a kill behind that leaves no study and no group
+    of duplicates that would have to be made again.
     """
     rows = staging.require_all(Part.FLAT, "object_id")
     studies.build(lake)
@@ -75,7 +77,9 @@ def publish_flat(lake: Lake, staging: Staging, before: Callable[[], Before] = di
     absent = claims_again(staging, earlier, arrived=False)
     overwritten.withdraw(lake, absent, sorted({one for uri in absent["uri"].to_pylist() for one in earlier[uri]}))
     with lake.committing("flat_metadata"):
-        touched = _touched(lake, staging, pa.concat_tables([claims, absent]), earlier)
+        places = pa.concat_tables([claims, absent])
+        touched = _touched(lake, staging, places, earlier)
+        digest_index.stage_keys(lake, staging, places, _batches_before(places, earlier))
         staging.put(Part.TOUCHED, 0, touched)
         staging.complete(Part.TOUCHED, len(touched))
         studies.enter(lake, staging.batch_id, touched["study_key"].to_pylist())
@@ -106,11 +110,16 @@ def claims_again(staging: Staging, earlier: Before, *, arrived: bool = True) -> 
     return rows.filter(pc.invert(is_absent) if arrived else is_absent)
 
 
+def _batches_before(claims: pa.Table, earlier: Before) -> list[str]:
+    """The batches that had claimed the places of some claims before."""
+    return sorted({batch for uri in claims["uri"].unique().to_pylist() for batch in earlier[uri]})
+
+
 def _overwritten_studies(lake: Lake, claims: pa.Table, earlier: Before) -> set[str]:
     """The studies of what earlier batches had found at the places of these claims."""
     if not len(claims):
         return set()
-    batches = {batch for uri in claims["uri"].unique().to_pylist() for batch in earlier[uri]}
+    batches = _batches_before(claims, earlier)
     with connect(lake, ["flat_metadata"], within={"flat_metadata": {"batch_id": batches}}) as connection:
         connection.register("claims", claims)
         found = connection.execute(

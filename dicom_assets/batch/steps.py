@@ -29,6 +29,7 @@ from dicom_assets.batch.standards import (
     publish_occurrences,
 )
 from dicom_assets.curation.conflicts import publish_conflicts
+from dicom_assets.curation.duplicates import publish_duplicates
 from dicom_assets.curation.uid_index import enter
 from dicom_assets.lake.choice import Choice
 from dicom_assets.lake.hierarchy import REBUILDS
@@ -142,6 +143,10 @@ def _mapping_coverage(batch: OpenBatch, _: Run) -> Result:
     return Result(len(rows), counts, {"coverage": markdown(rows), "chart": chart(shares)})
 
 
+def _duplicate(batch: OpenBatch, _: Run) -> Result:
+    return Result(publish_duplicates(batch.lake, batch.staging))
+
+
 def _ingestion_errors(batch: OpenBatch, _: Run) -> Result:
     return Result(publish_rows(batch.lake, batch.staging, Part.ERRORS))
 
@@ -178,6 +183,7 @@ _PUBLISHING = (
     Step("mapping_coverage", "standards", _DUCKDB, {"mapping_coverage": (
         ("imaging_study", "diagnostic_report", "image_occurrence", "image_occurrence_origin", "clinical"),
         _mapping_coverage)}),
+    Step("duplicate", "curation", _DUCKDB, {"duplicate": (("flat_metadata",), _duplicate)}),
     Step("ingestion_errors", "books", _PYTHON,
          {"ingestion_errors": (("validated_batch", "clinical"), _ingestion_errors)}),
 )  # fmt: skip

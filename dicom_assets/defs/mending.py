@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 
 import dagster as dg
+import pyarrow as pa
 
 from dicom_assets.batch.books import Status, books_of
 from dicom_assets.batch.context import BatchBusy, RunContext
@@ -18,10 +19,12 @@ from dicom_assets.batch.standards import (
     publish_coverage,
     write_ndjson_again,
 )
+from dicom_assets.batch.verification.duplicate_rules import Alike
 from dicom_assets.batch.verification.file_rules import Strangers
 from dicom_assets.batch.verification.findings import Finding
 from dicom_assets.batch.verification.lines import Lines
 from dicom_assets.batch.verification.verify import Verified, verify
+from dicom_assets.curation.duplicates import make_again
 from dicom_assets.defs.graph import build_defs
 from dicom_assets.defs.jobs import register, run_batch
 from dicom_assets.defs.sensors import mark
@@ -106,6 +109,11 @@ def _set_right(work: RunContext, instance: dg.DagsterInstance, found: Verified, 
         rebuild(work, found.studies)
         done = True
     done = _write_lines(work, found, say) or done
+    for one in found.findings:
+        if isinstance(one, Alike) and not one.holds:
+            say(f"The duplicates of {len(one.keys)} keys are made again.")
+            make_again(work.lake, pa.array(one.keys, pa.string()))
+            done = True
     if found.studies:
         return True
     if any(one.rule == "coverage" and not one.holds for one in found.findings):

@@ -110,7 +110,7 @@ class _Walk(Items):
         if 0 < left < _HEAD and data[position:].strip(b"\0"):
             raise Unusual("truncated")
         return Parsed(
-            json=b",".join(self._parts),
+            parts=self._parts,
             columns=self._columns,
             flaws=self._flaws & ~PLACED,
             end=base + position,

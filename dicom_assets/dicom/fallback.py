@@ -108,7 +108,7 @@ class _Walk:
                     fragment = orjson.dumps({f"{tag:08X}": self._digested(raw, element["vr"])})[1:-1]
                 parts.append(fragment)
                 parsed.flaws |= flaws
-        parsed.json = b",".join(parts)
+        parsed.parts = parts
         parsed.truncated = self._truncated
         parsed.tables = self._tables
         return parsed

@@ -19,10 +19,12 @@ from dicom_assets.dicom.frames import frames_told
 from dicom_assets.dicom.heads import Encoding
 from dicom_assets.dicom.items import Unusual
 from dicom_assets.dicom.memo import Memo
+from dicom_assets.dicom.object_digests import ObjectDigests, digest_object
 from dicom_assets.dicom.parsed import Parsed
 from dicom_assets.dicom.pixels import PixelData, frame_count, locate_pixels
 from dicom_assets.dicom.prefaces import MEDIA_SOP_INSTANCE, preface_of
 from dicom_assets.dicom.rejections import NotDicom, Unreadable
+from dicom_assets.dicom.stable import says_which, stable_digest
 from dicom_assets.dicom.syntax import MEDIA_DIRECTORY, Preface, data_set
 from dicom_assets.schema.codes import CODES
 from dicom_assets.settings import ReadingLimits
@@ -57,8 +59,9 @@ class Header:
     json: DICOM JSON Model (PS3.18 F) of File Meta Information and data set, each element by value or by reference
     (`references`). columns: value by column of `flat_metadata`, ready for the column's Arrow type; a column that is not
     there is NULL. issues: warning codes in the registry's order. pixels: where the pixel data lie, None without any.
-    form: how complete `json` is, as in the column `header_form`. media_directory: a DICOMDIR; nothing else of it is
-    read. tier: 1 or 2. fallback: why tier 1 left it, if it did.
+    form: how complete `json` is, as in the column `header_form`. stable_digest: the column, None where the object does
+    not say which one it is. digests: of the whole object, None where it was not read whole. media_directory: a DICOMDIR;
+    nothing else of it is read. tier: 1 or 2. fallback: why tier 1 left it, if it did.
     """
 
     json: bytes
@@ -66,6 +69,8 @@ class Header:
     issues: tuple[str, ...]
     pixels: Pixels | None = None
     form: str = WHOLE
+    stable_digest: str | None = None
+    digests: ObjectDigests | None = None
     media_directory: bool = False
     tier: int = 2
     fallback: str | None = None
@@ -104,6 +109,7 @@ def read_header(source: ByteSource, limits: ReadingLimits, memo: Memo | None = N
     _require_identity(found)
     issues = _issues(preface, found)
     pixels: Pixels | None = None
+    located: PixelData | None = None
     behind: list[bytes] = []
     if found.at_pixels and not found.truncated:
         form = _as_found(preface, found)
@@ -118,7 +124,12 @@ def read_header(source: ByteSource, limits: ReadingLimits, memo: Memo | None = N
     columns["TransferSyntaxUID"] = preface.transfer_syntax
     json = b"{%b}" % b",".join([meta, found.json, *behind] if meta else [found.json, *behind])
     told = tuple(sorted(issues, key=_ORDER.__getitem__)) if issues else ()
-    return Header(json, columns, told, pixels, tier=2 if reason else 1, fallback=reason)
+    stable = stable_digest([*found.parts, *behind], memo) if says_which(columns) else None
+    little = preface.little if found.encoding is None else found.encoding.little
+    digests = digest_object(source, body, located, little, columns) if limits.pixel_digest else None
+    return Header(
+        json, columns, told, pixels, stable_digest=stable, digests=digests, tier=2 if reason else 1, fallback=reason
+    )
 
 
 def _pixels(body: ByteSource, preface: Preface, found: Parsed, located: PixelData) -> Pixels:

@@ -132,7 +132,9 @@ class Context:
 class Memo:
     """The memory of one reader, for objects read one after the other in folder order; forgets before it grows."""
 
-    __slots__ = ("_contexts", "_held", "_vocabularies", "began_at", "begun", "first_reach", "later_reach", "meta")
+    __slots__ = (
+        "_contexts", "_held", "_vocabularies", "began_at", "begun", "first_reach", "later_reach", "meta", "stable",
+    )  # fmt: skip
 
     def __init__(self) -> None:
         """Empty."""
@@ -141,6 +143,8 @@ class Memo:
         self._held = 0
         self.meta: dict[MetaElement, bytes] = {}
         """Fragments of elements of File Meta Information."""
+        self.stable: dict[bytes, bytes] = {}
+        """What stays of runs and sequences when an image is sent again, see `stable`."""
         self.begun: Begun | None = None
         """How an object began that was much like the one before it."""
         self.began_at = 0
@@ -172,6 +176,7 @@ class Memo:
         for context in self._contexts.values():
             context.forget()
         self.meta.clear()
+        self.stable.clear()
         self.begun = None
         self._held = 0
 

@@ -15,14 +15,14 @@ from dicom_assets.settings import ReadingLimits
 class Parsed:
     """One data set.
 
-    json: members of its DICOM JSON object, without braces. columns: values by column. flaws: bits of `flaws`.
+    parts: members of its DICOM JSON object, one or several in each. columns: values by column. flaws: bits of `flaws`.
     end: where reading ended, in bytes of the data set's source. at_pixels: pixel data starts there. truncated: the
     object ends inside an element. trailing: bytes are left that are no element. last: tag of the last element.
     encoding: how elements are written, where that is not what was declared. tables: offset and length of the values of
     `pixels.OFFSET_TABLES`, where they are there.
     """
 
-    json: bytes = b""
+    parts: Sequence[bytes] = ()
     columns: dict[str, Any] = field(default_factory=dict)
     flaws: int = SOUND
     end: int = 0
@@ -32,6 +32,11 @@ class Parsed:
     last: int = 0
     encoding: Encoding | None = None
     tables: dict[int, tuple[int, int]] = field(default_factory=dict)
+
+    @property
+    def json(self) -> bytes:
+        """Members of its DICOM JSON object, without braces."""
+        return b",".join(self.parts)
 
 
 def exceeds(parts: Sequence[bytes], fragment: bytes, limits: ReadingLimits) -> bool:

@@ -29,6 +29,7 @@ MIGRATIONS: dict[str, int] = {
     "lines": 2,
     "geometry_rows": 4,
     "conflict_rows": 4,
+    "duplicate_rows": 4,
 }
 """What adding columns and tables does not do, in the order in which it is done, with the first format that has it."""
 

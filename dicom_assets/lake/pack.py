@@ -30,7 +30,10 @@ _ROW_GROUPS = {"instance": 16_384}
 ROW_GROUP_BYTES = 32 << 20
 """What a row group takes in memory at most, but for the last rows that it is given."""
 
-_UNIQUE = {"header", "object_id", "uri", "content_digest", "SOPInstanceUID", "resource"}
+_UNIQUE = {
+    "header", "object_id", "uri", "content_digest", "stable_digest", "bytes_digest", "pixel_digest", "digest",
+    "SOPInstanceUID", "resource",
+}  # fmt: skip
 """Columns in which hardly a value stands twice: a dictionary of them is made in vain."""
 
 _BLOOM = ("SOPInstanceUID", "SeriesInstanceUID", "StudyInstanceUID")

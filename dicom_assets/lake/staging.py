@@ -48,6 +48,7 @@ class Part(StrEnum):
     CORRECTION = "correction"
     ERRORS = "ingestion_errors"
     TOUCHED = "touched_studies"
+    ALIKE = "touched_digests"
     REFUSED = "refused_metadata"
 
 
@@ -84,7 +85,9 @@ object lies now, if it was moved since it was claimed.
 
 _NARROW = frozenset((Part.RAW, Part.LEDGER, Part.ERRORS, Part.TOUCHED))
 """Parts that are read whole as soon as something of them is asked for."""
-_NARROW_FLAT = frozenset(("object_id", "study_key", "issues"))
+_NARROW_FLAT = frozenset((
+    "object_id", "study_key", "issues", "operation", "version_text", "SOPInstanceUID", "stable_digest", "pixel_digest",
+))  # fmt: skip
 """Columns of flat_metadata that are read together as soon as one is asked for: opening its files is what costs."""
 
 SCHEMAS: dict[Part, pa.Schema] = {
@@ -96,6 +99,7 @@ SCHEMAS: dict[Part, pa.Schema] = {
     Part.CORRECTION: CORRECTION.schema,
     Part.ERRORS: INGESTION_ERRORS.schema,
     Part.TOUCHED: pa.schema([pa.field("study_key", pa.string())]),
+    Part.ALIKE: pa.schema([pa.field("shared_key", pa.string())]),
 }
 
 

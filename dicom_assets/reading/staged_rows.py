@@ -105,6 +105,9 @@ def _flat_rows(chunk: Chunk, accepted: Sequence[tuple[ObjectTask, Header, Versio
         ],
         "header_form": [h.form if h.json else None for h in headers],
         "content_digest": [keys.content_digest(h.json) if h.json else None for h in headers],
+        "stable_digest": [h.stable_digest for h in headers],
+        "bytes_digest": [h.digests and h.digests.bytes_digest for h in headers],
+        "pixel_digest": [h.digests and h.digests.pixel_digest for h in headers],
         "ingested_at": [chunk.claimed_at] * len(tasks),
     }
     made = {name: dicom[name] for name in dicom.schema.names}

@@ -13,6 +13,7 @@ import pyarrow as pa
 from dicom_assets.schema.attributes import ATTRIBUTES, CODE_PARTS, Level
 from dicom_assets.schema.conflict_tables import conflict_tables
 from dicom_assets.schema.correction_tables import correction_columns, correction_tables
+from dicom_assets.schema.duplicate_tables import digest_columns, duplicate_tables
 from dicom_assets.schema.geometry_table import series_geometry_table
 from dicom_assets.schema.standard_tables import clinical_columns, standard_tables
 from dicom_assets.schema.table import TEXTS as TEXTS
@@ -147,6 +148,7 @@ OWN = _own(
 )
 """The project's own columns by name, described once."""
 OWN.update(correction_columns())
+OWN.update(digest_columns())
 
 
 def _dicom(levels: Iterable[Level], table: str | None) -> list[Column]:
@@ -226,7 +228,8 @@ FLAT_METADATA = _table(
     "accepted DICOM object or change, every version",
     "batch_id object_id",
     "batch_id object_id source operation version_at version_text sequence uri member size study_key content_digest "
-    "header header_form pixel_offset pixel_length frame_offsets frame_lengths issues ingested_at",
+    "header header_form pixel_offset pixel_length frame_offsets frame_lengths issues ingested_at stable_digest "
+    "bytes_digest pixel_digest",
     "Every accepted DICOM object with its typed attributes and its complete header; history, never merged.",
     dicom=Level,
     upstream=("validated_batch",),
@@ -336,6 +339,8 @@ CLINICAL = Table(
 CORRECTION, PATIENT_LINK, MOVED_STUDY = correction_tables(OWN)
 CONFLICT, PATIENT_VALUE, UID_INDEX = conflict_tables(OWN)
 
+BATCH_DIGEST, DUPLICATE = duplicate_tables(OWN)
+
 (
     IMAGING_STUDY,
     DIAGNOSTIC_REPORT,
@@ -403,6 +408,7 @@ TABLES: dict[str, Table] = {
         VALIDATED_BATCH,
         FLAT_METADATA,
         BATCH_STUDY,
+        BATCH_DIGEST,
         OVERWRITTEN,
         CORRECTION,
         PATIENT_LINK,
@@ -423,6 +429,7 @@ TABLES: dict[str, Table] = {
         IMAGE_OCCURRENCE,
         IMAGE_OCCURRENCE_ORIGIN,
         MAPPING_COVERAGE,
+        DUPLICATE,
         DICOM_SERVICE_AUDIT,
         SOURCE_AUDIT,
         TAG_PROFILE_PART,

@@ -10,6 +10,7 @@ from dicom_assets.batch.checks.claim_checks import CLAIM_RULES
 from dicom_assets.batch.checks.conflict_checks import CONFLICT_RULES
 from dicom_assets.batch.checks.contract import CheckContext, NamedRule
 from dicom_assets.batch.checks.correction_checks import CORRECTION_RULES
+from dicom_assets.batch.checks.duplicate_checks import DUPLICATE_RULES
 from dicom_assets.batch.checks.geometry_checks import GEOMETRY_RULES
 from dicom_assets.batch.checks.hierarchy_checks import HIERARCHY_RULES
 from dicom_assets.batch.checks.house_checks import HOUSE_RULES
@@ -41,6 +42,7 @@ ALL_RULES: tuple[NamedRule, ...] = (
     *STANDARD_RULES,
     *PUBLISHED_RULES,
     *SAME_UID_RULES,
+    *DUPLICATE_RULES,
     *WARNING_RULES,
 )
 """Every rule; those of one table are looked at in this order."""

@@ -28,15 +28,25 @@ from dicom_assets.batch.standards import (
     write_ndjson_again,
 )
 from dicom_assets.curation.conflicts import publish_conflicts
+from dicom_assets.curation.digest_index import enter_anew
+from dicom_assets.curation.duplicates import make_again
 from dicom_assets.curation.uid_index import enter_again
 from dicom_assets.lake.choice import Choice
 from dicom_assets.lake.delta import Lake
 from dicom_assets.lake.hierarchy import REBUILDS
-from dicom_assets.lake.query import scan
+from dicom_assets.lake.query import arrow, scan
 from dicom_assets.lake.staging import SCHEMAS, Part, Staging
 from dicom_assets.landing.refusals import CODE
 from dicom_assets.schema.codes import CODES, Kind, Outcome
-from dicom_assets.schema.registry import CONFLICT, INGESTION_ERRORS, OVERWRITTEN, PATIENT_VALUE, TABLES, UID_INDEX
+from dicom_assets.schema.registry import (
+    CONFLICT,
+    DUPLICATE,
+    INGESTION_ERRORS,
+    OVERWRITTEN,
+    PATIENT_VALUE,
+    TABLES,
+    UID_INDEX,
+)
 from dicom_assets.settings import Settings
 
 BATCHES_AT_ONCE = 50
@@ -45,7 +55,7 @@ ROWS_AT_ONCE = 2_000
 """Rows with headers that are in memory together."""
 _RETIRED = "erased-"
 _MADE_ANEW = frozenset((*REBUILDS, "series_geometry", "imaging_study", "image_occurrence_origin", "mapping_coverage"))
-_CURATED = frozenset((CONFLICT.name, PATIENT_VALUE.name, UID_INDEX.name))
+_CURATED = frozenset((CONFLICT.name, DUPLICATE.name, PATIENT_VALUE.name, UID_INDEX.name))
 
 
 def take_out(lake: Lake, record: Record, settings: Settings) -> None:
@@ -56,6 +66,7 @@ def take_out(lake: Lake, record: Record, settings: Settings) -> None:
     for name, sql in row_rules.each(lambda table: table.name not in own | _MADE_ANEW | _CURATED).items():
         _drop(lake, record, name, sql)
     _out_of_places(lake, record)
+    _out_of_duplicates(lake, record)
     _make_anew(lake, record, settings)
     _drop(lake, record, "batch_study", row_rules.each()["batch_study"])
     _retire(lake, record)
@@ -236,6 +247,18 @@ def _out_of_places(lake: Lake, record: Record) -> None:
         lake.replace(
             OVERWRITTEN.name, rows["place_key"].to_pylist(), renamed.filter(pc.is_in(renamed["place_key"], still))
         )
+
+
+def _out_of_duplicates(lake: Lake, record: Record) -> None:
+    """Groups that have lost a member are made again: what is there once then is no duplicate any more."""
+    for group in _groups(sorted({batch for of in record.objects.values() for batch in of}), BATCHES_AT_ONCE):
+        enter_anew(lake, group)
+    with lake.cursor() as connection:
+        row_rules.register(connection, record)
+        sql = f"SELECT DISTINCT shared_key FROM {scan(lake, DUPLICATE.name)} WHERE {row_rules.each()[DUPLICATE.name]}"
+        keys = arrow(connection, sql)["shared_key"]
+    if len(keys):
+        make_again(lake, keys)
 
 
 def _make_anew(lake: Lake, record: Record, settings: Settings) -> None:

@@ -24,6 +24,7 @@ HOLDS_NOTHING = {
     "batches": "counts of objects, and sentences without patient data",
     "mapping_coverage": "counts over the whole lake, made anew with each erasure",
     "tag_profile": "counts of elements, added up anew from tag_profile_part",
+    "batch_digest": "hashes in numbers, entered anew for each batch that an erasure takes rows of",
     "erasure": "what was erased, without anything of what it was",
 }
 """Tables that hold nothing of anybody, and why."""

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 import duckdb
 import pyarrow as pa
 
+from dicom_assets.batch.checks.duplicate_checks import DIGESTS
 from dicom_assets.batch.verification.findings import SHOWN, Finding, Sound
 
 OBJECTS_AT_ONCE = 500_000
@@ -129,6 +130,10 @@ RULES: tuple[BatchRule, ...] = (
         "SELECT DISTINCT batch_id, study_key FROM flat_metadata ANTI JOIN batch_study USING (batch_id, study_key)"),
     BatchRule("uids", "As many UIDs in the index as the metadata of the batch has", ("flat_metadata", "uid_index"),
         _UIDS),
+    BatchRule("digests", "Digests of flat_metadata = those in their index", ("flat_metadata", "batch_digest"),
+        _differing(
+            f"SELECT batch_id, digest || ' ' || objects AS object_id FROM ({DIGESTS.format(flat='flat_metadata')})",
+            "SELECT batch_id, digest || ' ' || objects AS object_id FROM batch_digest")),
     BatchRule("reports", "Reports in clinical = rows of diagnostic_report", ("clinical", "diagnostic_report"),
         _differing(
             "SELECT batch_id, object_id FROM clinical WHERE record_type = 'DiagnosticReport' "

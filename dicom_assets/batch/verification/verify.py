@@ -13,7 +13,7 @@ import pyarrow as pa
 
 from dicom_assets.batch.books import Status
 from dicom_assets.batch.verification import batch_rules as batches
-from dicom_assets.batch.verification import conflict_rules, lines, promoted_rules
+from dicom_assets.batch.verification import conflict_rules, duplicate_rules, lines, promoted_rules
 from dicom_assets.batch.verification import file_rules as storage
 from dicom_assets.batch.verification import study_rules as studies
 from dicom_assets.batch.verification.findings import SHOWN, Finding, Sound
@@ -107,6 +107,7 @@ def _rows(
     if chosen:
         return
     yield from promoted_rules.look(sound)
+    yield duplicate_rules.look(sound, closed.select(["batch_id"]))
     yield storage.unbooked(sound)
     yield storage.overwritten(sound)
     yield storage.identifiers(sound)
