@@ -389,27 +389,3 @@ class MaintenanceSettings(Section):
     retention_hours: Annotated[int, Field(ge=0)] = 720
     partition_days: Annotated[int, Field(ge=0)] = 30
     partition_most: Annotated[int, Field(ge=0)] = 20_000
-
-
-class CurationSettings(Section):
-    """How what the data say between them is looked at.
-
-    conflict_rule: which of several values of one attribute a series or study shows: that of the newest object, that of
-    most objects, or that of the source of highest rank, and within a source of the newest object. source_rank: names of
-    sources for the last one, the one that counts most first; sources that are not named come after them.
-    attribute_rules: another rule for some attributes, by keyword.
-    """
-
-    conflict_rule: Literal["newest", "most_frequent", "source_rank"] = "newest"
-    source_rank: tuple[str, ...] = ()
-    attribute_rules: dict[str, Literal["newest", "most_frequent"]] = {}
-
-    @model_validator(mode="after")
-    def _ranked(self) -> CurationSettings:
-        if self.conflict_rule == "source_rank" and not self.source_rank:
-            raise ValueError("conflict_rule = 'source_rank' needs source_rank, names of sources in order")
-        if self.source_rank and self.conflict_rule != "source_rank":
-            raise ValueError("source_rank is for conflict_rule = 'source_rank'")
-        if len(set(self.source_rank)) != len(self.source_rank):
-            raise ValueError("source_rank names a source twice")
-        return self

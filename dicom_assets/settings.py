@@ -30,7 +30,6 @@ from dicom_assets.sections import ClaimingSettings as ClaimingSettings
 from dicom_assets.sections import ClinicalSettings as ClinicalSettings
 from dicom_assets.sections import ColumnSettings as ColumnSettings
 from dicom_assets.sections import CorrectionSettings as CorrectionSettings
-from dicom_assets.sections import CurationSettings as CurationSettings
 from dicom_assets.sections import DatasetSettings as DatasetSettings
 from dicom_assets.sections import EraseSettings as EraseSettings
 from dicom_assets.sections import EventSettings as EventSettings
@@ -71,7 +70,6 @@ class Settings(Section):
     checks: ChecksSettings = ChecksSettings()
     clinical: ClinicalSettings = ClinicalSettings()
     corrections: CorrectionSettings = CorrectionSettings()
-    curation: CurationSettings = CurationSettings()
     fhir: FhirSettings = FhirSettings()
     omop: OmopSettings = OmopSettings()
     maintenance: MaintenanceSettings = MaintenanceSettings()
