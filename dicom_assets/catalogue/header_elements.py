@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from base64 import b64decode
 from binascii import Error as NoBase64
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -55,36 +55,52 @@ class Element:
 _BARE = str.maketrans("", "", "(),")
 
 
-def elements(header: str) -> list[Element]:
-    """The lines of a header in the DICOM JSON Model, in the order of tags."""
-    return [*_of_dataset(orjson.loads(header), 0)]
+def elements(header: str) -> Iterator[Element]:
+    """The lines of a header in the DICOM JSON Model, in the order of tags, made as they are asked for."""
+    return _of_dataset(orjson.loads(header), 0, _Names())
 
 
-def matching(found: Sequence[Element], text: str) -> list[Element]:
+def count(header: str) -> int:
+    """The elements of a header, nested ones as well: in text a quotation mark has a backslash in front."""
+    return header.count('"vr":')
+
+
+def matching(found: Iterable[Element], text: str) -> list[Element]:
     """The lines in which all words of a text stand, and those that they are nested in."""
     words = text.lower().split()
-    if not words:
-        return [*found]
-    kept: set[int] = set()
-    above: list[int] = []
-    for at, one in enumerate(found):
+    kept: list[Element] = []
+    above: list[Element | None] = []  # those that the line is nested in; None where one is kept already
+    for one in found:
         del above[one.depth :]
-        above.append(at)
+        above.append(one)
         if one.matches(words):
-            kept.update(above)
-    return [found[at] for at in sorted(kept)]
+            kept += [line for line in above if line is not None]
+            above = [None] * len(above)
+    return kept
 
 
-def _of_dataset(dataset: Mapping[str, Any], depth: int) -> Iterator[Element]:
+class _Names:
+    """Names and keywords, each looked up once for a header: functional groups say the same for every frame."""
+
+    def __init__(self) -> None:
+        self._known: dict[tuple[str, str], tuple[str, str]] = {}
+
+    def of(self, key: str, creator: str) -> tuple[str, str]:
+        if (key, creator) not in self._known:
+            self._known[key, creator] = _name(key, creator)
+        return self._known[key, creator]
+
+
+def _of_dataset(dataset: Mapping[str, Any], depth: int, names: _Names) -> Iterator[Element]:
     creators = _creators(dataset)
     for key in sorted(dataset):
-        yield from _of_element(key, dataset[key], creators, depth)
+        creator = creators.get(key[:6], "") if creators and _is_private(key) else ""
+        yield from _of_element(key, dataset[key], creator, depth, names)
 
 
-def _of_element(key: str, element: Mapping[str, Any], creators: Mapping[str, str], depth: int) -> Iterator[Element]:
+def _of_element(key: str, element: Mapping[str, Any], creator: str, depth: int, names: _Names) -> Iterator[Element]:
     tag, vr = f"({key[:4]},{key[4:]})".lower(), str(element.get("vr", ""))
-    creator = creators.get(key[:4] + key[4:6], "") if _is_private(key) else ""
-    name, keyword = _name(key, creator)
+    name, keyword = names.of(key, creator)
     if vr == "SQ":
         items = element.get("Value") or []
         words = f"{len(items):,} {'item' if len(items) == 1 else 'items'}"
@@ -92,7 +108,7 @@ def _of_element(key: str, element: Mapping[str, Any], creators: Mapping[str, str
         if depth < _DEEPEST - 2:
             for number, item in enumerate(items, 1):
                 yield Element(depth + 1, "", f"Item {number}")
-                yield from _of_dataset(item or {}, depth + 2)
+                yield from _of_dataset(item or {}, depth + 2, names)
         return
     value, more, bulk = _value(vr, element)
     yield Element(depth, tag, name, keyword, vr, value, creator, more, bulk)
@@ -108,7 +124,7 @@ def _creators(dataset: Mapping[str, Any]) -> dict[str, str]:
 
 
 def _is_private(key: str) -> bool:
-    return int(key[:4], 16) & 1 == 1
+    return key[3] in "13579BDF"
 
 
 def _name(key: str, creator: str) -> tuple[str, str]:

@@ -7,10 +7,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import islice
 
 from starlette.responses import Response
 
-from dicom_assets.catalogue.header_elements import Element, elements, matching
+from dicom_assets.catalogue.header_elements import Element, count, elements, matching
 from dicom_assets.catalogue.object_errors import errors_of
 from dicom_assets.catalogue.page import Page
 from dicom_assets.catalogue.row_reading import Row, rows
@@ -30,6 +31,9 @@ from dicom_assets.serve.served import Scope, Snapshot
 MOST = 2_000
 """Lines of a header that are shown."""
 
+MOST_SEARCHED = 200_000
+"""Lines of a header that are searched."""
+
 MOST_VERSIONS = 200
 _LONGEST_SEARCH = 200
 
@@ -43,15 +47,16 @@ _VERSION = (
 class Instance:
     """What a page of an instance shows.
 
-    total, matched: lines of the header, and those that a search finds. changed: by attribute what the object says and
-    what corrections have made of it. versions: rows of flat_metadata, the newest first.
+    total: elements of the header. lines: of it, or those that a search finds. is_cut: whether there are more of these.
+    changed: by attribute what the object says and what corrections have made of it. versions: rows of flat_metadata,
+    the newest first.
     """
 
     row: Row
     header_form: str | None
     total: int
-    matched: int
     lines: Sequence[Element]
+    is_cut: bool
     changed: Sequence[tuple[str, object, object]]
     versions: Sequence[Row]
     errors: Sequence[Row]
@@ -77,7 +82,7 @@ async def show(visit: Visit) -> Response:
         instance=found,
         row=found.row,
         find=find,
-        most=MOST,
+        most_searched=MOST_SEARCHED,
         is_received=found.header_form == RECEIVED,
         viewers=viewers(visit, uids["study"], uids["series"]),
         uid_name=uid_name,
@@ -94,22 +99,27 @@ def gather(snapshot: Snapshot, uids: dict[str, str], find: str = "") -> Instance
         raise not_found("instance")
     row = found[0]
     header, form = _header(snapshot, row, uids)
-    lines = elements(header) if header else []
-    matched = matching(lines, find)
+    lines = _lines(header, find) if header else []
     versions = _versions(snapshot, row)
     before, behind = _neighbours(snapshot, uids)
     return Instance(
         row,
         form,
-        len(lines),
-        len(matched),
-        matched[:MOST],
+        count(header) if header else 0,
+        lines[:MOST],
+        len(lines) > MOST,
         _changed(row),
         versions,
         errors_of(snapshot, versions),
         before,
         behind,
     )
+
+
+def _lines(header: str, find: str) -> list[Element]:
+    """The lines of a header that a search finds, one more than are shown of them."""
+    found = elements(header)
+    return [*islice(matching(islice(found, MOST_SEARCHED), find) if find else found, MOST + 1)]
 
 
 def _header(snapshot: Snapshot, row: Row, uids: dict[str, str]) -> tuple[str | None, str | None]:

@@ -24,6 +24,15 @@ MOST_RECORDS = 200
 MOST_VALUES = 60
 """Values of a record that are shown."""
 
+_GIST = 150
+"""Characters by which a record is told from others that has no code."""
+
+_OF_STUDY = (
+    *("source", "study_key", "StudyInstanceUID", "PatientID", "IssuerOfPatientID", "StudyDate", "StudyDescription"),
+    *("ModalitiesInStudy", "series_count", "instance_count", "patient_count"),
+)
+"""Columns of `study` that the view needs."""
+
 _BETWEEN = "\x1f"
 
 
@@ -52,12 +61,14 @@ def clinical_of(snapshot: Snapshot, study: Row) -> Records:
         ).fetchall()
         ids = [patient, *(one for (one,) in linked)]
         mine = f"{clean('PatientID')} IN ({one_of(ids)})"
+        if not connection.execute(f"SELECT 1 FROM {snapshot.scan('clinical')} WHERE {mine} LIMIT 1").fetchall():
+            return Records(0, ())
         found = rows(
             connection,
             f"""
             -- one row per clinical record of the patient
-            WITH study AS (SELECT * FROM {whole.scan("study")} WHERE {mine}),
-            told AS (SELECT * FROM {whole.scan("clinical")} WHERE {SHOWN["clinical"]} AND {mine}),
+            WITH study AS MATERIALIZED (SELECT * FROM {whole.scan("study", columns=_OF_STUDY)} WHERE {mine}),
+            told AS MATERIALIZED (SELECT * FROM {whole.scan("clinical")} WHERE {SHOWN["clinical"]} AND {mine}),
             clinical AS (
                 SELECT * REPLACE (source || chr({ord(_BETWEEN)}) || record_key AS record_key) FROM told
             ),
@@ -74,6 +85,7 @@ def clinical_of(snapshot: Snapshot, study: Row) -> Records:
         )
     for one in found:
         one["told"] = [*_values(one["record_values"])][:MOST_VALUES]
+        one["gist"] = " · ".join(value for _, value in one["told"] if value not in ids)[:_GIST]
     return Records(found[0]["total"] if found else 0, found)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import re
 from pathlib import Path
 
 import orjson
@@ -10,7 +11,7 @@ import pytest
 from pydicom import dcmread
 from pydicom.datadict import dictionary_description
 
-from dicom_assets.catalogue.header_elements import LONGEST, elements, matching
+from dicom_assets.catalogue.header_elements import LONGEST, count, elements, matching
 from dicom_assets_tests.catalogue.shown_lake import ODD, Shown, instance, links, section, words
 from dicom_assets_tests.support.dicoms import uid
 
@@ -62,7 +63,7 @@ def test_bulk_values_are_named_by_their_length_and_lead_to_their_bytes(shown: Sh
         ("siemens 700", "(0019,100c)", "(0019,0010)"),
         ("LUNG", "(0008,0104)", "(0010,0010)"),
         ("lung", "(0008,2218)", "(0008,0016)"),
-        ("nothing has this", "0 of", "(0008"),
+        ("nothing has this", "0 lines of", "(0008"),
     ],
 )
 def test_a_search_leaves_what_has_its_words_and_what_that_is_nested_in(shown: Shown, find: str, there: str, gone: str):
@@ -81,8 +82,9 @@ def test_a_search_names_each_sequence_once_however_many_of_its_items_match():
 
 
 def test_long_values_are_cut_and_say_how_long_they_are():
-    header = orjson.dumps({"00281201": {"vr": "US", "Value": [*range(5_000)]}}).decode()
-    (one,) = elements(header)
+    header = orjson.dumps({"00281201": {"vr": "US", "Value": [*range(5_000)]}, "00080005": {"vr": "CS"}}).decode()
+    _, one = elements(header)
+    assert count(header) == 2
     assert one.value.startswith("0\\1\\2")
     assert len(one.value) == LONGEST
     assert one.more.startswith("… 5,000 values, ")
@@ -119,6 +121,6 @@ def test_the_instances_before_and_behind_are_one_step_away(shown: Shown):
 def test_lines_beyond_what_a_page_shows_are_told_and_found(shown: Shown, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr("dicom_assets.catalogue.instance_page.MOST", 3)
     answer = shown.plain.get(instance(ODD))
-    assert "the first 3 are shown" in words(answer)
+    assert re.search(r"3 lines of \d+ elements, the first that there are", words(answer))
     assert "Pixel Data" not in section(answer, "header")
     assert "Pixel Data" in section(shown.plain.get(instance(ODD), params={"find": "pixel data"}), "header")
