@@ -1,4 +1,4 @@
-"""The pictures of README and docs, made anew from the demo's own data: `python -m dicom_assets_tests.pictures`.
+"""The pictures of README and docs, made from the demo's own data: `python -m dicom_assets_tests.pictures [NAME …]`.
 
 Belongs here: which pages are pictured, and how. Does not belong here: what the pages have to show (`catalogue/`).
 
@@ -10,8 +10,9 @@ from __future__ import annotations
 
 import io
 import subprocess
+import sys
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -40,13 +41,15 @@ CT, CT_SERIES = "1.3.6.1.4.1.5962.1.2.1.20040119072730.12322", "1.3.6.1.4.1.5962
 class Picture:
     """One picture. is_extra: of a page that is there only where something more is installed.
 
-    drawn: JavaScript that holds once the page shows what it is to show, beside its images.
+    drawn: JavaScript that holds once the page shows what it is to show, beside its images. clicks: what is clicked
+    then, where it is there, such as what lies over a page at first.
     """
 
     name: str
     path: str
     drawn: str = "true"
     is_extra: bool = False
+    clicks: tuple[str, ...] = ()
 
 
 PICTURES = (
@@ -65,6 +68,7 @@ PICTURES = (
         f"/ohif/viewer?StudyInstanceUIDs={CT}",
         "window.cornerstone?.getEnabledElements()[0]?.viewport?.getCornerstoneImage?.() !== undefined",
         is_extra=True,
+        clicks=("Skip all", "Confirm and hide"),
     ),
 )
 
@@ -92,21 +96,33 @@ def _command(folder: Path, *words: str, ends_with: int = 0) -> None:
     assert done.returncode == ends_with, done.stderr
 
 
-def take(folder: Path, into: Path) -> Iterator[Path]:
-    """Makes the pictures over the demo in a folder, and tells each of them; an extra one only where its page is."""
+def take(folder: Path, into: Path, names: Collection[str] = ()) -> Iterator[Path]:
+    """Makes pictures over the demo in a folder, and tells each of them; an extra one only where its page is.
+
+    names: those that are made; all without any.
+    """
     into.mkdir(parents=True, exist_ok=True)
     with serving(demo(folder), folder / "server", by_file=True) as server, chromium() as browser:
         page = browser.new_page(viewport={"width": WIDTH, "height": HEIGHT}, color_scheme="light")
         page.set_default_timeout(_PATIENCE)
-        for picture in PICTURES:
+        for picture in (one for one in PICTURES if not names or one.name in names):
             answer = page.goto(server.url + picture.path, wait_until="networkidle")
             if picture.is_extra and (answer is None or answer.status >= 400):
                 continue
             assert answer is not None and answer.ok, f"{picture.path}: {answer and answer.status}"
             page.wait_for_function(f"() => ({_IMAGES}) && ({picture.drawn})")
+            for text in picture.clicks:
+                _click(page, text)
             path = into / f"{picture.name}.png"
             path.write_bytes(_small(page.screenshot()))
             yield path
+
+
+def _click(page: Any, text: str) -> None:
+    found = page.get_by_text(text, exact=True)
+    if found.is_visible():
+        found.click()
+        found.wait_for(state="hidden")
 
 
 def _small(data: bytes) -> bytes:
@@ -120,7 +136,7 @@ def _small(data: bytes) -> bytes:
 def main() -> None:
     """Makes the pictures anew where they lie."""
     with tempfile.TemporaryDirectory() as folder:
-        for path in take(Path(folder), FOLDER):
+        for path in take(Path(folder), FOLDER, sys.argv[1:]):
             print(f"{path.relative_to(ROOT)}: {path.stat().st_size:,} bytes")
 
 

@@ -21,8 +21,6 @@ from dicom_assets.serve.problems import not_found
 
 STATUSES = (CLAIMED, *Status)
 PER_PAGE = 50
-STUDIES = 20
-"""Studies of a batch that its page names."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -189,14 +187,6 @@ SELECT code, coalesce(detail, '') AS detail, occurred_at FROM ingestion_errors
 WHERE batch_id = $1 AND object_id = '' AND stage <> 'rule'
 ORDER BY occurred_at DESC
 """
-
-
-def severity_counts(noted: Sequence[Noted]) -> Mapping[str, int]:
-    """Rows by severity."""
-    found: dict[str, int] = {}
-    for one in noted:
-        found[one.severity] = found.get(one.severity, 0) + one.rows
-    return found
 
 
 def as_row(batch: Batch) -> tuple[Any, ...]:

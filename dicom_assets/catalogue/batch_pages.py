@@ -22,6 +22,8 @@ from dicom_assets.schema.codes import CODES
 
 MOST_ROWS = 100_000
 """Rows of a CSV file."""
+MOST_MATTERS = 50
+"""Of what waits, as many as a page shows; the list below them has all batches."""
 
 
 async def _list(visit: Visit) -> Response:
@@ -36,7 +38,9 @@ async def _list(visit: Visit) -> Response:
     return visit.page(
         "batches.html",
         found=found,
-        waiting=waiting,
+        waiting=waiting[:MOST_MATTERS],
+        more=max(len(waiting) - MOST_MATTERS, 0),
+        is_whole=visit.caller.scope.sources is None,
         chosen={"status": status, "source": source},
         asked=asked,
         paging=asked.paging(number, found.total, PER_PAGE),

@@ -6,15 +6,15 @@ Belongs here: asking, and what a list can be narrowed by. Does not belong here: 
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, date, datetime, time, timedelta
 from typing import Any
 
 from dicom_assets.catalogue.row_reading import rows
 from dicom_assets.catalogue.seen_books import SeenBooks
-from dicom_assets.lake.quoting import one_of
 from dicom_assets.schema.codes import CODES, Severity
+from dicom_assets.serve.problems import not_found
 from dicom_assets.serve.served import Snapshot
 
 PER_PAGE = 100
@@ -134,6 +134,11 @@ class ErrorRow:
     resolved_at: datetime | None
     resolved_by: str | None
 
+    @property
+    def is_taken_in(self) -> bool:
+        """Whether its object is in the lake all the same."""
+        return bool(self.object_id) and self.severity == Severity.WARNING
+
 
 @dataclass(frozen=True, slots=True)
 class ErrorPage:
@@ -178,22 +183,12 @@ LIMIT {most} OFFSET {skipped}
 """
 
 
-Uids = tuple[str, str, str]
-"""Of study, series and instance."""
-
-
-def instances(snapshot: Snapshot, found: Sequence[ErrorRow]) -> Mapping[tuple[str, str], Uids]:
-    """Where the objects of some rows are in the lake, by batch and object; of those that are there and may be seen.
-
-    Raises LakeError.
-    """
-    kept = [one for one in found if one.severity == Severity.WARNING and one.object_id]
-    if not kept:
-        return {}
-    columns = ("batch_id", "object_id", "StudyInstanceUID", "SeriesInstanceUID", "SOPInstanceUID")
-    rows_of = snapshot.scan("flat_metadata", {"batch_id": {one.batch_id for one in kept}}, columns)
+def instance_of(snapshot: Snapshot, batch_id: str, object_id: str) -> tuple[str, str, str]:
+    """The UIDs (study, series, instance) of an object that a batch has taken in. Raises Refusal (404), LakeError."""
+    columns = ("object_id", "StudyInstanceUID", "SeriesInstanceUID", "SOPInstanceUID")
+    rows_of = snapshot.scan("flat_metadata", {"batch_id": [batch_id]}, columns)
     with snapshot.cursor() as connection:
-        held = connection.execute(
-            f"SELECT * FROM {rows_of} WHERE object_id IN ({one_of(one.object_id for one in kept)})"
-        ).fetchall()
-    return {(batch, one): (study, series, instance) for batch, one, study, series, instance in held}
+        found = connection.execute(f"SELECT * FROM {rows_of} WHERE object_id = $1", [object_id]).fetchone()
+    if found is None:
+        raise not_found("instance")
+    return found[1], found[2], found[3]

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from starlette.responses import Response
+from starlette.responses import RedirectResponse, Response
 
 from dicom_assets.catalogue.book_words import age, breakable, csv_answer, spoken
 from dicom_assets.catalogue.error_list import (
@@ -20,9 +20,8 @@ from dicom_assets.catalogue.error_list import (
     ErrorPage,
     Narrowing,
     Reasons,
-    Uids,
     error_page,
-    instances,
+    instance_of,
     reasons,
 )
 from dicom_assets.catalogue.page import Page
@@ -30,6 +29,7 @@ from dicom_assets.catalogue.parameters import Parameters
 from dicom_assets.catalogue.seen_books import seen_by
 from dicom_assets.catalogue.visit import Visit
 from dicom_assets.schema.codes import CODES
+from dicom_assets.serve.addresses import address
 from dicom_assets.serve.problems import not_found
 
 MOST_ROWS = 100_000
@@ -75,18 +75,11 @@ def _rows(visit: Visit, narrowing: Narrowing, number: int, per_page: int) -> Err
 async def _one(visit: Visit) -> Response:
     asked = Parameters(visit.request)
     narrowing, number = _narrowing(asked), asked.page()
-
-    def ask() -> tuple[ErrorPage, Mapping[tuple[str, str], Uids]]:
-        found = _rows(visit, narrowing, number, PER_PAGE)
-        return found, instances(visit.snapshot(), found.rows)
-
-    found, held = await visit.ask(ask)
-    visit.show(study for study, _, _ in held.values())
+    found = await visit.ask(lambda: _rows(visit, narrowing, number, PER_PAGE))
     return visit.page(
         "error_code.html",
         code=CODES[_code(visit)],
         found=found,
-        held=held,
         most=MOST_ROWS,
         paging=asked.paging(number, found.total, PER_PAGE),
         **_shared(narrowing, asked),
@@ -123,9 +116,18 @@ def _shared(narrowing: Narrowing, asked: Parameters) -> Mapping[str, Any]:
     }
 
 
+async def _object(visit: Visit) -> Response:
+    """Leads on to the page of an instance: to find it for every row of a list would take a look through the lake."""
+    batch, one = visit.request.path_params["batch"], visit.request.path_params["object"]
+    study, series, instance = await visit.ask(lambda: instance_of(visit.snapshot(), batch, one))
+    visit.show([study])
+    return RedirectResponse(address(visit.root, (study, series, instance)), 303)
+
+
 PAGES = (
     Page("/errors", _list),
     Page("/errors.csv", _list_as_csv),
     Page("/errors/{code}.csv", _one_as_csv),
     Page("/errors/{code}", _one),
+    Page("/batches/{batch}/objects/{object}", _object),
 )

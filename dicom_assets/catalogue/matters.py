@@ -101,7 +101,7 @@ def _stopped(row: Mapping[str, Any]) -> Matter:
     batch_id, status = row["batch_id"], row["status"]
     return Matter(
         status,
-        f"A batch of source {row['source']} is {status}; {_objects(row['seen'])} of it are not in the lake.",
+        f"A batch of source {row['source']} is {status}, with {_objects(row['seen'])}.",
         commands(batch_id, status, row["reason"]),
         row["reason"] or "",
         row["source"],
@@ -127,7 +127,7 @@ def _emptied(books: SeenBooks) -> Iterator[Matter]:
 
 
 def _migrations(books: SeenBooks) -> Iterator[Matter]:
-    left = form.entering(books.lake.form).left
+    left = form.entering(form.read(books.lake.files) or books.lake.form).left
     if left and books.is_whole:
         yield Matter(
             "upgrade",

@@ -54,7 +54,7 @@ def overview(visit: Visit) -> Overview:
     snapshot = visit.snapshot()
     held = standing(snapshot)
     studies = studies_by_modality(snapshot)
-    undated = f"{studies.left_out:,} studies have no date and are not drawn." if studies.left_out else ""
+    undated = f"Not drawn, for want of a date: {studies.left_out:,}." if studies.left_out else ""
     plots = [_plot("studies", "Studies by their date and modality", studies, "studies", undated)]
     try:
         books = seen_by(visit.basis.served, visit.caller.scope)

@@ -28,7 +28,7 @@ def test_what_waits_stands_on_top_each_with_its_commands(kept: Kept):
     paused, emptied, claimed, every = (
         text.index(one)
         for one in (
-            "A batch of source landing is paused; 12 objects of it are not in the lake.",
+            "A batch of source landing is paused, with 12 objects.",
             "Source landing2 looks emptied: 40 objects were found",
             "1 batch of source landing2, with 1 object: claimed, not begun.",
             "All batches",
@@ -45,7 +45,7 @@ def test_nothing_waits_says_that_nothing_does(kept: Kept):
     page = kept.client(tokens=[{"name": "none", "variable": "NONE", "sources": []}]).get(
         "/batches", headers=bearer("NONE")
     )
-    assert "Nothing waits." in words(page) and "0 batches" in words(page)
+    assert "Nothing waits that you may see." in words(page) and "0 batches" in words(page)
 
 
 def test_a_batch_is_told_with_its_books_outcomes_and_reasons(kept: Kept):

@@ -64,9 +64,11 @@ def test_a_reason_leads_to_the_objects_that_have_it_and_where_they_lie(kept: Kep
 
 
 def test_an_object_that_was_taken_in_leads_to_its_page(kept: Kept):
-    (place,) = [one for one in links(kept.plain.get("/errors/PATIENT_ID_MISSING")) if one.startswith("/studies/")]
-    assert place == instance(8)
-    assert kept.plain.get(place).status_code == 200
+    (place,) = [one for one in links(kept.plain.get("/errors/PATIENT_ID_MISSING")) if "/objects/" in one]
+    answer = kept.plain.get(place)
+    assert (answer.status_code, answer.headers["location"]) == (303, instance(8))
+    assert kept.client(tokens=TOKENS).get(place, headers=bearer("FIRST")).status_code == 404
+    assert not [one for one in links(kept.plain.get("/errors/MISSING_IDENTITY")) if "/objects/" in one]
 
 
 def test_names_with_markup_control_characters_and_formulas_do_no_harm(kept: Kept):
