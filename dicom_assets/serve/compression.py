@@ -25,7 +25,7 @@ ASIDE = 65_536
 
 KINDS = (
     *("application/dicom+json", "application/json", "text/csv", "application/openmetrics-text"),
-    *("text/html", "text/javascript", "text/css", "application/wasm"),
+    *("text/html", "text/css", "text/javascript"),
 )
 
 

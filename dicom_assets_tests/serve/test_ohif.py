@@ -38,6 +38,7 @@ SMALL = {
     "package/dist/index.html": PAGE,
     "package/dist/app.bundle.0123456789abcdef.js": SCRIPT,
     "package/dist/a.css": b"a { src: url(/font.woff2) }",
+    "package/dist//deep/x.svg": b"<svg/>",
     "package/dist/ort/model.onnx": b"large",
 }
 
@@ -85,7 +86,7 @@ class TestPackage:
         found = install(settings, as_published(packed(SMALL)))
         assert installed(settings) == found
         assert sorted(one.name for one in found.pages.iterdir()) == [
-            *("a.css", "app.bundle.0123456789abcdef.js", "index.html"),
+            *("a.css", "app.bundle.0123456789abcdef.js", "deep", "index.html"),
         ]
         assert b'"/"' not in (found.pages / "app.bundle.0123456789abcdef.js").read_bytes()
         assert (found.pages / "a.css").read_bytes() == b"a { src: url(font.woff2) }"
@@ -104,12 +105,13 @@ class TestPackage:
         [
             packed({**SMALL, "package/dist/../../../outside": b""}),
             packed({**SMALL, "/outside": b""}),
+            packed({**SMALL, "package/dist/C:outside": b""}),
             packed(SMALL, link("package/dist/inside", "/etc")),
             packed({"package/dist/a.js": b""}),
             packed(SMALL)[:-200],
             b"no archive",
         ],
-        ids=["climbing", "absolute", "link", "without its page", "cut off", "no archive"],
+        ids=["climbing", "absolute", "drive", "link", "without its page", "cut off", "no archive"],
     )
     def test_that_is_unsafe_or_broken_leaves_nothing(
         self, settings: Settings, as_published, tmp_path: Path, archive: bytes

@@ -3,13 +3,19 @@
 from __future__ import annotations
 
 import io
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 
 import numpy as np
 import pytest
 from PIL import Image
+from pydicom.uid import RLELossless
 from starlette.testclient import TestClient
 
-from dicom_assets.serve import rendering
+from dicom_assets.serve import drawers, rendering
+from dicom_assets.serve.decoding import Undecodable
+from dicom_assets.serve.drawers import Drawers
 from dicom_assets_tests.serve import retrievable as made
 from dicom_assets_tests.serve.retrievable import PIXELS, Lake, path
 
@@ -135,3 +141,26 @@ def test_where_a_decoder_is_lacking_it_is_said_what_brings_it(client: TestClient
     answer = client.get(path(1, made.RLE, 1) + "/rendered")
     assert answer.status_code == 406
     assert answer.text.startswith("Nothing that is installed here decodes RLE Lossless. `pip install ")
+
+
+class Left:
+    """Questions of somebody who goes before there is an answer."""
+
+    @contextmanager
+    def broken_off_by(self, interrupt: Callable[[], None]) -> Iterator[None]:
+        going = threading.Timer(0.05, interrupt)
+        going.start()
+        yield
+        going.join()
+
+
+def test_a_job_that_nobody_waits_for_may_end_but_not_take_long(monkeypatch: pytest.MonkeyPatch):
+    row = {"Rows": 4, "Columns": 6, "BitsAllocated": 16, "BitsStored": 16, "SamplesPerPixel": 1}
+    row |= {"PixelRepresentation": 0, "PhotometricInterpretation": "MONOCHROME2", "TransferSyntaxUID": RLELossless}
+    job = "decode", (made.run_length(PIXELS[1]), row)
+    patient = Drawers()
+    monkeypatch.setattr(drawers, "GRACE_SECONDS", 60)
+    assert patient.run(Left(), *job) == PIXELS[1].astype("<u2").tobytes()
+    monkeypatch.setattr(drawers, "GRACE_SECONDS", 0)
+    with pytest.raises(Undecodable):
+        Drawers().run(Left(), *job)

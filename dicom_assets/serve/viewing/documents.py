@@ -24,7 +24,7 @@ _NONE = "This object holds no PDF that can be shown here."
 
 _HEADERS = {
     "Content-Disposition": 'inline; filename="document.pdf"',
-    "Content-Security-Policy": "default-src 'none'; object-src 'self'; frame-ancestors 'self'",
+    "Content-Security-Policy": "frame-ancestors 'self'",
     "Cross-Origin-Embedder-Policy": "require-corp",
 }
 """A browser's own viewer shows it; a page of this server may hold it in a frame."""

@@ -6,7 +6,6 @@ Belongs here: names, values as text, depth. Does not belong here: stored headers
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from functools import partial
 from typing import Any
 
 import orjson
@@ -27,7 +26,11 @@ _TEXT_MOST = 2_000
 
 async def header(call: Call) -> Response:
     """The lines of a header as JSON: [depth, tag, VR, name, value]."""
-    elements = await call.ask(partial(elements_of, call))
+    return Response(await call.ask(lambda: _lines(call)), media_type="application/json")
+
+
+def _lines(call: Call) -> bytes:
+    elements = elements_of(call)
     elements.pop(RETRIEVE_URL, None)  # which no object says
     lines: list[tuple[int, str, str, str, str]] = []
     is_whole = True
@@ -36,7 +39,7 @@ async def header(call: Call) -> Response:
             is_whole = False
             break
         lines.append(line)
-    return Response(orjson.dumps({"lines": lines, "whole": is_whole}), media_type="application/json")
+    return orjson.dumps({"lines": lines, "whole": is_whole})
 
 
 def lines_of(elements: Mapping[str, Any], depth: int = 0) -> Iterator[tuple[int, str, str, str, str]]:

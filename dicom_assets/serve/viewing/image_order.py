@@ -14,6 +14,9 @@ _SAME_DIRECTION = 0.999
 _SAME_PLACE = 2
 """Decimals of a millimetre: images that differ by less lie at one place."""
 
+DIRECTIONS_MOST = 64
+"""Directions of one series that are told apart; what lies in further ones comes by number."""
+
 Row = Mapping[str, Any]
 Vector = tuple[float, float, float]
 
@@ -33,6 +36,9 @@ def in_order(rows: Sequence[Row], is_shown: Callable[[Row], bool] = lambda row: 
             others.append(row)
             continue
         group = next((one for one in groups if _dot(one[0], normal) > _SAME_DIRECTION), None)
+        if group is None and len(groups) == DIRECTIONS_MOST:
+            others.append(row)
+            continue
         if group is None:
             group = (normal, [])
             groups.append(group)

@@ -38,7 +38,11 @@ _GREY = ("MONOCHROME1", "MONOCHROME2", None)
 
 async def images(call: Call) -> Response:
     """The images of a series as JSON."""
-    rows = await call.ask(lambda: _rows(call))
+    return Response(await call.ask(lambda: _listed(call)), media_type="application/json")
+
+
+def _listed(call: Call) -> bytes:
+    rows = _rows(call)
     left_out = len(rows) > MOST
     shown = in_order(rows[:MOST], lambda row: kind_of(row) is Kind.IMAGE)
     modality = next((row["Modality"] for row in rows if row["Modality"]), None)
@@ -48,7 +52,7 @@ async def images(call: Call) -> Response:
         "presets": [one._asdict() for one in PRESETS.get(modality or "", ())],
         "images": [_image(row, position) for row, position in shown],
     }
-    return Response(orjson.dumps(found), media_type="application/json")
+    return orjson.dumps(found)
 
 
 def _rows(call: Call) -> list[dict[str, Any]]:

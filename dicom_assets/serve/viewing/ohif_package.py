@@ -12,6 +12,7 @@ look for the others beside themselves: nothing else of it is.
 from __future__ import annotations
 
 import base64
+import contextlib
 import hashlib
 import os
 import re
@@ -46,7 +47,7 @@ _BLOCK = 1 << 20
 _LEFT_SECONDS = 3_600
 """Age of what an install has left behind from which on nobody can still be at work on it."""
 
-_LEFT_OUT = "ort/"
+_LEFT_OUT = "ort"
 """Models for segmentation in the browser, 136 MB, which OHIF fetches when they are asked for."""
 
 _USER_DATA = {"win32": ("LOCALAPPDATA", "AppData/Local"), "darwin": (None, "Library/Application Support")}
@@ -151,18 +152,18 @@ def unpack(opened: IO[bytes], folder: Path) -> None:
                 count, size = count + 1, size + member.size
                 if member.isdir():
                     continue
-                if not member.isreg() or path.is_absolute() or ".." in path.parts or "\\" in member.name:
+                if not member.isreg() or path.is_absolute() or ".." in path.parts or set("\\:") & set(member.name):
                     raise ViewerError("The archive holds a link or a name that leads out of it. Nothing was changed.")
                 if count > _MEMBERS_MOST or size > _UNPACKED_MOST:
                     raise ViewerError("The archive holds far more than a viewer has. Nothing was changed.")
-                name = member.name.removeprefix("package/dist/")
-                if name == member.name or name.startswith(_LEFT_OUT):
+                below = path.parts[2:]  # each a name, whatever slashes stood between them
+                if path.parts[:2] != ("package", "dist") or not below or below[0] == _LEFT_OUT:
                     continue
                 source = archive.extractfile(member)
                 assert source is not None, "a regular file has bytes"
-                target = folder / name
+                target = folder.joinpath(*below)
                 target.parent.mkdir(parents=True, exist_ok=True)
-                target.write_bytes(_beside_itself(name, source.read()))
+                target.write_bytes(_beside_itself(below[-1], source.read()))
     except (tarfile.TarError, EOFError, OSError) as error:
         if isinstance(error, OSError) and error.errno is not None:
             raise
@@ -186,12 +187,13 @@ def _point_to(folder: Path, name: str) -> None:
 
 def _clear(folder: Path, named: str, before: Installed | None) -> None:
     """Removes what is not named any more, and what earlier installs have left behind."""
-    for one in folder.iterdir():
-        is_old = one.stat().st_mtime < time.time() - _LEFT_SECONDS
-        if _NAME(one.name) and one.name != named and (is_old or (before is not None and one == before.pages)):
-            shutil.rmtree(one, ignore_errors=True)
-        elif one.name.startswith(f"{_POINTER}.") and is_old:
-            one.unlink(missing_ok=True)
+    with contextlib.suppress(OSError):  # the new one is there, and the next install clears again
+        for one in folder.iterdir():
+            is_old = one.stat().st_mtime < time.time() - _LEFT_SECONDS
+            if _NAME(one.name) and one.name != named and (is_old or (before is not None and one == before.pages)):
+                shutil.rmtree(one, ignore_errors=True)
+            elif one.name.startswith(f"{_POINTER}.") and is_old:
+                one.unlink(missing_ok=True)
 
 
 def remove(settings: Settings) -> bool:

@@ -9,6 +9,7 @@ page holds no data, so that nothing of a patient is in its title, in a cache or 
 from __future__ import annotations
 
 from typing import Any
+from urllib.parse import quote
 
 import orjson
 from starlette.responses import RedirectResponse, Response
@@ -63,7 +64,7 @@ async def page(call: Call) -> Response:
 async def first(call: Call) -> Response:
     """The way to the first series of a study that has images, or to its first one. Raises Refusal (404)."""
     series = await call.ask(lambda: _first_series(call))
-    return RedirectResponse(f"{call.uids['study']}/{series}", 302)
+    return RedirectResponse(f"{quote(call.uids['study'], safe='')}/{quote(series, safe='')}", 302)
 
 
 def _first_series(call: Call) -> str:

@@ -6,7 +6,6 @@ Belongs here: concept names and values of content items, in the order of the tre
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from functools import partial
 from typing import Any
 
 import orjson
@@ -27,7 +26,11 @@ _COORDINATES = ("SCOORD", "SCOORD3D", "TCOORD")
 
 async def report(call: Call) -> Response:
     """The content as JSON: title, and lines of depth, concept and value."""
-    elements = await call.ask(partial(elements_of, call))
+    return Response(await call.ask(lambda: _content(call)), media_type="application/json")
+
+
+def _content(call: Call) -> bytes:
+    elements = elements_of(call)
     lines: list[tuple[int, str, str]] = []
     for line in _lines(elements, 0):
         if len(lines) == MOST:
@@ -38,7 +41,7 @@ async def report(call: Call) -> Response:
         "state": " · ".join(one for one in (_value(elements, "0040A491"), _value(elements, "0040A493")) if one),
         "lines": lines,
     }
-    return Response(orjson.dumps(found), media_type="application/json")
+    return orjson.dumps(found)
 
 
 def _lines(item: Mapping[str, Any], depth: int) -> Iterator[tuple[int, str, str]]:

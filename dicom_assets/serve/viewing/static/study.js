@@ -8,7 +8,7 @@ const first = (element) => element?.Value?.[0];
 
 /** The series of a study, in order: uid, modality, description, number, count. */
 export async function seriesOf(dicomweb, study) {
-  const address = `${dicomweb}/studies/${study}/series?includefield=0008103E&includefield=00201209&limit=10000`;
+  const address = `${dicomweb}/studies/${encodeURIComponent(study)}/series?includefield=0008103E&includefield=00201209&limit=10000`;
   return (await asked(address)).map((one) => ({
     uid: first(one["0020000E"]),
     modality: first(one["00080060"]) ?? "",
@@ -21,9 +21,9 @@ export async function seriesOf(dicomweb, study) {
 /** Shows them as links. chosen: called with the UID of the one that is chosen. */
 export function listSeries(found, dicomweb, study, chosen) {
   const items = found.map((series) => {
-    const link = element("a", { href: series.uid });
+    const link = element("a", { href: encodeURIComponent(series.uid) });
     link.dataset.uid = series.uid;
-    link.append(thumbnail(series, `${dicomweb}/studies/${study}/series/${series.uid}/thumbnail?accept=image/jpeg`));
+    link.append(thumbnail(series, `${dicomweb}/studies/${encodeURIComponent(study)}/series/${encodeURIComponent(series.uid)}/thumbnail?accept=image/jpeg`));
     const name = series.description || (series.number === undefined ? "Series" : `Series ${series.number}`);
     link.append(element("span", { className: "name", title: name, textContent: name }));
     const count = series.count === 1 ? "1 object" : `${(series.count ?? 0).toLocaleString("en")} objects`;

@@ -30,7 +30,10 @@ let header = [];
 
 const frames = new Frames((address) => address === addressOf(shots[at]) && show());
 const stage = new Stage({ step, window: dragWindow, zoomed: () => (want(), overlay()) });
-const windows = new Windows(() => refresh());
+const windows = new Windows((isByMouse) => {
+  refresh();
+  if (isByMouse) stage.element.focus({ preventScroll: true }); // arrow keys go through the series again
+});
 const attributes = new Attributes((lines) => {
   header = lines;
   describe();
@@ -39,7 +42,8 @@ const attributes = new Attributes((lines) => {
 
 // Where things are
 
-const view = (image, what) => `${home}view${source}/${study}/${series}/${image.uid}/${what}`;
+const written = encodeURIComponent; // of UIDs, which are what objects say
+const view = (image, what) => `${home}view${source}/${written(study)}/${written(series)}/${written(image.uid)}/${what}`;
 
 function addressOf(shot) {
   if (shot?.image.kind !== "image") return null;
@@ -48,7 +52,8 @@ function addressOf(shot) {
   const form = image.grey ? "accept=image/png" : "accept=image/jpeg&quality=95";
   const size = isLarge ? `&viewport=${LARGE},${LARGE}` : "";
   const window = image.grey ? windows.query : "";
-  return `${dicomweb}/studies/${study}/series/${series}/instances/${image.uid}/frames/${frame}/rendered?${form}${size}${window}`;
+  const place = `studies/${written(study)}/series/${written(series)}/instances/${written(image.uid)}/frames/${frame}`;
+  return `${dicomweb}/${place}/rendered?${form}${size}${window}`;
 }
 
 // A series
@@ -56,13 +61,13 @@ function addressOf(shot) {
 async function openSeries(uid, isNew) {
   stop();
   series = uid;
-  if (isNew) history.pushState(null, "", uid);
+  if (isNew) history.pushState(null, "", written(uid));
   mark(uid);
   frames.want([]);
   stage.clear();
   say("Loading …");
   try {
-    information = await asked(`${home}view${source}/${study}/${uid}/images`);
+    information = await asked(`${home}view${source}/${written(study)}/${written(uid)}/images`);
   } catch (error) {
     say(error.message);
     return;
@@ -101,9 +106,7 @@ function names() {
   const image = shots[at]?.image;
   const told = valueOf(header, "(0028,1055)").split("\\").map((one) => one.trim());
   if (!image?.grey || !told[0]) return;
-  const { current } = windows;
   windows.offer(information.presets, image.windows ?? [], told, windows.full);
-  windows.current = current;
 }
 
 // Going through it
@@ -197,6 +200,7 @@ function overlay() {
   const [left, right, up, down] = isImage ? letters(image.directions) : ["", "", "", ""];
   const several = isImage && image.frames > 1 ? `\nframe ${shot.frame} / ${image.frames}` : "";
   const number = image.number === undefined ? "" : `\ninstance number ${image.number}`;
+  const cut = information.left_out ? "\nmore objects are in this series than are listed here" : "";
   const scale = isImage ? `${Math.round(stage.scale * 100)} %` : "";
   const millimetres = (value) => `${Number(value.toFixed(2))} mm`.replace("-", "−");
   const place = [
@@ -204,7 +208,7 @@ function overlay() {
     image.thick ? `${millimetres(image.thick)} thick` : "",
   ];
   const told = {
-    "at-top-left": isImage ? `${at + 1} / ${shots.length}${number}${several}` : "",
+    "at-top-left": isImage ? `${at + 1} / ${shots.length}${number}${several}${cut}` : "",
     "at-top-right": isImage ? `${image.columns} × ${image.rows}\n${scale}` : "",
     "at-bottom-left": isImage && image.grey ? windows.text(image.windows) + (isInverted ? ", inverted" : "") : isInverted && isImage ? "inverted" : "",
     "at-bottom-right": isImage ? place.filter(Boolean).join("\n") : "",

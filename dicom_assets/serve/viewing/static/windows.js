@@ -9,11 +9,15 @@ export class Windows {
   current = null;
   start = null; // {centre, width} that a drag begins with while the file's own is shown
 
+  /** changed: called when one is chosen from the list, with whether that was by the mouse. */
   constructor(changed) {
     this.list = document.getElementById("preset");
+    let isByMouse = false;
+    this.list.addEventListener("pointerdown", () => (isByMouse = true));
+    this.list.addEventListener("keydown", () => (isByMouse = false));
     this.list.addEventListener("change", () => {
       this.choose(Number(this.list.value));
-      changed();
+      changed(isByMouse);
     });
   }
 
@@ -22,6 +26,8 @@ export class Windows {
     const further = own.slice(1).map(([centre, width], i) => ({ name: names[i + 1] || `Window ${i + 2} of the file`, centre, width }));
     const range = full ? [{ name: "Full range", ...ofRange(full) }] : [];
     this.#choices = [{ name: names[0] ? `As stored: ${names[0]}` : "As stored" }, ...further, ...presets, ...range];
+    const { name } = this.current ?? {};
+    if (name !== "Own") this.current = this.#choices.find((one) => one.width !== undefined && one.name === name) ?? null;
     this.#fill();
   }
 
