@@ -258,15 +258,17 @@ def test_what_was_open_and_what_comes_new_is_ingested_after_an_upgrade(first, tm
     assert [one.rule for one in verify(graph.lake, settings).findings if not one.holds] == []
 
 
-def test_a_lake_of_the_second_format_needs_no_migration(tmp_path):
+def test_a_lake_of_the_second_format_needs_its_conflicts_and_nothing_else(tmp_path):
     with unpacked("format2") as second:
         settings = second.copy(tmp_path / "lake")
         names = [name for name in TABLES if (Path(settings.lake) / name).exists()]
         before = {name: rows(existing(settings.lake), name) for name in names}
-        with RunContext(settings) as work:
+        with RunContext(settings, migrates=True) as work:
             assert work.lake.form.number == FORMAT
-            assert work.lake.form.left == ()
+            assert work.lake.form.left == ("conflict_rows",)
+        upgrade(settings)
         assert {name: rows(existing(settings.lake), name) for name in names} == before
+        assert rows(existing(settings.lake), "patient_value")
         assert [one.rule for one in verify(existing(settings.lake), settings).findings if not one.holds] == []
 
 
