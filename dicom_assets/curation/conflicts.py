@@ -57,7 +57,8 @@ def publish_conflicts(lake: Lake, studies: Sequence[str], choice: Choice) -> int
         before |= {row["subject_key"] for row in had if row["level"] == Owner.PATIENT}
         about = {row["StudyInstanceUID"] for row in had if row["level"] in told.GRAINS} - {None}
         rows, values = _of_studies(lake, looked_at, uids["StudyInstanceUID"] | about, {*studies}, choice)
-        rows += _of_uids(lake, looked_at, uids, had)
+        if others or any(row["attribute"] in told.UIDS for row in had) or _have_several_parents(own):
+            rows += _of_uids(lake, looked_at, uids, had)
         rows += _of_patients(lake, values, before, studies, choice)
         had += _had_of(lake, {row["subject_key"] for row in rows} - {row["subject_key"] for row in had})
         _replace(lake, had, rows)
@@ -189,6 +190,15 @@ def chosen(row: Row, choice: Choice) -> str | None:
 
 def _age(entry: Row) -> tuple[Any, ...]:
     return entry["newest"]["at"], entry["newest"]["number"], entry["newest"]["name"]
+
+
+def _have_several_parents(own: pa.Table) -> bool:
+    """Whether a series or SOP Instance UID of the touched studies stands in two of them, or twice in one."""
+    columns = {name: own[name].to_pylist() for name in uid_index.UIDS}
+    return any(
+        len(set(zip(columns[uid], columns[parent], strict=True))) > len(set(columns[uid]))
+        for uid, parent in told.UIDS.items()
+    )
 
 
 def _of_uids(lake: Lake, looked_at: Sequence[str], uids: Mapping[str, set[str]], had: Sequence[Row]) -> list[Row]:

@@ -401,6 +401,9 @@ BREAKS = [
           instead(stacks, "_directions", lambda before, series, orientation: np.arange(len(series)))),
     Break("series_geometry", "distances are taken across the plane", "series_geometry.positions_equal_instances",
           instead(np, "cross", lambda before, first, second: first)),
+    Break("conflict", "UIDs are missing in the index", "conflict.uids_are_indexed", written("uid_index", drop_first)),
+    Break("conflict", "what a study says of its patient is lost", "conflict.patients_equal_instances",
+          written("patient_value", drop_first)),
     Break("ingestion_errors", "error rows are lost in publishing", "ingestion_errors.rows_published",
           written("ingestion_errors", no_warnings)),
     Break("imaging_study", "a study has no resource", "imaging_study.equals_studies",
@@ -445,10 +448,10 @@ def test_code_that_is_not_broken_passes_every_rule(claimed, tmp_path):
 ELSEWHERE = {
     "flat_metadata.overwrites_are_entered",
     *("correction.equals_staged", "correction.states_follow", "correction.studies_are_entered"),
-    *("patient_link.follows_links", "validated_batch.house_rules"),
+    *("patient_link.follows_links", "validated_batch.house_rules", "conflict.equals_instances"),
 }
-"""Rules that need several batches to be broken, or settings of their own: `test_overwritten`,
-`test_corrections_in_any_order` and `test_house_rules` break them."""
+"""Rules that need several batches to be broken, objects that contradict, or settings of their own: `test_overwritten`,
+`test_corrections_in_any_order`, `test_conflicts_in_any_order` and `test_house_rules` break them."""
 
 
 def test_each_blocking_rule_catches_a_fault():

@@ -17,8 +17,8 @@ class Contradiction:
     """Two objects that differ in one attribute of what they share, and nothing else.
 
     level, attribute: of the one row that is to be found. first, second: values of the attribute. shared: what both say
-    besides. second_at: series and instance of the second object in the study; other_study: it lies in a study of its own.
-    keyword: what is set where the attribute's name is not it.
+    besides. second_at: series and instance of the second object in the study; other_study: it lies in a study of its
+    own. keyword: what is set where the attribute's name is not it.
     """
 
     level: str

@@ -259,17 +259,18 @@ def test_what_was_open_and_what_comes_new_is_ingested_after_an_upgrade(first, tm
     assert [one.rule for one in verify(graph.lake, settings).findings if not one.holds] == []
 
 
-def test_a_lake_of_the_second_format_needs_its_geometry_alone(tmp_path):
+def test_a_lake_of_the_second_format_needs_what_the_data_say_between_them_and_nothing_else(tmp_path):
     with unpacked("format2") as second:
         settings = second.copy(tmp_path / "lake")
         names = [name for name in TABLES if (Path(settings.lake) / name).exists()]
         before = {name: rows(existing(settings.lake), name) for name in names}
-        assert {line.split(":")[0] for line in upgrade(settings)} == {"geometry_rows"}
+        assert {line.split(":")[0] for line in upgrade(settings)} == {"geometry_rows", "conflict_rows"}
         with RunContext(settings) as work:
             assert work.lake.form.number == FORMAT
             assert work.lake.form.left == ()
             assert work.lake.row_count("series_geometry") == 4
         assert {name: rows(existing(settings.lake), name) for name in names} == before
+        assert rows(existing(settings.lake), "patient_value")
         assert [one.rule for one in verify(existing(settings.lake), settings).findings if not one.holds] == []
 
 

@@ -101,8 +101,9 @@ WHERE level <> 'patient'
 
 _BY = """
 -- the instances of studies that the batch touches, in every source, and of those that have one of their UIDs
-CREATE TEMP TABLE instances AS
-SELECT * FROM found
+CREATE TEMP VIEW instances AS SELECT * FROM found
+"""
+_SETTLED = """
 WHERE StudyInstanceUID NOT IN (SELECT StudyInstanceUID FROM found SEMI JOIN unsettled USING (study_key))
 """
 
@@ -118,11 +119,12 @@ def conflicts_equal_instances(context: CheckContext) -> CheckResult:
         connection.register("own", context.answer(_instances_sql(context, studies_of(context))))
         connection.execute(_JUDGED.format(conflicts=conflicts))
         connection.register("found", context.answer(_instances_sql(context, related)))
-        connection.execute(_BY)
-        connection.execute(
-            "CREATE TEMP VIEW own_studies AS SELECT * FROM instances WHERE StudyInstanceUID IN "
-            "(SELECT StudyInstanceUID FROM instances SEMI JOIN touched USING (study_key))"
-        )
+        is_settled = not connection.execute("SELECT 1 FROM unsettled LIMIT 1").fetchall()
+        connection.execute(_BY + ("" if is_settled else _SETTLED))
+        others = "" if related == {*studies_of(context)} else (
+            " WHERE StudyInstanceUID IN (SELECT StudyInstanceUID FROM instances SEMI JOIN touched USING (study_key))"
+        )  # fmt: skip
+        connection.execute(f"CREATE TEMP VIEW own_studies AS FROM instances{others}")
         results = []
         for owner in sql.GRAINS:
             doubtful = f"SELECT StudyInstanceUID FROM ({sql.doubtful(owner, 'own_studies')})"
@@ -141,6 +143,12 @@ def conflicts_equal_instances(context: CheckContext) -> CheckResult:
                 )
             )
         for uid in sql.PARENTS:
+            several = (
+                f"SELECT {uid} FROM instances GROUP BY 1 HAVING min({sql.PARENTS[uid]}) <> max({sql.PARENTS[uid]})"
+            )
+            there = f"SELECT {uid} FROM judged WHERE attribute = '{uid}'"
+            if not connection.execute(f"SELECT 1 FROM ({several} UNION ALL {there}) LIMIT 1").fetchall():
+                continue
             mine = f"(SELECT {uid} FROM instances SEMI JOIN touched USING (study_key))"
             results.append(
                 compared(
@@ -171,7 +179,7 @@ def patients_equal_instances(context: CheckContext) -> CheckResult:
         own = f"(SELECT * FROM {scan(context.lake, 'patient_value', within=scope)}{where(scope)})"
         connection.execute(f"CREATE TEMP TABLE own AS FROM {own} ANTI JOIN unsettled USING (study_key)")
         connection.register("found", context.answer(_instances_sql(context, touched)))
-        connection.execute("CREATE TEMP TABLE instances AS FROM found ANTI JOIN unsettled USING (study_key)")
+        connection.execute("CREATE TEMP VIEW instances AS FROM found ANTI JOIN unsettled USING (study_key)")
         connection.execute(
             f"CREATE TEMP TABLE of_patients AS FROM {values} WHERE patient_key IN (SELECT patient_key FROM {own})"
         )

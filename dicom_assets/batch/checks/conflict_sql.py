@@ -209,13 +209,18 @@ FROM ({exploded(conflicts)}) WHERE attribute = '{uid}'
 def values_told(instances: str) -> str:
     """SQL for what studies say of their patients, a row for each study, patient, attribute and value.
 
-    instances: all of these studies.
+    instances: all of these studies. Who it is of is found by joins, where the table has it from Python.
     """
     texts = ", ".join(f'{_as_text(name)} AS "{name}"' for name in of(Owner.PATIENT))
     listed = ", ".join(f'"{name}"' for name in of(Owner.PATIENT))
     return f"""
-WITH named AS (
-    SELECT *, {clean("PatientID")} AS own_id, {clean("IssuerOfPatientID")} AS own_issuer FROM {instances}
+WITH written AS (
+    SELECT study_key, PatientID, IssuerOfPatientID, {listed}, count(*) AS written, min(first_seen_at) AS first_seen_at,
+        max(updated_at) AS updated_at, max({NEWEST}) AS newest
+    FROM {instances} GROUP BY ALL
+),
+named AS (
+    SELECT *, {clean("PatientID")} AS own_id, {clean("IssuerOfPatientID")} AS own_issuer FROM written
 ),
 studies AS (
     SELECT study_key, list(DISTINCT own_id ORDER BY own_id) FILTER (own_id IS NOT NULL) AS ids FROM named
@@ -236,13 +241,11 @@ whose AS (
         ON issued.study_key = resolved.study_key AND issued.id IS NOT DISTINCT FROM resolved.id
 ),
 long AS (
-    UNPIVOT (
-        SELECT study_key, id, issued_by, first_seen_at, updated_at, version_at, sequence, object_id, {texts}
-        FROM whose
-    ) ON {listed} INTO NAME attribute VALUE value
+    UNPIVOT (SELECT study_key, id, issued_by, written, first_seen_at, updated_at, newest, {texts} FROM whose)
+    ON {listed} INTO NAME attribute VALUE value
 )
-SELECT study_key, {_person("id", "issued_by")}, attribute, said, count(*) AS objects,
-    min(first_seen_at) AS first_seen_at, max(updated_at) AS updated_at, max({NEWEST}) AS newest
+SELECT study_key, {_person("id", "issued_by")}, attribute, said, sum(written) AS objects,
+    min(first_seen_at) AS first_seen_at, max(updated_at) AS updated_at, max(newest) AS newest
 FROM (SELECT *, {said("attribute", "value", of(Owner.PATIENT))} AS said FROM long)
 WHERE said IS NOT NULL
 GROUP BY ALL
