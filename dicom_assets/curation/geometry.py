@@ -29,6 +29,12 @@ KINDS = (
 )
 """What an image is, by the number that `images` gives it."""
 
+FARTHEST = 1e7
+"""Millimetres from the origin at which nothing lies: such numbers are no position."""
+
+LONGEST, SHORTEST = 10.0, 0.1
+"""Direction cosines beyond the first, and directions with a normal shorter than the second, are no orientation."""
+
 PIXEL_SPACING_TOLERANCE = 1e-3
 """Share of Pixel Spacing that it may differ by: what is written with four digits."""
 
@@ -53,8 +59,9 @@ def measured(images: pa.Table, number: int) -> pa.Table:
     kinds = images["kind"].to_numpy().astype(np.int64)
     frames = images["frames"].to_numpy()
     position, orientation = _numbers(images, *POSITION), _numbers(images, *ORIENTATION)
-    is_placed = np.isfinite(position).all(axis=1) & np.isfinite(orientation).all(axis=1)
-    is_placed &= np.linalg.norm(np.cross(orientation[:, :3], orientation[:, 3:]), axis=1) > 0.1
+    is_placed = (np.abs(position) < FARTHEST).all(axis=1) & (np.abs(orientation) < LONGEST).all(axis=1)
+    orientation[~is_placed] = 0
+    is_placed &= np.linalg.norm(np.cross(orientation[:, :3], orientation[:, 3:]), axis=1) > SHORTEST
     kinds[(kinds == 0) & ~is_placed] = KINDS.index(GeometryKind.NO_POSITION)
     of_kind = [Groups(series[kinds == kind], number).counts for kind in range(len(KINDS))]
 
