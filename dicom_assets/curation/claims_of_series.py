@@ -19,7 +19,7 @@ from dicom_assets.schema.geometry_table import Shortfall
 
 
 def _numbers(rows: pa.Table, name: str) -> Floats:
-    found: Floats = rows[name].cast(pa.float64()).to_numpy(zero_copy_only=False)
+    found: Floats = rows[name].cast(pa.float64(), safe=False).to_numpy(zero_copy_only=False)
     return found
 
 
@@ -62,8 +62,8 @@ def _whole(values: Floats) -> pa.Array:
 
 def _left_out(groups: Groups, values: Floats, codes: Ints) -> Floats:
     """How many whole numbers between the least and the greatest of a group it does not have."""
-    missing: Floats = groups.greatest(values) - groups.least(values) + 1 - groups.distinct(codes)
-    return missing
+    missing = groups.greatest(values) - groups.least(values) + 1 - groups.distinct(codes)
+    return np.maximum(missing, 0)  # floats of very large numbers may be equal
 
 
 def _acquisitions(instances: pa.Table, series: Ints, number: int) -> tuple[Floats, Flags]:

@@ -48,7 +48,8 @@ _PLANES = (Plane.SAGITTAL, Plane.CORONAL, Plane.AXIAL)
 
 def _numbers(images: pa.Table, *names: str) -> Floats:
     """Columns as an array, one row for each image; NaN where there is none, and for what is not finite."""
-    found = np.column_stack([images[name].cast(pa.float64()).to_numpy(zero_copy_only=False) for name in names])
+    columns = [images[name].cast(pa.float64(), safe=False) for name in names]
+    found = np.column_stack([column.to_numpy(zero_copy_only=False) for column in columns])
     found[~np.isfinite(found)] = np.nan
     return found
 

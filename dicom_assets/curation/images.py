@@ -253,7 +253,8 @@ SELECT
     source, study_key, StudyInstanceUID, SeriesInstanceUID, SOPClassUID, batch_id, object_id, updated_at,
     {IS_IMAGE} AS is_image, ({IS_IMAGE}) AND ({IS_MULTIFRAME}) AS is_multiframe,
     "Rows", "Columns", {FRAMES} AS NumberOfFrames, ImageType, ImagePositionPatient, ImageOrientationPatient,
-    PixelSpacing, GantryDetectorTilt, FrameOfReferenceUID, EchoTime, EchoNumbers, DiffusionBValue, DiffusionGradientOrientation,
+    PixelSpacing, GantryDetectorTilt, FrameOfReferenceUID, EchoTime, EchoNumbers, DiffusionBValue,
+    DiffusionGradientOrientation,
     TemporalPositionIdentifier, NumberOfTemporalPositions, TriggerTime, AcquisitionNumber, AcquisitionDate,
     AcquisitionTime, AcquisitionDateTime, ContentTime, InstanceNumber, ImagesInAcquisition,
     NumberOfSeriesRelatedInstances
