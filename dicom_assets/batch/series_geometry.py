@@ -25,7 +25,7 @@ from dicom_assets.lake.studies import study_scope
 from dicom_assets.schema.registry import SERIES_GEOMETRY
 
 IMAGES_AT_ONCE = 100_000
-"""Images that are measured together, unless one series has more: 60 MB."""
+"""Images that are measured together, unless one series has more: 180 MB."""
 
 _SIZES = f"""
 -- one row per series with images of the touched studies: how many images it says that it has
@@ -35,7 +35,7 @@ FROM (
     SELECT
         source, study_key, StudyInstanceUID, SeriesInstanceUID, count(*) AS instance_count,
         max(updated_at) AS updated_at, bool_or(is_multiframe) AS is_multiframe,
-        sum(greatest(coalesce(NumberOfFrames, 1), 1))::BIGINT AS size
+        sum(NumberOfFrames)::BIGINT AS size
     FROM ({images.INSTANCES}) SEMI JOIN touched USING (study_key)
     GROUP BY ALL
     HAVING bool_or(is_image)
@@ -86,10 +86,10 @@ def _rows(lake: Lake, connection: duckdb.DuckDBPyConnection, series: pa.Table) -
     found = [images.single_frames(connection)]
     if any(series["is_multiframe"].to_pylist()):
         found.append(_frames(lake, instances.filter(instances["is_multiframe"])))
-    pictures = pa.concat_tables(found, promote_options="permissive")
+    all_images = pa.concat_tables(found, promote_options="permissive")
     made = {
-        **_columns(measured(pictures, len(series))),
-        **claimed(instances, pictures, len(series)),
+        **_columns(measured(all_images, len(series))),
+        **claimed(instances, all_images, len(series)),
         **_columns(series),
     }
     return pa.table([made[name] for name in SERIES_GEOMETRY.schema.names], names=SERIES_GEOMETRY.schema.names).cast(

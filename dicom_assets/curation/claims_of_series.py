@@ -19,7 +19,7 @@ from dicom_assets.schema.geometry_table import Shortfall
 
 
 def _numbers(rows: pa.Table, name: str) -> Floats:
-    found: Floats = rows[name].cast(pa.float64()).to_numpy(zero_copy_only=False)
+    found: Floats = rows[name].cast(pa.float64(), safe=False).to_numpy(zero_copy_only=False)
     return found
 
 
@@ -52,14 +52,18 @@ def claimed(instances: pa.Table, images: pa.Table, number: int) -> dict[str, Any
     }
 
 
+MOST = 2.0**53
+"""What larger counts are told as: up to here a float is a whole number exactly."""
+
+
 def _whole(values: Floats) -> pa.Array:
-    return pa.array(values, pa.float64(), from_pandas=True).cast(pa.int64())
+    return pa.array(np.minimum(values, MOST), pa.float64(), from_pandas=True).cast(pa.int64())
 
 
 def _left_out(groups: Groups, values: Floats, codes: Ints) -> Floats:
     """How many whole numbers between the least and the greatest of a group it does not have."""
-    missing: Floats = groups.greatest(values) - groups.least(values) + 1 - groups.distinct(codes)
-    return missing
+    missing = groups.greatest(values) - groups.least(values) + 1 - groups.distinct(codes)
+    return np.maximum(missing, 0)  # floats of very large numbers may be equal
 
 
 def _acquisitions(instances: pa.Table, series: Ints, number: int) -> tuple[Floats, Flags]:
@@ -69,7 +73,7 @@ def _acquisitions(instances: pa.Table, series: Ints, number: int) -> tuple[Float
     acquisitions = combined(own, coded(rows["AcquisitionNumber"]))
     of_acquisition = Groups(acquisitions, int(acquisitions.max(initial=-1)) + 1)
     told = of_acquisition.greatest(_numbers(rows, "ImagesInAcquisition"))
-    there = of_acquisition.total(np.maximum(np.nan_to_num(_numbers(rows, "NumberOfFrames"), nan=1.0), 1))
+    there = of_acquisition.total(_numbers(rows, "NumberOfFrames"))
     by_series = Groups(own[first_of_each(acquisitions)], number)
     is_told = by_series.has(np.isfinite(told))
     total = np.where(is_told, by_series.total(np.nan_to_num(told)), np.nan)
@@ -89,8 +93,7 @@ def _stacks_lack(images: pa.Table, number: int) -> Flags:
 def _frames_lack(instances: pa.Table, images: pa.Table, number: int) -> Flags:
     """Which series say of their multi-frame objects that these have more frames than there are."""
     several = instances.filter(instances["is_multiframe"])
-    told = np.maximum(np.nan_to_num(_numbers(several, "NumberOfFrames"), nan=1.0), 1)
-    expected = Groups(several["series"].to_numpy().astype(np.int64), number).total(told)
+    expected = Groups(several["series"].to_numpy().astype(np.int64), number).total(_numbers(several, "NumberOfFrames"))
     described = images.filter(images["is_frame"])
     there = Groups(described["series"].to_numpy().astype(np.int64), number).total(described["frames"].to_numpy())
     lacks: Flags = expected > there

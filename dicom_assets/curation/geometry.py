@@ -29,6 +29,12 @@ KINDS = (
 )
 """What an image is, by the number that `images` gives it."""
 
+FARTHEST = 1e7
+"""Millimetres from the origin at which nothing lies: such numbers are no position."""
+
+LONGEST, SHORTEST = 10.0, 0.1
+"""Direction cosines beyond the first, and directions with a normal shorter than the second, are no orientation."""
+
 PIXEL_SPACING_TOLERANCE = 1e-3
 """Share of Pixel Spacing that it may differ by: what is written with four digits."""
 
@@ -42,7 +48,8 @@ _PLANES = (Plane.SAGITTAL, Plane.CORONAL, Plane.AXIAL)
 
 def _numbers(images: pa.Table, *names: str) -> Floats:
     """Columns as an array, one row for each image; NaN where there is none, and for what is not finite."""
-    found = np.column_stack([images[name].cast(pa.float64()).to_numpy(zero_copy_only=False) for name in names])
+    columns = [images[name].cast(pa.float64(), safe=False) for name in names]
+    found = np.column_stack([column.to_numpy(zero_copy_only=False) for column in columns])
     found[~np.isfinite(found)] = np.nan
     return found
 
@@ -53,8 +60,9 @@ def measured(images: pa.Table, number: int) -> pa.Table:
     kinds = images["kind"].to_numpy().astype(np.int64)
     frames = images["frames"].to_numpy()
     position, orientation = _numbers(images, *POSITION), _numbers(images, *ORIENTATION)
-    is_placed = np.isfinite(position).all(axis=1) & np.isfinite(orientation).all(axis=1)
-    is_placed &= np.linalg.norm(np.cross(orientation[:, :3], orientation[:, 3:]), axis=1) > 0.1
+    is_placed = (np.abs(position) < FARTHEST).all(axis=1) & (np.abs(orientation) < LONGEST).all(axis=1)
+    orientation[~is_placed] = 0
+    is_placed &= np.linalg.norm(np.cross(orientation[:, :3], orientation[:, 3:]), axis=1) > SHORTEST
     kinds[(kinds == 0) & ~is_placed] = KINDS.index(GeometryKind.NO_POSITION)
     of_kind = [Groups(series[kinds == kind], number).counts for kind in range(len(KINDS))]
 

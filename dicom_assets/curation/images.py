@@ -50,6 +50,9 @@ def _listed(names: tuple[str, ...]) -> str:
     return ", ".join(f"'{name}'" for name in names)
 
 
+FRAMES = 'least(greatest(coalesce("NumberOfFrames", 1), 1), 100_000_000)'
+"""SQL for how many images an instance says that it is, as far as that can be."""
+
 IS_MULTIFRAME = (
     f'coalesce("NumberOfFrames", 1) > 1 OR coalesce("SOPClassUID" IN ({_listed(_FUNCTIONAL_GROUPS)}), false)'
 )
@@ -193,7 +196,7 @@ frames AS (
     SELECT *, NULL AS own, unnest(offsets) - offsets[1] AS beyond, 1::BIGINT AS frames
     FROM numbered WHERE coalesce(len(groups), 0) = 0 AND len(offsets) > 0
     UNION ALL BY NAME
-    SELECT *, NULL AS own, NULL::DOUBLE AS beyond, greatest(coalesce("NumberOfFrames", 1), 1) AS frames
+    SELECT *, NULL AS own, NULL::DOUBLE AS beyond, {FRAMES} AS frames
     FROM numbered WHERE coalesce(len(groups), 0) = 0 AND coalesce(len(offsets), 0) = 0
 ),
 placed AS (
@@ -249,8 +252,9 @@ INSTANCES = f"""
 SELECT
     source, study_key, StudyInstanceUID, SeriesInstanceUID, SOPClassUID, batch_id, object_id, updated_at,
     {IS_IMAGE} AS is_image, ({IS_IMAGE}) AND ({IS_MULTIFRAME}) AS is_multiframe,
-    "Rows", "Columns", NumberOfFrames, ImageType, ImagePositionPatient, ImageOrientationPatient, PixelSpacing,
-    GantryDetectorTilt, FrameOfReferenceUID, EchoTime, EchoNumbers, DiffusionBValue, DiffusionGradientOrientation,
+    "Rows", "Columns", {FRAMES} AS NumberOfFrames, ImageType, ImagePositionPatient, ImageOrientationPatient,
+    PixelSpacing, GantryDetectorTilt, FrameOfReferenceUID, EchoTime, EchoNumbers, DiffusionBValue,
+    DiffusionGradientOrientation,
     TemporalPositionIdentifier, NumberOfTemporalPositions, TriggerTime, AcquisitionNumber, AcquisitionDate,
     AcquisitionTime, AcquisitionDateTime, ContentTime, InstanceNumber, ImagesInAcquisition,
     NumberOfSeriesRelatedInstances

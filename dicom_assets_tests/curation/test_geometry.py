@@ -46,6 +46,17 @@ OTHERS: dict[str, list[Dataset]] = {
     ),
     "secondary capture": made.datasets(3, 8, _WITHOUT_POSITION, SecondaryCaptureImageStorage),
     "no position": made.datasets(3, 9, _WITHOUT_POSITION),
+    "numbers that cannot be": made.datasets(
+        3,
+        14,
+        [
+            {**made.CLEAN[0], "ImagePositionPatient": ["0", "", "3"]},
+            {**made.CLEAN[1], "ImageOrientationPatient": ["1", "", "0", "0", "1", "0"]},
+            {**made.CLEAN[2], "ImagePositionPatient": ["1e30", "0", "-1e30"]},
+            {**made.CLEAN[3], "ImageOrientationPatient": [0, 0, 0, 0, 0, 0]},
+            {**made.CLEAN[4], "ImagePositionPatient": ["0", "1"], "PixelSpacing": ["1e300", "0"]},
+        ],
+    ),
     "single slice": made.datasets(3, 10, made.CLEAN[:1]),
     "mosaic": made.datasets(
         3, 11, [{**o, "ImageType": ["ORIGINAL", "PRIMARY", "M", "MOSAIC"]} for o in made.CLEAN[:2]]
@@ -181,6 +192,11 @@ def test_enhanced_objects_of_one_frame_and_dose_grids_have_positions(lake):
     single, dose = lake.rows["one enhanced object for each slice"], lake.rows["dose"]
     assert (single["is_regular_volume"], single["position_count"], single["instance_count"]) == (True, 12, 12)
     assert (dose["is_regular_volume"], dose["position_count"], dose["spacing"]) == (True, 12, pytest.approx(2.5))
+
+
+def test_numbers_that_cannot_be_are_no_position_and_pause_no_batch(lake):
+    row = lake.rows["numbers that cannot be"]
+    assert (row["geometry_kind"], row["image_count"], row["slice_count"]) == ("no position", 5, 0)
 
 
 @pytest.mark.parametrize("kind", ["localizer", "secondary capture", "no position", "single slice", "mosaic"])

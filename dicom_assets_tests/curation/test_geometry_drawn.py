@@ -12,6 +12,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from dicom_assets.curation.claims_of_series import claimed
 from dicom_assets.curation.geometry import measured
 from dicom_assets.curation.images import INSTANCES, single_frames
 from dicom_assets.schema.registry import INSTANCE
@@ -29,7 +30,9 @@ def geometry_of(*series: Slices) -> list[dict[str, Any]]:
         connection.execute(
             f"CREATE TEMP TABLE instances AS SELECT SeriesInstanceUID::BIGINT - 1 AS series, * FROM ({INSTANCES})"
         )
-        return measured(single_frames(connection), len(series)).to_pylist()
+        images, instances = single_frames(connection), connection.sql("FROM instances").to_arrow_table()
+        claims = claimed(instances, images, len(series))
+        return measured(images, len(series)).append_column("shortfalls", claims["shortfalls"]).to_pylist()
 
 
 @dataclass(frozen=True)
@@ -87,6 +90,36 @@ def test_each_defect_is_found_in_a_volume_that_lies_anywhere(drawn, gone, share,
     assert rows["DUPLICATED_POSITIONS"]["duplicated_images"] == 1
     assert rows["UNEVEN_SPACING"]["spacing_deviation"] == pytest.approx(drawn.spacing * share, abs=1e-5)
     assert rows["NOT_ALIGNED"]["misalignment"] == pytest.approx(aside, abs=1e-4)
+
+
+ODD = st.one_of(st.floats(), st.sampled_from([0.0, 1.0, -1.0, 1e-300, 1e300, 0.5]))
+
+
+@settings(max_examples=40)
+@given(
+    st.lists(
+        st.fixed_dictionaries(
+            {
+                "ImagePositionPatient": st.none() | st.lists(ODD, max_size=4),
+                "ImageOrientationPatient": st.none() | st.lists(ODD, max_size=7),
+                "PixelSpacing": st.none() | st.lists(ODD, max_size=3),
+                "GantryDetectorTilt": st.none() | ODD,
+                "EchoTime": st.none() | ODD,
+                "InstanceNumber": st.none() | st.integers(-(2**63), 2**63 - 1),
+                "ImagesInAcquisition": st.none() | st.integers(-(2**63), 2**63 - 1),
+                "NumberOfFrames": st.sampled_from([None, 0, 1, -5]),
+            }
+        ),
+        min_size=1,
+        max_size=8,
+    )
+)
+def test_whatever_stands_in_headers_is_measured_and_raises_nothing(slices):
+    (row,) = geometry_of([{"Rows": 4, "Columns": 4, **one} for one in slices])
+    assert row["image_count"] == len(slices)
+    assert row["is_regular_volume"] is None or row["slice_count"] > 1
+    for value in (row["spacing"], row["misalignment"], row["shear_angle"]):
+        assert value is None or np.isfinite(value)
 
 
 TOLD_APART = (

@@ -44,24 +44,31 @@ GROUP BY ALL
 HAVING bool_or("Rows" IS NOT NULL AND "Columns" IS NOT NULL)
 """
 
+_ACROSS = "[o[2] * o[6] - o[3] * o[5], o[3] * o[4] - o[1] * o[6], o[1] * o[5] - o[2] * o[4]]"
+_LENGTH = "sqrt(n[1] ** 2 + n[2] ** 2 + n[3] ** 2)"
+
+
+def _bounded(name: str, values: int, bound: str) -> str:
+    """SQL that holds where a list has so many values, none of them missing or beyond a bound."""
+    return " AND ".join([f"len({name}) = {values}", *(f"abs({name}[{at + 1}]) < {bound}" for at in range(values))])
+
+
 _POSITIONS = f"""
 -- one row per series of single-frame slices of one direction: how many, at how many positions, how far apart
 WITH slices AS (
     SELECT {_GRAIN}, ImagePositionPatient AS p, ImageOrientationPatient AS o
     FROM {{instances}}
-    WHERE "Rows" IS NOT NULL AND "Columns" IS NOT NULL AND len(ImagePositionPatient) = 3
-        AND len(ImageOrientationPatient) = 6
+    WHERE "Rows" IS NOT NULL AND "Columns" IS NOT NULL
+        AND {_bounded("ImagePositionPatient", 3, "1e7")} AND {_bounded("ImageOrientationPatient", 6, "10")}
         AND NOT regexp_full_match(coalesce(SOPClassUID, ''), '1[.]2[.]840[.]10008[.]5[.]1[.]4[.]1[.]1[.]7([.][1-4])?')
         AND NOT coalesce(list_contains(ImageType[3:], 'LOCALIZER') OR list_contains(ImageType, 'MOSAIC'), false)
 ),
-normals AS (
-    SELECT {_GRAIN}, [o[2] * o[6] - o[3] * o[5], o[3] * o[4] - o[1] * o[6], o[1] * o[5] - o[2] * o[4]] AS n
-    FROM (SELECT {_GRAIN}, min(o) AS o, max(o) AS last FROM slices GROUP BY ALL HAVING min(o) = max(o))
-),
+normals AS (SELECT {_GRAIN}, {_ACROSS} AS n FROM slices GROUP BY {_GRAIN}, o),
+alone AS (SELECT {_GRAIN}, any_value(n) AS n FROM normals GROUP BY {_GRAIN} HAVING count(*) = 1),
 placed AS (
-    SELECT {_GRAIN}, list_dot_product(p, n) / sqrt(list_dot_product(n, n)) AS d
-    FROM slices JOIN normals USING ({_GRAIN})
-    WHERE list_dot_product(n, n) > 0.5
+    SELECT {_GRAIN}, (p[1] * n[1] + p[2] * n[2] + p[3] * n[3]) / {_LENGTH} AS d
+    FROM slices JOIN alone USING ({_GRAIN})
+    WHERE {_LENGTH} > 0.1
 ),
 steps AS (SELECT *, d - lag(d) OVER (PARTITION BY {_GRAIN} ORDER BY d) AS step FROM placed)
 SELECT
