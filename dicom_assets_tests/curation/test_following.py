@@ -77,7 +77,7 @@ def test_whatever_happens_to_a_lake_what_was_made_before_makes_no_difference(sta
     graph.run(first)  # a rerun has another run
     same()
 
-    landing.put("c.csv", table(correction("study", uid(9), StudyInstanceUID=uid(5))))
+    landing.put("corrections/c.csv", table(correction("study", uid(9), StudyInstanceUID=uid(5))))
     graph.ingest()
     assert uid(5) in {row["StudyInstanceUID"] for row in same()["phi_risk"]}
 
@@ -141,7 +141,7 @@ def test_batches_and_reruns_in_any_order_taken_in_at_any_time_end_in_the_same(
     again = [[replace(one, description="c") for one in batch] for batch in drawn]
     steps = [*((batch, "first") for batch in drawn), *((batch, "second") for batch in again)]
     with tempfile.TemporaryDirectory() as folder:
-        lake = Lake(shutil.copytree(empty_lake, f"{folder}/lake").as_posix(), make=False)
+        lake = Lake(shutil.copytree(empty_lake, f"{folder}/lake"), make=False)
         for (batch, run), pause in zip(chance.sample(steps, len(steps)), pauses, strict=False):
             deliver(lake, batch, run)
             if pause:
