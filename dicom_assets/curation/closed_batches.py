@@ -27,10 +27,9 @@ _NAME = ["batch_id", "object_id"]
 
 _CURRENT = f"""
 -- current objects of closed batches, with the run that closed each of these
-CREATE TEMP TABLE current_object AS
+CREATE TEMP VIEW current_object AS
 SELECT instance.batch_id, instance.object_id, source, study_key, StudyInstanceUID, SeriesInstanceUID, closed.run_id
 FROM instance JOIN (SELECT batch_id, run_id FROM batches WHERE status = '{CLOSED}') AS closed USING (batch_id)
-ORDER BY instance.batch_id
 """
 
 _BATCHES = f"""
@@ -59,7 +58,7 @@ class ClosedBatches:
     """
 
     def __init__(self, lake: Lake) -> None:
-        """Reads the names of all current objects. Raises LakeError."""
+        """Reads nothing of objects yet. Raises LakeError."""
         tables = ("batches", "instance")
         with lake.look_once(tables):
             self.connection: duckdb.DuckDBPyConnection = connect(lake, tables)
@@ -83,27 +82,41 @@ class ClosedBatches:
         return arrow(self.connection, _SERIES)
 
     def objects(self, where: str, params: Mapping[str, object]) -> pa.Table:
-        """Current objects: batch_id, object_id and keys of study and series. where: SQL with these parameters."""
-        sql = f"SELECT * EXCLUDE (run_id) FROM current_object WHERE {where}"
+        """Current objects by batch: batch_id, object_id, keys of study and series. where: SQL with these parameters."""
+        sql = f"SELECT * EXCLUDE (run_id) FROM current_object WHERE {where} ORDER BY batch_id"
         return self.connection.sql(sql, params=dict(params)).to_arrow_table()
 
 
 def rows_of(lake: Lake, objects: pa.Table, columns: Sequence[str]) -> Iterator[tuple[pa.Table, pa.Array]]:
     """Rows of flat_metadata of some objects, a row group at a time, each with the place of its object in `objects`.
 
-    objects: batch_id and object_id. Raises LakeError.
+    objects: batch_id and object_id, in the order of batches. Raises LakeError.
     """
-    wanted = _names(objects)
+    wanted, places = _names(objects), _places(objects["batch_id"])
     known = lake.extents("flat_metadata")
-    held = known.within({"batch_id": objects["batch_id"].unique().to_pylist()})
+    held = known.within({"batch_id": [*places]})
     for path in known.paths[held].tolist():
         file = lake.files.open_parquet(f"flat_metadata/{path}")
         there = [name for name in columns if name in file.schema_arrow.names]
         for group in range(file.num_row_groups):
-            places = pc.index_in(_names(file.read_row_group(group, columns=_NAME)), wanted)
-            at = np.flatnonzero(np.asarray(places.is_valid()))
+            named = file.read_row_group(group, columns=_NAME)
+            own = [places[batch] for batch in named["batch_id"].unique().to_pylist() if batch in places]
+            if not own:
+                continue
+            begin, end = min(start for start, _ in own), max(stop for _, stop in own)
+            found = pc.index_in(_names(named), wanted.slice(begin, end - begin))
+            at = np.flatnonzero(np.asarray(found.is_valid()))
             if len(at):
-                yield file.read_row_group(group, columns=there).take(at), places.take(at)
+                yield file.read_row_group(group, columns=there).take(at), pc.add(found.take(at), begin)
+
+
+def _places(batches: pa.ChunkedArray) -> dict[str, tuple[int, int]]:
+    """Where the rows of each batch begin and end, of rows in the order of batches."""
+    places, begin = {}, 0
+    for one in pc.value_counts(batches.combine_chunks()).to_pylist():
+        places[one["values"]] = (begin, begin + one["counts"])
+        begin += one["counts"]
+    return places
 
 
 def _names(rows: pa.Table) -> pa.Array:

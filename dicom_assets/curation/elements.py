@@ -12,6 +12,7 @@ cannot be cut, all of these are parsed and written anew.
 
 from __future__ import annotations
 
+import re
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from json import JSONDecoder
@@ -43,9 +44,9 @@ class Element(NamedTuple):
 
     path: tags of its sequences and its own; a private one with its creator in place of the block that was reserved for
     it, `0029xx10 SIEMENS CSA HEADER` (PS3.5 7.8.1), and (2) behind it for the second block of one creator. creator: of
-    a private element, empty where nobody reserved its block, which its path then names; None of a standard one. said: what stands behind its VR,
-    in JSON. bulk: bytes of a value that is left out of the header or stands there in base64, -1 where a reference does
-    not say how many. items: of a sequence, otherwise None.
+    a private element, empty where nobody reserved its block, which its path then names; None of a standard one. said:
+    what stands behind its VR, in JSON. bulk: bytes of a value that is left out of the header or stands there in base64,
+    -1 where a reference does not say how many. items: of a sequence, otherwise None.
     """
 
     path: str
@@ -77,8 +78,8 @@ class Element(NamedTuple):
         first = said[len(_ARRAY) : len(_ARRAY) + 1]
         if first in _OF_NUMBERS:
             return len(said) - len(_ARRAY) - 1
-        if first == '"' and "\\" not in said and "null" not in said:
-            return len(said) - len(_ARRAY) - 3 - 2 * said.count('","')
+        if first == '"' and "\\" not in said and said.count('"') == 4:
+            return len(said) - len(_ARRAY) - 3
         return sum(map(_length, self.values)) + len(self.values) - 1
 
 
@@ -284,6 +285,8 @@ _Step = tuple[str, str, str, str]
 further item that begins, in their order; the next tag."""
 _OPENS = "["
 _DECODER = JSONDecoder()
+_STRINGS = re.compile(r'"[^"]*"(?:,"[^"]*")*\]')
+"""Strings up to the end of their array, where nothing is escaped."""
 
 
 class _Place:
@@ -411,10 +414,12 @@ def _end_of_value(piece: str, at: int) -> int:
     """Where the value ends that begins with its name, such as `"Value":[…]`."""
     if piece.startswith(f"{_VALUE}[", at) and not ("\\" in piece or "null" in piece or "{" in piece[at : at + 10]):
         at += len(_VALUE) + 1
-        end = piece.find('"]' if piece[at : at + 1] == '"' else "]", at)
-        if end < 0:
+        if piece[at : at + 1] != '"':
+            return piece.find("]", at) + 1 or len(piece)
+        strings = _STRINGS.match(piece, at)
+        if strings is None:
             raise _NotSo
-        return end + (2 if piece[end] == '"' else 1)
+        return strings.end()
     try:
         _, end = _DECODER.raw_decode(piece, piece.index(":", at) + 1)
     except ValueError:

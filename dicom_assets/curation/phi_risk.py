@@ -123,6 +123,8 @@ def _found(
     for rows, places in rows_of(lake, objects.select(["batch_id", "object_id"]), _READ):
         own = [named[place] for place in places.to_pylist()]
         at = [number for number, one in enumerate(own) if one in series]
+        if not at:
+            continue
         texts, own = rows["header"].take(at).to_pylist(), [own[number] for number in at]
         headers.add(own, texts)
         told = [rows[name].take(at).to_pylist() for name in _READ[:-1]]

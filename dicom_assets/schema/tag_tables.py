@@ -14,6 +14,9 @@ from dicom_assets.schema.table import TEXTS, TIMESTAMP, Column, Table
 
 NUMBERS = pa.list_(pa.int64())
 
+FOLLOWING = frozenset(("tag_profile_part", "tag_profile", "phi_risk"))
+"""Tables that no batch makes: they follow closed batches."""
+
 _Line = tuple[str, pa.DataType, str]
 
 _PROFILE: Sequence[_Line] = (

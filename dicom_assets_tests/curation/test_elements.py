@@ -124,6 +124,7 @@ def element(said: str, vr: str = "LO") -> Element:
     ("said", "vr", "length"),
     [
         ('"Value":["abc","de"]', "LO", 6),
+        ('"Value":[","]', "LO", 1),
         ('"Value":["a\\\\b"]', "LT", 3),
         ('"Value":[null,"de"]', "LO", 3),
         ('"Value":[1.5,-2]', "DS", 6),

@@ -49,6 +49,7 @@ def begun(graph, landing) -> list[str]:
     return [*first, *graph.ingest()]
 
 
+@pytest.mark.slow
 def test_batches_are_behind_until_they_are_taken_in(states):
     graph, _, batches = states.begin(begun)
     assert (behind(graph.lake), len(batches)) == (2, 2)
@@ -59,8 +60,9 @@ def test_batches_are_behind_until_they_are_taken_in(states):
     assert {name: graph.lake.table(name).version() for name in NAMES} == before
 
 
+@pytest.mark.slow
 def test_whatever_happens_to_a_lake_what_was_made_before_makes_no_difference(states):
-    graph, landing, (first, _) = states.begin(begun)
+    graph, landing, (first, _) = states.begin(begun, corrections={"files": ["corrections/**"]})
     followed(graph.lake)
 
     def same() -> dict[str, list[dict[str, Any]]]:
@@ -77,7 +79,7 @@ def test_whatever_happens_to_a_lake_what_was_made_before_makes_no_difference(sta
     graph.run(first)  # a rerun has another run
     same()
 
-    landing.put("c.csv", table(correction("study", uid(9), StudyInstanceUID=uid(5))))
+    landing.put("corrections/c.csv", table(correction("study", uid(9), StudyInstanceUID=uid(5))))
     graph.ingest()
     assert uid(5) in {row["StudyInstanceUID"] for row in same()["phi_risk"]}
 
@@ -93,6 +95,7 @@ def test_whatever_happens_to_a_lake_what_was_made_before_makes_no_difference(sta
     assert followed(graph.lake) == computed(graph.lake)
 
 
+@pytest.mark.slow
 def test_of_what_is_erased_no_hash_stays_and_the_rest_is_counted_again(states):
     graph, _, _ = states.begin(begun)
     followed(graph.lake)
@@ -141,7 +144,7 @@ def test_batches_and_reruns_in_any_order_taken_in_at_any_time_end_in_the_same(
     again = [[replace(one, description="c") for one in batch] for batch in drawn]
     steps = [*((batch, "first") for batch in drawn), *((batch, "second") for batch in again)]
     with tempfile.TemporaryDirectory() as folder:
-        lake = Lake(shutil.copytree(empty_lake, f"{folder}/lake").as_posix(), make=False)
+        lake = Lake(shutil.copytree(empty_lake, f"{folder}/lake"), make=False)
         for (batch, run), pause in zip(chance.sample(steps, len(steps)), pauses, strict=False):
             deliver(lake, batch, run)
             if pause:

@@ -38,6 +38,7 @@ from dicom_assets.lake.table_form import differences
 from dicom_assets.landing.claims import BatchKind
 from dicom_assets.schema.codes import WAITING
 from dicom_assets.schema.registry import TABLES, Table
+from dicom_assets.schema.tag_tables import FOLLOWING
 
 GUARDED = ("batches", "batch_study", "overwritten", "moved_study", "patient_value", "uid_index")
 """Tables with rules of their own: books_are_closed, studies_are_indexed, overwrites_are_entered, is_newest, and those
@@ -355,7 +356,7 @@ def _rules() -> tuple[NamedRule, ...]:
         NamedRule("cleanup", "staging_is_empty", "Nothing of the batch is left in staging", staging_is_empty),
     ]  # fmt: skip
     for table in TABLES.values():
-        if table.name in GUARDED or not {"batch_id", "study_key"} & set(table.schema.names):
+        if table.name in {*GUARDED, *FOLLOWING} or not {"batch_id", "study_key"} & set(table.schema.names):
             continue  # or not made by batches
         rules.append(
             NamedRule(table.name, "as_registered", "Columns and types as registered, no duplicate keys",
