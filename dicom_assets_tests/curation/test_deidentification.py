@@ -18,6 +18,7 @@ from dicom_assets.curation.cohorts.export import Wish, export_cohort
 from dicom_assets.curation.cohorts.mapping_keys import root_of
 from dicom_assets.curation.cohorts.objects_in_place import NotThere
 from dicom_assets.curation.cohorts.selection import create_cohort
+from dicom_assets.dicom.fallback import lenient
 from dicom_assets_tests.support.dicoms import dicom, uid
 from dicom_assets_tests.support.landings import LandingFolder
 from dicom_assets_tests.support.steps import Stepped
@@ -68,6 +69,14 @@ class TestOneObject:
         days = [date.fromisoformat(one.StudyDate) for one in (first, second)]
         assert (days[1] - days[0]).days == 10
         assert first.AcquisitionDateTime == f"{first.StudyDate}101112.5"
+
+    def test_words_in_place_of_a_date_or_a_time_go(self):
+        with lenient():
+            said = {"StudyTime": "YELLOW", "AcquisitionDateTime": "20240131YELLOW", "SeriesDate": "2024.01.31"}
+            made = Deidentifier(KEY).deidentify(full(**said, ContentDate="YELLOW", ContentTime="10:11:12.5"))
+        again = dcmread(io.BytesIO(made.data))
+        assert b"YELLOW" not in made.data
+        assert (again.SeriesDate, again.ContentTime) == (again.StudyDate, "10:11:12.5")
 
     def test_the_same_key_makes_the_same_bytes_and_another_one_others(self):
         one, two, other = (Deidentifier(key).deidentify(full()).data for key in (KEY, KEY, b"x" * 32))

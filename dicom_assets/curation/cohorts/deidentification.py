@@ -52,6 +52,9 @@ _REPEATING = (0x50, 0x60)
 """Upper half of the groups of curves and overlays."""
 _BIRTH = ((0x0010, 0x0030), (0x0010, 0x0032))
 _GPS_TIME = (0x0016, 0x0077)
+_TIME = re.compile(r" *[0-9:]{2,8}(\.[0-9]{1,6})? *")
+_DATE = re.compile(r"([0-9]{4})\.?([0-9]{2})\.?([0-9]{2})([0-9]{2,6}(\.[0-9]{1,6})?)?([+-][0-9]{4})?")
+"""A date, and what of a time stands behind it; an offset from UTC goes."""
 _UNFIT = (*PYDICOM_ERRORS, RecursionError, struct.error)
 """What reading, changing and writing an object raise that is not fit for it; what they say quotes values."""
 
@@ -199,7 +202,7 @@ class Deidentifier:
             elif kind in ("DA", "DT"):
                 rules[tag] = self._shift
             elif kind == "TM":
-                rules[tag] = self._library.keep
+                rules[tag] = _keep_time
             elif kind == "SQ" and self._elements.actions[tag[0] << 16 | tag[1]] in ("Z", "X/Z"):
                 rules[tag] = _without_items
             elif kind == "SQ" and self._elements.actions[tag[0] << 16 | tag[1]] == "X/Z/U*":
@@ -236,14 +239,21 @@ def _without_items(dataset: Dataset, tag: Any) -> None:
         dataset[tag].value = []
 
 
+def _keep_time(dataset: Dataset, tag: Any) -> None:
+    if tag in dataset and not all(_TIME.fullmatch(one) for one in _texts(dataset[tag])):
+        dataset[tag].value = ""
+
+
 def _moved(text: str, days: int) -> str:
-    """A date or date and time so many days earlier; empty where it names no day."""
-    digits = text.strip().replace(".", "", 2) if len(text.strip()) == 10 else text.strip()
+    """A date or date and time (DA, DT) so many days earlier; empty where it is none, or names no day."""
+    found = _DATE.fullmatch(text.strip())
+    if found is None:
+        return ""
     try:
-        day = date(int(digits[:4]), int(digits[4:6]), int(digits[6:8])) - timedelta(days=days)
+        day = date(int(found[1]), int(found[2]), int(found[3])) - timedelta(days=days)
     except (ValueError, OverflowError):
         return ""
-    return f"{day:%Y%m%d}{digits[8:]}" if day.year >= 1000 else ""
+    return f"{day:%Y%m%d}{found[4] or ''}" if day.year >= 1000 else ""
 
 
 def _texts(element: DataElement) -> list[str]:

@@ -53,12 +53,12 @@ class Destination(Protocol):
 
 
 def open_destination(address: str, *, synced: bool = True) -> Destination:
-    """The place of an address: a folder, made when it is missing, or `az://account/container/path`.
+    """The place of an address: a folder, made with its first file, or `az://account/container/path`.
 
     synced: whether a file of a folder outlives a power cut once it counts as written. Raises DestinationError.
     """
     if "://" not in address:
-        return Folder(Path(address).expanduser().absolute(), synced)
+        return Folder(Path(os.path.realpath(Path(address).expanduser())), synced)
     if address.partition("://")[0] not in SCHEMES:
         raise DestinationError("Give a folder, or az://account/container/path, to export to.")
     try:
@@ -71,11 +71,9 @@ class Folder:
     """A folder of this machine."""
 
     def __init__(self, root: Path, synced: bool) -> None:
-        """Makes it."""
+        """Makes nothing yet."""
         self._root, self._synced = root, synced
         self.uri = str(root)
-        with _explained():
-            root.mkdir(parents=True, exist_ok=True)
 
     def put(self, path: str, blocks: Iterator[bytes], size: int | None = None) -> str:
         """As of a Destination."""
@@ -111,7 +109,10 @@ class Folder:
     def is_empty(self) -> bool:
         """As of a Destination."""
         with _explained("read from"):
-            return next(self._root.iterdir(), None) is None
+            try:
+                return next(self._root.iterdir(), None) is None
+            except FileNotFoundError:
+                return True
 
 
 @contextmanager

@@ -11,6 +11,7 @@ again. Two exports of a cohort in one form are the same, byte for byte: nothing 
 from __future__ import annotations
 
 import hashlib
+import os
 import re
 import threading
 import time
@@ -36,6 +37,7 @@ from dicom_assets.lake.delta import Lake
 from dicom_assets.landing.retrieval import Place, entries_at
 from dicom_assets.landing.store import ObjectError
 from dicom_assets.settings import Settings
+from dicom_assets.storage.azure import AddressError, parse_folder
 from dicom_assets.storage.files import LakeFiles
 
 LAYOUTS = ("study/series/instance", "series/instance", "instance")
@@ -142,14 +144,25 @@ def _folder(name: str, destination: Destination, wish: Wish) -> str:
 
 def _require_outside(destination: Destination, settings: Settings) -> None:
     """Raises DestinationError for a place within the lake, within a source, or around the keys."""
-    place = f"{destination.uri.rstrip('/')}/"
+    place = _comparable(destination.uri)
     for what, root in (("the lake", settings.lake), *((f"source '{one.name}'", one.root) for one in settings.sources)):
-        if place.startswith(f"{root.removeprefix('file://').rstrip('/')}/"):
+        if place.startswith(_comparable(root)):
             raise DestinationError(f"A cohort is not exported into {what}: give another place. Nothing was written.")
-    if f"{mapping_keys.root_of(settings)}/".startswith(place):
+    if _comparable(str(mapping_keys.root_of(settings))).startswith(place):
         raise DestinationError(
             "The keys of cohorts would lie within what is exported: give another place. Nothing was written."
         )
+
+
+def _comparable(address: str) -> str:
+    """An address by which another one is found to lie below it."""
+    address = address.removeprefix("file://")
+    if "://" not in address:
+        return f"{os.path.realpath(address)}/"
+    try:
+        return f"{parse_folder(address).url}/"
+    except AddressError:
+        return f"{address}/"  # of another kind of storage
 
 
 @dataclass

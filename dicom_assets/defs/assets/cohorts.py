@@ -38,7 +38,7 @@ class CohortConfig(dg.Config):
 
 @dg.asset(
     name=NAME,
-    deps=["instance"],
+    deps=[dg.AssetDep("instance", partition_mapping=dg.LastPartitionMapping())],  # as the newest batch left it
     partitions_def=COHORT,
     group_name="curation",
     kinds={"dicom", "python"},
