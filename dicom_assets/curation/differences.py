@@ -66,9 +66,7 @@ def _portions(pairs: Iterable[Pair]) -> Iterator[list[Pair]]:
 def _said(lake: Lake, names: Iterable[ObjectName]) -> dict[ObjectName, Mapping[bytes, int]]:
     """By object, what its header says: by key of DICOM JSON a number that stands for the element."""
     listed = sorted(names)
-    columns = {
-        field: pa.array([getattr(name, field) for name in listed], pa.string()) for field in ObjectName._fields
-    }
+    columns = {field: pa.array([getattr(name, field) for name in listed], pa.string()) for field in ObjectName._fields}
     found: dict[ObjectName, Mapping[bytes, int]] = {}
     for rows in headers(lake, pa.table(columns)):
         for batch, one, header in zip(*(rows[name].to_pylist() for name in rows.column_names), strict=True):

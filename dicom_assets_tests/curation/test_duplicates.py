@@ -1,30 +1,26 @@
-"""What the lake has more than once: each kind is found, nothing else is, and the order of arrival makes no difference."""
+"""What the lake has more than once: each kind is found and nothing else, and what goes leaves its groups.
+
+Belongs here: files, as they arrive. Does not belong here: the order in which they do (`test_duplicates_in_any_order`).
+"""
 
 from __future__ import annotations
 
 from pathlib import Path
-import tempfile
-from random import Random
 from typing import Any
 
 import pyarrow as pa
 import pytest
 from deltalake import DeltaTable
-from hypothesis import HealthCheck, Phase, given, settings
-from hypothesis import strategies as st
 
-from dicom_assets.batch.context import RunContext
 from dicom_assets.batch.erasure import removal
 from dicom_assets.batch.erasure.target import Scope, Target, find
 from dicom_assets.batch.verification.verify import verify
 from dicom_assets.curation import duplicate_rows
 from dicom_assets.curation.duplicates import make_again
-from dicom_assets.lake.delta import Lake
 from dicom_assets.schema.registry import BATCH_DIGEST, DUPLICATE
 from dicom_assets_tests.support.dicoms import dicom, uid
-from dicom_assets_tests.support.inline_engine import InlineEngine
-from dicom_assets_tests.support.lakes import contents, settings_for
-from dicom_assets_tests.support.landings import LandingFolder, zipped
+from dicom_assets_tests.support.lakes import contents
+from dicom_assets_tests.support.landings import LandingFolder
 from dicom_assets_tests.support.steps import Stepped, step_through
 
 READ_WHOLE = {"reading": {"pixel_digest": True}}
@@ -73,8 +69,8 @@ def each_kind(graph: Stepped, landing: LandingFolder) -> None:
 def groups(graph: Stepped) -> dict[tuple[str, ...], tuple[Any, ...]]:
     """By kind and places of its members: what was compared, and how they differ from the first."""
     rows = graph.rows(
-        "SELECT kind, group_id, list(coalesce(member, regexp_extract(uri, '[^/]+/[^/]+$')) ORDER BY is_first DESC, uri, "
-        "member) AS places, list(DISTINCT compared) AS compared, "
+        "SELECT kind, group_id, list(coalesce(member, regexp_extract(uri, '[^/]+/[^/]+$'))) AS places, "
+        "list(DISTINCT compared) AS compared, "
         "list_sort(list_distinct(flatten(list(differs_in)))) AS differs "
         "FROM duplicate JOIN flat_metadata USING (batch_id, object_id) GROUP BY ALL"
     )
@@ -183,4 +179,3 @@ class TestOfWholeObjects:
         assert groups(whole)["bytes", "3.dcm", "bytes/1.dcm", "bytes/2.dcm", "later/1.dcm"] == (["header and size"], [])
         assert ("header", "header/1.dcm", "header/2.dcm", "later/3.dcm") in groups(whole)
         assert verify(whole.lake, whole.settings).holds
-

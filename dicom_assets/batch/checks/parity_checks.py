@@ -39,8 +39,9 @@ from dicom_assets.landing.claims import BatchKind
 from dicom_assets.schema.codes import WAITING
 from dicom_assets.schema.registry import TABLES, Table
 
-GUARDED = ("batches", "batch_study", "overwritten", "moved_study")
-"""Tables with rules of their own: books_are_closed, studies_are_indexed, overwrites_are_entered, is_newest."""
+GUARDED = ("batches", "batch_study", "batch_digest", "overwritten", "moved_study")
+"""Tables with rules of their own: books_are_closed, studies_are_indexed, digests_are_indexed, overwrites_are_entered,
+is_newest."""
 
 
 def _ids(connection: duckdb.DuckDBPyConnection, sql: str) -> list[str]:

@@ -49,7 +49,8 @@ def take_out(lake: Lake, record: Record, settings: Settings) -> None:
     """Takes everything of a record out of every table. Raises LakeError, MappingError."""
     _out_of_books(lake, record)
     _enter_reasons(lake, record)
-    own = {"raw_files", "validated_batch", "ingestion_errors", "overwritten", "batch_study", "duplicate", row_rules.NUMBERS}
+    own = {"raw_files", "validated_batch", "ingestion_errors", "overwritten", "batch_study", DUPLICATE.name}
+    own.add(row_rules.NUMBERS)
     for name, sql in row_rules.each(lambda table: table.name not in own | _MADE_ANEW).items():
         _drop(lake, record, name, sql)
     _out_of_places(lake, record)

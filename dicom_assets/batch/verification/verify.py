@@ -13,8 +13,8 @@ import pyarrow as pa
 
 from dicom_assets.batch.books import Status
 from dicom_assets.batch.verification import batch_rules as batches
-from dicom_assets.batch.verification import file_rules as storage
 from dicom_assets.batch.verification import duplicate_rules, lines, promoted_rules
+from dicom_assets.batch.verification import file_rules as storage
 from dicom_assets.batch.verification import study_rules as studies
 from dicom_assets.batch.verification.findings import SHOWN, Finding, Sound
 from dicom_assets.lake.delta import Lake
