@@ -82,6 +82,7 @@ def write_instance(target: Path, study: int, instance: int, per_series: int = PE
     dataset.SeriesInstanceUID = f"{study_uid(study)}.{series}"
     dataset.PatientID, dataset.PatientName = f"P{study // 3:08d}", f"FAMILY{study // 3 % 5000}^GIVEN{study // 3 % 700}"
     dataset.Modality, dataset.StudyDate, dataset.StudyDescription = "CT", "20240131", "CT CHEST"
+    dataset.StudyTime = f"{study % 24:02d}1112"
     dataset.BodyPartExamined, dataset.Manufacturer, dataset.InstanceNumber = "CHEST", "ACME", instance
     dataset.Rows = dataset.Columns = 512
     dataset.AccessionNumber = f"A{study}"

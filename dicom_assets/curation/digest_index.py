@@ -4,7 +4,7 @@ Belongs here: what objects may share, as keys and as numbers, entering a batch, 
 what is a duplicate (`duplicates`).
 
 A batch is entered before its rows are published, so that of two batches that run at the same time the later one sees
-the earlier: the index may name a batch too many, whose rows are then looked for in vain, and never one too few. It holds
+the earlier: the index may name a batch too many, whose rows are then looked for in vain, never one too few. It holds
 numbers of sixty bits, eight bytes for each; two keys that meet in one cost a look at the rows.
 """
 
@@ -65,7 +65,8 @@ def stage_keys(lake: Lake, staging: Staging, places: pa.Table, batches: Sequence
             f"SELECT batch_id, {number('shared_key')} AS digest, count(*) AS objects FROM ({keys_of(own)}) "
             "GROUP BY ALL ORDER BY digest",
         )
-        had = f"(SELECT {names} FROM {scan(lake, 'flat_metadata', within={'batch_id': [staging.batch_id]})} AS flat WHERE batch_id = {batch})"
+        published = scan(lake, "flat_metadata", within={"batch_id": [staging.batch_id]})
+        had = f"(SELECT {names} FROM {published} AS flat WHERE batch_id = {batch})"
         there = f"""(
             SELECT {names} FROM {scan(lake, "flat_metadata", within={"batch_id": batches})} AS flat
             JOIN places ON places.source = flat.source AND places.uri = flat.uri
@@ -107,7 +108,8 @@ def several(lake: Lake, keys: pa.ChunkedArray | pa.Array) -> tuple[pa.Table, Seq
             f"CREATE TEMP TABLE wanted AS SELECT DISTINCT shared_key, {number('shared_key')} AS digest FROM keys"
         )
         connection.execute(
-            "CREATE TEMP TABLE found AS SELECT batch_id, digest, objects FROM batch_digest SEMI JOIN wanted USING (digest)"
+            "CREATE TEMP TABLE found AS "
+            "SELECT batch_id, digest, objects FROM batch_digest SEMI JOIN wanted USING (digest)"
         )
         doubtful = "SELECT digest FROM found GROUP BY digest HAVING sum(objects) > 1"
         found = arrow(connection, f"SELECT shared_key FROM wanted SEMI JOIN ({doubtful}) USING (digest) ORDER BY 1")

@@ -102,9 +102,8 @@ def _keys(lake: Lake, batch: str) -> pa.ChunkedArray:
 
 def _batches(lake: Lake, more: str = "") -> list[str]:
     with lake.cursor() as connection:
-        found = connection.execute(
-            f"SELECT DISTINCT batch_id FROM {_source(lake, FLAT_METADATA.name)} AS flat {more} WHERE {OBJECTS} ORDER BY 1"
-        ).fetchall()
+        rows = f"{_source(lake, FLAT_METADATA.name)} AS flat {more}"
+        found = connection.execute(f"SELECT DISTINCT batch_id FROM {rows} WHERE {OBJECTS} ORDER BY 1").fetchall()
     return [batch for (batch,) in found]
 
 

@@ -1,7 +1,8 @@
 """Objects that the lake has more than once: groups of objects that are alike, and how their members differ.
 
-Belongs here: which objects make a group, and the table `duplicate`. Does not belong here: where to look (`digest_index`),
-what of a header is compared (`dicom.stable`, `differences`), the rules that judge it (`batch.checks.duplicate_checks`).
+Belongs here: which objects make a group, and the table `duplicate`. Does not belong here: where to look
+(`digest_index`), what of a header is compared (`dicom.stable`, `differences`), the rules that judge it
+(`batch.checks.duplicate_checks`).
 
 Only what objects say and what lies in storage counts, as it was received: corrections change none of it. Each group is
 made again from all objects that share its key, whichever batch brought them, so the order of batches makes no
@@ -46,7 +47,8 @@ SELECT flat.* FROM candidates AS flat ANTI JOIN overwritten AS last ON {OVERTAKE
 """
 
 _MEMBERS = " UNION ALL ".join(
-    f"SELECT *, '{one}' AS shared, {key(one)} AS shared_key FROM current_rows SEMI JOIN keys ON {key(one)} = keys.shared_key"
+    f"SELECT *, '{one}' AS shared, {key(one)} AS shared_key FROM current_rows "
+    f"SEMI JOIN keys ON {key(one)} = keys.shared_key"
     for one in SHARED
 )
 """SQL for one row per object and wanted key that it has."""
@@ -146,7 +148,7 @@ def _rows(
         members = _groups(lake, connection, keys, batches)
     known = _known(there, batch_id)
     told = differences(lake, [pair for one in members if (pair := _pair(one)) is not None and pair not in known])
-    rows = [_row(one, known | told) for one in members]
+    rows = [_row(one, {**known, **told}) for one in members]
     same = {row["group_id"] for row in rows} - {row["group_id"] for row in rows if _has_other_content(row)}
     yield from (row for row in rows if row["kind"] != Likeness.SOP_INSTANCE or row["group_id"] not in same)
 

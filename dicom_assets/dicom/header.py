@@ -60,8 +60,8 @@ class Header:
     (`references`). columns: value by column of `flat_metadata`, ready for the column's Arrow type; a column that is not
     there is NULL. issues: warning codes in the registry's order. pixels: where the pixel data lie, None without any.
     form: how complete `json` is, as in the column `header_form`. stable_digest: the column, None where the object does
-    not say which one it is. digests: of the whole object, None where it was not read whole. media_directory: a DICOMDIR;
-    nothing else of it is read. tier: 1 or 2. fallback: why tier 1 left it, if it did.
+    not say which one it is. digests: of the whole object, None where it was not read whole. media_directory: a
+    DICOMDIR; nothing else of it is read. tier: 1 or 2. fallback: why tier 1 left it, if it did.
     """
 
     json: bytes

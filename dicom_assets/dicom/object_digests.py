@@ -4,10 +4,10 @@ Belongs here: what of the bytes is pixel data and what is its packing. Does not 
 (`pixels`), when objects are read whole (`header`).
 
 Pixel data are compared as they are stored, not as they are decoded: of native ones the value (PS3.5 8.1.1) without the
-byte that makes its length even; of encapsulated ones what the fragments hold (PS3.5 A.4), without the heads of items and
-the Basic Offset Table, whichever way frames were cut into fragments, and without what a writer has put behind the end of
-a codestream to make a fragment's length even. Pixel data that are cut off have no digest: two that were cut off at the
-same place would seem to be one.
+byte that makes its length even; of encapsulated ones what the fragments hold (PS3.5 A.4), without the heads of items
+and the Basic Offset Table, whichever way frames were cut into fragments, and without what a writer has put behind the
+end of a codestream to make a fragment's length even. Pixel data that are cut off have no digest: two that were cut off
+at the same place would seem to be one.
 """
 
 from __future__ import annotations
@@ -106,7 +106,7 @@ class _Fragments:
         self._head = b""
         self._left = 0
         self._number = -1
-        self._held = b""
+        self._held = self._last = b""
         self._is_whole = True
         self._digest = hashlib.blake2b(digest_size=16)
 
@@ -132,18 +132,26 @@ class _Fragments:
     def _content(self, piece: memoryview) -> None:
         """Bytes of a fragment; the last ones are held, until it is known that more of it follow."""
         if len(piece) >= _HELD:
-            self._digest.update(self._held)
-            self._digest.update(piece[:-_HELD])
+            self._count(self._held)
+            self._count(piece[:-_HELD])
             self._held = bytes(piece[-_HELD:])
         else:
             joined = self._held + bytes(piece)
-            self._digest.update(joined[:-_HELD])
+            self._count(joined[:-_HELD])
             self._held = joined[-_HELD:]
 
+    def _count(self, content: bytes | memoryview) -> None:
+        self._digest.update(content)
+        self._last = bytes(content[-1:]) or self._last
+
     def _let_go(self) -> None:
-        """The end of a fragment: what follows the end of a codestream there is padding."""
+        """The end of a fragment: what follows the end of a codestream there is padding.
+
+        Its mark may have been cut in two.
+        """
         stripped = self._held.rstrip(b"\0")
-        self._digest.update(stripped if stripped.endswith(_CODESTREAM_END) else self._held)
+        is_end = (self._last + stripped).endswith(_CODESTREAM_END)
+        self._count(stripped if is_end else self._held)
         self._held = b""
 
     def digest(self) -> str | None:

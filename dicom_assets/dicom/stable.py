@@ -112,8 +112,8 @@ VOLATILE: tuple[Volatile, ...] = (
     Volatile(
         "OriginalAttributesSequence ContributingEquipmentSequence ModifiedAttributesSequence "
         "DigitalSignaturesSequence MACParametersSequence EncryptedAttributesSequence "
-        "SOPAuthorizationDateTime SOPAuthorizationComment AuthorizationEquipmentCertificationNumber InstanceOriginStatus "
-        "QueryRetrieveView ConversionSourceAttributesSequence",
+        "SOPAuthorizationDateTime SOPAuthorizationComment AuthorizationEquipmentCertificationNumber "
+        "InstanceOriginStatus QueryRetrieveView ConversionSourceAttributesSequence",
         "PS3.3 C.12.1.1",
         "traces that archives, routers and signatures leave on the way",
     ),

@@ -27,8 +27,8 @@ def digest_columns() -> dict[str, Column]:
     """The columns of flat_metadata by which duplicates are found."""
     own = {
         "stable_digest": "BLAKE2b-128 of header without private elements, and without what changes when an image is "
-        "sent again; NULL where neither a time of acquisition or content, nor InstanceNumber with the time of its series "
-        "or study, says which image it is",
+        "sent again; NULL where neither a time of acquisition or content, nor InstanceNumber with the time of its "
+        "series or study, says which image it is",
         "bytes_digest": "SHA-256 of the object's bytes; NULL unless it was read whole ([reading] pixel_digest)",
         "pixel_digest": "BLAKE2b-128 of the pixel data as stored, without packing and padding; NULL unless the object "
         "was read whole ([reading] pixel_digest), without pixel data, and where these are cut off",
@@ -51,8 +51,8 @@ def duplicate_tables(own: Mapping[str, Column]) -> tuple[Table, Table]:
             Column("digest", pa.int64(), "Of a shared_key of duplicate: its first 15 digits, as a number", False),
             Column("objects", pa.int64(), "Objects of the batch that have it", False),
         ),
-        "Index of flat_metadata: which batches hold objects with a SOP Instance UID, a header or pixel data that others "
-        "may have too, so that duplicates are found without a scan. May name a batch too many.",
+        "Index of flat_metadata: which batches hold objects with a SOP Instance UID, a header or pixel data that "
+        "others may have too, so that duplicates are found without a scan. May name a batch too many.",
         "batch_id",
         ("flat_metadata",),
     )

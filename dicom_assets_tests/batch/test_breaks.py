@@ -24,7 +24,7 @@ from dicom_assets.batch.checks.rules import ALL_RULES
 from dicom_assets.batch.context import RunContext
 from dicom_assets.batch.promotion import promote
 from dicom_assets.clinical import delimited
-from dicom_assets.curation import stacks
+from dicom_assets.curation import digest_index, duplicates, stacks
 from dicom_assets.dicom import columns, from_header
 from dicom_assets.dicom.header import NotDicom
 from dicom_assets.lake import hierarchy
@@ -404,6 +404,12 @@ BREAKS = [
     Break("conflict", "UIDs are missing in the index", "conflict.uids_are_indexed", written("uid_index", drop_first)),
     Break("conflict", "what a study says of its patient is lost", "conflict.patients_equal_instances",
           written("patient_value", drop_first)),
+    Break("flat_metadata", "an object is not entered into the index of digests", "duplicate.digests_are_indexed",
+          instead(digest_index, "keys_of", lambda before, rows: f"SELECT * FROM ({before(rows)}) OFFSET 1")),
+    Break("duplicate", "a member is another object", "duplicate.members_are_alike",
+          around(duplicates, "_row", lambda row: {**row, "object_id": "0" * 20})),
+    Break("duplicate", "a difference is not told", "duplicate.differences_are_told",
+          around(duplicates, "differences", lambda told: {pair: names[1:] for pair, names in told.items()})),
     Break("ingestion_errors", "error rows are lost in publishing", "ingestion_errors.rows_published",
           written("ingestion_errors", no_warnings)),
     Break("imaging_study", "a study has no resource", "imaging_study.equals_studies",

@@ -1,4 +1,7 @@
-"""What the lake has more than once: each kind is found, nothing else is, and the order of arrival makes no difference."""
+"""What the lake has more than once: each kind is found and nothing else, and what goes leaves its groups.
+
+Belongs here: files, as they arrive. Does not belong here: the order in which they do (`test_duplicates_in_any_order`).
+"""
 
 from __future__ import annotations
 
@@ -66,8 +69,8 @@ def each_kind(graph: Stepped, landing: LandingFolder) -> None:
 def groups(graph: Stepped) -> dict[tuple[str, ...], tuple[Any, ...]]:
     """By kind and places of its members: what was compared, and how they differ from the first."""
     rows = graph.rows(
-        "SELECT kind, group_id, list(coalesce(member, regexp_extract(uri, '[^/]+/[^/]+$')) ORDER BY is_first DESC, uri, "
-        "member) AS places, list(DISTINCT compared) AS compared, "
+        "SELECT kind, group_id, list(coalesce(member, regexp_extract(uri, '[^/]+/[^/]+$'))) AS places, "
+        "list(DISTINCT compared) AS compared, "
         "list_sort(list_distinct(flatten(list(differs_in)))) AS differs "
         "FROM duplicate JOIN flat_metadata USING (batch_id, object_id) GROUP BY ALL"
     )

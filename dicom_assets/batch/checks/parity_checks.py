@@ -40,9 +40,9 @@ from dicom_assets.schema.codes import WAITING
 from dicom_assets.schema.registry import TABLES, Table
 from dicom_assets.schema.tag_tables import FOLLOWING
 
-GUARDED = ("batches", "batch_study", "overwritten", "moved_study", "patient_value", "uid_index")
-"""Tables with rules of their own: books_are_closed, studies_are_indexed, overwrites_are_entered, is_newest, and those
-of conflict."""
+GUARDED = ("batches", "batch_study", "batch_digest", "overwritten", "moved_study", "patient_value", "uid_index")
+"""Tables with rules of their own: books_are_closed, studies_are_indexed, digests_are_indexed, overwrites_are_entered,
+is_newest, and those of conflict."""
 
 
 def _ids(connection: duckdb.DuckDBPyConnection, sql: str) -> list[str]:
