@@ -36,6 +36,16 @@ EXAMPLES: Mapping[str, Sequence[str]] = {
     "forward": ["dicom-assets forward"],
     "serve": ["dicom-assets serve", "dicom-assets serve --lake /srv/lake --port 8080"],
     "ui": ["dicom-assets ui", "dicom-assets ui --lake /srv/lake --landing /mnt/pacs-export"],
+    "viewer install": ["dicom-assets viewer install", "dicom-assets viewer install --from ohif-app-3.13.2.tgz"],
+    "viewer status": ["dicom-assets viewer status"],
+    "viewer remove": ["dicom-assets viewer remove"],
+    "curate": ["dicom-assets curate"],
+    "cohort create": ["dicom-assets cohort create trial --sql \"SELECT StudyInstanceUID FROM study\""],
+    "cohort list": ["dicom-assets cohort list"],
+    "cohort show": ["dicom-assets cohort show trial"],
+    "cohort verify": ["dicom-assets cohort verify trial"],
+    "cohort export": ["dicom-assets cohort export trial /data/trial --deidentify"],
+    "cohort remove": ["dicom-assets cohort remove trial"],
     "who-saw": ["dicom-assets who-saw --patient 4711"],
     "selftest": ["dicom-assets selftest"],
     "metrics": ["dicom-assets metrics --output /var/lib/node_exporter/dicom_assets.prom"],
@@ -61,9 +71,9 @@ EXAMPLES: Mapping[str, Sequence[str]] = {
 
 TITLES: Mapping[str, Sequence[str]] = {
     "Bring data in": ("demo", "ingest", "push", "changes", "forward"),
-    "Look": ("status", "errors", "sql", "serve", "ui", "omop", "engines", "metrics"),
-    "Decide": ("batch", "source", "rules", "columns", "reread", "erase", "who-saw", "alerts"),
-    "Keep it true": ("verify", "audit", "repair", "upgrade", "backup", "restore", "selftest"),
+    "Look": ("status", "errors", "sql", "serve", "viewer", "ui", "omop", "engines", "metrics"),
+    "Decide": ("batch", "source", "rules", "columns", "cohort", "reread", "erase", "who-saw", "alerts"),
+    "Keep it true": ("verify", "curate", "audit", "repair", "upgrade", "backup", "restore", "selftest"),
 }
 """The titles of `dicom-assets --help`, with the commands and groups below each."""
 
