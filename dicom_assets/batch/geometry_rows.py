@@ -17,7 +17,7 @@ from pydicom.datadict import tag_for_keyword
 from dicom_assets.batch.context import RunContext
 from dicom_assets.batch.publish import publish_hierarchy
 from dicom_assets.batch.series_geometry import publish_geometry
-from dicom_assets.curation.images import IS_IMAGE
+from dicom_assets.curation.series_images import IS_IMAGE
 from dicom_assets.dicom.from_header import values_of
 from dicom_assets.lake.delta import Lake
 from dicom_assets.lake.query import scan

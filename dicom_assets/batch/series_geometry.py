@@ -15,7 +15,7 @@ import duckdb
 import pyarrow as pa
 
 from dicom_assets.batch.publish import touched_studies
-from dicom_assets.curation import images
+from dicom_assets.curation import series_images
 from dicom_assets.curation.claims_of_series import claimed
 from dicom_assets.curation.geometry import measured
 from dicom_assets.lake.delta import Lake
@@ -36,7 +36,7 @@ FROM (
         source, study_key, StudyInstanceUID, SeriesInstanceUID, count(*) AS instance_count,
         max(updated_at) AS updated_at, bool_or(is_multiframe) AS is_multiframe,
         sum(NumberOfFrames)::BIGINT AS size
-    FROM ({images.INSTANCES}) SEMI JOIN touched USING (study_key)
+    FROM ({series_images.INSTANCES}) SEMI JOIN touched USING (study_key)
     GROUP BY ALL
     HAVING bool_or(is_image)
 )
@@ -44,7 +44,7 @@ FROM (
 
 _INSTANCES = f"""
 CREATE OR REPLACE TEMP TABLE instances AS
-SELECT part.series, own.* FROM ({images.INSTANCES}) AS own
+SELECT part.series, own.* FROM ({series_images.INSTANCES}) AS own
 JOIN (SELECT series, study_key, SeriesInstanceUID FROM part) AS part USING (study_key, SeriesInstanceUID)
 """
 
@@ -83,7 +83,7 @@ def _made(lake: Lake, connection: duckdb.DuckDBPyConnection) -> Iterator[pa.Tabl
 
 def _rows(lake: Lake, connection: duckdb.DuckDBPyConnection, series: pa.Table) -> pa.Table:
     instances = arrow(connection, "FROM instances ORDER BY series")
-    found = [images.single_frames(connection)]
+    found = [series_images.single_frames(connection)]
     if any(series["is_multiframe"].to_pylist()):
         found.append(_frames(lake, instances.filter(instances["is_multiframe"])))
     all_images = pa.concat_tables(found, promote_options="permissive")
@@ -106,4 +106,4 @@ def _frames(lake: Lake, instances: pa.Table) -> pa.Table:
     scope = {name: instances[name].unique().to_pylist() for name in ("batch_id", "object_id")}
     with connect(lake, ["flat_metadata"], within={"flat_metadata": scope}) as connection:
         connection.register("instances", instances)
-        return images.multi_frames(connection)
+        return series_images.multi_frames(connection)

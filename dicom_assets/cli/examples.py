@@ -40,7 +40,7 @@ EXAMPLES: Mapping[str, Sequence[str]] = {
     "viewer status": ["dicom-assets viewer status"],
     "viewer remove": ["dicom-assets viewer remove"],
     "curate": ["dicom-assets curate"],
-    "cohort create": ["dicom-assets cohort create trial --sql \"SELECT StudyInstanceUID FROM study\""],
+    "cohort create": ['dicom-assets cohort create trial --sql "SELECT StudyInstanceUID FROM study"'],
     "cohort list": ["dicom-assets cohort list"],
     "cohort show": ["dicom-assets cohort show trial"],
     "cohort verify": ["dicom-assets cohort verify trial"],

@@ -26,7 +26,7 @@ def _numbers(rows: pa.Table, name: str) -> Floats:
 def claimed(instances: pa.Table, images: pa.Table, number: int) -> dict[str, Any]:
     """Claims and shortfalls of series 0 … number - 1: columns of `series_geometry`.
 
-    instances: as `images.INSTANCES` gives them, with their series; images: their images.
+    instances: as `series_images.INSTANCES` gives them, with their series; images: their images.
     """
     series = instances["series"].to_numpy().astype(np.int64)
     groups = Groups(series, number)

@@ -18,7 +18,7 @@ from dataclasses import dataclass
 from functools import cache
 from importlib import resources
 
-from dicom_assets.curation.elements import Element
+from dicom_assets.curation.header_elements import Element
 
 EDITION = "2024e"
 """Of Table E.1-1."""

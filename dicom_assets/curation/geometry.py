@@ -1,7 +1,7 @@
 """The geometry of series: from their images to orientation, positions, spacing, volumes, and what is irregular.
 
 Belongs here: the numbers and the judgement, for many series at once, as numpy arrays. Does not belong here: where the
-attributes of an image come from (`images`), which volumes there are (`volumes`), publishing (`batch.series_geometry`).
+attributes of an image come from (`series_images`), which volumes there are (`volumes`), publishing (`batch.series_geometry`).
 
 Nothing depends on the order of the images: they are sorted by where they lie.
 """
@@ -15,7 +15,7 @@ import numpy.typing as npt
 import pyarrow as pa
 
 from dicom_assets.curation.groups import Flags, Floats, Groups, Ints, coded, combined, first_of_each
-from dicom_assets.curation.images import ORIENTATION, POSITION, SPACING
+from dicom_assets.curation.series_images import ORIENTATION, POSITION, SPACING
 from dicom_assets.curation.stacks import Grid, Stacks, grid_of, stacks_of
 from dicom_assets.curation.volumes import names_by_series, split
 from dicom_assets.schema.geometry_table import GeometryKind, Irregularity, Plane
@@ -27,7 +27,7 @@ KINDS = (
     GeometryKind.MOSAIC,
     GeometryKind.NO_POSITION,
 )
-"""What an image is, by the number that `images` gives it."""
+"""What an image is, by the number that `series_images` gives it."""
 
 FARTHEST = 1e7
 """Millimetres from the origin at which nothing lies: such numbers are no position."""
@@ -55,7 +55,7 @@ def _numbers(images: pa.Table, *names: str) -> Floats:
 
 
 def measured(images: pa.Table, number: int) -> pa.Table:
-    """The geometry of series 0 … number - 1 from their images, as `images` gives them: columns of `series_geometry`."""
+    """The geometry of series 0 … number - 1 from their images, as `series_images` gives them: columns of `series_geometry`."""
     series = images["series"].to_numpy().astype(np.int64)
     kinds = images["kind"].to_numpy().astype(np.int64)
     frames = images["frames"].to_numpy()

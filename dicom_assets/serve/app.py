@@ -34,7 +34,7 @@ from dicom_assets.serve.resource import Resource
 from dicom_assets.serve.routes import ROUTES
 from dicom_assets.serve.served import ServedLake
 from dicom_assets.serve.streaming import BrokenOff
-from dicom_assets.serve.viewing import pages
+from dicom_assets.serve.viewing import viewer_pages
 from dicom_assets.serve.viewing.ohif_pages import OhifPages
 from dicom_assets.serve.viewing.page_files import Files
 from dicom_assets.settings import Settings
@@ -72,7 +72,9 @@ def make_app(
         Files().route,
         *OhifPages(served).routes,
         *routing.answered(BASE, routes, served, access, settings, names_studies=audit.names_studies),
-        *routing.answered(pages.PLACE, pages.RESOURCES, served, access, settings, names_studies=audit.names_studies),
+        *routing.answered(
+            viewer_pages.PLACE, viewer_pages.RESOURCES, served, access, settings, names_studies=audit.names_studies
+        ),
         *(route for one in further for route in one.routes),
     ]
     app: ASGIApp = Router(answered, redirect_slashes=False, default=_unknown)

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from dicom_assets.curation.claims_of_series import claimed
 from dicom_assets.curation.geometry import measured
-from dicom_assets.curation.images import INSTANCES, single_frames
+from dicom_assets.curation.series_images import INSTANCES, single_frames
 from dicom_assets.schema.registry import INSTANCE
 from dicom_assets_tests.curation.series import Slices, volume
 

@@ -1,6 +1,6 @@
 """The files of our own pages: templates, scripts and styles as they lie beside this module.
 
-Belongs here: reading them, and how they are answered. Does not belong here: what pages show (`pages`).
+Belongs here: reading them, and how they are answered. Does not belong here: what pages show (`viewer_pages`).
 """
 
 from __future__ import annotations
