@@ -277,7 +277,8 @@ A token is sent as `Authorization: Bearer …` and is compared in a time that te
 least 16 characters. A condition is tried when the server starts; it must be one expression. What a token may not see is
 not there: searches, counts, metadata, bulk data and objects are made from tables narrowed to it. With `sources = []` a
 token sees no study; with `may_watch = true` as well it is what a scraper of `/metrics` needs. Tokens travel in clear
-over HTTP: let nobody reach the server but through TLS.
+over HTTP: let nobody reach the server but through TLS. A browser that has signed in by a token
+([catalogue.md](catalogue.md#who-may-see-what)) is known by a cookie, for looking alone.
 
 ### A proxy that signs people in
 

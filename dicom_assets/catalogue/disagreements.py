@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from dicom_assets.catalogue.row_reading import rows
-from dicom_assets.lake.quoting import named, one_of, quoted
+from dicom_assets.lake.quoting import named, quoted
 from dicom_assets.serve.newest import Rows
 from dicom_assets.serve.served import Scope, Snapshot
 
@@ -53,9 +53,10 @@ def _known(snapshot: Snapshot, study_keys: Sequence[str]) -> list[Disagreement]:
             f"""
             -- one row per attribute of a patient, study, series or frame of reference that has several values
             SELECT level, attribute, told_values, told_objects, shown_value FROM {conflicts}
-            WHERE list_has_any(study_keys, [{one_of(study_keys)}]::VARCHAR[]) {limited}
+            WHERE list_has_any(study_keys, ?) {limited}
             ORDER BY level, attribute LIMIT {MOST}
             """,
+            [[*study_keys]],
         )
     return [
         Disagreement(

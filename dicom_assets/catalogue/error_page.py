@@ -17,11 +17,12 @@ from dicom_assets.catalogue import sign_in_page
 from dicom_assets.catalogue.templating import Templates
 from dicom_assets.catalogue.visit import root_of
 from dicom_assets.serve.app import BASE
+from dicom_assets.serve.exceptions import NO_RESOURCE
 from dicom_assets.serve.exchange import exchange_of
 from dicom_assets.serve.further import Basis, Writing
 from dicom_assets.serve.problems import Refusal
 
-_NOT_FOUND = "There is no such page here, or it is not for you to see."
+_NO_PAGE = "There is no such page here, or it is not for you to see."
 
 
 def writing(basis: Basis, templates: Templates) -> Writing:
@@ -33,9 +34,7 @@ def writing(basis: Basis, templates: Templates) -> Writing:
         exchange, root = exchange_of(scope), root_of(scope, basis)
         if refusal.status == HTTPStatus.UNAUTHORIZED:
             return sign_in_page.asking(basis, templates, scope, root)
-        sentence = refusal.sentence
-        if refusal.status == HTTPStatus.NOT_FOUND and sentence.endswith("says which there are."):
-            sentence = _NOT_FOUND
+        sentence = _NO_PAGE if refusal.sentence == NO_RESOURCE else refusal.sentence
         return templates.page(
             "error.html",
             root,

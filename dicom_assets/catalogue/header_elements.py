@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import orjson
+from pydicom.config import IGNORE
 from pydicom.datadict import dictionary_description, keyword_for_tag, private_dictionary_description
 from pydicom.uid import UID
 
@@ -168,9 +169,17 @@ def _text(vr: str, value: Any) -> str:
     if isinstance(value, Mapping):
         return "=".join(str(value.get(part, "")) for part in ("Alphabetic", "Ideographic", "Phonetic")).rstrip("=")
     text = str(value)
-    if vr == "UI" and text and text != (name := UID(text).name):
+    if vr == "UI" and text and text != (name := uid_name(text)):
         return f"{text} {name}"
     return text
+
+
+def uid_name(uid: str | None) -> str:
+    """The name that PS3.6 gives a UID of a class or a syntax, the UID itself where it gives none.
+
+    It is not validated: of one that is wrong pydicom would warn on stderr, and name it there.
+    """
+    return UID(uid, validation_mode=IGNORE).name if uid else ""
 
 
 def _bytes(text: str) -> tuple[str, str]:

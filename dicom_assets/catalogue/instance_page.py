@@ -11,11 +11,11 @@ from itertools import islice
 
 from starlette.responses import Response
 
-from dicom_assets.catalogue.header_elements import Element, count, elements, matching
+from dicom_assets.catalogue.header_elements import Element, count, elements, matching, uid_name
 from dicom_assets.catalogue.object_errors import errors_of
 from dicom_assets.catalogue.page import Page
 from dicom_assets.catalogue.row_reading import Row, rows
-from dicom_assets.catalogue.series_page import ORDER, uid_name
+from dicom_assets.catalogue.series_page import ORDER
 from dicom_assets.catalogue.viewer_links import viewers
 from dicom_assets.catalogue.visit import Visit
 from dicom_assets.dicom.header import RECEIVED

@@ -63,8 +63,14 @@ def findings(snapshot: Snapshot, objects: Rows, batches: Sequence[str]) -> list[
             """,
             objects.parameters,
         )
-    made = [Finding(one["code"], one["severity"], one["objects"], one["details"] or []) for one in found]
+    made = [Finding(one["code"], one["severity"], one["objects"], _telling(one)) for one in found]
     return sorted(made, key=lambda one: (_rank(one.severity), -one.objects, one.code))
+
+
+def _telling(row: Row) -> list[str]:
+    """The details of a code that say more than what it means."""
+    meaning = CODES[row["code"]].meaning if row["code"] in CODES else None
+    return [one for one in row["details"] or () if one != meaning]
 
 
 def _rank(severity: str) -> int:

@@ -8,9 +8,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from pydicom.uid import UID
 from starlette.responses import Response
 
+from dicom_assets.catalogue.header_elements import uid_name
 from dicom_assets.catalogue.object_errors import Finding, findings
 from dicom_assets.catalogue.page import Page
 from dicom_assets.catalogue.row_reading import Row, rows
@@ -82,11 +82,6 @@ def gather(snapshot: Snapshot, uids: dict[str, str], page: int) -> Series:
         )
     found = findings(snapshot, own, told["batches"] or [])
     return Series(row, bool(told["has_pictures"]), page, pages, instances, found)
-
-
-def uid_name(uid: str | None) -> str:
-    """The name that PS3.6 gives a UID of a class or a syntax, the UID itself where it gives none."""
-    return UID(uid).name if uid else ""
 
 
 PAGES = (Page("/studies/{study}/series/{series}", show),)

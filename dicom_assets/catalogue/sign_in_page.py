@@ -77,7 +77,7 @@ def _page(
 
 
 async def _form(visit: Visit) -> dict[str, str]:
-    """The fields of a form. Raises Refusal (415)."""
+    """The fields of a form, which the gate lets be a small one. Raises Refusal (413, 415)."""
     if visit.request.headers.get("content-type", "").split(";")[0].strip().lower() != _FORM:
         raise Refusal(HTTPStatus.UNSUPPORTED_MEDIA_TYPE, f"A form is needed ({_FORM}).")
     body = (await visit.request.body()).decode("utf-8", "replace")

@@ -117,9 +117,10 @@ def reports_of(snapshot: Snapshot, study_keys: Sequence[str]) -> list[Row]:
             SELECT record_key, id, status, code, code_system, code_display, effective, effective_at, issued_at,
                 conclusion, presented_form_type, presented_form_size, link_state, linked_by, PatientID
             FROM {snapshot.scan("diagnostic_report")}
-            WHERE list_has_any(study_keys, [{one_of(study_keys)}]::VARCHAR[])
+            WHERE list_has_any(study_keys, ?)
             ORDER BY effective_at DESC NULLS LAST, record_key LIMIT {MOST_RECORDS}
             """,
+            [[*study_keys]],
         )
 
 

@@ -22,8 +22,10 @@ from dicom_assets.storage.files import LakeError
 
 LAKE_AWAY = "The lake cannot be read at the moment."
 
+NO_RESOURCE = "There is no such resource here. /openapi.json says which there are."
+
 _OF_STARLETTE = {
-    HTTPStatus.NOT_FOUND: "There is no such resource here. /openapi.json says which there are.",
+    HTTPStatus.NOT_FOUND: NO_RESOURCE,
     HTTPStatus.METHOD_NOT_ALLOWED: "This resource does not know that method.",
 }
 

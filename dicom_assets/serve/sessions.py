@@ -16,7 +16,6 @@ import hmac
 import time
 from collections.abc import Sequence
 from dataclasses import replace
-from http.cookies import CookieError, SimpleCookie
 
 from dicom_assets.serve.exchange import Caller
 
@@ -62,8 +61,5 @@ def _key(digest: bytes) -> bytes:
 
 def _value(cookies: str) -> str:
     """The value of our cookie, empty where there is none."""
-    try:
-        found = SimpleCookie(cookies).get(COOKIE)
-    except CookieError:
-        return ""
-    return found.value if found is not None else ""
+    pairs = (part.strip().partition("=") for part in cookies.split(";"))
+    return next((value.strip('"') for name, _, value in pairs if name == COOKIE), "")

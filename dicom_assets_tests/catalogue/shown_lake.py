@@ -19,6 +19,8 @@ import dagster as dg
 import numpy as np
 from httpx import Response
 from pydicom import dcmread
+from pydicom.config import IGNORE
+from pydicom.dataelem import DataElement
 from pydicom.dataset import Dataset
 from pydicom.sequence import Sequence
 from pydicom.uid import ExplicitVRLittleEndian
@@ -42,6 +44,7 @@ NAME = "@SUM(1)<script>alert(1)</script>"
 PATIENT = "=cmd|' /C calc'!A0\"><img src=x onerror=alert(2)>"
 DESCRIPTION = "<b>Thorax</b> {{7*7}} & 'more'"
 DIAGNOSIS = "<i>R91.8</i>"
+WRONG_UID = "1.2.0363.CANARY"
 MEMBER = "<u>odd</u>\x1b[31mred.dcm"
 """Names and texts with markup, escape sequences and formulas; MEMBER is the name of one in an archive."""
 
@@ -149,6 +152,8 @@ def _odd(number: int, **more: Any) -> bytes:
     outer.AnatomicRegionModifierSequence = Sequence([inner])
     outer.CodeMeaning = "Thorax"
     found.AnatomicRegionSequence = Sequence([outer])
+    if number == 1:
+        found.add(DataElement(0x00200052, "UI", WRONG_UID, validation_mode=IGNORE))
     sink = io.BytesIO()
     found.save_as(sink)
     return sink.getvalue() if number != 3 else sink.getvalue()[:-40]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import html
 import re
+import warnings
 
 import pytest
 
@@ -60,6 +61,11 @@ def test_a_title_tells_of_nobody(shown: Shown, path: str):
 
 def test_logs_and_error_pages_tell_of_nobody(shown: Shown, capsys: pytest.CaptureFixture[str], monkeypatch):
     asking = shown.client(access_log="-", tokens=[{"name": "all", "variable": "ALL"}], audit={"key_variable": "KEY"})
+    with warnings.catch_warnings(record=True) as warned:  # which Python writes to stderr
+        warnings.simplefilter("always")
+        asking.get(instance(ODD), headers=bearer("ALL"))
+        asking.get(series(ODD), headers=bearer("ALL"))
+    assert [str(one.message) for one in warned] == []
     for path in (*EVERY, "/studies.csv", f"/?patient={NAME}", f"{study(ODD)}/series/{PATIENT}"):
         asking.get(path, headers=bearer("ALL"))
     refused = [

@@ -119,6 +119,10 @@ class TestTheWayIn:
         answer = shown.stranger().post("/sign-in", json={"token": TOKEN}, headers={"Origin": HERE})
         assert answer.status_code == 415
 
+    def test_a_form_is_small(self, shown: Shown):
+        answer = sign_in(shown.stranger(), "x" * 100_000)
+        assert answer.status_code == 413
+
     def test_without_tokens_there_is_nothing_to_sign_in_to(self, shown: Shown):
         assert shown.plain.get("/sign-in").headers["location"] == "/"
         assert "Sign out" not in words(shown.plain.get("/"))
@@ -156,7 +160,7 @@ class TestTheCookie:
         sessions = Sessions(tokens, 60)
         value = sessions.cookie_of("one", now=1_000)
         _, until, mac = value.split("~")
-        header = f"other=1; {COOKIE}={value}"
+        header = f'other={{"of": "another server"}}; {COOKIE}={value}'
         found = sessions.caller(header, now=1_059)
         assert found is not None
         assert (found.name, found.may_store) == ("one", False)
@@ -194,6 +198,12 @@ class TestWhatSomebodySees:
         page = browser.get(study(PLAIN))
         assert "no clinical records are shown" in section(page, "clinical")
         assert "MR <Brain>" in section(page, "reports")
+
+    def test_of_nothing_is_told_so_and_not_how_to_fill_a_lake(self, shown: Shown):
+        tokens = [{"name": "none", "variable": "NONE", "sources": []}]
+        said = words(shown.client(tokens=tokens).get("/", headers=bearer("NONE")))
+        assert "There is no study that you may see." in said
+        assert "dicom-assets ingest" not in said
 
     def test_searching_tells_the_same_as_dicomweb(self, shown: Shown):
         for variable in ("ALL", "FIRST", "SOME"):
