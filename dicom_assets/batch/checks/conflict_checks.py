@@ -4,7 +4,8 @@ Belongs here: which rows of a batch's studies are compared. Does not belong here
 
 Other studies with the same UIDs are found by the index of UIDs, which has a rule of its own, those of the same study in
 other sources by looking through `study` as well. What another batch touches that is not closed is left to the batch
-that closes last, as in `hierarchy_checks`: closed batches are looked at first, then what is judged, then what it is judged by.
+that closes last, as in `hierarchy_checks`: closed batches are looked at first, then what is judged, then what it is
+judged by.
 """
 
 from __future__ import annotations
