@@ -1,4 +1,4 @@
-"""Which of several values counts: the rule of the settings, in every place that shows one, and a rule that is changed."""
+"""Which of several values counts: by the rule of the settings wherever one is shown, and when it is changed."""
 
 from __future__ import annotations
 
@@ -76,5 +76,5 @@ def test_a_rule_that_is_none_is_refused(wrong: dict[str, Any]):
 
 
 def test_a_rule_for_what_no_study_chooses_is_refused_with_what_to_give():
-    with pytest.raises(SettingsError, match="attribute_rules names StudyTime.*Give keywords"):
+    with pytest.raises(SettingsError, match=r"attribute_rules names StudyTime.*Give keywords"):
         Choice.of(CurationSettings(attribute_rules={"StudyTime": "newest"}))
