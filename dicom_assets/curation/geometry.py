@@ -1,7 +1,8 @@
 """The geometry of series: from their images to orientation, positions, spacing, volumes, and what is irregular.
 
 Belongs here: the numbers and the judgement, for many series at once, as numpy arrays. Does not belong here: where the
-attributes of an image come from (`series_images`), which volumes there are (`volumes`), publishing (`batch.series_geometry`).
+attributes of an image come from (`series_images`), which volumes there are (`volumes`), publishing
+(`batch.series_geometry`).
 
 Nothing depends on the order of the images: they are sorted by where they lie.
 """
@@ -55,7 +56,7 @@ def _numbers(images: pa.Table, *names: str) -> Floats:
 
 
 def measured(images: pa.Table, number: int) -> pa.Table:
-    """The geometry of series 0 … number - 1 from their images, as `series_images` gives them: columns of `series_geometry`."""
+    """The geometry of series 0 … number - 1 from their images, as `series_images` gives them, as the table has it."""
     series = images["series"].to_numpy().astype(np.int64)
     kinds = images["kind"].to_numpy().astype(np.int64)
     frames = images["frames"].to_numpy()

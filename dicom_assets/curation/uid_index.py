@@ -16,7 +16,7 @@ import pyarrow as pa
 
 from dicom_assets.lake import moved_studies
 from dicom_assets.lake.delta import Lake
-from dicom_assets.lake.query import arrow, connect, scan
+from dicom_assets.lake.query import connect, scan
 from dicom_assets.lake.staging import Part, Staging
 from dicom_assets.schema.keys import uid_number
 from dicom_assets.schema.registry import UID_INDEX
@@ -49,15 +49,14 @@ def enter_again(lake: Lake, batches: Sequence[str]) -> None:
     """Enters some batches anew, from what flat_metadata has of them. Raises LakeError."""
     with lake.committing(UID_INDEX.name):
         within = {"flat_metadata": {"batch_id": batches}}
-        with connect(lake, ["flat_metadata"], within=within) as connection:
-            objects = arrow(connection, f"SELECT batch_id, study_key, {', '.join(UIDS)} FROM flat_metadata")
-        by_batch = objects.combine_chunks()
         rows = [UID_INDEX.schema.empty_table()]
-        with lake.cursor() as connection:
-            connection.register("objects", by_batch)
+        with connect(lake, ["flat_metadata"], within=within) as connection:
             for batch in sorted(set(batches)):
-                own = connection.execute("SELECT * FROM objects WHERE batch_id = $1", [batch]).to_arrow_table()
-                rows.append(entries(batch, own))
+                own = connection.sql(
+                    f"SELECT study_key, {', '.join(UIDS)} FROM flat_metadata WHERE batch_id = $batch",
+                    params={"batch": batch},
+                )
+                rows.append(entries(batch, own.to_arrow_table()))
         lake.replace(UID_INDEX.name, batches, pa.concat_tables(rows))
 
 

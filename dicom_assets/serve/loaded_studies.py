@@ -53,12 +53,13 @@ class Loaded:
     """One state of the table in memory; dropped when nobody holds it any more.
 
     name: of the table in DuckDB. paths: the files that it was loaded from, each with its number in the column
-    `loaded_from`. columns: those that it has.
+    `loaded_from`. columns: those that it has. order: of the rows that several sources have of one study.
     """
 
     name: str
     paths: dict[str, int]
     columns: tuple[str, ...]
+    order: str = NEWEST
 
     def is_whole(self, known: Extents) -> bool:
         """Whether it has the rows of a version and no others."""
@@ -92,7 +93,7 @@ class Loaded:
             f"(WITH seen AS NOT MATERIALIZED ({seen}) "
             f"SELECT * EXCLUDE ({_IS_SHARED}) FROM seen WHERE NOT {_IS_SHARED} UNION ALL BY NAME "
             f"SELECT * EXCLUDE ({_IS_SHARED}) REPLACE ({ALL_MODALITIES} AS ModalitiesInStudy) FROM seen "
-            f"WHERE {_IS_SHARED} QUALIFY row_number() OVER (PARTITION BY StudyInstanceUID ORDER BY {NEWEST}) = 1)"
+            f"WHERE {_IS_SHARED} QUALIFY row_number() OVER (PARTITION BY StudyInstanceUID ORDER BY {self.order}) = 1)"
         )
 
     def _parts(self, lake: Lake, known: Extents) -> tuple[str, str | None]:
@@ -108,7 +109,7 @@ class Loaded:
 
 _ALONE = f"true AS {_IS_FIRST}, false AS {_IS_SHARED}, NULL::VARCHAR[] AS {_MODALITIES}"
 _COMPARED = (
-    f"row_number() OVER (PARTITION BY StudyInstanceUID ORDER BY {NEWEST}) = 1 AS {_IS_FIRST}, "
+    f"row_number() OVER (PARTITION BY StudyInstanceUID ORDER BY {{order}}) = 1 AS {_IS_FIRST}, "
     f"count(*) OVER (PARTITION BY StudyInstanceUID) > 1 AS {_IS_SHARED}, {ALL_MODALITIES} AS {_MODALITIES}"
 )
 
@@ -116,9 +117,9 @@ _COMPARED = (
 class LoadedStudies:
     """The table of studies of one lake, in memory."""
 
-    def __init__(self, lake: Lake, most: int = MOST) -> None:
-        """most: studies up to which they are held."""
-        self._lake, self._most = lake, most
+    def __init__(self, lake: Lake, most: int = MOST, order: str = NEWEST) -> None:
+        """most: studies up to which they are held. order: of the rows that several sources have of one study."""
+        self._lake, self._most, self._order = lake, most, order
         self._loaded: Loaded | None = None
         self._loading = threading.Lock()
         self._loaded_at = 0.0
@@ -166,13 +167,14 @@ class LoadedStudies:
         self._loaded_at = time.monotonic()
         paths = {path: number for number, path in enumerate(known.paths.tolist())}
         columns = self._columns()
-        table = Loaded(f"loaded_studies_{uuid.uuid4().hex}", paths, columns)
+        table = Loaded(f"loaded_studies_{uuid.uuid4().hex}", paths, columns, self._order)
+        compared = _COMPARED.format(order=self._order)
         listed = ", ".join(map(named, columns))
         files = scan(self._lake, "study", paths=[*paths], filename=True)
         with self._lake.cursor() as connection:
             (sources,) = connection.execute(f"SELECT count(DISTINCT source) FROM {files}").fetchall()[0]
             connection.execute(
-                f"CREATE TABLE {table.name} AS SELECT {listed}, {_FILE}, {_COMPARED if sources > 1 else _ALONE} "
+                f"CREATE TABLE {table.name} AS SELECT {listed}, {_FILE}, {compared if sources > 1 else _ALONE} "
                 f"FROM {files} JOIN (SELECT unnest(?::VARCHAR[]) AS file, unnest(?::INTEGER[]) AS {_FILE}) "
                 f"ON file = parse_filename(filename) ORDER BY {ORDER}",
                 [[path.rsplit("/", 1)[-1] for path in paths], [*paths.values()]],

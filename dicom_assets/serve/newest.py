@@ -5,7 +5,8 @@ here: which columns are wanted, what they match (`searching`).
 
 Within one source the tables have one row each, so nothing is done about it where one source is seen. A study that
 several hold has the union of their instances; what is counted is counted from them, everything else is the newest
-row's, by (version_at, sequence, object_id), the order in which one version is newer than another. UIDs are unique
+row's, by (version_at, sequence, object_id), the order in which one version is newer than another, or, of studies and
+series, the row of the source of highest rank where the settings rank them. UIDs are unique
 within what the path to them names: a series within its study, an instance within its series.
 """
 
@@ -17,7 +18,7 @@ from dataclasses import dataclass
 from dicom_assets.lake.extents import Within
 from dicom_assets.schema.attributes import Level
 from dicom_assets.schema.keys import study_key
-from dicom_assets.serve.loaded_studies import ALL_MODALITIES, NEWEST
+from dicom_assets.serve.loaded_studies import ALL_MODALITIES
 from dicom_assets.serve.served import Snapshot
 
 UID_OF = {Level.STUDY: "StudyInstanceUID", Level.SERIES: "SeriesInstanceUID", Level.INSTANCE: "SOPInstanceUID"}
@@ -26,7 +27,7 @@ UID_OF = {Level.STUDY: "StudyInstanceUID", Level.SERIES: "SeriesInstanceUID", Le
 LEVELS = tuple(Level)
 
 _ORDER = {Level.INSTANCE: "version_at DESC, sequence DESC, object_id DESC"}
-"""Of what has no number of a version, such as studies and series, the order is `loaded_studies.NEWEST`."""
+"""Of what has no number of a version, such as studies and series, the order is `Snapshot.order`."""
 
 _OF_VERSIONS = {
     Level.STUDY: ("version_at", "object_id", "ModalitiesInStudy"),
@@ -119,7 +120,7 @@ def _newest(
         sql = f"SELECT * FROM {held} {where}"
     else:
         columns = f"* REPLACE ({ALL_MODALITIES} AS ModalitiesInStudy)" if level is Level.STUDY else "*"
-        order = _ORDER.get(level, NEWEST)
+        order = _ORDER.get(level, snapshot.order)
         sql = (
             f"SELECT {columns} FROM {snapshot.scan(level, within, narrow)} {where} "
             f"QUALIFY row_number() OVER (PARTITION BY {', '.join(path_to(level))} ORDER BY {order}) = 1"

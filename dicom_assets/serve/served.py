@@ -15,6 +15,7 @@ from typing import TypeVar, cast
 
 import duckdb
 
+from dicom_assets.lake.choice import Choice
 from dicom_assets.lake.delta import Lake
 from dicom_assets.lake.extents import Extents, Within
 from dicom_assets.lake.query import existing, scan
@@ -22,7 +23,7 @@ from dicom_assets.lake.quoting import named, one_of
 from dicom_assets.lake.tables import NoSuchVersion
 from dicom_assets.landing.opening import open_store
 from dicom_assets.landing.store import LandingStore
-from dicom_assets.serve.loaded_studies import MOST, Loaded, LoadedStudies
+from dicom_assets.serve.loaded_studies import MOST, NEWEST, Loaded, LoadedStudies
 from dicom_assets.serve.problems import Refusal
 from dicom_assets.serve.questions import Questions
 from dicom_assets.settings import Settings
@@ -67,6 +68,8 @@ class Snapshot:
     questions: Questions = field(default_factory=Questions)
     studies: Loaded | None = None
     scope: Scope = field(default_factory=Scope)
+    order: str = NEWEST
+    """Of the rows that several sources have of one study or series, of which the first counts."""
 
     @property
     def seen(self) -> tuple[str, ...]:
@@ -178,9 +181,10 @@ class ServedLake:
         self.settings = settings
         self.questions = Questions(settings.serve.query_seconds)
         self._lake = existing(settings.lake)
+        self._order = Choice.of(settings.curation).newest_row(NEWEST)
         self._memory_mb = 0
         self._looking = threading.Lock()
-        self._studies = LoadedStudies(self._lake)
+        self._studies = LoadedStudies(self._lake, order=self._order)
         self._snapshot = self._look(None)
         self._looked_at = time.monotonic()
         self._stores: dict[str, LandingStore] = {}
@@ -211,7 +215,7 @@ class ServedLake:
                 lake.keep_up_with_columns(name)
             self._limit_memory(int(found["study"].rows.sum()))
             loaded = self._studies.look(found["study"])
-        snapshot = Snapshot(lake, found, (), self.questions, loaded)
+        snapshot = Snapshot(lake, found, (), self.questions, loaded, order=self._order)
         return replace(snapshot, sources=self._sources(snapshot))
 
     def _limit_memory(self, studies: int) -> None:

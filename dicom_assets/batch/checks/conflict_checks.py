@@ -2,9 +2,10 @@
 
 Belongs here: which rows of a batch's studies are compared. Does not belong here: the queries (`conflict_sql`).
 
-Other studies with the same UIDs are found by joining the index of UIDs with itself, those of the same study in other
-sources by looking through `study`. What another batch touches that is not closed is left to the batch that closes last,
-as in `hierarchy_checks`: closed batches are looked at first, then what is judged, then what it is judged by.
+Other studies with the same UIDs are found by the index of UIDs, which has a rule of its own, those of the same study in
+other sources by looking through `study` as well. What another batch touches that is not closed is left to the batch
+that closes last, as in `hierarchy_checks`: closed batches are looked at first, then what is judged, then what it is
+judged by.
 """
 
 from __future__ import annotations
@@ -28,11 +29,13 @@ _COLUMNS = (
 """Columns of instances that conflicts follow from."""
 
 
+_UIDS = ("StudyInstanceUID", "SeriesInstanceUID", "SOPInstanceUID")
+
+
 def uids_are_indexed(context: CheckContext) -> CheckResult:
     """The index of UIDs has what the batch's metadata says, no less and no more."""
-    uids = ("StudyInstanceUID", "SeriesInstanceUID", "SOPInstanceUID")
     listed = " UNION ".join(
-        f"SELECT study_key, {uid} AS uid FROM flat_metadata WHERE {uid} IS NOT NULL" for uid in uids
+        f"SELECT study_key, {uid} AS uid FROM flat_metadata WHERE {uid} IS NOT NULL" for uid in _UIDS
     )
     with connect(
         context.lake, ["flat_metadata", "uid_index"], within=context.staging.scope("flat_metadata", "uid_index")
@@ -51,16 +54,16 @@ def _related(context: CheckContext) -> set[str]:
     """The touched studies, and those in which one of their UIDs stands as well."""
     touched = studies_of(context)
     own = context.answer(_instances_sql(context, touched))
+    uids = set().union(*(own[name].to_pylist() for name in _UIDS)) - {None}
     with context.lake.cursor() as connection:
         connection.register("own", own)
         connection.register("touched", _keys("study_key", touched))
-        index = scan(context.lake, "uid_index")
+        connection.register("uids", pa.table({"uid": pa.array(sorted(map(uid_number, uids)), pa.int64())}))
         found = connection.execute(
             f"""
             SELECT study_key FROM {scan(context.lake, "study")} SEMI JOIN own USING (StudyInstanceUID)
             UNION
-            SELECT study_key FROM {index}
-            WHERE uid IN (SELECT uid FROM {index} SEMI JOIN touched USING (study_key))
+            SELECT study_key FROM {scan(context.lake, "uid_index")} SEMI JOIN uids USING (uid)
             UNION
             SELECT unnest(study_keys) FROM {scan(context.lake, "conflict")}
             WHERE level <> 'patient' AND list_has_any(study_keys, (SELECT list(study_key) FROM touched))
