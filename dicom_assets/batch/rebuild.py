@@ -1,4 +1,4 @@
-"""Making studies again from all their rows, in the hierarchy and in the standards, without a batch that brings any.
+"""Making studies again from all their rows, in the hierarchy and in what follows from it, without a batch.
 
 Belongs here: taking the steps of a batch for studies alone. Does not belong here: which studies (`verification`,
 `migrations`), the steps themselves (`steps`).
