@@ -15,10 +15,10 @@ from __future__ import annotations
 
 import csv
 from dataclasses import dataclass
-from functools import cache
+
 from importlib import resources
 
-from dicom_assets.curation.elements import Element
+from dicom_assets.curation.header_elements import Element
 
 EDITION = "2024e"
 """Of Table E.1-1."""
@@ -75,7 +75,6 @@ class Profile:
         return (element.creator or "", element.tag[:4], element.tag[6:]) in self.safe
 
 
-@cache
 def profile() -> Profile:
     """Both tables of the package."""
     attributes: dict[str, Attribute] = {}

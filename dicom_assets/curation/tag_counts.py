@@ -1,6 +1,6 @@
 """What is counted of the elements of some headers: of each profile and path how often it is there, empty, how long.
 
-Belongs here: the counting, and its rows. Does not belong here: which headers (`tag_profile`), cutting (`elements`).
+Belongs here: the counting, and its rows. Does not belong here: which headers (`tag_profile`), cutting (`header_elements`).
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from typing import Any
 
 from pydicom.datadict import keyword_for_tag
 
-from dicom_assets.curation.elements import take_apart
+from dicom_assets.curation.header_elements import take_apart
 from dicom_assets.curation.marks import Marker, smallest
 
 SHARES = 16
