@@ -15,7 +15,6 @@ from __future__ import annotations
 
 import csv
 from dataclasses import dataclass
-
 from importlib import resources
 
 from dicom_assets.curation.header_elements import Element

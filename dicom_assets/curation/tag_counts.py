@@ -1,6 +1,6 @@
 """What is counted of the elements of some headers: of each profile and path how often it is there, empty, how long.
 
-Belongs here: the counting, and its rows. Does not belong here: which headers (`tag_profile`), cutting (`header_elements`).
+Belongs here: the counting, and its rows. Does not belong here: which headers (`tag_profile`), or cutting.
 """
 
 from __future__ import annotations
