@@ -15,7 +15,6 @@ from __future__ import annotations
 
 import csv
 from dataclasses import dataclass
-from functools import cache
 from importlib import resources
 
 from dicom_assets.curation.header_elements import Element
@@ -75,7 +74,6 @@ class Profile:
         return (element.creator or "", element.tag[:4], element.tag[6:]) in self.safe
 
 
-@cache
 def profile() -> Profile:
     """Both tables of the package."""
     attributes: dict[str, Attribute] = {}

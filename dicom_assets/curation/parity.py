@@ -64,10 +64,10 @@ FROM {phi_risk}
 
 
 def profiles_hold_every_object(lake: Lake, versions: Mapping[str, int]) -> Finding:
-    """Objects by device are those of `instance`, as it was; each of them has a SOP Instance UID. Raises LakeError."""
+    """Objects by device are those of `instance`, as it was. Raises LakeError."""
     ((expected, actual, differing, nameless),) = _asked(lake, _PROFILES, versions, ["tag_profile"])
-    counts = {"profiles_that_differ": differing, "profiles_with_nameless_objects": nameless}
-    return Finding(not differing and not nameless, expected, actual, counts)
+    counts = {"profiles_that_differ": differing, "profiles_with_headers_without_uid": nameless}
+    return Finding(not differing, expected, actual, counts)
 
 
 def every_series_is_judged(lake: Lake, versions: Mapping[str, int]) -> Finding:

@@ -125,7 +125,7 @@ def _found(
         at = [number for number, one in enumerate(own) if one in series]
         if not at:
             continue
-        texts, own = rows["header"].take(at).to_pylist(), [own[number] for number in at]
+        texts, own = rows["header"].fill_null("{}").take(at).to_pylist(), [own[number] for number in at]
         headers.add(own, texts)
         told = [rows[name].take(at).to_pylist() for name in _READ[:-1]]
         for one, text, removed, burned_in, modality, sop_class, kind in zip(own, texts, *told, strict=True):

@@ -104,7 +104,7 @@ def _parts(lake: Lake, now: ClosedBatches, marker: Marker, batches: Mapping[str,
         for batch, own in _by_batch(rows):
             profiles = [_profile(named, row) for row in zip(*(_texts(own, name) for name in _GROUP), strict=True)]
             claimed[batch] = own["ingested_at"][0].as_py()
-            counts.setdefault(batch, TagCounts(marker)).add(profiles, own["header"].to_pylist())
+            counts.setdefault(batch, TagCounts(marker)).add(profiles, own["header"].fill_null("{}").to_pylist())
             left[batch] -= len(own)
             if not left[batch]:
                 groups = {key: dict(zip(_GROUP, group, strict=True)) for group, key in named.items()}

@@ -45,8 +45,8 @@ _LENGTHS: Sequence[_Line] = (
     (
         "length_min",
         pa.int64(),
-        "Shortest value: characters with the backslashes between values, bytes of what the header leaves out, items of "
-        "a sequence; NULL when none has a value",
+        "Shortest value: characters as `header` writes it, with the backslashes between values; bytes of what the "
+        "header leaves out; items of a sequence; NULL when none has a value",
     ),
     ("length_max", pa.int64(), "Longest value"),
 )
