@@ -142,7 +142,6 @@ def test_no_modules_import_each_other_late_imports_included():
 
 REMEMBERED = {
     "clinical.alphabets._weights": "frequencies of the letters of each alphabet, constants of the module",
-    "curation.confidentiality.profile": "tables of the package",
     "dicom.charset.codecs_of": "names of codecs by what a header declares: constants of PS3.3 C.12.1.1.2",
     "dicom.from_json._KEYS": "keys of tags in upper case, bounded",
     "dicom.iso2022._upper_half": "tables of a codec",

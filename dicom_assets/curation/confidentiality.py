@@ -17,7 +17,7 @@ import csv
 from dataclasses import dataclass
 from importlib import resources
 
-from dicom_assets.curation.header_elements import Element
+from dicom_assets.curation.element_paths import Element
 
 EDITION = "2024e"
 """Of Table E.1-1."""

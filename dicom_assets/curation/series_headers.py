@@ -12,7 +12,7 @@ from heapq import nsmallest
 from typing import Any
 
 from dicom_assets.curation.confidentiality import DIRECT, profile
-from dicom_assets.curation.header_elements import Element, take_apart
+from dicom_assets.curation.element_paths import Element, take_apart
 from dicom_assets.curation.marks import Marker
 from dicom_assets.curation.patient_words import words_of_text
 

@@ -1,7 +1,7 @@
 """What is counted of the elements of some headers: of each profile and path how often it is there, empty, how long.
 
 Belongs here: the counting, and its rows. Does not belong here: which headers (`tag_profile`), cutting
-(`header_elements`).
+(`element_paths`).
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from typing import Any
 
 from pydicom.datadict import keyword_for_tag
 
-from dicom_assets.curation.header_elements import take_apart
+from dicom_assets.curation.element_paths import take_apart
 from dicom_assets.curation.marks import Marker, smallest
 
 SHARES = 16

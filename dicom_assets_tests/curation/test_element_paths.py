@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from dicom_assets.curation.header_elements import DEPTH, Element, take_apart
+from dicom_assets.curation.element_paths import DEPTH, Element, take_apart
 
 CREATORS = ("00290010", "00290011", "20050010")
 
