@@ -63,7 +63,7 @@ def test_every_count_is_drawn_in_a_period_short_enough_to_be_told_apart(first, l
         assert sorted((bar.findtext(f"{SVG}title") or "").rpartition(" ")[2] for bar in bars) == ["2", "3", "4"]
         heights = {bar.findtext(f"{SVG}title"): float(bar.get("height", 0)) for bar in bars}
         at_first, at_last = (value for name, value in heights.items() if name.endswith((": CT 3", ": CT 2")))
-        assert at_first / at_last == pytest.approx(1.5, abs=0.05)
+        assert at_first / at_last == pytest.approx(1.5, abs=0.01)
 
 
 def test_a_plot_has_a_title_words_marks_and_names_that_stay_within_it():
