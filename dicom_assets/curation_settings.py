@@ -23,7 +23,7 @@ class CurationSettings(Section):
 
     export_risk_limit: highest score of `phi_risk` that a series may have to be exported as it is. cohort_keys: folder
     of the keys of de-identification and of what they map; by default beside the lake, in `{lake}.cohort-keys`, and
-    for a lake in a container in `~/.dicom-assets/cohort-keys`.
+    for a lake in a container below `~/.dicom-assets/cohort-keys`.
     """
 
     conflict_rule: Literal["newest", "most_frequent", "source_rank"] = "newest"

@@ -28,7 +28,7 @@ from dicom_assets.curation.cohorts import frozen, mapping_keys
 from dicom_assets.curation.cohorts.deidentification import MOST_BYTES, Deidentifier
 from dicom_assets.curation.cohorts.destination import Destination, DestinationError, open_destination
 from dicom_assets.curation.cohorts.export_lists import write_lists, write_mapping
-from dicom_assets.curation.cohorts.frozen import Entry
+from dicom_assets.curation.cohorts.frozen import Cohort, Entry
 from dicom_assets.curation.cohorts.journal import Journal
 from dicom_assets.curation.cohorts.objects_in_place import Copy, NotThere, Stores, Withheld, place_of, why_of
 from dicom_assets.curation.cohorts.risks import require_low_risk
@@ -107,7 +107,7 @@ def export_cohort(lake: Lake, settings: Settings, name: str, wish: Wish, say: Sa
             deidentifier = Deidentifier(key)
         destination = open_destination(wish.destination, synced=settings.storage.survive_power_cuts)
         _require_outside(destination, settings)
-        journal = Journal(home, _folder(name, destination, wish))
+        journal = Journal(home, _folder(cohort, destination, wish))
         if journal.is_new and not destination.is_empty():
             raise DestinationError(
                 f"{destination.uri} is not empty, and this cohort was not exported to it in this form: give an empty "
@@ -135,11 +135,12 @@ def export_cohort(lake: Lake, settings: Settings, name: str, wish: Wish, say: Sa
     return done
 
 
-def _folder(name: str, destination: Destination, wish: Wish) -> str:
-    """Where the journal of an export lies below its home."""
-    told = f"{destination.uri}\0{wish.layout}\0{wish.deidentify}"
+def _folder(cohort: Cohort, destination: Destination, wish: Wish) -> str:
+    """Where the journal of an export lies below its home. A cohort that was removed and made anew is another one."""
+    told = f"{destination.uri}\0{wish.layout}\0{wish.deidentify}\0{cohort.created_at}\0{cohort.objects}"
     short = hashlib.blake2b(told.encode("utf-8", "surrogateescape"), digest_size=8).hexdigest()
-    return f"{mapping_keys.JOURNALS}/{short}" if wish.deidentify else f"{frozen.folder_of(name)}/exports/{short}"
+    home = "" if wish.deidentify else f"{frozen.folder_of(cohort.name)}/"
+    return f"{home}{mapping_keys.JOURNALS}/{short}"
 
 
 def _require_outside(destination: Destination, settings: Settings) -> None:

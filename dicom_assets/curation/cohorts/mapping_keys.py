@@ -26,7 +26,7 @@ def root_of(settings: Settings) -> Path:
     if settings.curation.cohort_keys is not None:
         return Path(settings.curation.cohort_keys)
     if "://" in settings.lake:
-        return Path.home() / ".dicom-assets" / "cohort-keys"
+        return Path.home() / ".dicom-assets" / "cohort-keys" / settings.lake.partition("://")[2].replace("/", "+")
     lake = Path(settings.lake)
     return lake.with_name(f"{lake.name}.cohort-keys")
 
