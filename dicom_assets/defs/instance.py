@@ -4,7 +4,6 @@ Does not belong here: running batches (`runner`), how events are kept (`event_lo
 """
 
 import errno
-import fcntl
 import hashlib
 import json
 import os
@@ -15,6 +14,7 @@ from pathlib import Path
 import dagster as dg
 
 from dicom_assets.settings import Settings, SettingsError, load
+from dicom_assets.storage import file_locks
 
 _PROJECT_FILES = ("dagster.yaml", "workspace.yaml")
 _MADE = "# Made by `dicom-assets ingest`, and made anew when this folder has moved."
@@ -160,7 +160,7 @@ def _one_at_a_time(folder: Path) -> Iterator[None]:
     """Keeps two processes from making Dagster's tables at the same time, which fails in one of them."""
     descriptor = os.open(folder, os.O_RDONLY)
     try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX)
+        file_locks.lock(descriptor, wait=True)
         yield
     finally:
         os.close(descriptor)
