@@ -9,13 +9,12 @@ from __future__ import annotations
 from http import HTTPStatus
 from urllib.parse import parse_qs, urlsplit
 
-from starlette.datastructures import Headers
 from starlette.responses import RedirectResponse, Response
 from starlette.types import Scope
 
 from dicom_assets.catalogue.page import Page
 from dicom_assets.catalogue.templating import HEADERS, SAME_ORIGIN, Templates
-from dicom_assets.catalogue.visit import Visit
+from dicom_assets.catalogue.visit import Visit, server_of
 from dicom_assets.serve.exchange import Caller
 from dicom_assets.serve.further import Basis
 from dicom_assets.serve.problems import Refusal
@@ -77,17 +76,18 @@ def _page(
 
 
 async def _form(visit: Visit) -> dict[str, str]:
-    """The fields of a form, which the gate lets be a small one. Raises Refusal (413, 415)."""
+    """The fields of a form, which the gate lets be a small one. Raises Refusal (400, 413, 415)."""
     if visit.request.headers.get("content-type", "").split(";")[0].strip().lower() != _FORM:
         raise Refusal(HTTPStatus.UNSUPPORTED_MEDIA_TYPE, f"A form is needed ({_FORM}).")
     body = (await visit.request.body()).decode("utf-8", "replace")
-    return {name: values[0] for name, values in parse_qs(body, max_num_fields=10).items()}
+    try:
+        return {name: values[0] for name, values in parse_qs(body, max_num_fields=10).items()}
+    except ValueError:
+        raise Refusal(HTTPStatus.BAD_REQUEST, "This form has more fields than a token and where to go on.") from None
 
 
 def _set_cookie(visit: Visit, answer: Response, value: str, seconds: int) -> None:
-    scope = visit.request.scope
-    address = scope["client"][0] if scope.get("client") else None
-    reached = visit.basis.access.reached_at(address, scope["scheme"], Headers(scope=scope))
+    reached = server_of(visit.request.scope, visit.basis)
     answer.set_cookie(
         COOKIE,
         value,
