@@ -11,25 +11,15 @@ from typing import Any
 import pytest
 
 from dicom_assets.batch.books import Status
-from dicom_assets_tests.catalogue.browsing import (
-    AXE,
-    BROWSER,
-    NO_AXE,
-    NO_BROWSER,
-    SCHEMES,
-    chromium,
-    complaints,
-    go_to,
-    overflow,
-)
 from dicom_assets_tests.serve.serving import START, Server, serving
+from dicom_assets_tests.support.browser import chromium, findings, go_to, needs_axe, needs_browser, overflow
 from dicom_assets_tests.support.commands import clean_environment
 from dicom_assets_tests.support.dicoms import dicom, without_identity
 from dicom_assets_tests.support.landings import LandingFolder
 from dicom_assets_tests.support.states import States
 from dicom_assets_tests.support.steps import Stepped
 
-pytestmark = [pytest.mark.slow, pytest.mark.skipif(BROWSER is None, reason=NO_BROWSER)]
+pytestmark = [pytest.mark.slow, needs_browser]
 
 
 def paused(graph: Stepped, landing: LandingFolder) -> str:
@@ -85,7 +75,7 @@ def _run(line: str, server: Server) -> subprocess.CompletedProcess[str]:
     return subprocess.run([*START, *words], cwd=folder, env=environment, capture_output=True, text=True, check=False)
 
 
-@pytest.mark.skipif(not AXE.is_file(), reason=NO_AXE)
+@needs_axe
 def test_nothing_serious_is_wrong_with_the_pages_for_anybody(kept: Any, browser: Any, tmp_path: Path):
     paths = ("/batches", f"/batches/{kept.paused}", f"/batches/{kept.closed}", "/errors", "/errors/MISSING_IDENTITY",
              "/overview")  # fmt: skip
@@ -95,7 +85,7 @@ def test_nothing_serious_is_wrong_with_the_pages_for_anybody(kept: Any, browser:
         found.append(f"console: {message.text}")
 
     with serving(kept.settings, tmp_path / "server") as server:
-        for scheme in SCHEMES:
+        for scheme in ("light", "dark"):
             context = browser.new_context(color_scheme=scheme)
             page = context.new_page()
             page.on("console", said)
@@ -103,7 +93,7 @@ def test_nothing_serious_is_wrong_with_the_pages_for_anybody(kept: Any, browser:
                 page.goto(server.url + path)
                 for one in page.query_selector_all("summary"):
                     one.click()
-                found += [f"{scheme} {path} {one}" for one in complaints(page)]
+                found += [f"{scheme} {path} {one}" for one in findings(page)]
                 for width in (1400, 400):
                     page.set_viewport_size({"width": width, "height": 900})
                     if overflow(page) > 0:
