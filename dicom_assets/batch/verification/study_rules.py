@@ -164,7 +164,7 @@ def _most(name: str) -> str:
     """The value that most objects tell, of equals the newest; what is told with another attribute, as above."""
     lead = TOLD_WITH.get(name, name)
     value = f"array_to_string(\"{lead}\", '\\')" if lead in MULTIPLE else f'"{lead}"::VARCHAR'
-    told = f"{{'said': {said(quoted(lead), value)}, 'newest': {_NEWEST}, 'told': {{'value': \"{name}\"}}}}"
+    told = f"{{'said': {said(quoted(lead), value, (lead,))}, 'newest': {_NEWEST}, 'told': {{'value': \"{name}\"}}}}"
     return f"""coalesce((
         SELECT arg_max(told, (objects, newest)) FROM (
             SELECT arg_max(one.told, one.newest) AS told, count(*) AS objects, max(one.newest) AS newest
