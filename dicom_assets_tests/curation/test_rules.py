@@ -44,6 +44,7 @@ def shown(graph: Stepped) -> tuple[Any, ...]:
     return study["StudyDescription"], study["day"], study["StudyTime"][:2], series["SeriesDescription"], rules
 
 
+@pytest.mark.slow
 def test_a_rule_that_is_changed_is_named_by_verify_and_made_good_by_it(states):
     graph, _, _ = states.begin(deliver)
     newest = dict.fromkeys(("StudyDescription", "StudyDate", "StudyTime", "SeriesDescription"), "newest")
