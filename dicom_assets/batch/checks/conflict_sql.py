@@ -45,8 +45,8 @@ def _name_said(value: str) -> str:
 
 def said(attribute: str, value: str, among: Collection[str] = tuple(_VRS)) -> str:
     """SQL for what a value says, by the name of its attribute in a column; among: which it can be."""
-    names = [name for name in among if _VRS[name] == "PN"]
-    times = [name for name in among if _VRS[name] == "TM"]
+    names = [name for name in among if _VRS.get(name) == "PN"]
+    times = [name for name in among if _VRS.get(name) == "TM"]
     whole = f"[{{}} FOR whole IN string_split({value}, '\\')]"
     listed = {
         "named": _name_said("whole"),
