@@ -14,7 +14,7 @@ from dicom_assets_tests.catalogue.shown_lake import Shown
 from dicom_assets_tests.curation.series import volume
 from dicom_assets_tests.support.dicoms import dicom, without_identity
 from dicom_assets_tests.support.lakes import settings_for
-from dicom_assets_tests.support.landings import LandingFolder
+from dicom_assets_tests.support.landings import DAY, LandingFolder
 from dicom_assets_tests.support.steps import Stepped
 
 GAP, TWINS, CLAIMED, ELSEWHERE = 1, 2, 3, 4
@@ -38,7 +38,7 @@ def wrong_lake(root: Path) -> Shown:
     claims = {"PatientIdentityRemoved": "YES", "BurnedInAnnotation": "YES", "SoftwareVersions": "2"}
     first.put("claimed/1.dcm", dicom(CLAIMED, 1, 1, **(who | claims)))
     first.put("broken/1.dcm", without_identity(1))
-    second.put("copy/1.dcm", twin)
+    second.put("copy/1.dcm", twin, age_seconds=3 * DAY)
     second.put("own/1.dcm", dicom(ELSEWHERE, 1, 1, StudyDescription="Own", PatientID="P0004"))
     settings = settings_for(root / "lake", first.root, second.root)
     with dg.DagsterInstance.ephemeral() as instance:
