@@ -14,6 +14,7 @@ from starlette.routing import Route
 
 from dicom_assets.catalogue import (
     batch_pages,
+    cohort_pages,
     error_page,
     error_pages,
     instance_page,
@@ -34,7 +35,7 @@ from dicom_assets.serve.permission import narrowed
 
 _MODULES = (
     *(search_page, study_page, series_page, instance_page, sign_in_page),
-    *(batch_pages, error_pages, overview_page, report_pages),
+    *(batch_pages, error_pages, overview_page, report_pages, cohort_pages),
 )
 
 PAGES: tuple[Page, ...] = tuple(page for module in _MODULES for page in module.PAGES)

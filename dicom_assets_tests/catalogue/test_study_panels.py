@@ -59,9 +59,7 @@ def test_duplicates_that_may_not_be_seen_are_not_there(wrong: Shown):
 
 def test_places_lead_to_their_series(wrong: Shown, monkeypatch: pytest.MonkeyPatch):
     assert series(TWINS) in links(wrong.plain.get(study(TWINS)))
-    monkeypatch.setattr(
-        study_panels, "_PLACES", study_panels._PLACES.replace(f"LIMIT {study_panels.MOST_PLACES}", "LIMIT 1")
-    )
+    monkeypatch.setattr("dicom_assets.catalogue.study_panels.MOST_PLACES", 1)
     assert "1 of 2 places." in section(wrong.plain.get(study(TWINS)), "duplicates")
 
 
