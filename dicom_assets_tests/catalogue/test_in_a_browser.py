@@ -23,7 +23,14 @@ SHOTS = os.environ.get("DICOM_ASSETS_TEST_SHOTS")
 """A folder for pictures of what the test saw, for whoever wants to look."""
 
 SIZES = ((1400, 900), (400, 800))
-PAGES = (*EVERY, "/?patient=nobody-has-this-name", "/?sort=patient&scanner=siemens", "/nothing", "/sign-out")
+PAGES = (
+    *EVERY,
+    "/?patient=nobody-has-this-name",
+    "/?sort=patient&scanner=siemens",
+    "/nothing",
+    "/sign-out",
+    "/cohorts",
+)
 OPTIONS = ["--no-sandbox", "--no-first-run", "--disable-background-networking", "--disable-component-update",
            "--disable-sync", "--disable-quic"]  # fmt: skip
 
