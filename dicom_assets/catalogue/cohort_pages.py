@@ -12,6 +12,7 @@ from __future__ import annotations
 import getpass
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from datetime import datetime
 from http import HTTPStatus
 
 import anyio.to_thread
@@ -22,7 +23,7 @@ from dicom_assets.catalogue.forms import fields_of
 from dicom_assets.catalogue.matters import complete
 from dicom_assets.catalogue.page import Page
 from dicom_assets.catalogue.study_search import FIELDS, Search, find, read
-from dicom_assets.catalogue.templating import HEADERS, SAME_ORIGIN
+from dicom_assets.catalogue.templating import HEADERS, SAME_ORIGIN, moment
 from dicom_assets.catalogue.visit import Visit
 from dicom_assets.curation.cohorts import frozen
 from dicom_assets.curation.cohorts.frozen import Cohort, CohortError, Entry
@@ -62,6 +63,11 @@ def account(visit: Visit) -> str:
     return getpass.getuser() if caller.kind == "local" else f"{caller.kind} {caller.name}"
 
 
+def _when(text: str) -> str:
+    """A time of a cohort, as pages write it."""
+    return moment(datetime.fromisoformat(text))
+
+
 def _is_seen(visit: Visit, cohort: Cohort) -> bool:
     return visit.caller.scope == Scope() or cohort.created_by == account(visit)
 
@@ -77,7 +83,7 @@ async def _list(visit: Visit) -> Response:
         return [Shown(one, frozen.left(files, one.name)) for one in sorted(seen, key=lambda one: one.created_at)]
 
     found = await visit.ask(ask)
-    return visit.page("cohorts.html", cohorts=found[::-1], is_whole=visit.caller.scope == Scope())
+    return visit.page("cohorts.html", cohorts=found[::-1], is_whole=visit.caller.scope == Scope(), when=_when)
 
 
 async def _one(visit: Visit) -> Response:
@@ -99,6 +105,7 @@ async def _one(visit: Visit) -> Response:
         "cohort.html",
         shown=found,
         cohort=found.cohort,
+        when=_when,
         commands=[
             (complete(f"dicom-assets cohort {words}", given), what)
             for words, what in (
