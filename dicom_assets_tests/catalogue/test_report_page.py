@@ -46,7 +46,7 @@ def test_errors_stand_with_meaning_and_remedy(wrong: Shown):
                       "MISSING_ SLICES 1 1", "INSTANCE_ NUMBERS_ MISSING 1 1")),
         ("risk", ("3 series were looked at. 1 of them claims Patient Identity Removed", "1 of 1 objects", "21-40 2 2",
                   "41-60 1 1", "contradicted 1 1", "attribute 1 1")),
-        ("drift", ("ACME One, CT software 1 → 2 5 and 1 objects", "9 vanished, 2 appeared", "BurnedInAnnotation")),
+        ("drift", ("ACME One, CT software 1 → 2 5 and 1 objects", "16 vanished, 2 appeared", "BurnedInAnnotation")),
     ],
 )  # fmt: skip
 def test_what_data_say_between_them_is_counted_by_what_it_is(wrong: Shown, name: str, told: tuple[str, ...]):

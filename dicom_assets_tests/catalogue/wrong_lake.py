@@ -21,6 +21,9 @@ GAP, TWINS, CLAIMED, ELSEWHERE = 1, 2, 3, 4
 """Studies: with a gap among its slices; of two patients, and delivered twice; that claims to name nobody; of another
 source, with another patient of a study of the first one."""
 
+_PIXELS = {"PixelData": bytes(2 * 16 * 16), "BitsAllocated": 16, "BitsStored": 16, "HighBit": 15,
+           "PixelRepresentation": 0, "SamplesPerPixel": 1, "PhotometricInterpretation": "MONOCHROME2"}  # fmt: skip
+
 NAME, PATIENT = "Canary^Rosamunde<script>", "CANARY-7"
 
 
@@ -30,7 +33,7 @@ def wrong_lake(root: Path) -> Shown:
     who = {"PatientName": NAME, "PatientID": PATIENT, "Manufacturer": "ACME", "ManufacturerModelName": "One"}
     for at, slices in enumerate(volume(6)):
         if at != 3:
-            first.put(f"gap/{at}.dcm", dicom(GAP, 1, at + 1, **(who | slices | {"SoftwareVersions": "1"})))
+            first.put(f"gap/{at}.dcm", dicom(GAP, 1, at + 1, **(who | slices | _PIXELS | {"SoftwareVersions": "1"})))
     twin = dicom(TWINS, 1, 1, **who)
     first.put("twins/1.dcm", twin)
     first.put("twins/again.dcm", twin)
