@@ -61,7 +61,6 @@ PICTURES = (
         "viewer",
         f"/view/{CT}/{CT_SERIES}",
         "document.querySelector('canvas')?.width > 1",
-        is_extra=True,
     ),
     Picture(
         "ohif",

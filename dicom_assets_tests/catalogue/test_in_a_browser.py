@@ -14,7 +14,14 @@ from dicom_assets_tests.serve.serving import serving
 from dicom_assets_tests.support.browser import chromium, findings, needs_axe, needs_browser, shot
 
 SIZES = ((1400, 900), (400, 800))
-PAGES = (*EVERY, "/?patient=nobody-has-this-name", "/?sort=patient&scanner=siemens", "/nothing", "/sign-out")
+PAGES = (
+    *EVERY,
+    "/?patient=nobody-has-this-name",
+    "/?sort=patient&scanner=siemens",
+    "/nothing",
+    "/sign-out",
+    "/cohorts",
+)
 
 pytestmark = [pytest.mark.slow, needs_browser]
 
