@@ -24,7 +24,7 @@ def rebuild(work: RunContext, studies: Sequence[str]) -> None:
     batch = OpenBatch(work, MANIFEST.empty_table(), staging)
     try:
         staging.stage(Part.TOUCHED, touched)
-        for part in (Part.CLINICAL, Part.ALIKE):  # neither records nor objects that are alike follow from studies
+        for part in (Part.FLAT, Part.CLINICAL, Part.ALIKE):  # no objects, records, or what is alike come with studies
             staging.stage(part, SCHEMAS[part].empty_table())
         for step in STEPS:
             if step.group in ("hierarchy", "curation", "standards"):

@@ -32,7 +32,7 @@ REPORT = (
 RULES_OF_ALL = (*RULES, *VERSION_RULES, *STANDARD_RULES)
 MAY_BE_MADE_AGAIN = {"mapping_coverage", "cleanup"}
 """What needs nothing staged: the one counts the whole lake, the other finds that nothing is to be done."""
-BROUGHT_OTHERWISE = {"correction", "patient_link", "omop_identifier"}
+BROUGHT_OTHERWISE = {"correction", "patient_link", "omop_identifier", "conflict", "duplicate"}
 """What this batch brings nothing of, and ids, which occurrences give out too."""
 IN_THE_GRAPH = {"raw_files", "series", "mapping_coverage", "cleanup"}
 """What is made by real runs of the graph; the others by what these call."""
