@@ -73,7 +73,7 @@ def comparable(lake: Lake, store: LandingStore) -> dict[str, list[dict[str, Any]
             for column in ("object_id", "container_id"):
                 if row.get(column) is not None:
                     row[column] = label[row[column]]
-            if name in ("series", "study"):
+            if name in ("series", "study", "patient_value"):
                 row.pop("object_id")  # of instances that came at the same moment, a hash decides
             if row.get("resource") is not None:
                 row["resource"] = re.sub(r'"lastUpdated":"[^"]*"', "", row["resource"])  # when it was claimed
