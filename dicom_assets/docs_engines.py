@@ -56,7 +56,8 @@ write: tables are written by dicom-assets alone.
   Databricks and Fabric show them. A lake of an earlier release gains them when it is next written to, or by
   `dicom-assets upgrade`; its files stay as they are. What somebody else writes there is set right again.
 - **Views** as `dicom_assets.connect` has them: `clinical` (what counts; the table itself is `all_clinical` there),
-  `study_clinical`, `flat_metadata_versions`, `ingestion_error_states`, and `clinical_NAME` for each dataset.
+  `study_clinical`, `condition`, `observation`, `medication` and the same beside studies (`study_condition` …),
+  `flat_metadata_versions`, `ingestion_error_states`, and `clinical_NAME` for each dataset. `tag_drift` is ours alone.
 - **Names** as they are: promoted columns, and titles of tables that people delivered, are quoted.
 
 `read_parquet` over a table's folder is not the table: a file stays there for a while after it was replaced. Ask by the
@@ -81,6 +82,7 @@ files, corrections, promotion, merges, upgrade and vacuum.
 The script is for `spark-sql -f`, or statement by statement for `spark.sql`. Most queries of the README are Spark SQL as
 well; those that are not are in `data/queries/spark/`:
 
+- `list_contains(…)` is `array_contains(…)`, and `len(…)` of a list is `size(…)`;
 - a path into a header is `get_json_object(header, '$.00189073.Value[0]')`;
 - `list(… ORDER BY …)` is `array_sort(collect_list(…))`;
 - `GROUP BY ALL` is understood by Spark, and not by pysail 0.7. That one also forgets the quotes around a name when it

@@ -41,7 +41,8 @@ external table study policy query_acceleration '{{"IsEnabled": true, "Hot": "365
 
 Columns and types come from the table's log. clinical() is what counts of
 external_table('{shown_as("clinical")}'). The views study_clinical, flat_metadata_versions and
-ingestion_error_states join by conditions that Kusto's joins do not take, and are not made."""
+ingestion_error_states join by conditions that Kusto's joins do not take, and are not made; nor are condition,
+observation, medication, study_condition, study_observation and study_medication."""
     return Script(needs, [*_commands(held, database)], comment="// ", ends="")
 
 

@@ -65,6 +65,10 @@ class Dialect:
         """The text under a key of a JSON object; NULL where there is none."""
         return pointed(document, key)
 
+    def at(self, document: str, path: str) -> str:
+        """The text at a path of a JSON object, such as `code.coding[0].display`; NULL where there is none."""
+        return f"({document} ->> {self.literal(f'$.{path}')})"
+
     def cast(self, text: str, kind: str) -> str:
         """A text as a type of `lake.dataset_types`; NULL where it is blank or of another type."""
         return dataset_types.cast(text, kind)
@@ -106,6 +110,10 @@ class Spark(Dialect):
         """See above; by way of a map, since a JSON path of Spark's cannot name every key."""
         return f"from_json({document}, 'map<string,string>')[{self.literal(key)}]"
 
+    def at(self, document: str, path: str) -> str:
+        """See above."""
+        return f"get_json_object({document}, {self.literal(f'$.{path}')})"
+
     def cast(self, text: str, kind: str) -> str:
         """See above."""
         if kind == "DECIMAL_COMMA":
@@ -133,6 +141,10 @@ class TSQL(Dialect):
         """See above; a text of more than 4,000 characters is NULL."""
         path = "$." + json.dumps(key, ensure_ascii=False)
         return f"JSON_VALUE({document}, {self.literal(path)})"
+
+    def at(self, document: str, path: str) -> str:
+        """See above; a text of more than 4,000 characters is NULL."""
+        return f"JSON_VALUE({document}, {self.literal(f'$.{path}')})"
 
     def cast(self, text: str, kind: str) -> str:
         """See above."""

@@ -9,12 +9,13 @@ is `all_clinical` in an engine.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from dicom_assets.engines.dialects import Dialect
 from dicom_assets.engines.holdings import Holdings
 from dicom_assets.lake.dataset_types import shown_names
+from dicom_assets.lake.resource_views import COLUMNS, RESOURCES, Element
 
 Name = Callable[[str], str]
 """A table or view, by its name in the lake, as the statement names it."""
@@ -48,7 +49,7 @@ def views(held: Holdings, dialect: Dialect, name: Name) -> Iterator[View]:
         )
     if held.has("study", "clinical", "patient_link"):
         description = "Study and clinical record of its patient."
-        yield View("study_clinical", description, _study_clinical(held, dialect, name))
+        yield View("study_clinical", description, _study_records(held, dialect, name, dict.fromkeys(_RECORD)))
     if held.has("flat_metadata", "overwritten"):
         yield View(
             "flat_metadata_versions",
@@ -62,6 +63,7 @@ def views(held: Holdings, dialect: Dialect, name: Name) -> Iterator[View]:
             _ingestion_error_states(held, dialect, name),
         )
     if held.has("clinical"):
+        yield from _resources(held, dialect, name)
         for dataset, types in held.datasets.items():
             yield View(
                 f"clinical_{dataset}",
@@ -75,8 +77,17 @@ _SAID = ("StudyDate", "StudyDescription", "ModalitiesInStudy", "series_count", "
 _RECORD = ("record_type", "record_key", "record", "record_values")
 
 
-def _study_clinical(held: Holdings, d: Dialect, name: Name) -> str:
+def _study_records(
+    held: Holdings, d: Dialect, name: Name, columns: Mapping[str, str | None], types: Sequence[str] = ()
+) -> str:
+    """Studies with the records of their patient. columns: of a record, each a column or SQL over one. types: all."""
     n = d.named
+    listed = ", ".join(n(column) if sql is None else f"{sql} AS {n(column)}" for column, sql in columns.items())
+    of_types = ""
+    if types:
+        listed += f", {n('record_type')} AS kind_of_record"
+        of_types = f"person.kind_of_record IN ({', '.join(map(d.literal, types))}) AND "
+    kept = [*columns, *(["kind_of_record"] if types else [])]
     said = [column for column in _SAID if column in held.tables["study"].names]
     cleaned = f"{d.clean(n('PatientID'))} AS id,\n        {d.clean(n('IssuerOfPatientID'))} AS issuer"
     return f"""WITH written AS (
@@ -94,13 +105,13 @@ imaged AS (  -- a study whose objects contradict each other is nobody's
 ),
 recorded AS (
     SELECT
-        {d.listed(_RECORD)},
+        {listed},
         {cleaned}
     FROM {name("clinical")}
 ),
 person AS (  -- the identifier that survives: by the link of its issuer, else by that of any issuer
     SELECT
-        {d.listed(_RECORD, "recorded")},
+        {d.listed(kept, "recorded")},
         coalesce(own.{n("surviving_patient_id")}, other.{n("surviving_patient_id")}, recorded.id) AS id,
         CASE
             WHEN own.{n("PatientID")} IS NOT NULL THEN coalesce(own.{n("surviving_patient_issuer")}, recorded.issuer)
@@ -123,13 +134,47 @@ issued AS (
 SELECT
     {d.listed(_STUDY, "imaged")}, imaged.id AS {n("PatientID")}, imaged.issuer AS {n("IssuerOfPatientID")},
     {d.listed(said, "imaged")},
-    {d.listed(_RECORD, "person")}
+    {d.listed(columns, "person")}
 FROM imaged
 JOIN person ON person.id = imaged.id
 LEFT JOIN issued ON issued.id = imaged.id
-WHERE {d.same("imaged.issuer", "person.issuer")}
+WHERE {of_types}({d.same("imaged.issuer", "person.issuer")}
     -- one without an issuer fits one that has one, while nobody else has issued the same
-    OR ((imaged.issuer IS NULL OR person.issuer IS NULL) AND coalesce(issued.issuers, 0) <= 1)"""
+    OR ((imaged.issuer IS NULL OR person.issuer IS NULL) AND coalesce(issued.issuers, 0) <= 1))"""
+
+
+def _resources(held: Holdings, d: Dialect, name: Name) -> Iterator[View]:
+    """The FHIR resources that people join, in typed columns, and the same beside the studies of their patient."""
+    there = held.tables["clinical"].names
+    for view, (types, own) in RESOURCES.items():
+        columns = {column: None for column in COLUMNS if column in there} | {
+            column: d.named(element) if isinstance(element, str) else _element(element, d)
+            for column, element in own.items()
+        }
+        listed = ",\n    ".join(
+            d.named(column) if sql is None else f"{sql} AS {d.named(column)}" for column, sql in columns.items()
+        )
+        yield View(
+            view,
+            f"One row per {' or '.join(types)} that counts, in typed columns.",
+            f"SELECT\n    {listed}\nFROM {name('clinical')}\n"
+            f"WHERE {d.named('record_type')} IN ({', '.join(map(d.literal, types))})",
+        )
+        if held.has("study", "patient_link"):
+            of_the_study = ("source", "PatientID", "IssuerOfPatientID")
+            kept = {column: sql for column, sql in columns.items() if column not in of_the_study}
+            yield View(
+                f"study_{view}",
+                f"Study and {' or '.join(types)} of its patient.",
+                _study_records(held, d, name, kept, types),
+            )
+
+
+def _element(element: Element, d: Dialect) -> str:
+    texts = [d.at(d.named("record_values"), path) for path in element.paths]
+    read = [f"left({text}, 10)" for text in texts] if element.kind == "DATE" else texts
+    values = [d.cast(text, element.kind) for text in read]
+    return values[0] if len(values) == 1 else f"coalesce({', '.join(values)})"
 
 
 def _flat_metadata_versions(held: Holdings, d: Dialect, name: Name) -> str:

@@ -9,43 +9,50 @@ MedicationDispense.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 
 from dicom_assets.lake.quoting import one_of
 from dicom_assets.lake.subjects import study_records
 
-_JSON = "json(record_values)"
+
+@dataclass(frozen=True)
+class Element:
+    """A column made of elements of a resource: the first of `paths` that is there, read as a type.
+
+    paths: as SQL/JSON has them, without `$.`. kind: VARCHAR, DOUBLE or DATE (of which the first ten characters count).
+    """
+
+    paths: Sequence[str]
+    kind: str = "VARCHAR"
 
 
-def _text(*paths: str) -> str:
-    """The first of these elements that is there, as text."""
-    found = [f"{_JSON} ->> '$.{path}'" for path in paths]
-    return f"coalesce({', '.join(found)})"
+def _text(*paths: str) -> Element:
+    return Element(paths)
 
 
-def _number(path: str) -> str:
-    return f"try_cast({_JSON} ->> '$.{path}' AS DOUBLE)"
+def _number(*paths: str) -> Element:
+    return Element(paths, "DOUBLE")
 
 
-_EVERY: Mapping[str, str] = {
-    name: name
-    for name in (
-        "source", "record_key", "resource_id", "PatientID", "IssuerOfPatientID", "code_system", "code", "code_display",
-        "status", "category", "effective_at", "effective_end",
-    )
-}  # fmt: skip
-RESOURCES: Mapping[str, tuple[Sequence[str], Mapping[str, str]]] = {
+COLUMNS: Sequence[str] = (
+    "source", "record_key", "resource_id", "PatientID", "IssuerOfPatientID", "code_system", "code", "code_display",
+    "status", "category", "effective_at", "effective_end",
+)  # fmt: skip
+"""Columns of `clinical` that every one of these views has."""
+
+RESOURCES: Mapping[str, tuple[Sequence[str], Mapping[str, Element | str]]] = {
     "condition": (
         ("Condition",),
         {
             "verification_status": _text("verificationStatus.coding[0].code", "verificationStatus.text"),
             "severity": _text("severity.coding[0].display", "severity.coding[0].code", "severity.text"),
-            "recorded_date": f"try_cast(left({_JSON} ->> '$.recordedDate', 10) AS DATE)",
+            "recorded_date": Element(("recordedDate",), "DATE"),
         },
     ),
     "observation": (
         ("Observation",),
         {
-            "value_number": f"coalesce({_number('valueQuantity.value')}, {_number('valueInteger')})",
+            "value_number": _number("valueQuantity.value", "valueInteger"),
             "value_unit": _text("valueQuantity.code", "valueQuantity.unit"),
             "value_code": _text("valueCodeableConcept.coding[0].code"),
             "value_text": _text(
@@ -66,17 +73,27 @@ RESOURCES: Mapping[str, tuple[Sequence[str], Mapping[str, str]]] = {
         },
     ),
 }  # fmt: skip
-"""By view, the resources in it, and its own columns with their SQL over a row of `clinical`."""
+"""By view, the resources in it, and its own columns: of elements, or a column of `clinical` by another name."""
 
 
-def _records(types: Sequence[str], columns: Mapping[str, str]) -> str:
-    listed = ", ".join(f"{sql} AS {name}" for name, sql in {**_EVERY, **columns}.items())
+def _sql(column: Element | str) -> str:
+    if isinstance(column, str):
+        return column
+    texts = [f"json(record_values) ->> '$.{path}'" for path in column.paths]
+    if column.kind == "VARCHAR":
+        return f"coalesce({', '.join(texts)})"
+    read = [f"left({text}, 10)" if column.kind == "DATE" else text for text in texts]
+    return f"coalesce({', '.join(f'try_cast({text} AS {column.kind})' for text in read)})"
+
+
+def _records(types: Sequence[str], columns: Mapping[str, Element | str]) -> str:
+    listed = ", ".join([*COLUMNS, *(f"{_sql(column)} AS {name}" for name, column in columns.items())])
     return f"SELECT {listed} FROM clinical WHERE record_type IN ({one_of(types)})"
 
 
-def _beside_studies(name: str, columns: Mapping[str, str]) -> str:
+def _beside_studies(name: str, columns: Mapping[str, Element | str]) -> str:
     of_the_study = ("source", "PatientID", "IssuerOfPatientID")
-    kept = [f"record.{column}" for column in {**_EVERY, **columns} if column not in of_the_study]
+    kept = [f"record.{column}" for column in (*COLUMNS, *columns) if column not in of_the_study]
     return study_records(name, ", ".join(kept))
 
 

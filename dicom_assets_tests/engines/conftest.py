@@ -22,6 +22,7 @@ from dicom_assets.lake.delta import Lake
 from dicom_assets.lake.query import existing
 from dicom_assets.schema.promoted import promoted
 from dicom_assets.schema.registry import TABLES
+from dicom_assets_tests.support.clinical_resources import as_ndjson
 from dicom_assets_tests.support.corrections import correction, link, table
 from dicom_assets_tests.support.dicoms import dicom, uid
 from dicom_assets_tests.support.lakes import settings_for
@@ -91,6 +92,8 @@ def changed(demo: Told, tmp_path_factory: pytest.TempPathFactory) -> Told:
     landing.put_series(71, 1, 3)
     landing.put("old/1.dcm", dicom(72, 1, 1, PatientOrientation=["L", "P"]))
     landing.put("labs/1.csv", _csv(_LABS))
+    landing.put("fhir/ct.dcm", dicom(73, 1, 1, PatientID="P0001", IssuerOfPatientID=None, Modality="CT"))
+    landing.put("fhir/records.ndjson", as_ndjson())
     landing.put("corrections/1.csv", table(correction("study", uid(71), AccessionNumber="A1"), link("OLD", "1CT1")))
     step_through(graph)
     newer = dicom(72, 1, 1, PatientOrientation=["A", "F"], StudyDescription="again")

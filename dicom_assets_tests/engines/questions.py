@@ -29,7 +29,10 @@ FROM = {
 }
 """By engine, a Delta table by its folder."""
 
-VIEWS = ("clinical", "study_clinical", "flat_metadata_versions", "ingestion_error_states", "clinical_labs")
+VIEWS = (
+    "clinical", "study_clinical", "flat_metadata_versions", "ingestion_error_states", "clinical_labs",
+    "condition", "observation", "medication", "study_condition", "study_observation", "study_medication",
+)  # fmt: skip
 """Views that `dicom_assets.connect` gives of the lake `changed`."""
 
 

@@ -23,10 +23,10 @@ from dicom_assets.engines.scripts import SCRIPTS, script
 from dicom_assets.lake.delta import Lake
 from dicom_assets.schema.registry import TABLES
 from dicom_assets.storage.azure import parse
+from dicom_assets_tests.engines.questions import VIEWS
 from dicom_assets_tests.support.delta_logs import asked_of_readers
 
 ODD = 'it\'s a "`[title]`" of \\ mine'
-VIEWS = ("clinical", "study_clinical", "flat_metadata_versions", "ingestion_error_states", "clinical_labs")
 ON_AZURE = ("synapse", "fabric", "databricks", "adx")
 
 

@@ -2,50 +2,18 @@
 
 from __future__ import annotations
 
-import json
-
 import pytest
 
 import dicom_assets
+from dicom_assets_tests.support.clinical_resources import as_ndjson
 from dicom_assets_tests.support.dicoms import dicom
-
-PATIENT = {"reference": "Patient/p1"}
-
-
-def coded(code: str, display: str) -> dict[str, object]:
-    """A CodeableConcept with one coding."""
-    return {"coding": [{"system": "http://example.org/codes", "code": code, "display": display}]}
-
-
-RESOURCES = [
-    {"resourceType": "Patient", "id": "p1", "identifier": [{"value": "P0001"}]},
-    {
-        "resourceType": "Condition", "id": "c1", "subject": PATIENT, "code": coded("X", "Some disease"),
-        "clinicalStatus": coded("active", "Active"), "verificationStatus": coded("confirmed", "Confirmed"),
-        "severity": coded("mild", "Mild"), "onsetDateTime": "2024-03-01", "recordedDate": "2024-03-05T10:00:00Z",
-    },
-    {
-        "resourceType": "Observation", "id": "o1", "status": "final", "subject": PATIENT,
-        "code": coded("HB", "Haemoglobin"), "effectiveDateTime": "2024-03-02T08:00:00Z",
-        "valueQuantity": {"value": 13.5, "unit": "g/dL"}, "interpretation": [coded("N", "Normal")],
-        "referenceRange": [{"low": {"value": 12}, "high": {"value": 16}}],
-    },
-    {
-        "resourceType": "Observation", "id": "o2", "status": "final", "subject": PATIENT, "code": coded("SM", "Smoker"),
-        "valueCodeableConcept": coded("never", "Never smoked"),
-    },
-    {
-        "resourceType": "MedicationRequest", "id": "m1", "status": "active", "intent": "order", "subject": PATIENT,
-        "medicationCodeableConcept": coded("M", "Some drug"), "dosageInstruction": [{"text": "one a day"}],
-    },
-]  # fmt: skip
 
 
 def make(graph, landing) -> None:
     """A CT study and an MR study of two patients, and the records of one."""
     landing.put("ct.dcm", dicom(1, PatientID="P0001", IssuerOfPatientID=None, Modality="CT"))
     landing.put("mr.dcm", dicom(2, PatientID="P0002", IssuerOfPatientID=None, Modality="MR"))
-    landing.put("records.ndjson", "\n".join(map(json.dumps, RESOURCES)).encode())
+    landing.put("records.ndjson", as_ndjson())
     graph.ingest()
 
 
