@@ -32,16 +32,14 @@ def _busy() -> dg.SkipReason:
 
 
 def event_sensors(settings: Settings) -> list[dg.SensorDefinition]:
-    """The sensors; they run by themselves where a source has a queue."""
-    any_queue = any(source.queue for source in settings.sources)
-    status = dg.DefaultSensorStatus.RUNNING if any_queue else dg.DefaultSensorStatus.STOPPED
+    """The sensors."""
     pause = settings.events.reconcile_minutes * 60
 
     @dg.sensor(
         name="blob_events",
         job=ingest_batch,
         minimum_interval_seconds=INTERVAL_SECONDS,
-        default_status=status,
+        default_status=dg.DefaultSensorStatus.RUNNING,
         description="Reads storage queues for new blobs, claims them and runs each batch once.",
     )
     @fail_clearly
@@ -78,7 +76,7 @@ def event_sensors(settings: Settings) -> list[dg.SensorDefinition]:
         name="missed_events",
         job=ingest_batch,
         minimum_interval_seconds=min(MISSED_INTERVAL_SECONDS, pause),
-        default_status=status,
+        default_status=dg.DefaultSensorStatus.RUNNING,
         description="Lists sources that have a queue now and then, for what their events missed.",
     )
     @fail_clearly
@@ -111,5 +109,6 @@ def event_sensors(settings: Settings) -> list[dg.SensorDefinition]:
 
 
 def definitions(settings: Settings) -> dg.Definitions:
-    """The sensors of queues."""
-    return dg.Definitions(sensors=event_sensors(settings))
+    """The sensors of queues, where a source has one; nothing otherwise."""
+    any_queue = any(source.queue for source in settings.sources)
+    return dg.Definitions(sensors=event_sensors(settings) if any_queue else [])

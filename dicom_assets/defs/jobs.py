@@ -28,12 +28,6 @@ maintain_lake = dg.define_asset_job(
     description="Compacts and vacuums the tables.",
 )
 
-promote_columns = dg.define_asset_job(
-    "promote_columns",
-    selection=dg.AssetSelection.assets("promoted_columns"),
-    description="Fills columns that are promoted, and takes those away that were removed.",
-)
-
 
 def register(instance: dg.DagsterInstance, keys: list[str]) -> list[str]:
     """Makes the batches known to Dagster that are not yet; which."""
@@ -83,4 +77,4 @@ def claim_new_files() -> None:
 
 def definitions(_: Settings) -> dg.Definitions:
     """The jobs."""
-    return dg.Definitions(jobs=[ingest_batch, maintain_lake, promote_columns, claim_new_files])
+    return dg.Definitions(jobs=[ingest_batch, maintain_lake, claim_new_files])

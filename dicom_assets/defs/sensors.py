@@ -123,8 +123,9 @@ def failure_sensor(settings: Settings) -> dg.SensorDefinition:
 
 
 def definitions(settings: Settings) -> dg.Definitions:
-    """The sensors."""
-    return dg.Definitions(sensors=[new_files, failure_sensor(settings)])
+    """The sensors: `new_files` where a source is listed, and not left to its queue."""
+    listed = [new_files] if any(not source.queue for source in settings.sources) else []
+    return dg.Definitions(sensors=[*listed, failure_sensor(settings)])
 
 
 def mark(work: RunContext, batch_id: str, run_id: str, reason: str = "The run broke off; see its log.") -> None:

@@ -21,10 +21,12 @@ SYNC_TAGS = {"dicom_assets/changes": "window"}
 
 
 def definitions(settings: Settings) -> dg.Definitions:
-    """Assets, jobs and schedules; the schedules run by themselves where a service is configured.
+    """Assets, jobs and schedules, where the changes of a service are followed; nothing otherwise.
 
     Makes the landing folders of the services, so that the sensor finds something to list before the first window.
     """
+    if not settings.followed:
+        return dg.Definitions()
     for service in settings.followed:
         with suppress(OSError):  # the run that lands there says what is wrong
             prepare_landing(service)
@@ -40,22 +42,21 @@ def definitions(settings: Settings) -> dg.Definitions:
         selection=dg.AssetSelection.assets(dicom_service_audit),
         description="Compares every DICOM service with the lake.",
     )
-    running = dg.DefaultScheduleStatus.RUNNING if settings.followed else dg.DefaultScheduleStatus.STOPPED
     nightly_audit = dg.ScheduleDefinition(
         name="nightly_audit",
         job=audit,
         cron_schedule="0 4 * * *",
-        default_status=running,
+        default_status=dg.DefaultScheduleStatus.RUNNING,
         description="Audits every DICOM service at 04:00 UTC.",
     )
     return dg.Definitions(
         assets=[changes, dicom_service_audit],
         jobs=[sync, audit],
-        schedules=[_schedule(settings.changes, running), nightly_audit],
+        schedules=[_schedule(settings.changes), nightly_audit],
     )
 
 
-def _schedule(changes: ChangesSettings, status: dg.DefaultScheduleStatus) -> dg.ScheduleDefinition:
+def _schedule(changes: ChangesSettings) -> dg.ScheduleDefinition:
     """Asks for each window once it has been closed for the delay, and for those that failed before."""
 
     @dg.schedule(
@@ -63,7 +64,7 @@ def _schedule(changes: ChangesSettings, status: dg.DefaultScheduleStatus) -> dg.
         job_name="sync_dicom_changes",
         cron_schedule=tick_cron(changes.window_minutes, changes.delay_minutes),
         execution_timezone="UTC",
-        default_status=status,
+        default_status=dg.DefaultScheduleStatus.RUNNING,
         description=f"Reads each window of changes {changes.delay_minutes} minutes after it has closed.",
     )
     @fail_clearly

@@ -67,7 +67,11 @@ def settings(tmp_path_factory):
     folder = tmp_path_factory.mktemp("failures")
     (folder / "landing").mkdir()
     service = {"name": "pacs", "url": "http://127.0.0.1:9/", "landing": str(folder / "changes")}
-    return settings_for(folder / "lake", folder / "landing", services=[service])
+    sources = [
+        {"name": "landing", "root": str(folder / "landing"), "mode": "organize"},
+        {"name": "blobs", "root": "az://account/container", "queue": "arrivals"},
+    ]
+    return settings_for(folder / "lake", folder / "landing", services=[service], sources=sources)
 
 
 @pytest.fixture(scope="module")

@@ -1,4 +1,7 @@
-"""promoted_columns: attributes that users promote, filled for what is there already. Unpartitioned, run by hand."""
+"""promoted_columns: attributes that the settings promote, filled for what is there already. Unpartitioned, run by hand.
+
+What `dicom-assets columns add` promotes, that command fills itself.
+"""
 
 from collections.abc import Iterable
 from typing import Any
@@ -49,6 +52,15 @@ def _lines(columns: Iterable[Listed]) -> Iterable[str]:
         yield f"| {column.name} | {column.path} | {column.level} | {column.type} | {one.stage} | {one.misfits} |"
 
 
-def definitions(_: Settings) -> dg.Definitions:
-    """The asset."""
-    return dg.Definitions(assets=[promoted_columns])
+promote_columns = dg.define_asset_job(
+    "promote_columns",
+    selection=dg.AssetSelection.assets(promoted_columns),
+    description="Fills columns that are promoted, and takes those away that were removed.",
+)
+
+
+def definitions(settings: Settings) -> dg.Definitions:
+    """The asset and its job, where the settings promote a column; nothing otherwise."""
+    if not settings.columns:
+        return dg.Definitions()
+    return dg.Definitions(assets=[promoted_columns], jobs=[promote_columns])

@@ -52,18 +52,19 @@ def _check(found: list[Audited]) -> dg.AssetCheckResult:
 
 
 def definitions(settings: Settings) -> dg.Definitions:
-    """The asset, its job and its schedule, which runs by itself where a source does not ignore what is gone."""
+    """The asset, its job and its schedule, where a source does not ignore what is gone; nothing otherwise."""
+    if all(source.deletions == "ignore" for source in settings.sources):
+        return dg.Definitions()
     job = dg.define_asset_job(
         "audit_sources",
         selection=dg.AssetSelection.assets(source_audit),
         description="Looks for what is gone at folders and containers.",
     )
-    is_wanted = any(source.deletions != "ignore" for source in settings.sources)
     nightly = dg.ScheduleDefinition(
         name="nightly_source_audit",
         job=job,
         cron_schedule="0 3 * * *",
-        default_status=dg.DefaultScheduleStatus.RUNNING if is_wanted else dg.DefaultScheduleStatus.STOPPED,
+        default_status=dg.DefaultScheduleStatus.RUNNING,
         description="Audits folders and containers at 03:00 UTC.",
     )
     return dg.Definitions(assets=[source_audit], jobs=[job], schedules=[nightly])
