@@ -10,7 +10,7 @@ import dagster as dg
 
 from dicom_assets.batch.claim_rounds import claim_by_listing, claim_from_queue, queues
 from dicom_assets.batch.context import INGEST_LOCK
-from dicom_assets.defs.jobs import ingest_batch
+from dicom_assets.defs.jobs import INGEST_BATCH
 from dicom_assets.defs.partitions import BATCH
 from dicom_assets.defs.reporting import fail_clearly
 from dicom_assets.defs.resources import RunContextParam
@@ -37,7 +37,7 @@ def event_sensors(settings: Settings) -> list[dg.SensorDefinition]:
 
     @dg.sensor(
         name="blob_events",
-        job=ingest_batch,
+        job_name=INGEST_BATCH,
         minimum_interval_seconds=INTERVAL_SECONDS,
         default_status=dg.DefaultSensorStatus.RUNNING,
         description="Reads storage queues for new blobs, claims them and runs each batch once.",
@@ -74,7 +74,7 @@ def event_sensors(settings: Settings) -> list[dg.SensorDefinition]:
 
     @dg.sensor(
         name="missed_events",
-        job=ingest_batch,
+        job_name=INGEST_BATCH,
         minimum_interval_seconds=min(MISSED_INTERVAL_SECONDS, pause),
         default_status=dg.DefaultSensorStatus.RUNNING,
         description="Lists sources that have a queue now and then, for what their events missed.",

@@ -13,9 +13,11 @@ import dagster as dg
 from dicom_assets.curation.following import follow
 from dicom_assets.curation.parity import Finding, every_series_is_judged, profiles_hold_every_object, risks
 from dicom_assets.curation.tag_profile import lagging, stale_profiles
-from dicom_assets.defs.reporting import OWNERS, clear_failures, fail_clearly, table_description
+from dicom_assets.defs.keys import asset_key, asset_keys
+from dicom_assets.defs.reporting import clear_failures, code_of, fail_clearly, table_description
 from dicom_assets.defs.resources import RunContextParam
 from dicom_assets.defs.unfinished_runs import UNDER_WAY
+from dicom_assets.schema.table import Table
 from dicom_assets.schema.tag_tables import PHI_RISK, TAG_PROFILE, TAG_PROFILE_PART
 from dicom_assets.settings import Settings
 
@@ -23,34 +25,28 @@ JOB = "curate_lake"
 PARITY, LOOK_AT = "equals_instance", "worth_a_look"
 
 
-def _spec(name: str, deps: list[str], shown: dict[str, Any]) -> dg.AssetSpec:
-    return dg.AssetSpec(name, deps=deps, group_name="curation", kinds={"python", "deltalake"}, owners=OWNERS, **shown)
-
-
-@dg.multi_asset(
-    name="closed_batch_tables",
-    specs=[
-        _spec(PHI_RISK.name, ["cleanup"], table_description(PHI_RISK)),
-        _spec(TAG_PROFILE_PART.name, ["cleanup"], table_description(TAG_PROFILE_PART)),
-        _spec(TAG_PROFILE.name, [TAG_PROFILE_PART.name], table_description(TAG_PROFILE)),
-    ],
-    check_specs=[
-        dg.AssetCheckSpec(
-            PARITY, asset=PHI_RISK.name, blocking=True, description="Rows are the current series of closed batches."
-        ),
-        dg.AssetCheckSpec(
-            LOOK_AT,
-            asset=PHI_RISK.name,
-            description="No series names its patient in text, pixels or against its claim.",
-        ),
-        dg.AssetCheckSpec(
-            PARITY,
-            asset=TAG_PROFILE.name,
-            blocking=True,
-            description="Objects by device are the current instances of closed batches.",
-        ),
-    ],
+TABLES = {PHI_RISK: "cleanup", TAG_PROFILE_PART: "cleanup", TAG_PROFILE: TAG_PROFILE_PART.name}
+"""What is made, and from what."""
+CHECKS = (
+    (PHI_RISK, PARITY, True, "Rows are the current series of closed batches."),
+    (PHI_RISK, LOOK_AT, False, "No series names its patient in text, pixels or against its claim."),
+    (TAG_PROFILE, PARITY, True, "Objects by device are the current instances of closed batches."),
 )
+"""Table, name, whether it blocks, and what it says."""
+
+
+def _spec(settings: Settings, table: Table, above: str) -> dg.AssetSpec:
+    shown = table_description(settings, table)
+    return dg.AssetSpec(
+        asset_key(settings, table.name),
+        deps=[asset_key(settings, above)],
+        group_name="curation",
+        kinds={"python", "deltalake"},
+        description=shown["description"],
+        metadata=shown["metadata"] | code_of(follow),
+    )
+
+
 @fail_clearly
 def closed_batch_tables(
     context: dg.AssetExecutionContext, work: RunContextParam
@@ -68,14 +64,16 @@ def closed_batch_tables(
         TAG_PROFILE_PART.name: {"batches_counted": done.batches},
         TAG_PROFILE.name: {"profiles_added_up": done.profiles},
     }
+    of_risk, of_profile = asset_keys(work.settings, (PHI_RISK.name, TAG_PROFILE.name))
     for name, more in counts.items():
-        yield dg.MaterializeResult(asset_key=name, metadata={"dagster/row_count": rows[name], **more})
-    yield _result(PHI_RISK.name, PARITY, judged, dg.AssetCheckSeverity.ERROR)
-    yield _result(PHI_RISK.name, LOOK_AT, worth_a_look, dg.AssetCheckSeverity.WARN)
-    yield _result(TAG_PROFILE.name, PARITY, counted, dg.AssetCheckSeverity.ERROR)
+        key = asset_key(work.settings, name)
+        yield dg.MaterializeResult(asset_key=key, metadata={"dagster/row_count": rows[name], **more})
+    yield _result(of_risk, PARITY, judged, dg.AssetCheckSeverity.ERROR)
+    yield _result(of_risk, LOOK_AT, worth_a_look, dg.AssetCheckSeverity.WARN)
+    yield _result(of_profile, PARITY, counted, dg.AssetCheckSeverity.ERROR)
 
 
-def _result(asset: str, name: str, found: Finding, severity: dg.AssetCheckSeverity) -> dg.AssetCheckResult:
+def _result(asset: dg.AssetKey, name: str, found: Finding, severity: dg.AssetCheckSeverity) -> dg.AssetCheckResult:
     return dg.AssetCheckResult(
         asset_key=asset,
         check_name=name,
@@ -85,16 +83,9 @@ def _result(asset: str, name: str, found: Finding, severity: dg.AssetCheckSeveri
     )
 
 
-curate_lake = dg.define_asset_job(
-    JOB,
-    selection=dg.AssetSelection.assets(PHI_RISK.name, TAG_PROFILE_PART.name, TAG_PROFILE.name),
-    description="Brings tag_profile and phi_risk up to date with closed batches.",
-)
-
-
 @dg.sensor(
     name="closed_batches",
-    job=curate_lake,
+    job_name=JOB,
     minimum_interval_seconds=60,
     default_status=dg.DefaultSensorStatus.RUNNING,
     description="Asks for tag_profile and phi_risk when batches have closed since; again each hour while that fails.",
@@ -112,6 +103,19 @@ def closed_batches(context: dg.SensorEvaluationContext, work: RunContextParam) -
     return dg.SensorResult(run_requests=[dg.RunRequest(run_key=f"{what}@{datetime.now(UTC):%Y%m%dT%H}")])
 
 
-def definitions(_: Settings) -> dg.Definitions:
+def definitions(settings: Settings) -> dg.Definitions:
     """Assets, job and sensor."""
-    return dg.Definitions(assets=[closed_batch_tables], jobs=[curate_lake], sensors=[closed_batches])
+    assets = dg.multi_asset(
+        name="closed_batch_tables",
+        specs=[_spec(settings, table, above) for table, above in TABLES.items()],
+        check_specs=[
+            dg.AssetCheckSpec(name, asset=asset_key(settings, table.name), blocking=blocks, description=words)
+            for table, name, blocks, words in CHECKS
+        ],
+    )(closed_batch_tables)
+    job = dg.define_asset_job(
+        JOB,
+        selection=dg.AssetSelection.assets(assets),
+        description="Brings tag_profile and phi_risk up to date with closed batches.",
+    )
+    return dg.Definitions(assets=[assets], jobs=[job], sensors=[closed_batches])
