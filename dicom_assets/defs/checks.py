@@ -15,7 +15,7 @@ from dicom_assets.batch.checks.rules import ALL_RULES, judged
 from dicom_assets.batch.context import RunContext
 from dicom_assets.batch.house_rules import rules_of
 from dicom_assets.batch.steps import STEPS
-from dicom_assets.batch.waits import markdown
+from dicom_assets.batch.waits import markdown, sentences
 from dicom_assets.defs.keys import asset_key, name_of
 from dicom_assets.defs.partitions import BATCH
 from dicom_assets.defs.reporting import WHAT_TO_DO, clear_failures, fail_clearly
@@ -24,6 +24,10 @@ from dicom_assets.settings import GateSettings, Settings
 
 GATE_STEP = "validated_batch_gate"
 """Name of the step of the gate, below which its bounds stand in the config of a run."""
+
+
+STATE_TAG = "dicom_assets/state"
+"""Tag of a run that has left its batch paused: by it the list of runs tells these from those that broke off."""
 
 
 class GateConfig(dg.Config):
@@ -70,8 +74,8 @@ def _judged(
 
 def _evaluated(
     context: dg.AssetCheckExecutionContext, work: RunContext, rules: Sequence[NamedRule], limits: GateSettings
-) -> list[dg.AssetCheckResult]:
-    """The results of some rules; the first blocking one that does not hold pauses the batch."""
+) -> Iterator[dg.AssetCheckResult]:
+    """The results of some rules; the first blocking one that does not hold pauses the batch, and ends the run."""
     results: list[dg.AssetCheckResult] = []
     stopped = None
     with clear_failures():
@@ -84,7 +88,22 @@ def _evaluated(
                 stopped = paused
                 context.log.error("Batch %s is paused. %s", paused.batch_id, paused.reason)
             results.append(_result(asset_key(work.settings, rule.table), rule, result, paused))
-    return results
+    yield from results
+    if stopped is not None:
+        context.instance.add_run_tags(context.run.run_id, {STATE_TAG: str(Status.PAUSED)})
+        raise _paused(stopped)
+
+
+def _paused(books: Books) -> dg.Failure:
+    """What a run says that ends because its batch is paused: what that is, why, and what can be done."""
+    words = [
+        f"Batch {books.batch_id} is paused and waits for a decision. Nothing broke off: the run has ended here because "
+        f"a check does not hold. {books.reason}",
+        "What you can do:",
+        *sentences(books.batch_id, books.status, books.reason),
+    ]
+    todo = dg.MetadataValue.md(markdown(books.batch_id, books.status, books.reason))
+    return dg.Failure("\n".join(words), {WHAT_TO_DO: todo}, allow_retries=False)
 
 
 def _spec(settings: Settings, rule: NamedRule) -> dg.AssetCheckSpec:
