@@ -28,10 +28,11 @@ def ui(
     """Open Dagster's UI on the lake and its state, with sensors and schedules, until Ctrl+C."""
     with clear_errors():
         settings = load_settings(landing, lake)
-        from dicom_assets.defs.instance import WORKSPACE, open_instance
+        from dicom_assets.defs.instance import WORKSPACE, dagster_home, open_instance
 
-        with open_instance(settings) as instance:  # makes its databases, so that no two programs do
-            home = Path(instance.root_directory)
+        home = dagster_home(settings).absolute()
+        with open_instance(settings):  # makes its databases, so that no two programs do
+            pass
     workspace = home / "workspace.yaml"
     if not workspace.exists():
         workspace.write_text(WORKSPACE, encoding="utf-8")

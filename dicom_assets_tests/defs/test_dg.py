@@ -15,16 +15,19 @@ pytestmark = [
 ]
 
 
-def test_the_graph_is_checked_and_listed_without_a_warning(tmp_path):
+def test_the_graph_is_checked_listed_and_launched_without_a_warning(tmp_path):
     project = Project.make(tmp_path / "clone")
     (project.folder / "dicom_assets").symlink_to(REPOSITORY / "dicom_assets")
 
     def dg(*arguments: str) -> str:
-        here = {"PWD": str(project.folder)}  # as a shell sets it; .env makes DAGSTER_HOME of it
-        done = command("dg", *arguments, cwd=project.folder, environment=here)
+        done = command("dg", *arguments, cwd=project.folder)
         assert (done.returncode, done.stderr) == (0, ""), done.stdout
         return done.stdout
 
     assert dg("check", "defs").endswith("All definitions loaded successfully.\n")
     listed = {one["asset_key"] for one in json.loads(dg("list", "defs", "--json"))["assets"]}
     assert {"flat_metadata", "cleanup"} <= listed
+    dg("launch", "--job", "claim_new_files")
+    with project.instance() as instance:
+        (run,) = instance.get_run_records()
+    assert (run.dagster_run.job_name, run.dagster_run.is_success) == ("claim_new_files", True)

@@ -21,7 +21,10 @@ SECONDS = 240.0
 
 
 def clean_environment(**more: str) -> dict[str, str]:
-    """The environment without anything that would lead a command to another state than the test's."""
+    """The environment without anything that would lead a command to another state than the test's.
+
+    more: PWD, as a shell sets it, belongs to it: `.env` makes DAGSTER_HOME of it.
+    """
     kept = {name: value for name, value in os.environ.items() if not name.startswith(("DAGSTER_", "DICOM_ASSETS_"))}
     return {**kept, "PATH": f"{BIN}{os.pathsep}{kept.get('PATH', '')}", **more}
 
@@ -34,7 +37,7 @@ def command(
     return subprocess.run(
         [str(BIN / program), *rest],
         cwd=cwd,
-        env=clean_environment(**(environment or {})),
+        env=clean_environment(PWD=str(cwd), **(environment or {})),
         input=stdin,
         capture_output=True,
         text=True,
@@ -53,7 +56,7 @@ def running(
         process = subprocess.Popen(
             [str(BIN / program), *rest],
             cwd=cwd,
-            env=clean_environment(**(environment or {})),
+            env=clean_environment(PWD=str(cwd), **(environment or {})),
             stdin=subprocess.DEVNULL,
             stdout=sink,
             stderr=subprocess.STDOUT,
