@@ -16,7 +16,7 @@ from dicom_assets.batch.context import RunContext
 from dicom_assets.batch.house_rules import rules_of
 from dicom_assets.batch.steps import STEPS
 from dicom_assets.batch.waits import markdown, sentences
-from dicom_assets.defs.keys import asset_key, name_of
+from dicom_assets.defs.asset_keys import asset_key, name_of
 from dicom_assets.defs.partitions import BATCH
 from dicom_assets.defs.reporting import WHAT_TO_DO, clear_failures, fail_clearly
 from dicom_assets.defs.resources import RunContextParam

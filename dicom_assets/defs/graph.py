@@ -15,7 +15,7 @@ import dagster as dg
 
 from dicom_assets import defs
 from dicom_assets.batch.context import RunContext
-from dicom_assets.defs.keys import name_of
+from dicom_assets.defs.asset_keys import name_of
 from dicom_assets.defs.resources import work_resource
 from dicom_assets.reading.engine import ReadingEngine
 from dicom_assets.settings import Settings, load

@@ -20,8 +20,8 @@ import dagster as dg
 
 from dicom_assets.batch.books import books_of
 from dicom_assets.batch.steps import STEPS
+from dicom_assets.defs.asset_keys import name_of
 from dicom_assets.defs.jobs import INGEST_BATCH
-from dicom_assets.defs.keys import name_of
 from dicom_assets.defs.reporting import fail_clearly
 from dicom_assets.defs.resources import RunContextParam
 from dicom_assets.settings import LineageSettings, Settings, SettingsError

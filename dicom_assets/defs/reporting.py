@@ -17,7 +17,7 @@ from dicom_assets.batch.context import BatchBusy, BatchClosed, RunContext
 from dicom_assets.batch.steps import Result
 from dicom_assets.batch.waits import markdown
 from dicom_assets.defs import failures
-from dicom_assets.defs.keys import asset_key, asset_keys, name_of
+from dicom_assets.defs.asset_keys import asset_key, asset_keys, name_of
 from dicom_assets.lake.delta import Lake
 from dicom_assets.lake.query import sql_type
 from dicom_assets.lake.staging import StagingMissing

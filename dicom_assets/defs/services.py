@@ -8,9 +8,9 @@ from datetime import UTC, datetime
 
 import dagster as dg
 
+from dicom_assets.defs.asset_keys import asset_key
 from dicom_assets.defs.assets.dicom_changes import dicom_changes_asset
 from dicom_assets.defs.assets.dicom_service_audit import dicom_service_audit_asset
-from dicom_assets.defs.keys import asset_key
 from dicom_assets.defs.reporting import fail_clearly
 from dicom_assets.defs.unfinished_runs import UNDER_WAY
 from dicom_assets.defs.windows import CATCH_UP, due, tick_cron, wanted

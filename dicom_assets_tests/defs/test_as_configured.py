@@ -9,8 +9,8 @@ import dagster as dg
 import pytest
 from pydantic import ValidationError
 
+from dicom_assets.defs.asset_keys import name_of
 from dicom_assets.defs.graph import READ, build_defs
-from dicom_assets.defs.keys import name_of
 from dicom_assets.schema.registry import TABLES
 from dicom_assets.settings import Settings
 from dicom_assets_tests.support.dicoms import dicom

@@ -12,8 +12,8 @@ from pydantic import Field
 from dicom_assets.curation.cohorts import frozen
 from dicom_assets.curation.cohorts.changes import Verified, verify_cohort
 from dicom_assets.curation.cohorts.export import BUCKET, LAYOUTS, Wish, export_cohort
+from dicom_assets.defs.asset_keys import asset_key
 from dicom_assets.defs.decision_jobs import account
-from dicom_assets.defs.keys import asset_key
 from dicom_assets.defs.reporting import clear_failures, code_of, fail_clearly
 from dicom_assets.defs.resources import RunContextParam
 from dicom_assets.settings import Settings

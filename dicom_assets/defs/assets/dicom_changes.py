@@ -5,7 +5,7 @@ from typing import Any
 
 import dagster as dg
 
-from dicom_assets.defs.keys import asset_key
+from dicom_assets.defs.asset_keys import asset_key
 from dicom_assets.defs.reporting import code_of, fail_clearly
 from dicom_assets.defs.resources import RunContextParam
 from dicom_assets.defs.windows import partitions, window_of

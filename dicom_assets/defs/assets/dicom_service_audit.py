@@ -4,7 +4,7 @@ from datetime import UTC, datetime, timedelta
 
 import dagster as dg
 
-from dicom_assets.defs.keys import asset_key
+from dicom_assets.defs.asset_keys import asset_key
 from dicom_assets.defs.reporting import audit_asset, clear_failures, fail_clearly
 from dicom_assets.defs.resources import RunContextParam
 from dicom_assets.defs.windows import border, due, never_read

@@ -15,7 +15,7 @@ from dicom_assets.batch.books import books_of
 from dicom_assets.batch.checks.contract import CheckResult
 from dicom_assets.batch.checks.forwarding_checks import forwarded_equals_ingested
 from dicom_assets.batch.forwarding import Fate, forward, waiting
-from dicom_assets.defs.keys import asset_key
+from dicom_assets.defs.asset_keys import asset_key
 from dicom_assets.defs.partitions import BATCH
 from dicom_assets.defs.reporting import clear_failures, code_of, fail_clearly
 from dicom_assets.defs.resources import RunContextParam

@@ -9,7 +9,7 @@ from typing import Any
 import dagster as dg
 
 from dicom_assets.batch.promotion import promote
-from dicom_assets.defs.keys import asset_key
+from dicom_assets.defs.asset_keys import asset_key
 from dicom_assets.defs.reporting import clear_failures, code_of, fail_clearly, table_schema
 from dicom_assets.defs.resources import RunContextParam
 from dicom_assets.lake.column_list import Listed

@@ -7,7 +7,7 @@ from typing import Any
 import dagster as dg
 
 from dicom_assets.batch.books import all_books
-from dicom_assets.defs.keys import asset_key
+from dicom_assets.defs.asset_keys import asset_key
 from dicom_assets.defs.partitions import batches_to_retire, retire
 from dicom_assets.defs.reporting import clear_failures, code_of, fail_clearly
 from dicom_assets.defs.resources import RunContextParam
