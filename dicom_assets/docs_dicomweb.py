@@ -265,6 +265,7 @@ variable = "RESEARCH_TOKEN"
 sources = ["ct-room", "service/*"]          # `service/*`: each of its data partitions
 condition = "PatientID LIKE 'STUDY7-%'"     # SQL over the columns of `study`
 may_store = true                            # into sources that take objects
+may_make_cohorts = true                     # of what a search in the catalogue finds
 ```
 
 ```sh

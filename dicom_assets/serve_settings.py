@@ -36,12 +36,14 @@ class Permission(Section):
     Without it all, with an empty list none. condition: SQL over the columns of `study`, such as
     `PatientID NOT LIKE 'VIP%'`; only studies for which it holds are there. may_store: into sources that take objects.
     may_watch: all numbers of the lake at `/metrics`, whatever studies may be seen; without it those of its sources.
+    may_make_cohorts: of what a search in the catalogue finds.
     """
 
     sources: tuple[Annotated[str, Field(pattern=_SOURCE)], ...] | None = None
     condition: Annotated[str, Field(min_length=1)] | None = None
     may_store: bool = False
     may_watch: bool = False
+    may_make_cohorts: bool = False
 
 
 class TokenSettings(Permission):

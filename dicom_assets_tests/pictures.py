@@ -20,8 +20,8 @@ from typing import Any
 from PIL import Image
 
 from dicom_assets.settings import Settings
-from dicom_assets_tests.catalogue.browsing import chromium
 from dicom_assets_tests.serve.serving import START, serving
+from dicom_assets_tests.support.browser import chromium
 from dicom_assets_tests.support.commands import clean_environment
 from dicom_assets_tests.support.dicoms import without_identity
 from dicom_assets_tests.support.landings import LandingFolder
@@ -61,7 +61,6 @@ PICTURES = (
         "viewer",
         f"/view/{CT}/{CT_SERIES}",
         "document.querySelector('canvas')?.width > 1",
-        is_extra=True,
     ),
     Picture(
         "ohif",

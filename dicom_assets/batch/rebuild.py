@@ -24,7 +24,8 @@ def rebuild(work: RunContext, studies: Sequence[str]) -> None:
     batch = OpenBatch(work, MANIFEST.empty_table(), staging)
     try:
         staging.stage(Part.TOUCHED, touched)
-        staging.stage(Part.CLINICAL, SCHEMAS[Part.CLINICAL].empty_table())
+        for part in (Part.FLAT, Part.CLINICAL, Part.ALIKE):  # no objects, records, or what is alike come with studies
+            staging.stage(part, SCHEMAS[part].empty_table())
         for step in STEPS:
             if step.group in ("hierarchy", "curation", "standards"):
                 for _, make in step.tables.values():

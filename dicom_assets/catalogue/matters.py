@@ -28,7 +28,8 @@ from dicom_assets.storage.files import LakeFiles
 OPEN_TOO_LONG = timedelta(hours=1)
 """A batch that is open longer is told of: its run may have been stopped. Shorter ones are at work."""
 
-TAKE_LANDING = ("ingest", "batch retry", "batch accept", "source confirm", "selftest")
+TAKE_LANDING = ("ingest", "batch retry", "batch accept", "source confirm", "selftest", "cohort verify",
+                "cohort export")  # fmt: skip
 """Commands that read sources, so that they have the option --landing; a test compares it with the command line."""
 
 

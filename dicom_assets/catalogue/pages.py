@@ -14,10 +14,12 @@ from starlette.routing import Route
 
 from dicom_assets.catalogue import (
     batch_pages,
+    cohort_pages,
     error_page,
     error_pages,
     instance_page,
     overview_page,
+    report_pages,
     search_page,
     series_page,
     sign_in_page,
@@ -33,7 +35,7 @@ from dicom_assets.serve.permission import narrowed
 
 _MODULES = (
     *(search_page, study_page, series_page, instance_page, sign_in_page),
-    *(batch_pages, error_pages, overview_page),
+    *(batch_pages, error_pages, overview_page, report_pages, cohort_pages),
 )
 
 PAGES: tuple[Page, ...] = tuple(page for module in _MODULES for page in module.PAGES)

@@ -14,9 +14,10 @@ from typing import Any
 from starlette.responses import Response
 
 from dicom_assets.catalogue.choices import Choices, choices
+from dicom_assets.catalogue.cohort_pages import MOST_STUDIES
 from dicom_assets.catalogue.page import Page
 from dicom_assets.catalogue.study_search import PAGE, Search, Studies, find, read
-from dicom_assets.catalogue.templating import HEADERS
+from dicom_assets.catalogue.templating import HEADERS, SAME_ORIGIN
 from dicom_assets.catalogue.visit import Visit
 from dicom_assets.printing import cell, visible
 from dicom_assets.serve.search_query import MOST
@@ -82,6 +83,8 @@ async def search(visit: Visit) -> Response:
         first=(page - 1) * PAGE + 1,
         most=MOST,
         is_empty=is_empty,
+        most_studies=MOST_STUDIES,
+        headers=SAME_ORIGIN,
         settings=visit.basis.settings,
     )
 

@@ -15,11 +15,12 @@ from dicom_assets.catalogue.object_errors import Finding, findings
 from dicom_assets.catalogue.page import Page
 from dicom_assets.catalogue.row_reading import Row, rows
 from dicom_assets.catalogue.study_page import series_row
+from dicom_assets.catalogue.study_panels import PARTS, TABLES, Panels, meaning, panels
 from dicom_assets.catalogue.viewer_links import viewers
 from dicom_assets.catalogue.visit import Visit
 from dicom_assets.lake.quoting import named
 from dicom_assets.schema.attributes import Level
-from dicom_assets.serve.newest import newest
+from dicom_assets.serve.newest import keys_of, newest
 from dicom_assets.serve.served import Snapshot
 
 PAGE = 100
@@ -43,6 +44,7 @@ class Series:
     pages: int
     instances: Sequence[Row]
     findings: Sequence[Finding]
+    panels: Panels
 
 
 async def show(visit: Visit) -> Response:
@@ -50,7 +52,7 @@ async def show(visit: Visit) -> Response:
     text = visit.request.query_params.get("page", "1")
     page = int(text) if text.isascii() and text.isdigit() and len(text) < 9 else 1
     uids = visit.uids
-    found = await visit.ask(lambda: gather(visit.snapshot(["ingestion_errors"]), uids, page))
+    found = await visit.ask(lambda: gather(visit.snapshot(["ingestion_errors", *TABLES]), uids, page))
     return visit.page(
         "series.html",
         uids=uids,
@@ -58,6 +60,9 @@ async def show(visit: Visit) -> Response:
         row=found.row,
         viewers=viewers(visit, uids["study"], uids["series"]),
         uid_name=uid_name,
+        limit=visit.basis.settings.curation.export_risk_limit,
+        parts=PARTS,
+        meaning=meaning,
     )
 
 
@@ -81,7 +86,8 @@ def gather(snapshot: Snapshot, uids: dict[str, str], page: int) -> Series:
             own.parameters,
         )
     found = findings(snapshot, own, told["batches"] or [])
-    return Series(row, bool(told["has_pictures"]), page, pages, instances, found)
+    beside = panels(snapshot, own, keys_of(snapshot, [uids["study"]]))
+    return Series(row, bool(told["has_pictures"]), page, pages, instances, found, beside)
 
 
 PAGES = (Page("/studies/{study}/series/{series}", show),)

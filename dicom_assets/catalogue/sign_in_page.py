@@ -7,21 +7,19 @@ Belongs here: the pages and the cookie that a browser gets. Does not belong here
 from __future__ import annotations
 
 from http import HTTPStatus
-from urllib.parse import parse_qs, urlsplit
+from urllib.parse import urlsplit
 
-from starlette.datastructures import Headers
 from starlette.responses import RedirectResponse, Response
 from starlette.types import Scope
 
+from dicom_assets.catalogue.forms import fields_of
 from dicom_assets.catalogue.page import Page
 from dicom_assets.catalogue.templating import HEADERS, SAME_ORIGIN, Templates
-from dicom_assets.catalogue.visit import Visit
+from dicom_assets.catalogue.visit import Visit, server_of
 from dicom_assets.serve.exchange import Caller
 from dicom_assets.serve.further import Basis
-from dicom_assets.serve.problems import Refusal
 from dicom_assets.serve.sessions import COOKIE
 
-_FORM = "application/x-www-form-urlencoded"
 _WRONG = "This is none of the tokens of this server. Copy it whole, without quotation marks."
 
 
@@ -31,7 +29,7 @@ async def sign_in(visit: Visit) -> Response:
         return RedirectResponse(visit.root + "/", HTTPStatus.SEE_OTHER, HEADERS)
     if visit.request.method != "POST":
         return _page(visit.templates, visit.root, visit.request.query_params.get("next", "/"))
-    form = await _form(visit)
+    form = await fields_of(visit)
     onward = local(form.get("next", "/"))
     caller = visit.basis.access.sign_in(form.get("token", ""))
     if caller is None:
@@ -76,18 +74,8 @@ def _page(
     return templates.page("sign_in.html", root, Caller(), status, headers, onward=local(onward), wrong=wrong)
 
 
-async def _form(visit: Visit) -> dict[str, str]:
-    """The fields of a form, which the gate lets be a small one. Raises Refusal (413, 415)."""
-    if visit.request.headers.get("content-type", "").split(";")[0].strip().lower() != _FORM:
-        raise Refusal(HTTPStatus.UNSUPPORTED_MEDIA_TYPE, f"A form is needed ({_FORM}).")
-    body = (await visit.request.body()).decode("utf-8", "replace")
-    return {name: values[0] for name, values in parse_qs(body, max_num_fields=10).items()}
-
-
 def _set_cookie(visit: Visit, answer: Response, value: str, seconds: int) -> None:
-    scope = visit.request.scope
-    address = scope["client"][0] if scope.get("client") else None
-    reached = visit.basis.access.reached_at(address, scope["scheme"], Headers(scope=scope))
+    reached = server_of(visit.request.scope, visit.basis)
     answer.set_cookie(
         COOKIE,
         value,

@@ -1,7 +1,7 @@
 """The page of a study: its series, what is wrong or contradicts itself, and what stands beside the images.
 
-Belongs here: gathering, and the page. Does not belong here: single kinds of rows (`study_records`, `disagreements`,
-`object_errors`).
+Belongs here: gathering, and the page. Does not belong here: single kinds of rows (`study_records`, `study_panels`,
+`disagreements`, `object_errors`).
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ from dicom_assets.catalogue.disagreements import OF_A_STUDY, Disagreement, disag
 from dicom_assets.catalogue.object_errors import Finding, findings
 from dicom_assets.catalogue.page import Page
 from dicom_assets.catalogue.row_reading import Row, rows
+from dicom_assets.catalogue.study_panels import TABLES, Panels, panels
 from dicom_assets.catalogue.study_records import (
     Records,
     clinical_of,
@@ -31,7 +32,7 @@ from dicom_assets.serve.served import Snapshot
 
 BESIDE = (
     *("ingestion_errors", "conflict", "clinical", "patient_link", "diagnostic_report", "imaging_study"),
-    *("image_occurrence", "image_occurrence_origin"),
+    *("image_occurrence", "image_occurrence_origin", *TABLES),
 )
 """Tables that the page asks beside those of DICOMweb."""
 
@@ -55,6 +56,7 @@ class Study:
     series: Sequence[Row]
     findings: Sequence[Finding]
     disagreements: Sequence[Disagreement]
+    panels: Panels
     clinical: Records
     reports: Sequence[Row]
     imaging_studies: Sequence[Row]
@@ -74,6 +76,7 @@ async def show(visit: Visit) -> Response:
         most_series=MOST_SERIES,
         viewers=viewers(visit, uid, with_pictures[0]["SeriesInstanceUID"]) if with_pictures else [],
         viewers_of={one["SeriesInstanceUID"]: viewers(visit, uid, one["SeriesInstanceUID"]) for one in study.series},
+        limit=visit.basis.settings.curation.export_risk_limit,
         hides_records=visit.scope.condition is not None,
     )
 
@@ -109,6 +112,7 @@ def gather(snapshot: Snapshot, uid: str) -> Study:
         [{**one, **by_series.get(one["SeriesInstanceUID"], _NOTHING)} for one in series_rows(snapshot, uid)],
         findings(snapshot, instances, batches),
         disagreements(snapshot, instances, keys),
+        panels(snapshot, instances, keys),
         clinical_of(snapshot, row),
         reports_of(snapshot, keys),
         imaging_studies_of(snapshot, keys),

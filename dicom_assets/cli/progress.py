@@ -100,7 +100,7 @@ def print_table(names: Sequence[str], rows: Sequence[Sequence[object]], prose: S
     on_terminal = sys.stdout.isatty()
     if not on_terminal:
         widths = [min(width, _READABLE) if name in prose else width for name, width in zip(names, widths, strict=True)]
-    limit = shutil.get_terminal_size().columns if on_terminal else sum(widths) + _GAP * (len(widths) - 1)
+    limit = shutil.get_terminal_size().columns if on_terminal else sum(widths) + _GAP * (len(widths) + 1)
     least = [min(width, _PROSE) if name in prose else width for name, width in zip(names, widths, strict=True)]
     console = Console(width=limit, highlight=False, markup=False, emoji=False, soft_wrap=False)
     if rows and sum(least) + _GAP * (len(least) - 1) > limit:

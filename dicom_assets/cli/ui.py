@@ -31,8 +31,8 @@ def ui(
         from dicom_assets.defs.instance import WORKSPACE, dagster_home, open_instance
 
         home = dagster_home(settings).absolute()
-        with open_instance(settings):  # makes its databases, so that no two programs do
-            pass
+        with open_instance(settings):
+            pass  # makes its databases, so that no two programs do
     workspace = home / "workspace.yaml"
     if not workspace.exists():
         workspace.write_text(WORKSPACE, encoding="utf-8")

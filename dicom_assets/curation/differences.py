@@ -41,12 +41,14 @@ def differences(lake: Lake, pairs: Sequence[Pair]) -> Mapping[Pair, Sequence[str
     length. Items of a sequence are not told apart.
     """
     found: dict[Pair, Sequence[str]] = {}
+    names: dict[bytes, str | None] = {}
     for some in _portions(pairs):
         said = _said(lake, {name for pair in some for name in pair})
         for pair in some:
             one, other = said.get(pair[0], {}), said.get(pair[1], {})
             keys = sorted(key for key in one.keys() | other.keys() if one.get(key) != other.get(key))
-            found[pair] = [name for key in keys if (name := _name(key)) is not None]
+            names |= {key: _name(key) for key in keys if key not in names}
+            found[pair] = [name for key in keys if (name := names[key]) is not None]
     return found
 
 

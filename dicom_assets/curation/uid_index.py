@@ -36,11 +36,12 @@ def entries(batch_id: str, objects: pa.Table) -> pa.Table:
 
 
 def enter(lake: Lake, staging: Staging) -> None:
-    """Enters the UIDs of a batch's rows of flat_metadata, in place of those that it had entered. Raises LakeError.
+    """Enters the UIDs of a batch's rows of flat_metadata, in place of those that it had entered.
 
-    After its instances are published, so that whoever finds an entry finds the instances as well.
+    Raises StagingMissing when nothing is staged, as of a batch that is closed, and LakeError. After the batch's
+    instances are published, so that whoever finds an entry finds the instances as well.
     """
-    rows = entries(staging.batch_id, staging.read(Part.FLAT, ["study_key", *UIDS]))
+    rows = entries(staging.batch_id, staging.read_whole(Part.FLAT, ["study_key", *UIDS]))
     with lake.committing(UID_INDEX.name):
         lake.replace(UID_INDEX.name, [staging.batch_id], rows)
 

@@ -4,7 +4,6 @@ Does not belong here: running batches (`runner`), how events are kept (`event_lo
 """
 
 import errno
-import fcntl
 import hashlib
 import json
 import os
@@ -15,6 +14,7 @@ from pathlib import Path
 import dagster as dg
 
 from dicom_assets.settings import Settings, SettingsError, load
+from dicom_assets.storage import file_locks
 
 _PROJECT_FILES = ("dagster.yaml", "workspace.yaml")
 _MADE = "# Made by `dicom-assets ingest`, and made anew when this folder has moved."
@@ -56,6 +56,8 @@ load_from:
       location_name: dicom_assets
 """
 """What `dagster dev` loads in a state of ours; the location's name is the one that runs of `ingest` are told under."""
+_CHOSEN = "DICOM_ASSETS_DAGSTER_HOME"
+"""In the environment, the DAGSTER_HOME that was chosen here and not by whoever runs this."""
 _OWNER = ".dicom-assets-lake"
 """The file in a state that says which lake's it is: batches of two lakes in one state would be run in either."""
 
@@ -69,7 +71,7 @@ def dagster_home(settings: Settings) -> Path:
     """
     lake = _address(settings)
     named = os.environ.get("DAGSTER_HOME")
-    if named:
+    if named and named != os.environ.get(_CHOSEN):
         return _own(Path(named), lake)
     here = Path.cwd()
     if all((here / name).is_file() for name in _PROJECT_FILES):
@@ -150,6 +152,8 @@ def open_instance(settings: Settings) -> dg.DagsterInstance:
     home = dagster_home(settings)
     home.mkdir(parents=True, exist_ok=True)
     _enter(home, settings)
+    if os.environ.get("DAGSTER_HOME") in (None, "", os.environ.get(_CHOSEN)):
+        os.environ[_CHOSEN] = str(home)
     os.environ["DAGSTER_HOME"] = str(home)
     with _one_at_a_time(home):
         return dg.DagsterInstance.get()
@@ -160,7 +164,7 @@ def _one_at_a_time(folder: Path) -> Iterator[None]:
     """Keeps two processes from making Dagster's tables at the same time, which fails in one of them."""
     descriptor = os.open(folder, os.O_RDONLY)
     try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX)
+        file_locks.lock(descriptor, wait=True)
         yield
     finally:
         os.close(descriptor)

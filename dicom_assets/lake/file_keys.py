@@ -46,8 +46,11 @@ class FileKeys:
 
     def holders(self, name: str, paths: Sequence[str], keys: Iterable[str]) -> list[npt.NDArray[np.bool_]]:
         """For each file of a table that is replaced by study, which of the keys (in their order) it holds."""
+        return self._holders(name, paths, positions(name, keys))
+
+    def _holders(self, name: str, paths: Sequence[str], places: Sequence[str]) -> list[npt.NDArray[np.bool_]]:
         self._learn(name, [path for path in paths if path not in self._known])
-        wanted = np.array(positions(name, keys), dtype="S16")
+        wanted = np.array(places, dtype="S16")
         found = [self._known.get(path) for path in paths]
         return [np.ones(len(wanted), bool) if one is None else _among(one, wanted) for one in found]
 
@@ -57,10 +60,11 @@ class FileKeys:
         within: the keys, as values of the column that the table is replaced by, and values of other columns.
         """
         keys = list(dict.fromkeys(within[TABLES[name].replaced_by]))
-        may = known.within(within) & add_positions(name, known).may_hold(order_of(name), positions(name, keys))
+        places = positions(name, keys)
+        may = known.within(within) & add_positions(name, known).may_hold(order_of(name), places)
         paths = sorted(known.paths[may].tolist())
         found: dict[str, list[str]] = {key: [] for key in keys}
-        for path, held in zip(paths, self.holders(name, paths, keys), strict=True):
+        for path, held in zip(paths, self._holders(name, paths, places), strict=True):
             for at in np.flatnonzero(held).tolist():
                 found[keys[at]].append(path)
         return found

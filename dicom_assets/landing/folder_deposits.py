@@ -8,7 +8,6 @@ there and not locked was left by a process that was killed, and goes with the ne
 from __future__ import annotations
 
 import errno
-import fcntl
 import math
 import os
 import secrets
@@ -19,6 +18,7 @@ from pathlib import Path
 
 from dicom_assets.landing.deposits import HIDDEN, Deposit, Spool, unavailable
 from dicom_assets.landing.store import SourceUnavailable
+from dicom_assets.storage import file_locks
 from dicom_assets.storage.durable import sync
 
 _UNNAMED = getattr(os, "O_TMPFILE", None)
@@ -69,7 +69,7 @@ class FolderDepot:
             _sweep(folder)
         path = str(folder / secrets.token_hex(12))
         fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o666)
-        fcntl.flock(fd, fcntl.LOCK_EX)
+        file_locks.lock(fd, wait=True)
         return Spool(fd, path)
 
     def put(self, spool: Spool, path: str) -> Deposit | None:
@@ -171,5 +171,5 @@ def _sweep(folder: Path) -> None:
     """Deletes what was left by processes that were killed."""
     for path in folder.iterdir():
         with suppress(FileNotFoundError, BlockingIOError), path.open("rb") as file:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            file_locks.lock(file.fileno())
             path.unlink()

@@ -9,10 +9,8 @@ What libraries print is dropped: it might quote an object.
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import multiprocessing
 import os
-import resource
 import select
 import signal
 import sys
@@ -24,6 +22,12 @@ from pathlib import Path
 from typing import Any
 
 from dicom_assets.reading.memory import trim
+
+try:
+    import fcntl
+    import resource
+except ModuleNotFoundError:  # not Unix, where no lake is written and so nothing is read into one (storage.file_locks)
+    pass
 
 POSITION, BASE = 0, 1
 """Places in the shared memory: the object that is being read, the memory in use when the chunk began."""

@@ -74,13 +74,13 @@ class Access:
     def caller(self, address: str | None, headers: Headers) -> Caller:
         """Who asks. address: where the request comes from. Raises Refusal (401)."""
         if not self._settings.is_controlled:
-            return Caller("local", "local", Scope(), may_store=True, may_watch=True)
+            return Caller("local", "local", Scope(), may_store=True, may_watch=True, may_make_cohorts=True)
         scheme, _, given = headers.get("authorization", "").partition(" ")
         if scheme.lower() == "bearer" and (found := self._of_token(given.strip())) is not None:
             return found
         proxy = self._settings.proxy
         if proxy is not None and self.is_proxy(address) and (user := headers.get(proxy.user_header, "").strip()):
-            return Caller("user", _printable(user), _scope(proxy), proxy.may_store, proxy.may_watch)
+            return _caller("user", _printable(user), proxy)
         if (signed_in := self.sessions.caller(headers.get("cookie", ""))) is not None:
             return signed_in
         raise Refusal(401, "Say who you are: a bearer token is needed here.", {"WWW-Authenticate": "Bearer"})
@@ -141,7 +141,7 @@ def _tokens(settings: ServeSettings, environment: Mapping[str, str]) -> list[tup
             )
         if any(hmac.compare_digest(known, _digest(value)) for known, _ in tokens):
             raise SettingsError(f"Token '{one.name}': the environment variable of another token holds the same.")
-        tokens.append((_digest(value), Caller("token", one.name, _scope(one), one.may_store, one.may_watch)))
+        tokens.append((_digest(value), _caller("token", one.name, one)))
     return tokens
 
 
@@ -152,8 +152,9 @@ def permissions(settings: ServeSettings) -> list[tuple[str, Permission]]:
     return [*found, ("[serve.proxy]", proxy)] if proxy else found
 
 
-def _scope(permission: Permission) -> Scope:
-    return Scope(permission.sources, permission.condition)
+def _caller(kind: str, name: str, permission: Permission) -> Caller:
+    scope = Scope(permission.sources, permission.condition)
+    return Caller(kind, name, scope, permission.may_store, permission.may_watch, permission.may_make_cohorts)
 
 
 def _digest(token: str) -> bytes:

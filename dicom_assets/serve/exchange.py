@@ -18,13 +18,17 @@ UNKNOWN = "none"
 
 @dataclass(frozen=True)
 class Caller:
-    """Who asks. kind: local, token or user; `nobody` as long as nobody is known. name: of the token, or of the user."""
+    """Who asks. kind: local, token or user; `nobody` as long as nobody is known. name: of the token, or of the user.
+
+    may_…: as permissions have them.
+    """
 
     kind: str = "nobody"
     name: str = "-"
     scope: Scope = field(default_factory=lambda: Scope(()))
     may_store: bool = False
     may_watch: bool = False
+    may_make_cohorts: bool = False
 
 
 @dataclass

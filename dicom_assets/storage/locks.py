@@ -8,13 +8,13 @@ locked, and why.
 from __future__ import annotations
 
 import errno
-import fcntl
 import os
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from dicom_assets.storage import file_locks
 from dicom_assets.storage.files import LakeError, LakeFiles
 
 FOLDER = "_locks"
@@ -71,7 +71,7 @@ def _open(path: Path) -> int:
 def _taken(descriptor: int, path: Path) -> bool:
     """Whether the lock could be taken, and is one of the file that others will find."""
     try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        file_locks.lock(descriptor)
     except BlockingIOError:
         return False
     return _is_still(descriptor, path)

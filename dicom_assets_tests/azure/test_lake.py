@@ -58,11 +58,13 @@ def comparable(lake: Lake, store: LandingStore) -> dict[str, list[dict[str, Any]
     """
     paths = names_of_objects(store)
     tables = contents(lake)
+    del tables["duplicate"]  # which of several objects came first at one moment, a hash of where they lie decides
     label: dict[str, str] = {"": ""}
     for row in tables["raw_files"]:
         label[row["object_id"]] = f"{paths[row['uri']]}|{row['member'] or ''}"
     varying = {"batch_id", "etag", "modified_at", "claimed_at", "ingested_at", "version_at", "first_seen_at"} | {
-        "updated_at", "reason", "record_key", "file_key", "created_at", "local_path", "source_file"}  # fmt: skip
+        "updated_at", "reason", "record_key", "file_key", "created_at", "local_path", "source_file",
+        "told_first_at", "told_last_at"}  # fmt: skip
     result: dict[str, list[dict[str, Any]]] = {}
     for name, found in tables.items():
         plain = []
@@ -71,7 +73,7 @@ def comparable(lake: Lake, store: LandingStore) -> dict[str, list[dict[str, Any]
             for column in ("object_id", "container_id"):
                 if row.get(column) is not None:
                     row[column] = label[row[column]]
-            if name in ("series", "study"):
+            if name in ("series", "study", "patient_value"):
                 row.pop("object_id")  # of instances that came at the same moment, a hash decides
             if row.get("resource") is not None:
                 row["resource"] = re.sub(r'"lastUpdated":"[^"]*"', "", row["resource"])  # when it was claimed

@@ -405,7 +405,7 @@ BREAKS = [
     Break("conflict", "what a study says of its patient is lost", "conflict.patients_equal_instances",
           written("patient_value", drop_first)),
     Break("flat_metadata", "an object is not entered into the index of digests", "duplicate.digests_are_indexed",
-          instead(digest_index, "keys_of", lambda before, rows: f"SELECT * FROM ({before(rows)}) OFFSET 1")),
+          instead(digest_index, "keys_of", lambda before, rows: f"SELECT * FROM (FROM ({before(rows)}) OFFSET 1)")),
     Break("duplicate", "a member is another object", "duplicate.members_are_alike",
           around(duplicates, "_row", lambda row: {**row, "object_id": "0" * 20})),
     Break("duplicate", "a difference is not told", "duplicate.differences_are_told",

@@ -106,6 +106,7 @@ def case(tmp_path_factory) -> Case:
     run(settings, claim(settings))
     landing.put("study1/series1/0001.dcm", dicom(1, 1, 1, SeriesDescription="newer"), age_seconds=3_600)
     landing.put("study1/series1/0009.dcm", dicom(1, 1, 9), age_seconds=3_600)
+    landing.put("copies/0009.dcm", dicom(1, 1, 9), age_seconds=3_600)
     landing.put("clinical/diagnoses.csv", "PatientID;x\nP0001;y\n", age_seconds=3_600)
     landing.put("odd/new.txt", "nothing", age_seconds=3_600)
     batch = claim(settings)

@@ -19,6 +19,7 @@ from dicom_assets.batch.steps import Run, each_table
 from dicom_assets.lake.delta import Lake
 from dicom_assets.lake.staging import Part, Staging, StagingMissing
 from dicom_assets.settings import UserError
+from dicom_assets_tests.support.dicoms import dicom
 from dicom_assets_tests.support.inline_engine import InlineEngine
 from dicom_assets_tests.support.lakes import TABLES_OF_A_BATCH, Graph, contents, settings_for
 from dicom_assets_tests.support.landings import LandingFolder, put_mixed
@@ -31,7 +32,7 @@ REPORT = (
 RULES_OF_ALL = (*RULES, *VERSION_RULES, *STANDARD_RULES)
 MAY_BE_MADE_AGAIN = {"mapping_coverage", "cleanup"}
 """What needs nothing staged: the one counts the whole lake, the other finds that nothing is to be done."""
-BROUGHT_OTHERWISE = {"correction", "patient_link", "omop_identifier"}
+BROUGHT_OTHERWISE = {"correction", "patient_link", "omop_identifier", "conflict", "duplicate"}
 """What this batch brings nothing of, and ids, which occurrences give out too."""
 IN_THE_GRAPH = {"raw_files", "series", "mapping_coverage", "cleanup"}
 """What is made by real runs of the graph; the others by what these call."""
@@ -47,6 +48,7 @@ def folder(tmp_path_factory) -> Path:
     (folder / "landing").mkdir()
     landing = LandingFolder(folder / "landing")
     put_mixed(landing)
+    landing.put("study2/series1/0001.dcm", dicom(2, 1, 1, Rows=4, Columns=4))
     landing.put("clinical/reports.ndjson", REPORT)
     with dg.DagsterInstance.ephemeral() as instance:
         graph = Graph(settings_for(folder / "closed", landing.root), instance)

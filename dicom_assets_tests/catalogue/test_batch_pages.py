@@ -130,7 +130,7 @@ def test_commands_name_the_places_that_the_server_was_given_and_take():
 def test_the_commands_that_take_a_landing_are_those_of_the_command_line():
     group = typer.main.get_command(app)
     told = ("ingest", "upgrade", "errors", "batch show", "batch retry", "batch accept", "batch dismiss",
-            "source confirm", "selftest")  # fmt: skip
+            "source confirm", "selftest", "cohort verify", "cohort export", "cohort list")  # fmt: skip
     for words_of in told:
         command = group
         for word in words_of.split():

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shlex
+import shutil
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
@@ -11,25 +12,20 @@ from typing import Any
 import pytest
 
 from dicom_assets.batch.books import Status
-from dicom_assets_tests.catalogue.browsing import (
-    AXE,
-    BROWSER,
-    NO_AXE,
-    NO_BROWSER,
-    SCHEMES,
-    chromium,
-    complaints,
-    go_to,
-    overflow,
-)
+from dicom_assets.curation.cohorts.selection import create_cohort
+from dicom_assets.lake.delta import Lake
+from dicom_assets.settings import Settings
+from dicom_assets_tests.catalogue.shown_lake import series, study
+from dicom_assets_tests.catalogue.wrong_lake import CLAIMED, GAP, TWINS
 from dicom_assets_tests.serve.serving import START, Server, serving
+from dicom_assets_tests.support.browser import chromium, findings, go_to, needs_axe, needs_browser, overflow
 from dicom_assets_tests.support.commands import clean_environment
-from dicom_assets_tests.support.dicoms import dicom, without_identity
+from dicom_assets_tests.support.dicoms import dicom, uid, without_identity
 from dicom_assets_tests.support.landings import LandingFolder
 from dicom_assets_tests.support.states import States
 from dicom_assets_tests.support.steps import Stepped
 
-pytestmark = [pytest.mark.slow, pytest.mark.skipif(BROWSER is None, reason=NO_BROWSER)]
+pytestmark = [pytest.mark.slow, needs_browser]
 
 
 def paused(graph: Stepped, landing: LandingFolder) -> str:
@@ -85,17 +81,32 @@ def _run(line: str, server: Server) -> subprocess.CompletedProcess[str]:
     return subprocess.run([*START, *words], cwd=folder, env=environment, capture_output=True, text=True, check=False)
 
 
-@pytest.mark.skipif(not AXE.is_file(), reason=NO_AXE)
+@needs_axe
 def test_nothing_serious_is_wrong_with_the_pages_for_anybody(kept: Any, browser: Any, tmp_path: Path):
     paths = ("/batches", f"/batches/{kept.paused}", f"/batches/{kept.closed}", "/errors", "/errors/MISSING_IDENTITY",
              "/overview")  # fmt: skip
+    assert wrongs(kept.settings, paths, browser, tmp_path / "server") == []
+
+
+@needs_axe
+def test_nothing_serious_is_wrong_with_reports_and_cohorts_for_anybody(wrong: Any, browser: Any, tmp_path: Path):
+    lake = shutil.copytree(wrong.settings.lake, tmp_path / "lake")
+    settings = wrong.settings.model_copy(update={"lake": str(lake)})
+    create_cohort(Lake(str(lake)), "gap", studies=[uid(GAP)], by="test")
+    paths = ("/report", "/report/landing", "/findings?source=landing&kind=duplicate&value=bytes", study(TWINS),
+             series(GAP), series(CLAIMED), "/cohorts", "/cohorts/gap", "/")  # fmt: skip
+    assert wrongs(settings, paths, browser, tmp_path / "server") == []
+
+
+def wrongs(settings: Settings, paths: tuple[str, ...], browser: Any, folder: Path) -> list[str]:
+    """What axe and the console say of pages in light and dark, and which are wider than their windows."""
     found: list[str] = []
 
     def said(message: Any) -> None:
         found.append(f"console: {message.text}")
 
-    with serving(kept.settings, tmp_path / "server") as server:
-        for scheme in SCHEMES:
+    with serving(settings, folder) as server:
+        for scheme in ("light", "dark"):
             context = browser.new_context(color_scheme=scheme)
             page = context.new_page()
             page.on("console", said)
@@ -103,10 +114,10 @@ def test_nothing_serious_is_wrong_with_the_pages_for_anybody(kept: Any, browser:
                 page.goto(server.url + path)
                 for one in page.query_selector_all("summary"):
                     one.click()
-                found += [f"{scheme} {path} {one}" for one in complaints(page)]
+                found += [f"{scheme} {path} {one}" for one in findings(page)]
                 for width in (1400, 400):
                     page.set_viewport_size({"width": width, "height": 900})
                     if overflow(page) > 0:
                         found.append(f"{path}: wider than {width} pixels")
             context.close()
-    assert found == []
+    return found

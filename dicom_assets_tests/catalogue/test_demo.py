@@ -17,8 +17,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from dicom_assets_tests.catalogue.browsing import BROWSER, NO_BROWSER
 from dicom_assets_tests.pictures import FOLDER, HEIGHT, MOST_BYTES, PICTURES, WIDTH, take
+from dicom_assets_tests.support.browser import needs_browser
 from dicom_assets_tests.support.commands import clean_environment, wait_for
 from dicom_assets_tests.support.pages import PAGES, ROOT
 
@@ -89,7 +89,7 @@ def test_the_last_line_of_the_demo_is_a_command_that_shows_its_images_in_the_bro
             served.wait(30)
 
 
-@pytest.mark.skipif(BROWSER is None, reason=NO_BROWSER)
+@needs_browser
 def test_every_picture_of_the_pages_can_be_made_anew_is_small_and_stands_on_a_page(made, tmp_path: Path):
     folder, _ = made
     pages = "".join(page.read_text(encoding="utf-8") for page in PAGES)

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import shutil
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -13,32 +11,25 @@ import pytest
 from dicom_assets_tests.catalogue.shown_lake import EVERY, ODD, TOKENS, Shown, instance, series, study
 from dicom_assets_tests.serve.asking import ENVIRONMENT
 from dicom_assets_tests.serve.serving import serving
-
-sync_api = pytest.importorskip("playwright.sync_api", reason="the package playwright is not installed")
-
-BROWSER = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
-MODULES = Path(os.environ.get("DICOM_ASSETS_NODE_MODULES", Path(__file__).parents[2] / "node_modules"))
-AXE = MODULES / "axe-core" / "axe.min.js"
-SHOTS = os.environ.get("DICOM_ASSETS_TEST_SHOTS")
-"""A folder for pictures of what the test saw, for whoever wants to look."""
+from dicom_assets_tests.support.browser import chromium, findings, needs_axe, needs_browser, shot
 
 SIZES = ((1400, 900), (400, 800))
-PAGES = (*EVERY, "/?patient=nobody-has-this-name", "/?sort=patient&scanner=siemens", "/nothing", "/sign-out")
-OPTIONS = ["--no-sandbox", "--no-first-run", "--disable-background-networking", "--disable-component-update",
-           "--disable-sync", "--disable-quic"]  # fmt: skip
+PAGES = (
+    *EVERY,
+    "/?patient=nobody-has-this-name",
+    "/?sort=patient&scanner=siemens",
+    "/nothing",
+    "/sign-out",
+    "/cohorts",
+)
 
-pytestmark = [
-    pytest.mark.slow,
-    pytest.mark.skipif(BROWSER is None, reason="no browser is installed: apt-get install chromium"),
-]
+pytestmark = [pytest.mark.slow, needs_browser]
 
 
 @pytest.fixture(scope="module")
 def browser() -> Iterator[Any]:
-    with sync_api.sync_playwright() as playwright:
-        started = playwright.chromium.launch(executable_path=BROWSER, args=OPTIONS)
+    with chromium() as started:
         yield started
-        started.close()
 
 
 @pytest.fixture(scope="module")
@@ -48,8 +39,7 @@ def url(shown: Shown, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]
 
 
 def shoot(page: Any, name: str) -> None:
-    if SHOTS:
-        page.screenshot(path=Path(SHOTS) / f"{name.strip('/').replace('/', '-') or 'search'}.png")
+    shot(page, name.strip("/").replace("/", "-") or "search")
 
 
 def opened(browser: Any, size: tuple[int, int], scheme: str = "light", **more: Any) -> Any:
@@ -139,10 +129,10 @@ def test_a_person_signs_in_and_out(browser: Any, shown: Shown, tmp_path: Path):
         page.goto(server.url + study(ODD))
         page.wait_for_selector("#token")
         assert not [one for one in page.complaints if "401" not in one]
-        assert serious(page) == []
+        assert findings(page) == []
 
 
-@pytest.mark.skipif(not AXE.is_file(), reason="axe-core is not installed: make node")
+@needs_axe
 @pytest.mark.parametrize(("size", "scheme"), [*zip(SIZES, ("dark", "light"), strict=True)], ids=str)
 def test_axe_finds_nothing_serious(browser: Any, url: str, size: tuple[int, int], scheme: str):
     page = opened(browser, size, scheme)
@@ -151,19 +141,5 @@ def test_axe_finds_nothing_serious(browser: Any, url: str, size: tuple[int, int]
         page.goto(url + path)
         for details in page.locator("details").all():
             details.evaluate("one => one.open = true")
-        found[path] = serious(page)
+        found[path] = findings(page)
     assert {path: one for path, one in found.items() if one} == {}
-
-
-def serious(page: Any) -> list[str]:
-    """What axe calls serious or critical: rule and place."""
-    if not AXE.is_file():
-        return []
-    page.evaluate(AXE.read_text(encoding="utf-8"))
-    result = page.evaluate("axe.run({resultTypes: ['violations']})")
-    return [
-        f"{one['id']}: {node['target']} {node.get('failureSummary', '')}"
-        for one in result["violations"]
-        if one["impact"] in ("serious", "critical")
-        for node in one["nodes"][:3]
-    ]

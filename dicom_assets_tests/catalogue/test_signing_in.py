@@ -122,6 +122,8 @@ class TestTheWayIn:
     def test_a_form_is_small(self, shown: Shown):
         answer = sign_in(shown.stranger(), "x" * 100_000)
         assert answer.status_code == 413
+        fields = {f"field{number}": "x" for number in range(21)}
+        assert shown.stranger().post("/sign-in", data=fields, headers={"Origin": HERE}).status_code == 413
 
     def test_without_tokens_there_is_nothing_to_sign_in_to(self, shown: Shown):
         assert shown.plain.get("/sign-in").headers["location"] == "/"

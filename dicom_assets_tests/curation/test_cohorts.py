@@ -34,8 +34,7 @@ from dicom_assets.defs.assets.cohorts import COHORT, JOB, cohorts_to_partitions
 from dicom_assets.defs.graph import build_defs
 from dicom_assets.defs.resources import work_resource
 from dicom_assets.lake.delta import Lake
-from dicom_assets.schema.registry import TABLES
-from dicom_assets.schema.table import Column, Table
+from dicom_assets.schema.registry import PHI_RISK, TABLES
 from dicom_assets.storage.files import LakeFiles
 from dicom_assets.storage.traces import Terms
 from dicom_assets_tests.support.canaries import erased
@@ -325,24 +324,17 @@ class TestExporting:
         assert contents(out) == contents(tmp_path / "whole")
 
 
-SCORES = Table(
-    "phi_risk",
-    "series",
-    ("SeriesInstanceUID",),
-    (
-        Column("SeriesInstanceUID", pa.string(), "Series", nullable=False),
-        Column("score", pa.int64(), "Risk", nullable=False),
-    ),
-    "Scores.",
-    "SeriesInstanceUID",
-)
-
-
 class TestRisk:
-    def scored(self, graph: Stepped, monkeypatch: pytest.MonkeyPatch, scores: Mapping[str, int]) -> None:
-        monkeypatch.setitem(TABLES, SCORES.name, SCORES)
-        rows = [{"SeriesInstanceUID": one, "score": score} for one, score in scores.items()]
-        graph.lake.replace(SCORES.name, [*scores], pa.Table.from_pylist(rows, schema=SCORES.schema))
+    def scored(self, graph: Stepped, scores: Mapping[str, int]) -> None:
+        of_series = graph.rows("SELECT source, StudyInstanceUID, SeriesInstanceUID, study_key FROM series")
+        counts = dict.fromkeys(("objects", "private_elements", "claims", "contradictions"), 0)
+        rows = [
+            {**one, **counts, "score": scores[one["SeriesInstanceUID"]], "made_from": ""}
+            for one in of_series
+            if one["SeriesInstanceUID"] in scores
+        ]
+        table = pa.Table.from_pylist(rows, schema=PHI_RISK.schema)
+        graph.lake.replace(PHI_RISK.name, sorted({row["study_key"] for row in rows}), table)
 
     def test_a_risk_that_nobody_knows_is_refused_until_somebody_says_why_not(self, three, tmp_path):
         graph, _ = three
@@ -354,13 +346,13 @@ class TestRisk:
         *_, entry = frozen.log(graph.lake.files, "all")
         assert (entry.what, entry.reason, entry.by) == ("exported", DESPITE, "me")
 
-    def test_a_risk_above_the_limit_is_refused_and_one_below_is_not(self, three, tmp_path, monkeypatch):
+    def test_a_risk_above_the_limit_is_refused_and_one_below_is_not(self, three, tmp_path):
         graph, _ = three
         series = [uid(1, 1), uid(2, 1), uid(3, 1), uid(3, 2)]
-        self.scored(graph, monkeypatch, dict.fromkeys(series[1:], 20) | {series[0]: 21})
+        self.scored(graph, dict.fromkeys(series[1:], 20) | {series[0]: 21})
         with pytest.raises(RiskTooHigh, match="1 of its 4 series are above the limit of 20"):
             export(graph, tmp_path / "out", despite_risk=None)
-        self.scored(graph, monkeypatch, {series[0]: 20})
+        self.scored(graph, {series[0]: 20})
         assert export(graph, tmp_path / "out", despite_risk=None).written == 7
 
 

@@ -44,18 +44,20 @@ def shown(graph: Stepped) -> tuple[Any, ...]:
     return study["StudyDescription"], study["day"], study["StudyTime"][:2], series["SeriesDescription"], rules
 
 
+@pytest.mark.slow
 def test_a_rule_that_is_changed_is_named_by_verify_and_made_good_by_it(states):
     graph, _, _ = states.begin(deliver)
     newest = dict.fromkeys(("StudyDescription", "StudyDate", "StudyTime", "SeriesDescription"), "newest")
     assert shown(graph) == ("Abdomen", "2024-01-02", "11", "Abdomen", newest)
-    assert verify(graph.lake, graph.settings).holds
+    assert [one.rule for one in verify(graph.lake, graph.settings).findings if not one.holds] == []
 
     other = graph.settings.model_copy(update={"curation": CurationSettings.model_validate(FREQUENT)})
     found = verify(graph.lake, other)
     assert {one.rule for one in found.findings if not one.holds} == {"series", "study", "conflict"}
     with RunContext(other) as work:
         rebuild(work, found.studies)
-    assert verify(graph.lake, other).holds
+    # files of NDJSON are written again by `verify --fix` alone, which then looks once more
+    assert [one.rule for one in verify(graph.lake, other).findings if not one.holds] == ["lines"]
     frequent = {name: "newest" if name == "SeriesDescription" else "most_frequent" for name in newest}
     assert shown(graph) == ("Thorax", "2024-01-01", "10", "Abdomen", frequent)
 

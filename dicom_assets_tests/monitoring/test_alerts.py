@@ -275,7 +275,7 @@ class TestSettings:
             ({"kind": "webhook", "url": "http://x.example", "token_variable": "T"}, "over https only"),
             ({"kind": "webhook", "url": "https://u:p@x.example"}, "must not hold a user or a password"),
             ({"kind": "webhook", "url": "https://x.example", "on": ["sometimes"]}, "paused"),
-            ({"kind": "webhook", "url": "https://x.example", "password": "x"}, "not permitted"),
+            ({"kind": "webhook", "url": "https://x.example", "password": "x"}, "there is no such setting"),
             ({"kind": "mail", "to": ["a@example.org"]}, "needs to, sender and host"),
             ({**MAIL, "user_variable": "U"}, "needs user_variable"),
             ({**MAIL, "security": "none", **LOGIN}, "a login needs security"),

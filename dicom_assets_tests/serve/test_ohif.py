@@ -24,8 +24,8 @@ from dicom_assets.serve.viewing.ohif_package import ViewerError, folder_of, inst
 from dicom_assets.serve.viewing.study_links import viewers_of
 from dicom_assets.settings import Settings
 from dicom_assets_tests.serve import ohif, viewable
-from dicom_assets_tests.serve.browser import PATIENCE, chromium, needs_browser, shot
 from dicom_assets_tests.serve.serving import serving
+from dicom_assets_tests.support.browser import PATIENCE, chromium, needs_browser, shot
 from dicom_assets_tests.support.dicoms import uid
 
 PAGE = (

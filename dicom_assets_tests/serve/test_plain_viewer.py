@@ -12,9 +12,9 @@ import numpy as np
 import pytest
 
 from dicom_assets_tests.serve import viewable as made
-from dicom_assets_tests.serve.browser import PATIENCE, chromium, findings, needs_axe, needs_browser, shot
 from dicom_assets_tests.serve.serving import serving
 from dicom_assets_tests.serve.viewable import view
+from dicom_assets_tests.support.browser import PATIENCE, chromium, findings, needs_axe, needs_browser, shot
 from dicom_assets_tests.support.dicoms import uid
 
 pytestmark = [pytest.mark.slow, needs_browser]

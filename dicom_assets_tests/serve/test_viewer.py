@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import io
-import os
-import shutil
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -17,18 +15,8 @@ from PIL import Image
 
 from dicom_assets_tests.serve import ohif
 from dicom_assets_tests.serve.client_lake import CT, US, client_lake, pydicom_file, zipped_files
+from dicom_assets_tests.support.browser import PATIENCE, SHOTS, chromium, needs_browser, shot
 from dicom_assets_tests.support.commands import free_port
-
-sync_api = pytest.importorskip("playwright.sync_api", reason="the package playwright is not installed")
-
-BROWSER = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
-OPTIONS = ["--no-sandbox", "--use-angle=swiftshader", "--enable-unsafe-swiftshader", "--ignore-gpu-blocklist",
-           "--disable-quic", "--no-first-run", "--disable-background-networking", "--disable-component-update",
-           "--disable-sync"]  # fmt: skip
-PATIENCE = 90_000
-"""Milliseconds that something may take to be drawn."""
-SHOTS = os.environ.get("DICOM_ASSETS_TEST_SHOTS")
-"""A folder for pictures of what the test saw, for whoever wants to look."""
 
 NAMES = ["PLA", "CompressedSamples, MR1", "CompressedSamples, CT1", "Doe, Peter"]
 """The studies as the viewer lists them, the newest first."""
@@ -55,7 +43,7 @@ _LISTED = """() => [...document.querySelectorAll("tbody tr")]
 
 pytestmark = [
     pytest.mark.slow,
-    pytest.mark.skipif(BROWSER is None, reason="no browser is installed: apt-get install chromium"),
+    needs_browser,
     pytest.mark.skipif(not ohif.PAGES.is_dir(), reason=ohif.HOW),
 ]
 
@@ -109,8 +97,8 @@ class Viewer:
         return found
 
     def _contrast_now(self, name: str) -> float:
-        shot = self.page.locator("canvas").first.screenshot(path=SHOTS and Path(SHOTS) / f"{name}.png")
-        return float(np.asarray(Image.open(io.BytesIO(shot)).convert("L"), float).std())
+        drawn = self.page.locator("canvas").first.screenshot(path=SHOTS and Path(SHOTS) / f"{name}.png")
+        return float(np.asarray(Image.open(io.BytesIO(drawn)).convert("L"), float).std())
 
 
 @pytest.fixture(scope="module")
@@ -120,13 +108,11 @@ def viewer(tmp_path_factory) -> Iterator[Viewer]:
     with (
         client_lake(tmp_path_factory.mktemp("viewer"), origin) as here,
         ohif.pages(port, here.url) as address,
-        sync_api.sync_playwright() as playwright,
+        chromium() as browser,
     ):
-        browser = playwright.chromium.launch(executable_path=BROWSER, args=OPTIONS)
         page = browser.new_page(viewport={"width": 1400, "height": 900})
         page.set_default_timeout(PATIENCE)
         yield Viewer(page, address, here.url)
-        browser.close()
 
 
 def study_of(path: Path) -> str:
@@ -142,8 +128,7 @@ def stored_values(path: Path) -> np.ndarray:
 def test_the_studies_are_listed(viewer):
     viewer.open_list()
     assert viewer.rows(4) == NAMES
-    if SHOTS:
-        viewer.page.screenshot(path=Path(SHOTS) / "list.png")
+    shot(viewer.page, "list")
     assert viewer.failed == []
 
 

@@ -130,17 +130,22 @@ def conflicts_equal_instances(context: CheckContext) -> CheckResult:
         connection.execute(f"CREATE TEMP VIEW own_studies AS FROM instances{others}")
         results = []
         for owner in sql.GRAINS:
-            doubtful = f"SELECT StudyInstanceUID FROM ({sql.doubtful(owner, 'own_studies')})"
-            named = (
-                f"SELECT StudyInstanceUID FROM judged WHERE level = '{owner}' AND attribute NOT LIKE 'S%InstanceUID'"
+            doubtful = arrow(connection, sql.doubtful(owner, "own_studies"))
+            named = arrow(
+                connection,
+                f"SELECT attribute FROM judged WHERE level = '{owner}' AND attribute NOT LIKE 'S%InstanceUID'",
             )
-            if not connection.execute(f"SELECT 1 FROM ({doubtful} UNION ALL {named}) LIMIT 1").fetchall():
+            attributes = {*doubtful["attribute"].to_pylist(), *named["attribute"].to_pylist()}
+            if not attributes:
                 continue  # nothing is written in two ways, and no conflict is told
+            connection.register("doubtful", doubtful)
+            told = "(FROM own_studies SEMI JOIN doubtful USING (StudyInstanceUID))"
             results.append(
                 compared(
                     connection,
-                    sql.told(owner, f"(FROM own_studies WHERE StudyInstanceUID IN ({doubtful}))", settings),
-                    f"FROM ({sql.there(owner, 'judged')}) WHERE StudyInstanceUID IN (SELECT StudyInstanceUID FROM own) "
+                    sql.told(owner, told, settings, attributes),
+                    f"FROM ({sql.there(owner, 'judged', attributes)}) "
+                    "WHERE StudyInstanceUID IN (SELECT StudyInstanceUID FROM own) "
                     "OR StudyInstanceUID NOT IN (SELECT StudyInstanceUID FROM found)",
                     "shown_by",
                 )
@@ -193,15 +198,19 @@ def patients_equal_instances(context: CheckContext) -> CheckResult:
         mixed = [str(key) for (key,) in connection.execute(sql.patients_mixed_up("of_patients")).fetchall()]
         results = [
             compared(connection, sql.values_told("instances"), sql.values_there("own"), "study_key"),
-            compared(
-                connection,
-                f"FROM ({sql.patients_told('of_patients', settings)}) WHERE {settled}",
-                f"FROM ({sql.patients_there(conflicts)}) WHERE shown_by IN (SELECT patient_key FROM of_patients) "
-                f"AND {settled}",
-                "shown_by",
-            ),
             CheckResult(not mixed, 0, len(mixed), mixed[:SHOWN]),
         ]
+        attributes = arrow(connection, sql.patients_doubtful("of_patients", conflicts))["attribute"].to_pylist()
+        if attributes:  # of nobody is anything said in two ways, and no conflict is told, otherwise
+            results.append(
+                compared(
+                    connection,
+                    f"FROM ({sql.patients_told('of_patients', settings)}) WHERE {settled}",
+                    f"FROM ({sql.patients_there(conflicts, attributes)}) "
+                    f"WHERE shown_by IN (SELECT patient_key FROM of_patients) AND {settled}",
+                    "shown_by",
+                )
+            )
     return _together(results)
 
 

@@ -45,20 +45,22 @@ def _name_said(value: str) -> str:
 
 def said(attribute: str, value: str, among: Collection[str] = tuple(_VRS)) -> str:
     """SQL for what a value says, by the name of its attribute in a column; among: which it can be."""
-    names = [name for name in among if _VRS[name] == "PN"]
-    times = [name for name in among if _VRS[name] == "TM"]
+    names = [name for name in among if _VRS.get(name) == "PN"]
+    times = [name for name in among if _VRS.get(name) == "TM"]
     whole = f"[{{}} FOR whole IN string_split({value}, '\\')]"
     listed = {
         "named": _name_said("whole"),
         "texts": clean("whole"),
     }
     several = {one: f"nullif(array_to_string({whole.format(sql)}, '\\'), '')" for one, sql in listed.items()}
-    return f"""CASE
-        WHEN {attribute} IN ({_names([name for name in names if name not in MULTIPLE])}) THEN {_name_said(value)}
-        WHEN {attribute} IN ({_names([name for name in names if name in MULTIPLE])}) THEN {several["named"]}
-        WHEN {attribute} IN ({_names(MULTIPLE.intersection(among) - {*names})}) THEN {several["texts"]}
-        WHEN {attribute} IN ({_names(times)}) AND contains({value}, '.') THEN rtrim(rtrim({value}, '0'), '.')
-        ELSE {clean(value)} END"""
+    forms = {
+        _name_said(value): [name for name in names if name not in MULTIPLE],
+        several["named"]: [name for name in names if name in MULTIPLE],
+        several["texts"]: MULTIPLE.intersection(among) - {*names},
+        f"CASE WHEN contains({value}, '.') THEN rtrim(rtrim({value}, '0'), '.') ELSE {clean(value)} END": times,
+    }
+    cases = " ".join(f"WHEN {attribute} IN ({_names(own)}) THEN {form}" for form, own in forms.items() if own)
+    return f"CASE {cases} ELSE {clean(value)} END" if cases else clean(value)
 
 
 def _ranked(settings: CurationSettings, source: str = "source") -> str:
@@ -88,15 +90,17 @@ UNSHOWN = set(TOLD_WITH)
 """Attributes of which the shown value follows from another attribute: `series` and `study` have rules for them."""
 
 
-def told(owner: Owner, instances: str, settings: CurationSettings) -> str:
+def told(owner: Owner, instances: str, settings: CurationSettings, attributes: Collection[str] = ()) -> str:
     """SQL for the conflicts of studies, series or frames of reference, a row for each value of each.
 
     instances: a relation that has all instances of the studies that are looked at, with all of their columns.
+    attributes: those that may have conflicts; all of them, when none is given.
     """
     grain = ", ".join(GRAINS[owner])
-    names = ", ".join(f'{_as_text(name)} AS "{name}"' for name in of(owner) if name not in GRAINS[owner])
+    attributes = [name for name in of(owner) if name in attributes] or of(owner)
+    names = ", ".join(f'{_as_text(name)} AS "{name}"' for name in attributes)
     kept = ["study_key", "source", "first_seen_at", "updated_at", "version_at", "sequence", "object_id"]
-    listed = ", ".join(f'"{name}"' for name in of(owner) if name not in GRAINS[owner])
+    listed = ", ".join(f'"{name}"' for name in attributes)
     # of a study or series in several sources the row of one of them is shown, whatever it says
     row = f"arg_max(source, ({_ranked(settings)}, version_at, object_id)) OVER (PARTITION BY {grain})"
     told = "true"
@@ -109,7 +113,7 @@ WITH long AS (
     ON {listed} INTO NAME attribute VALUE value
 ),
 several AS (
-    SELECT * EXCLUDE (value), value, {said("attribute", "value", of(owner))} AS said
+    SELECT * EXCLUDE (value), value, {said("attribute", "value", attributes)} AS said
     FROM long SEMI JOIN (
         SELECT {grain}, attribute FROM long GROUP BY ALL HAVING min(value) < max(value)
     ) AS doubtful USING ({grain}, attribute)
@@ -148,14 +152,15 @@ def _shown(grain: str, settings: CurationSettings) -> str:
         AS is_shown"""
 
 
-def there(owner: Owner, conflicts: str) -> str:
+def there(owner: Owner, conflicts: str, attributes: Collection[str] = ()) -> str:
     """SQL for the same as the table has it. conflicts: a relation of its rows."""
+    attributes = [*attributes] or of(owner)
     is_uid = "attribute NOT IN ('SeriesInstanceUID', 'SOPInstanceUID')"
     return f"""
 SELECT
     md5(StudyInstanceUID) AS shown_by, level, StudyInstanceUID, SeriesInstanceUID, FrameOfReferenceUID, attribute,
-    {said("attribute", "value", of(owner))} AS said, objects, first_at, last_at,
-    {_is_shown(of(owner))}
+    {said("attribute", "value", attributes)} AS said, objects, first_at, last_at,
+    {_is_shown(attributes)}
 FROM ({exploded(conflicts)})
 WHERE level = '{owner}' AND {is_uid}
 """
@@ -168,10 +173,13 @@ def _is_shown(among: Collection[str]) -> str:
 
 
 def doubtful(owner: Owner, instances: str) -> str:
-    """SQL for the studies, series or frames of reference in which something is written in two ways; see `told`."""
-    grain = ", ".join(GRAINS[owner])
-    differs = " OR ".join(f'min("{name}") <> max("{name}")' for name in of(owner) if name not in GRAINS[owner])
-    return f"SELECT {grain} FROM {instances} GROUP BY {grain} HAVING {differs}"
+    """SQL for StudyInstanceUID and attribute of what a study, series or frame of reference has written in two ways."""
+    written = ", ".join(f'CASE WHEN min("{name}") <> max("{name}") THEN \'{name}\' END' for name in of(owner))
+    return f"""
+SELECT DISTINCT StudyInstanceUID, attribute FROM (
+    SELECT StudyInstanceUID, unnest([{written}]) AS attribute FROM {instances} GROUP BY {", ".join(GRAINS[owner])}
+) WHERE attribute IS NOT NULL
+"""
 
 
 def exploded(conflicts: str) -> str:
@@ -297,10 +305,20 @@ QUALIFY count(*) OVER (PARTITION BY patient_key, attribute) > 1
 """
 
 
-def patients_there(conflicts: str) -> str:
-    """SQL for the same as the table has it."""
+def patients_doubtful(values: str, conflicts: str) -> str:
+    """SQL for the attributes in which some patients have a conflict, by what is said of them or by the table."""
     return f"""
-SELECT subject_key AS shown_by, attribute, {said("attribute", "value", of(Owner.PATIENT))} AS said, objects, first_at,
-    last_at, {_is_shown(of(Owner.PATIENT))}
+SELECT attribute FROM {values} GROUP BY patient_key, attribute HAVING min(said) <> max(said)
+UNION
+SELECT attribute FROM {conflicts} WHERE level = '{Owner.PATIENT}' AND subject_key IN (SELECT patient_key FROM {values})
+"""
+
+
+def patients_there(conflicts: str, attributes: Collection[str] = ()) -> str:
+    """SQL for the same as the table has it. attributes: those that are looked at; all of them, when none is given."""
+    among = [*attributes] or of(Owner.PATIENT)
+    return f"""
+SELECT subject_key AS shown_by, attribute, {said("attribute", "value", among)} AS said, objects, first_at,
+    last_at, {_is_shown(among)}
 FROM ({exploded(conflicts)}) WHERE level = '{Owner.PATIENT}'
 """

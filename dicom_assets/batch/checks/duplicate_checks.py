@@ -121,7 +121,7 @@ def members_are_alike(context: CheckContext) -> CheckResult:
     such a group may be missing here (`differences_are_told`).
     """
     looked = context.once("looked", _looked)
-    there = _there(context)
+    there = context.once("duplicate", _there)
     if not len(looked.keys) and not len(there):
         return CheckResult(True, 0, 0)
     flat = {"batch_id": looked.batches}
@@ -163,7 +163,7 @@ def _there(context: CheckContext) -> pa.Table:
 
 def differences_are_told(context: CheckContext) -> CheckResult:
     """Of some members the number of attributes told is the number of elements in which their headers differ."""
-    there = _there(context)
+    there = context.once("duplicate", _there)
     if not len(there):
         return CheckResult(True, 0, 0)
     with context.lake.cursor() as connection:
@@ -197,7 +197,7 @@ def differences_are_told(context: CheckContext) -> CheckResult:
 
 def duplicates_are_few(context: CheckContext) -> CheckResult:
     """None of the batch's objects is there more than once."""
-    there = _there(context)
+    there = context.once("duplicate", _there)
     with context.lake.cursor() as connection:
         connection.register("duplicate_rows", there)
         found = connection.execute(

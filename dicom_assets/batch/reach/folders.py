@@ -18,6 +18,7 @@ from dicom_assets.landing.file_uris import path_of
 from dicom_assets.landing.links import LINK
 from dicom_assets.landing.local import LISTING_ROWS, LocalFolder
 from dicom_assets.landing.store import ObjectError, ObjectRef, PassedOver
+from dicom_assets.storage import file_locks
 
 FIRST_BYTES = 132
 _LET = "Let the user who runs this {} there."
@@ -145,13 +146,11 @@ def try_writing(trial: Trial, folder: Path, *, locks: bool = False) -> None:
     def lock() -> str:
         if not folder.is_dir():
             return "nothing is locked yet"
-        import fcntl
-
         probe = folder / f".probe-{secrets.token_hex(8)}"
         with system_errors("files cannot be locked", "Mount it with locks."):
             try:
                 with probe.open("wb") as file:
-                    fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                    file_locks.lock(file.fileno())
             finally:
                 probe.unlink(missing_ok=True)
         return "a lock was taken and given back"

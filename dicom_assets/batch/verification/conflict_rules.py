@@ -30,7 +30,7 @@ _TABLES = ("conflict", "patient_value", "instance", "batch_study")
 
 _DIFFERING = """
 SELECT DISTINCT shown_by FROM (
-    SELECT shown_by FROM (
+    SELECT * EXCLUDE (times) FROM (
         SELECT *, 1 AS times FROM ({expected}) UNION ALL SELECT *, -1 AS times FROM ({actual})
     ) GROUP BY ALL HAVING sum(times) <> 0
 )

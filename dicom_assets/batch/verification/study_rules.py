@@ -160,18 +160,17 @@ def _last(name: str) -> str:
     return f"coalesce({lead}, {own})['value']"
 
 
-def _most(name: str) -> str:
-    """The value that most objects tell, of equals the newest; what is told with another attribute, as above."""
-    lead = TOLD_WITH.get(name, name)
+def _most(lead: str, names: Sequence[str], grain: str) -> str:
+    """SQL for the value that most objects tell of an attribute, of equals the newest, with what is told beside it."""
     value = f"array_to_string(\"{lead}\", '\\')" if lead in MULTIPLE else f'"{lead}"::VARCHAR'
-    told = f"{{'said': {said(quoted(lead), value)}, 'newest': {_NEWEST}, 'told': {{'value': \"{name}\"}}}}"
-    return f"""coalesce((
-        SELECT arg_max(told, (objects, newest)) FROM (
-            SELECT arg_max(one.told, one.newest) AS told, count(*) AS objects, max(one.newest) AS newest
-            FROM (SELECT unnest(list({told}) FILTER ("{lead}" IS NOT NULL)) AS one)
-            WHERE one.said IS NOT NULL GROUP BY one.said
-        )
-    ), {{'value': {_last(name)}}})['value']"""
+    told = ", ".join(f"'{name}': \"{name}\"" for name in names)
+    return f"""
+    SELECT {grain}, max({{'objects': objects, 'newest': newest, 'told': told}})['told'] AS most_{lead} FROM (
+        SELECT {grain}, {said(quoted(lead), value, (lead,))} AS said, count(*) AS objects, max({_NEWEST}) AS newest,
+            arg_max({{{told}}}, {_NEWEST}) AS told
+        FROM instance WHERE "{lead}" IS NOT NULL GROUP BY ALL
+    ) WHERE said IS NOT NULL GROUP BY ALL
+    """
 
 
 def _described(table: Table, grain: str, counts: dict[str, str], settings: CurationSettings) -> str:
@@ -187,12 +186,18 @@ def _described(table: Table, grain: str, counts: dict[str, str], settings: Curat
         f'any_value("{name}")' if name == "study_key"
         else f'"{name}"' if name in keys
         else f"{made[name]}" if name in made
-        else _most(name) if is_frequent(name, settings) and name not in _OWN_RULES
         else _last(name)
         for name in table.schema.names
     ]  # fmt: skip
     listed = ", ".join(f'{sql} AS "{name}"' for sql, name in zip(columns, table.schema.names, strict=True))
-    return f"SELECT {listed} FROM instance GROUP BY {grain}"
+    rows, replaced = f"(SELECT {listed} FROM instance GROUP BY {grain})", []
+    for lead in table.schema.names:
+        if lead in {*keys, *made, *_OWN_RULES, *TOLD_WITH, "study_key"} or not is_frequent(lead, settings):
+            continue
+        own = [lead, *(name for name in table.schema.names if TOLD_WITH.get(name) == lead)]
+        rows += f" LEFT JOIN ({_most(lead, own, grain)}) USING ({grain})"
+        replaced += [f'if(most_{lead} IS NULL, "{one}", most_{lead}[\'{one}\']) AS "{one}"' for one in own]
+    return f"SELECT * REPLACE ({', '.join(replaced)}) FROM {rows}" if replaced else f"SELECT * FROM {rows}"
 
 
 _TIMES = {"size": "sum(size)::BIGINT", "first_seen_at": "min(first_seen_at)", "updated_at": "max(updated_at)"}

@@ -48,15 +48,22 @@ FROM {instance} SEMI JOIN asked USING ({columns})
 
 
 def create_cohort(
-    lake: Lake, name: str, *, sql: str | None = None, studies: Iterable[str] | None = None, by: str
+    lake: Lake,
+    name: str,
+    *,
+    sql: str | None = None,
+    studies: Iterable[str] | None = None,
+    studies_in: Iterable[tuple[str, str]] | None = None,
+    by: str,
 ) -> Cohort:
-    """Makes a cohort of what a query gives, or of the studies of some UIDs, in every source.
+    """Makes a cohort of what a query gives, or of the studies of some UIDs, in every source or in some.
 
     sql: one SELECT with a column StudyInstanceUID, SeriesInstanceUID or SOPInstanceUID, or several of these; a column
-    `source` narrows it, any other is left aside. by: who makes it. Raises QueryError, LakeError; CohortError when the
-    name is none or is taken, when nothing is selected, or while an erasure is under way.
+    `source` narrows it, any other is left aside. studies: their UIDs. studies_in: pairs of a source and a UID. by: who
+    makes it. Raises QueryError, LakeError; CohortError when the name is none or is taken, when nothing is selected, or
+    while an erasure is under way.
     """
-    if (sql is None) == (studies is None):
+    if sum(one is not None for one in (sql, studies, studies_in)) != 1:
         raise CohortError("Give either a query or UIDs of studies. Nothing was changed.")
     files, folder = lake.files, frozen.folder_of(name)
     with frozen.held(files, name):
@@ -65,8 +72,12 @@ def create_cohort(
         files.delete(folder)  # what was broken off before it was a cohort
         try:
             with lake.look_once(TABLES), lake.cursor() as connection:
-                given = studies or ()
-                columns = _take_studies(connection, given) if sql is None else _ask(lake, connection, sql)
+                if sql is not None:
+                    columns = _ask(lake, connection, sql)
+                elif studies_in is not None:
+                    columns = _take(connection, ["source", NAMING[0]], studies_in)
+                else:
+                    columns = _take(connection, [NAMING[0]], ((one,) for one in studies or ()))
                 _choose(lake, connection, columns)
                 _write_rows(lake, connection, folder)
                 cohort = _described(lake, connection, name, sql, by)
@@ -102,10 +113,11 @@ def _ask(lake: Lake, connection: duckdb.DuckDBPyConnection, sql: str) -> list[st
     return columns
 
 
-def _take_studies(connection: duckdb.DuckDBPyConnection, studies: Iterable[str]) -> list[str]:
-    columns = [NAMING[0]]
+def _take(connection: duckdb.DuckDBPyConnection, columns: list[str], given: Iterable[tuple[str, ...]]) -> list[str]:
+    """Keeps what is given by UIDs as table `asked`; its columns."""
+    rows = sorted(set(given))
     with _kept(connection, columns) as keep:
-        keep(pa.record_batch([pa.array(sorted(set(studies)), pa.string())], names=columns))
+        keep(pa.record_batch([pa.array([row[at] for row in rows], pa.string()) for at in range(len(columns))], columns))
     return columns
 
 

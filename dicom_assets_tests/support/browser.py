@@ -1,6 +1,6 @@
-"""Chromium for tests, and the checker of accessibility.
+"""Chromium for tests, and axe, which finds what keeps people out who do not see, or use no mouse.
 
-Belongs here: finding and starting them. Does not belong here: pages that are looked at.
+Belongs here: finding and starting them, keys. Does not belong here: pages that are looked at.
 """
 
 from __future__ import annotations
@@ -40,15 +40,33 @@ def chromium() -> Iterator[Any]:
         browser.close()
 
 
-def findings(page: Any) -> list[tuple[str, list[str]]]:
+def findings(page: Any) -> list[str]:
     """What axe finds that is serious or critical: rule, and where. page: of a context that passes by the CSP."""
     page.evaluate(_AXE.read_text(encoding="utf-8"))
-    found = page.evaluate("axe.run()")["violations"]
+    found = page.evaluate("axe.run(document, {resultTypes: ['violations']})")["violations"]
     return [
-        (one["id"], [" ".join(map(str, node["target"])) for node in one["nodes"]])
+        f"{one['id']}: {' '.join(map(str, node['target']))} {node.get('failureSummary', '')}"
         for one in found
         if one["impact"] in ("serious", "critical")
+        for node in one["nodes"][:3]
     ]
+
+
+def overflow(page: Any) -> int:
+    """Pixels by which a page is wider than its window."""
+    return int(page.evaluate("document.documentElement.scrollWidth - document.documentElement.clientWidth"))
+
+
+def go_to(page: Any, name: str, most: int = 60) -> None:
+    """Presses Tab until an element of this name has the focus."""
+    for _ in range(most):
+        page.keyboard.press("Tab")
+        focused = page.evaluate(
+            "(document.activeElement.getAttribute('aria-label') || document.activeElement.textContent).trim()"
+        )
+        if focused == name:
+            return
+    raise AssertionError(f"no key led to {name}")
 
 
 def shot(page: Any, name: str) -> None:
