@@ -11,6 +11,7 @@ from datetime import UTC, datetime, timedelta
 
 import dagster as dg
 
+from dicom_assets.defs.asset_keys import name_of
 from dicom_assets.defs.jobs import INGEST_BATCH
 from dicom_assets.defs.reporting import fail_clearly
 from dicom_assets.defs.resources import RunContextParam
@@ -32,8 +33,14 @@ def failed_runs(instance: dg.DagsterInstance, now: datetime) -> list[Told]:
     for record in instance.get_run_records(failed, limit=RUNS):
         run, ended = record.dagster_run, record.end_time
         if run.job_name != INGEST_BATCH and ended is not None:
-            found.append(failed_run(run.job_name, run.run_id, datetime.fromtimestamp(ended, UTC)))
+            found.append(failed_run(_what(run), run.run_id, datetime.fromtimestamp(ended, UTC)))
     return found
+
+
+def _what(run: dg.DagsterRun) -> str:
+    """What a run was of: its job, or, where it was asked for by assets and has none of ours, these."""
+    assets = sorted(map(name_of, run.asset_selection or ()))
+    return ", ".join(assets) if assets and run.job_name.startswith("__") else f"job {run.job_name}"
 
 
 @dg.sensor(

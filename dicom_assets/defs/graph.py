@@ -45,7 +45,7 @@ def build_defs(
     engine: ReadingEngine | None = None,
     work: RunContext | None = None,
 ) -> dg.Definitions:
-    """A fresh graph.
+    """A fresh graph. It names no executor, so that `Definitions.merge` takes it beside others: its jobs bring theirs.
 
     settings: those of file and environment by default. resource_overrides: resources by key, for tests. engine: reads
     the objects of every run. work: open already, for runs in this process that share it. Raises SettingsError.
@@ -53,7 +53,6 @@ def build_defs(
     settings = settings or load()
     shared = dg.Definitions(
         resources={"work": work_resource(settings, engine, work), **(resource_overrides or {})},
-        executor=dg.in_process_executor,
     )
     return dg.Definitions.merge(shared, *(_as_configured(settings, part(settings)) for part in parts()))
 

@@ -61,7 +61,7 @@ def claim(context: dg.OpExecutionContext, work: RunContextParam) -> None:
     )
 
 
-@dg.job(description="Claims new objects by hand; runs nothing.")
+@dg.job(description="Claims new objects by hand; runs nothing.", executor_def=dg.in_process_executor)
 def claim_new_files() -> None:
     """Claims by hand."""
     claim()

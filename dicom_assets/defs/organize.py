@@ -26,7 +26,7 @@ def organize(context: dg.OpExecutionContext, work: RunContextParam) -> None:
     context.log.info("%d batches organized", len(done))
 
 
-@dg.job(description="Finishes the moving of closed batches that was broken off.")
+@dg.job(description="Finishes the moving of closed batches that was broken off.", executor_def=dg.in_process_executor)
 def organize_left() -> None:
     """Finishes what was left."""
     organize()

@@ -37,11 +37,13 @@ def definitions(settings: Settings) -> dg.Definitions:
         selection=dg.AssetSelection.assets(changes),
         description="One window of changes of every DICOM service, from the server to the landing zone.",
         tags=SYNC_TAGS,
+        executor_def=dg.in_process_executor,
     )
     audit = dg.define_asset_job(
         "audit_dicom_services",
         selection=dg.AssetSelection.assets(audited),
         description="Compares every DICOM service with the lake.",
+        executor_def=dg.in_process_executor,
     )
     nightly_audit = dg.ScheduleDefinition(
         name="nightly_audit",

@@ -87,13 +87,19 @@ def test_the_graph_is_merged_into_another_project():
     def report(database: dg.ResourceParam[str]) -> None: ...
 
     theirs = dg.Definitions(
-        assets=[report], resources={"database": "postgres"}, jobs=[dg.define_asset_job("reports", [report])]
+        assets=[report],
+        resources={"database": "postgres"},
+        jobs=[dg.define_asset_job("reports", [report])],
+        executor=dg.multiprocess_executor,
     )
     merged = dg.Definitions.merge(ours, theirs)
     dg.Definitions.validate_loadable(merged)
     assert dg.AssetKey(["imaging", "study"]) in merged.resolve_asset_graph().get(dg.AssetKey("report")).parent_keys
-    job = merged.resolve_job_def("ingest_batch")
-    assert dg.AssetKey("report") not in job.asset_layer.selected_asset_keys
+    jobs = {job.name: job for job in merged.get_repository_def().get_all_jobs() if not job.name.startswith("__")}
+    assert dg.AssetKey("report") not in jobs["ingest_batch"].asset_layer.selected_asset_keys
+    executors = {name: job.executor_def.name for name, job in jobs.items()}
+    assert executors.pop("reports") == "multiprocess"
+    assert set(executors.values()) == {"in_process"}
 
 
 @pytest.mark.slow

@@ -99,5 +99,6 @@ def definitions(settings: Settings) -> dg.Definitions:
         selection=dg.AssetSelection.assets(*assets),
         description="One batch, from its manifest to closed books.",
         tags={"dagster/max_runtime": "21600"},
+        executor_def=dg.in_process_executor,
     )
     return dg.Definitions(assets=[*assets, _batches(settings)], jobs=[ingest_batch])

@@ -1,31 +1,29 @@
 """tag_profile and phi_risk: tables that follow closed batches. One step makes both, whenever batches have closed.
 
-Belongs here: assets, checks, job and sensor. Does not belong here: what the tables hold (`curation`).
+Belongs here: assets, checks, job, and when they are made. Does not belong here: what the tables hold (`curation`).
 """
 
 from collections.abc import Iterator
-from datetime import UTC, datetime
-from hashlib import sha256
 from typing import Any
 
 import dagster as dg
 
 from dicom_assets.curation.following import follow
 from dicom_assets.curation.parity import Finding, every_series_is_judged, profiles_hold_every_object, risks
-from dicom_assets.curation.tag_profile import lagging, stale_profiles
 from dicom_assets.defs.asset_keys import asset_key, asset_keys
+from dicom_assets.defs.assets.batch import CLOSING
 from dicom_assets.defs.reporting import clear_failures, code_of, fail_clearly, table_description
 from dicom_assets.defs.resources import RunContextParam
-from dicom_assets.defs.unfinished_runs import UNDER_WAY
 from dicom_assets.schema.table import Table
 from dicom_assets.schema.tag_tables import PHI_RISK, TAG_PROFILE, TAG_PROFILE_PART
 from dicom_assets.settings import Settings
 
 JOB = "curate_lake"
+NIGHTLY = "0 5 * * *"
 PARITY, LOOK_AT = "equals_instance", "worth_a_look"
 
 
-TABLES = {PHI_RISK: "cleanup", TAG_PROFILE_PART: "cleanup", TAG_PROFILE: TAG_PROFILE_PART.name}
+TABLES = {PHI_RISK: CLOSING, TAG_PROFILE_PART: CLOSING, TAG_PROFILE: TAG_PROFILE_PART.name}
 """What is made, and from what."""
 CHECKS = (
     (PHI_RISK, PARITY, True, "Rows are the current series of closed batches."),
@@ -44,6 +42,7 @@ def _spec(settings: Settings, table: Table, above: str) -> dg.AssetSpec:
         kinds={"python", "deltalake"},
         description=shown["description"],
         metadata=shown["metadata"] | code_of(follow),
+        automation_condition=when() if above == CLOSING else None,  # what is made from them comes in the same run
     )
 
 
@@ -83,28 +82,24 @@ def _result(asset: dg.AssetKey, name: str, found: Finding, severity: dg.AssetChe
     )
 
 
-@dg.sensor(
-    name="closed_batches",
-    job_name=JOB,
-    minimum_interval_seconds=60,
-    default_status=dg.DefaultSensorStatus.RUNNING,
-    description="Asks for tag_profile and phi_risk when batches have closed since; again each hour while that fails.",
-)
-@fail_clearly
-def closed_batches(context: dg.SensorEvaluationContext, work: RunContextParam) -> dg.SensorResult | dg.SkipReason:
-    """One tick."""
-    if context.instance.get_runs(dg.RunsFilter(job_name=JOB, statuses=[*UNDER_WAY]), limit=1):
-        return dg.SkipReason("They are being brought up to date.")
-    with clear_failures():
-        waiting = lagging(work.lake) or stale_profiles(work.lake)
-    if not waiting:
-        return dg.SkipReason("Every closed batch is in them.")
-    what = sha256(" ".join(waiting).encode()).hexdigest()[:16]
-    return dg.SensorResult(run_requests=[dg.RunRequest(run_key=f"{what}@{datetime.now(UTC):%Y%m%dT%H}")])
+def when() -> dg.AutomationCondition[dg.AssetKey]:
+    """When Dagster is to ask for the tables.
+
+    Batches have closed since it last asked, or did before it ever looked; once a night, since erasing, and ingests with
+    another state of Dagster, tell it nothing; each hour while that fails. One run at a time.
+    """
+    of = dg.AutomationCondition
+    asked = of.newly_requested()
+    closed = of.any_deps_updated().since(asked).with_label("batches have closed")
+    some = of.any_deps_match(~of.missing())
+    never = (of.missing() & some).newly_true().since(asked).with_label("batches have closed, and it was never made")
+    nightly = of.cron_tick_passed(NIGHTLY).since(asked).with_label("once a night")
+    again = (of.execution_failed() & of.cron_tick_passed("0 * * * *")).with_label("it failed, and an hour begins")
+    return (closed | never | nightly | again) & ~of.in_progress()
 
 
 def definitions(settings: Settings) -> dg.Definitions:
-    """Assets, job and sensor."""
+    """Assets, job, and the sensor that asks for them by their conditions."""
     assets = dg.multi_asset(
         name="closed_batch_tables",
         specs=[_spec(settings, table, above) for table, above in TABLES.items()],
@@ -117,5 +112,13 @@ def definitions(settings: Settings) -> dg.Definitions:
         JOB,
         selection=dg.AssetSelection.assets(assets),
         description="Brings tag_profile and phi_risk up to date with closed batches.",
+        executor_def=dg.in_process_executor,
     )
-    return dg.Definitions(assets=[assets], jobs=[job], sensors=[closed_batches])
+    sensor = dg.AutomationConditionSensorDefinition(
+        "closed_batches",
+        target=dg.AssetSelection.assets(assets),
+        default_status=dg.DefaultSensorStatus.RUNNING,
+        minimum_interval_seconds=60,
+        description="Asks for tag_profile and phi_risk when batches have closed, each night, and again when it failed.",
+    )
+    return dg.Definitions(assets=[assets], jobs=[job], sensors=[sensor])

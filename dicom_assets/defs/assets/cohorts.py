@@ -111,5 +111,6 @@ def definitions(settings: Settings) -> dg.Definitions:
         JOB,
         selection=dg.AssetSelection.assets(asset),
         description="Verifies one cohort, and exports it when configured to.",
+        executor_def=dg.in_process_executor,
     )
     return dg.Definitions(assets=[asset], jobs=[job], sensors=[cohorts_to_partitions])

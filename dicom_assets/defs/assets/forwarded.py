@@ -135,5 +135,6 @@ def definitions(settings: Settings) -> dg.Definitions:
         JOB,
         selection=dg.AssetSelection.assets(asset),
         description="Stores what one batch has ingested at a DICOM service.",
+        executor_def=dg.in_process_executor,
     )
     return dg.Definitions(assets=[asset], asset_checks=[checks], jobs=[job], sensors=[batches_to_forward])

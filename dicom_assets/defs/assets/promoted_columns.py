@@ -61,5 +61,6 @@ def definitions(settings: Settings) -> dg.Definitions:
         "promote_columns",
         selection=dg.AssetSelection.assets(asset),
         description="Fills columns that are promoted, and takes those away that were removed.",
+        executor_def=dg.in_process_executor,
     )
     return dg.Definitions(assets=[asset], jobs=[job])

@@ -55,6 +55,7 @@ def definitions(settings: Settings) -> dg.Definitions:
         "audit_sources",
         selection=dg.AssetSelection.assets(asset),
         description="Looks for what is gone at folders and containers.",
+        executor_def=dg.in_process_executor,
     )
     nightly = dg.ScheduleDefinition(
         name="nightly_source_audit",

@@ -58,7 +58,10 @@ def definitions(settings: Settings) -> dg.Definitions:
         metadata=code_of(table_maintenance),
     )(table_maintenance)
     job = dg.define_asset_job(
-        "maintain_lake", selection=dg.AssetSelection.assets(asset), description="Compacts and vacuums the tables."
+        "maintain_lake",
+        selection=dg.AssetSelection.assets(asset),
+        description="Compacts and vacuums the tables.",
+        executor_def=dg.in_process_executor,
     )
     nightly = dg.ScheduleDefinition(
         name="nightly_maintenance",
