@@ -11,7 +11,7 @@ export DAGSTER_HOME := $(CURDIR)
 $(VENV)/installed: pyproject.toml constraints.txt
 	$(PYTHON) -c 'import sys; sys.exit("Python 3.11 or newer is needed; set PYTHON=…" if sys.version_info < (3, 11) else 0)'
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[test]' -c constraints.txt
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[dev,test]' -c constraints.txt
 	touch $@
 
 demo: $(VENV)/installed
@@ -66,6 +66,7 @@ test-lowest: $(LOWEST)/installed
 lint: $(VENV)/installed
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
+	$(BIN)/dg check defs
 
 types: $(VENV)/installed
 	$(BIN)/mypy

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 
+import dagster as dg
+
 from dicom_assets import faults
 from dicom_assets.defs.graph import build_defs
 from dicom_assets.defs.instance import require_own_state
@@ -15,5 +17,5 @@ settings = load()
 require_own_state(settings)
 os.umask(settings.storage.umask)  # a process of Dagster's that loads this writes the lake, and logs of runs
 
-defs = build_defs(settings)
-"""The graph."""
+defs = dg.Definitions.merge(build_defs(settings), dg.Definitions(executor=dg.in_process_executor))
+"""The graph. The executor is for runs of single assets: jobs have it themselves."""

@@ -17,6 +17,7 @@ from pydantic import BaseModel, PrivateAttr, ValidationError, field_validator, m
 
 from dicom_assets.alert_settings import AlertSettings as AlertSettings
 from dicom_assets.curation_settings import CurationSettings as CurationSettings
+from dicom_assets.dagster_settings import DagsterSettings as DagsterSettings
 from dicom_assets.lineage_settings import LineageSettings as LineageSettings
 from dicom_assets.rule_settings import RuleSettings as RuleSettings
 from dicom_assets.sections import CHANGE_FILES as CHANGE_FILES
@@ -79,6 +80,7 @@ class Settings(Section):
     curation: CurationSettings = CurationSettings()
     alerts: tuple[AlertSettings, ...] = ()
     lineage: LineageSettings | None = None
+    dagster: DagsterSettings = DagsterSettings()
     _given: Mapping[str, str] = PrivateAttr(default_factory=dict)
 
     @property

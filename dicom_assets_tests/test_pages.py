@@ -57,6 +57,7 @@ NOT_RUN = {
     "dicom-assets alerts ": "needs somebody to tell; monitoring/test_alerts.py has them",
     "dicom-assets audit pacs": "needs a DICOM service; service/test_audit.py talks to one",
     "dicom-assets repair pacs": "needs a DICOM service; service/test_audit.py talks to one",
+    "dg launch --job": "needs a project; defs/test_dg.py has one",
     "dicom-assets ui": "stays; ui/test_ui.py has it in a browser",
     "dicom-assets selftest": "needs a running system; selftest/test_running.py has one",
     "dicom-assets backup": "writes beside the folder; backup/test_drill.py takes some",

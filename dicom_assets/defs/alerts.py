@@ -11,7 +11,8 @@ from datetime import UTC, datetime, timedelta
 
 import dagster as dg
 
-from dicom_assets.defs.jobs import ingest_batch
+from dicom_assets.defs.asset_keys import name_of
+from dicom_assets.defs.jobs import INGEST_BATCH
 from dicom_assets.defs.reporting import fail_clearly
 from dicom_assets.defs.resources import RunContextParam
 from dicom_assets.monitoring.occasions import Told, failed_run
@@ -31,9 +32,15 @@ def failed_runs(instance: dg.DagsterInstance, now: datetime) -> list[Told]:
     found = []
     for record in instance.get_run_records(failed, limit=RUNS):
         run, ended = record.dagster_run, record.end_time
-        if run.job_name != ingest_batch.name and ended is not None:
-            found.append(failed_run(run.job_name, run.run_id, datetime.fromtimestamp(ended, UTC)))
+        if run.job_name != INGEST_BATCH and ended is not None:
+            found.append(failed_run(_what(run), run.run_id, datetime.fromtimestamp(ended, UTC)))
     return found
+
+
+def _what(run: dg.DagsterRun) -> str:
+    """What a run was of: its job, or, where it was asked for by assets and has none of ours, these."""
+    assets = sorted(map(name_of, run.asset_selection or ()))
+    return ", ".join(assets) if assets and run.job_name.startswith("__") else f"job {run.job_name}"
 
 
 @dg.sensor(

@@ -10,7 +10,7 @@ import dagster as dg
 
 from dicom_assets.batch.claim_rounds import claim_by_listing, claim_from_queue, queues
 from dicom_assets.batch.context import INGEST_LOCK
-from dicom_assets.defs.jobs import ingest_batch
+from dicom_assets.defs.jobs import INGEST_BATCH
 from dicom_assets.defs.partitions import BATCH
 from dicom_assets.defs.reporting import fail_clearly
 from dicom_assets.defs.resources import RunContextParam
@@ -32,16 +32,14 @@ def _busy() -> dg.SkipReason:
 
 
 def event_sensors(settings: Settings) -> list[dg.SensorDefinition]:
-    """The sensors; they run by themselves where a source has a queue."""
-    any_queue = any(source.queue for source in settings.sources)
-    status = dg.DefaultSensorStatus.RUNNING if any_queue else dg.DefaultSensorStatus.STOPPED
+    """The sensors."""
     pause = settings.events.reconcile_minutes * 60
 
     @dg.sensor(
         name="blob_events",
-        job=ingest_batch,
+        job_name=INGEST_BATCH,
         minimum_interval_seconds=INTERVAL_SECONDS,
-        default_status=status,
+        default_status=dg.DefaultSensorStatus.RUNNING,
         description="Reads storage queues for new blobs, claims them and runs each batch once.",
     )
     @fail_clearly
@@ -76,9 +74,9 @@ def event_sensors(settings: Settings) -> list[dg.SensorDefinition]:
 
     @dg.sensor(
         name="missed_events",
-        job=ingest_batch,
+        job_name=INGEST_BATCH,
         minimum_interval_seconds=min(MISSED_INTERVAL_SECONDS, pause),
-        default_status=status,
+        default_status=dg.DefaultSensorStatus.RUNNING,
         description="Lists sources that have a queue now and then, for what their events missed.",
     )
     @fail_clearly
@@ -111,5 +109,6 @@ def event_sensors(settings: Settings) -> list[dg.SensorDefinition]:
 
 
 def definitions(settings: Settings) -> dg.Definitions:
-    """The sensors of queues."""
-    return dg.Definitions(sensors=event_sensors(settings))
+    """The sensors of queues, where a source has one; nothing otherwise."""
+    any_queue = any(source.queue for source in settings.sources)
+    return dg.Definitions(sensors=event_sensors(settings) if any_queue else [])

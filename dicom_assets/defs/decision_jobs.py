@@ -107,25 +107,37 @@ def _metadata(books: Books) -> dict[str, Any]:
     return metadata
 
 
-@dg.job(description="Shows what waits of a batch, why, which objects, and what can be done.")
+@dg.job(
+    description="Shows what waits of a batch, why, which objects, and what can be done.",
+    executor_def=dg.in_process_executor,
+)
 def show_batch() -> None:
     """Shows a batch."""
     show()
 
 
-@dg.job(description="Runs a batch again that is not closed, optionally with another threshold for that run.")
+@dg.job(
+    description="Runs a batch again that is not closed, optionally with another threshold for that run.",
+    executor_def=dg.in_process_executor,
+)
 def retry_batch() -> None:
     """Runs a batch again."""
     retry()
 
 
-@dg.job(description="Publishes the good part of a paused batch; checks of integrity still block.")
+@dg.job(
+    description="Publishes the good part of a paused batch; checks of integrity still block.",
+    executor_def=dg.in_process_executor,
+)
 def accept_batch() -> None:
     """Accepts a batch."""
     accept()
 
 
-@dg.job(description="Closes a batch with all of its objects quarantined; nothing of it stays in the lake.")
+@dg.job(
+    description="Closes a batch with all of its objects quarantined; nothing of it stays in the lake.",
+    executor_def=dg.in_process_executor,
+)
 def dismiss_batch() -> None:
     """Dismisses a batch."""
     dismiss()

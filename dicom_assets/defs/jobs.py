@@ -1,4 +1,7 @@
-"""Jobs: `ingest_batch` runs one batch, `claim_new_files` claims by hand, `maintain_lake` keeps the tables quick."""
+"""Running `ingest_batch` for one batch; the job `claim_new_files`, which claims by hand.
+
+Does not belong here: what the job of a batch makes (`assets.batch`), jobs of other assets, which stand beside these.
+"""
 
 from collections.abc import Mapping
 from typing import Any
@@ -6,7 +9,6 @@ from typing import Any
 import dagster as dg
 
 from dicom_assets.batch.claim_rounds import claim_everywhere
-from dicom_assets.defs.assets.batch import BATCH_ASSETS
 from dicom_assets.defs.partitions import BATCH, REGISTER_AT_ONCE
 from dicom_assets.defs.reporting import clear_failures, fail_clearly
 from dicom_assets.defs.resources import RunContextParam
@@ -15,24 +17,8 @@ from dicom_assets.settings import Settings
 SHOWN_AS = "__repository__@dicom_assets"
 """Under which code location Dagster's pages show runs that were begun here; its name stands in `workspace.yaml`."""
 
-ingest_batch = dg.define_asset_job(
-    "ingest_batch",
-    selection=dg.AssetSelection.assets(*BATCH_ASSETS),
-    description="One batch, from its manifest to closed books.",
-    tags={"dagster/max_runtime": "21600"},
-)
-
-maintain_lake = dg.define_asset_job(
-    "maintain_lake",
-    selection=dg.AssetSelection.assets("table_maintenance"),
-    description="Compacts and vacuums the tables.",
-)
-
-promote_columns = dg.define_asset_job(
-    "promote_columns",
-    selection=dg.AssetSelection.assets("promoted_columns"),
-    description="Fills columns that are promoted, and takes those away that were removed.",
-)
+INGEST_BATCH = "ingest_batch"
+"""Name of the job that runs a batch, from its manifest to closed books."""
 
 
 def register(instance: dg.DagsterInstance, keys: list[str]) -> list[str]:
@@ -75,12 +61,12 @@ def claim(context: dg.OpExecutionContext, work: RunContextParam) -> None:
     )
 
 
-@dg.job(description="Claims new objects by hand; runs nothing.")
+@dg.job(description="Claims new objects by hand; runs nothing.", executor_def=dg.in_process_executor)
 def claim_new_files() -> None:
     """Claims by hand."""
     claim()
 
 
 def definitions(_: Settings) -> dg.Definitions:
-    """The jobs."""
-    return dg.Definitions(jobs=[ingest_batch, maintain_lake, promote_columns, claim_new_files])
+    """The job."""
+    return dg.Definitions(jobs=[claim_new_files])

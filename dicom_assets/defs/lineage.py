@@ -20,7 +20,8 @@ import dagster as dg
 
 from dicom_assets.batch.books import books_of
 from dicom_assets.batch.steps import STEPS
-from dicom_assets.defs.jobs import ingest_batch
+from dicom_assets.defs.asset_keys import name_of
+from dicom_assets.defs.jobs import INGEST_BATCH
 from dicom_assets.defs.reporting import fail_clearly
 from dicom_assets.defs.resources import RunContextParam
 from dicom_assets.settings import LineageSettings, Settings, SettingsError
@@ -52,7 +53,7 @@ def lineage_sensor(settings: LineageSettings) -> dg.SensorDefinition:
         until, sent = _read(context.cursor)
         if context.cursor is None:
             context.update_cursor(_written(until, sent))  # from here on nothing is missed
-        filters = dg.RunsFilter(job_name=ingest_batch.name, statuses=_ENDED, updated_after=until - BACK)
+        filters = dg.RunsFilter(job_name=INGEST_BATCH, statuses=_ENDED, updated_after=until - BACK)
         records = context.instance.get_run_records(filters, RUNS + len(sent), "update_timestamp", ascending=True)
         began, count, told = time.monotonic(), 0, ""
         named, receiver = names(work.lake, settings), Receiver(settings, os.environ)
@@ -120,7 +121,7 @@ def _rows(instance: dg.DagsterInstance, run_id: str) -> dict[str, int | None]:
         if event is None or event.asset_key is None:
             continue
         value = event.step_materialization_data.materialization.metadata.get("dagster/partition_row_count")
-        found[event.asset_key.to_user_string()] = value.value if isinstance(value, dg.IntMetadataValue) else None
+        found[name_of(event.asset_key)] = value.value if isinstance(value, dg.IntMetadataValue) else None
     return found
 
 

@@ -26,37 +26,33 @@ def organize(context: dg.OpExecutionContext, work: RunContextParam) -> None:
     context.log.info("%d batches organized", len(done))
 
 
-@dg.job(description="Finishes the moving of closed batches that was broken off.")
+@dg.job(description="Finishes the moving of closed batches that was broken off.", executor_def=dg.in_process_executor)
 def organize_left() -> None:
     """Finishes what was left."""
     organize()
 
 
-def organize_sensor(settings: Settings) -> dg.SensorDefinition:
-    """The sensor; it runs by itself where a source is organized."""
-    any_organized = any(source.mode == "organize" for source in settings.sources)
-
-    @dg.sensor(
-        name="left_unorganized",
-        job=organize_left,
-        minimum_interval_seconds=INTERVAL_SECONDS,
-        default_status=dg.DefaultSensorStatus.RUNNING if any_organized else dg.DefaultSensorStatus.STOPPED,
-        description="Looks for batches whose objects were not moved to the end.",
-    )
-    @fail_clearly
-    def left_unorganized(context: dg.SensorEvaluationContext, work: RunContextParam) -> dg.RunRequest | dg.SkipReason:
-        """One tick: a run when the last tick has seen the same batch already, so that one under way is left alone."""
-        try:
-            left = unfinished(work.lake.files)
-        except LakeError as error:
-            raise dg.Failure(str(error)) from None
-        still = set(left) & set((context.cursor or "").split())
-        context.update_cursor(" ".join(left))
-        return dg.RunRequest() if still else dg.SkipReason("Nothing was left.")
-
-    return left_unorganized
+@dg.sensor(
+    name="left_unorganized",
+    job=organize_left,
+    minimum_interval_seconds=INTERVAL_SECONDS,
+    default_status=dg.DefaultSensorStatus.RUNNING,
+    description="Looks for batches whose objects were not moved to the end.",
+)
+@fail_clearly
+def left_unorganized(context: dg.SensorEvaluationContext, work: RunContextParam) -> dg.RunRequest | dg.SkipReason:
+    """One tick: a run when the last tick has seen the same batch already, so that one under way is left alone."""
+    try:
+        left = unfinished(work.lake.files)
+    except LakeError as error:
+        raise dg.Failure(str(error)) from None
+    still = set(left) & set((context.cursor or "").split())
+    context.update_cursor(" ".join(left))
+    return dg.RunRequest() if still else dg.SkipReason("Nothing was left.")
 
 
 def definitions(settings: Settings) -> dg.Definitions:
-    """The job and its sensor."""
-    return dg.Definitions(jobs=[organize_left], sensors=[organize_sensor(settings)])
+    """The job and its sensor, where a source is organized; nothing otherwise."""
+    if not any(source.mode == "organize" for source in settings.sources):
+        return dg.Definitions()
+    return dg.Definitions(jobs=[organize_left], sensors=[left_unorganized])

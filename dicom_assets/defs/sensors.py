@@ -8,7 +8,7 @@ import dagster as dg
 from dicom_assets.batch.books import Status, all_books, books_of
 from dicom_assets.batch.claim_rounds import claim_by_listing
 from dicom_assets.batch.context import INGEST_LOCK, RunContext
-from dicom_assets.defs.jobs import ingest_batch
+from dicom_assets.defs.jobs import INGEST_BATCH
 from dicom_assets.defs.partitions import BATCH, REGISTER_AT_ONCE, batches_to_retire
 from dicom_assets.defs.reporting import fail_clearly
 from dicom_assets.defs.resources import RunContextParam
@@ -70,7 +70,7 @@ def what_waits(writing: int, gathering: Sequence[tuple[int, datetime | None]]) -
 
 @dg.sensor(
     name="new_files",
-    job=ingest_batch,
+    job_name=INGEST_BATCH,
     minimum_interval_seconds=INTERVAL_SECONDS,
     default_status=dg.DefaultSensorStatus.RUNNING,
     description="Claims what is new in the landing zone and runs each batch once.",
@@ -108,14 +108,13 @@ def failure_sensor(settings: Settings) -> dg.SensorDefinition:
 
     @dg.run_failure_sensor(
         name="mark_failed",
-        monitored_jobs=[ingest_batch],
         default_status=dg.DefaultSensorStatus.RUNNING,
         description="Enters a run that broke off in the books of its batch.",
     )
     @fail_clearly
     def mark_failed(context: dg.RunFailureSensorContext) -> None:
         batch = context.dagster_run.tags.get("dagster/partition")
-        if batch is not None:
+        if batch is not None and context.dagster_run.job_name == INGEST_BATCH:
             with RunContext(settings) as work:
                 mark(work, batch, context.dagster_run.run_id)
 
@@ -123,8 +122,9 @@ def failure_sensor(settings: Settings) -> dg.SensorDefinition:
 
 
 def definitions(settings: Settings) -> dg.Definitions:
-    """The sensors."""
-    return dg.Definitions(sensors=[new_files, failure_sensor(settings)])
+    """The sensors: `new_files` where a source is listed, and not left to its queue."""
+    listed = [new_files] if any(not source.queue for source in settings.sources) else []
+    return dg.Definitions(sensors=[*listed, failure_sensor(settings)])
 
 
 def mark(work: RunContext, batch_id: str, run_id: str, reason: str = "The run broke off; see its log.") -> None:

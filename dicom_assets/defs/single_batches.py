@@ -13,14 +13,13 @@ import dagster as dg
 from dicom_assets.batch import decisions
 from dicom_assets.batch.books import Books, Status, books_of
 from dicom_assets.batch.context import BatchBusy, OpenBatch, RunContext
+from dicom_assets.defs.checks import GATE_STEP
 from dicom_assets.defs.graph import build_defs
 from dicom_assets.defs.jobs import register, run_batch
 from dicom_assets.defs.sensors import mark
 from dicom_assets.landing.claims import UnknownBatch
 
 Decide = Callable[[OpenBatch], object]
-
-GATE_OP = "validated_batch_gate"
 
 
 @contextmanager
@@ -75,7 +74,7 @@ def _decided(
         bury_dead_runs(instance, batch_id)
         job = build_defs(work.settings, work=work).resolve_job_def("ingest_batch")
         work.say(f"Batch {batch_id}: running")
-        result = run_batch(job, instance, batch_id, ops={GATE_OP: {"config": dict(shares)}} if shares else {})
+        result = run_batch(job, instance, batch_id, ops={GATE_STEP: {"config": dict(shares)}} if shares else {})
         if not result.success:
             mark(work, batch_id, result.run_id)
         books = books_of(work.lake, batch_id)

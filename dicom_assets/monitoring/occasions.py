@@ -153,12 +153,12 @@ def _silent(state: State, alert: AlertSettings) -> Iterator[Told]:
             )
 
 
-def failed_run(job: str, run_id: str, day: datetime) -> Told:
-    """A run of another job that failed. day: when, in UTC."""
+def failed_run(what: str, run_id: str, day: datetime) -> Told:
+    """A run that failed and is no batch's. what: its job, or what it was to make. day: when, in UTC."""
     return Told(
         Occasion.RUN_FAILED,
         f"run.{day:%Y%m%d}.{run_id}",
-        f"A run of job {job} failed.",
+        f"A run of {what} failed.",
         since=day,
         reason="See its log in Dagster.",
         run_id=run_id,

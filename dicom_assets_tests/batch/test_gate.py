@@ -62,12 +62,24 @@ class TestTooMuchIsQuarantined:
         quarantined = graph.rows("SELECT object_id FROM validated_batch WHERE outcome = 'quarantined'")
         assert set(gate.metadata["differing"].value) == {row["object_id"] for row in quarantined}
 
+        self.its_run_is_told_from_one_that_broke_off(graph, batch, books.reason)
         assert graph.run(batch, gate_config(quarantined_share=0.9)).success
         books = graph.books(batch)
         assert (books.status, books.reason, books.balance) == ("closed", None, 0)
         assert (books.ingested, books.quarantined) == (3, 12)
         assert graph.rows("SELECT DISTINCT code FROM ingestion_errors") == [{"code": "MISSING_IDENTITY"}]
         assert graph.rows("SELECT instance_count AS n FROM study") == [{"n": 3}]
+
+    def its_run_is_told_from_one_that_broke_off(self, graph: Graph, batch: str, reason: str) -> None:
+        """By a tag in the list of runs, and on its page in words: why it waits, and the commands that end that."""
+        result = graph.results[batch]
+        assert graph.instance.get_run_by_id(result.run_id).tags["dicom_assets/state"] == "paused"
+        (failure,) = [event for event in result.all_events if event.is_step_failure]
+        words = failure.step_failure_data.user_failure_data.description
+        assert words.startswith(f"Batch {batch} is paused and waits for a decision. Nothing broke off")
+        assert reason in words
+        for command in ("show", "retry", "accept", "dismiss"):
+            assert f"dicom-assets batch {command} {batch}" in words
 
     @pytest.mark.slow
     def test_it_pauses_again_when_it_is_run_again_as_it_was_and_lets_other_batches_pass(self, states):

@@ -6,10 +6,12 @@ from __future__ import annotations
 import shutil
 import tempfile
 from dataclasses import replace
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from random import Random
 from typing import Any
 
+import dagster as dg
 import orjson
 import pyarrow as pa
 import pytest
@@ -217,21 +219,49 @@ def test_no_value_of_a_patient_is_in_tables_files_or_what_dagster_keeps(states):
     assert risks(graph.lake).counts["text_of_own_patient"] == 1
 
 
-def test_the_sensor_asks_when_batches_have_closed_and_no_longer_when_they_are_in(states):
-    import dagster as dg
-
+def test_dagster_asks_for_them_when_batches_have_closed_each_night_and_each_hour_while_that_fails(states, instance):
     graph, _, _ = states.begin(begun)
-    sensor = build_defs(graph.settings).get_sensor_def("closed_batches")
+    defs, cursor = build_defs(graph.settings), None
+    morning = datetime.now(UTC).replace(hour=6, minute=1) + timedelta(days=1)
 
-    def tick() -> Any:
-        with graph.work() as work, dg.build_sensor_context(graph.instance, resources={"work": work}) as context:
-            return sensor.evaluate_tick(context)
+    def closes(batch: str) -> None:
+        instance.report_runless_asset_event(dg.AssetMaterialization("cleanup", partition=batch))
 
-    asked = tick().run_requests
-    assert len(asked) == 1
-    assert tick().run_requests[0].run_key == asked[0].run_key
-    follow(graph.lake)
-    assert "Every closed batch" in tick().skip_message
+    def asks(minutes: float | None = None) -> bool:
+        nonlocal cursor
+        at = None if minutes is None else morning + timedelta(minutes=minutes)
+        found = dg.evaluate_automation_conditions(defs, instance, evaluation_time=at, cursor=cursor)
+        cursor = found.cursor
+        keys = {name for name in NAMES if found.get_num_requested(dg.AssetKey(name))}
+        assert keys in (set(), set(NAMES)), "one step makes them"
+        return bool(keys)
+
+    def runs(**given: Any) -> bool:
+        job = build_defs(graph.settings, **given).resolve_job_def("curate_lake")
+        return job.execute_in_process(instance=instance, run_config=QUIET, raise_on_error=False).success
+
+    instance.add_dynamic_partitions("batch", ["one", "two"])
+    assert not asks()
+    closes("one")
+    assert [asks(), asks()] == [True, False]
+    assert runs()
+    assert not asks()
+    closes("two")
+    assert [asks(), asks()] == [True, False]
+    assert runs()
+    assert [asks(0), asks(1)] == [True, False], "a night has passed"
+    assert not runs(resource_overrides={"work": None})
+    assert [asks(2), asks(62), asks(63)] == [False, True, False], "it failed"
+    assert runs()
+    assert not asks(123)
+
+
+def test_dagster_asks_for_what_closed_before_it_first_looked(states, instance):
+    graph, _, _ = states.begin(begun)
+    instance.add_dynamic_partitions("batch", ["one"])
+    instance.report_runless_asset_event(dg.AssetMaterialization("cleanup", partition="one"))
+    found = dg.evaluate_automation_conditions(build_defs(graph.settings), instance)
+    assert all(found.get_num_requested(dg.AssetKey(name)) for name in NAMES)
 
 
 def test_the_command_takes_batches_in_and_status_says_how_many_wait(states):

@@ -18,12 +18,13 @@ from dicom_assets.batch.books import Status
 from dicom_assets.batch.context import OpenBatch, RunContext
 from dicom_assets.cli import main as cli
 from dicom_assets.cli.main import app
-from dicom_assets.defs.assets.batch import BATCH_ASSETS
-from dicom_assets.defs.checks import CHECKS
+from dicom_assets.defs.assets.batch import batch_assets
+from dicom_assets.defs.checks import checks_of_batch
 from dicom_assets.defs.failures import IS_CLEAR
 from dicom_assets.defs.graph import build_defs
 from dicom_assets.defs.partitions import BATCH
 from dicom_assets.defs.windows import partitions
+from dicom_assets.settings import Settings
 from dicom_assets_tests.support.dicoms import dicom
 from dicom_assets_tests.support.lakes import Graph, settings_for
 
@@ -67,7 +68,11 @@ def settings(tmp_path_factory):
     folder = tmp_path_factory.mktemp("failures")
     (folder / "landing").mkdir()
     service = {"name": "pacs", "url": "http://127.0.0.1:9/", "landing": str(folder / "changes")}
-    return settings_for(folder / "lake", folder / "landing", services=[service])
+    sources = [
+        {"name": "landing", "root": str(folder / "landing"), "mode": "organize"},
+        {"name": "blobs", "root": "az://account/container", "queue": "arrivals"},
+    ]
+    return settings_for(folder / "lake", folder / "landing", services=[service], sources=sources)
 
 
 @pytest.fixture(scope="module")
@@ -90,8 +95,9 @@ def no_pause_before_a_retry(monkeypatch):
     monkeypatch.setattr(dg.RetryPolicy, "calculate_delay", lambda *_: 0)
 
 
-ASSETS = [key.to_user_string() for asset in BATCH_ASSETS for key in sorted(asset.keys)]
-CHECK_STEPS = {check.op.name if hasattr(check, "op") else str(check): check for check in CHECKS}
+BARE = Settings(lake="/lake")
+ASSETS = [key.to_user_string() for asset in batch_assets(BARE) for key in sorted(asset.keys)]
+CHECK_STEPS = {check.op.name if hasattr(check, "op") else str(check): check for check in checks_of_batch(BARE)}
 
 
 class TestAStep:

@@ -1,56 +1,51 @@
 """tag_profile and phi_risk: tables that follow closed batches. One step makes both, whenever batches have closed.
 
-Belongs here: assets, checks, job and sensor. Does not belong here: what the tables hold (`curation`).
+Belongs here: assets, checks, job, and when they are made. Does not belong here: what the tables hold (`curation`).
 """
 
 from collections.abc import Iterator
-from datetime import UTC, datetime
-from hashlib import sha256
 from typing import Any
 
 import dagster as dg
 
 from dicom_assets.curation.following import follow
 from dicom_assets.curation.parity import Finding, every_series_is_judged, profiles_hold_every_object, risks
-from dicom_assets.curation.tag_profile import lagging, stale_profiles
-from dicom_assets.defs.reporting import OWNERS, clear_failures, fail_clearly, table_description
+from dicom_assets.defs.asset_keys import asset_key, asset_keys
+from dicom_assets.defs.assets.batch import CLOSING
+from dicom_assets.defs.reporting import clear_failures, code_of, fail_clearly, table_description
 from dicom_assets.defs.resources import RunContextParam
-from dicom_assets.defs.unfinished_runs import UNDER_WAY
+from dicom_assets.schema.table import Table
 from dicom_assets.schema.tag_tables import PHI_RISK, TAG_PROFILE, TAG_PROFILE_PART
 from dicom_assets.settings import Settings
 
 JOB = "curate_lake"
+NIGHTLY = "0 5 * * *"
 PARITY, LOOK_AT = "equals_instance", "worth_a_look"
 
 
-def _spec(name: str, deps: list[str], shown: dict[str, Any]) -> dg.AssetSpec:
-    return dg.AssetSpec(name, deps=deps, group_name="curation", kinds={"python", "deltalake"}, owners=OWNERS, **shown)
-
-
-@dg.multi_asset(
-    name="closed_batch_tables",
-    specs=[
-        _spec(PHI_RISK.name, ["cleanup"], table_description(PHI_RISK)),
-        _spec(TAG_PROFILE_PART.name, ["cleanup"], table_description(TAG_PROFILE_PART)),
-        _spec(TAG_PROFILE.name, [TAG_PROFILE_PART.name], table_description(TAG_PROFILE)),
-    ],
-    check_specs=[
-        dg.AssetCheckSpec(
-            PARITY, asset=PHI_RISK.name, blocking=True, description="Rows are the current series of closed batches."
-        ),
-        dg.AssetCheckSpec(
-            LOOK_AT,
-            asset=PHI_RISK.name,
-            description="No series names its patient in text, pixels or against its claim.",
-        ),
-        dg.AssetCheckSpec(
-            PARITY,
-            asset=TAG_PROFILE.name,
-            blocking=True,
-            description="Objects by device are the current instances of closed batches.",
-        ),
-    ],
+TABLES = {PHI_RISK: CLOSING, TAG_PROFILE_PART: CLOSING, TAG_PROFILE: TAG_PROFILE_PART.name}
+"""What is made, and from what."""
+CHECKS = (
+    (PHI_RISK, PARITY, True, "Rows are the current series of closed batches."),
+    (PHI_RISK, LOOK_AT, False, "No series names its patient in text, pixels or against its claim."),
+    (TAG_PROFILE, PARITY, True, "Objects by device are the current instances of closed batches."),
 )
+"""Table, name, whether it blocks, and what it says."""
+
+
+def _spec(settings: Settings, table: Table, above: str) -> dg.AssetSpec:
+    shown = table_description(settings, table)
+    return dg.AssetSpec(
+        asset_key(settings, table.name),
+        deps=[asset_key(settings, above)],
+        group_name="curation",
+        kinds={"python", "deltalake"},
+        description=shown["description"],
+        metadata=shown["metadata"] | code_of(follow),
+        automation_condition=when() if above == CLOSING else None,  # what is made from them comes in the same run
+    )
+
+
 @fail_clearly
 def closed_batch_tables(
     context: dg.AssetExecutionContext, work: RunContextParam
@@ -68,14 +63,16 @@ def closed_batch_tables(
         TAG_PROFILE_PART.name: {"batches_counted": done.batches},
         TAG_PROFILE.name: {"profiles_added_up": done.profiles},
     }
+    of_risk, of_profile = asset_keys(work.settings, (PHI_RISK.name, TAG_PROFILE.name))
     for name, more in counts.items():
-        yield dg.MaterializeResult(asset_key=name, metadata={"dagster/row_count": rows[name], **more})
-    yield _result(PHI_RISK.name, PARITY, judged, dg.AssetCheckSeverity.ERROR)
-    yield _result(PHI_RISK.name, LOOK_AT, worth_a_look, dg.AssetCheckSeverity.WARN)
-    yield _result(TAG_PROFILE.name, PARITY, counted, dg.AssetCheckSeverity.ERROR)
+        key = asset_key(work.settings, name)
+        yield dg.MaterializeResult(asset_key=key, metadata={"dagster/row_count": rows[name], **more})
+    yield _result(of_risk, PARITY, judged, dg.AssetCheckSeverity.ERROR)
+    yield _result(of_risk, LOOK_AT, worth_a_look, dg.AssetCheckSeverity.WARN)
+    yield _result(of_profile, PARITY, counted, dg.AssetCheckSeverity.ERROR)
 
 
-def _result(asset: str, name: str, found: Finding, severity: dg.AssetCheckSeverity) -> dg.AssetCheckResult:
+def _result(asset: dg.AssetKey, name: str, found: Finding, severity: dg.AssetCheckSeverity) -> dg.AssetCheckResult:
     return dg.AssetCheckResult(
         asset_key=asset,
         check_name=name,
@@ -85,33 +82,43 @@ def _result(asset: str, name: str, found: Finding, severity: dg.AssetCheckSeveri
     )
 
 
-curate_lake = dg.define_asset_job(
-    JOB,
-    selection=dg.AssetSelection.assets(PHI_RISK.name, TAG_PROFILE_PART.name, TAG_PROFILE.name),
-    description="Brings tag_profile and phi_risk up to date with closed batches.",
-)
+def when() -> dg.AutomationCondition[dg.AssetKey]:
+    """When Dagster is to ask for the tables.
+
+    Batches have closed since it last asked, or did before it ever looked; once a night, since erasing, and ingests with
+    another state of Dagster, tell it nothing; each hour while that fails. One run at a time.
+    """
+    of = dg.AutomationCondition
+    asked = of.newly_requested()
+    closed = of.any_deps_updated().since(asked).with_label("batches have closed")
+    some = of.any_deps_match(~of.missing())
+    never = (of.missing() & some).newly_true().since(asked).with_label("batches have closed, and it was never made")
+    nightly = of.cron_tick_passed(NIGHTLY).since(asked).with_label("once a night")
+    again = (of.execution_failed() & of.cron_tick_passed("0 * * * *")).with_label("it failed, and an hour begins")
+    return (closed | never | nightly | again) & ~of.in_progress()
 
 
-@dg.sensor(
-    name="closed_batches",
-    job=curate_lake,
-    minimum_interval_seconds=60,
-    default_status=dg.DefaultSensorStatus.RUNNING,
-    description="Asks for tag_profile and phi_risk when batches have closed since; again each hour while that fails.",
-)
-@fail_clearly
-def closed_batches(context: dg.SensorEvaluationContext, work: RunContextParam) -> dg.SensorResult | dg.SkipReason:
-    """One tick."""
-    if context.instance.get_runs(dg.RunsFilter(job_name=JOB, statuses=[*UNDER_WAY]), limit=1):
-        return dg.SkipReason("They are being brought up to date.")
-    with clear_failures():
-        waiting = lagging(work.lake) or stale_profiles(work.lake)
-    if not waiting:
-        return dg.SkipReason("Every closed batch is in them.")
-    what = sha256(" ".join(waiting).encode()).hexdigest()[:16]
-    return dg.SensorResult(run_requests=[dg.RunRequest(run_key=f"{what}@{datetime.now(UTC):%Y%m%dT%H}")])
-
-
-def definitions(_: Settings) -> dg.Definitions:
-    """Assets, job and sensor."""
-    return dg.Definitions(assets=[closed_batch_tables], jobs=[curate_lake], sensors=[closed_batches])
+def definitions(settings: Settings) -> dg.Definitions:
+    """Assets, job, and the sensor that asks for them by their conditions."""
+    assets = dg.multi_asset(
+        name="closed_batch_tables",
+        specs=[_spec(settings, table, above) for table, above in TABLES.items()],
+        check_specs=[
+            dg.AssetCheckSpec(name, asset=asset_key(settings, table.name), blocking=blocks, description=words)
+            for table, name, blocks, words in CHECKS
+        ],
+    )(closed_batch_tables)
+    job = dg.define_asset_job(
+        JOB,
+        selection=dg.AssetSelection.assets(assets),
+        description="Brings tag_profile and phi_risk up to date with closed batches.",
+        executor_def=dg.in_process_executor,
+    )
+    sensor = dg.AutomationConditionSensorDefinition(
+        "closed_batches",
+        target=dg.AssetSelection.assets(assets),
+        default_status=dg.DefaultSensorStatus.RUNNING,
+        minimum_interval_seconds=60,
+        description="Asks for tag_profile and phi_risk when batches have closed, each night, and again when it failed.",
+    )
+    return dg.Definitions(assets=[assets], jobs=[job], sensors=[sensor])

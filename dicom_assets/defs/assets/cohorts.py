@@ -12,8 +12,9 @@ from pydantic import Field
 from dicom_assets.curation.cohorts import frozen
 from dicom_assets.curation.cohorts.changes import Verified, verify_cohort
 from dicom_assets.curation.cohorts.export import BUCKET, LAYOUTS, Wish, export_cohort
+from dicom_assets.defs.asset_keys import asset_key
 from dicom_assets.defs.decision_jobs import account
-from dicom_assets.defs.reporting import OWNERS, clear_failures, fail_clearly
+from dicom_assets.defs.reporting import clear_failures, code_of, fail_clearly
 from dicom_assets.defs.resources import RunContextParam
 from dicom_assets.settings import Settings
 
@@ -36,18 +37,6 @@ class CohortConfig(dg.Config):
     by: str | None = Field(None, description="Who asks for it; the account of this process when it is not given")
 
 
-@dg.asset(
-    name=NAME,
-    deps=[dg.AssetDep("instance", partition_mapping=dg.LastPartitionMapping())],  # as the newest batch left it
-    partitions_def=COHORT,
-    group_name="curation",
-    kinds={"dicom", "python"},
-    owners=OWNERS,
-    check_specs=[
-        dg.AssetCheckSpec(CHECK, asset=NAME, description="Objects of the cohort are what they were when it was made")
-    ],
-    description="A frozen selection of objects, compared with the lake, and exported when its run is configured to.",
-)
 @fail_clearly
 def cohort(context: dg.AssetExecutionContext, config: CohortConfig, work: RunContextParam) -> dg.MaterializeResult:  # type: ignore[type-arg]  # Dagster looks for the bare class
     """Verifies one cohort, and exports it where its configuration names a destination."""
@@ -79,14 +68,9 @@ def _check(found: Verified) -> dg.AssetCheckResult:
     )
 
 
-verify_cohort_job = dg.define_asset_job(
-    JOB, selection=dg.AssetSelection.assets(NAME), description="Verifies one cohort, and exports it when configured to."
-)
-
-
 @dg.sensor(
     name="cohorts_to_partitions",
-    job=verify_cohort_job,
+    job_name=JOB,
     minimum_interval_seconds=60,
     default_status=dg.DefaultSensorStatus.RUNNING,
     description="Makes each cohort of the lake a partition, and takes those away that were removed; runs nothing.",
@@ -109,6 +93,24 @@ def cohorts_to_partitions(
     return dg.SensorResult(dynamic_partitions_requests=requests)
 
 
-def definitions(_: Settings) -> dg.Definitions:
+def definitions(settings: Settings) -> dg.Definitions:
     """Asset, job and sensor."""
-    return dg.Definitions(assets=[cohort], jobs=[verify_cohort_job], sensors=[cohorts_to_partitions])
+    key, words = asset_key(settings, NAME), "Objects of the cohort are what they were when it was made"
+    newest = dg.LastPartitionMapping()  # as the newest batch left it
+    asset = dg.asset(
+        key=key,
+        deps=[dg.AssetDep(asset_key(settings, "instance"), partition_mapping=newest)],
+        partitions_def=COHORT,
+        group_name="curation",
+        kinds={"dicom", "python"},
+        check_specs=[dg.AssetCheckSpec(CHECK, asset=key, description=words)],
+        description="A frozen selection of objects, compared with the lake, exported when its run is configured to.",
+        metadata=code_of(cohort),
+    )(cohort)
+    job = dg.define_asset_job(
+        JOB,
+        selection=dg.AssetSelection.assets(asset),
+        description="Verifies one cohort, and exports it when configured to.",
+        executor_def=dg.in_process_executor,
+    )
+    return dg.Definitions(assets=[asset], jobs=[job], sensors=[cohorts_to_partitions])

@@ -5,7 +5,8 @@ from typing import Any
 
 import dagster as dg
 
-from dicom_assets.defs.reporting import OWNERS, fail_clearly
+from dicom_assets.defs.asset_keys import asset_key
+from dicom_assets.defs.reporting import code_of, fail_clearly
 from dicom_assets.defs.resources import RunContextParam
 from dicom_assets.defs.windows import partitions, window_of
 from dicom_assets.service.client import ServiceClient
@@ -24,11 +25,11 @@ def dicom_changes_asset(settings: Settings) -> dg.AssetsDefinition:
     changes = settings.changes
 
     @dg.asset(
-        name="dicom_changes",
+        key=asset_key(settings, "dicom_changes"),
         partitions_def=partitions(changes),
         group_name="landing",
         kinds={"dicom", "python"},
-        owners=OWNERS,
+        metadata=code_of(sync_window),
         retry_policy=ONCE_MORE,
         description="Changes of each DICOM service in a window of time, as they came, in its landing zone.",
     )

@@ -4,6 +4,7 @@ from datetime import UTC, datetime, timedelta
 
 import dagster as dg
 
+from dicom_assets.defs.asset_keys import asset_key
 from dicom_assets.defs.reporting import audit_asset, clear_failures, fail_clearly
 from dicom_assets.defs.resources import RunContextParam
 from dicom_assets.defs.windows import border, due, never_read
@@ -11,7 +12,7 @@ from dicom_assets.schema.registry import DICOM_SERVICE_AUDIT as TABLE
 from dicom_assets.service.audit_lake import Audit, audit
 from dicom_assets.service.client import ServiceClient
 from dicom_assets.service.errors import ServiceError
-from dicom_assets.settings import ChangesSettings
+from dicom_assets.settings import ChangesSettings, Settings
 
 NO_WINDOW_MISSING = "no_window_missing"
 _SHOWN = 20
@@ -23,30 +24,13 @@ def last_due(changes: ChangesSettings, now: datetime) -> datetime:
     return border(now - timedelta(minutes=changes.delay_minutes), changes.window_minutes) - width
 
 
-@audit_asset(
-    TABLE,
-    deps=["study"],
-    kinds={"dicom", "deltalake"},
-    check_specs=[
-        dg.AssetCheckSpec(
-            TABLE.name,
-            asset=TABLE.name,
-            description="The lake holds the studies of every DICOM service, with as many instances in each.",
-        ),
-        dg.AssetCheckSpec(
-            NO_WINDOW_MISSING,
-            asset=TABLE.name,
-            description="Every window of changes that is due has been read, since the first one that was.",
-        ),
-    ],
-)
 @fail_clearly
 def dicom_service_audit(context: dg.AssetExecutionContext, work: RunContextParam) -> dg.MaterializeResult:  # type: ignore[type-arg]  # Dagster looks for the bare class
     """Compares every service with the lake; the check fails with numbers and says what repairs the difference."""
     audits: list[Audit] = []
     now = datetime.now(UTC)
     since = last_due(work.settings.changes, now)
-    landed = context.instance.get_materialized_partitions(dg.AssetKey("dicom_changes"))
+    landed = context.instance.get_materialized_partitions(asset_key(work.settings, "dicom_changes"))
     missing = never_read(due(work.settings.changes, now, timedelta(days=36_500)), landed)
     with clear_failures():
         for service in work.settings.followed:
@@ -59,6 +43,21 @@ def dicom_service_audit(context: dg.AssetExecutionContext, work: RunContextParam
     return dg.MaterializeResult(
         metadata={"dagster/row_count": rows, "studies": sum(one.studies for one in audits)},
         check_results=[_check(audits), _windows(missing)],
+    )
+
+
+def dicom_service_audit_asset(settings: Settings) -> dg.AssetsDefinition:
+    """The asset for these settings."""
+    return audit_asset(
+        settings,
+        TABLE,
+        dicom_service_audit,
+        deps=["study"],
+        kinds={"dicom", "deltalake"},
+        checks={
+            TABLE.name: "The lake holds the studies of every DICOM service, with as many instances in each.",
+            NO_WINDOW_MISSING: "Every window of changes that is due has been read, since the first one that was.",
+        },
     )
 
 

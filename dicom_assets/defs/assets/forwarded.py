@@ -15,8 +15,9 @@ from dicom_assets.batch.books import books_of
 from dicom_assets.batch.checks.contract import CheckResult
 from dicom_assets.batch.checks.forwarding_checks import forwarded_equals_ingested
 from dicom_assets.batch.forwarding import Fate, forward, waiting
+from dicom_assets.defs.asset_keys import asset_key
 from dicom_assets.defs.partitions import BATCH
-from dicom_assets.defs.reporting import OWNERS, clear_failures, fail_clearly
+from dicom_assets.defs.reporting import clear_failures, code_of, fail_clearly
 from dicom_assets.defs.resources import RunContextParam
 from dicom_assets.defs.unfinished_runs import UNDER_WAY
 from dicom_assets.service.errors import ServiceRefused
@@ -36,16 +37,6 @@ ONCE_MORE = dg.RetryPolicy(max_retries=1, delay=60)
 warnings.filterwarnings("ignore", category=dg.PreviewWarning)
 
 
-@dg.asset(
-    name=NAME,
-    deps=["cleanup"],
-    partitions_def=BATCH,
-    group_name="services",
-    kinds={"dicom", "python"},
-    owners=OWNERS,
-    retry_policy=ONCE_MORE,
-    description="What a batch has ingested, stored at the DICOM service that its source names in forward_to.",
-)
 @fail_clearly
 def forwarded(context: dg.AssetExecutionContext, work: RunContextParam) -> dg.MaterializeResult[Any]:
     """Sends what is not there yet; what the service refuses is told by object_id and code."""
@@ -65,21 +56,6 @@ def forwarded(context: dg.AssetExecutionContext, work: RunContextParam) -> dg.Ma
     )
 
 
-@dg.multi_asset_check(
-    name="forwarded_checks",
-    specs=[
-        dg.AssetCheckSpec(
-            "equals_ingested",
-            asset=NAME,
-            description="Ingested objects = stored + already there + refused + unread",
-            blocking=True,
-            partitions_def=BATCH,
-        ),
-        dg.AssetCheckSpec(
-            "none_is_left", asset=NAME, description="Each ingested object is at the service", partitions_def=BATCH
-        ),
-    ],
-)
 @fail_clearly
 def forwarded_checks(context: dg.AssetCheckExecutionContext, work: RunContextParam) -> Iterator[dg.AssetCheckResult]:
     """Counts what was written down against the ledger."""
@@ -87,14 +63,15 @@ def forwarded_checks(context: dg.AssetCheckExecutionContext, work: RunContextPar
         known = books_of(work.lake, context.partition_key)
         service = "" if known is None else work.settings.source(known.source).forward_to or ""
         whole, there = forwarded_equals_ingested(work.lake, context.partition_key, service)
-    yield _result("equals_ingested", whole, dg.AssetCheckSeverity.ERROR)
-    yield _result("none_is_left", there, dg.AssetCheckSeverity.WARN)
+    key = asset_key(work.settings, NAME)
+    yield _result(key, "equals_ingested", whole, dg.AssetCheckSeverity.ERROR)
+    yield _result(key, "none_is_left", there, dg.AssetCheckSeverity.WARN)
 
 
-def _result(name: str, found: CheckResult, severity: dg.AssetCheckSeverity) -> dg.AssetCheckResult:
+def _result(key: dg.AssetKey, name: str, found: CheckResult, severity: dg.AssetCheckSeverity) -> dg.AssetCheckResult:
     return dg.AssetCheckResult(
         check_name=name,
-        asset_key=NAME,
+        asset_key=key,
         passed=found.passed,
         severity=severity,
         description=found.explanation or None,
@@ -106,16 +83,9 @@ def _result(name: str, found: CheckResult, severity: dg.AssetCheckSeverity) -> d
     )
 
 
-forward_batch = dg.define_asset_job(
-    JOB,
-    selection=dg.AssetSelection.assets(NAME),
-    description="Stores what one batch has ingested at a DICOM service.",
-)
-
-
 @dg.sensor(
     name="batches_to_forward",
-    job=forward_batch,
+    job_name=JOB,
     minimum_interval_seconds=30,
     default_status=dg.DefaultSensorStatus.RUNNING,
     description="Asks for each closed batch that is to be forwarded and was not yet; again each hour while that fails.",
@@ -141,6 +111,30 @@ def definitions(settings: Settings) -> dg.Definitions:
     """Asset, checks, job and sensor, where a source forwards; nothing otherwise."""
     if not any(source.forward_to for source in settings.sources):
         return dg.Definitions()
-    return dg.Definitions(
-        assets=[forwarded], asset_checks=[forwarded_checks], jobs=[forward_batch], sensors=[batches_to_forward]
+    key = asset_key(settings, NAME)
+    asset = dg.asset(
+        key=key,
+        deps=[asset_key(settings, "cleanup")],
+        partitions_def=BATCH,
+        group_name="services",
+        kinds={"dicom", "python"},
+        retry_policy=ONCE_MORE,
+        description="What a batch has ingested, stored at the DICOM service that its source names in forward_to.",
+        metadata=code_of(forwarded),
+    )(forwarded)
+    counted = "Ingested objects = stored + already there + refused + unread"
+    there = "Each ingested object is at the service"
+    checks = dg.multi_asset_check(
+        name="forwarded_checks",
+        specs=[
+            dg.AssetCheckSpec("equals_ingested", asset=key, description=counted, blocking=True, partitions_def=BATCH),
+            dg.AssetCheckSpec("none_is_left", asset=key, description=there, partitions_def=BATCH),
+        ],
+    )(forwarded_checks)
+    job = dg.define_asset_job(
+        JOB,
+        selection=dg.AssetSelection.assets(asset),
+        description="Stores what one batch has ingested at a DICOM service.",
+        executor_def=dg.in_process_executor,
     )
+    return dg.Definitions(assets=[asset], asset_checks=[checks], jobs=[job], sensors=[batches_to_forward])

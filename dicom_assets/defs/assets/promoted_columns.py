@@ -1,4 +1,7 @@
-"""promoted_columns: attributes that users promote, filled for what is there already. Unpartitioned, run by hand."""
+"""promoted_columns: attributes that the settings promote, filled for what is there already. Unpartitioned, run by hand.
+
+What `dicom-assets columns add` promotes, that command fills itself.
+"""
 
 from collections.abc import Iterable
 from typing import Any
@@ -6,19 +9,13 @@ from typing import Any
 import dagster as dg
 
 from dicom_assets.batch.promotion import promote
-from dicom_assets.defs.reporting import OWNERS, clear_failures, fail_clearly, table_schema
+from dicom_assets.defs.asset_keys import asset_key
+from dicom_assets.defs.reporting import clear_failures, code_of, fail_clearly, table_schema
 from dicom_assets.defs.resources import RunContextParam
 from dicom_assets.lake.column_list import Listed
 from dicom_assets.settings import Settings
 
 
-@dg.asset(
-    name="promoted_columns",
-    group_name="metadata",
-    kinds={"dicom", "deltalake"},
-    owners=OWNERS,
-    description="Columns beyond the registry's, from [[columns]] or `dicom-assets columns add`, filled from `header`.",
-)
 @fail_clearly
 def promoted_columns(context: dg.AssetExecutionContext, work: RunContextParam) -> dg.MaterializeResult[Any]:
     """Every promoted column of the lake, whole, with how many values did not fit its type."""
@@ -49,6 +46,21 @@ def _lines(columns: Iterable[Listed]) -> Iterable[str]:
         yield f"| {column.name} | {column.path} | {column.level} | {column.type} | {one.stage} | {one.misfits} |"
 
 
-def definitions(_: Settings) -> dg.Definitions:
-    """The asset."""
-    return dg.Definitions(assets=[promoted_columns])
+def definitions(settings: Settings) -> dg.Definitions:
+    """The asset and its job, where the settings promote a column; nothing otherwise."""
+    if not settings.columns:
+        return dg.Definitions()
+    asset = dg.asset(
+        key=asset_key(settings, "promoted_columns"),
+        group_name="metadata",
+        kinds={"dicom", "deltalake"},
+        description="Columns beyond the registry, of [[columns]] or `dicom-assets columns add`, filled from `header`.",
+        metadata=code_of(promoted_columns),
+    )(promoted_columns)
+    job = dg.define_asset_job(
+        "promote_columns",
+        selection=dg.AssetSelection.assets(asset),
+        description="Fills columns that are promoted, and takes those away that were removed.",
+        executor_def=dg.in_process_executor,
+    )
+    return dg.Definitions(assets=[asset], jobs=[job])

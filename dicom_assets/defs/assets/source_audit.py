@@ -10,18 +10,6 @@ from dicom_assets.schema.registry import SOURCE_AUDIT as TABLE
 from dicom_assets.settings import Settings
 
 
-@audit_asset(
-    TABLE,
-    deps=["instance"],
-    kinds={"python", "deltalake"},
-    check_specs=[
-        dg.AssetCheckSpec(
-            TABLE.name,
-            asset=TABLE.name,
-            description="What is current lies at its source, or its going was followed.",
-        )
-    ],
-)
 @fail_clearly
 def source_audit(context: dg.AssetExecutionContext, work: RunContextParam) -> dg.MaterializeResult:  # type: ignore[type-arg]  # Dagster looks for the bare class
     """Audits every source with deletions = "report" or "follow"; what is followed becomes batches of deletes."""
@@ -52,18 +40,28 @@ def _check(found: list[Audited]) -> dg.AssetCheckResult:
 
 
 def definitions(settings: Settings) -> dg.Definitions:
-    """The asset, its job and its schedule, which runs by itself where a source does not ignore what is gone."""
+    """The asset, its job and its schedule, where a source does not ignore what is gone; nothing otherwise."""
+    if all(source.deletions == "ignore" for source in settings.sources):
+        return dg.Definitions()
+    asset = audit_asset(
+        settings,
+        TABLE,
+        source_audit,
+        deps=["instance"],
+        kinds={"python", "deltalake"},
+        checks={TABLE.name: "What is current lies at its source, or its going was followed."},
+    )
     job = dg.define_asset_job(
         "audit_sources",
-        selection=dg.AssetSelection.assets(source_audit),
+        selection=dg.AssetSelection.assets(asset),
         description="Looks for what is gone at folders and containers.",
+        executor_def=dg.in_process_executor,
     )
-    is_wanted = any(source.deletions != "ignore" for source in settings.sources)
     nightly = dg.ScheduleDefinition(
         name="nightly_source_audit",
         job=job,
         cron_schedule="0 3 * * *",
-        default_status=dg.DefaultScheduleStatus.RUNNING if is_wanted else dg.DefaultScheduleStatus.STOPPED,
+        default_status=dg.DefaultScheduleStatus.RUNNING,
         description="Audits folders and containers at 03:00 UTC.",
     )
-    return dg.Definitions(assets=[source_audit], jobs=[job], schedules=[nightly])
+    return dg.Definitions(assets=[asset], jobs=[job], schedules=[nightly])

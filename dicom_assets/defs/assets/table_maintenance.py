@@ -7,8 +7,9 @@ from typing import Any
 import dagster as dg
 
 from dicom_assets.batch.books import all_books
+from dicom_assets.defs.asset_keys import asset_key
 from dicom_assets.defs.partitions import batches_to_retire, retire
-from dicom_assets.defs.reporting import OWNERS, clear_failures, fail_clearly
+from dicom_assets.defs.reporting import clear_failures, code_of, fail_clearly
 from dicom_assets.defs.resources import RunContextParam
 from dicom_assets.lake.maintenance import Maintenance, maintain
 from dicom_assets.schema.registry import TABLES
@@ -17,13 +18,6 @@ from dicom_assets.settings import Settings
 _COLUMNS = ("table", "files before", "files after", "bytes before", "bytes after", "files deleted", "readable back to")
 
 
-@dg.asset(
-    name="table_maintenance",
-    group_name="books",
-    kinds={"deltalake"},
-    owners=OWNERS,
-    description="Compacts and vacuums every table of the lake; old versions stay readable within the retention.",
-)
 @fail_clearly
 def table_maintenance(context: dg.AssetExecutionContext, work: RunContextParam) -> dg.MaterializeResult[Any]:
     """Compaction and vacuum of every table, and partitions of old batches retired, with their effect as metadata."""
@@ -54,6 +48,26 @@ def _lines(done: Iterable[Maintenance]) -> Iterable[str]:
         yield f"| {one.table} | {sizes} | {one.files_deleted} | {one.oldest:%Y-%m-%d %H:%M} |"
 
 
-def definitions(_: Settings) -> dg.Definitions:
-    """The asset."""
-    return dg.Definitions(assets=[table_maintenance])
+def definitions(settings: Settings) -> dg.Definitions:
+    """The asset, its job, and its schedule, once a night."""
+    asset = dg.asset(
+        key=asset_key(settings, "table_maintenance"),
+        group_name="books",
+        kinds={"deltalake"},
+        description="Compacts and vacuums every table of the lake; old versions stay readable within the retention.",
+        metadata=code_of(table_maintenance),
+    )(table_maintenance)
+    job = dg.define_asset_job(
+        "maintain_lake",
+        selection=dg.AssetSelection.assets(asset),
+        description="Compacts and vacuums the tables.",
+        executor_def=dg.in_process_executor,
+    )
+    nightly = dg.ScheduleDefinition(
+        name="nightly_maintenance",
+        job=job,
+        cron_schedule="30 2 * * *",
+        default_status=dg.DefaultScheduleStatus.RUNNING,
+        description="Compacts and vacuums the tables at 02:30 UTC.",
+    )
+    return dg.Definitions(assets=[asset], jobs=[job], schedules=[nightly])
