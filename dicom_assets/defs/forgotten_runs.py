@@ -23,16 +23,24 @@ WAIT_SECONDS = 30.0
 
 
 def forget_runs(instance: dg.DagsterInstance, folders: Sequence[Path], terms: Terms) -> list[str]:
-    """Deletes the runs whose events name one of some texts; which."""
+    """Deletes the runs that name one of some texts, with what Dagster keeps of a run that it has deleted; which.
+
+    Dagster deletes a run with its events, and leaves what its checks have found in a table of its own. A run whose
+    rows are all that is left of it, since Dagster has deleted it before, is among those that are named.
+    """
     found: set[str] = set()
     for path in databases(folders):
-        found |= _runs_in(path, terms)
-    deleted = []
-    for run_id in sorted(found):
+        with closing(sqlite3.connect(path, timeout=WAIT_SECONDS)) as connection:
+            found |= _runs_in(connection, terms)
+    runs = sorted(found)
+    for run_id in runs:
         if instance.get_run_by_id(run_id) is not None:
             instance.delete_run(run_id)
-            deleted.append(run_id)
-    return deleted
+    for path in databases(folders):
+        with closing(sqlite3.connect(path, timeout=WAIT_SECONDS)) as connection, connection:
+            for table in _tables_of_runs(connection):
+                connection.executemany(f'DELETE FROM "{table}" WHERE run_id = ?', [(run_id,) for run_id in runs])
+    return runs
 
 
 def databases(folders: Sequence[Path]) -> Iterator[Path]:
@@ -55,18 +63,23 @@ def clean(folders: Sequence[Path]) -> None:
             ) from None
 
 
-def _runs_in(path: Path, terms: Terms) -> set[str]:
+def _tables_of_runs(connection: sqlite3.Connection) -> list[str]:
+    """The tables whose rows are of runs."""
+    tables = [name for (name,) in connection.execute("SELECT name FROM sqlite_master WHERE type = 'table'")]
+    return [
+        table
+        for table in tables
+        if any(row[1] == "run_id" for row in connection.execute(f'PRAGMA table_info("{table}")'))
+    ]
+
+
+def _runs_in(connection: sqlite3.Connection, terms: Terms) -> set[str]:
     """Ids of runs in whose rows one of some texts stands, in any table that has a column for it."""
     found: set[str] = set()
-    with closing(sqlite3.connect(path, timeout=WAIT_SECONDS)) as connection:
-        tables = [name for (name,) in connection.execute("SELECT name FROM sqlite_master WHERE type = 'table'")]
-        for table in tables:
-            names = [row[1] for row in connection.execute(f'PRAGMA table_info("{table}")')]
-            if "run_id" not in names:
-                continue
-            at = names.index("run_id")
-            for row in connection.execute(f'SELECT * FROM "{table}"'):
-                text = "\n".join(str(value) for value in row if value is not None)
-                if row[at] and terms.stand_in(text.encode("utf-8", "surrogateescape")):
-                    found.add(str(row[at]))
+    for table in _tables_of_runs(connection):
+        rows = connection.execute(f'SELECT run_id, * FROM "{table}"')
+        for run_id, *values in rows:
+            text = "\n".join(str(value) for value in values if value is not None)
+            if run_id and terms.stand_in(text.encode("utf-8", "surrogateescape")):
+                found.add(str(run_id))
     return found

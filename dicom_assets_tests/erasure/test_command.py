@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import sqlite3
+from contextlib import closing
+from pathlib import Path
+
 import pytest
 from typer.testing import CliRunner
 
 from dicom_assets.batch.context import INGEST_LOCK
 from dicom_assets.cli.main import app
 from dicom_assets.storage import locks
-from dicom_assets_tests.support.dicoms import uid
+from dicom_assets_tests.support.dicoms import dicom, uid
 from dicom_assets_tests.support.lakes import contents
 
 
@@ -76,3 +80,32 @@ def test_it_erases_and_its_search_finds_nothing(small):
     assert run("--resume", lake=lake).stdout == "No erasure is under way.\n"
     assert small.rows("SELECT erased_by, objects FROM erasure") == [{"erased_by": "me", "objects": 1}]
     assert small.rows("SELECT PatientID FROM study") == [{"PatientID": "P0001"}]
+
+
+@pytest.mark.slow
+def test_what_checks_have_told_dagster_of_it_goes_and_what_they_told_of_others_stays(tmp_path, landing):
+    lake = str(tmp_path / "lake")
+
+    def ingested() -> None:
+        done = CliRunner().invoke(app, ["ingest", "--landing", str(landing.root), "--lake", lake])
+        assert done.exit_code == 0, done.output
+
+    landing.put_series(1, 1, 1)
+    ingested()
+    for name in ("one", "copy"):
+        landing.put(f"{name}.dcm", dicom(2, 1, 1, Rows=4, Columns=4))
+    ingested()
+    told = "SELECT count(DISTINCT run_id) AS runs FROM asset_check_executions"
+    (index,) = (tmp_path / "lake.dagster").rglob("index.db")
+    found = run("--study", uid(2), "--search", lake=lake)
+    assert "file beside the lake: SQLite page" in found.output
+    assert asked(index, told) == [(2,)]
+    done = run("--study", uid(2), lake=lake)
+    assert (done.exit_code, "Nothing of it stands in any file." in done.output) == (0, True), done.output
+    assert asked(index, told) == [(1,)]
+
+
+def asked(database: Path, sql: str) -> list[tuple[object, ...]]:
+    """What a database of Dagster's says."""
+    with closing(sqlite3.connect(database)) as connection:
+        return connection.execute(sql).fetchall()

@@ -27,6 +27,7 @@ from dicom_assets.lake.query import connect, existing
 from dicom_assets.lake.tables import NoSuchVersion
 from dicom_assets.landing.claims import ClaimLog
 from dicom_assets.schema.registry import TABLES
+from dicom_assets.settings import Settings
 from dicom_assets.storage.files import LakeFiles
 from dicom_assets.storage.traces import Terms
 from dicom_assets_tests.support.commands import command
@@ -149,12 +150,11 @@ class Killed(BaseException):
     """As a kill does, it passes everything that catches errors."""
 
 
-@pytest.mark.parametrize("event", [1, 2])
-def test_an_upgrade_that_is_killed_in_each_of_its_migrations_goes_on_where_it_was(
-    first, tmp_path, monkeypatch, upgraded, event
-):
-    """event: which of the commits and files of each migration it is killed behind."""
-    settings = first.copy(tmp_path / "lake")
+def upgrade_killed_in_each(settings: Settings, monkeypatch: pytest.MonkeyPatch, event: int) -> set[str]:
+    """Upgrades a lake that is killed in each of its migrations, and then goes on; in which it was.
+
+    event: which of the commits and files of each migration it is killed behind.
+    """
     doing: list[str] = []
     events: Counter[str] = Counter()
 
@@ -179,20 +179,30 @@ def test_an_upgrade_that_is_killed_in_each_of_its_migrations_goes_on_where_it_wa
 
         return replace(one, do=do)
 
+    left = {one.name for one in plan(existing(settings.lake)) if one.kind == "migration"}
     with monkeypatch.context() as patch:
         patch.setattr(Lake, "commit", killing(Lake.commit))
         patch.setattr(LakeFiles, "put", killing(LakeFiles.put))
         for name, one in migrations.MIGRATIONS.items():
             patch.setitem(migrations.MIGRATIONS, name, told(name, one))
-        for _ in range(len(MIGRATIONS)):
+        for _ in left:
             with pytest.raises(Killed):
                 upgrade(settings)
         upgrade(settings)
-    assert {*events} == {*MIGRATIONS}
     lake = existing(settings.lake)
-    assert everything(lake) == everything(upgraded)
+    assert {*events} == left
     assert lake.form.left == ()
     assert lake.files.names("_upgrade") == lake.files.names("_staging/verify") == []
+    return left
+
+
+@pytest.mark.parametrize("event", [1, 2])
+def test_an_upgrade_that_is_killed_in_each_of_its_migrations_goes_on_where_it_was(
+    first, tmp_path, monkeypatch, upgraded, event
+):
+    settings = first.copy(tmp_path / "lake")
+    assert upgrade_killed_in_each(settings, monkeypatch, event) == {*MIGRATIONS}
+    assert everything(existing(settings.lake)) == everything(upgraded)
 
 
 @pytest.mark.slow
@@ -263,9 +273,13 @@ def test_what_was_open_and_what_comes_new_is_ingested_after_an_upgrade(first, tm
     assert [one.rule for one in verify(graph.lake, settings).findings if not one.holds] == []
 
 
-def test_a_lake_of_the_second_format_needs_what_the_data_say_between_them_and_nothing_else(tmp_path):
-    with unpacked("format2") as second:
-        settings = second.copy(tmp_path / "lake")
+BETWEEN_THEM = {"geometry_rows", "conflict_rows", "duplicate_rows"}
+
+
+@pytest.mark.parametrize("name", ["format2", "format3"])
+def test_a_lake_of_a_later_format_needs_what_the_data_say_between_them_and_nothing_else(tmp_path, name):
+    with unpacked(name) as earlier:
+        settings = earlier.copy(tmp_path / "lake")
         names = [name for name in TABLES if (Path(settings.lake) / name).exists()]
 
         def held() -> dict[str, list[dict[str, object]]]:
@@ -275,18 +289,29 @@ def test_a_lake_of_the_second_format_needs_what_the_data_say_between_them_and_no
             return found
 
         before = held()
-        assert {line.split(":")[0] for line in upgrade(settings)} == {
-            "geometry_rows",
-            "conflict_rows",
-            "duplicate_rows",
-        }
+        assert {line.split(":")[0] for line in upgrade(settings)} == BETWEEN_THEM
         with RunContext(settings) as work:
             assert work.lake.form.number == FORMAT
             assert work.lake.form.left == ()
             assert work.lake.row_count("series_geometry") == 4
         assert held() == before
-        assert rows(existing(settings.lake), "patient_value")
-        assert [one.rule for one in verify(existing(settings.lake), settings).findings if not one.holds] == []
+        lake = existing(settings.lake)
+        assert rows(lake, "patient_value")
+        assert [(row["level"], row["attribute"]) for row in rows(lake, "conflict")] == [("study", "StudyDescription")]
+        assert {row["kind"] for row in rows(lake, "duplicate")} == {"header", "sop_instance"}
+        assert [one.rule for one in verify(lake, settings).findings if not one.holds] == []
+
+
+@pytest.mark.slow
+def test_what_the_data_say_between_them_is_found_although_each_migration_is_killed(tmp_path, monkeypatch):
+    with unpacked("format3") as third:
+        whole = third.copy(tmp_path / "whole")
+        upgrade(whole)
+        wanted = everything(existing(whole.lake))
+        for event in (1, 2, 3):
+            settings = third.copy(tmp_path / f"killed{event}")
+            assert upgrade_killed_in_each(settings, monkeypatch, event) == BETWEEN_THEM
+            assert everything(existing(settings.lake)) == wanted
 
 
 @pytest.mark.slow
