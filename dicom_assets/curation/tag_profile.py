@@ -209,17 +209,26 @@ def lagging(lake: Lake) -> list[str]:
 
     All of them in a lake of an earlier release, which nobody has opened for writing yet.
     """
-    sql = f"SELECT batch_id FROM batches WHERE status = '{CLOSED}'"
-    tables = ["batches"]
+    return _closed(lake, are_counted=False)
+
+
+def taken_in(lake: Lake) -> list[str]:
+    """The other closed batches. Raises LakeError."""
+    return _closed(lake, are_counted=True)
+
+
+def _closed(lake: Lake, *, are_counted: bool) -> list[str]:
+    counted, tables = "false", ["batches"]
     try:
         lake.extents(TAG_PROFILE_PART.name)
     except NoSuchVersion:
         pass
     else:
         tables.append(TAG_PROFILE_PART.name)
-        sql += f"""
-            AND NOT EXISTS (FROM {TAG_PROFILE_PART.name} AS part WHERE part.batch_id = batches.batch_id
+        counted = f"""
+            EXISTS (FROM {TAG_PROFILE_PART.name} AS part WHERE part.batch_id = batches.batch_id
                 AND starts_with(mark, concat(coalesce(run_id, ''), '-')) AND contains(mark, ' {FORM}-'))
         """
+    sql = f"SELECT batch_id FROM batches WHERE status = '{CLOSED}' AND ({counted}) = {are_counted} ORDER BY batch_id"
     with connect(lake, tables) as connection:
-        return [batch for (batch,) in connection.execute(f"{sql} ORDER BY batch_id").fetchall()]
+        return [batch for (batch,) in connection.execute(sql).fetchall()]

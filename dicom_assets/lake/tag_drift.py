@@ -3,7 +3,8 @@
 Belongs here: its SQL. Does not belong here: counting headers (`dicom_assets.curation`).
 
 Two sides are compared: the last two of the software versions of a device, by when their first objects were claimed; and
-the last two months, in UTC, in which objects of a device with one software were claimed. How values are spread is
+the last two months, in UTC, in which objects of a device with one software were claimed. Versions are compared where
+objects name both model and software: objects that name no model are of any device. How values are spread is
 compared without knowing any: by the shares of occurrences that fall on each of 16 parts of the hashes of values, for
 elements with few different ones.
 """
@@ -44,7 +45,7 @@ batch AS (
 side AS (
     SELECT 'software' AS axis, {_DEVICE}, NULL AS of_software, SoftwareVersions AS name,
         min(claimed_at) AS begins, sum(objects)::BIGINT AS objects
-    FROM batch GROUP BY ALL
+    FROM batch WHERE ManufacturerModelName IS NOT NULL AND SoftwareVersions IS NOT NULL GROUP BY ALL
     UNION ALL
     SELECT 'month', {_DEVICE}, SoftwareVersions, month, min(claimed_at), sum(objects)::BIGINT FROM batch GROUP BY ALL
 ),

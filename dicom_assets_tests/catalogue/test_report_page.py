@@ -41,11 +41,11 @@ def test_errors_stand_with_meaning_and_remedy(wrong: Shown):
     ("name", "told"),
     [
         ("conflicts", ("study PatientID 1 1",)),
-        ("duplicates", ("bytes 1 2 1 The same object is there more than once",)),
+        ("duplicates", ("bytes 1 2 1 The same SOP Instance UID, header and size",)),
         ("geometry", ("1 series with images. Of 1 that are made of slices 0 are regular volumes", "room for 1 slice",
                       "MISSING_ SLICES 1 1", "INSTANCE_ NUMBERS_ MISSING 1 1")),
         ("risk", ("3 series were looked at. 1 of them claims Patient Identity Removed", "1 of 1 objects", "21-40 2 2",
-                  "41-60 1 1", "contradicted 1 1", "attribute 1 1")),
+                  "0 have private elements", "41-60 1 1", "contradicted 1 1", "attribute 1 1")),
         ("drift", ("ACME One, CT software 1 → 2 5 and 1 objects", "16 vanished, 2 appeared", "BurnedInAnnotation")),
     ],
 )  # fmt: skip

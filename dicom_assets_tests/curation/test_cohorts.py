@@ -28,8 +28,9 @@ from dicom_assets.cli.main import app
 from dicom_assets.curation.cohorts import frozen
 from dicom_assets.curation.cohorts.changes import verify_cohort
 from dicom_assets.curation.cohorts.export import Wish, export_cohort
-from dicom_assets.curation.cohorts.risks import RiskTooHigh
+from dicom_assets.curation.cohorts.risks import Risk, RiskTooHigh, require_low_risk, risk_of
 from dicom_assets.curation.cohorts.selection import create_cohort
+from dicom_assets.curation.following import follow
 from dicom_assets.defs.assets.cohorts import COHORT, JOB, cohorts_to_partitions
 from dicom_assets.defs.graph import build_defs
 from dicom_assets.defs.resources import work_resource
@@ -326,15 +327,15 @@ class TestExporting:
 
 class TestRisk:
     def scored(self, graph: Stepped, scores: Mapping[str, int]) -> None:
-        of_series = graph.rows("SELECT source, StudyInstanceUID, SeriesInstanceUID, study_key FROM series")
-        counts = dict.fromkeys(("objects", "private_elements", "claims", "contradictions"), 0)
+        """Takes the batches in, and gives series these scores and the others none."""
+        follow(graph.lake)
         rows = [
-            {**one, **counts, "score": scores[one["SeriesInstanceUID"]], "made_from": ""}
-            for one in of_series
-            if one["SeriesInstanceUID"] in scores
+            {**row, "score": scores[row["SeriesInstanceUID"]]}
+            for row in graph.rows("SELECT * FROM phi_risk")
+            if row["SeriesInstanceUID"] in scores
         ]
-        table = pa.Table.from_pylist(rows, schema=PHI_RISK.schema)
-        graph.lake.replace(PHI_RISK.name, sorted({row["study_key"] for row in rows}), table)
+        keys = [row["study_key"] for row in graph.rows("SELECT DISTINCT study_key FROM phi_risk")]
+        graph.lake.replace(PHI_RISK.name, keys, pa.Table.from_pylist(rows, schema=PHI_RISK.schema))
 
     def test_a_risk_that_nobody_knows_is_refused_until_somebody_says_why_not(self, three, tmp_path):
         graph, _ = three
@@ -352,8 +353,23 @@ class TestRisk:
         self.scored(graph, dict.fromkeys(series[1:], 20) | {series[0]: 21})
         with pytest.raises(RiskTooHigh, match="1 of its 4 series are above the limit of 20"):
             export(graph, tmp_path / "out", despite_risk=None)
-        self.scored(graph, {series[0]: 20})
+        self.scored(graph, dict.fromkeys(series, 20))
         assert export(graph, tmp_path / "out", despite_risk=None).written == 7
+
+    @pytest.mark.slow
+    def test_a_score_says_nothing_of_objects_that_it_was_not_made_from(self, three, tmp_path):
+        graph, landing = three
+        self.scored(graph, dict.fromkeys([uid(1, 1), uid(2, 1), uid(3, 1), uid(3, 2)], 0))
+        assert risk_of(graph.lake, "all", 20) == Risk(series=4, above=0, unknown=0)
+        landing.put("later.dcm", dicom(2, 1, 3))
+        landing.put("study1/series1/0003.dcm", dicom(1, 1, 3, SeriesDescription="again"), age_seconds=3_600)
+        graph.ingest()
+        create_cohort(graph.lake, "later", sql=EVERYTHING, by="me")
+        assert risk_of(graph.lake, "later", 20) == Risk(series=4, above=0, unknown=2)
+        follow(graph.lake)
+        assert risk_of(graph.lake, "later", 100) == Risk(series=4, above=0, unknown=0)
+        with pytest.raises(RiskTooHigh, match=r"the risk of 1 of its 4 series is not known .*`dicom-assets curate`"):
+            require_low_risk(graph.lake, "all", 100)  # of which one object was replaced
 
 
 class TestErasing:

@@ -9,6 +9,7 @@ from datetime import date
 from pathlib import Path
 
 import pytest
+from dicomanonymizer.dicomfields_selector import dicom_anonymization_database_selector
 from pydicom import dcmread
 from pydicom.dataset import Dataset
 from pydicom.sequence import Sequence
@@ -18,6 +19,7 @@ from dicom_assets.curation.cohorts.export import Wish, export_cohort
 from dicom_assets.curation.cohorts.mapping_keys import root_of
 from dicom_assets.curation.cohorts.objects_in_place import NotThere
 from dicom_assets.curation.cohorts.selection import create_cohort
+from dicom_assets.curation.confidentiality import EDITION, profile
 from dicom_assets.dicom.fallback import lenient
 from dicom_assets_tests.support.dicoms import dicom, uid
 from dicom_assets_tests.support.landings import LandingFolder
@@ -95,6 +97,22 @@ class TestOneObject:
         with pytest.raises(NotThere) as refused:
             Deidentifier(KEY).deidentify(data)
         assert refused.value.why == why
+
+
+def test_identifiers_are_taken_out_by_the_table_that_risk_is_judged_by():
+    groups = dicom_anonymization_database_selector(f"dicomfields_{EDITION}")
+    theirs = {
+        tag: name.removesuffix("_TAGS").replace("U_STAR", "U*").replace("_", "/")
+        for name, tags in groups.items() if name != "ALL_TAGS" for tag in tags
+    }  # fmt: skip
+    theirs = {"".join(f"{part:04X}" for part in tag[:2]): action for tag, action in theirs.items()}
+    ours = {tag: row.action for tag, row in profile().attributes.items()}
+    ours |= {
+        (upper + "00" + lower.replace("x", "0")): row.action
+        for upper, rows in profile().repeating.items()
+        for lower, row in rows.items()
+    }
+    assert ours == theirs
 
 
 def lake_of_two(graph: Stepped, landing: LandingFolder) -> None:

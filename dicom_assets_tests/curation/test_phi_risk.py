@@ -38,6 +38,10 @@ RISKS: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
         {"InstitutionName": "House"},
         {"indirect": ["InstitutionName"], "score_indirect": 1, "score": 1},
     ),
+    "the name that somebody goes by": (
+        {"private": (0x00100000, 0x0012, "LO", "Rosa")},
+        {"direct": ["NameToUse"], "score_direct": 30, "score": 30},
+    ),
     "one in a sequence": (
         {"AnatomicRegionSequence": nested(CodeValue="1", PatientAddress="Road 1")},
         {"direct": ["PatientAddress"], "score_direct": 30, "score": 30},
@@ -152,7 +156,7 @@ def test_dates_are_found_as_people_write_them():
 
 def test_the_table_of_the_profile_has_the_rows_of_its_edition():
     rows = profile()
-    assert len(rows.attributes) + sum(map(len, rows.repeating.values())) == 620
+    assert len(rows.attributes) + sum(map(len, rows.repeating.values())) == 655
     assert rows.attributes["00100010"].action == "Z"
     assert rows.attribute("60023000") is not None
     assert rows.attribute("00080008") is None

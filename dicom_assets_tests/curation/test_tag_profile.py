@@ -65,11 +65,11 @@ def test_different_values_are_counted_about_as_many_as_there_are(empty_lake, tmp
     assert 3_000 < row["distinct_values"] < 7_000
 
 
-def with_parts(empty_lake, tmp_path, parts: dict[tuple[str, str], TagCounts]) -> Lake:
-    """A lake whose parts of tag_profile are these, by software and day of the claim."""
+def with_parts(empty_lake, tmp_path, parts: dict[tuple[str | None, str], TagCounts], **device: str | None) -> Lake:
+    """A lake whose parts of tag_profile are these, by software and day of the claim. device: what it is called."""
     lake = Lake(shutil.copytree(empty_lake, tmp_path / "lake").as_posix(), make=False)
     for number, ((software, day), counts) in enumerate(parts.items()):
-        group = {"source": "landing", "SoftwareVersions": software, **DEVICE}
+        group = {"source": "landing", "SoftwareVersions": software, **DEVICE, **device}
         own = {"batch_id": f"batch{number}", "mark": "m", "claimed_at": datetime.fromisoformat(day).replace(tzinfo=UTC)}
         rows = [{**group, **row, **own, "profile_key": profile_key(software)} for row in counts.rows()]
         lake.replace("tag_profile_part", [f"batch{number}"], pa.Table.from_pylist(rows, TAG_PROFILE_PART.schema))
@@ -137,6 +137,14 @@ def test_what_has_changed_is_told_and_nothing_else(empty_lake, tmp_path, axis, s
     with connect(lake, ["tag_profile_part"]) as connection:
         found = connection.execute(f"SELECT path, change FROM tag_drift WHERE axis = '{axis}'").fetchall()
     assert dict(found) == CHANGES
+
+
+@pytest.mark.parametrize("device", [{"ManufacturerModelName": None}, {}])
+def test_versions_are_of_a_device_that_is_named_and_of_software_that_is(empty_lake, tmp_path, device):
+    sides = ("1" if device else None, "2026-09-01"), ("2", "2026-09-02")
+    lake = with_parts(empty_lake, tmp_path, dict(zip(sides, (counted(BEFORE), counted(AFTER)), strict=True)), **device)
+    with connect(lake, ["tag_profile_part"]) as connection:
+        assert connection.execute("SELECT DISTINCT axis FROM tag_drift").fetchall() == []
 
 
 def test_nothing_changes_where_headers_are_alike(empty_lake, tmp_path):

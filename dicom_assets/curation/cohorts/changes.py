@@ -1,6 +1,6 @@
 """What has become of a cohort's objects since it was made: in the tables, and where they lie.
 
-Belongs here: comparing. Does not belong here: what a cohort is (`frozen`), reading whole objects (`copies`).
+Belongs here: comparing. Does not belong here: what a cohort is (`frozen`), reading whole objects (`objects_in_place`).
 """
 
 from __future__ import annotations

@@ -34,7 +34,7 @@ from pydicom.multival import MultiValue
 from pydicom.uid import UID, ExplicitVRBigEndian, ExplicitVRLittleEndian, ImplicitVRLittleEndian
 
 from dicom_assets.curation.cohorts.objects_in_place import NotThere, Withheld
-from dicom_assets.curation.cohorts.profile_elements import EDITION, ProfileElements
+from dicom_assets.curation.confidentiality import EDITION, profile
 from dicom_assets.dicom.known_vr import PYDICOM_ERRORS
 from dicom_assets.settings import SettingsError
 
@@ -93,7 +93,7 @@ class Deidentifier:
 
         self._library = library
         self._key = key
-        self._elements = ProfileElements()
+        self._profile = profile()
         self._days = 0
         self._pseudonym = ""
         self._rules: dict[Any, Rule] = self._made_rules()
@@ -161,11 +161,11 @@ class Deidentifier:
         return Deidentified(written, _identity(dataset), former, tuple(sorted(set(left))))
 
     def action_of(self, tag: int) -> str | None:
-        """What the profile does with an element; see `ProfileElements`."""
-        return self._elements.action_of(tag)
+        """What the profile does with an element; see `confidentiality.Profile`."""
+        return self._profile.action_of(tag)
 
     def _is_listed(self, element: DataElement) -> bool:
-        return self._elements.action_of(int(element.tag)) is not None
+        return self._profile.action_of(int(element.tag)) is not None
 
     def _apply(self, dataset: Dataset) -> None:
         """Applies the rules to a data set and before that to each item in it."""
@@ -203,9 +203,9 @@ class Deidentifier:
                 rules[tag] = self._shift
             elif kind == "TM":
                 rules[tag] = _keep_time
-            elif kind == "SQ" and self._elements.actions[tag[0] << 16 | tag[1]] in ("Z", "X/Z"):
+            elif kind == "SQ" and self.action_of(tag[0] << 16 | tag[1]) in ("Z", "X/Z"):
                 rules[tag] = _without_items
-            elif kind == "SQ" and self._elements.actions[tag[0] << 16 | tag[1]] == "X/Z/U*":
+            elif kind == "SQ" and self.action_of(tag[0] << 16 | tag[1]) == "X/Z/U*":
                 rules[tag] = self._library.keep  # of references, whose UIDs are mapped
         rules[_PATIENT_ID] = rules[_PATIENT_NAME] = self._name_patient
         return rules

@@ -38,8 +38,8 @@ LINE = pa.schema(
 """One line for each object and try.
 
 path, sha256, size, mark: of the file, of which a line that says `why` has none. study to patient: identifiers as they
-were exported; former: as they were before, and left: what was found in it by `deidentification.left_in`, both only of
-what was de-identified.
+were exported; former: as they were before, and left: as of `deidentification.Deidentified`, both only of what was
+de-identified.
 """
 
 
