@@ -12,7 +12,7 @@ from datetime import UTC, datetime, timedelta
 import dagster as dg
 
 from dicom_assets.defs.asset_keys import name_of
-from dicom_assets.defs.jobs import INGEST_BATCH
+from dicom_assets.defs.jobs import runs_batch
 from dicom_assets.defs.reporting import fail_clearly
 from dicom_assets.defs.resources import RunContextParam
 from dicom_assets.monitoring.occasions import Told, failed_run
@@ -26,13 +26,13 @@ RUNS = 100
 
 
 def failed_runs(instance: dg.DagsterInstance, now: datetime) -> list[Told]:
-    """Runs of other jobs than the batches' that failed of late; what became of a batch, its books say."""
+    """Runs that failed of late and are no batch's; what became of a batch, its books say."""
     since = now - timedelta(days=RUN_DAYS - 1)
     failed = dg.RunsFilter(statuses=[dg.DagsterRunStatus.FAILURE], updated_after=since)
     found = []
     for record in instance.get_run_records(failed, limit=RUNS):
         run, ended = record.dagster_run, record.end_time
-        if run.job_name != INGEST_BATCH and ended is not None:
+        if ended is not None and not runs_batch(run):
             found.append(failed_run(_what(run), run.run_id, datetime.fromtimestamp(ended, UTC)))
     return found
 

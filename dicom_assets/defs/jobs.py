@@ -9,6 +9,7 @@ from typing import Any
 import dagster as dg
 
 from dicom_assets.batch.claim_rounds import claim_everywhere
+from dicom_assets.defs.asset_keys import name_of
 from dicom_assets.defs.partitions import BATCH, REGISTER_AT_ONCE
 from dicom_assets.defs.reporting import clear_failures, fail_clearly
 from dicom_assets.defs.resources import RunContextParam
@@ -19,6 +20,13 @@ SHOWN_AS = "__repository__@dicom_assets"
 
 INGEST_BATCH = "ingest_batch"
 """Name of the job that runs a batch, from its manifest to closed books."""
+BEGINNING, CLOSING = "raw_files", "cleanup"
+"""The first asset of a batch, and the one that closes its books."""
+
+
+def runs_batch(run: dg.DagsterRun) -> bool:
+    """Whether a run is of a whole batch: by its job, or by its assets, as the page of all assets asks for it."""
+    return run.job_name == INGEST_BATCH or {BEGINNING, CLOSING} <= set(map(name_of, run.asset_selection or ()))
 
 
 def register(instance: dg.DagsterInstance, keys: list[str]) -> list[str]:

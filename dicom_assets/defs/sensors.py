@@ -8,7 +8,7 @@ import dagster as dg
 from dicom_assets.batch.books import Status, all_books, books_of
 from dicom_assets.batch.claim_rounds import claim_by_listing
 from dicom_assets.batch.context import INGEST_LOCK, RunContext
-from dicom_assets.defs.jobs import INGEST_BATCH
+from dicom_assets.defs.jobs import INGEST_BATCH, runs_batch
 from dicom_assets.defs.partitions import BATCH, REGISTER_AT_ONCE, batches_to_retire
 from dicom_assets.defs.reporting import fail_clearly
 from dicom_assets.defs.resources import RunContextParam
@@ -114,7 +114,7 @@ def failure_sensor(settings: Settings) -> dg.SensorDefinition:
     @fail_clearly
     def mark_failed(context: dg.RunFailureSensorContext) -> None:
         batch = context.dagster_run.tags.get("dagster/partition")
-        if batch is not None and context.dagster_run.job_name == INGEST_BATCH:
+        if batch is not None and runs_batch(context.dagster_run):
             with RunContext(settings) as work:
                 mark(work, batch, context.dagster_run.run_id)
 

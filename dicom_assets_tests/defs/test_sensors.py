@@ -9,6 +9,7 @@ import dagster as dg
 import pytest
 
 from dicom_assets.batch.books import Status
+from dicom_assets.defs.jobs import runs_batch
 from dicom_assets.defs.partitions import BATCH
 from dicom_assets.defs.resources import work_resource
 from dicom_assets.defs.sensors import failure_sensor, mark, new_files, what_waits
@@ -148,6 +149,21 @@ class TestAfterACrash:
             result = tick(Graph(graph.settings, other))
         assert result.run_requests == []
         assert registered(result) == [claim.batch_id for claim in _claims(graph)]
+
+
+@pytest.mark.parametrize(
+    ("job", "assets", "is_one"),
+    [
+        ("ingest_batch", None, True),
+        ("__ASSET_JOB", ["raw_files", "series", "cleanup"], True),
+        ("__ASSET_JOB", ["cleanup"], False),
+        ("__ASSET_JOB", ["table_maintenance"], False),
+        ("maintain_lake", None, False),
+    ],
+)
+def test_a_run_is_of_a_batch_when_it_goes_from_its_claim_to_its_books(job, assets, is_one):
+    keys = None if assets is None else {dg.AssetKey(["imaging", name]) for name in assets}
+    assert runs_batch(dg.DagsterRun(job_name=job, asset_selection=keys)) is is_one
 
 
 class TestARunThatBrokeOff:

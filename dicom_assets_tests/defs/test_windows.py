@@ -215,12 +215,12 @@ def test_the_schedule_asks_for_each_window_once_and_again_when_it_failed(tmp_pat
         assert asked() == []
 
 
-def test_without_services_the_schedules_rest_and_with_one_they_run(tmp_path):
+def test_schedules_of_services_are_there_with_a_service_alone_and_run(tmp_path):
     def states(settings: Settings) -> set[str]:
         names = {"closed_windows", "nightly_audit"}
         return {str(s.default_status.value) for s in build_defs(settings).schedules if s.name in names}
 
-    assert states(Settings()) == {"STOPPED"}
+    assert states(Settings()) == set()
     service = {"name": "pacs", "url": "https://pacs.example", "landing": str(tmp_path / "changes")}
     assert states(Settings.model_validate({"services": [service]})) == {"RUNNING"}
     assert (tmp_path / "changes").is_dir()

@@ -8,15 +8,12 @@ import dagster as dg
 from dicom_assets.batch.context import RunContext
 from dicom_assets.batch.steps import STEPS, Run, Step
 from dicom_assets.defs.asset_keys import asset_key, asset_keys, name_of
-from dicom_assets.defs.jobs import INGEST_BATCH
+from dicom_assets.defs.jobs import CLOSING, INGEST_BATCH
 from dicom_assets.defs.partitions import BATCH
 from dicom_assets.defs.reporting import OUTSIDE, code_of, fail_clearly, materialized, one_step, table_description
 from dicom_assets.defs.resources import RunContextParam
 from dicom_assets.schema.registry import BATCHES, TABLES
 from dicom_assets.settings import Settings
-
-CLOSING = "cleanup"
-"""The step, and asset, that closes the books of a batch."""
 
 
 def _spec(settings: Settings, step: Step, name: str) -> dg.AssetSpec:

@@ -11,7 +11,7 @@ import dagster as dg
 from dicom_assets.curation.following import follow
 from dicom_assets.curation.parity import Finding, every_series_is_judged, profiles_hold_every_object, risks
 from dicom_assets.defs.asset_keys import asset_key, asset_keys
-from dicom_assets.defs.assets.batch import CLOSING
+from dicom_assets.defs.jobs import CLOSING
 from dicom_assets.defs.reporting import clear_failures, code_of, fail_clearly, table_description
 from dicom_assets.defs.resources import RunContextParam
 from dicom_assets.schema.table import Table
