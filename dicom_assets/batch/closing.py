@@ -11,7 +11,9 @@ from dataclasses import dataclass
 from functools import partial
 
 from dicom_assets.batch.books import Books, Status, counted, known_books
+from dicom_assets.batch.checks.conflict_checks import conflicts_hold_the_batch
 from dicom_assets.batch.checks.contract import CheckContext, Rule
+from dicom_assets.batch.checks.duplicate_checks import groups_hold_the_batch
 from dicom_assets.batch.checks.geometry_checks import geometry_equals_series
 from dicom_assets.batch.checks.parity_checks import (
     clinical_records_accounted,
@@ -35,9 +37,11 @@ _MADE_FROM_OTHERS: dict[str, Rule] = {
     "clinical": clinical_records_accounted,
     **{name: partial(hierarchy_equals_metadata, name) for name in ("instance", "series", "study")},
     "series_geometry": geometry_equals_series,
+    "conflict": conflicts_hold_the_batch,
     "imaging_study": imaging_studies_equal_studies,
     "image_occurrence_origin": occurrences_equal_series,
     "diagnostic_report": reports_equal_records,
+    "duplicate": groups_hold_the_batch,
 }
 """By table, the rule that compares it with the tables that it is made from."""
 

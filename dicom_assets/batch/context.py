@@ -399,7 +399,7 @@ class OpenBatch:
             if organizing.is_planned:
                 organizing.finish()
             return closed
-        closing.compare(CheckContext(self.lake, self.staging))
+        closing.compare(CheckContext(self.lake, self.staging, settings=self.work.settings))
         moves = self.source.mode == "organize" and self.kind == BatchKind.ARRIVAL  # what was read again lies well
         if organizing.is_placed or (moves and self.staging.left()):
             organizing.prepare(self.staging, compress=self.source.compress)
@@ -412,7 +412,7 @@ class OpenBatch:
         return closed
 
     def _close_books(self, run_id: str) -> Books:
-        closing.compare(CheckContext(self.lake, self.staging))
+        closing.compare(CheckContext(self.lake, self.staging, settings=self.work.settings))
         return books.close_batch(self.lake, self.staging, run_id, self.seconds)
 
     def stop(self, status: Status, reason: str, run_id: str, *, code: str | None = None) -> Books:

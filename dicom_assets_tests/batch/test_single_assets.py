@@ -32,7 +32,7 @@ REPORT = (
 RULES_OF_ALL = (*RULES, *VERSION_RULES, *STANDARD_RULES)
 MAY_BE_MADE_AGAIN = {"mapping_coverage", "cleanup"}
 """What needs nothing staged: the one counts the whole lake, the other finds that nothing is to be done."""
-BROUGHT_OTHERWISE = {"correction", "patient_link", "omop_identifier", "conflict", "duplicate"}
+BROUGHT_OTHERWISE = {"correction", "patient_link", "omop_identifier"}
 """What this batch brings nothing of, and ids, which occurrences give out too."""
 IN_THE_GRAPH = {"raw_files", "series", "mapping_coverage", "cleanup"}
 """What is made by real runs of the graph; the others by what these call."""
@@ -49,6 +49,8 @@ def folder(tmp_path_factory) -> Path:
     landing = LandingFolder(folder / "landing")
     put_mixed(landing)
     landing.put("study2/series1/0001.dcm", dicom(2, 1, 1, Rows=4, Columns=4))
+    landing.put("copy.dcm", dicom(2, 1, 1, Rows=4, Columns=4))
+    landing.put("study2/series1/0002.dcm", dicom(2, 1, 2, Rows=4, Columns=4, StudyDescription="another"))
     landing.put("clinical/reports.ndjson", REPORT)
     with dg.DagsterInstance.ephemeral() as instance:
         graph = Graph(settings_for(folder / "closed", landing.root), instance)
@@ -165,7 +167,7 @@ def test_cleanup_alone_does_not_close_over_rows_that_are_gone(graph_of):
     lake = Lake(graph.settings.lake)
     lake.replace("flat_metadata", [batch], lake.table("flat_metadata").to_pyarrow_table().slice(0, 0))
     closed_at = graph.books(batch).closed_at
-    assert "flat_metadata 0 instead of 7" in failure(graph.run(batch, select=["cleanup"]))
+    assert "flat_metadata 0 instead of 9" in failure(graph.run(batch, select=["cleanup"]))
     assert graph.books(batch).closed_at == closed_at
 
 

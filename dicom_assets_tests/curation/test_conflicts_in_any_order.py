@@ -19,6 +19,7 @@ import pytest
 from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 
+from dicom_assets.batch.checks.conflict_checks import conflicts_equal_instances, conflicts_hold_the_batch
 from dicom_assets.batch.checks.contract import CheckContext
 from dicom_assets.batch.checks.rules import ALL_RULES
 from dicom_assets.batch.publish import publish_flat, publish_hierarchy
@@ -81,17 +82,31 @@ def rows_of(batch: Sequence[Met]) -> pa.Table:
 
 
 def deliver(lake: Lake, batch: Sequence[Met], choice: Choice) -> Staging:
-    """Publishes a batch as far as its conflicts."""
+    """Publishes a batch as far as its conflicts, and closes it."""
+    staging = publish(lake, batch, choice)
+    make_conflicts(lake, staging, choice)
+    close(lake, staging, batch[0].source)
+    return staging
+
+
+def publish(lake: Lake, batch: Sequence[Met], choice: Choice) -> Staging:
+    """Publishes what conflicts are made of."""
     staging = Staging(lake.files, batch_name(batch[0].batch))
     staging.stage(Part.FLAT, rows_of(batch))
     publish_flat(lake, staging)
     for level in LEVELS:
         publish_hierarchy(lake, staging, level, choice)
     enter(lake, staging)
-    publish_conflicts(lake, staging.read(Part.TOUCHED)["study_key"].to_pylist(), choice)
-    row = {"batch_id": staging.batch_id, "source": batch[0].source, "status": "closed", "seen": 0}
-    lake.replace("batches", [staging.batch_id], pa.Table.from_pylist([row], schema=BATCHES.schema))
     return staging
+
+
+def make_conflicts(lake: Lake, staging: Staging, choice: Choice) -> None:
+    publish_conflicts(lake, staging.read(Part.TOUCHED)["study_key"].to_pylist(), choice)
+
+
+def close(lake: Lake, staging: Staging, source: str = "landing") -> None:
+    row = {"batch_id": staging.batch_id, "source": source, "status": "closed", "seen": 0}
+    lake.replace("batches", [staging.batch_id], pa.Table.from_pylist([row], schema=BATCHES.schema))
 
 
 def judge(lake: Lake, staging: Staging, chosen: Settings) -> None:
@@ -109,6 +124,21 @@ def judge(lake: Lake, staging: Staging, chosen: Settings) -> None:
 def one(number: int, **said: Any) -> Met:
     fields = {"study": 1, "series": 1, "instance": number, "minute": number, "description": "a", "patient": "P1"}
     return Met(**{**fields, "sequence": 0, "deletes": False, "number": number, **said})
+
+
+@pytest.mark.parametrize("is_made", [True, False])
+def test_what_two_open_batches_share_is_judged_by_the_one_that_closes_last(empty_lake, tmp_path, is_made):
+    lake = Lake(shutil.copytree(empty_lake, tmp_path / "lake").as_posix(), make=False)
+    first = publish(lake, [one(1)], DEFAULT)
+    make_conflicts(lake, first, DEFAULT)
+    second = publish(lake, [one(2, batch=1, description="b")], DEFAULT)
+    for own in (first, second):
+        assert conflicts_equal_instances(CheckContext(lake, own)).passed
+    assert conflicts_hold_the_batch(CheckContext(lake, first)).passed
+    close(lake, first)
+    if is_made:
+        make_conflicts(lake, second, DEFAULT)
+    assert conflicts_hold_the_batch(CheckContext(lake, second)).passed == is_made
 
 
 BREAKS: dict[str, tuple[str, Callable[[pytest.MonkeyPatch], None]]] = {

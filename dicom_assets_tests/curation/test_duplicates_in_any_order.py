@@ -22,7 +22,7 @@ from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 
 from dicom_assets.batch.checks.contract import CheckContext
-from dicom_assets.batch.checks.duplicate_checks import DUPLICATE_RULES
+from dicom_assets.batch.checks.duplicate_checks import DUPLICATE_RULES, groups_hold_the_batch, members_are_alike
 from dicom_assets.batch.publish import publish_flat
 from dicom_assets.curation.digest_index import keys_of
 from dicom_assets.curation.duplicates import make_again, publish_duplicates
@@ -31,7 +31,7 @@ from dicom_assets.lake.delta import Lake
 from dicom_assets.lake.query import arrow, scan
 from dicom_assets.lake.staging import RAW_STAGED, SCHEMAS, Part, Staging
 from dicom_assets.schema.keys import content_digest, study_key
-from dicom_assets.schema.registry import DUPLICATE, RAW_FILES
+from dicom_assets.schema.registry import BATCHES, DUPLICATE, RAW_FILES
 from dicom_assets_tests.support.dicoms import uid
 from dicom_assets_tests.support.lakes import contents
 from dicom_assets_tests.support.versions import NOON, batch_name
@@ -119,8 +119,8 @@ def expected(everything: Iterable[Arrival]) -> set[tuple[str, frozenset[str]]]:
     return {(kind, frozenset(one.object_id for one in part)) for kind, part in found}
 
 
-def deliver(lake: Lake, batch: Sequence[Arrival], before: Mapping[str, Sequence[str]]) -> None:
-    """Publishes a batch; every blocking rule about its duplicates holds."""
+def publish(lake: Lake, batch: Sequence[Arrival], before: Mapping[str, Sequence[str]]) -> Staging:
+    """Publishes the metadata of a batch."""
     number = batch[0].batch
     staging = Staging(lake.files, batch_name(number))
     raw = [
@@ -137,12 +137,26 @@ def deliver(lake: Lake, batch: Sequence[Arrival], before: Mapping[str, Sequence[
         schema = RAW_STAGED if part is Part.RAW else SCHEMAS[part]
         staging.stage(part, pa.Table.from_pylist(listed, schema=schema))
     publish_flat(lake, staging, lambda: before)
+    return staging
+
+
+def deliver(lake: Lake, batch: Sequence[Arrival], before: Mapping[str, Sequence[str]]) -> None:
+    """Publishes a batch and closes it; every blocking rule about its duplicates holds."""
+    staging = publish(lake, batch, before)
     publish_duplicates(lake, staging)
     context = CheckContext(lake, staging)
     for rule in DUPLICATE_RULES:
         result = rule.rule(context)
         assert result.passed or not rule.blocking, (rule.name, result)
+    assert groups_hold_the_batch(CheckContext(lake, staging)).passed
+    close(lake, staging)
     staging.remove()
+
+
+def close(lake: Lake, staging: Staging) -> None:
+    """Closes the books of a batch."""
+    row = {"batch_id": staging.batch_id, "source": "landing", "status": "closed", "seen": 0}
+    lake.replace("batches", [staging.batch_id], pa.Table.from_pylist([row], schema=BATCHES.schema))
 
 
 def claimed_before(batch: Sequence[Arrival], everything: Sequence[Sequence[Arrival]]) -> Mapping[str, Sequence[str]]:
@@ -206,3 +220,18 @@ def test_a_batch_that_is_run_again_with_less_takes_its_objects_out_of_their_grou
     assert groups(lake) == {("bytes", frozenset({first.object_id, second.object_id}))}
     deliver(lake, [Arrival("b", None, 1, "P1", None, batch=1)], {})
     assert groups(lake) == set()
+
+
+@pytest.mark.parametrize("is_made", [True, False])
+def test_what_two_open_batches_share_is_judged_by_the_one_that_closes_last(empty_lake, tmp_path, is_made):
+    lake = Lake(str(shutil.copytree(empty_lake, tmp_path / "lake")), make=False)
+    first = publish(lake, [Arrival("a", 1, 1, "P1", None)], {})
+    publish_duplicates(lake, first)
+    second = publish(lake, [Arrival("b", 1, 1, "P1", None, batch=1)], {})  # between two reads of the first
+    for one in (first, second):
+        assert members_are_alike(CheckContext(lake, one)).passed
+    assert groups_hold_the_batch(CheckContext(lake, first)).passed
+    close(lake, first)
+    if is_made:
+        publish_duplicates(lake, second)
+    assert groups_hold_the_batch(CheckContext(lake, second)).passed == is_made

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 
 import duckdb
 import pyarrow as pa
@@ -30,6 +31,14 @@ _COLUMNS = (
 
 
 _UIDS = ("StudyInstanceUID", "SeriesInstanceUID", "SOPInstanceUID")
+
+
+@dataclass(frozen=True)
+class _Judged:
+    """What was said of conflicts. version: of batch_study then; None where studies were left to another batch."""
+
+    result: CheckResult
+    version: int | None
 
 
 def uids_are_indexed(context: CheckContext) -> CheckResult:
@@ -115,6 +124,7 @@ def conflicts_equal_instances(context: CheckContext) -> CheckResult:
     """Conflicts of the touched studies, and of UIDs that stand in them, are what their instances say differently."""
     if not studies_of(context):
         return CheckResult(True, 0, 0)
+    version = context.lake.extents("batch_study").version
     related = _related(context)
     settings = context.settings.curation
     with _compared(context, related) as connection:
@@ -166,7 +176,20 @@ def conflicts_equal_instances(context: CheckContext) -> CheckResult:
                     "shown_by",
                 )
             )
-    return _together(results)
+    found = _together(results)
+    context.staging.remember(_Judged(found, version if is_settled else None))
+    return found
+
+
+def conflicts_hold_the_batch(context: CheckContext) -> CheckResult:
+    """What the step writes last is there, and conflicts that were left to the batch that closes last are judged.
+
+    Those that were judged whole while the batch was held are not judged again if no other batch has come since.
+    """
+    judged = context.staging.recall(_Judged)
+    is_same = judged is not None and judged.version == context.lake.extents("batch_study").version
+    conflicts = judged.result if judged is not None and is_same else conflicts_equal_instances(context)
+    return _together([patients_equal_instances(context), conflicts])
 
 
 def _together(results: list[CheckResult]) -> CheckResult:

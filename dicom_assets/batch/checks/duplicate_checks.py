@@ -6,13 +6,15 @@ here: the SQL that makes groups (`curation.duplicates`); `verify`, which looks a
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import pyarrow as pa
 
 from dicom_assets.batch.checks.arrivals import arrivals, placed
 from dicom_assets.batch.checks.contract import SHOWN, CheckContext, CheckResult, NamedRule, compared
 from dicom_assets.curation.digest_index import several
 from dicom_assets.curation.duplicates import Looked
-from dicom_assets.lake.query import scan, where
+from dicom_assets.lake.query import arrow, scan, where
 from dicom_assets.lake.staging import Part
 from dicom_assets.schema.registry import BATCH_DIGEST, DUPLICATE
 
@@ -114,19 +116,52 @@ def _looked(context: CheckContext) -> Looked:
     return found or Looked(*several(context.lake, context.staging.read_whole(Part.ALIKE)["shared_key"]))
 
 
+@dataclass(frozen=True)
+class _Judged:
+    """What was said of groups. version: of the index then; None where groups were left to another batch."""
+
+    result: CheckResult
+    version: int | None
+
+
+_UNSETTLED = """
+-- keys of which another batch that is not closed has a part: an object, what came to its place, a member of a group;
+-- changing: batches that are neither closed nor the one that is judged
+SELECT DISTINCT md5(said)[1:16] AS shared_key FROM (
+    SELECT unnest(['sop:' || SOPInstanceUID, 'header:' || stable_digest, 'pixels:' || pixel_digest]) AS said
+    FROM arrived WHERE batch_id IN (FROM changing) OR last_batch IN (FROM changing)
+)
+WHERE said IS NOT NULL
+UNION
+SELECT shared_key FROM duplicate_rows WHERE batch_id IN (FROM changing)
+"""
+
+
 def members_are_alike(context: CheckContext) -> CheckResult:
     """The groups that the batch touches have the members that flat_metadata has, oldest first, and no others.
 
     Whether objects of one SOP Instance UID differ in more than File Meta Information is told by their headers alone:
-    such a group may be missing here (`differences_are_told`).
+    such a group may be missing here (`differences_are_told`). What another batch that is not closed has a part in may
+    change between two reads: it is left to the batch that closes last.
     """
+    version = context.lake.extents(BATCH_DIGEST.name).version
+    with context.lake.cursor() as connection:
+        closed = arrow(connection, f"SELECT batch_id FROM {scan(context.lake, 'batches')} WHERE status = 'closed'")
     looked = context.once("looked", _looked)
     there = context.once("duplicate", _there)
-    if not len(looked.keys) and not len(there):
-        return CheckResult(True, 0, 0)
+    found, is_whole = CheckResult(True, 0, 0), True
+    if len(looked.keys) or len(there):
+        found, is_whole = _alike(context, looked, there, closed)
+    context.staging.remember(_Judged(found, version if is_whole else None))
+    return found
+
+
+def _alike(context: CheckContext, looked: Looked, there: pa.Table, closed: pa.Table) -> tuple[CheckResult, bool]:
+    """Compares groups; and whether these are all. there: rows of the table; closed: batches that change no more."""
     flat = {"batch_id": looked.batches}
     with context.lake.cursor() as connection:
         connection.register("keys", looked.keys)
+        connection.register("closed", closed)
         connection.register("duplicate_rows", there)
         connection.execute(
             f"CREATE TEMP TABLE shared AS SELECT {_NARROW} FROM {scan(context.lake, 'flat_metadata', within=flat)}"
@@ -137,19 +172,48 @@ def members_are_alike(context: CheckContext) -> CheckResult:
         )
         studies = [key for (key,) in connection.execute("SELECT DISTINCT study_key FROM shared").fetchall()]
         rows = placed("shared", arrivals(context.lake, {"batch_id": looked.batches, "study_key": studies}, studies))
-        connection.execute(f"CREATE TEMP TABLE counting AS SELECT * FROM {rows} WHERE takes_part")
-        groups = GROUPS.format(flat="counting")
+        connection.execute(f"CREATE TEMP TABLE arrived AS SELECT * FROM {rows}")
+        connection.execute(
+            f"""
+            CREATE TEMP TABLE changing AS SELECT batch_id FROM (
+                SELECT batch_id FROM arrived UNION SELECT last_batch FROM arrived UNION
+                SELECT batch_id FROM duplicate_rows
+            ) ANTI JOIN closed USING (batch_id) WHERE batch_id <> {context.batch}
+            """
+        )
+        connection.execute(f"CREATE TEMP TABLE unsettled AS {_UNSETTLED}")
+        groups = GROUPS.format(flat="(SELECT * FROM arrived WHERE takes_part)")
         connection.execute(
             f"CREATE TEMP TABLE expected AS SELECT * FROM ({MEMBERS.format(groups=groups)}) SEMI JOIN keys "
-            "USING (shared_key)"
+            "USING (shared_key) ANTI JOIN unsettled USING (shared_key)"
         )
-        connection.execute(f"CREATE TEMP TABLE there AS {THERE.format(duplicate='duplicate_rows')}")
-        return compared(
+        connection.execute(
+            f"CREATE TEMP TABLE there AS FROM ({THERE.format(duplicate='duplicate_rows')}) "
+            "ANTI JOIN unsettled USING (shared_key)"
+        )
+        left = connection.execute(
+            "SELECT 1 FROM unsettled WHERE shared_key IN (SELECT shared_key FROM keys) "
+            "OR shared_key IN (SELECT shared_key FROM duplicate_rows) LIMIT 1"
+        ).fetchall()
+        result = compared(
             connection,
             "SELECT * FROM expected WHERE kind <> 'sop_instance' "
             "OR shared_key IN (SELECT shared_key FROM there WHERE kind = 'sop_instance')",
             "SELECT * FROM there",
         )
+    return result, not left
+
+
+def groups_hold_the_batch(context: CheckContext) -> CheckResult:
+    """Groups that were left to the batch that closes last are judged, with objects of whatever batch has come since.
+
+    Those that were judged whole while the batch was held are not judged again if no other batch has come since.
+    """
+    judged = context.staging.recall(_Judged)
+    if judged is not None and judged.version == context.lake.extents(BATCH_DIGEST.name).version:
+        return judged.result
+    context.staging.remember(Looked(*several(context.lake, context.staging.read_whole(Part.ALIKE)["shared_key"])))
+    return members_are_alike(context)
 
 
 def _there(context: CheckContext) -> pa.Table:
