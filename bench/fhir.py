@@ -26,7 +26,7 @@ from fhir.resources.R4B.imagingstudy import ImagingStudy
 
 from bench.fhir_bundle import print_bundle
 from bench.fhir_lake import STANDARD_TABLES, filled, settings_of, staged, steps
-from bench.scale_lake import PER_BATCH, batch_name
+from bench.scale_names import PER_BATCH, batch_name
 from dicom_assets.batch.checks.contract import CheckContext, NamedRule
 from dicom_assets.batch.checks.parity_checks import RULES
 from dicom_assets.batch.checks.standard_checks import STANDARD_RULES

@@ -14,7 +14,8 @@ from typing import Any
 import orjson
 import pyarrow as pa
 
-from bench.scale_lake import FIRST, PER_BATCH, PER_STUDY, SOURCE, batch_name, make, study_keys, study_uid
+from bench.scale_lake import make, study_keys
+from bench.scale_names import FIRST, PER_BATCH, PER_STUDY, SOURCE, batch_name, study_uid
 from dicom_assets.batch.clinical import publish_clinical
 from dicom_assets.batch.standards import (
     publish_coverage,

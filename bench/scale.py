@@ -29,7 +29,8 @@ from pathlib import Path
 from typing import Any
 
 from bench import scale_ticks
-from bench.scale_lake import FIRST, PER_BATCH, PER_SERIES, PER_STUDY, SOURCE, make, study_uid
+from bench.scale_lake import make
+from bench.scale_names import FIRST, PER_BATCH, PER_SERIES, PER_STUDY, SOURCE, study_uid
 from dicom_assets_tests.azure import azurite
 
 SIZES = (10_000, 1_000_000, 10_000_000)

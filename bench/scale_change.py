@@ -23,7 +23,8 @@ from pathlib import Path
 from typing import Any
 
 from bench.scale import alone, lake_folder, peak_memory, timed, write_delivery
-from bench.scale_lake import PER_BATCH, PER_STUDY, SOURCE, make, study_uid
+from bench.scale_lake import make
+from bench.scale_names import PER_BATCH, PER_STUDY, SOURCE, study_uid
 
 SIZE = 1_000_000
 EARLIER = "257874f"

@@ -12,9 +12,8 @@ from __future__ import annotations
 
 import random
 from collections.abc import Iterator
-from datetime import UTC, date, datetime, timedelta
+from datetime import date, timedelta
 from itertools import pairwise
-from typing import Any
 
 import duckdb
 import numpy as np
@@ -22,6 +21,8 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from bench.scale_clinical import clinical_rows, put_reports
+from bench.scale_names import FIRST, PER_BATCH, PER_SERIES, PER_STUDY, SOURCE, STUDY_ROOT, batch_name, study_uid
 from dicom_assets.batch.standards import publish_coverage
 from dicom_assets.curation.digest_index import enter_anew
 from dicom_assets.curation.patients import patient_key
@@ -34,27 +35,11 @@ from dicom_assets.landing.claims import FOLDER as CLAIMS
 from dicom_assets.landing.claims import MANIFEST, BatchKind, ClaimLog
 from dicom_assets.landing.store import LISTING, object_digests
 from dicom_assets.omop.integers import Domain, natural_key, order_key, person_key, series_key
-from dicom_assets.schema.keys import record_key, study_key, uid_number
+from dicom_assets.schema.keys import study_key, uid_number
 from dicom_assets.schema.registry import TABLES
 
-SOURCE = "landing"
-PER_STUDY, PER_SERIES, PER_BATCH = 100, 25, 5_000
-FIRST = datetime(2020, 1, 1, tzinfo=UTC)
 UNIT = 250_000
 """Instances made at a time; also the rows of a file of the tables that are replaced by batch."""
-
-STUDY_ROOT = "1.2.826.0.1.3680043.10.99"
-
-
-def batch_name(number: int) -> str:
-    """The id of a generated batch."""
-    return f"{FIRST + timedelta(minutes=number):%Y%m%dT%H%M%SZ}-{number:08x}"
-
-
-def study_uid(number: int) -> str:
-    """The UID of a generated study."""
-    return f"{STUDY_ROOT}.{number}"
-
 
 _HEADER = (
     f'{{"00080018":{{"vr":"UI","Value":["{STUDY_ROOT}.\' || study || \'.\' || (i // 25) || \'.\' || i || \'"]}},'
@@ -274,7 +259,7 @@ def make(uri: str, instances: int, tail: int = 20) -> Lake:
         _levels(lake, start, start + PER_BATCH)
         for name in TABLES:
             tidy(lake, name)
-    _reports(lake, instances)
+    put_reports(lake, instances)
     _books_and_claims(lake, batches)
     publish_coverage(lake)
     for name in TABLES:
@@ -292,7 +277,7 @@ def _unit(lake: Lake, start: int, end: int) -> None:
     _append(lake, "batch_study", rows("batch_study", firsts, studies, "study_key"))
     enter_anew(lake, [batch_name(number) for number in range(start // PER_BATCH, -(-end // PER_BATCH))])
     _append(lake, "omop_identifier", _identifiers(start // PER_STUDY, -(-end // PER_STUDY)))
-    _append(lake, "clinical", _clinical(start // PER_STUDY, -(-end // PER_STUDY)))
+    _append(lake, "clinical", clinical_rows(start // PER_STUDY, -(-end // PER_STUDY)))
     _append(lake, "uid_index", _uids(start, end))
     _append(
         lake, "patient_value", sort_rows("patient_value", _patient_values(start // PER_STUDY, -(-end // PER_STUDY)))
@@ -348,64 +333,6 @@ def _identifiers(start: int, end: int) -> pa.Table:
     schema = TABLES["omop_identifier"].schema
     return pa.table(
         [pa.array(values, f.type) for values, f in zip(zip(*found, strict=True), schema, strict=True)], schema
-    )
-
-
-def _clinical(start: int, end: int) -> pa.Table:
-    """A laboratory result of every patient with three studies, in the batch of the first; and the reports."""
-    found = []
-    for study in range(start, end):
-        stamp = FIRST + timedelta(minutes=study * PER_STUDY // PER_BATCH)
-        row = {
-            "source": SOURCE, "batch_id": batch_name(study * PER_STUDY // PER_BATCH), "record": 1, "version_at": stamp,
-            "PatientID": f"P{study // 3:08d}",
-        }  # fmt: skip
-        if study % 9 == 0:
-            key, values = record_key("result", str(study)), f'{{"PatientID":"P{study // 3:08d}","Result":"positive"}}'
-            own = {"record_type": "laboratory", "record_key": key, "file_key": key, "record_values": values}
-            found.append({**row, **own, "object_id": natural_key("result", str(study))[:20]})
-        if study % 20 == 0:
-            found.append({**row, **_report(study), "object_id": natural_key("report", str(study))[:20]})
-    return pa.Table.from_pylist(found, schema=TABLES["clinical"].schema)
-
-
-def _report(study: int) -> dict[str, str]:
-    key = record_key("report", str(study))
-    accession = (
-        '{"type":{"coding":[{"system":"http://terminology.hl7.org/CodeSystem/v2-0203","code":"ACSN"}]},'
-        f'"value":"A{study}"}}'
-    )
-    return {
-        "record_type": "DiagnosticReport",
-        "record_key": key,
-        "file_key": key,
-        "resource_id": f"report-{study}",
-        "status": "final",
-        "record_values": f'{{"resourceType":"DiagnosticReport","id":"report-{study}","status":"final",'
-        f'"identifier":[{accession}],"conclusion":"No finding."}}',
-    }
-
-
-def _reports(lake: Lake, instances: int) -> None:
-    """The table of reports, each linked to its study."""
-    made: list[dict[str, Any]] = []
-    for study in range(0, instances // PER_STUDY, 20):
-        uid = study_uid(study)
-        made.append(
-            {
-                "source": SOURCE, "record_key": record_key("report", str(study)), "id": f"report-{study}",
-                "PatientID": f"P{study // 3:08d}", "status": "final", "conclusion": "No finding.",
-                "accession_numbers": [f"A{study}"], "based_on": [], "imaging_studies": [], "study_uids": [],
-                "study_key": study_key(SOURCE, uid), "StudyInstanceUID": uid, "study_keys": [study_key(SOURCE, uid)],
-                "linked_by": "accession_number", "link_state": "linked", "version_at": FIRST,
-                "batch_id": batch_name(study * PER_STUDY // PER_BATCH),
-                "object_id": natural_key("report", str(study))[:20],
-            }
-        )  # fmt: skip
-    lake.replace(
-        "diagnostic_report",
-        [row["record_key"] for row in made],
-        pa.Table.from_pylist(made, schema=TABLES["diagnostic_report"].schema),
     )
 
 

@@ -22,7 +22,8 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from bench.scale_lake import FIRST, SOURCE, listing
+from bench.scale_lake import listing
+from bench.scale_names import FIRST, SOURCE
 from dicom_assets.landing.claim_index import ClaimedIds, ids_of_digests, summarise, unpack_ids
 from dicom_assets.landing.claims import FOLDER, Claim, ClaimLog, plan
 from dicom_assets.landing.store import object_digests

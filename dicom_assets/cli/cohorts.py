@@ -27,23 +27,13 @@ cohorts = typer.Typer(
     name="cohort", help="Frozen selections of objects: made, verified, exported.", no_args_is_help=True
 )
 
-_CREATE = """Example:
-
-dicom-assets cohort create ct-2024 --sql "SELECT SeriesInstanceUID FROM series WHERE Modality = 'CT'" """
-
-_EXPORT = """Examples:
-
-dicom-assets cohort export ct-2024 /data/ct-2024 --deidentify
-
-dicom-assets cohort export ct-2024 az://account/container/ct --despite-risk "within the hospital" """
-
 
 @cohorts.callback()
 def cohort() -> None:
     """Frozen selections of objects: made, verified, exported."""
 
 
-@cohorts.command("create", epilog=_CREATE)
+@cohorts.command("create")
 def create(
     name: Name,
     sql: Annotated[
@@ -166,7 +156,7 @@ def verify(
     raise typer.Exit(0 if found.is_unchanged else 1)
 
 
-@cohorts.command("export", epilog=_EXPORT)
+@cohorts.command("export")
 def export(
     name: Name,
     dest: Annotated[str, typer.Argument(metavar="DEST", help="Empty folder, or az:// address, or one to go on with.")],

@@ -37,8 +37,10 @@ def curate(lake: LakeOption = None, form: FormatOption = Format.TABLE) -> None:
         *(("phi_risk", name.replace("_", " "), count) for name, count in found.counts.items()),
     ]
     rows += [
-        (name, f"differs: {one.actual} in place of {one.expected}", 1) for name, one in parity.items() if not one.passed
-    ]
+        (name, what.replace("_", " "), count)
+        for name, one in parity.items() if not one.passed
+        for what, count in {**one.counts, "expected": one.expected, "found": one.actual}.items()
+    ]  # fmt: skip
     print_rows(_NAMES, rows, form)
     raise typer.Exit(0 if all(one.passed for one in parity.values()) else 1)
 

@@ -44,7 +44,10 @@ EXAMPLES: Mapping[str, Sequence[str]] = {
     "cohort list": ["dicom-assets cohort list"],
     "cohort show": ["dicom-assets cohort show trial"],
     "cohort verify": ["dicom-assets cohort verify trial"],
-    "cohort export": ["dicom-assets cohort export trial /data/trial --deidentify"],
+    "cohort export": [
+        "dicom-assets cohort export trial /data/trial --deidentify",
+        "dicom-assets cohort export trial az://account/container/trial --despite-risk 'within the hospital'",
+    ],
     "cohort remove": ["dicom-assets cohort remove trial"],
     "who-saw": ["dicom-assets who-saw --patient 4711"],
     "selftest": ["dicom-assets selftest"],

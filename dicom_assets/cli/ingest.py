@@ -159,7 +159,7 @@ def status(
         from dicom_assets.batch.books import Books, Status, all_books
         from dicom_assets.batch.selftest.diary import sentences
         from dicom_assets.batch.waits import is_waiting
-        from dicom_assets.curation.tag_profile import lagging
+        from dicom_assets.curation.following import behind
         from dicom_assets.lake.query import existing
         from dicom_assets.landing.claims import ClaimLog
         from dicom_assets.landing.returns import waiting
@@ -174,7 +174,7 @@ def status(
         doubts = tell_doubts(found)
         unread = waiting(log.returned())
         of_tests = list(sentences(found.files))
-        lag = len(lagging(found))
+        lag = behind(found)
     most = most or (_CLOSED_SHOWN if form is Format.TABLE else None)
     shown = newest_closed(claimed, most)
     listed = [*shown, *(Books("", one.source, "waiting", seen=one.objects) for one in unread)]
@@ -193,7 +193,8 @@ def status(
     for sentence in of_tests:
         say(sentence, err=True)
     if lag:
-        say(f"tag_profile and phi_risk are {lag} closed batches behind; `dicom-assets curate` takes them in.", err=True)
+        batches = f"{lag} closed {'batch' if lag == 1 else 'batches'}"
+        say(f"tag_profile and phi_risk are {batches} behind: `dicom-assets curate` takes in what is missing.", err=True)
     raise typer.Exit(1 if waits or doubts or unread else 0)
 
 

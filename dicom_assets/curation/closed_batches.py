@@ -10,12 +10,10 @@ has another fingerprint, or none. To find out it reads names and keys of all cur
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping
 
 import duckdb
-import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
 
 from dicom_assets.lake.delta import Lake
 from dicom_assets.lake.query import arrow, connect
@@ -23,7 +21,6 @@ from dicom_assets.lake.query import arrow, connect
 FORM = "2"
 """Form of what follows closed batches: raised when headers are counted or judged otherwise, so that all are anew."""
 CLOSED = "closed"
-_NAME = ["batch_id", "object_id"]
 
 _CURRENT = f"""
 -- current objects of closed batches, with the run that closed each of these
@@ -85,41 +82,3 @@ class ClosedBatches:
         """Current objects by batch: batch_id, object_id, keys of study and series. where: SQL with these parameters."""
         sql = f"SELECT * EXCLUDE (run_id) FROM current_object WHERE {where} ORDER BY batch_id"
         return self.connection.sql(sql, params=dict(params)).to_arrow_table()
-
-
-def rows_of(lake: Lake, objects: pa.Table, columns: Sequence[str]) -> Iterator[tuple[pa.Table, pa.Array]]:
-    """Rows of flat_metadata of some objects, a row group at a time, each with the place of its object in `objects`.
-
-    objects: batch_id and object_id, in the order of batches. Raises LakeError.
-    """
-    wanted, places = _names(objects), _places(objects["batch_id"])
-    known = lake.extents("flat_metadata")
-    held = known.within({"batch_id": [*places]})
-    for path in known.paths[held].tolist():
-        file = lake.files.open_parquet(f"flat_metadata/{path}")
-        there = [name for name in columns if name in file.schema_arrow.names]
-        for group in range(file.num_row_groups):
-            named = file.read_row_group(group, columns=_NAME)
-            own = [places[batch] for batch in named["batch_id"].unique().to_pylist() if batch in places]
-            if not own:
-                continue
-            begin, end = min(start for start, _ in own), max(stop for _, stop in own)
-            found = pc.index_in(_names(named), wanted.slice(begin, end - begin))
-            at = np.flatnonzero(np.asarray(found.is_valid()))
-            if len(at):
-                yield file.read_row_group(group, columns=there).take(at), pc.add(found.take(at), begin)
-
-
-def _places(batches: pa.ChunkedArray) -> dict[str, tuple[int, int]]:
-    """Where the rows of each batch begin and end, of rows in the order of batches."""
-    places, begin = {}, 0
-    for one in pc.value_counts(batches.combine_chunks()).to_pylist():
-        places[one["values"]] = (begin, begin + one["counts"])
-        begin += one["counts"]
-    return places
-
-
-def _names(rows: pa.Table) -> pa.Array:
-    """Batch and object as one text each."""
-    texts = [rows[name].cast(pa.string()) for name in _NAME]
-    return pc.binary_join_element_wise(*texts, "/").combine_chunks()

@@ -17,11 +17,12 @@ import duckdb
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from dicom_assets.curation.closed_batches import FORM, ClosedBatches, rows_of
+from dicom_assets.curation.closed_batches import FORM, ClosedBatches
 from dicom_assets.curation.marks import Marker
 from dicom_assets.curation.patient_words import words_of_patient
 from dicom_assets.curation.series_headers import Judged, SeriesHeaders
 from dicom_assets.lake.delta import Lake
+from dicom_assets.lake.headers import object_rows
 from dicom_assets.lake.query import arrow, connect
 from dicom_assets.schema.tag_tables import PHI_RISK
 
@@ -120,7 +121,7 @@ def _found(
     for one in named:
         left[one] = left.get(one, 0) + 1
     headers = SeriesHeaders(marker)
-    for rows, places in rows_of(lake, objects.select(["batch_id", "object_id"]), _READ):
+    for rows, places in object_rows(lake, objects.select(["batch_id", "object_id"]), _READ):
         own = [named[place] for place in places.to_pylist()]
         at = [number for number, one in enumerate(own) if one in series]
         if not at:

@@ -15,10 +15,11 @@ from typing import Any
 
 import pyarrow as pa
 
-from dicom_assets.curation.closed_batches import CLOSED, FORM, ClosedBatches, rows_of
+from dicom_assets.curation.closed_batches import CLOSED, FORM, ClosedBatches
 from dicom_assets.curation.marks import Marker, distinct_sql, merged_sql
 from dicom_assets.curation.tag_counts import TagCounts
 from dicom_assets.lake.delta import Lake
+from dicom_assets.lake.headers import object_rows
 from dicom_assets.lake.query import arrow, connect
 from dicom_assets.lake.tables import NoSuchVersion
 from dicom_assets.schema.keys import profile_key
@@ -100,7 +101,7 @@ def _parts(lake: Lake, now: ClosedBatches, marker: Marker, batches: Mapping[str,
     left = dict(batches)
     named: dict[tuple[str | None, ...], str] = {}
     claimed: dict[str, Any] = {}
-    for rows, _ in rows_of(lake, objects, _READ):
+    for rows, _ in object_rows(lake, objects, _READ):
         for batch, own in _by_batch(rows):
             profiles = [_profile(named, row) for row in zip(*(_texts(own, name) for name in _GROUP), strict=True)]
             claimed[batch] = own["ingested_at"][0].as_py()
@@ -199,9 +200,20 @@ def add_up(lake: Lake) -> int:
 
 
 def stale_profiles(lake: Lake) -> list[str]:
-    """Profiles that are not the sum of their parts. Raises LakeError."""
+    """Profiles that are not the sum of their parts; none in a lake of an earlier release. Raises LakeError."""
+    if not _is_there(lake):
+        return []
     with connect(lake, [TAG_PROFILE_PART.name, TAG_PROFILE.name]) as connection:
         return [key for (key,) in connection.execute(_STALE).fetchall()]
+
+
+def _is_there(lake: Lake) -> bool:
+    """Whether the lake has these tables."""
+    try:
+        lake.extents(TAG_PROFILE_PART.name)
+    except NoSuchVersion:
+        return False
+    return True
 
 
 def lagging(lake: Lake) -> list[str]:
@@ -219,11 +231,7 @@ def taken_in(lake: Lake) -> list[str]:
 
 def _closed(lake: Lake, *, are_counted: bool) -> list[str]:
     counted, tables = "false", ["batches"]
-    try:
-        lake.extents(TAG_PROFILE_PART.name)
-    except NoSuchVersion:
-        pass
-    else:
+    if _is_there(lake):
         tables.append(TAG_PROFILE_PART.name)
         counted = f"""
             EXISTS (FROM {TAG_PROFILE_PART.name} AS part WHERE part.batch_id = batches.batch_id

@@ -1,12 +1,12 @@
-"""Headers of single objects, read from the files of flat_metadata without holding many of them.
+"""Rows of single objects, and their headers, read from the files of flat_metadata without holding many of them.
 
 Belongs here: finding the row groups that hold some objects, and reading these alone. Does not belong here: what is done
-with a header.
+with a row.
 """
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterator, Sequence
 
 import numpy as np
 import pyarrow as pa
@@ -23,19 +23,31 @@ def headers(lake: Lake, objects: pa.Table) -> Iterator[pa.Table]:
 
     One row group is in memory at a time. Raises LakeError.
     """
-    wanted = _names(objects)
+    for rows, _ in object_rows(lake, objects.select(_NAME).sort_by("batch_id"), [*_NAME, "header"]):
+        yield rows
+
+
+def object_rows(lake: Lake, objects: pa.Table, columns: Sequence[str]) -> Iterator[tuple[pa.Table, pa.Array]]:
+    """Rows of flat_metadata of some objects, a row group at a time, each with the place of its object in `objects`.
+
+    objects: batch_id and object_id, in the order of batches. Raises LakeError.
+    """
+    wanted, places = _names(objects), _places(objects["batch_id"])
     known = lake.extents("flat_metadata")
-    batches = sorted(objects["batch_id"].unique().to_pylist())
-    held = known.within({"batch_id": batches})
+    held = known.within({"batch_id": [*places]})
     for path in known.paths[held].tolist():
         file = lake.files.open_parquet(f"flat_metadata/{path}")
-        for group in _groups(file, batches):
+        there = [name for name in columns if name in file.schema_arrow.names]
+        for group in _groups(file, places):
             named = file.read_row_group(group, columns=_NAME)
-            own = pc.is_in(_names(named), wanted)
-            if pc.any(own).as_py():
-                texts = file.read_row_group(group, columns=["header"])["header"]
-                at = np.flatnonzero(np.asarray(own))
-                yield named.select(_NAME).append_column("header", texts).take(at)
+            own = [places[batch] for batch in named["batch_id"].unique().to_pylist() if batch in places]
+            if not own:
+                continue
+            begin, end = min(start for start, _ in own), max(stop for _, stop in own)
+            found = pc.index_in(_names(named), wanted.slice(begin, end - begin))
+            at = np.flatnonzero(np.asarray(found.is_valid()))
+            if len(at):
+                yield file.read_row_group(group, columns=there).take(at), pc.add(found.take(at), begin)
 
 
 def _groups(file: pq.ParquetFile, batches: Collection[str]) -> Iterator[int]:
@@ -46,6 +58,15 @@ def _groups(file: pq.ParquetFile, batches: Collection[str]) -> Iterator[int]:
         told = file.metadata.row_group(group).column(column).statistics
         if told is None or not told.has_min_max or any(told.min <= one <= told.max for one in batches):
             yield group
+
+
+def _places(batches: pa.ChunkedArray) -> dict[str, tuple[int, int]]:
+    """Where the rows of each batch begin and end, of rows in the order of batches."""
+    places, begin = {}, 0
+    for one in pc.value_counts(batches.combine_chunks()).to_pylist():
+        places[one["values"]] = (begin, begin + one["counts"])
+        begin += one["counts"]
+    return places
 
 
 def _names(rows: pa.Table) -> pa.Array:

@@ -73,8 +73,9 @@ def duplicate_tables(own: Mapping[str, Column]) -> tuple[Table, Table]:
             Column(
                 "kind",
                 pa.string(),
-                "bytes: the same object; pixels: the same pixel data under several SOP Instance UIDs; header: the same "
-                "but for private and volatile attributes; sop_instance: one SOP Instance UID with several contents",
+                "bytes: one SOP Instance UID, header and size; pixels: the same pixel data under several SOP Instance "
+                "UIDs; header: the same but for private and volatile attributes; sop_instance: one SOP Instance UID "
+                "with several contents",
                 False,
             ),
             Column(
