@@ -27,7 +27,7 @@ from dicom_assets.schema.registry import SERIES_GEOMETRY
 IMAGES_AT_ONCE = 100_000
 """Images that are measured together, unless one series has more: 180 MB."""
 
-_SIZES = f"""
+_SIZES = """
 -- one row per series with images of the touched studies: how many images it says that it has
 SELECT row_number() OVER (ORDER BY source, study_key, SeriesInstanceUID) - 1 AS series, *,
     sum(size) OVER (ORDER BY source, study_key, SeriesInstanceUID) - size AS before
@@ -36,15 +36,15 @@ FROM (
         source, study_key, StudyInstanceUID, SeriesInstanceUID, count(*) AS instance_count,
         max(updated_at) AS updated_at, bool_or(is_multiframe) AS is_multiframe,
         sum(NumberOfFrames)::BIGINT AS size
-    FROM ({series_images.INSTANCES}) SEMI JOIN touched USING (study_key)
+    FROM every
     GROUP BY ALL
     HAVING bool_or(is_image)
 )
 """
 
-_INSTANCES = f"""
+_INSTANCES = """
 CREATE OR REPLACE TEMP TABLE instances AS
-SELECT part.series, own.* FROM ({series_images.INSTANCES}) AS own
+SELECT part.series, own.* FROM every AS own
 JOIN (SELECT series, study_key, SeriesInstanceUID FROM part) AS part USING (study_key, SeriesInstanceUID)
 """
 
@@ -69,6 +69,9 @@ def publish_geometry(lake: Lake, staging: Staging) -> int:
 
 def _made(lake: Lake, connection: duckdb.DuckDBPyConnection) -> Iterator[pa.Table]:
     """The rows of the series of `touched`, for some of them after the other."""
+    connection.execute(
+        f"CREATE TEMP TABLE every AS FROM ({series_images.INSTANCES}) SEMI JOIN touched USING (study_key)"
+    )
     connection.execute(f"CREATE TEMP TABLE sizes AS {_SIZES}")
     parts = f"SELECT DISTINCT before // {IMAGES_AT_ONCE} FROM sizes ORDER BY 1"
     for (number,) in connection.execute(parts).fetchall():

@@ -24,7 +24,7 @@ from dicom_assets.curation.belonging import Owner, of
 from dicom_assets.curation.patients import whose
 from dicom_assets.lake.choice import NEWEST, SOURCE_RANK, Choice
 from dicom_assets.lake.delta import Lake
-from dicom_assets.lake.query import arrow, connect, scan
+from dicom_assets.lake.query import arrow, connect, records, scan, where
 from dicom_assets.lake.studies import study_scope
 from dicom_assets.schema import keys
 from dicom_assets.schema.registry import CONFLICT, PATIENT_VALUE
@@ -110,8 +110,7 @@ def _of_studies(
     """
     rows: list[Row] = []
     values = [PATIENT_VALUE.schema.empty_table()]
-    names = ["instance", "series", "study"]
-    with connect(lake, names, within=study_scope(lake, names, looked_at)) as connection:
+    with connect(lake, ["instance"], within=study_scope(lake, ["instance"], looked_at)) as connection:
         connection.register("touched", pa.table({"study_key": pa.array(sorted(touched), pa.string())}))
         for group in _groups(connection, wanted):
             connection.register("wanted", pa.table({"StudyInstanceUID": pa.array(group, pa.string())}))
@@ -120,7 +119,7 @@ def _of_studies(
             found = arrow(connection, f"FROM ({told.PATIENT_VALUES}) SEMI JOIN touched USING (study_key)")
             values.append(found.select(PATIENT_VALUE.schema.names).cast(PATIENT_VALUE.schema))
             for owner in told.GRAINS:
-                rows += _owned(connection, owner, choice)
+                rows += _owned(lake, connection, owner, looked_at, choice)
     return rows, pa.concat_tables(values)
 
 
@@ -143,33 +142,46 @@ def _groups(connection: duckdb.DuckDBPyConnection, wanted: set[str]) -> Iterator
         yield group
 
 
-def _owned(connection: duckdb.DuckDBPyConnection, owner: Owner, choice: Choice) -> list[Row]:
-    grain = told.GRAINS[owner]
+def _owned(
+    lake: Lake, connection: duckdb.DuckDBPyConnection, owner: Owner, looked_at: Sequence[str], choice: Choice
+) -> list[Row]:
     doubtful = arrow(connection, told.doubtful(owner))
     if not len(doubtful):  # nearly always, and the query behind this costs more to prepare than to run
         return []
     connection.register("doubtful", doubtful)
-    found: list[Row] = arrow(connection, told.conflicts(owner)).to_pylist()
-    shown = _shown(connection, owner, choice) if found and owner is not Owner.FRAME_OF_REFERENCE else None
+    written = set().union(*doubtful["attributes"].to_pylist())
+    found = records(connection, told.conflicts(owner, [name for name in of(owner) if name in written]))
+    is_shown = bool(found) and owner is not Owner.FRAME_OF_REFERENCE
+    shown = (
+        _shown(lake, connection, owner, {row["attribute"] for row in found}, looked_at, choice) if is_shown else None
+    )
     rows = []
     for row in found:
-        named = {name: row[name] for name in grain}
+        named = {name: row[name] for name in told.GRAINS[owner]}
         value = chosen(row, choice) if shown is None else shown[tuple(named.values())][row["attribute"]]
         subject = subject_key("study", row["StudyInstanceUID"])
         rows.append(_row(owner, row, named, subject, value, choice.rule_of(row["attribute"])))
     return rows
 
 
-def _shown(connection: duckdb.DuckDBPyConnection, owner: Owner, choice: Choice) -> dict[tuple[str, ...], Row]:
-    """What the rows of series or study show that count, by the UIDs that name them."""
-    grain, names = told.GRAINS[owner], of(owner)
-    listed = ", ".join(f'{told.text(name)} AS "{name}"' for name in names)
+def _shown(
+    lake: Lake,
+    connection: duckdb.DuckDBPyConnection,
+    owner: Owner,
+    attributes: Iterable[str],
+    looked_at: Sequence[str],
+    choice: Choice,
+) -> dict[tuple[str, ...], Row]:
+    """What the rows of series or study that count show of some attributes, by the UIDs that name them."""
+    grain = told.GRAINS[owner]
+    listed = ", ".join(f'{told.text(name)} AS "{name}"' for name in sorted(attributes))
     uids = ", ".join(grain)
-    found = arrow(
+    scope = study_scope(lake, [owner], looked_at)[owner]
+    found = records(
         connection,
-        f"SELECT {uids}, {listed} FROM {owner} SEMI JOIN wanted USING (StudyInstanceUID) "
-        f"QUALIFY row_number() OVER (PARTITION BY {uids} ORDER BY {choice.newest_row(NEWEST_ROW)}) = 1",
-    ).to_pylist()
+        f"SELECT {uids}, {listed} FROM {scan(lake, owner, within=scope)} SEMI JOIN doubtful USING ({uids})"
+        f"{where(scope)} QUALIFY row_number() OVER (PARTITION BY {uids} ORDER BY {choice.newest_row(NEWEST_ROW)}) = 1",
+    )
     return {tuple(row[name] for name in grain): row for row in found}
 
 

@@ -6,20 +6,26 @@ compared (`duplicates`).
 
 from __future__ import annotations
 
+from array import array
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import NamedTuple
 
 import pyarrow as pa
 from pydicom.datadict import keyword_for_tag
 
-from dicom_assets.dicom.stable import comparable, elements
+from dicom_assets.curation.element_paths import cut
+from dicom_assets.dicom.stable import comparable
 from dicom_assets.lake.delta import Lake
 from dicom_assets.lake.headers import headers
 
-AT_ONCE = 1_000
-"""Objects whose elements are in memory together, as one number each."""
+AT_ONCE = 5_000
+"""Objects whose elements are in memory together, as one number each: some 10 MB."""
 
 TRANSFER_SYNTAX = "TransferSyntaxUID"
+PIXELS = frozenset(("7FE00008", "7FE00009", "7FE00010"))
+"""Keys of pixel data, of which the length alone counts (`dicom.stable.comparable`)."""
+_KEY = len("00080018")
+_REFERENCE = '"BulkDataURI":"?'
 
 
 class ObjectName(NamedTuple):
@@ -41,14 +47,13 @@ def differences(lake: Lake, pairs: Sequence[Pair]) -> Mapping[Pair, Sequence[str
     length. Items of a sequence are not told apart.
     """
     found: dict[Pair, Sequence[str]] = {}
-    names: dict[bytes, str | None] = {}
     for some in _portions(pairs):
-        said = _said(lake, {name for pair in some for name in pair})
+        keys: dict[int, str] = {}
+        said = _said(lake, {name for pair in some for name in pair}, keys)
         for pair in some:
-            one, other = said.get(pair[0], {}), said.get(pair[1], {})
-            keys = sorted(key for key in one.keys() | other.keys() if one.get(key) != other.get(key))
-            names |= {key: _name(key) for key in keys if key not in names}
-            found[pair] = [name for key in keys if (name := names[key]) is not None]
+            one, other = ({*said.get(name, ())} for name in pair)
+            differing = sorted({keys[number] for number in one ^ other})
+            found[pair] = [name for key in differing if (name := _name(key)) is not None]
     return found
 
 
@@ -65,19 +70,32 @@ def _portions(pairs: Iterable[Pair]) -> Iterator[list[Pair]]:
         yield held
 
 
-def _said(lake: Lake, names: Iterable[ObjectName]) -> dict[ObjectName, Mapping[bytes, int]]:
-    """By object, what its header says: by key of DICOM JSON a number that stands for the element."""
+def _said(lake: Lake, names: Iterable[ObjectName], keys: dict[int, str]) -> dict[ObjectName, Sequence[int]]:
+    """By object a number for each element of its header. keys: gets, by number, the element's key of DICOM JSON."""
     listed = sorted(names)
     columns = {field: pa.array([getattr(name, field) for name in listed], pa.string()) for field in ObjectName._fields}
-    found: dict[ObjectName, Mapping[bytes, int]] = {}
+    found: dict[ObjectName, Sequence[int]] = {}
     for rows in headers(lake, pa.table(columns)):
         for batch, one, header in zip(*(rows[name].to_pylist() for name in rows.column_names), strict=True):
-            members = elements(header[1:-1].encode()) if header else ()
-            found[ObjectName(batch, one)] = {element[1:9]: hash(comparable(element)) for element in members}
+            own = _numbers(header) if header else {}
+            keys |= own
+            found[ObjectName(batch, one)] = array("q", own)
     return found
 
 
-def _name(key: bytes) -> str | None:
+def _numbers(header: str) -> dict[int, str]:
+    """The key of each element of a header, by a number that stands for all that it says."""
+    flat, sequences = cut(header)
+    texts = flat + [text[1:] for text in sequences]
+    if _REFERENCE in header or any(key in header for key in PIXELS):
+        texts = [
+            comparable(f'"{text}'.encode()).decode()[1:] if _REFERENCE in text or text[:_KEY] in PIXELS else text
+            for text in texts
+        ]
+    return {hash(text): text[:_KEY] for text in texts}
+
+
+def _name(key: str) -> str | None:
     """What an element is called; None for File Meta Information."""
-    name = keyword_for_tag(int(key, 16)) or key.decode("ascii")
-    return None if key.startswith(b"0002") and name != TRANSFER_SYNTAX else name
+    name = keyword_for_tag(int(key, 16)) or key
+    return None if key.startswith("0002") and name != TRANSFER_SYNTAX else name

@@ -10,14 +10,15 @@ numbers of sixty bits, eight bytes for each; two keys that meet in one cost a lo
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from dicom_assets.lake.delta import Lake
 from dicom_assets.lake.query import arrow, connect, quoted, scan, where
 from dicom_assets.lake.staging import SCHEMAS, Part, Staging
-from dicom_assets.schema.registry import BATCH_DIGEST
+from dicom_assets.schema.registry import BATCH_DIGEST, FLAT_METADATA
 
 SHARED: Mapping[str, str] = {"sop": "SOPInstanceUID", "header": "stable_digest", "pixels": "pixel_digest"}
 """What objects may share: by its name in keys, the column of flat_metadata."""
@@ -41,9 +42,10 @@ def number(shared_key: str) -> str:
 
 def keys_of(rows: str) -> str:
     """SQL for batch_id and shared_key of each object in some rows, in parentheses, and of each thing it may share."""
-    return " UNION ALL ".join(
-        f'SELECT batch_id, {key(one)} AS shared_key FROM {rows} WHERE {OBJECTS} AND "{column}" IS NOT NULL'
-        for one, column in SHARED.items()
+    each = ", ".join(map(key, SHARED))
+    return (
+        f"SELECT batch_id, shared_key FROM (SELECT batch_id, unnest([{each}]) AS shared_key FROM {rows} "
+        f"WHERE {OBJECTS}) WHERE shared_key IS NOT NULL"
     )
 
 
@@ -54,28 +56,25 @@ def stage_keys(lake: Lake, staging: Staging, places: pa.Table, batches: Sequence
     (batches) had objects that count no more, or count again. Keys that were staged before stay. Raises LakeError.
     """
     batch = quoted(staging.batch_id)
-    names = ", ".join(f'flat."{name}"' for name in ["batch_id", *COLUMNS])
+    own = f"(SELECT {batch} AS batch_id, * FROM staged)"
     with lake.cursor() as connection:
         connection.register("staged", staging.read(Part.FLAT, COLUMNS))
         connection.register("places", places.select(["source", "uri", "member"]))
         connection.register("before", staging.read(Part.ALIKE))
-        own = f"(SELECT {batch} AS batch_id, * FROM staged)"
+        connection.execute(f"CREATE TEMP TABLE own AS {keys_of(own)}")
         entries = arrow(
             connection,
-            f"SELECT batch_id, {number('shared_key')} AS digest, count(*) AS objects FROM ({keys_of(own)}) "
-            "GROUP BY ALL ORDER BY digest",
+            f"SELECT batch_id, {number('shared_key')} AS digest, count(*) AS objects FROM own GROUP BY ALL "
+            "ORDER BY digest",
         )
-        published = scan(lake, "flat_metadata", within={"batch_id": [staging.batch_id]})
-        had = f"(SELECT {names} FROM {published} AS flat WHERE batch_id = {batch})"
-        there = f"""(
-            SELECT {names} FROM {scan(lake, "flat_metadata", within={"batch_id": batches})} AS flat
-            JOIN places ON places.source = flat.source AND places.uri = flat.uri
-                AND places.member IS NOT DISTINCT FROM flat.member
-        )"""
+        earlier = "".join(
+            f" UNION ALL SELECT shared_key, true FROM ({keys_of(f'({rows})')})"
+            for rows in _earlier_rows(lake, staging.batch_id, batches if len(places) else ())
+        )
         touched = arrow(
             connection,
-            f"SELECT shared_key FROM ({keys_of(own)} UNION ALL {keys_of(had)} UNION ALL {keys_of(there)}) "
-            "UNION SELECT shared_key FROM before ORDER BY 1",
+            "SELECT shared_key, bool_or(was_there) AS was_there FROM (SELECT shared_key, false AS was_there FROM own "
+            f"UNION ALL SELECT shared_key, true FROM before{earlier}) GROUP BY ALL ORDER BY ALL",
         )
     staging.put(Part.ALIKE, 0, touched.cast(SCHEMAS[Part.ALIKE]))
     staging.complete(Part.ALIKE, len(touched))
@@ -83,12 +82,35 @@ def stage_keys(lake: Lake, staging: Staging, places: pa.Table, batches: Sequence
         lake.replace(BATCH_DIGEST.name, [staging.batch_id], entries.cast(BATCH_DIGEST.schema))
 
 
+def _earlier_rows(lake: Lake, batch_id: str, batches: Sequence[str]) -> Iterator[str]:
+    """SQL for rows that the batch had before, and for those of some batches at the table `places`, if there are any."""
+    names = ", ".join(f'flat."{name}"' for name in ["batch_id", *COLUMNS])
+    within = {"batch_id": [batch_id]}
+    if lake.extents(FLAT_METADATA.name).within(within).any():
+        yield f"SELECT {names} FROM {scan(lake, FLAT_METADATA.name, within=within)} AS flat{where(within)}"
+    if batches:
+        yield (
+            f"SELECT {names} FROM {scan(lake, FLAT_METADATA.name, within={'batch_id': batches})} AS flat "
+            "JOIN places ON places.source = flat.source AND places.uri = flat.uri "
+            "AND places.member IS NOT DISTINCT FROM flat.member"
+        )
+
+
+def looked_for(staged: pa.Table, shared: pa.Table) -> pa.ChunkedArray:
+    """Of staged keys those of which the table of duplicates may have rows. shared: what `several` has found of them.
+
+    A group has several objects, which are in the index. Where it is not so any more, the batch has had one of them.
+    """
+    had = pc.fill_null(staged["was_there"], True)  # as an earlier release has staged it
+    return pa.chunked_array([*staged.filter(had)["shared_key"].chunks, *shared["shared_key"].chunks], pa.string())
+
+
 def enter_anew(lake: Lake, batches: Sequence[str]) -> None:
     """Enters some batches as flat_metadata has them now. Raises LakeError."""
     within = {"batch_id": batches}
     with lake.committing(BATCH_DIGEST.name):
         with lake.cursor() as connection:
-            rows = f"(SELECT * FROM {scan(lake, 'flat_metadata', within=within)}{where(within)})"
+            rows = f"(SELECT * FROM {scan(lake, FLAT_METADATA.name, within=within)}{where(within)})"
             entries = arrow(
                 connection,
                 f"SELECT batch_id, {number('shared_key')} AS digest, count(*) AS objects FROM ({keys_of(rows)}) "

@@ -14,21 +14,20 @@ they differ: as soon as two different digests are known in it, those that were n
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from functools import partial
 
 import duckdb
 import pyarrow as pa
 
 from dicom_assets.curation.differences import TRANSFER_SYNTAX, ObjectName, Pair, differences
-from dicom_assets.curation.digest_index import COLUMNS, OBJECTS, SHARED, key, several
+from dicom_assets.curation.digest_index import COLUMNS, OBJECTS, SHARED, key, looked_for, several
 from dicom_assets.lake import overwritten
 from dicom_assets.lake.delta import Lake
 from dicom_assets.lake.hierarchy import OVERTAKEN
-from dicom_assets.lake.query import arrow, connect, scan, where
+from dicom_assets.lake.query import arrow, quoted, scan, where
 from dicom_assets.lake.staging import Part, Staging
-from dicom_assets.schema.duplicate_tables import Likeness
 from dicom_assets.schema.registry import DUPLICATE, OVERWRITTEN
 
 PIXEL_DATA = "PixelData"
@@ -46,29 +45,27 @@ _CURRENT = f"""
 SELECT flat.* FROM candidates AS flat ANTI JOIN overwritten AS last ON {OVERTAKEN}
 """
 
-_MEMBERS = " UNION ALL ".join(
-    f"SELECT *, '{one}' AS shared, {key(one)} AS shared_key FROM current_rows "
-    f"SEMI JOIN keys ON {key(one)} = keys.shared_key"
-    for one in SHARED
-)
-"""SQL for one row per object and wanted key that it has."""
-
-_LIKENESSES = """
--- one row per object and likeness in which it may have a group; base: what members share besides the key; read_digest:
--- what tells those apart that were read whole
-SELECT 'bytes' AS kind, concat_ws('/', content_digest, size) AS base, bytes_digest AS read_digest, * FROM members
-WHERE shared = 'sop' AND content_digest IS NOT NULL
-UNION ALL SELECT 'sop_instance', '', NULL, * FROM members WHERE shared = 'sop'
-UNION ALL SELECT 'header', '', pixel_digest, * FROM members WHERE shared = 'header'
-UNION ALL SELECT 'pixels', '', NULL, * FROM members WHERE shared = 'pixels'
+_MEMBERS = f"""
+-- one row per object and likeness in which it may have a group; base: what members share besides the key, NULL where it
+-- has no part in such a group; read_digest: what tells those apart that were read whole
+SELECT * FROM (
+    SELECT * EXCLUDE (one), unnest(one) FROM (
+        SELECT *, unnest([
+            {{'kind': 'bytes', 'shared_key': {key("sop")}, 'read_digest': bytes_digest,
+                'base': if(content_digest IS NULL, NULL, concat_ws('/', content_digest, size))}},
+            {{'kind': 'sop_instance', 'shared_key': {key("sop")}, 'read_digest': NULL, 'base': ''}},
+            {{'kind': 'header', 'shared_key': {key("header")}, 'read_digest': pixel_digest, 'base': ''}},
+            {{'kind': 'pixels', 'shared_key': {key("pixels")}, 'read_digest': NULL, 'base': ''}}
+        ]) AS one FROM current_rows
+    )
+) SEMI JOIN keys USING (shared_key) WHERE base IS NOT NULL
 """
 
 _GROUPS = f"""
 -- one row per member of a group; a group of objects that are the same bytes is none of another kind
-WITH alike AS ({_LIKENESSES}),
-parted AS (
+WITH parted AS (
     SELECT *, if(min(read_digest) OVER one <> max(read_digest) OVER one, coalesce(read_digest, 'unread'), '') AS part
-    FROM alike WINDOW one AS (PARTITION BY kind, shared_key, base)
+    FROM members WINDOW one AS (PARTITION BY kind, shared_key, base)
 ),
 named AS (
     SELECT *, left(md5(concat_ws('/', kind, shared_key, base, part)), 16) AS group_id FROM parted
@@ -91,6 +88,46 @@ QUALIFY count(*) OVER alone > 1 AND (
 )
 """
 
+_KNOWN = """
+-- one row per member and first one of its group: how they differ by what the table says, where neither is of the batch
+SELECT own.batch_id, own.object_id, first.batch_id AS first_batch, first.object_id AS first_object,
+    any_value(own.differs_in) AS differs_in
+FROM there_rows AS own JOIN there_rows AS first USING (group_id)
+WHERE own.kind <> 'bytes' AND NOT own.is_first AND first.is_first
+    AND own.batch_id IS DISTINCT FROM $batch AND first.batch_id IS DISTINCT FROM $batch
+GROUP BY ALL
+"""
+
+_PAIRS = """
+-- one row per member and first one of its group whose headers must be read to tell how they differ
+SELECT DISTINCT batch_id, object_id, first.batch_id AS first_batch, first.object_id AS first_object
+FROM groups ANTI JOIN known ON known.batch_id = groups.batch_id AND known.object_id = groups.object_id
+    AND known.first_batch = groups.first.batch_id AND known.first_object = groups.first.object_id
+WHERE kind <> 'bytes' AND place > 1
+ORDER BY first_batch, batch_id, first_object, object_id
+"""
+
+_ROWS = f"""
+-- the rows of the table; a SOP Instance UID under which objects differ in their transfer syntax alone makes no group
+SELECT
+    group_id, kind, shared_key, {", ".join(f'groups."{name}"' for name in _TOLD)}, place = 1 AS is_first,
+    CASE kind
+        WHEN 'pixels' THEN 'pixel data'
+        WHEN 'bytes' THEN if(groups.bytes_digest IS NULL OR first.bytes_digest IS NULL, 'header and size', 'bytes')
+        ELSE if(groups.pixel_digest IS NULL OR first.pixel_digest IS NULL, 'header', 'header and pixel data')
+    END AS compared,
+    if(groups.pixel_digest <> first.pixel_digest AND NOT list_contains(coalesce(differs, []), '{PIXEL_DATA}'),
+        list_append(coalesce(differs, []), '{PIXEL_DATA}'), coalesce(differs, [])) AS differs_in
+FROM groups LEFT JOIN (
+    SELECT batch_id, object_id, first_batch, first_object, differs_in AS differs FROM told
+    UNION ALL SELECT batch_id, object_id, first_batch, first_object, differs_in FROM known
+) AS told ON kind <> 'bytes' AND told.batch_id = groups.batch_id AND told.object_id = groups.object_id
+    AND told.first_batch = groups.first.batch_id AND told.first_object = groups.first.object_id
+QUALIFY kind <> 'sop_instance' OR bool_or(len(list_filter(differs_in, lambda name: name <> '{TRANSFER_SYNTAX}')) > 0)
+    OVER (PARTITION BY group_id)
+ORDER BY group_id, place
+"""
+
 
 @dataclass(frozen=True)
 class Looked:
@@ -105,57 +142,71 @@ def publish_duplicates(lake: Lake, staging: Staging) -> int:
 
     Raises StagingMissing when flat_metadata was not published, LakeError.
     """
-    keys = staging.read_whole(Part.ALIKE)["shared_key"]
-    looked, members = _make(lake, keys, staging.batch_id)
+    staged = staging.read_whole(Part.ALIKE)
+    looked, members = _make(lake, staged["shared_key"], staging.batch_id, partial(looked_for, staged))
     staging.remember(looked)
     return members
 
 
 def make_again(lake: Lake, keys: pa.Array | pa.ChunkedArray) -> int:
     """Makes the groups of some keys again; how many members they have now. Raises LakeError."""
-    return _make(lake, keys, None)[1]
+    every = pa.chunked_array(keys) if isinstance(keys, pa.Array) else keys
+    return _make(lake, every, None, lambda _: every)[1]
 
 
-def _make(lake: Lake, keys: pa.Array | pa.ChunkedArray, batch_id: str | None) -> tuple[Looked, int]:
+def _make(
+    lake: Lake, keys: pa.ChunkedArray, batch_id: str | None, among: Callable[[pa.Table], pa.ChunkedArray]
+) -> tuple[Looked, int]:
+    """Makes the groups of some keys. among: those keys of which there may be rows, by those that are shared now."""
     with lake.committing(DUPLICATE.name):
-        there = _there(lake, keys)
         shared, batches = several(lake, keys)
+        there = _there(lake, among(shared))
         if not len(shared) and not len(there):
             return Looked(shared, batches), 0
-        rows = pa.Table.from_pylist(list(_rows(lake, shared, batches, there, batch_id)), schema=DUPLICATE.schema)
+        rows = _rows(lake, shared, batches, there, batch_id) if len(shared) else DUPLICATE.schema.empty_table()
         touched = {*shared["shared_key"].to_pylist(), *there["shared_key"].to_pylist()}
-        if not rows.equals(there):
+        if not _in_order(rows).equals(_in_order(there)):
             lake.replace(DUPLICATE.name, sorted(touched), rows)
     return Looked(shared, batches), len(rows)
 
 
-def _there(lake: Lake, keys: pa.Array | pa.ChunkedArray) -> pa.Table:
+def _in_order(rows: pa.Table) -> pa.Table:
+    return rows.sort_by([(name, "ascending") for name in DUPLICATE.key]).combine_chunks()
+
+
+def _there(lake: Lake, keys: pa.ChunkedArray) -> pa.Table:
     """The rows that the table has of some keys."""
-    if not len(lake.extents(DUPLICATE.name)):
+    if not len(keys) or not len(lake.extents(DUPLICATE.name)):
         return DUPLICATE.schema.empty_table()
-    within = {DUPLICATE.name: {DUPLICATE.replaced_by: keys.to_pylist()}}
-    with connect(lake, [DUPLICATE.name], within=within) as connection:
-        return arrow(connection, f"FROM {DUPLICATE.name}").select(DUPLICATE.schema.names).cast(DUPLICATE.schema)
-
-
-def _rows(
-    lake: Lake, keys: pa.Table, batches: Sequence[str], there: pa.Table, batch_id: str | None
-) -> Iterator[Mapping[str, Any]]:
-    """The rows of the groups of some keys. there: those that the table has; batch_id: whose rows are others by now."""
-    if not len(keys):
-        return
+    within = {DUPLICATE.replaced_by: keys.to_pylist()}
+    names = ", ".join(DUPLICATE.schema.names)
     with lake.cursor() as connection:
-        members = _groups(lake, connection, keys, batches)
-    known = _known(there, batch_id)
-    told = differences(lake, [pair for one in members if (pair := _pair(one)) is not None and pair not in known])
-    rows = [_row(one, {**known, **told}) for one in members]
-    same = {row["group_id"] for row in rows} - {row["group_id"] for row in rows if _has_other_content(row)}
-    yield from (row for row in rows if row["kind"] != Likeness.SOP_INSTANCE or row["group_id"] not in same)
+        source = scan(lake, DUPLICATE.name, within=within)
+        return arrow(connection, f"SELECT {names} FROM {source}{where(within)}").cast(DUPLICATE.schema)
 
 
-def _groups(
-    lake: Lake, connection: duckdb.DuckDBPyConnection, keys: pa.Table, batches: Sequence[str]
-) -> list[dict[str, Any]]:
+def _rows(lake: Lake, keys: pa.Table, batches: Sequence[str], there: pa.Table, batch_id: str | None) -> pa.Table:
+    """The rows of the groups of some keys. there: those that the table has; batch_id: whose rows are others by now."""
+    with lake.cursor() as connection:
+        _find_groups(lake, connection, keys, batches)
+        connection.register("there_rows", there)
+        known = arrow(connection, _KNOWN.replace("$batch", "NULL" if batch_id is None else quoted(batch_id)))
+        connection.register("known", known)
+        pairs = [(ObjectName(*pair[:2]), ObjectName(*pair[2:])) for pair in connection.execute(_PAIRS).fetchall()]
+        connection.register("told", _told(differences(lake, pairs)))
+        return arrow(connection, _ROWS).select(DUPLICATE.schema.names).cast(DUPLICATE.schema)
+
+
+def _told(found: Mapping[Pair, Sequence[str]]) -> pa.Table:
+    """How members differ from the first ones, as rows."""
+    columns = [[one[at] for one in ((*own, *first) for own, first in found)] for at in range(4)]
+    names = ("batch_id", "object_id", "first_batch", "first_object")
+    arrays = {name: pa.array(column, pa.string()) for name, column in zip(names, columns, strict=True)}
+    return pa.table({**arrays, "differs_in": pa.array(list(found.values()), pa.list_(pa.string()))})
+
+
+def _find_groups(lake: Lake, connection: duckdb.DuckDBPyConnection, keys: pa.Table, batches: Sequence[str]) -> None:
+    """Makes the table `groups`: one row per member of a group of some keys."""
     flat = {"batch_id": batches}
     connection.register("keys", keys)
     names = ", ".join(f'"{name}"' for name in _LOOKED_AT)
@@ -163,62 +214,12 @@ def _groups(
         f"CREATE TEMP TABLE candidates AS SELECT {names} FROM {scan(lake, 'flat_metadata', within=flat)}{where(flat)} "
         f"AND {OBJECTS} AND ({_CANDIDATES})"
     )
-    places = arrow(connection, "SELECT DISTINCT source, uri, member FROM candidates")
     again: Mapping[str, Sequence[str]] = {"place_key": []}
     if len(lake.extents(OVERWRITTEN.name)):
+        places = arrow(connection, "SELECT DISTINCT source, uri, member FROM candidates")
         again = {"place_key": overwritten.place_keys(places).to_pylist()}
     source = scan(lake, OVERWRITTEN.name, within=again)
     connection.execute(f"CREATE TEMP VIEW overwritten AS SELECT * FROM {source}{where(again)}")
     connection.execute(f"CREATE TEMP TABLE current_rows AS {_CURRENT}")
     connection.execute(f"CREATE TEMP TABLE members AS {_MEMBERS}")
-    found: list[dict[str, Any]] = arrow(connection, _GROUPS).to_pylist()
-    return sorted(found, key=lambda one: (one["first"]["batch_id"], one["group_id"], one["place"]))
-
-
-def _pair(member: Mapping[str, Any]) -> Pair | None:
-    """A member and the first of its group, where their headers must be read to tell how they differ."""
-    if member["kind"] == Likeness.BYTES or member["place"] == 1:
-        return None
-    first = member["first"]
-    own = ObjectName(member["batch_id"], member["object_id"])
-    return own, ObjectName(first["batch_id"], first["object_id"])
-
-
-def _known(there: pa.Table, batch_id: str | None) -> dict[Pair, Sequence[str]]:
-    """How members differ from the first ones by what the table says, where neither is a row of this batch."""
-    listed = there.select(["group_id", "kind", "batch_id", "object_id", "is_first", "differs_in"]).to_pylist()
-    firsts = {row["group_id"]: ObjectName(row["batch_id"], row["object_id"]) for row in listed if row["is_first"]}
-    found: dict[Pair, Sequence[str]] = {}
-    for row in listed:
-        own, first = ObjectName(row["batch_id"], row["object_id"]), firsts.get(row["group_id"])
-        if row["kind"] == Likeness.BYTES or first is None or batch_id in (own.batch_id, first.batch_id):
-            continue
-        found[own, first] = row["differs_in"]
-    return found
-
-
-def _row(member: Mapping[str, Any], told: Mapping[Pair, Sequence[str]]) -> dict[str, Any]:
-    pair, first = _pair(member), member["first"]
-    differs = [*told[pair]] if pair is not None else []
-    read, first_read = member["pixel_digest"], first["pixel_digest"]
-    if None not in (read, first_read) and read != first_read and PIXEL_DATA not in differs:
-        differs.append(PIXEL_DATA)
-    return {
-        **{name: member[name] for name in ("group_id", "kind", "shared_key", *_TOLD)},
-        "is_first": member["place"] == 1,
-        "compared": _compared(member, first),
-        "differs_in": differs,
-    }
-
-
-def _compared(member: Mapping[str, Any], first: Mapping[str, Any]) -> str:
-    """What of a member was compared with the first one."""
-    if member["kind"] == Likeness.PIXELS:
-        return "pixel data"
-    if member["kind"] == Likeness.BYTES:
-        return "header and size" if None in (member["bytes_digest"], first["bytes_digest"]) else "bytes"
-    return "header" if None in (member["pixel_digest"], first["pixel_digest"]) else "header and pixel data"
-
-
-def _has_other_content(row: Mapping[str, Any]) -> bool:
-    return any(name != TRANSFER_SYNTAX for name in row["differs_in"])
+    connection.execute(f"CREATE TEMP TABLE groups AS {_GROUPS}")

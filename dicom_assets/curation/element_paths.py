@@ -112,6 +112,19 @@ def take_apart(units: Sequence[Any], headers: Sequence[str]) -> list[Found]:
     raise ValueError("a header is no JSON object of DICOM elements")
 
 
+def cut(header: str) -> tuple[list[str], list[str]]:
+    """Texts of the elements of a header without items, `tag":{…`, and of its sequences, `"tag":{…}`.
+
+    Raises ValueError when it is no JSON object of elements.
+    """
+    for way in (_cut, _cut_parsed):
+        try:
+            return way(header)
+        except _NotSo:
+            continue
+    raise ValueError("a header is no JSON object of DICOM elements")
+
+
 class _NotSo(Exception):
     """A text is not cut where elements end."""
 

@@ -40,27 +40,31 @@ SAME = f"""
 -- one row per series and different set of values, with how many instances say it
 SELECT
     source, study_key, StudyInstanceUID, SeriesInstanceUID, {_listed(COLUMNS)},
-    {", ".join(f"hash({_listed(of(owner))}) AS said_of_{owner}" for owner in GRAINS)},
     count(*) AS objects, min(first_seen_at) AS first_seen_at, max(updated_at) AS updated_at, max({_NEWEST}) AS newest
 FROM instance SEMI JOIN wanted USING (StudyInstanceUID)
 GROUP BY ALL
 """
 
 
-def _each(owner: Owner) -> str:
-    """SQL for the values of an owner's attributes, one structure each."""
+def _each(attributes: Sequence[str]) -> str:
+    """SQL for the values of some attributes, one structure each."""
     return ", ".join(
-        f"{{'attribute': '{name}', 'value': {text(name)}, 'said': {significant(name)}}}" for name in of(owner)
+        f"{{'attribute': '{name}', 'value': {text(name)}, 'said': {significant(name)}}}" for name in attributes
     )
 
 
 def doubtful(owner: Owner) -> str:
-    """SQL for the studies, series or frames of reference of which not all instances say the same, as it is written."""
+    """SQL for the studies, series or frames of reference that have attributes written in two ways, with these."""
     grain = ", ".join(GRAINS[owner])
-    return f"SELECT {grain} FROM same GROUP BY {grain} HAVING min(said_of_{owner}) <> max(said_of_{owner})"
+    written = ", ".join(f'CASE WHEN min("{name}") <> max("{name}") THEN \'{name}\' END' for name in of(owner))
+    return f"""
+SELECT * FROM (
+    SELECT {grain}, list_filter([{written}], lambda name: name IS NOT NULL) AS attributes FROM same GROUP BY {grain}
+) WHERE len(attributes) > 0
+"""
 
 
-def _told(owner: Owner) -> str:
+def _told(owner: Owner, attributes: Sequence[str]) -> str:
     """SQL for one row per owner, attribute, value and source."""
     grain = ", ".join(GRAINS[owner])
     return f"""
@@ -71,7 +75,8 @@ SELECT
 FROM (
     SELECT * EXCLUDE (one), unnest(one)
     FROM (
-        SELECT {grain}, source, study_key, objects, first_seen_at, updated_at, newest, unnest([{_each(owner)}]) AS one
+        SELECT {grain}, source, study_key, objects, first_seen_at, updated_at, newest, unnest([{_each(attributes)}])
+            AS one
         FROM same SEMI JOIN doubtful USING ({grain})
     )
 )
@@ -80,13 +85,13 @@ GROUP BY ALL
 """
 
 
-def conflicts(owner: Owner) -> str:
+def conflicts(owner: Owner, attributes: Sequence[str]) -> str:
     """SQL for one row per owner and attribute with several values. Tables: same, doubtful.
 
+    attributes: those that are written in two ways. Of all of them the statement would cost more to set up than to run.
     sources: of all instances of the owner, with the newest version of each, for whoever looks for what is shown.
     """
-    grain = ", ".join(GRAINS[owner])
-    return _summed(_told(owner), grain)
+    return _summed(_told(owner, attributes), ", ".join(GRAINS[owner]))
 
 
 def _summed(told: str, grain: str) -> str:
@@ -123,7 +128,7 @@ FROM (
     FROM (
         SELECT
             same.study_key, same.source, patient_key, id, issuer, StudyInstanceUID, objects, first_seen_at, updated_at,
-            newest, unnest([{_each(Owner.PATIENT)}]) AS one
+            newest, unnest([{_each(of(Owner.PATIENT))}]) AS one
         FROM same JOIN whose ON whose.study_key = same.study_key
             AND whose.PatientID IS NOT DISTINCT FROM same.PatientID
             AND whose.IssuerOfPatientID IS NOT DISTINCT FROM same.IssuerOfPatientID

@@ -99,7 +99,7 @@ SCHEMAS: dict[Part, pa.Schema] = {
     Part.CORRECTION: CORRECTION.schema,
     Part.ERRORS: INGESTION_ERRORS.schema,
     Part.TOUCHED: pa.schema([pa.field("study_key", pa.string())]),
-    Part.ALIKE: pa.schema([pa.field("shared_key", pa.string())]),
+    Part.ALIKE: pa.schema([pa.field("shared_key", pa.string()), pa.field("was_there", pa.bool_())]),
 }
 
 

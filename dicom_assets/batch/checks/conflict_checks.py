@@ -18,7 +18,15 @@ import duckdb
 import pyarrow as pa
 
 from dicom_assets.batch.checks import conflict_sql as sql
-from dicom_assets.batch.checks.contract import SHOWN, CheckContext, CheckResult, NamedRule, compared, studies_of
+from dicom_assets.batch.checks.contract import (
+    SHOWN,
+    CheckContext,
+    CheckResult,
+    NamedRule,
+    compared,
+    moving,
+    studies_of,
+)
 from dicom_assets.curation.belonging import BELONGINGS
 from dicom_assets.lake.query import arrow, connect, scan, where
 from dicom_assets.schema.keys import uid_number
@@ -90,14 +98,9 @@ def _instances_sql(context: CheckContext, studies: Iterable[str]) -> str:
 @contextmanager
 def _compared(context: CheckContext, studies: set[str]) -> Iterator[duckdb.DuckDBPyConnection]:
     """A connection with `unsettled`, those of some studies that other open batches touch, and `touched`."""
-    closed = scan(context.lake, "batches")
-    scope = {"study_key": sorted(studies)}
-    index = f"(SELECT * FROM {scan(context.lake, 'batch_study', within=scope)}{where(scope)})"
+    unsettled = moving(context, studies)
     with context.lake.cursor() as connection:
-        connection.execute(
-            f"CREATE TEMP TABLE unsettled AS SELECT DISTINCT study_key FROM {index} WHERE batch_id <> {context.batch} "
-            f"AND batch_id NOT IN (SELECT batch_id FROM {closed} WHERE status = 'closed')"
-        )
+        connection.register("unsettled", unsettled)
         connection.register("touched", _keys("study_key", studies_of(context)))
         yield connection
 
@@ -139,16 +142,14 @@ def conflicts_equal_instances(context: CheckContext) -> CheckResult:
         )  # fmt: skip
         connection.execute(f"CREATE TEMP VIEW own_studies AS FROM instances{others}")
         results = []
+        named = set(connection.execute("SELECT DISTINCT level, attribute FROM judged").fetchall())
         for owner in sql.GRAINS:
-            doubtful = arrow(connection, sql.doubtful(owner, "own_studies"))
-            named = arrow(
-                connection,
-                f"SELECT attribute FROM judged WHERE level = '{owner}' AND attribute NOT LIKE 'S%InstanceUID'",
-            )
-            attributes = {*doubtful["attribute"].to_pylist(), *named["attribute"].to_pylist()}
+            doubtful = sql.doubtful(owner, "own_studies")
+            connection.execute(f"CREATE OR REPLACE TEMP TABLE doubtful AS {doubtful}")
+            attributes = {name for (name,) in connection.execute("SELECT DISTINCT attribute FROM doubtful").fetchall()}
+            attributes |= {name for level, name in named if level == owner and name not in sql.PARENTS}
             if not attributes:
                 continue  # nothing is written in two ways, and no conflict is told
-            connection.register("doubtful", doubtful)
             told = "(FROM own_studies SEMI JOIN doubtful USING (StudyInstanceUID))"
             results.append(
                 compared(
@@ -215,8 +216,7 @@ def patients_equal_instances(context: CheckContext) -> CheckResult:
             f"CREATE TEMP TABLE of_patients AS FROM {values} WHERE patient_key IN (SELECT patient_key FROM {own})"
         )
         others = {key for (key,) in connection.execute("SELECT DISTINCT study_key FROM of_patients").fetchall()}
-        moving = _moving(context, others)
-        connection.register("moving", _keys("study_key", moving))
+        connection.register("moving", moving(context, {*touched, *others}))
         settled = "shown_by NOT IN (SELECT patient_key FROM of_patients SEMI JOIN moving USING (study_key))"
         mixed = [str(key) for (key,) in connection.execute(sql.patients_mixed_up("of_patients")).fetchall()]
         results = [
@@ -235,11 +235,6 @@ def patients_equal_instances(context: CheckContext) -> CheckResult:
                 )
             )
     return _together(results)
-
-
-def _moving(context: CheckContext, studies: set[str]) -> set[str]:
-    with _compared(context, studies) as connection:
-        return {key for (key,) in connection.execute("FROM unsettled").fetchall()}
 
 
 _FOUND = """

@@ -6,7 +6,7 @@ checks of rules), and what happens when a rule does not hold (`books.stop_batch`
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from threading import Lock, RLock
 from typing import Any, TypeVar
@@ -190,6 +190,20 @@ def studies_of(context: CheckContext) -> list[str]:
     """Keys of the studies that a batch touches."""
     studies: list[str] = touched_studies(context.staging)["study_key"].to_pylist()
     return studies
+
+
+def moving(context: CheckContext, studies: Iterable[str]) -> pa.Table:
+    """study_key of those of some studies that another batch touches which is not closed, so that rows may come and go.
+
+    Whoever compares two tables asks this before looking at either.
+    """
+    closed = scan(context.lake, "batches")
+    scope = {"study_key": sorted(set(studies))}
+    return context.answer(
+        f"SELECT DISTINCT study_key FROM {scan(context.lake, 'batch_study', within=scope)}{where(scope)} "
+        f"AND batch_id <> {context.batch} "
+        f"AND batch_id NOT IN (SELECT batch_id FROM {closed} WHERE status = 'closed')"
+    )
 
 
 def touched_rows(context: CheckContext, table: Table, columns: str = "") -> pa.Table:

@@ -12,7 +12,7 @@ import pyarrow as pa
 
 from dicom_assets.batch.checks.arrivals import arrivals, placed
 from dicom_assets.batch.checks.contract import SHOWN, CheckContext, CheckResult, NamedRule, compared
-from dicom_assets.curation.digest_index import several
+from dicom_assets.curation.digest_index import looked_for, several
 from dicom_assets.curation.duplicates import Looked
 from dicom_assets.lake.query import arrow, scan, where
 from dicom_assets.lake.staging import Part
@@ -220,8 +220,8 @@ def _there(context: CheckContext) -> pa.Table:
     """The rows that the table has of the keys that the batch touches."""
     if not len(context.lake.extents(DUPLICATE.name)):
         return DUPLICATE.schema.empty_table()
-    keys = context.staging.read_whole(Part.ALIKE)["shared_key"].to_pylist()
-    within = {DUPLICATE.replaced_by: keys}
+    staged, shared = context.staging.read_whole(Part.ALIKE), context.once("looked", _looked).keys
+    within = {DUPLICATE.replaced_by: looked_for(staged, shared).to_pylist()}
     return context.answer(f"SELECT * FROM {scan(context.lake, DUPLICATE.name, within=within)}{where(within)}")
 
 

@@ -15,7 +15,6 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 import duckdb
-import pyarrow as pa
 
 from dicom_assets.batch.checks.contract import (
     SHOWN,
@@ -23,10 +22,11 @@ from dicom_assets.batch.checks.contract import (
     CheckResult,
     NamedRule,
     compared,
+    moving,
     studies_of,
     touched_rows,
 )
-from dicom_assets.lake.query import connect, scan, where
+from dicom_assets.lake.query import scan, where
 from dicom_assets.lake.studies import study_scope
 from dicom_assets.schema.registry import SERIES_GEOMETRY
 
@@ -81,20 +81,12 @@ GROUP BY ALL
 
 @contextmanager
 def _looked_at(context: CheckContext) -> Iterator[duckdb.DuckDBPyConnection]:
-    """A connection with the rows of the touched studies as `geometry`, and `settled`: those of no other open batch."""
-    with connect(context.lake, ["batches", "batch_study"]) as connection:
-        connection.register("geometry", touched_rows(context, SERIES_GEOMETRY, _LOOKED_AT))
-        connection.register("touched", pa.table({"study_key": pa.array(studies_of(context), pa.string())}))
-        connection.execute(
-            f"""
-            CREATE TEMP TABLE settled AS
-            FROM touched ANTI JOIN (
-                SELECT study_key FROM batch_study
-                ANTI JOIN (SELECT batch_id FROM batches WHERE status = 'closed') AS closed USING (batch_id)
-                WHERE batch_id <> {context.batch}
-            ) AS moving USING (study_key)
-            """
-        )
+    """A connection with the rows of the touched studies as `geometry`, but for those that other open batches touch."""
+    unsettled = moving(context, studies_of(context))
+    with context.lake.cursor() as connection:
+        connection.register("unsettled", unsettled)
+        connection.register("every", touched_rows(context, SERIES_GEOMETRY, _LOOKED_AT))
+        connection.execute("CREATE TEMP VIEW geometry AS FROM every ANTI JOIN unsettled USING (study_key)")
         yield connection
 
 
@@ -111,8 +103,8 @@ def geometry_equals_series(context: CheckContext) -> CheckResult:
         connection.register("counted", context.answer(_COUNTED.format(instances=_instances(context))))
         return compared(
             connection,
-            f"SELECT {_GRAIN}, instance_count FROM counted SEMI JOIN settled USING (study_key)",
-            f"SELECT {_GRAIN}, instance_count FROM geometry SEMI JOIN settled USING (study_key)",
+            f"SELECT {_GRAIN}, instance_count FROM counted ANTI JOIN unsettled USING (study_key)",
+            f"SELECT {_GRAIN}, instance_count FROM geometry",
             "study_key",
         )
 
@@ -123,9 +115,7 @@ def positions_equal_instances(context: CheckContext) -> CheckResult:
         return CheckResult(True, 0, 0)
     with _looked_at(context) as connection:
         connection.register("counted", context.answer(_POSITIONS.format(instances=_instances(context))))
-        told = (
-            f"SELECT {_GRAIN}, slice_count, position_count, spacing FROM geometry SEMI JOIN settled USING (study_key)"
-        )
+        told = f"SELECT {_GRAIN}, slice_count, position_count, spacing FROM geometry"
         again = f"""
             SELECT
                 {_GRAIN}, counted.slice_count, counted.position_count,
@@ -134,7 +124,7 @@ def positions_equal_instances(context: CheckContext) -> CheckResult:
                     WHEN abs(distance - geometry.spacing) < {_NEAR} THEN geometry.spacing
                     ELSE distance
                 END AS spacing
-            FROM geometry SEMI JOIN settled USING (study_key) JOIN counted USING ({_GRAIN})
+            FROM geometry JOIN counted USING ({_GRAIN})
             WHERE NOT is_multiframe
         """
         return compared(

@@ -1,0 +1,201 @@
+"""What conflicts, duplicates and geometry cost a batch, beside everything else that it costs, in lakes of some sizes.
+
+    python -m bench.curation [--sizes N …] [--folder DIR] [--rounds N] [--each] [--profile FILE] [--json FILE]
+
+Belongs here: batches of 5,000 files of two kinds through every step and rule of a run, without Dagster, read by two
+processes: `new` are CT images of studies that the lake does not have, each with a conflict, `known` are 40 new studies
+and 10 that the lake holds, all of whose 1,000 objects come with another header. Does not belong here: the lakes
+(`scale_lake`), the whole of an ingest (`scale`).
+
+Each round takes two batches of a kind, in turn which comes first: one with all that belongs to `conflict`, `duplicate`
+and `series_geometry`, and one without: without their steps, rules and indexes, and without merging their tables.
+Processor time is that of this process and of those that read for it. `--each` lists what each step and each rule of the
+three takes, in this process. A lake is worked on by a copy, and the first round is not counted.
+"""
+
+from __future__ import annotations
+
+import argparse
+import cProfile
+import json
+import shutil
+import statistics
+import sys
+import time
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+from unittest.mock import patch
+
+from bench.corpus import files_of
+from bench.scale import cpu_seconds, lake_folder, write_delivery
+from bench.scale_lake import PER_BATCH, SOURCE, make
+from dicom_assets.batch import closing, publish
+from dicom_assets.batch.checks.rules import ALL_RULES, judged
+from dicom_assets.batch.context import OpenBatch, RunContext
+from dicom_assets.batch.steps import Run, each_table
+from dicom_assets.lake import maintenance
+from dicom_assets.lake.delta import Lake
+from dicom_assets.lake.staging import Part, Staging
+from dicom_assets.landing.claims import claim_new
+from dicom_assets.settings import Settings
+
+SIZES = (10_000, 1_000_000)
+KINDS = ("new", "known")
+OWN = ("series_geometry", "conflict", "duplicate")
+OWN_TABLES = (*OWN, "patient_value", "uid_index", "batch_digest")
+
+
+def write_batch(kind: str, folder: Path, size: int, number: int) -> None:
+    """Writes the files of one batch."""
+    if kind == "known":
+        write_delivery(folder, size, number)
+        return
+    for place, (series, file) in enumerate(files_of("ct explicit", PER_BATCH, first_series=number * 60)):
+        target = folder / str(series.number)
+        target.mkdir(parents=True, exist_ok=True)
+        with (target / f"{place:05d}.dcm").open("wb") as out:
+            out.write(file.content)
+            out.truncate(len(file.content) + file.hole)
+
+
+def stage_nothing(_: Lake, staging: Staging, *__: object) -> None:
+    """In place of what is staged for `duplicate`."""
+    staging.complete(Part.ALIKE, 0)
+
+
+@contextmanager
+def without_curation() -> Iterator[None]:
+    """Leaves out what a batch does for the three tables outside of their own steps and rules."""
+    with ExitStack() as stack:
+        stack.enter_context(patch.object(publish.digest_index, "stage_keys", stage_nothing))
+        stack.enter_context(patch.dict(closing._MADE_FROM_OTHERS))
+        del closing._MADE_FROM_OTHERS["series_geometry"]
+        tidy = maintenance.tidy
+        stack.enter_context(
+            patch.object(maintenance, "tidy", lambda lake, name: name in OWN_TABLES or tidy(lake, name))
+        )
+        yield
+
+
+def take(batch: OpenBatch, spent: Counter[str], *, whole: bool = True) -> None:
+    """Takes a batch through its steps and all rules; spent: seconds of processor time by step and rule."""
+
+    def timed(name: str, began: float) -> float:
+        now = time.process_time()
+        spent[name] += now - began
+        return now
+
+    began = time.process_time()
+    for name, make_table in each_table():
+        if not whole and name in OWN:
+            continue
+        with batch.lake.look_once():
+            make_table(batch, Run("bench"))
+        began = timed(name, began)
+        context = judged(batch)
+        for rule in ALL_RULES:
+            if rule.table == name:
+                with batch.lake.look_once():
+                    result = rule.rule(context)
+                assert not (rule.blocking and result.stops), f"{rule.table}.{rule.name} does not hold"
+                began = timed(f"{rule.table}.{rule.name}", began)
+
+
+def ingest(lake: Path, landing: Path, spent: Counter[str], *, whole: bool, profile: cProfile.Profile | None) -> float:
+    """Claims a folder and takes its batch through all; seconds of processor time."""
+    sources, claiming = [{"name": SOURCE, "root": str(landing)}], {"quiet_seconds": 0}
+    settings = Settings.model_validate({"lake": str(lake), "sources": sources, "claiming": claiming})
+    with ExitStack() as stack:
+        if not whole:
+            stack.enter_context(without_curation())
+        before = cpu_seconds()
+        if profile is not None:
+            profile.enable()
+        with RunContext(settings) as work:
+            claims = [one for store in work.stores() for one in claim_new(store, work.log, settings.claiming).claims]
+            (claim,) = claims
+            take(work.batch(claim.batch_id), spent, whole=whole)
+        if profile is not None:
+            profile.disable()
+    return cpu_seconds() - before
+
+
+def measure(
+    lake: Path, size: int, kind: str, rounds: int, profile: cProfile.Profile | None
+) -> tuple[list[float], list[float], list[Counter[str]]]:
+    """Seconds of batches with and without the three, and what each step took in those with them."""
+    found: dict[bool, list[float]] = {True: [], False: []}
+    steps: list[Counter[str]] = []
+    number = int(time.time()) % 100_000 * 4
+    for turn in range(rounds + 1):
+        for whole in (True, False) if turn % 2 else (False, True):
+            number += 1
+            landing = lake.parent / "landing"
+            shutil.rmtree(landing, ignore_errors=True)
+            write_batch(kind, landing, size, number)
+            spent: Counter[str] = Counter()
+            own = profile if whole and turn else None
+            seconds = ingest(lake, landing, spent, whole=whole, profile=own)
+            shutil.rmtree(landing, ignore_errors=True)
+            print(f"{size} {kind} {'with' if whole else 'without'} {seconds:.2f}", file=sys.stderr, flush=True)
+            if turn:
+                found[whole].append(seconds)
+                steps += [spent] if whole else []
+    return found[True], found[False], steps
+
+
+def report(kind: str, size: int, whole: Sequence[float], bare: Sequence[float], steps: Sequence[Counter[str]]) -> str:
+    """A line of the table that is printed."""
+    shares = [one / other - 1 for one, other in zip(whole, bare, strict=True)]
+    own = {
+        name: statistics.median(sum(v for k, v in one.items() if k.split(".")[0] == name) for one in steps)
+        for name in OWN
+    }
+    listed = " | ".join(f"{own[name]:.2f}" for name in OWN)
+    return (
+        f"| {kind} | {size:,} | {statistics.median(whole):.2f} | {statistics.median(bare):.2f} "
+        f"| {statistics.median(shares):.0%} ({min(shares):.0%} to {max(shares):.0%}) | {listed} |"
+    )
+
+
+def main() -> None:
+    """Makes the lakes that are missing, measures, prints."""
+    parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n")[0])
+    parser.add_argument("--sizes", type=int, nargs="+", default=list(SIZES))
+    parser.add_argument("--kinds", choices=KINDS, nargs="+", default=list(KINDS))
+    parser.add_argument("--folder", type=Path, default=Path("build/scale"))
+    parser.add_argument("--rounds", type=int, default=4)
+    parser.add_argument("--each", action="store_true")
+    parser.add_argument("--profile", type=Path)
+    parser.add_argument("--json", type=Path)
+    options = parser.parse_args()
+    profile = cProfile.Profile(time.process_time) if options.profile else None
+    lines, raw = [], {}
+    for size in options.sizes:
+        whole_lake = lake_folder(options.folder, size)
+        if not whole_lake.exists():
+            make(str(whole_lake.absolute()), size // PER_BATCH * PER_BATCH)
+        for kind in options.kinds:
+            work = options.folder / "curation"
+            shutil.rmtree(work, ignore_errors=True)
+            shutil.copytree(whole_lake, work / "lake")
+            whole, bare, steps = measure((work / "lake").absolute(), size, kind, options.rounds, profile)
+            shutil.rmtree(work)
+            lines.append(report(kind, size, whole, bare, steps))
+            raw[f"{kind} {size}"] = {"with": whole, "without": bare, "steps": steps}
+            if options.each:
+                for name in steps[0]:
+                    print(f"{statistics.median(one[name] for one in steps):8.3f} {name}")
+    print("| batch | instances | with, s | without, s | more | " + " | ".join(OWN) + " |")
+    print("|---" * (5 + len(OWN)) + "|")
+    print("\n".join(lines))
+    if profile is not None:
+        profile.dump_stats(options.profile)
+    if options.json:
+        options.json.write_text(json.dumps(raw, indent=1), encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()
