@@ -149,6 +149,7 @@ class Killed(BaseException):
     """As a kill does, it passes everything that catches errors."""
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("event", [1, 2])
 def test_an_upgrade_that_is_killed_in_each_of_its_migrations_goes_on_where_it_was(
     first, tmp_path, monkeypatch, upgraded, event
@@ -263,6 +264,7 @@ def test_what_was_open_and_what_comes_new_is_ingested_after_an_upgrade(first, tm
     assert [one.rule for one in verify(graph.lake, settings).findings if not one.holds] == []
 
 
+@pytest.mark.slow
 def test_a_lake_of_the_second_format_needs_what_the_data_say_between_them_and_nothing_else(tmp_path):
     with unpacked("format2") as second:
         settings = second.copy(tmp_path / "lake")
