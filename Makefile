@@ -5,6 +5,8 @@ BIN := $(VENV)/bin
 DEMO_LANDING := data/landing
 DEMO_LAKE := data/lake
 export DAGSTER_HOME := $(CURDIR)
+# Python keeps what it has compiled, also where the environment says not to: else each process compiles all of it again.
+unexport PYTHONDONTWRITEBYTECODE
 
 .PHONY: demo reference test test-all test-lowest lint types ui bench bench-scale soak fuzz docs node engines azurite clean
 

@@ -106,6 +106,7 @@ def test_retried_it_pauses_again_and_closes_with_another_threshold(paused):
     assert paused.run("status").exit_code == 0
 
 
+@pytest.mark.slow
 def test_dismissed_it_closes_says_who_and_its_errors_are_not_open_any_more(paused):
     done = paused.run("batch", "dismiss", paused.batch(), "--reason", "sent twice", "--by", "anna")
     assert (done.exit_code, done.stdout.count("closed")) == (0, 1)

@@ -27,8 +27,8 @@ _HEADER = 6_000  # bytes at the beginning in which faults are made
 def seeds(largest: int = 60_000) -> list[bytes]:
     """Pydicom's own odd files and the beginnings of generated ones."""
     found = [data for path in pydicom_files() if len(data := path.read_bytes()) < largest]
-    kinds = ("rtstruct", "xa 50 MB", "us multi-frame")
-    return found + [data[:largest] for kind, data in generated(1) if kind not in kinds]
+    others = generated(1, without=("rtstruct", "xa 50 MB", "us multi-frame"))
+    return found + [data[:largest] for _, data in others]
 
 
 def mutated(data: bytes, rng: random.Random) -> bytes:

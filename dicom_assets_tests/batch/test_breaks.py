@@ -447,6 +447,7 @@ BREAKS = [
 """Each deliberate fault."""
 
 
+@pytest.mark.slow
 def test_code_that_is_not_broken_passes_every_rule(claimed, tmp_path):
     assert run(claimed, Path(shutil.copytree(claimed / "lake", tmp_path / "lake"))) == {}
 

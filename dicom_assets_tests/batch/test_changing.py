@@ -162,6 +162,7 @@ def test_a_stored_archive_in_an_archive_is_checked_as_well(graph, landing):
     assert outcomes(graph)["inner.zip"] == ("quarantined", "ARCHIVE_UNREADABLE")
 
 
+@pytest.mark.slow
 def test_an_image_of_nothing_but_zeros_is_no_bomb(graph, landing):
     image = {"Rows": 5_000, "Columns": 5_000, "BitsAllocated": 8, "SamplesPerPixel": 1, "PixelData": b"\0" * 25_000_000}
     landing.put_zip("a.zip", {"1.dcm": dicom(1, 1, 1, **image)})

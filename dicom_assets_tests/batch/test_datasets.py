@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from datetime import date, datetime
+from pathlib import Path
 from typing import Any
 
 import dagster as dg
@@ -21,62 +24,90 @@ from dicom_assets_tests.support.lakes import Graph, settings_for
 from dicom_assets_tests.support.landings import LandingFolder
 from dicom_assets_tests.support.steps import Stepped, step_through
 
-LABS = {
-    "name": "labs",
-    "files": ["labs/*.csv", "**/labs_*.csv"],
-    "patient_id_column": "Pat No",
-    "issuer": "HOSP",
-    "date_column": "taken",
-    "key_columns": ["lab_id"],
-}
+
+def labs(name: str) -> dict[str, Any]:
+    """A dataset of a name, in a folder of that name or in files that begin with it."""
+    return {
+        "name": name,
+        "files": [f"{name}/*.csv", f"**/{name}_*.csv"],
+        "patient_id_column": "Pat No",
+        "issuer": "HOSP",
+        "date_column": "taken",
+        "key_columns": ["lab_id"],
+    }
+
+
 VISITS = {"name": "visits", "files": ["visits.csv"], "patient_id_column": "person", "issuer_column": "site"}
+COMMAS = {"name": "commas", "files": ["commas*"], "patient_id_column": "PatientID", "decimal": ","}
+PLAIN = {"name": "plain", "files": ["plain*"], "patient_id_column": "PatientID"}
+OF_LABS = ("whole", "again", "pinned", "mixed", "keyless", "columnless", "timed", "starred")
+HEADER = "lab_id,Pat No,taken,value"
 
 
-@pytest.fixture
-def labs(tmp_path: Any, landing: LandingFolder, instance: dg.DagsterInstance) -> Iterator[Graph]:
-    yield Stepped(settings_for(tmp_path / "lake", landing.root, clinical={"datasets": [LABS, VISITS]}), instance)
+@dataclass(frozen=True)
+class Delivered:
+    """A lake of many datasets, each delivered for one test, and the two batches that they came in."""
+
+    graph: Stepped
+    landing: LandingFolder
+    batches: tuple[str, str]
+
+    def rows(self, sql: str) -> list[tuple[Any, ...]]:
+        """Rows of a query over its tables and views."""
+        return [tuple(row.values()) for row in self.graph.rows(sql)]
+
+    def errors(self, name: str) -> list[tuple[Any, ...]]:
+        """Record, code and detail of what is told of the files of a dataset."""
+        return self.rows(f"SELECT record, code, detail FROM ingestion_errors WHERE uri LIKE '%/{name}/%'")
 
 
-def test_each_dataset_has_its_own_patient_issuer_and_date_columns(labs: Graph, landing: LandingFolder):
-    landing.put("labs/1.csv", "lab_id,Pat No,taken,value\n1,007,2024-01-31,5\n")
-    landing.put("visits.csv", "person,site,reason\n8,CLINIC,cough\n")
-    step_through(labs)
-    rows = labs.rows("SELECT record_type, PatientID, IssuerOfPatientID, effective_at::VARCHAR AS at FROM clinical")
-    assert sorted(tuple(row.values()) for row in rows) == [
-        ("labs", "007", "HOSP", "2024-01-31 00:00:00+00"),
-        ("visits", "8", "CLINIC", None),
-    ]
+@pytest.fixture(scope="module")
+def lake(tmp_path_factory: pytest.TempPathFactory, empty_lake: Path) -> Iterator[Delivered]:
+    folder = tmp_path_factory.mktemp("datasets")
+    landing = LandingFolder(folder / "landing")
+    every = [*map(labs, OF_LABS), VISITS, COMMAS, PLAIN]
+    with dg.DagsterInstance.ephemeral() as instance:
+        of_all = settings_for(shutil.copytree(empty_lake, folder / "lake"), landing.root, clinical={"datasets": every})
+        graph = Stepped(of_all, instance)
+
+        landing.put("whole/1.csv", f"{HEADER}\n1,007,2024-01-31,5\n")
+        landing.put("visits.csv", "person,site,reason\n8,CLINIC,cough\n")
+        landing.put("again/1.csv", f"{HEADER}\n1,007,2024-01-31,5\n2,007,2024-01-31,6\n", age_seconds=9_000)
+        landing.put("pinned/1.csv", f"{HEADER},code\n1,007,2024-01-31,5,042\n", age_seconds=9_000)
+        landing.put("mixed/1.csv", f"{HEADER}\n1,007,2024-01-31,5\n2,007,2024-01-31,5.5\n")
+        landing.put("keyless/1.csv", f"{HEADER}\n,007,2024-01-31,5\n2,007,2024-01-31,6\n")
+        landing.put("columnless/1.csv", "Pat No,taken,value\n007,2024-01-31,5\n")
+        landing.put("other.csv", "PatientID,x\n1,2\n")
+        times = "1,007,2024-01-31T10:00:00+02:00\n2,007,2024-01-31T10:00:00-05:00\n"
+        landing.put("timed/1.csv", f"lab_id,Pat No,taken\n{times}")
+        landing.put("starred/1.csv", "lab_id,Pat No,taken,*\n1,007,2024-01-31,5\n")
+        for name in ("commas.csv", "plain.csv"):
+            landing.put(name, "PatientID;value;grouped;whole\nP1;5,25;1.000;7\nP2;-0,5;2.500;8\n")
+        (first,) = step_through(graph)
+
+        landing.put("deep/again_2.csv", f"{HEADER}\n2,007,2024-02-01,7\n", age_seconds=8_000)
+        more = "2,007,2024-02-01,Zzyzx,9,1.5\n3,007,2024-02-01,6,10,\n"
+        landing.put("pinned/2.csv", f"{HEADER},code,extra\n{more}", age_seconds=8_000)
+        (second,) = step_through(graph)
+        yield Delivered(graph, landing, (first, second))
 
 
-def test_a_record_that_is_delivered_again_replaces_itself_whatever_file_it_stands_in(
-    labs: Graph, landing: LandingFolder
-):
-    landing.put("labs/1.csv", "lab_id,Pat No,taken,value\n1,007,2024-01-31,5\n2,007,2024-01-31,6\n", age_seconds=9_000)
-    step_through(labs)
-    landing.put("deep/labs_2.csv", "lab_id,Pat No,taken,value\n2,007,2024-02-01,7\n3,007,2024-02-01,8\n")
-    landing.put("deep/labs_2.csv", "lab_id,Pat No,taken,value\n2,007,2024-02-01,7\n", age_seconds=8_000)
-    step_through(labs)
-    rows = labs.rows("SELECT lab_id, value FROM clinical_labs ORDER BY lab_id")
-    assert [tuple(row.values()) for row in rows] == [("1", 5), ("2", 7)]
+def test_each_dataset_has_its_own_patient_issuer_and_date_columns(lake: Delivered):
+    assert lake.rows(
+        "SELECT record_type, PatientID, IssuerOfPatientID, effective_at::VARCHAR AS at FROM clinical "
+        "WHERE record_type IN ('whole', 'visits') ORDER BY record_type DESC"
+    ) == [("whole", "007", "HOSP", "2024-01-31 00:00:00+00"), ("visits", "8", "CLINIC", None)]
 
 
-def test_types_are_inferred_once_and_a_later_file_that_does_not_fit_gives_error_rows(
-    labs: Graph, landing: LandingFolder
-):
-    landing.put("labs/1.csv", "lab_id,Pat No,taken,value,code\n1,007,2024-01-31,5,042\n", age_seconds=9_000)
-    step_through(labs)
-    landing.put(
-        "labs/2.csv",
-        "lab_id,Pat No,taken,value,code,extra\n2,007,2024-02-01,Zzyzx,9,1.5\n3,007,2024-02-01,6,10,\n",
-        age_seconds=8_000,
-    )
-    (batch,) = step_through(labs)
-    errors = labs.rows("SELECT record, code, detail FROM ingestion_errors")
-    assert [tuple(row.values()) for row in errors] == [(1, "RECORD_INVALID", "column value is no BIGINT")]
-    books = labs.books(batch)
-    assert (books.clinical_records, books.clinical_rows) == (2, 1)
-    described = labs.rows("SELECT column_name, column_type FROM (DESCRIBE clinical_labs)")
-    types = {row["column_name"]: row["column_type"] for row in described}
+def test_a_record_that_is_delivered_again_replaces_itself_whatever_file_it_stands_in(lake: Delivered):
+    assert lake.rows("SELECT lab_id, value FROM clinical_again ORDER BY lab_id") == [("1", 5), ("2", 7)]
+
+
+def test_types_are_inferred_once_and_a_later_file_that_does_not_fit_gives_error_rows(lake: Delivered):
+    assert lake.errors("pinned") == [(1, "RECORD_INVALID", "column value is no BIGINT")]
+    books = lake.graph.books(lake.batches[1])
+    assert (books.clinical_records, books.clinical_rows) == (3, 2)  # one of them is delivered again
+    types = dict(lake.rows("SELECT column_name, column_type FROM (DESCRIBE clinical_pinned)"))
     assert [types[name] for name in ("lab_id", "Pat No", "taken", "value", "code", "extra")] == [
         "VARCHAR",
         "VARCHAR",
@@ -87,32 +118,24 @@ def test_types_are_inferred_once_and_a_later_file_that_does_not_fit_gives_error_
     ]
 
 
-def test_the_first_file_pins_what_all_its_values_fit(labs: Graph, landing: LandingFolder):
-    landing.put("labs/1.csv", "lab_id,Pat No,taken,value\n1,007,2024-01-31,5\n2,007,2024-01-31,5.5\n")
-    (first,) = step_through(labs)
-    assert labs.books(first).clinical_rows == 2
-    assert labs.rows("SELECT sum(value) AS s FROM clinical_labs") == [{"s": 10.5}]
+def test_the_first_file_pins_what_all_its_values_fit(lake: Delivered):
+    assert lake.rows("SELECT count(*) AS n, sum(value) AS s FROM clinical_mixed") == [(2, 10.5)]
 
 
-def test_a_record_without_its_whole_key_is_an_error(labs: Graph, landing: LandingFolder):
-    landing.put("labs/1.csv", "lab_id,Pat No,taken,value\n,007,2024-01-31,5\n2,007,2024-01-31,6\n")
-    step_through(labs)
-    errors = labs.rows("SELECT record, detail FROM ingestion_errors WHERE severity = 'error'")
-    assert errors == [{"record": 1, "detail": "Its key is not whole: lab_id."}]
-    assert labs.rows("SELECT count(*) AS n FROM clinical") == [{"n": 1}]
+def test_a_record_without_its_whole_key_is_an_error(lake: Delivered):
+    ((record, _, detail),) = lake.errors("keyless")
+    assert (record, detail) == (1, "Its key is not whole: lab_id.")
+    assert lake.rows("SELECT severity FROM ingestion_errors WHERE uri LIKE '%/keyless/%'") == [("error",)]
+    assert lake.rows("SELECT count(*) AS n FROM clinical WHERE record_type = 'keyless'") == [(1,)]
 
 
-def test_a_file_without_a_configured_column_is_refused_with_the_columns_name(labs: Graph, landing: LandingFolder):
-    landing.put("labs/1.csv", "Pat No,taken,value\n007,2024-01-31,5\n")
-    step_through(labs)
-    rows = labs.rows("SELECT code, detail FROM ingestion_errors")
-    assert rows == [{"code": "CLINICAL_UNREADABLE", "detail": "Dataset labs lacks the column lab_id."}]
+def test_a_file_without_a_configured_column_is_refused_with_the_columns_name(lake: Delivered):
+    ((_, code, detail),) = lake.errors("columnless")
+    assert (code, detail) == ("CLINICAL_UNREADABLE", "Dataset columnless lacks the column lab_id.")
 
 
-def test_a_table_that_no_dataset_names_is_read_as_before(labs: Graph, landing: LandingFolder):
-    landing.put("other.csv", "PatientID,x\n1,2\n")
-    step_through(labs)
-    assert labs.rows("SELECT record_type, PatientID FROM clinical") == [{"record_type": "table", "PatientID": "1"}]
+def test_a_table_that_no_dataset_names_is_read_as_before(lake: Delivered):
+    assert lake.rows("SELECT PatientID FROM clinical WHERE record_type = 'table'") == [("1",)]
 
 
 def pinned_type(values: list[str]) -> str:
@@ -150,16 +173,14 @@ def test_the_narrowest_type_that_fits_every_value(values: list[str], kind: str):
     assert pinned_type(values) == kind
 
 
-def test_a_time_keeps_its_instant_and_how_it_was_written(labs: Graph, landing: LandingFolder):
-    landing.put("labs/1.csv", "lab_id,Pat No,taken\n1,007,2024-01-31T10:00:00+02:00\n2,007,2024-01-31T10:00:00-05:00\n")
-    step_through(labs)
-    rows = labs.rows("SELECT taken::VARCHAR AS taken, taken_offset FROM clinical_labs ORDER BY lab_id")
-    assert [tuple(row.values()) for row in rows] == [
+def test_a_time_keeps_its_instant_and_how_it_was_written(lake: Delivered):
+    assert lake.rows("SELECT taken::VARCHAR AS taken, taken_offset FROM clinical_timed ORDER BY lab_id") == [
         ("2024-01-31 08:00:00+00", "+02:00"),
         ("2024-01-31 15:00:00+00", "-05:00"),
     ]
-    rows = labs.rows("SELECT effective_at::VARCHAR AS at, effective_text FROM clinical ORDER BY record")
-    assert [tuple(row.values()) for row in rows] == [
+    assert lake.rows(
+        "SELECT effective_at::VARCHAR AS at, effective_text FROM clinical WHERE record_type = 'timed' ORDER BY record"
+    ) == [
         ("2024-01-31 08:00:00+00", "2024-01-31T10:00:00+02:00"),
         ("2024-01-31 15:00:00+00", "2024-01-31T10:00:00-05:00"),
     ]
@@ -273,31 +294,23 @@ READ: dict[str, Callable[[str], object]] = {
 """How Python reads what DuckDB has read."""
 
 
-def test_a_view_that_cannot_be_made_costs_itself_and_no_other_query(labs: Graph, landing: LandingFolder):
-    landing.put("labs/1.csv", "lab_id,Pat No,taken,*\n1,007,2024-01-31,5\n")
-    landing.put("visits.csv", "person,site,reason\n8,CLINIC,cough\n")
-    step_through(labs)
-    assert labs.rows('SELECT "*" AS star FROM clinical_labs') == [{"star": 5}]
-    labs.lake.files.put("_datasets/visits.json", b'{"reason": "NO SUCH TYPE"}')
-    labs.lake.files.put("_datasets/torn.json", b"{")
-    assert labs.rows("SELECT lab_id FROM clinical_labs") == [{"lab_id": "1"}]
+def test_a_view_that_cannot_be_made_costs_itself_and_no_other_query(lake: Delivered, tmp_path: Path):
+    copy = shutil.copytree(lake.graph.settings.lake, tmp_path / "lake")
+    graph = Stepped(settings_for(copy, lake.landing.root), lake.graph.instance)
+    assert graph.rows('SELECT "*" AS star FROM clinical_starred') == [{"star": 5}]
+    graph.lake.files.put("_datasets/visits.json", b'{"reason": "NO SUCH TYPE"}')
+    graph.lake.files.put("_datasets/torn.json", b"{")
+    assert graph.rows("SELECT lab_id FROM clinical_starred") == [{"lab_id": "1"}]
     for view in ("clinical_visits", "clinical_torn"):
         with pytest.raises(QueryError, match=f"The view {view} cannot be shown"):
-            run_read_only(labs.lake, f"SELECT * FROM {view}").fetchall()
+            run_read_only(graph.lake, f"SELECT * FROM {view}").fetchall()
         with pytest.raises(QueryError, match=f"The view {view} cannot be shown"):
-            run_read_only(labs.lake, f"SELECT reason FROM {view}")
+            run_read_only(graph.lake, f"SELECT reason FROM {view}")
 
 
-def test_numbers_with_a_decimal_comma_are_numbers_where_the_dataset_says_so(tmp_path, landing, instance):
-    labs = {"name": "labs", "files": ["labs*"], "patient_id_column": "PatientID", "decimal": ","}
-    plain = {"name": "plain", "files": ["plain*"], "patient_id_column": "PatientID"}
-    graph = Stepped(settings_for(tmp_path / "lake", landing.root, clinical={"datasets": [labs, plain]}), instance)
-    text = "PatientID;value;grouped;whole\nP1;5,25;1.000;7\nP2;-0,5;2.500;8\n"
-    for name in ("labs.csv", "plain.csv"):
-        landing.put(name, text)
-    graph.ingest()
-    assert graph.rows("SELECT value, grouped, whole FROM clinical_labs ORDER BY patient_id") == [
+def test_numbers_with_a_decimal_comma_are_numbers_where_the_dataset_says_so(lake: Delivered):
+    assert lake.graph.rows("SELECT value, grouped, whole FROM clinical_commas ORDER BY patient_id") == [
         {"value": 5.25, "grouped": "1.000", "whole": 7},
         {"value": -0.5, "grouped": "2.500", "whole": 8},
     ]
-    assert graph.rows("SELECT value FROM clinical_plain ORDER BY patient_id") == [{"value": "5,25"}, {"value": "-0,5"}]
+    assert lake.rows("SELECT value FROM clinical_plain ORDER BY patient_id") == [("5,25",), ("-0,5",)]

@@ -168,6 +168,7 @@ class TestAccepted:
 
 
 class TestDismissed:
+    @pytest.mark.slow
     def test_it_closes_with_each_object_quarantined_and_nothing_of_it_in_the_lake(self, states):
         graph, _, batch = states.begin(dismissed_batch, gate=GATE)
         books = graph.books(batch)
@@ -180,6 +181,7 @@ class TestDismissed:
         assert sum("MISSING_IDENTITY" in row["detail"] for row in errors) == BAD
         assert len({row["object_id"] for row in errors}) == 10
 
+    @pytest.mark.slow
     @pytest.mark.parametrize("last", ["flat_metadata", pytest.param("ingestion_errors", marks=pytest.mark.slow)])
     def test_what_was_published_of_it_before_goes(self, graph, landing, last):
         put_bad_and_good(landing)
@@ -195,6 +197,7 @@ class TestDismissed:
         assert (graph.books(batch).status, graph.books(batch).quarantined) == ("closed", 11)
         assert [len(table(graph.lake, name)) for name in PUBLISHED] == [0] * len(PUBLISHED)
 
+    @pytest.mark.slow
     @pytest.mark.parametrize("last", ["raw_files", "flat_metadata", pytest.param("study", marks=pytest.mark.slow)])
     def test_what_it_had_overwritten_counts_again(self, states, last):
         graph, landing, _ = states.begin(two_versions, gate=GATE)

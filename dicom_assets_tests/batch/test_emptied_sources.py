@@ -95,6 +95,7 @@ class TestAMountThatIsAway:
         assert "emptied" not in CliRunner().invoke(app, ["status", "--lake", str(tmp_path / "lake")]).stderr
         assert CliRunner().invoke(app, ["source", "confirm", "nosuch", *places]).exit_code == 2
 
+    @pytest.mark.slow
     def test_after_the_claim_of_a_run_pauses_the_batch_and_the_sensor_runs_it_again(self, graph, landing):
         landing.put_series(1, 1, 3)
         (batch,) = [request.partition_key for request in tick(graph).run_requests]
@@ -154,6 +155,7 @@ class TestAMountThatIsAway:
         assert [one.status for one in ended.books] == ["closed"]
         assert len(ended.troubles) == 1
 
+    @pytest.mark.slow
     def test_that_is_confirmed_is_empty_from_then_on(self, graph, landing):
         landing.put_series(1, 1, 3)
         claim(graph)
@@ -177,6 +179,7 @@ class TestAMountThatIsAway:
         assert not away.exists()
         assert run(graph).closed, "the same files under another number are mounted again"
 
+    @pytest.mark.slow
     @pytest.mark.skipif(os.geteuid() != 0 or shutil.which("mount") is None, reason="mounting needs root: run as root")
     def test_is_noticed_with_a_real_mount(self, graph, landing, tmp_path):
         def mount(*arguments: str) -> bool:

@@ -90,6 +90,7 @@ class TestTooMuchIsQuarantined:
         assert not graph.run(batch).success
         assert graph.books(batch).status == "paused"
 
+    @pytest.mark.slow
     def test_it_resumes_when_the_settings_say_so_or_a_minimum_is_not_reached(self, states):
         graph, landing, batch = states.begin(mostly_bad)
         graph.settings = settings_for(Path(graph.settings.lake), landing.root, gate={"minimum": 13})
@@ -104,6 +105,7 @@ def test_a_few_bad_files_do_not_pause(stepped, landing):
     assert (graph.books(batch).status, graph.books(batch).quarantined) == ("closed", 3)
 
 
+@pytest.mark.slow
 def test_archives_do_not_count_as_objects_of_the_share(tmp_path, landing, instance):
     graph = Graph(
         settings_for(tmp_path / "lake", landing.root, gate={"minimum": 1, "quarantined_share": 0.5}), instance
@@ -172,6 +174,7 @@ class TestTheSourceCannotBeReadWhole:
 
 
 class TestWarnings:
+    @pytest.mark.slow
     def test_conflicting_patients_of_a_study_are_told_and_pause_nothing(self, graph, landing):
         landing.put("a.dcm", dicom(1, 1, 1, PatientID="one"))
         landing.put("b.dcm", dicom(1, 1, 2, PatientID="two"))
@@ -183,6 +186,7 @@ class TestWarnings:
         ]
         assert graph.books(batch).status == "closed"
 
+    @pytest.mark.slow
     def test_many_warnings_are_told_and_pause_nothing(self, graph, landing):
         landing.put("a.dcm", dicom(PatientID=None))
         (batch,) = graph.ingest()

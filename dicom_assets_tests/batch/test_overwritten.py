@@ -5,8 +5,11 @@ from __future__ import annotations
 import os
 import shutil
 import tempfile
+from collections.abc import Iterator
+from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from functools import partial
+from pathlib import Path
 from random import Random
 from typing import NamedTuple
 from unittest import mock
@@ -30,7 +33,7 @@ from dicom_assets.landing.uri_index import UriIndex
 from dicom_assets.schema.registry import FLAT_METADATA, VALIDATED_BATCH
 from dicom_assets.settings import Settings
 from dicom_assets_tests.support.dicoms import dicom, uid
-from dicom_assets_tests.support.lakes import Graph, contents
+from dicom_assets_tests.support.lakes import Graph, contents, settings_for
 from dicom_assets_tests.support.landings import DAY, LandingFolder
 from dicom_assets_tests.support.steps import Stepped
 from dicom_assets_tests.support.versions import LEVELS, NOON, Version, flat_rows
@@ -71,11 +74,63 @@ def current(graph: Graph) -> dict[str, str]:
     return found
 
 
+def visits(graph: Graph) -> list[str]:
+    """What the current records of tables say."""
+    return [row["v"] for row in graph.rows("SELECT record_values ->> 'Visit' AS v FROM clinical ORDER BY 1")]
+
+
+@dataclass(frozen=True)
+class Deliveries:
+    """What is replaced by something else, each case in a folder of its own, and the batches that all of them share."""
+
+    graph: Stepped
+    landing: LandingFolder
+    batches: tuple[str, str, str]
+
+    def current(self, folder: str) -> dict[str, str]:
+        """By SOPInstanceUID of every current instance of a folder, its PatientID; the lake's studies have instances."""
+        here = {row["SOPInstanceUID"] for row in self.graph.rows(f"FROM instance WHERE uri LIKE '%/{folder}/%'")}
+        return {key: patient for key, patient in current(self.graph).items() if key in here}
+
+
+@pytest.fixture(scope="module")
+def deliveries(tmp_path_factory: pytest.TempPathFactory, empty_lake: Path) -> Iterator[Deliveries]:
+    """Three batches: what is replaced, what replaces it, and what does so once more. Each case has its own studies."""
+    folder = tmp_path_factory.mktemp("deliveries")
+    landing = LandingFolder(folder / "landing")
+    with dg.DagsterInstance.ephemeral() as instance:
+        graph = Stepped(settings_for(shutil.copytree(empty_lake, folder / "lake"), landing.root), instance)
+        landing.put("no_table/t.csv", "PatientID,Visit\nP1,old\n")
+        landing.put("another_patient/a.dcm", dicom(11, 1, 1))
+        landing.put("another_patient/b.dcm", dicom(11, 1, 2))
+        landing.put("the_only_one/a.dcm", dicom(21, 1, 1))
+        landing.put("older_time/a.dcm", dicom(31, 1, 1))
+        landing.put("quarantined/a.dcm", dicom(41, 1, 1))
+        landing.put_series(43, 1, 12, folder="quarantined")
+        landing.put("copy/a.dcm", dicom(51, 1, 1), age_seconds=2 * DAY)
+        landing.put("copy/copy.dcm", dicom(51, 1, 1), age_seconds=3 * DAY)
+        landing.put("as_before/a.dcm", dicom(61, 1, 1))
+        landing.put_zip("archive/a.zip", {"1.dcm": dicom(71, 1, 1), "2.dcm": dicom(71, 1, 2)})
+        landing.put("file_to_archive/a.dcm", dicom(81, 1, 1))
+        first = ingested(graph)
+
+        landing.put("no_table/t.csv", dicom(1, 1, 1), age_seconds=DAY / 2)
+        landing.put("another_patient/a.dcm", dicom(12, 1, 1), age_seconds=DAY / 2)
+        landing.put("the_only_one/a.dcm", dicom(22, 1, 1), age_seconds=DAY / 2)
+        landing.put("older_time/a.dcm", dicom(31, 1, 1, PatientName="Old^Time"), age_seconds=9 * DAY)
+        landing.put("quarantined/a.dcm", dicom(41, 1, 1)[:300], age_seconds=DAY / 2)
+        landing.put("copy/a.dcm", dicom(52, 1, 1))
+        landing.put("as_before/a.dcm", dicom(62, 1, 1), age_seconds=DAY / 2)
+        landing.put_zip("archive/a.zip", {"1.dcm": dicom(72, 1, 1)}, age_seconds=DAY / 2)
+        landing.put_zip("file_to_archive/a.dcm", {"1.dcm": dicom(82, 1, 1)}, age_seconds=DAY / 2)
+        second = ingested(graph)
+
+        landing.put("as_before/a.dcm", dicom(61, 1, 1), age_seconds=DAY / 3)
+        yield Deliveries(graph, landing, (first, second, ingested(graph)))
+
+
 class TestATableThatIsReplaced:
     """Its records go as a whole, as instances do; records with a key of their own keep their own order."""
-
-    def _visits(self, graph: Graph) -> list[str]:
-        return [row["v"] for row in graph.rows("SELECT record_values ->> 'Visit' AS v FROM clinical ORDER BY 1")]
 
     @pytest.mark.slow
     def test_by_one_with_an_older_time_leaves_the_one_that_was_claimed_last(self, graph, landing):
@@ -84,35 +139,36 @@ class TestATableThatIsReplaced:
         first = ingested(graph)
         landing.put("t.csv", "PatientID,Visit\nP1,new\n", age_seconds=3 * DAY)
         second = ingested(graph)
-        assert self._visits(graph) == ["new", "other"]
+        assert visits(graph) == ["new", "other"]
         for batch in (first, second, first):
             graph.run(batch)
             assert graph.books(batch).status == "closed", graph.books(batch).reason
-            assert self._visits(graph) == ["new", "other"]
+            assert visits(graph) == ["new", "other"]
 
-    def test_by_something_that_is_no_table_leaves_nothing(self, graph, landing):
-        landing.put("t.csv", "PatientID,Visit\nP1,old\n")
-        first = ingested(graph)
-        landing.put("t.csv", dicom(1, 1, 1), age_seconds=DAY / 2)
-        ingested(graph)
-        assert self._visits(graph) == []
+    def test_by_something_that_is_no_table_leaves_nothing(self, deliveries):
+        assert visits(deliveries.graph) == []
+        assert deliveries.graph.books(deliveries.batches[0]).clinical_records == 1
+
+    @pytest.mark.slow
+    def test_by_something_that_is_no_table_leaves_nothing_when_its_batch_is_run_again(self, deliveries, tmp_path):
+        kept = deliveries.graph
+        copy = shutil.copytree(kept.settings.lake, tmp_path / "lake")
+        graph = Stepped(settings_for(copy, deliveries.landing.root), kept.instance)
+        first = deliveries.batches[0]
         graph.run(first)
-        assert (graph.books(first).status, self._visits(graph)) == ("closed", [])
+        assert (graph.books(first).status, visits(graph)) == ("closed", [])
+        assert current(graph) == current(kept)
 
 
 class TestAFileThatIsReplaced:
-    def test_by_another_patients_image_leaves_the_older_study_without_it(self, graph, landing):
-        landing.put("a.dcm", dicom(1, 1, 1))
-        landing.put("b.dcm", dicom(1, 1, 2))
-        first = ingested(graph)
-        landing.put("a.dcm", dicom(2, 1, 1), age_seconds=DAY / 2)
-        second = ingested(graph)
-        assert current(graph) == {uid(1, 1, 2): "P0001", uid(2, 1, 1): "P0002"}
-        (study,) = graph.rows(f"FROM study WHERE StudyInstanceUID = '{uid(1)}'")
+    def test_by_another_patients_image_leaves_the_older_study_without_it(self, deliveries):
+        first, second, _ = deliveries.batches
+        assert deliveries.current("another_patient") == {uid(11, 1, 2): "P0011", uid(12, 1, 1): "P0012"}
+        (study,) = deliveries.graph.rows(f"FROM study WHERE StudyInstanceUID = '{uid(11)}'")
         assert study["instance_count"] == 1
-        versions = graph.rows(
+        versions = deliveries.graph.rows(
             "SELECT batch_id, replaced_in, replaced_by IS NOT NULL AS gone FROM flat_metadata_versions "
-            "ORDER BY batch_id, SOPInstanceUID"
+            "WHERE uri LIKE '%/another_patient/%' ORDER BY batch_id, SOPInstanceUID"
         )
         assert [(row["batch_id"], row["replaced_in"], row["gone"]) for row in versions] == [
             (first, second, True),
@@ -120,19 +176,20 @@ class TestAFileThatIsReplaced:
             (second, None, False),
         ]
 
-    def test_as_the_only_one_of_its_study_takes_the_study_with_it(self, states):
-        graph, _, _ = states.begin(replaced)
-        assert current(graph) == {uid(2, 1, 1): "P0002"}
-        resources = graph.rows("SELECT StudyInstanceUID AS uid, is_deleted FROM imaging_study ORDER BY uid")
-        assert resources == [{"uid": uid(1), "is_deleted": True}, {"uid": uid(2), "is_deleted": False}]
-        origins = graph.rows("SELECT StudyInstanceUID AS uid FROM image_occurrence_origin")
-        assert origins == [{"uid": uid(2)}]
+    def test_as_the_only_one_of_its_study_takes_the_study_with_it(self, deliveries):
+        graph = deliveries.graph
+        assert deliveries.current("the_only_one") == {uid(22, 1, 1): "P0022"}
+        of_both = f"StudyInstanceUID IN ('{uid(21)}', '{uid(22)}')"
+        resources = graph.rows(
+            f"SELECT StudyInstanceUID AS uid, is_deleted FROM imaging_study WHERE {of_both} ORDER BY uid"
+        )
+        assert resources == [{"uid": uid(21), "is_deleted": True}, {"uid": uid(22), "is_deleted": False}]
+        origins = graph.rows(f"SELECT StudyInstanceUID AS uid FROM image_occurrence_origin WHERE {of_both}")
+        assert origins == [{"uid": uid(22)}]
 
-    def test_by_one_with_an_older_time_is_replaced_all_the_same(self, states):
-        graph, landing, _ = states.begin(one)
-        landing.put("a.dcm", dicom(1, 1, 1, PatientName="Old^Time"), age_seconds=9 * DAY)
-        ingested(graph)
-        assert [row["PatientName"] for row in graph.rows("FROM instance")] == ["Old^Time"]
+    def test_by_one_with_an_older_time_is_replaced_all_the_same(self, deliveries):
+        rows = deliveries.graph.rows("FROM instance WHERE uri LIKE '%/older_time/%'")
+        assert [row["PatientName"] for row in rows] == ["Old^Time"]
 
     def test_by_text_is_gone(self, states):
         graph, landing, _ = states.begin(one)
@@ -140,29 +197,16 @@ class TestAFileThatIsReplaced:
         ingested(graph)
         assert current(graph) == {}
 
-    def test_by_what_is_quarantined_is_gone_too(self, graph, landing):
-        landing.put("a.dcm", dicom(1, 1, 1))
-        landing.put_series(3, 1, 12)
-        ingested(graph)
-        landing.put("a.dcm", dicom(1, 1, 1)[:300], age_seconds=DAY / 2)
-        ingested(graph)
-        assert set(current(graph)) == {uid(3, 1, number) for number in range(1, 13)}
+    def test_by_what_is_quarantined_is_gone_too(self, deliveries):
+        assert set(deliveries.current("quarantined")) == {uid(43, 1, number) for number in range(1, 13)}
 
-    def test_stays_current_where_it_lies_under_another_uri_as_well(self, graph, landing):
-        landing.put("a.dcm", dicom(1, 1, 1), age_seconds=2 * DAY)
-        landing.put("copy.dcm", dicom(1, 1, 1), age_seconds=3 * DAY)
-        ingested(graph)
-        landing.put("a.dcm", dicom(2, 1, 1))
-        ingested(graph)
-        assert set(current(graph)) == {uid(1, 1, 1), uid(2, 1, 1)}
-        (row,) = graph.rows(f"FROM instance WHERE SOPInstanceUID = '{uid(1, 1, 1)}'")
+    def test_stays_current_where_it_lies_under_another_uri_as_well(self, deliveries):
+        assert set(deliveries.current("copy")) == {uid(51, 1, 1), uid(52, 1, 1)}
+        (row,) = deliveries.graph.rows(f"FROM instance WHERE SOPInstanceUID = '{uid(51, 1, 1)}'")
         assert row["uri"].endswith("copy.dcm")
 
-    def test_by_the_image_that_it_was_before_is_current_again(self, states):
-        graph, landing, _ = states.begin(replaced)
-        landing.put("a.dcm", dicom(1, 1, 1), age_seconds=DAY / 3)
-        ingested(graph)
-        assert current(graph) == {uid(1, 1, 1): "P0001"}
+    def test_by_the_image_that_it_was_before_is_current_again(self, deliveries):
+        assert deliveries.current("as_before") == {uid(61, 1, 1): "P0061"}
 
 
 class TestAnObjectThatComesBackAsAnOlderVersionOfItself:
@@ -194,6 +238,7 @@ class TestAnObjectThatComesBackAsAnOlderVersionOfItself:
         self.ingested(graph)
         assert current(graph) == {uid(2, 1, 1): "P0002", uid(3, 1, 1): "P0003"}
 
+    @pytest.mark.slow
     def test_is_claimed_once_however_long_its_batch_takes(self, states):
         graph, landing, _ = states.begin(replaced)
         shutil.copy2(landing.root.parent / "away", landing.root / "a.dcm")
@@ -205,18 +250,11 @@ class TestAnObjectThatComesBackAsAnOlderVersionOfItself:
 
 
 class TestAnArchiveThatIsReplaced:
-    def test_loses_the_members_that_have_the_names_of_new_ones(self, graph, landing):
-        landing.put_zip("a.zip", {"1.dcm": dicom(1, 1, 1), "2.dcm": dicom(1, 1, 2)})
-        ingested(graph)
-        landing.put_zip("a.zip", {"1.dcm": dicom(2, 1, 1)}, age_seconds=DAY / 2)
-        ingested(graph)
-        assert current(graph) == {uid(1, 1, 2): "P0001", uid(2, 1, 1): "P0002"}
+    def test_loses_the_members_that_have_the_names_of_new_ones(self, deliveries):
+        assert deliveries.current("archive") == {uid(71, 1, 2): "P0071", uid(72, 1, 1): "P0072"}
 
-    def test_takes_the_place_of_a_file(self, states):
-        graph, landing, _ = states.begin(one)
-        landing.put_zip("a.dcm", {"1.dcm": dicom(2, 1, 1)}, age_seconds=DAY / 2)
-        ingested(graph)
-        assert current(graph) == {uid(2, 1, 1): "P0002"}
+    def test_takes_the_place_of_a_file(self, deliveries):
+        assert deliveries.current("file_to_archive") == {uid(82, 1, 1): "P0082"}
 
 
 class TestTheOrderOfBatches:
@@ -324,6 +362,7 @@ def _claimed(lake: Lake, log: ClaimLog, writes: list[Write], number: int) -> tup
     }
 
 
+@pytest.mark.slow
 @given(writes(), st.randoms(use_true_random=False))
 @settings(
     max_examples=6,

@@ -178,6 +178,7 @@ def test_nobody_sees_a_column_before_it_is_whole_and_a_kill_leaves_what_goes_on(
     assert contents(open_lake(lake.uri)) == contents(reference)
 
 
+@pytest.mark.slow
 def test_a_process_that_opened_the_lake_before_publishes_the_column_too(lake, tmp_path):
     before = open_lake(lake.uri)
     promote(open_lake(lake.uri))

@@ -149,7 +149,9 @@ Change = Callable[[LandingFolder], None]
 
 
 @pytest.mark.parametrize("change", [everything_is_gone, everything_is_replaced])
-@pytest.mark.parametrize("last", ["clinical", pytest.param("study", marks=pytest.mark.slow), "cleanup"])
+@pytest.mark.parametrize(
+    "last", ["clinical", *(pytest.param(name, marks=pytest.mark.slow) for name in ("study", "cleanup"))]
+)
 def test_a_run_after_one_that_was_killed_ends_in_what_that_had_read(place, expected, change: Change, last):
     place.run_until(last)
     change(place.landing)
@@ -219,6 +221,7 @@ def test_run_again_and_again_it_ends_in_the_same_tables(place):
     assert contents(place.lake) == before
 
 
+@pytest.mark.slow
 def test_what_had_no_rows_yet_ends_as_gone_or_changed(place):
     place.run_until("flat_metadata")
     (place.landing.root / "a.csv").unlink()
@@ -233,6 +236,7 @@ def test_what_had_no_rows_yet_ends_as_gone_or_changed(place):
     assert uid(3, 1, 1) in table(place.lake, "instance")["SOPInstanceUID"].to_pylist()
 
 
+@pytest.mark.slow
 def test_what_was_published_of_nothing_yet_ends_as_in_a_first_run(place):
     place.run_until("validated_batch")
     (place.landing.root / "a.zip").unlink()
@@ -241,6 +245,7 @@ def test_what_was_published_of_nothing_yet_ends_as_in_a_first_run(place):
     assert "1.dcm" not in place.outcomes()
 
 
+@pytest.mark.slow
 def test_an_object_that_is_replaced_while_it_is_read_again_stays_as_it_was_read(place, expected, monkeypatch):
     """It opens when the batch is expanded, and is another one when its members are read."""
     place.run_until("cleanup")
@@ -258,6 +263,7 @@ def test_an_object_that_is_replaced_while_it_is_read_again_stays_as_it_was_read(
     assert gone(place) == {"a.zip"}
 
 
+@pytest.mark.slow
 def test_a_batch_from_which_members_were_lost_by_an_earlier_release_finds_them_in_its_metadata(place, expected):
     """Run again without its archive, it replaced raw_files and the ledger before it paused."""
     place.run_until("cleanup")
@@ -304,6 +310,7 @@ def test_a_source_that_is_away_as_a_whole_is_waited_for(place):
     assert books_of(place.lake, place.batch).status == "closed"
 
 
+@pytest.mark.slow
 def test_corrections_that_are_gone_since_stay_in_force(tmp_path, landing):
     landing.put("a.dcm", dicom(1))
     file = landing.put("corrections/a.csv", corrections.table(corrections.correction("study", uid(1), PatientID="P9")))
@@ -320,6 +327,7 @@ def test_corrections_that_are_gone_since_stay_in_force(tmp_path, landing):
     assert gone(place) == {"a.csv"}
 
 
+@pytest.mark.slow
 def test_what_is_gone_keeps_its_promoted_columns(place):
     with RunContext(place.settings) as work:
         declare(work.lake, [promoted("PatientName", name="name_as_written")])

@@ -246,6 +246,7 @@ class TestAChoice:
         found = chosen(graph, source="landing")
         assert (found.members, found.left["a batch that is not closed reads them already"]) == (0, 3)
 
+    @pytest.mark.slow
     def test_that_is_none_or_names_nothing_is_refused_and_claims_nothing(self, states):
         graph, _, _ = states.begin(one)
         for choice, error in (

@@ -63,6 +63,7 @@ def test_what_claims_one_uid_with_different_headers_is_told_and_nothing_else(gra
     assert [row for row in after if row["uri"] is None or not row["uri"].endswith("second.dcm")] == before
 
 
+@pytest.mark.slow
 def test_a_warning_that_is_lost_is_named_by_verify(graph, landing, told):
     landing.put("a.dcm", dicom(1, 1, 1, InstanceNumber=1))
     landing.put("b.dcm", dicom(1, 1, 1, InstanceNumber=2))
@@ -82,6 +83,7 @@ def test_the_same_data_set_behind_other_file_meta_information_is_one_object(land
     assert told() == []
 
 
+@pytest.mark.slow
 def test_bulk_values_and_where_they_lie_make_no_other_object(graph, landing, told):
     comment = {"ImageComments": "x" * 2_000}
     landing.put("a.dcm", dicom(1, EncapsulatedDocument=b"%PDF" * 50, **comment))
@@ -94,6 +96,7 @@ def test_bulk_values_and_where_they_lie_make_no_other_object(graph, landing, tol
     assert verify(graph.lake, graph.settings).holds
 
 
+@pytest.mark.slow
 def test_of_two_batches_that_run_at_the_same_time_the_one_that_commits_last_tells(graph, landing):
     landing.put("a.dcm", dicom(1, 1, 1, InstanceNumber=1))
     (first,) = graph.claim()

@@ -172,6 +172,7 @@ class TestAnObjectThatCannotBeRead:
         assert (books(graph, batch), books(graph, second)) == (("closed", 1, 1, 0), ("closed", 1, 1, 0))
         assert len(table(graph.lake, "instance")) == 2
 
+    @pytest.mark.slow
     def test_clinical_records_of_what_left_are_not_published(self, graph, landing):
         with breaking_off(landing.put("a.csv", CLINICAL_CSV * 2_000), 32_768):
             (batch,) = graph.ingest()

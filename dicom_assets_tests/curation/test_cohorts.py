@@ -192,6 +192,7 @@ class TestVerifying:
         done = command(three[0], "verify", "all", "--at-source", "--format", "csv")
         assert (done.exit_code, done.output) == (0, "what,objects\nunchanged,7\n")
 
+    @pytest.mark.slow
     def test_what_changed_or_is_gone_is_counted_and_named_by_object_id(self, three):
         graph, landing = three
         (rows,) = frozen.rows(graph.lake.files, "all")
@@ -253,6 +254,7 @@ class TestExporting:
         assert export(graph, tmp_path / "out").counts == {"written": 2, "there before": 5}
         assert contents(tmp_path / "out") == before
 
+    @pytest.mark.slow
     def test_objects_of_one_sop_instance_uid_lie_side_by_side(self, states, tmp_path):
         def twins(graph, landing):
             landing.put("1.dcm", dicom(1, 1, 1))

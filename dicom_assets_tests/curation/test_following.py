@@ -154,6 +154,7 @@ def test_batches_and_reruns_in_any_order_taken_in_at_any_time_end_in_the_same(
         assert followed(lake) == computed(lake)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("at", range(1, 5))
 def test_a_run_that_is_broken_off_at_any_commit_counts_nothing_twice(states, monkeypatch, at):
     graph, _, _ = states.begin(begun)

@@ -17,14 +17,13 @@ from fuzz.reader import leads_somewhere
 from fuzz.running import blindly
 
 LIMITS = ReadingLimits(max_header_bytes=1 << 20, max_inflated_bytes=1 << 22)
-SEEDS = seeds()
 MEMO = Memo()
 
 
 @settings(max_examples=400, deadline=None, suppress_health_check=list(HealthCheck))
-@given(st.sampled_from(range(len(SEEDS))), st.integers(0, 2**32))
+@given(st.deferred(lambda: st.sampled_from(range(len(seeds())))), st.integers(0, 2**32))
 def test_mutated_files(seed, faults):
-    data = mutated(SEEDS[seed], random.Random(faults))
+    data = mutated(seeds()[seed], random.Random(faults))
     started = time.monotonic()
     found = outcome(data, MEMO, LIMITS)
     assert time.monotonic() - started < 5
@@ -56,7 +55,7 @@ def test_mutated_files_are_the_same_in_both_tiers(monkeypatch):
     rng = random.Random(20260105)
     compared = 0
     for _ in range(300):
-        data = mutated(rng.choice(SEEDS), rng)
+        data = mutated(rng.choice(seeds()), rng)
         found = outcome(data, MEMO, LIMITS)
         if isinstance(found, Header) and found.tier == 1 and not found.media_directory:
             other = by_second_tier(data, monkeypatch, LIMITS)

@@ -233,6 +233,7 @@ def test_no_batch_is_run_while_an_erasure_is_under_way(small):
         work.batch(batch, wait_seconds=0)
 
 
+@pytest.mark.slow
 def test_of_a_study_of_which_something_stays_the_rest_is_made_anew(small):
     erased(small, Target(Scope.INSTANCE, uid(1, 1, 1)))
     assert small.rows("SELECT series_count, instance_count FROM study ORDER BY StudyInstanceUID") == [
@@ -249,6 +250,7 @@ def test_what_the_lake_does_not_hold_is_refused_and_nothing_changes(small):
     assert contents(small.lake) == before
 
 
+@pytest.mark.slow
 def test_a_lake_that_was_open_before_an_erasure_loses_no_commit_after_it(small):
     before, target = small.lake, Target(Scope.STUDY, uid(1))
     rows = table(before, "study")

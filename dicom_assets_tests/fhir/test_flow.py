@@ -129,6 +129,7 @@ class TestTheReferenceRun:
         assert found["reports linked to a study"] == (6, 6)
         assert found["studies with one known patient"] == (9, 9)
 
+    @pytest.mark.slow
     def test_running_it_again_changes_nothing(self, run: Graph):
         before = contents(run.lake)
         files = {p: p.read_bytes() for p in Path(run.settings.lake, "Process").rglob("*.ndjson")}
@@ -282,12 +283,14 @@ class TestOrderOfArrival:
         rows = cases.rows("same-name", "SELECT resource_id FROM clinical WHERE resource_id LIKE '@%' ORDER BY 1")
         assert rows == [("c1",), ("c2",), ("c3",)]
 
+    @pytest.mark.slow
     def test_a_batch_without_records_does_not_touch_the_records(self, copied: Stepped, landing: LandingFolder):
         before = {name: copied.lake.table(name).version() for name in ("clinical", "diagnostic_report")}
         landing.put("a.dcm", dicom(1, 1, 1, AccessionNumber="elsewhere"))
         ingest(copied)
         assert {name: copied.lake.table(name).version() for name in before} == before
 
+    @pytest.mark.slow
     def test_what_a_record_says_is_in_memory_some_thousand_rows_at_a_time(
         self, stepped: Stepped, landing: LandingFolder, monkeypatch
     ):
@@ -377,6 +380,7 @@ class TestStudiesThatGo:
 
 @pytest.mark.skipif(not (SHARED / "corpus/fhir").is_dir(), reason="the shared corpus is not there")
 class TestTheCorpus:
+    @pytest.mark.slow
     def test_every_resource_is_read_and_none_is_lost(self, graph: Graph, landing: LandingFolder):
         written = 0
         for path in sorted((SHARED / "corpus/fhir").glob("*.ndjson")):

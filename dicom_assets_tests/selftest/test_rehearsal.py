@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +28,7 @@ from dicom_assets.settings import Settings, SettingsError
 from dicom_assets_tests.support.inline_engine import InlineEngine
 from dicom_assets_tests.support.lakes import Graph, contents, settings_for
 from dicom_assets_tests.support.landings import LandingFolder
+from dicom_assets_tests.support.states import States
 from dicom_assets_tests.support.steps import publish
 
 KEPT = (
@@ -37,12 +38,16 @@ KEPT = (
 
 
 @pytest.fixture
-def graph(tmp_path: Path) -> Iterator[Graph]:
+def graph(states: States) -> Graph:
     """A lake with a series of somebody's, and the landing folder that it came from."""
-    landing = LandingFolder(tmp_path / "landing")
+    found, _, _ = states.begin(with_a_series, claiming={"quiet_seconds": 0})
+    return found
+
+
+def with_a_series(graph: Graph, landing: LandingFolder) -> None:
+    """A series of two, taken in."""
     landing.put_series(1, 1, 2)
-    with made(settings_for(tmp_path / "lake", landing.root, claiming={"quiet_seconds": 0})) as found:
-        yield found
+    system(graph)(0)
 
 
 class made:

@@ -149,6 +149,7 @@ class TestForwarding:
         assert [why for _, why in done.left] == ["OBJECT_GONE"]
         assert at_service(server) == STORED - {uid(1, 1, 1)}
 
+    @pytest.mark.slow
     def test_objects_of_a_self_test_are_not_sent_and_accounted_for(self, tmp_path, landing, instance, server):
         landing.put("real.dcm", dicom(1, 1, 1))
         landing.put("own.dcm", dicom(2, 1, 1, StudyInstanceUID=f"{TEST_ROOT}.1"))

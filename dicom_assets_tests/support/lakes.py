@@ -101,7 +101,7 @@ class Graph:
 
     def books(self, batch_id: str) -> Books:
         """The books of one batch."""
-        found = books_of(self.lake, batch_id)
+        found = books_of(existing(self.settings.lake), batch_id)
         assert found is not None, "the batch never started"
         return found
 

@@ -276,6 +276,7 @@ def test_what_was_open_and_what_comes_new_is_ingested_after_an_upgrade(first, tm
 BETWEEN_THEM = {"geometry_rows", "conflict_rows", "duplicate_rows"}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["format2", "format3"])
 def test_a_lake_of_a_later_format_needs_what_the_data_say_between_them_and_nothing_else(tmp_path, name):
     with unpacked(name) as earlier:
