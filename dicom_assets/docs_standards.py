@@ -46,6 +46,12 @@ An id means something on its server alone, so the server is part of a record's k
 the file's path, otherwise `fhir_server` of the source, otherwise `meta.source` of the resource without its fragment,
 otherwise empty. Reference and Patient must have the same one.
 
+```toml
+[[fhir.servers]]
+name = "https://north.example/fhir"  # or fhir_server of a source, or meta.source of the resources
+files = ["north/**"]
+```
+
 A version that names another patient than the versions before it is not taken: it is held (`version_state`), the record
 stays with the patient it had, and `ingestion_errors` has a row IDENTITY_CHANGED that names the `record_key`, for a
 person to resolve ([reason-codes.md](reason-codes.md)). The patient is the first one that is known, by the time of the

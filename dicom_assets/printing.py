@@ -40,6 +40,11 @@ def _escaped(character: str) -> str:
     return _SHORT.get(character) or (f"\\x{code:02x}" if code < 0x100 else f"\\u{code:04x}")
 
 
+def counted(number: int, one: str, several: str | None = None) -> str:
+    """A number with its noun: `1 object`, `2 objects`. several: the plural, where it is not made with an s."""
+    return f"{number} {one if number == 1 else several or one + 's'}"
+
+
 def say(sentence: str, *, err: bool = False) -> None:
     """Prints a sentence, which may have several lines, with what it quotes from outside escaped."""
     import typer

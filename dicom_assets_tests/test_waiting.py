@@ -50,7 +50,7 @@ def test_an_object_that_cannot_be_read_is_told_counted_and_read_by_the_next_inge
     first = refused(*ingest)
     assert first.returncode == 1, first.stderr
     assert first.stdout.splitlines()[1].split()[1:] == ["landing", "closed", "1", "1", "0", "0", "0"]
-    assert "1 objects could not be read and wait to be read again (READ_FAILED 1)" in first.stderr
+    assert "1 object could not be read and will be read again (READ_FAILED 1)" in first.stderr
     assert "b.dcm" not in first.stdout + first.stderr
 
     status = run("status", "--format", "json")

@@ -25,6 +25,7 @@ from dicom_assets.lake.hierarchy import GRAIN, told_by_instances
 from dicom_assets.lake.query import arrow, scan
 from dicom_assets.lake.rewrite import drop_column, rewrite_files
 from dicom_assets.lake.studies import study_scope
+from dicom_assets.printing import counted
 from dicom_assets.schema.promoted import NotPromotable, PromotedColumn, promoted
 from dicom_assets.schema.registry import TABLES
 from dicom_assets.settings import ColumnSettings, Settings, UserError
@@ -51,6 +52,12 @@ class Filled:
     column: PromotedColumn
     rows: int
     misfits: int
+
+    @property
+    def sentence(self) -> str:
+        """What was done."""
+        misfits = f", and {counted(self.misfits, 'value')} not of its type left NULL" if self.misfits else ""
+        return f"Column {self.column.name} is filled: {counted(self.rows, 'row')}{misfits}."
 
 
 def column_of(settings: ColumnSettings) -> PromotedColumn:

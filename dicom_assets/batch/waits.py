@@ -62,7 +62,7 @@ def commands(batch_id: str, status: str | None, reason: str | None = None) -> li
     """What can be done about a batch. status: None for one that never started."""
     show = Command(f"dicom-assets batch show {batch_id}", "what waits, why, and which objects")
     if status == Status.CLOSED:
-        return [show]
+        return [Command(f"dicom-assets errors --batch {batch_id}", "what was found wrong or left out, by reason")]
     found = [show, Command(f"dicom-assets batch retry {batch_id}", "runs it again, when the cause is removed")]
     if status == Status.PAUSED and rule_of(reason) in ACCEPTABLE:
         accept = f"dicom-assets batch accept {batch_id} --reason TEXT"
@@ -75,11 +75,6 @@ def markdown(batch_id: str, status: str | None, reason: str | None = None) -> st
     """The same as a list for Dagster's pages."""
     lines = [f"- `{one.text}`: {one.what}" for one in commands(batch_id, status, reason)]
     return "\n".join([*lines, "- or the jobs `retry_batch`, `accept_batch`, `dismiss_batch` in this UI"])
-
-
-def sentences(batch_id: str, status: str, reason: str | None) -> list[str]:
-    """The same for a terminal, below the sentence that says why it waits."""
-    return [f"  {one.text}: {one.what}" for one in commands(batch_id, status, reason)]
 
 
 def is_waiting(books: Books) -> bool:

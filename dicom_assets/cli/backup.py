@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from dicom_assets.cli.options import Format, FormatOption, LakeOption, clear_errors, load_settings, print_rows
-from dicom_assets.printing import say
+from dicom_assets.printing import counted, say
 from dicom_assets.settings import Settings, SettingsError
 
 if TYPE_CHECKING:
@@ -142,6 +142,9 @@ def _put_state_back(vault: Vault, manifest: Manifest, settings: Settings, *, ove
 
 def _list(vault: Vault, form: Format) -> None:
     rows = []
+    if not vault.ids() and form is Format.TABLE:
+        say("There is no backup there.")
+        return
     for one in vault.ids():
         found = vault.manifest(one)
         rows.append((one, found.lake, len(found.files), found.bytes, found.claims, len(found.open), found.made_by))
@@ -152,7 +155,7 @@ def _verify(vault: Vault, which: str | None) -> None:
     manifest = vault.manifest(which)
     faults = vault.faults(manifest)
     for what in sorted({fault.what for fault in faults}):
-        say(f"{sum(fault.what == what for fault in faults)} files are {what}.", err=True)
+        say(f"{what.capitalize()}: {counted(sum(fault.what == what for fault in faults), 'file')}.", err=True)
     if faults:
         say(f"Backup {manifest.backup_id} is not whole: take another one.", err=True)
         raise typer.Exit(1)

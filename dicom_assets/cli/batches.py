@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from dicom_assets.cli.ingest import print_books, tell_commands, tell_waiting
 from dicom_assets.cli.options import (
     Format,
     FormatOption,
@@ -20,8 +21,7 @@ from dicom_assets.cli.options import (
     print_rows,
     require_known,
 )
-from dicom_assets.printing import say
-from dicom_assets.settings import load
+from dicom_assets.printing import counted, say
 
 if TYPE_CHECKING:
     from dicom_assets.batch.books import Books
@@ -29,7 +29,13 @@ if TYPE_CHECKING:
 BatchId = Annotated[str, typer.Argument(metavar="BATCH", help="Its id, as `dicom-assets status` lists it.")]
 Reason = Annotated[str, typer.Option("--reason", help="Why; it stays in the books, so let it name no patient.")]
 By = Annotated[str | None, typer.Option("--by", help="Who decides; the account that runs this by default.")]
-Share = Annotated[float | None, typer.Option(min=0, max=1, help="Pause above this share, for this run only.")]
+QuarantinedShare = Annotated[
+    float | None, typer.Option(min=0, max=1, help="Pause above this share of quarantined objects, for this run only.")
+]
+IgnoredShare = Annotated[float | None, typer.Option(min=0, max=1, help="The same for objects that are ignored.")]
+RecordErrorShare = Annotated[
+    float | None, typer.Option(min=0, max=1, help="The same for clinical records that are errors.")
+]
 
 _IDS = 5
 """object_ids of a code that are shown in a table; other formats have all of them."""
@@ -49,7 +55,7 @@ def register_batches(
 ) -> None:
     """Make batches known to Dagster again whose partitions were taken away, so that a backfill can run them."""
     with clear_errors():
-        settings = load(None, lake)
+        settings = load_settings(None, lake)
         from dicom_assets.defs.instance import open_instance
         from dicom_assets.defs.jobs import register
         from dicom_assets.lake.query import existing
@@ -60,7 +66,8 @@ def register_batches(
             require_known(log, name)
         with open_instance(settings) as instance:
             fresh = register(instance, list(dict.fromkeys(names)))
-    typer.echo(f"{len(fresh)} batches registered, {len(set(names)) - len(fresh)} were known.")
+    known = len(set(names)) - len(fresh)
+    typer.echo(f"{counted(len(fresh), 'batch', 'batches')} registered; known before: {known}.")
 
 
 @batches.command("show")
@@ -68,7 +75,7 @@ def show_batch(batch_id: BatchId, lake: LakeOption = None, form: FormatOption = 
     """Show what waits of a batch and why, its objects by reason code, and what can be done."""
     with clear_errors():
         settings = load_settings(None, lake)
-        from dicom_assets.batch.waits import decided, look_at, sentences
+        from dicom_assets.batch.waits import commands, decided, look_at
         from dicom_assets.lake.query import existing
         from dicom_assets.landing.claims import ClaimLog
         from dicom_assets.schema.codes import CODES
@@ -86,13 +93,14 @@ def show_batch(batch_id: BatchId, lake: LakeOption = None, form: FormatOption = 
     if form is Format.TABLE:
         since = f" since {waits.stopped_at:%Y-%m-%dT%H:%M:%SZ}" if waits.stopped_at else ""
         say(
-            f"Batch {batch_id} of source {books.source} is {books.status}{since}; {waits.claimed} objects were claimed."
+            f"Batch {batch_id} of source {books.source} is {books.status}{since}; claimed: "
+            f"{counted(waits.claimed, 'object')}."
         )
         for words in (books.reason, decided(books)):
             if words:
                 say(words)
-        for line in sentences(batch_id, books.status, books.reason):
-            say(line)
+        others = [one for one in commands(batch_id, books.status, books.reason) if " show " not in one.text]
+        tell_commands(others, settings, err=False)
     if rows or form is not Format.TABLE:
         print_rows(("code", "objects", "object_ids", "meaning", "what to do"), rows, form)
 
@@ -106,9 +114,9 @@ def retry_batch(
     batch_id: BatchId,
     landing: Landing = None,
     lake: LakeOption = None,
-    quarantined_share: Share = None,
-    ignored_share: Share = None,
-    record_error_share: Share = None,
+    quarantined_share: QuarantinedShare = None,
+    ignored_share: IgnoredShare = None,
+    record_error_share: RecordErrorShare = None,
 ) -> None:
     """Run a batch again now that is not closed, with other thresholds for this run if you like."""
     shares = {
@@ -159,10 +167,8 @@ def _run(places: tuple[str | None, str | None], what: str, **given: Any) -> None
             require_known(work.log, given["batch_id"])  # before Dagster's state is made
             with open_instance(settings) as instance:
                 books = calls[what](work, instance, **given)
-    from dicom_assets.cli.ingest import print_books, tell_waiting
-
     print_books([books])
-    tell_waiting([books])
+    tell_waiting([books], settings)
     raise typer.Exit(0 if books.status == "closed" else 1)
 
 

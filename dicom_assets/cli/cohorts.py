@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from dicom_assets.cli.options import Format, FormatOption, LakeOption, Landing, clear_errors, load_settings, print_rows
-from dicom_assets.printing import say
+from dicom_assets.printing import counted, say
 
 if TYPE_CHECKING:
     from dicom_assets.curation.cohorts.frozen import Cohort, Entry
@@ -55,7 +55,8 @@ def create(
         text = sys.stdin.read() if sql == "-" else sql
         made = create_cohort(existing(settings.lake), name, sql=text, by=by or getpass.getuser())
     say(
-        f"Cohort {made.name}: {made.objects} objects, {made.series} series, {made.studies} studies, "
+        f"Cohort {made.name}: {counted(made.objects, 'object')}, {made.series} series, "
+        f"{counted(made.studies, 'study', 'studies')}, "
         f"{made.size / 1e6:,.1f} MB."
     )
 
@@ -71,7 +72,7 @@ def list_cohorts(lake: LakeOption = None, form: FormatOption = Format.TABLE) -> 
         files = existing(settings.lake).files
         found = [frozen.read(files, name) for name in frozen.names(files)]
         rows = [
-            (one.name, one.created_at, one.objects, one.studies, one.objects - frozen.left(files, one.name))
+            (one.name, _utc(one.created_at), one.objects, one.studies, one.objects - frozen.left(files, one.name))
             for one in found
         ]
     if not rows and form is Format.TABLE:
@@ -100,14 +101,19 @@ def show(
             return
         rows = _facts(found, found.objects - frozen.left(files, name))
         done = frozen.log(files, name)
-    print_rows(("what", "value"), [*rows, *(_done(one) for one in done)], form)
+    print_rows(("what", "value"), [*rows, *(_done(one) for one in done)], form, ("value",))
+
+
+def _utc(time: str) -> str:
+    """A time as the other commands print it."""
+    return time.replace("+00:00", "Z")
 
 
 def _facts(found: Cohort, erased: int) -> list[tuple[str, object]]:
     versions = ", ".join(f"{table} {version}" for table, version in sorted(found.versions.items()) if version)
     return [
         ("cohort", found.name),
-        ("created at", found.created_at),
+        ("created at", _utc(found.created_at)),
         ("created by", found.created_by),
         ("release", found.release),
         ("objects", str(found.objects)),
@@ -122,7 +128,7 @@ def _facts(found: Cohort, erased: int) -> list[tuple[str, object]]:
 
 def _done(entry: Entry) -> tuple[str, str]:
     """A line of a cohort's log."""
-    told = [entry.at, f"by {entry.by}"]
+    told = [_utc(entry.at), f"by {entry.by}"]
     told += [f"to {entry.destination}"] if entry.destination else []
     told += [entry.form] if entry.form else []
     told += [f"despite its risk: {entry.reason}"] if entry.reason else []
@@ -190,12 +196,13 @@ def export(
     print_rows(("what", "objects"), [*done.counts.items()], form)
     if done.erased:
         say(
-            f"{done.erased} objects of the cohort are erased. Earlier exports may still have them: see "
-            f"`dicom-assets cohort show {name}`.",
+            f"Erased since the cohort was made: {counted(done.erased, 'object')}. Earlier exports may still have them: "
+            f"see `dicom-assets cohort show {name}`.",
             err=True,
         )
     if done.missing:
-        say(f"{sum(done.missing.values())} objects are not there: missing.csv says which and why.", err=True)
+        missing = counted(sum(done.missing.values()), "object")
+        say(f"Not there: {missing}; missing.csv says which and why.", err=True)
     raise typer.Exit(1 if done.missing else 0)
 
 

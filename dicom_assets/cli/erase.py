@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from dicom_assets.cli.options import Format, FormatOption, LakeOption, clear_errors, load_settings, print_rows
-from dicom_assets.printing import say
+from dicom_assets.printing import counted, say
 from dicom_assets.settings import Settings, UserError
 
 if TYPE_CHECKING:
@@ -107,8 +107,9 @@ def _erase(settings: Settings, target: Target, by: str, reporter: Reporter) -> l
         left = _search(work.lake, settings, terms, reporter)
         finish(work.lake.files)
     say(
-        f"Erasure {record.erasure_id}: {len(record.objects)} objects, {sum(row[4] for row in record.records)} clinical "
-        f"records, {len(record.whole)} studies. Files at the sources are as they were."
+        f"Erasure {record.erasure_id}: {counted(len(record.objects), 'object')}, "
+        f"{counted(sum(row[4] for row in record.records), 'clinical record')}, "
+        f"{counted(len(record.whole), 'study', 'studies')}. Files at the sources are as they were."
     )
     return left
 

@@ -7,6 +7,7 @@ that have none.
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
+from inspect import getdoc
 
 import typer
 
@@ -15,7 +16,7 @@ EXAMPLES: Mapping[str, Sequence[str]] = {
     "ingest": [
         "dicom-assets ingest",
         "dicom-assets ingest --landing /mnt/pacs-export --lake /srv/lake",
-        "dicom-assets ingest --landing az://account/container/prefix --lake az://account/lake",
+        "dicom-assets ingest --landing az://account/incoming --lake az://account/lake",
     ],
     "status": ["dicom-assets status", "dicom-assets status --limit 5", "dicom-assets status --format json"],
     "errors": ["dicom-assets errors", "dicom-assets errors --code MISSING_IDENTITY --limit 20"],
@@ -30,7 +31,7 @@ EXAMPLES: Mapping[str, Sequence[str]] = {
     "upgrade": ["dicom-assets upgrade --plan", "dicom-assets upgrade"],
     "erase": ["dicom-assets erase --patient 4711 --plan"],
     "push": ["dicom-assets push folder --to pacs"],
-    "changes": ["dicom-assets changes pacs --from 2026-11-01T00:00:00Z --to 2026-11-08T00:00:00Z"],
+    "changes": ["dicom-assets changes pacs --from 2026-11-01 --to 2026-11-08"],
     "audit": ["dicom-assets audit pacs"],
     "repair": ["dicom-assets repair pacs"],
     "forward": ["dicom-assets forward"],
@@ -56,10 +57,10 @@ EXAMPLES: Mapping[str, Sequence[str]] = {
     "restore": ["dicom-assets restore /srv/backup --lake /srv/restored"],
     "batch show": ["dicom-assets batch show 20261120T143000Z-1f3a9c2e"],
     "batch retry": ["dicom-assets batch retry 20261120T143000Z-1f3a9c2e --quarantined-share 0.6"],
-    "batch accept": ["dicom-assets batch accept 20261120T143000Z-1f3a9c2e --reason 'known scanner fault'"],
-    "batch dismiss": ["dicom-assets batch dismiss 20261120T143000Z-1f3a9c2e --reason 'sent by mistake'"],
+    "batch accept": ["dicom-assets batch accept 20261120T143000Z-1f3a9c2e --reason 'scanner fault'"],
+    "batch dismiss": ["dicom-assets batch dismiss 20261120T143000Z-1f3a9c2e --reason 'a mistake'"],
     "batch register": ["dicom-assets batch register 20261120T143000Z-1f3a9c2e"],
-    "rules try": ["dicom-assets rules try"],
+    "rules try": ["dicom-assets rules try", 'dicom-assets rules try --sql "PatientID IS NOT NULL"'],
     "source test": ["dicom-assets source test"],
     "source confirm": ["dicom-assets source confirm landing"],
     "source audit": ["dicom-assets source audit"],
@@ -68,9 +69,15 @@ EXAMPLES: Mapping[str, Sequence[str]] = {
     "columns remove": ["dicom-assets columns remove PatientOrientation"],
     "alerts test": ["dicom-assets alerts test"],
     "alerts send": ["dicom-assets alerts send"],
-    "engines": ["dicom-assets engines spark"],
+    "engines synapse": ["dicom-assets engines synapse --database imaging > views.sql"],
+    "engines fabric": ["dicom-assets engines fabric --database imaging > views.sql"],
+    "engines databricks": ["dicom-assets engines databricks --database imaging > views.sql"],
+    "engines adx": ["dicom-assets engines adx > tables.kql"],
+    "engines spark": ["dicom-assets engines spark > tables.sql"],
+    "engines duckdb": ["dicom-assets engines duckdb > views.sql"],
+    "engines contract": ["dicom-assets engines contract > contract.yaml"],
 }
-"""Examples of every command, by its name; what is shown for each."""
+"""Examples of every command, by its name. Each fits into a line of 80 columns, where help is folded."""
 
 TITLES: Mapping[str, Sequence[str]] = {
     "Bring data in": ("demo", "ingest", "push", "changes", "forward"),
@@ -87,15 +94,28 @@ EXIT_CODES = (
 
 
 def add_to(app: typer.Typer) -> None:
-    """Gives every command that is there its examples, and puts it below its title."""
+    """Gives every command and group its examples, and puts it below its title."""
     titles = {name: title for title, names in TITLES.items() for name in names}
     for name, command in commands_of(app):
-        command.epilog = "\n\n".join(["Examples:", *EXAMPLES.get(name, ())])
+        command.epilog = _epilog(EXAMPLES.get(name, ()))
+        command.help = _unwrapped(command.help or getdoc(command.callback) or "")
     for command in app.registered_commands:
         command.rich_help_panel = titles.get(_name(command))
     for group in app.registered_groups:
-        group.rich_help_panel = titles.get(str(group.name or _of(group).info.name))
+        name = str(group.name or _of(group).info.name)
+        group.rich_help_panel = titles.get(name)
+        inner = [EXAMPLES.get(one, ()) for one, _ in commands_of(_of(group), f"{name} ")]
+        group.epilog = _epilog([examples[0] for examples in inner if examples])
     app.info.epilog = EXIT_CODES
+
+
+def _epilog(examples: Sequence[str]) -> str:
+    return "\n\n".join(["Examples:", *examples])
+
+
+def _unwrapped(text: str) -> str:
+    """A text with each paragraph in one line, for help to fold at its own width."""
+    return "\n\n".join(" ".join(paragraph.split()) for paragraph in text.split("\n\n"))
 
 
 def commands_of(app: typer.Typer, prefix: str = "") -> Iterator[tuple[str, typer.models.CommandInfo]]:

@@ -12,11 +12,12 @@ from dicom_assets.cli.monitoring import tell_people
 from dicom_assets.cli.options import Format, FormatOption, LakeOption, Landing, clear_errors, load_settings, print_rows
 from dicom_assets.cli.sources import tell_doubts
 from dicom_assets.collector import held_back, keep_what_is_there
-from dicom_assets.printing import say
+from dicom_assets.printing import counted, say
 from dicom_assets.settings import Settings
 
 if TYPE_CHECKING:
     from dicom_assets.batch.books import Books
+    from dicom_assets.batch.waits import Command
     from dicom_assets.defs.runner import Ended
     from dicom_assets.landing.returns import Waiting
 
@@ -26,7 +27,12 @@ def ingest(
     lake: LakeOption = None,
     quarantined_share: Annotated[
         float | None,
-        typer.Option("--quarantined-share", min=0, max=1, help="Pause a batch above this share, for this time only."),
+        typer.Option(
+            "--quarantined-share",
+            min=0,
+            max=1,
+            help="Pause a batch above this share of quarantined objects, this time.",
+        ),
     ] = None,
 ) -> None:
     """Claim what is new and run every open batch now, until the books close."""
@@ -39,11 +45,11 @@ def ingest(
             ended = ingest_now(settings)
         finally:
             tell_people(settings)
-    print_ended(ended)
+    print_ended(ended, settings)
     raise typer.Exit(0 if ended.closed else 1)
 
 
-def print_ended(ended: Ended) -> None:
+def print_ended(ended: Ended, settings: Settings) -> None:
     """Shows the books of what was run, and says what is left and why."""
     if ended.books:
         print_books(ended.books)
@@ -51,9 +57,10 @@ def print_ended(ended: Ended) -> None:
         typer.echo("Nothing new: every object of the landing zone is accounted for.")
     for trouble in ended.troubles:
         say(trouble, err=True)
-    tell_waiting(ended.books)
+    tell_waiting(ended.books, settings)
     if ended.waiting:
-        typer.echo(f"{ended.waiting} objects still change and were left.", err=True)
+        still = "still changes and was left" if ended.waiting == 1 else "still change and were left"
+        typer.echo(f"{counted(ended.waiting, 'object')} {still}.", err=True)
     _say_what_waits(ended.unread)
 
 
@@ -119,15 +126,22 @@ def _time(moment: datetime | None) -> str:
     return "" if moment is None else f"{moment.astimezone(UTC):%Y-%m-%dT%H:%M:%SZ}"
 
 
-def tell_waiting(books: Sequence[Books]) -> None:
-    """Why batches wait for a person, and what can be done."""
-    from dicom_assets.batch.waits import sentences
+def tell_waiting(books: Sequence[Books], settings: Settings) -> None:
+    """Why batches wait for a person, and the commands that can be run, for the lake of these settings."""
+    from dicom_assets.batch.waits import commands
 
     for one in books:
         if one.status != "closed" and one.reason:
             say(f"Batch {one.batch_id} is {one.status}: {one.reason}", err=True)
-            for line in sentences(one.batch_id, one.status, one.reason):
-                say(line, err=True)
+            tell_commands(commands(one.batch_id, one.status, one.reason), settings, err=True)
+
+
+def tell_commands(found: Sequence[Command], settings: Settings, *, err: bool) -> None:
+    """Commands that can be run, each with the places that this one was given, and below it what it does."""
+    from dicom_assets.catalogue.matters import complete
+
+    for one in found:
+        say(f"  {complete(one.text, settings.given)}\n    {one.what}", err=err)
 
 
 def _say_what_waits(unread: Sequence[Waiting]) -> None:
@@ -135,8 +149,8 @@ def _say_what_waits(unread: Sequence[Waiting]) -> None:
     for one in unread:
         why = ", ".join(f"{code} {count}" for code, count in sorted(one.codes.items()))
         typer.echo(
-            f"Source {one.source}: {one.objects} objects could not be read and wait to be read again ({why}); the next "
-            f"attempt is at {one.next_at:%Y-%m-%dT%H:%M:%SZ}, or with the next `dicom-assets ingest`.",
+            f"Source '{one.source}': {counted(one.objects, 'object')} could not be read and will be read again ({why}) "
+            f"at {one.next_at:%Y-%m-%dT%H:%M:%SZ}, or by the next `dicom-assets ingest`.",
             err=True,
         )
 
@@ -184,17 +198,18 @@ def status(
     else:
         typer.echo("No batches yet. Run `dicom-assets ingest`.")
     if len(shown) < len(claimed):
-        typer.echo(f"{len(claimed) - len(shown)} older batches are closed and not shown; see --limit.", err=True)
+        older = counted(len(claimed) - len(shown), "older closed batch", "older closed batches")
+        typer.echo(f"Not shown: {older}; see --limit.", err=True)
     closed = [one.closed_at for one in claimed if one.status == Status.CLOSED and one.closed_at]
     if closed:
         typer.echo(f"The last batch to close did so {_age(max(closed))} ago.", err=True)
-    tell_waiting(waits)
+    tell_waiting(waits, settings)
     _say_what_waits(unread)
     for sentence in of_tests:
         say(sentence, err=True)
     if lag:
-        batches = f"{lag} closed {'batch' if lag == 1 else 'batches'}"
-        say(f"tag_profile and phi_risk are {batches} behind: `dicom-assets curate` takes in what is missing.", err=True)
+        batches = counted(lag, "closed batch", "closed batches")
+        say(f"tag_profile and phi_risk are {batches} behind; `dicom-assets curate` brings them up to date.", err=True)
     raise typer.Exit(1 if waits or doubts or unread else 0)
 
 

@@ -131,7 +131,7 @@ def test_alerts(
 def _nobody() -> Exception:
     from dicom_assets.settings import CONFIG_FILE, SettingsError
 
-    return SettingsError(f"Nobody is to be told: there is no [[alerts]] in {CONFIG_FILE} (docs/monitoring.md).")
+    return SettingsError(f"No receiver is configured: add [[alerts]] to {CONFIG_FILE}, see docs/monitoring.md.")
 
 
 def tell_people(settings: Settings) -> None:

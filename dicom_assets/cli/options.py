@@ -49,12 +49,14 @@ def load_settings(landing: str | None = None, lake: str | None = None) -> Settin
     return settings
 
 
-PROSE = ("meaning", "what to do", "detail", "what must hold")
-"""Columns of sentences, which a table may break between words."""
+PROSE = ("meaning", "what to do", "detail", "what must hold", "which", "object_ids", "some object_ids", "resolved by")
+"""Columns of sentences and of lists of ids, which a table may break between words."""
 
 
-def print_rows(names: Sequence[str], rows: Sequence[Sequence[object]], form: Format) -> None:
-    """Prints rows on stdout."""
+def print_rows(
+    names: Sequence[str], rows: Sequence[Sequence[object]], form: Format, prose: Sequence[str] = PROSE
+) -> None:
+    """Prints rows on stdout. prose: columns that a table may break between words."""
     if form is Format.CSV:
         typer.echo(printing.csv_text(names, rows), nl=False)
     elif form is Format.JSON:
@@ -62,7 +64,7 @@ def print_rows(names: Sequence[str], rows: Sequence[Sequence[object]], form: For
     else:
         from dicom_assets.cli.progress import print_table
 
-        print_table(names, rows, PROSE)
+        print_table(names, rows, prose)
 
 
 def require_known(log: ClaimLog, batch_id: str) -> None:

@@ -8,7 +8,8 @@ from __future__ import annotations
 import shutil
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Sequence, Set
+from textwrap import wrap
 from types import TracebackType
 from typing import TYPE_CHECKING, Self
 
@@ -25,8 +26,8 @@ if TYPE_CHECKING:
 LINE_SECONDS = 5.0
 _GAP = 2
 """Blanks between columns."""
-_PROSE = 24
-"""The narrowest that a column of sentences becomes."""
+_PROSE = 16
+"""The narrowest that a column of sentences becomes; no word is broken, which may be an id."""
 _READABLE = 80
 """The widest, where there is no terminal."""
 
@@ -92,7 +93,8 @@ def print_table(names: Sequence[str], rows: Sequence[Sequence[object]], prose: S
     """Rows on stdout, numbers to the right, NULL as nothing; no value is ever cut, so that it can be copied.
 
     prose: columns of sentences, which alone are broken, between words. What is still wider than the terminal is printed
-    one value a line. What is no terminal has no width: only sentences are broken there.
+    one value a line, where only the terminal breaks what is no sentence, and copies it whole. What is no terminal has
+    no width: only sentences are broken there.
     """
     shown = [visible(name) for name in names]
     cells = [["" if value is None else visible(str(value)) for value in row] for row in rows]
@@ -101,10 +103,17 @@ def print_table(names: Sequence[str], rows: Sequence[Sequence[object]], prose: S
     if not on_terminal:
         widths = [min(width, _READABLE) if name in prose else width for name, width in zip(names, widths, strict=True)]
     limit = shutil.get_terminal_size().columns if on_terminal else sum(widths) + _GAP * (len(widths) + 1)
-    least = [min(width, _PROSE) if name in prose else width for name, width in zip(names, widths, strict=True)]
+    words = [
+        max((cell_len(word) for cell in column for word in cell.split()), default=0)
+        for column in zip(shown, *cells, strict=True)
+    ]
+    least = [
+        min(width, max(_PROSE, longest)) if name in prose else width
+        for name, width, longest in zip(names, widths, words, strict=True)
+    ]
     console = Console(width=limit, highlight=False, markup=False, emoji=False, soft_wrap=False)
     if rows and sum(least) + _GAP * (len(least) - 1) > limit:
-        _print_records(console, shown, cells)
+        _print_records(console, shown, cells, {index for index, name in enumerate(names) if name in prose})
         return
     table = Table(box=None, pad_edge=False, header_style="bold")
     for index, name in enumerate(names):
@@ -115,14 +124,22 @@ def print_table(names: Sequence[str], rows: Sequence[Sequence[object]], prose: S
         )  # fmt: skip
     for row in cells:
         table.add_row(*row)
-    console.print(table)
+    if on_terminal:
+        console.print(table)
+        return
+    with console.capture() as captured:
+        console.print(table)
+    print("\n".join(line.rstrip() for line in captured.get().splitlines()))
 
 
-def _print_records(console: Console, names: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
-    """Each value on a line of its own, behind its column's name."""
+def _print_records(console: Console, names: Sequence[str], rows: Sequence[Sequence[str]], prose: Set[int]) -> None:
+    """Each value on a line of its own, behind its column's name. prose: columns of sentences, broken between words."""
     widest = max(map(cell_len, names))
+    width = max(console.width - widest - _GAP, _PROSE)
     for number, row in enumerate(rows, 1):
         console.print(f"-[ {number} ]".ljust(min(console.width, 40), "-"), style="dim")
-        for name, value in zip(names, row, strict=True):
+        for index, (name, value) in enumerate(zip(names, row, strict=True)):
             left = name + " " * (widest - cell_len(name) + _GAP)
-            console.print(f"{left}{value}".rstrip(), soft_wrap=True)  # the terminal breaks it, and copies it whole
+            lines = wrap(value, width, break_long_words=False, break_on_hyphens=False) if index in prose else [value]
+            text = f"\n{' ' * cell_len(left)}".join(lines)
+            console.print(f"{left}{text}".rstrip(), soft_wrap=True)

@@ -48,10 +48,7 @@ def add(
             declare(work.lake, [column])
             filled = fill(work.lake, lambda table, done, of: reporter.say(f"{table}: {done} of {of} files"))
     for one in filled:
-        typer.echo(
-            f"Column {one.column.name} ({sql_type(one.column.type)}) of {one.column.path}: {one.rows} rows, "
-            f"{one.misfits} values do not fit its type and are NULL."
-        )
+        typer.echo(f"{one.sentence} Its type is {sql_type(one.column.type)}.")
 
 
 @columns.command("list")

@@ -19,7 +19,7 @@ from dicom_assets.cli.options import (
     print_rows,
     require_known,
 )
-from dicom_assets.printing import say
+from dicom_assets.printing import counted, say
 from dicom_assets.settings import UserError
 
 if TYPE_CHECKING:
@@ -119,7 +119,9 @@ def sql(
     query: Annotated[str, typer.Argument(help="One SELECT over the lake's tables, in DuckDB's SQL; - reads stdin.")],
     lake: LakeOption = None,
     form: FormatOption = Format.TABLE,
-    at: Annotated[str | None, typer.Option("--at", help="The tables as they were at a time, or in a version.")] = None,
+    at: Annotated[
+        str | None, typer.Option("--at", help="The tables as they were: a time in UTC, or a version.")
+    ] = None,
 ) -> None:
     """Run read-only SQL over the lake's tables."""
     with clear_errors():
@@ -128,7 +130,7 @@ def sql(
 
         text = sys.stdin.read() if query == "-" else query
         names, found = rows(run_read_only(existing(settings.lake), text, moment(at) if at else None))
-        print_rows(names, found, form)
+        print_rows(names, found, form, prose=())
 
 
 def omop(folder: Annotated[Path, typer.Argument(help="Where the files are written.")], lake: LakeOption = None) -> None:
@@ -146,7 +148,7 @@ def omop(folder: Annotated[Path, typer.Argument(help="Where the files are writte
     except OSError as error:
         say(f"dicom-assets: cannot write to {folder}: {error.strerror}", err=True)
         raise typer.Exit(2) from None
-    typer.echo(f"{len(rows)} rows in {', '.join(str(path) for path in written)}")
+    typer.echo(f"{counted(len(rows), 'row')} in {', '.join(str(path) for path in written)}")
 
 
 def add_to(app: typer.Typer) -> None:

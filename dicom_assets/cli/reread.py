@@ -11,6 +11,7 @@ import typer
 
 from dicom_assets.cli.ingest import print_ended
 from dicom_assets.cli.options import Format, LakeOption, Landing, clear_errors, load_settings, print_rows
+from dicom_assets.printing import counted
 
 if TYPE_CHECKING:
     from dicom_assets.batch.reread import Choice, Chosen
@@ -47,7 +48,7 @@ def reread(
         chosen, ended = _reread(settings, choice, plan)
     _print_chosen(chosen)
     if ended is not None:
-        print_ended(ended)
+        print_ended(ended, settings)
         raise typer.Exit(0 if ended.closed else 1)
 
 
@@ -71,12 +72,15 @@ def _reread(settings: Settings, choice: Choice, plan: bool) -> tuple[Chosen, End
 
 
 def _print_chosen(chosen: Chosen) -> None:
+    if not (chosen.members or chosen.left):
+        typer.echo("No object of the lake meets these conditions.")
+        return
     rows = [(outcome, code or "", count) for (outcome, code), count in chosen.by_reason.items()]
     if rows:
         print_rows(("outcome before", "code", "objects"), rows, Format.TABLE)
-    typer.echo(f"{chosen.members} objects, in {len(chosen.objects)} files of the landing zone.")
+    typer.echo(f"{counted(chosen.members, 'object')}, in {counted(len(chosen.objects), 'file')} of the landing zone.")
     for why, count in chosen.left.items():
-        typer.echo(f"{count} objects are not read again: {why}.", err=True)
+        typer.echo(f"Not read again: {counted(count, 'object')}, {why}.", err=True)
 
 
 def add_to(app: typer.Typer) -> None:

@@ -14,10 +14,13 @@ from typing import Annotated
 import typer
 
 from dicom_assets.cli.options import LakeOption, clear_errors, load_settings
-from dicom_assets.printing import say
+from dicom_assets.printing import counted, say
 from dicom_assets.settings import ServiceSettings, Settings, SettingsError
 
 ServiceArgument = Annotated[str, typer.Argument(help="Name of a configured DICOM service.")]
+
+_TIMES = ["%Y-%m-%dT%H:%M:%SZ", "%Y-%m-%d"]
+_LIKE = "2026-11-01 or 2026-11-01T06:00:00Z"
 
 
 def _target(settings: Settings, to: str) -> ServiceSettings:
@@ -69,8 +72,10 @@ def push(
 
 def changes(
     name: ServiceArgument,
-    since: Annotated[datetime, typer.Option("--from", formats=["%Y-%m-%dT%H:%M:%SZ"], help="Start, in UTC.")],
-    until: Annotated[datetime, typer.Option("--to", formats=["%Y-%m-%dT%H:%M:%SZ"], help="End, in UTC.")],
+    since: Annotated[datetime, typer.Option("--from", formats=_TIMES, metavar="TIME", help=f"Start, in UTC: {_LIKE}.")],
+    until: Annotated[
+        datetime, typer.Option("--to", formats=_TIMES, metavar="TIME", help="End, in UTC, in the same form.")
+    ],
 ) -> None:
     """Land the changes of any span of time by hand, a file for each day; `ingest` takes them from there."""
     from dicom_assets.service.client import ServiceClient
@@ -89,8 +94,8 @@ def changes(
             for window in span.by_day():
                 synced = sync_window(client, window, timedelta(minutes=settings.changes.delay_minutes))
                 entries, files = entries + synced.entries, files + synced.files
-                typer.echo(f"{window}: {synced.entries} entries", err=True)
-    typer.echo(f"{entries} entries; {files} files written")
+                typer.echo(f"{window}: {counted(synced.entries, 'entry', 'entries')}", err=True)
+    typer.echo(f"{counted(entries, 'entry', 'entries')}; {counted(files, 'file')} written")
 
 
 def audit(name: ServiceArgument, lake: LakeOption = None) -> None:
@@ -107,7 +112,8 @@ def audit(name: ServiceArgument, lake: LakeOption = None) -> None:
         )
         with ServiceClient(service) as client:
             found = compare(client, existing(settings.lake), due)
-    typer.echo(f"{found.studies} studies, {found.instances} instances; {found.left_out} studies under way, left out")
+    studies, left_out = (counted(number, "study", "studies") for number in (found.studies, found.left_out))
+    typer.echo(f"Compared: {studies}, {counted(found.instances, 'instance')}. Left out, since under way: {left_out}.")
     for kind, number in found.counts().items():
         typer.echo(f"{number:8d} {kind}")
     if found.findings:
@@ -132,7 +138,8 @@ def repair(name: ServiceArgument, lake: LakeOption = None) -> None:
             return
         with ServiceClient(service) as client:
             landed = mend(client, found, findings, audit_id)
-    typer.echo(f"{landed.entries} entries for {len(findings)} studies landed. Run `dicom-assets ingest`.")
+    studies = counted(len(findings), "study", "studies")
+    typer.echo(f"{counted(landed.entries, 'entry', 'entries')} landed, for {studies}. Run `dicom-assets ingest`.")
 
 
 def add_to(app: typer.Typer) -> None:

@@ -11,8 +11,7 @@ import typer
 
 from dicom_assets.cli.options import LakeOption, clear_errors, load_settings
 from dicom_assets.cli.source_trials import try_sources
-from dicom_assets.printing import say
-from dicom_assets.settings import load
+from dicom_assets.printing import counted, say
 
 if TYPE_CHECKING:
     from dicom_assets.lake.delta import Lake
@@ -33,7 +32,7 @@ def confirm_source(
 ) -> None:
     """Take what a source holds now as what it is to hold; what it held before is gone."""
     with clear_errors():
-        settings = load(landing, lake)
+        settings = load_settings(landing, lake)
         chosen = settings.source(name)
         from dicom_assets.batch.presence import confirm
         from dicom_assets.lake.query import existing
@@ -43,7 +42,7 @@ def confirm_source(
         before = looks.memory(name).believed
         found = confirm(looks, settings, chosen)
     typer.echo(
-        f"Source '{name}': {found.objects} objects now, {before.objects if before else 0} before. "
+        f"Source '{name}': {counted(found.objects, 'object')} now, {before.objects if before else 0} before. "
         "What was claimed and is not there is called gone by the next `dicom-assets ingest`."
     )
 
@@ -69,12 +68,17 @@ def audit_sources(
                 found = list(audits(work, name))
         except LockBusy:
             raise UserError("An ingest is at work on this lake: wait until it has ended, then audit.") from None
+    if not found:
+        say("Nothing to look at: every source ignores what is deleted there. Name one to look at it all the same.")
     for one in found:
         if one.trouble:
             say(one.trouble, err=True)
             continue
         more = f"; batches of deletes: {', '.join(one.claimed)}" if one.claimed else ""
-        say(f"Source '{one.source}': {one.listed} objects; {one.files} gone, with {one.instances} instances{more}")
+        say(
+            f"Source '{one.source}': {counted(one.listed, 'object')}; {one.files} gone, with "
+            f"{counted(one.instances, 'instance')}{more}"
+        )
     if any(one.claimed for one in found):
         say("Run `dicom-assets ingest` to take them out of the current tables.", err=True)
     raise typer.Exit(0 if all(one.is_settled for one in found) else 1)
@@ -94,7 +98,7 @@ def tell_doubts(lake: Lake) -> bool:
         unread = looks.memory(name).unread
         if unread:
             typer.echo(
-                f"Source '{name}': {unread} folders cannot be read and were passed over; see `dicom-assets errors`.",
+                f"Source '{name}': {counted(unread, 'folder')} could not be read; see `dicom-assets errors`.",
                 err=True,
             )
     return bool(emptied)

@@ -94,7 +94,7 @@ def _print(found: Verified) -> None:
         result = "ok" if one.holds and not (one.is_note and one.differing) else "note" if one.holds else "DIFFERS"
         names = " ".join([*list(one.batches)[:3], *(name for name in one.shown if name not in one.batches)][:6])
         rows.append((one.rule, result, one.differing, one.description, f"{one.told} {names}".strip()))
-    print_rows(("rule", "result", "differing", "what must hold", "which"), rows, Format.TABLE)
+    print_rows(("rule", "result", "differ", "what must hold", "which"), rows, Format.TABLE)
     if not found.holds:
         typer.echo("Run `dicom-assets verify --fix` to make again what differs.", err=True)
 

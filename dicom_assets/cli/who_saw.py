@@ -35,7 +35,10 @@ def who_saw(
         serve = load_settings().serve
         key = key_of(serve, os.environ)
         if key is None:
-            raise SettingsError("serve.audit.key_variable is not set: the log does not tell whose data were asked for.")
+            raise SettingsError(
+                "serve.audit.key_variable is not set, so the log does not tell whose data were asked for. See "
+                "docs/dicomweb.md."
+            )
         place = serve.audit.file or ""
         logs = files or ([Path(place)] if place not in ("", "-") else [])
         if not logs:

@@ -57,10 +57,10 @@ def _follow(lake: Lake, say: Callable[[str], None]) -> Followed:
     own = marker(lake.files)
     with ClosedBatches(lake) as closed:
         series = judge_series(lake, closed, own)
-        say(f"{series} series judged")
+        say(f"Series judged: {series}")
         texts = compare_texts(lake, own)
         batches = count_batches(lake, closed, own)
-        say(f"{batches} batches counted")
+        say(f"Batches counted: {batches}")
     return Followed(batches, add_up(lake), series, texts, closed.versions)
 
 

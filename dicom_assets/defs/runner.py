@@ -29,6 +29,7 @@ from dicom_assets.defs.single_batches import bury_dead_runs
 from dicom_assets.lake.torn import needs_verifying
 from dicom_assets.landing.claims import ClaimRound, Haste, seconds_until
 from dicom_assets.landing.returns import Waiting, waiting
+from dicom_assets.printing import counted
 from dicom_assets.settings import Settings, SettingsError
 
 CHANGING_SECONDS = 600.0
@@ -70,7 +71,7 @@ def ingest(
     with RunContext(settings, progress, say=say) as work, only_ingest(work):
         work.clear_left_staging()
         for filled in promote(work.lake, settings, lambda table, done, of: say(f"{table}: {done} of {of} files")):
-            say(f"Column {filled.column.name} is filled: {filled.rows} rows, {filled.misfits} values do not fit.")
+            say(filled.sentence)
         for batch in work.organize_left():
             say(f"Batch {batch}: the moving of its objects was broken off and is finished now.")
         return _run_deliveries(work, instance)
@@ -123,9 +124,8 @@ def _run_deliveries(work: RunContext, instance: dg.DagsterInstance) -> Ended:
             work.organize_left()  # what a batch could not move although its books closed is told here
             return _ended(work, done, 0)
         if time.monotonic() - started > CHANGING_SECONDS:
-            work.say(
-                f"{changing} objects still change after {CHANGING_SECONDS:.0f} s; they are left for the next time."
-            )
+            left = counted(changing, "object")
+            work.say(f"Left for the next time, since still changing after {CHANGING_SECONDS:.0f} s: {left}.")
             return _ended(work, done, changing)
         _wait(found.claimed, changing, work.say)
 
@@ -140,7 +140,7 @@ def _troubles(work: RunContext) -> tuple[str, ...]:
     """What is wrong with sources whose faults keep nothing else from being done."""
     looks = work.looks
     passed_over = (
-        f"Source '{source}': {count} folders cannot be read and were passed over; see `dicom-assets errors`."
+        f"Source '{source}': {counted(count, 'folder')} could not be read; see `dicom-assets errors`."
         for source, count in looks.passed_over.items()
         if count
     )
@@ -149,7 +149,7 @@ def _troubles(work: RunContext) -> tuple[str, ...]:
 
 def _wait(rounds: Sequence[ClaimRound], changing: int, say: Callable[[str], None]) -> None:
     seconds = max(1, max(seconds_until(one.quiet_at) for one in rounds))
-    say(f"{changing} objects were written just now; waiting {seconds} s until they are complete.")
+    say(f"Waiting {seconds} s for what was written just now to be complete: {counted(changing, 'object')}.")
     time.sleep(seconds)
 
 

@@ -144,6 +144,8 @@ def connect(
                 connection.execute(
                     f'CREATE TEMP VIEW "{name}" AS SELECT {columns} FROM {source}{where(scope, SHOWN.get(name))}'
                 )
+    if isinstance(at, int) and not wanted:
+        raise QueryError(f"No table of the lake has a version {at}. Give a lower number, or a time.")
     asked = VIEWS if tables is not None else {**VIEWS, **RESOURCE_VIEWS}
     for name, (needed, sql) in asked.items():
         if set(needed) <= set(wanted):
@@ -220,6 +222,11 @@ def run_read_only(lake: Lake, sql: str, at: int | datetime | None = None) -> duc
     statement = _one_select(connection, sql)
     try:
         return connection.execute(statement)
+    except duckdb.CatalogException as error:
+        few = (
+            f"\nOnly tables that have a version {at} are there: SHOW TABLES lists them." if isinstance(at, int) else ""
+        )
+        raise QueryError(_words(error) + few) from None
     except duckdb.Error as error:
         raise QueryError(_words(error)) from None
 

@@ -319,7 +319,7 @@ class TestLookingAtOne:
     def test_of_one_that_cannot_be_accepted_does_not_offer_it(self):
         told = [one.text.split()[2] for one in commands("b", "paused", "raw_files.equals_claim: expected 3, actual 2")]
         assert told == ["show", "retry", "dismiss"]
-        assert [one.text.split()[2] for one in commands("b", "closed")] == ["show"]
+        assert [one.text for one in commands("b", "closed")] == ["dicom-assets errors --batch b"]
 
 
 class TestThroughDagster:

@@ -33,9 +33,7 @@ def test_is_told_by_ingest_errors_and_status_without_its_name_and_the_rest_is_in
     ended = ingest(graph.settings, graph.instance)
     assert [(one.status, one.seen) for one in ended.books] == [("closed", 1)]
     assert not ended.closed
-    assert ended.troubles == (
-        "Source 'landing': 1 folders cannot be read and were passed over; see `dicom-assets errors`.",
-    )
+    assert ended.troubles == ("Source 'landing': 1 folder could not be read; see `dicom-assets errors`.",)
     (row,) = graph.rows("SELECT code, severity, uri, detail, batch_id FROM ingestion_errors")
     assert row["uri"].endswith("/DOE%5EJANE/")
     assert (row["code"], row["severity"], row["detail"], row["batch_id"]) == (

@@ -321,7 +321,7 @@ class TestTheCommand:
         graph, landing, _ = states.begin(mixed)
         lake = ["--lake", graph.settings.lake, "--landing", str(landing.root)]
         planned = CliRunner().invoke(app, ["reread", "--plan", "--code", "MISSING_IDENTITY", *lake])
-        assert (planned.exit_code, "1 objects, in 1 files" in planned.stdout) == (0, True), planned.output
+        assert (planned.exit_code, "1 object, in 1 file of" in planned.stdout) == (0, True), planned.output
         for wrong, sentence in (
             ([], "Say what is to be read again"),
             (["--code", "NONE"], "There is no reason code 'NONE'"),

@@ -391,7 +391,7 @@ class TestErasing:
         assert (dict(found.counts), found.unchanged) == ({"erased": 2}, 5)
         assert frozen.read(graph.lake.files, "one").query == frozen.ERASED
         done = command(graph, "export", "all", tmp_path / "out", "--despite-risk", DESPITE)
-        assert (done.exit_code, "2 objects of the cohort are erased" in done.output) == (0, True), done.output
+        assert (done.exit_code, "Erased since the cohort was made: 2 objects" in done.output) == (0, True), done.output
         assert [one for one in listed(tmp_path / "out/manifest.csv") if uid(2) in one["path"]] == []
         assert len(listed(tmp_path / "out/manifest.csv")) == 5
 

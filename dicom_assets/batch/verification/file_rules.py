@@ -107,7 +107,7 @@ class Claimed(Mapping[str, pa.Array]):
                     self._paths[batch] = path
         yield Finding(
             "claims",
-            f"Claims can be read ({len(paths)} claims)",
+            f"Claims can be read ({len(paths)} of them)",
             len(self.torn),
             shown=[f"claim {number}" for number in self.torn[:SHOWN]],
         )

@@ -95,7 +95,7 @@ def _rows(
     closed = books.filter(pa.array([one == Status.CLOSED for one in books["status"].to_pylist()], pa.bool_()))
     names = closed["batch_id"].to_pylist()
     looked_at = [batch for batch in names if not chosen or batch in set(chosen)]
-    say(f"Comparing {len(looked_at)} closed batches.")
+    say(f"Comparing closed batches: {len(looked_at)}.")
     whole = frozenset(claimed)
     yield from batches.look(sound, closed, looked_at, claimed, whole)
     say("Comparing studies.")
