@@ -15,7 +15,7 @@ from dicom_assets.batch.checks.rules import ALL_RULES, judged
 from dicom_assets.batch.context import RunContext
 from dicom_assets.batch.house_rules import rules_of
 from dicom_assets.batch.steps import STEPS
-from dicom_assets.batch.waits import markdown, sentences
+from dicom_assets.batch.waits import commands, markdown
 from dicom_assets.defs.asset_keys import asset_key, name_of
 from dicom_assets.defs.partitions import BATCH
 from dicom_assets.defs.reporting import WHAT_TO_DO, clear_failures, fail_clearly
@@ -100,7 +100,7 @@ def _paused(books: Books) -> dg.Failure:
         f"Batch {books.batch_id} is paused and waits for a decision. Nothing broke off: the run has ended here because "
         f"a check does not hold. {books.reason}",
         "What you can do:",
-        *sentences(books.batch_id, books.status, books.reason),
+        *(f"  {one.text}: {one.what}" for one in commands(books.batch_id, books.status, books.reason)),
     ]
     todo = dg.MetadataValue.md(markdown(books.batch_id, books.status, books.reason))
     return dg.Failure("\n".join(words), {WHAT_TO_DO: todo}, allow_retries=False)
