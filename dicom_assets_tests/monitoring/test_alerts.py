@@ -9,6 +9,7 @@ from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
+from uuid import uuid4
 
 import dagster as dg
 import pytest
@@ -18,6 +19,7 @@ from dicom_assets.batch.books import Status, _write, books_of
 from dicom_assets.batch.claim_rounds import claim_everywhere
 from dicom_assets.batch.context import RunContext
 from dicom_assets.cli.main import app
+from dicom_assets.defs.alerts import failed_runs
 from dicom_assets.defs.graph import build_defs
 from dicom_assets.lake.delta import Lake
 from dicom_assets.monitoring import outbox
@@ -371,6 +373,19 @@ class TestSensor:
         run = next(body for body in inbox.bodies if body["kind"] == "run_failed")
         assert run["run_id"] == failed.run_id
         assert "maintain_lake" in run["text"]
+
+    def test_names_what_failed_by_job_or_by_assets_and_leaves_batches_to_their_books(self, instance):
+        for job, assets in (
+            ("maintain_lake", None),
+            ("__ASSET_JOB", ["tag_profile", "phi_risk"]),
+            ("ingest_batch", None),
+            ("__ASSET_JOB", ["raw_files", "cleanup"]),
+        ):
+            keys = None if assets is None else {dg.AssetKey(name) for name in assets}
+            run = dg.DagsterRun(job_name=job, run_id=str(uuid4()), asset_selection=keys)
+            instance.report_run_failed(instance.add_run(run))
+        told = {one.about for one in failed_runs(instance, datetime.now(UTC))}
+        assert told == {"A run of job maintain_lake failed.", "A run of phi_risk, tag_profile failed."}
 
 
 def test_nothing_of_a_patient_is_in_any_message(lake: Lake, inbox: Web, watched: Watched):
