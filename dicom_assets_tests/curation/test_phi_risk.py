@@ -82,9 +82,19 @@ RISKS: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
     "annotation that is denied": ({"SOPClassUID": SecondaryCaptureImageStorage, "BurnedInAnnotation": "NO"}, {}),
     "a claim that holds": ({"PatientIdentityRemoved": "YES"}, {"claims": 1}),
     "a claim that does not": (
-        {"PatientIdentityRemoved": "YES", "PatientAge": "040Y"},
-        {"claims": 1, "contradictions": 1, "indirect": ["PatientAge"], "score_claim": 5, "score_indirect": 1,
-         "score": 6},
+        {"PatientIdentityRemoved": "YES", "AccessionNumber": "A1"},
+        {"claims": 1, "contradictions": 1, "direct": ["AccessionNumber"], "score_claim": 5, "score_direct": 30,
+         "score": 35},
+    ),
+    "a claim of somebody with a name": (
+        {"PatientIdentityRemoved": "YES", "PatientName": "Li", "PatientID": "L1"},
+        {"claims": 1, "contradictions": 1, "direct": ["PatientID", "PatientName"], "score_claim": 5, "score_direct": 30,
+         "score": 35},
+    ),
+    "a claim of somebody with a pseudonym": (
+        {"PatientIdentityRemoved": "YES", "PatientName": "S-01", "PatientID": "S-01", "PatientAge": "040Y"},
+        {"claims": 1, "direct": ["PatientID", "PatientName"], "indirect": ["PatientAge"], "score_direct": 30,
+         "score_indirect": 1, "score": 31},
     ),
 }  # fmt: skip
 """By risk, what an object says and in which columns its series differs from that of an object that does not say it."""
