@@ -147,8 +147,8 @@ KINDS: Mapping[str, FindingKind] = {
             "series",
             _CLAIM,
             {
-                "contradicted": "Objects still carry an attribute that names the patient. A name that is the PatientID as "
-                "well counts as a pseudonym.",
+                "contradicted": "Objects still carry an attribute that names the patient. A name that is the PatientID "
+                "as well counts as a pseudonym.",
                 "held": "No such attribute was seen.",
             },
         ),
