@@ -147,8 +147,9 @@ KINDS: Mapping[str, FindingKind] = {
             "series",
             _CLAIM,
             {
-                "contradicted": "Objects still carry a value where the basic profile of PS3.15 leaves none.",
-                "held": "No such value was seen.",
+                "contradicted": "Objects still carry an attribute that names the patient. A name that is the PatientID "
+                "as well counts as a pseudonym.",
+                "held": "No such attribute was seen.",
             },
         ),
         FindingKind(

@@ -47,7 +47,7 @@ EXAMPLES: Mapping[str, Sequence[str]] = {
     "cohort verify": ["dicom-assets cohort verify trial"],
     "cohort export": [
         "dicom-assets cohort export trial /data/trial --deidentify",
-        "dicom-assets cohort export trial az://account/container/trial --despite-risk 'within the hospital'",
+        "dicom-assets cohort export trial az://account/trial --despite-risk 'agreed'",
     ],
     "cohort remove": ["dicom-assets cohort remove trial"],
     "who-saw": ["dicom-assets who-saw --patient 4711"],

@@ -158,7 +158,8 @@ def _row(now: Mapping[str, Any], found: Judged) -> dict[str, Any]:
     return row | score(row)
 
 
-_PATIENTS = "SELECT DISTINCT PatientID, IssuerOfPatientID, PatientName, PatientBirthDate FROM series"
+_NAMES = "PatientName, patient_ideographic_name, patient_phonetic_name"
+_PATIENTS = f"SELECT DISTINCT PatientID, IssuerOfPatientID, {_NAMES}, PatientBirthDate FROM series"
 
 _COMPARED = f"""
 -- rows whose texts are like other patients' than they say
@@ -227,10 +228,14 @@ def _enter_patients(connection: duckdb.DuckDBPyConnection, marker: Marker) -> No
     ((patients,),) = connection.execute("SELECT count(*) FROM patient").fetchall()
     for at in range(0, patients, PATIENTS_AT_ONCE):
         some = connection.execute(
-            "SELECT person, PatientName, PatientID, PatientBirthDate FROM patient WHERE number > $1 AND number <= $2",
+            f"SELECT person, PatientID, PatientBirthDate, {_NAMES} FROM patient WHERE number > $1 AND number <= $2",
             [at, at + PATIENTS_AT_ONCE],
         ).fetchall()
-        words = [(person, word) for person, *told in some for word in set(words_of_patient(*told))]
+        words = [
+            (person, word)
+            for person, identifier, born, *names in some
+            for word in set(words_of_patient(names, identifier, born))
+        ]
         found = {
             "person": pa.array([person for person, _ in words], pa.uint64()),
             "mark": pa.array([marker.mark(word.encode("utf-8", "surrogatepass")) for _, word in words], pa.int64()),

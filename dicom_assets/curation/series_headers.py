@@ -33,6 +33,13 @@ _LIKELY_CLASSES = (
     "1.2.840.10008.5.1.4.1.1.104",  # Encapsulated documents
 )
 _SCREEN = "SCREEN SAVE"
+_PATIENT_NAME, _PATIENT_ID = "00100010", "00100020"
+
+
+def _plain(element: Element) -> str:
+    """The value of an element as text: of a name all of its representations."""
+    values = [one.values() if isinstance(one, dict) else [one] for one in element.values]
+    return "=".join(str(one).strip() for parts in values for one in parts)
 
 
 @dataclass(slots=True)
@@ -79,14 +86,22 @@ class SeriesHeaders:
                 self._bound(one)
 
     def add_claim(self, series: Any, header: str) -> None:
-        """Judges the header of one object that claims to have no identity."""
+        """Judges the header of one object that claims to have no identity.
+
+        What still names the patient contradicts that, but for a pseudonym: the profile lets a name be another one, and
+        one that is the PatientID as well is taken for it.
+        """
         found = self.found.setdefault(series, Judged())
         found.claims += 1
+        said = {_PATIENT_NAME: "", _PATIENT_ID: ""}
+        is_named = False
         for _, element, _, _ in take_apart([series], [header]):
-            row = None if element.creator is not None else self._tables.attribute(element.tag)
-            if row is not None and row.is_removed and not element.is_empty:
-                found.contradictions += 1
-                return
+            if element.path in said:
+                said[element.path] = _plain(element)
+            elif element.creator is None and not element.is_empty:
+                row = self._tables.attribute(element.tag)
+                is_named |= row is not None and row.is_removed and row.keyword in DIRECT
+        found.contradictions += is_named or said[_PATIENT_NAME] not in ("", said[_PATIENT_ID])
 
     def add_kind(
         self, series: Any, burned_in: str | None, modality: str | None, sop_class: str | None, kind: Sequence[str]

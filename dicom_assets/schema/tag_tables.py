@@ -158,7 +158,12 @@ PHI_RISK = Table(
                 "type often have some; NULL otherwise",
             ),
             ("claims", pa.int64(), "Objects with Patient Identity Removed YES"),
-            ("contradictions", pa.int64(), "Those of them that have a value where the basic profile leaves none"),
+            (
+                "contradictions",
+                pa.int64(),
+                "Those of them that still name the patient: an attribute of direct that the profile empties, other "
+                "than a name that is the PatientID as well",
+            ),
             ("text_paths", TEXTS, "Path of each text mark"),
             (
                 "text_marks",

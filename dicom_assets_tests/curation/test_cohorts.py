@@ -422,7 +422,7 @@ def test_no_command_prints_anything_of_a_patient(three, tmp_path):
 
 
 def test_in_the_graph_a_cohort_is_a_partition_that_is_verified_and_exported(three, tmp_path):
-    graph, _ = three
+    graph, landing = three
 
     def tick() -> None:
         with dg.build_sensor_context(
@@ -448,6 +448,14 @@ def test_in_the_graph_a_cohort_is_a_partition_that_is_verified_and_exported(thre
     assert (made.metadata["unchanged"].value, made.metadata["export: written"].value) == (7, 7)
     assert [one.passed for one in done.get_asset_check_evaluations()] == [True]
     assert len(listed(tmp_path / "out/manifest.csv")) == 7
+    (landing.root / "three/2.dcm").unlink()
+    config["destination"] = str(tmp_path / "again")
+    done = job.execute_in_process(
+        {**QUIET, "ops": {"cohort": {"config": config}}}, graph.instance, partition_key="all", raise_on_error=False
+    )
+    assert [(one.passed, one.description) for one in done.get_asset_check_evaluations()] == [
+        (False, "1 not exported: gone")
+    ]
     frozen.remove(graph.lake.files, "all")
     tick()
     assert graph.instance.get_dynamic_partitions(COHORT.name) == []

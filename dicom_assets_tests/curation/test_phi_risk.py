@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import unicodedata
 from typing import Any
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from pydicom.dataset import Dataset
 from pydicom.uid import SecondaryCaptureImageStorage
 
@@ -79,9 +82,19 @@ RISKS: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
     "annotation that is denied": ({"SOPClassUID": SecondaryCaptureImageStorage, "BurnedInAnnotation": "NO"}, {}),
     "a claim that holds": ({"PatientIdentityRemoved": "YES"}, {"claims": 1}),
     "a claim that does not": (
-        {"PatientIdentityRemoved": "YES", "PatientAge": "040Y"},
-        {"claims": 1, "contradictions": 1, "indirect": ["PatientAge"], "score_claim": 5, "score_indirect": 1,
-         "score": 6},
+        {"PatientIdentityRemoved": "YES", "AccessionNumber": "A1"},
+        {"claims": 1, "contradictions": 1, "direct": ["AccessionNumber"], "score_claim": 5, "score_direct": 30,
+         "score": 35},
+    ),
+    "a claim of somebody with a name": (
+        {"PatientIdentityRemoved": "YES", "PatientName": "Li", "PatientID": "L1"},
+        {"claims": 1, "contradictions": 1, "direct": ["PatientID", "PatientName"], "score_claim": 5, "score_direct": 30,
+         "score": 35},
+    ),
+    "a claim of somebody with a pseudonym": (
+        {"PatientIdentityRemoved": "YES", "PatientName": "S-01", "PatientID": "S-01", "PatientAge": "040Y"},
+        {"claims": 1, "direct": ["PatientID", "PatientName"], "indirect": ["PatientAge"], "score_direct": 30,
+         "score_indirect": 1, "score": 31},
     ),
 }  # fmt: skip
 """By risk, what an object says and in which columns its series differs from that of an object that does not say it."""
@@ -145,7 +158,39 @@ def test_an_object_without_risks_has_no_score(rows):
 
 
 def test_short_names_and_numbers_are_not_looked_for():
-    assert list(words_of_patient("Li^An", "4711", None)) == []
+    assert list(words_of_patient(["Li^An", None], "4711", None)) == []
+
+
+LETTERS = st.characters(categories=["Lu", "Ll"], max_codepoint=0x24F, exclude_characters="ı")  # whose capital is I
+AROUND = st.text(st.sampled_from(" ,.;:()0123456789_-/\n"), max_size=5)
+
+
+@given(
+    family=st.text(LETTERS, min_size=4, max_size=12),
+    identifier=st.from_regex(r"[A-Z0-9]{5,12}", fullmatch=True),
+    form=st.sampled_from(["NFC", "NFD"]),
+    around=st.tuples(AROUND, AROUND),
+    case=st.sampled_from([str, str.upper, str.lower]),
+)
+def test_a_name_and_an_identifier_are_found_wherever_they_stand_in_a_text(family, identifier, form, around, case):
+    text = unicodedata.normalize(form, f"{around[0]}{case(family)}{around[1]} ({case(identifier)})")
+    found = set(words_of_text(text))
+    for told in (([f"{family}^Ann"], None), ([], identifier)):
+        assert {word for word in words_of_patient(*told, None) if word != "name ann"} <= found
+
+
+@pytest.mark.parametrize(
+    ("names", "text", "is_found"),
+    [
+        (["Yamada^Tarou", "山田^太郎", "やまだ^たろう"], "検査 山田太郎", True),
+        (["Yamada^Tarou", "山田^太郎"], "山田 様", True),
+        (["ﾔﾏﾀﾞ^ﾀﾛｳ"], "ヤマダ", True),
+        (["Hong^Gildong", "洪^吉洞", "홍^길동"], "홍길동", True),
+        (["Yamada^Tarou", "山田^太郎"], "胸部 造影", False),
+    ],
+)
+def test_names_in_characters_that_stand_for_syllables_are_found(names, text, is_found):
+    assert bool(set(words_of_patient(names, None, None)) & set(words_of_text(text))) == is_found
 
 
 def test_dates_are_found_as_people_write_them():

@@ -4,6 +4,7 @@ Belongs here: asset, check, job, and the sensor that makes cohorts partitions. D
 and copied (`curation.cohorts`).
 """
 
+from collections.abc import Mapping
 from typing import Any
 
 import dagster as dg
@@ -42,24 +43,28 @@ def cohort(context: dg.AssetExecutionContext, config: CohortConfig, work: RunCon
     """Verifies one cohort, and exports it where its configuration names a destination."""
     name = context.partition_key
     metadata: dict[str, Any] = {}
+    missing: Mapping[str, int] = {}
     with clear_failures():
         found = verify_cohort(work.lake, work.settings, name)
         if config.destination is not None:
             by = config.by or account()
             wish = Wish(config.destination, by, config.layout, config.deidentify, config.despite_risk, BUCKET)
             done = export_cohort(work.lake, work.settings, name, wish, context.log.info)
+            missing = done.missing
             metadata |= {f"export: {what}": number for what, number in done.counts.items()}
     metadata |= {"dagster/partition_row_count": found.objects, "unchanged": found.unchanged}
     metadata |= {str(what): int(number) for what, number in found.counts.items()}
-    return dg.MaterializeResult(metadata=metadata, check_results=[_check(found)])
+    return dg.MaterializeResult(metadata=metadata, check_results=[_check(found, missing)])
 
 
-def _check(found: Verified) -> dg.AssetCheckResult:
+def _check(found: Verified, missing: Mapping[str, int]) -> dg.AssetCheckResult:
+    told = [f"{number} {what}" for what, number in sorted(found.counts.items())]
+    told += [f"{number} not exported: {why}" for why, number in sorted(missing.items())]
     return dg.AssetCheckResult(
         check_name=CHECK,
-        passed=found.is_unchanged,
+        passed=found.is_unchanged and not missing,
         severity=dg.AssetCheckSeverity.WARN,
-        description=", ".join(f"{number} {what}" for what, number in sorted(found.counts.items())) or None,
+        description=", ".join(told) or None,
         metadata={
             "expected": found.objects,
             "actual": found.unchanged,
@@ -95,7 +100,8 @@ def cohorts_to_partitions(
 
 def definitions(settings: Settings) -> dg.Definitions:
     """Asset, job and sensor."""
-    key, words = asset_key(settings, NAME), "Objects of the cohort are what they were when it was made"
+    key = asset_key(settings, NAME)
+    words = "Objects of the cohort are what they were when it was made, and none is missing in an export"
     newest = dg.LastPartitionMapping()  # as the newest batch left it
     asset = dg.asset(
         key=key,
