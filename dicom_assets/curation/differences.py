@@ -47,13 +47,15 @@ def differences(lake: Lake, pairs: Sequence[Pair]) -> Mapping[Pair, Sequence[str
     length. Items of a sequence are not told apart.
     """
     found: dict[Pair, Sequence[str]] = {}
+    names: dict[str, str | None] = {}
     for some in _portions(pairs):
         keys: dict[int, str] = {}
         said = _said(lake, {name for pair in some for name in pair}, keys)
         for pair in some:
             one, other = ({*said.get(name, ())} for name in pair)
             differing = sorted({keys[number] for number in one ^ other})
-            found[pair] = [name for key in differing if (name := _name(key)) is not None]
+            names |= {key: _name(key) for key in differing if key not in names}
+            found[pair] = [name for key in differing if (name := names[key]) is not None]
     return found
 
 

@@ -62,30 +62,33 @@ SELECT * FROM (
 """
 
 _GROUPS = f"""
--- one row per member of a group; a group of objects that are the same bytes is none of another kind
+-- one row per member of a group; a group of objects that are the same bytes is none of another kind. Groups are made by
+-- aggregates, which cost half of what windows do
 WITH parted AS (
-    SELECT *, if(min(read_digest) OVER one <> max(read_digest) OVER one, coalesce(read_digest, 'unread'), '') AS part
-    FROM members WINDOW one AS (PARTITION BY kind, shared_key, base)
+    SELECT members.*, if(apart.kind IS NULL, '', coalesce(read_digest, 'unread')) AS part
+    FROM members LEFT JOIN (
+        SELECT kind, shared_key, base FROM members GROUP BY ALL HAVING min(read_digest) <> max(read_digest)
+    ) AS apart USING (kind, shared_key, base)
 ),
 named AS (
     SELECT *, left(md5(concat_ws('/', kind, shared_key, base, part)), 16) AS group_id FROM parted
-)
-SELECT
-    group_id, kind, shared_key, {", ".join(f'"{name}"' for name in _TOLD)}, bytes_digest, pixel_digest,
-    row_number() OVER ordered AS place,
-    first_value({{'batch_id': batch_id, 'object_id': object_id, 'bytes_digest': bytes_digest,
-        'pixel_digest': pixel_digest}}) OVER ordered AS first
-FROM named
-WINDOW ordered AS (PARTITION BY group_id ORDER BY ingested_at, batch_id, object_id),
-    alone AS (PARTITION BY group_id)
-QUALIFY count(*) OVER alone > 1 AND (
-    kind = 'bytes'
-    OR kind = 'pixels' AND min(SOPInstanceUID) OVER alone <> max(SOPInstanceUID) OVER alone
-    OR kind IN ('header', 'sop_instance') AND (
-        min((content_digest, size)) OVER alone <> max((content_digest, size)) OVER alone
-        OR min(bytes_digest) OVER alone <> max(bytes_digest) OVER alone
+),
+found AS (
+    SELECT group_id, min({{'ingested_at': ingested_at, 'batch_id': batch_id, 'object_id': object_id,
+        'bytes_digest': bytes_digest, 'pixel_digest': pixel_digest}}) AS first
+    FROM named GROUP BY group_id, kind
+    HAVING count(*) > 1 AND (
+        kind = 'bytes'
+        OR kind = 'pixels' AND min(SOPInstanceUID) <> max(SOPInstanceUID)
+        OR kind IN ('header', 'sop_instance') AND (
+            min((content_digest, size)) <> max((content_digest, size)) OR min(bytes_digest) <> max(bytes_digest)
+        )
     )
 )
+SELECT
+    group_id, kind, shared_key, {", ".join(f'"{name}"' for name in _TOLD)}, bytes_digest, pixel_digest, first,
+    batch_id = first.batch_id AND object_id = first.object_id AS is_first
+FROM named JOIN found USING (group_id)
 """
 
 _KNOWN = """
@@ -103,14 +106,14 @@ _PAIRS = """
 SELECT DISTINCT batch_id, object_id, first.batch_id AS first_batch, first.object_id AS first_object
 FROM groups ANTI JOIN known ON known.batch_id = groups.batch_id AND known.object_id = groups.object_id
     AND known.first_batch = groups.first.batch_id AND known.first_object = groups.first.object_id
-WHERE kind <> 'bytes' AND place > 1
+WHERE kind <> 'bytes' AND NOT is_first
 ORDER BY first_batch, batch_id, first_object, object_id
 """
 
 _ROWS = f"""
 -- the rows of the table; a SOP Instance UID under which objects differ in their transfer syntax alone makes no group
 SELECT
-    group_id, kind, shared_key, {", ".join(f'groups."{name}"' for name in _TOLD)}, place = 1 AS is_first,
+    group_id, kind, shared_key, {", ".join(f'groups."{name}"' for name in _TOLD)}, is_first,
     CASE kind
         WHEN 'pixels' THEN 'pixel data'
         WHEN 'bytes' THEN if(groups.bytes_digest IS NULL OR first.bytes_digest IS NULL, 'header and size', 'bytes')
@@ -125,7 +128,6 @@ FROM groups LEFT JOIN (
     AND told.first_batch = groups.first.batch_id AND told.first_object = groups.first.object_id
 QUALIFY kind <> 'sop_instance' OR bool_or(len(list_filter(differs_in, lambda name: name <> '{TRANSFER_SYNTAX}')) > 0)
     OVER (PARTITION BY group_id)
-ORDER BY group_id, place
 """
 
 

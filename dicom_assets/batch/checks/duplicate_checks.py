@@ -46,15 +46,15 @@ WITH alike AS (
         FROM {flat} WHERE stable_digest IS NOT NULL
     UNION ALL SELECT 'pixels', 'pixels:' || pixel_digest, '', NULL, * FROM {flat} WHERE pixel_digest IS NOT NULL
 ),
-known AS (SELECT kind, said, besides, count(DISTINCT digest) AS digests FROM alike GROUP BY ALL)
-SELECT kind, md5(said)[1:16] AS shared_key, CASE WHEN digests > 1 THEN digest END AS own, besides,
-    list({{'batch_id': batch_id, 'object_id': object_id}} ORDER BY ingested_at, batch_id, object_id) AS members
+known AS (SELECT kind, said, besides, min(digest) <> max(digest) AS differ FROM alike GROUP BY ALL)
+SELECT kind, md5(said)[1:16] AS shared_key, CASE WHEN differ THEN digest END AS own, besides,
+    list_sort(list({{'at': ingested_at, 'batch_id': batch_id, 'object_id': object_id}})) AS members
 FROM alike JOIN known USING (kind, said, besides)
 GROUP BY ALL
 HAVING count(*) > 1 AND CASE kind
     WHEN 'bytes' THEN true
-    WHEN 'pixels' THEN count(DISTINCT SOPInstanceUID) > 1
-    ELSE count(DISTINCT (content_digest, size)) > 1 OR count(DISTINCT bytes_digest) > 1 END
+    WHEN 'pixels' THEN min(SOPInstanceUID) < max(SOPInstanceUID)
+    ELSE min((content_digest, size)) < max((content_digest, size)) OR min(bytes_digest) < max(bytes_digest) END
 """
 """flat: objects that count, rows of flat_metadata."""
 
