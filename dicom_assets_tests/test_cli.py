@@ -134,8 +134,10 @@ class TestTables:
         lines = self.shown(monkeypatch, capsys, 45, ("text",), [(self.ROWS[0][0], "a sentence of several words more")])
         assert lines[-2:] == ["text              a sentence of several words", " " * 18 + "more"]
 
-    def test_a_pipe_has_no_width(self, monkeypatch, capsys):
-        assert self.shown(monkeypatch, capsys, None)[1].split() == list(self.ROWS[0])
+    def test_a_pipe_has_no_width_and_no_blanks_at_the_ends(self, monkeypatch, capsys):
+        lines = self.shown(monkeypatch, capsys, None)
+        assert lines[1].split() == list(self.ROWS[0])
+        assert [line for line in lines if line.endswith(" ")] == []
 
 
 class TestStatusAndErrors:
@@ -204,6 +206,10 @@ class TestSql:
     @pytest.mark.parametrize("query", ["DESCRIBE study", "SHOW TABLES", "EXPLAIN SELECT * FROM study", "FROM study"])
     def test_describes_and_explains(self, done, query):
         assert done.invoke("sql", query).exit_code == 0
+
+    def test_a_version_that_no_table_has_is_told_and_ends_with_2(self, done):
+        found = done.run("sql", "--at", "99999", "SELECT count(*) FROM study")
+        assert (found.returncode, "No table of the lake has a version 99999." in found.stderr) == (2, True)
 
     def test_a_mistake_in_a_query_is_told_and_ends_with_2(self, done):
         found = done.invoke("sql", "SELECT nope FROM study")

@@ -56,8 +56,7 @@ def create(
         made = create_cohort(existing(settings.lake), name, sql=text, by=by or getpass.getuser())
     say(
         f"Cohort {made.name}: {counted(made.objects, 'object')}, {made.series} series, "
-        f"{counted(made.studies, 'study', 'studies')}, "
-        f"{made.size / 1e6:,.1f} MB."
+        f"{counted(made.studies, 'study', 'studies')}, {made.size / 1e6:,.1f} MB."
     )
 
 

@@ -124,6 +124,15 @@ def leave(status: int) -> None:
     os._exit(status)
 
 
+def _of_state(error: Exception) -> str | None:
+    """What is said when Dagster's storage fails in the middle of a command; None for anything else."""
+    if type(error).__module__ != "sqlalchemy.exc":
+        return None
+    from dicom_assets.defs.instance import fault_of_state
+
+    return fault_of_state(error)
+
+
 def main() -> None:
     """Entry point."""
     faults.hush()
@@ -131,6 +140,10 @@ def main() -> None:
     try:
         app()
     except Exception as error:  # noqa: BLE001 - the way out: what it says may hold patient data
+        of_state = _of_state(error)
+        if of_state is not None:
+            say(f"dicom-assets: {of_state}", err=True)
+            leave(2)
         faults.show(error)
         typer.echo(f"dicom-assets: {faults.sentence(error)}", err=True)
         leave(UNFORESEEN)

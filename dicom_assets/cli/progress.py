@@ -99,18 +99,19 @@ def print_table(names: Sequence[str], rows: Sequence[Sequence[object]], prose: S
     shown = [visible(name) for name in names]
     cells = [["" if value is None else visible(str(value)) for value in row] for row in rows]
     widths = [max(map(cell_len, column)) for column in zip(shown, *cells, strict=True)]
-    on_terminal = sys.stdout.isatty()
-    if not on_terminal:
-        widths = [min(width, _READABLE) if name in prose else width for name, width in zip(names, widths, strict=True)]
-    limit = shutil.get_terminal_size().columns if on_terminal else sum(widths) + _GAP * (len(widths) + 1)
     words = [
         max((cell_len(word) for cell in column for word in cell.split()), default=0)
         for column in zip(shown, *cells, strict=True)
     ]
-    least = [
-        min(width, max(_PROSE, longest)) if name in prose else width
-        for name, width, longest in zip(names, widths, words, strict=True)
-    ]
+    on_terminal = sys.stdout.isatty()
+    most, least = (
+        [
+            min(width, max(narrow, longest)) if name in prose else width
+            for name, width, longest in zip(names, widths, words, strict=True)
+        ]
+        for narrow in (_READABLE, _PROSE)
+    )
+    limit = shutil.get_terminal_size().columns if on_terminal else sum(most) + _GAP * (len(most) + 1)
     console = Console(width=limit, highlight=False, markup=False, emoji=False, soft_wrap=False)
     if rows and sum(least) + _GAP * (len(least) - 1) > limit:
         _print_records(console, shown, cells, {index for index, name in enumerate(names) if name in prose})

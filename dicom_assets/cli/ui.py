@@ -29,7 +29,10 @@ def ui(
     with clear_errors():
         settings = load_settings(landing, lake)
         from dicom_assets.defs.instance import WORKSPACE, dagster_home, open_instance
+        from dicom_assets.storage.files import LakeFiles
 
+        if "://" in settings.lake:
+            LakeFiles(settings.lake)  # an address that no lake can have is refused here, and not by each sensor
         home = dagster_home(settings).absolute()
         with open_instance(settings):
             pass  # makes its databases, so that no two programs do

@@ -84,9 +84,9 @@ _INGESTED = [
     (
         "VALUE_INVALID",
         "A value cannot be read by its value representation (PS3.5 6.2), holds several values where its attribute has "
-        "one (6.4), goes on behind a NUL, may have several value representations of which nothing tells one, or is a "
-        "sequence that cannot be read. Its typed column is NULL, or the text "
-        "as written; what was written stays in header. Lengths and letters that can be read are not judged.",
+        "one (6.4), continues after a NUL, could have several value representations, or is a sequence that cannot be "
+        "read. Its typed column is NULL, or the text as written; header keeps what was written. Lengths and letters "
+        "that can be read are not judged.",
         "Look at header; correct the sender if the attribute matters to you.",
     ),
     (
@@ -130,7 +130,7 @@ _INGESTED = [
     ),
     (
         "RULE_WARNING",
-        "A rule of the house does not hold of it, or of its study or batch; it is in the lake all the same.",
+        "The object, its study or its batch breaks a rule of the house that warns. The object is in the lake.",
         "See detail and rules: mend the sender, or change the rule ([[rules]]) and read it again: dicom-assets reread "
         "--code RULE_WARNING.",
     ),
@@ -267,7 +267,7 @@ _QUARANTINED = [
     ),
     (
         "RULE_FAILED",
-        "A rule of the house that quarantines does not hold of it, or of its study or batch.",
+        "The object, its study or its batch breaks a rule of the house that quarantines.",
         "See detail and rules: deliver the object again when its sender is mended; or change the rule ([[rules]]) and "
         "read it again: dicom-assets reread --code RULE_FAILED.",
     ),
@@ -296,8 +296,8 @@ _WAITING = [
     ),
     (
         "READER_KILLED",
-        "Whatever process read it was killed by somebody else, as the system does when memory is short, also when it "
-        "was read alone. The object has left its batch and waits to be read again.",
+        "Each process that read the object was killed from outside, as the system does when memory is short, also when "
+        "it was read alone. The object has left its batch and waits to be read again.",
         "Give the machine more memory or lower reading.workers; it is read again by itself, at once by "
         "`dicom-assets ingest`.",
     ),
@@ -330,8 +330,8 @@ _IGNORED = [
     ("ARCHIVE_EXPANDED", "The archive itself; its members are counted one by one.", "Nothing."),
     (
         "ERASED",
-        "It was erased, and its row keeps the books alone; or its patient, its study or itself was erased before it "
-        "arrived, and nothing of it was taken in. For a clinical file: so many of its records.",
+        "The object was erased, and its row stays for the books alone; or its patient, its study or the object itself "
+        "was erased before it arrived, and nothing of it was taken in. For a clinical file: that many of its records.",
         "Delete it at its source. If it is to come in: set erase.re_arrival, then run its batch again (README, "
         "Backfills).",
     ),
@@ -358,8 +358,8 @@ _RECORD = [
     ),
     (
         "CORRECTION_CONTRADICTED",
-        "A correction says something else of the same objects or person than one that was said earlier, or at the same "
-        "time. The earlier one stays in force; of those of one time none is.",
+        "A correction contradicts one about the same objects or person that was made earlier, or at the same time. The "
+        "earlier one stays in force; of two that were made at the same time neither is.",
         "See detail and the table correction; take the wrong one out of its file and deliver that file again. The "
         "other one comes into force by itself.",
     ),

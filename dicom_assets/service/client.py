@@ -264,7 +264,12 @@ class ServiceClient:
         """Waits before the next try, or raises ServiceUnavailable when there have been enough."""
         asked = _seconds(retry_after)
         if tries >= self.service.retries:
-            raise ServiceUnavailable(self.name, what, f"{reason} Gave up after {tries + 1} tries.".strip(), status)
+            raise ServiceUnavailable(
+                self.name,
+                what,
+                f"{reason} Gave up after {tries + 1} tries: check the url, and that it runs.".strip(),
+                status,
+            )
         if asked is not None and asked > self.service.retry_after_seconds:
             raise ServiceUnavailable(self.name, what, f"{reason} It asks to wait {asked:.0f} s.".strip(), status)
         backoff = min(_LONGEST_WAIT, _FIRST_WAIT * 2**tries) * (0.5 + 0.5 * self._chance())

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sqlite3
 from pathlib import Path
 
 import dagster as dg
@@ -11,7 +12,7 @@ import yaml
 from dagster._core.storage.event_log.sqlite import sqlite_event_log
 
 from dicom_assets.defs.event_log import MOST_ENGINES, PooledSqliteEventLogStorage
-from dicom_assets.defs.instance import dagster_home, open_instance, require_own_state
+from dicom_assets.defs.instance import dagster_home, fault_of_state, open_instance, require_own_state
 from dicom_assets.settings import SettingsError
 from dicom_assets_tests.support.lakes import settings_for
 
@@ -127,6 +128,24 @@ def test_a_state_that_is_named_is_one_lakes_alone(home: Path, monkeypatch: pytes
     (home / "state" / ".dicom-assets-lake").unlink()
     with open_instance(settings_for(home / "other", home / "landing")):
         pass
+
+
+def test_a_state_that_cannot_be_read_or_written_is_named_with_what_to_do(home: Path, monkeypatch: pytest.MonkeyPatch):
+    (home / "state").write_text("")
+    monkeypatch.setenv("DAGSTER_HOME", str(home / "state"))
+    assert f"Dagster's state in {home / 'state'} cannot be used: Not a directory. See that" in refused(home, "lake")
+    (home / "torn/history").mkdir(parents=True)
+    (home / "torn/history/runs.db").write_text("no database " * 1000)
+    monkeypatch.setenv("DAGSTER_HOME", str(home / "torn"))
+    assert f"Dagster's state in {home / 'torn'} cannot be used: file is not a database." in refused(home, "lake")
+
+
+def test_a_disk_that_is_full_in_the_middle_of_a_run_is_told_without_what_was_written():
+    full = sqlite3.OperationalError("database or disk is full")
+    told = fault_of_state(sqlalchemy.exc.OperationalError("INSERT INTO runs", ("4711",), full)) or ""
+    assert "cannot be used: database or disk is full. See that its disk has space" in told
+    assert "INSERT" not in told and "4711" not in told
+    assert fault_of_state(sqlalchemy.exc.IntegrityError("INSERT", (), sqlite3.IntegrityError("4711"))) is None
 
 
 def test_another_lake_in_a_projects_folder_has_its_state_beside_itself(home: Path, monkeypatch: pytest.MonkeyPatch):
