@@ -30,6 +30,7 @@ def without(code: str, *arguments: str | Path, cwd: Path) -> subprocess.Complete
     )  # fmt: skip
 
 
+@pytest.mark.slow
 def test_every_module_can_be_imported(tmp_path):
     done = without(IMPORTS, cwd=tmp_path)
     assert done.returncode == 0, done.stderr[-2_000:]

@@ -119,6 +119,7 @@ def graph_of(tmp_path, landing, instance) -> Callable[..., Graph]:
     return lambda kind, **sections: kind(settings_for(tmp_path / "lake", landing.root, **sections), instance)
 
 
+@pytest.mark.slow
 def test_a_batch_of_archives_of_every_writer_closes(graph_of, landing) -> None:
     for number, archive in enumerate(ALL.values()):
         landing.put(f"{number}.bin", archive)

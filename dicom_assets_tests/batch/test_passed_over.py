@@ -28,6 +28,7 @@ def locked(landing, monkeypatch):
     return monkeypatch
 
 
+@pytest.mark.slow
 def test_is_told_by_ingest_errors_and_status_without_its_name_and_the_rest_is_ingested(graph, locked, capsys):
     ended = ingest(graph.settings, graph.instance)
     assert [(one.status, one.seen) for one in ended.books] == [("closed", 1)]
@@ -54,6 +55,7 @@ def test_does_not_end_a_tick_and_is_entered_once(graph, locked):
     assert graph.lake.table("ingestion_errors").version() == before
 
 
+@pytest.mark.slow
 def test_is_claimed_when_it_can_be_read_again_and_told_no_more(graph, locked, capsys):
     ingest(graph.settings, graph.instance)
     locked.undo()

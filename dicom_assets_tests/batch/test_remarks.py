@@ -34,6 +34,7 @@ def bzip2_inside() -> bytes:
     return sink.getvalue()
 
 
+@pytest.mark.slow
 def test_an_archive_that_the_other_library_cannot_look_into_is_named_and_pauses_nothing(graph, landing):
     landing.put("a.zip", bzip2_inside())
     (batch,) = graph.ingest()

@@ -158,6 +158,7 @@ print(rows, int(peak) // 1024)
 """
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="the peak of memory is read from /proc")
 def test_a_bundle_of_fifty_thousand_entries_is_read_as_a_stream(tmp_path: Path):
     """The type stands behind the entries, as the worst case; the bound is 500 MB for the whole process."""

@@ -106,6 +106,7 @@ class TestOfHeadersAlone:
         assert lake.rows("SELECT count(*) AS n FROM flat_metadata") == [{"n": 16}]
         assert verify(lake.lake, lake.settings).holds
 
+    @pytest.mark.slow
     def test_a_group_goes_when_a_member_is_overwritten_and_comes_when_another_arrives(self, lake):
         landing = LandingFolder(Path(lake.settings.sources[0].root))
         landing.put("sop/2.dcm", image(20, pixels=b"0020"))
@@ -117,6 +118,7 @@ class TestOfHeadersAlone:
         assert found.keys() >= {("bytes", "3.dcm", "bytes/1.dcm"), ("bytes", "clean/6.dcm", "clean/again.dcm"), HEADER}
         assert verify(lake.lake, lake.settings).holds
 
+    @pytest.mark.slow
     def test_what_is_erased_leaves_its_groups(self, lake):
         target = Target(Scope.INSTANCE, uid(3, 1, 9))
         own = lake.lake
@@ -168,6 +170,7 @@ class TestOfWholeObjects:
             META: (["header and pixel data"], []),
         }  # fmt: skip
 
+    @pytest.mark.slow
     def test_what_was_read_without_pixels_meets_what_is_read_with_them(self, states):
         graph, landing, _ = states.begin(each_kind)
         landing.put("later/1.dcm", image(1, pixels=b"0001"))

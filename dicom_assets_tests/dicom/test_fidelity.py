@@ -103,6 +103,7 @@ def test_no_generated_file_is_left_to_the_second_tier_and_each_says_what_pydicom
             assert not differences(data, header), kind
 
 
+@pytest.mark.slow
 def test_memory_changes_nothing():
     files = [data for _, data in generated(6)] * 2
     memo = Memo()

@@ -380,6 +380,7 @@ class TestStudiesThatGo:
 
 @pytest.mark.skipif(not (SHARED / "corpus/fhir").is_dir(), reason="the shared corpus is not there")
 class TestTheCorpus:
+    @pytest.mark.slow
     def test_every_resource_is_read_and_none_is_lost(self, graph: Graph, landing: LandingFolder):
         written = 0
         for path in sorted((SHARED / "corpus/fhir").glob("*.ndjson")):

@@ -78,6 +78,7 @@ def test_every_command_refuses_a_lake_of_a_later_release(tmp_path, arguments):
     assert everything(lake) == before
 
 
+@pytest.mark.slow
 def test_processes_that_open_a_new_lake_at_the_same_time_all_get_it(tmp_path):
     uri = str(tmp_path / "lake")
     with ProcessPoolExecutor(3, mp_context=get_context("spawn")) as pool:

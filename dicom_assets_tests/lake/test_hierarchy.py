@@ -6,6 +6,7 @@ from datetime import date
 from typing import Any
 
 import duckdb
+import pytest
 
 from dicom_assets.batch.verification.verify import verify
 from dicom_assets.lake.hierarchy import gone_sql, rebuild_sql
@@ -70,6 +71,7 @@ def test_modalities_are_those_of_all_instances_also_within_one_series():
     assert (series["Modality"], study["ModalitiesInStudy"]) == ("CT", ["CT", "SR"])
 
 
+@pytest.mark.slow
 def test_the_rules_say_the_same(graph, landing):
     landing.put("a.dcm", dicom(1, 1, 1, StudyTime="100000", SeriesDate="20240131", SeriesTime="110000"))
     landing.put("b.dcm", dicom(1, 1, 2, StudyTime=None, SeriesDate="20240201", Modality="SR"), age_seconds=80_000)

@@ -37,6 +37,7 @@ def _own_umask() -> Iterator[None]:
     os.umask(mask)
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("_own_umask")
 @pytest.mark.parametrize(("readers", "bits"), [("owner", 0), ("group", 0o050), ("everyone", 0o055)])
 def test_the_lake_and_its_state_are_for_those_whom_the_settings_name(tmp_path, monkeypatch, readers, bits):
@@ -103,6 +104,7 @@ class TestWhatDoesNotFitIntoMemory:
         assert (left.exists(), other.exists()) == (False, True)
 
 
+@pytest.mark.slow
 def test_an_ingest_needs_no_room_among_temporary_files(tmp_path):
     """The page that a reading process tells its progress in was a file with a hole: a bus error on a full disk."""
     LandingFolder(tmp_path / "landing").put("a.dcm", dicom())

@@ -58,6 +58,7 @@ def connection(states, monkeypatch):
         yield opened
 
 
+@pytest.mark.slow
 def test_patients_with_ct_and_a_diagnosis_are_one_readable_query(connection):
     query = "SELECT DISTINCT PatientID FROM study_condition WHERE list_contains(ModalitiesInStudy, 'CT') AND code = 'X'"
     assert connection.execute(query).fetchall() == [("P0001",)]

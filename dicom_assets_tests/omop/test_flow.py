@@ -189,6 +189,7 @@ def test_ids_and_both_tables_come_of_one_reading_unless_somebody_has_written_mea
     assert rows["n"] == 1 + is_touched_meanwhile
 
 
+@pytest.mark.slow
 def test_a_study_that_two_sources_hold_keeps_the_series_of_both(
     two_sources: tuple[Graph, LandingFolder, LandingFolder],
 ):

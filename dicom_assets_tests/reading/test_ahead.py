@@ -66,6 +66,7 @@ def test_before_its_run_a_batch_is_as_claimed_as_before(work: RunContext):
     assert all(rows == [] for rows in contents(work.lake).values())
 
 
+@pytest.mark.slow
 def test_its_run_ends_in_the_same_tables_without_reading_again(
     work: RunContext, tmp_path: Path, landing: LandingFolder, monkeypatch: pytest.MonkeyPatch
 ):

@@ -252,6 +252,7 @@ def test_a_lost_process_is_replaced_by_one_that_has_imported_everything():
         assert list(engine.run(readers_imported, [chunk(1)])) == [["dicom_assets.reading.judge", "pyarrow", "pydicom"]]
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(sys.platform != "linux", reason="processes are forked on Linux alone")
 def test_the_end_of_what_processes_are_forked_from_is_blamed_on_no_object():
     with ProcessEngine(limits(object_seconds=20)) as engine:

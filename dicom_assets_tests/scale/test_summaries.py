@@ -77,6 +77,7 @@ class TestCountsByFile:
         other = summaries.counts(lake, "study", COUNTS_UPDATED.replace("> 2", "> 0"))
         assert other["mapped"].to_pylist() == [True]
 
+    @pytest.mark.slow
     @hypothesis_settings(max_examples=30, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
     @given(st.lists(st.tuples(st.booleans(), FEW, FEW), min_size=1, max_size=6))
     def test_add_up_to_the_table_whenever_they_are_asked(self, lake, writes):

@@ -55,6 +55,7 @@ def stored(answer: dict[str, Any]) -> list[str]:
     return [item["00081155"]["Value"][0] for item in answer.get(STORED, {}).get("Value", [])]
 
 
+@pytest.mark.slow
 def test_objects_are_stored_as_they_were_sent_and_the_books_count_them(fresh):
     objects = [dicom(10, 1, number) for number in (1, 2, 3)]
     answer = fresh.store(*objects)

@@ -6,8 +6,9 @@ import itertools
 import json
 import os
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
+from typing import Any
 
 import pyarrow as pa
 import pytest
@@ -149,6 +150,13 @@ def stranger() -> pa.Table:
     return pa.Table.from_pylist([row], schema=TABLES["ingestion_errors"].schema)
 
 
+def mostly_slow(names: Iterable[str]) -> list[Any]:
+    """Names to parametrise by. A look costs a second and more: a quick run takes one of eight, none of the dearest."""
+    return [
+        name if number % 8 == 5 else pytest.param(name, marks=pytest.mark.slow) for number, name in enumerate(names)
+    ]
+
+
 def test_an_untouched_lake_differs_in_nothing(broken):
     found = broken.verify()
     assert [one.rule for one in found.findings if not one.holds] == []
@@ -161,7 +169,7 @@ def will_be_made_again(found: Verified) -> bool:
     return bool(found.batches or found.studies or [one for one in by_itself if not one.holds])
 
 
-@pytest.mark.parametrize("what", [name for name, (rule, _) in BREAKS.items() if rule != "lines"])
+@pytest.mark.parametrize("what", mostly_slow(name for name, (rule, _) in BREAKS.items() if rule != "lines"))
 def test_what_is_broken_is_named_and_will_be_made_again(broken, what):
     rule, break_it = BREAKS[what]
     break_it(broken)
@@ -197,7 +205,7 @@ def test_each_break_is_mended_somewhere():
     assert sorted([*lines, *itertools.chain(*map(together, TOGETHER))]) == sorted(BREAKS)
 
 
-@pytest.mark.parametrize("group", TOGETHER)
+@pytest.mark.parametrize("group", mostly_slow(TOGETHER))
 def test_what_is_broken_is_made_again_exactly_as_it_was(broken, group):
     lines = files_of(broken)
     for name in together(group):
@@ -207,7 +215,7 @@ def test_what_is_broken_is_made_again_exactly_as_it_was(broken, group):
     assert_mended(broken, lines)
 
 
-@pytest.mark.parametrize("what", [name for name, (rule, _) in BREAKS.items() if rule == "lines"])
+@pytest.mark.parametrize("what", mostly_slow(name for name, (rule, _) in BREAKS.items() if rule == "lines"))
 def test_lines_that_are_broken_are_named_and_written_again(broken, what):
     lines = files_of(broken)
     BREAKS[what][1](broken)
@@ -232,6 +240,7 @@ DATA = ("raw_files", "flat_metadata", "clinical", "instance", "batches", "omop_i
 """A table of each kind: by batch, with headers, with records, by study, the books, and ids that were given out."""
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("table", "how"), zip(DATA, itertools.cycle(["gone", "empty", "cut"]), strict=False))
 def test_a_data_file_that_is_lost_is_named_and_its_rows_are_made_again(broken, table, how):
     path = max(map(Path, broken.lake.table(table).file_uris()))
@@ -257,6 +266,7 @@ def test_an_older_line_of_a_study_may_say_less_than_its_row(broken):
     assert broken.verify().holds
 
 
+@pytest.mark.slow
 def test_one_batch_alone_is_looked_at(broken):
     first, second = broken.batches
     rewrite(lines_of(broken, 0), lambda lines: [*lines, lines[0]])

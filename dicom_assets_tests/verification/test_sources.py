@@ -121,6 +121,7 @@ def mended(graph: Graph, said: list[str]) -> bool:
         return mend(work, instance, say=said.append).holds
 
 
+@pytest.mark.slow
 def test_what_cannot_be_read_again_keeps_what_was_read_of_it(taken, landing):
     before = contents(taken.lake, ["flat_metadata", "instance"])
     DeltaTable(taken.lake.location("ingestion_errors")).delete()
@@ -131,6 +132,7 @@ def test_what_cannot_be_read_again_keeps_what_was_read_of_it(taken, landing):
     assert [row["code"] for row in told if row["severity"] == "warning"] == ["GONE_SINCE_READ"] * 2
 
 
+@pytest.mark.slow
 def test_a_place_that_was_claimed_again_and_is_not_known_as_such_is_named_and_entered(taken, landing):
     landing.put("study1/series1/0001.dcm", dicom(1, 1, 1, SeriesDescription="newer"), age_seconds=3_600)
     (batch,) = step_through(taken)

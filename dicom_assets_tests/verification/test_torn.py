@@ -61,6 +61,7 @@ SMALL = {
 """Small files of a lake by what they are; of several the last one."""
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("what", "how"),
     [
@@ -94,6 +95,7 @@ class TestIngestAlone:
         assert broken.verify().holds
         return done.stderr
 
+    @pytest.mark.slow
     @pytest.mark.parametrize(("table", "how"), [("flat_metadata", "empty"), ("batches", "cut"), ("study", "empty")])
     def test_sets_a_torn_entry_aside_and_makes_again_what_it_held(self, broken, table, how):
         tear(max(broken.root.glob(newest(table))), how)
