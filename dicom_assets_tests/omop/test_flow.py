@@ -242,6 +242,7 @@ def test_mappings_that_are_supplied_later_reach_what_is_run_again(
     assert mapped.rows("SELECT DISTINCT person_from AS f FROM image_occurrence_origin") == [{"f": "mapping"}]
 
 
+@pytest.mark.slow
 def test_the_table_of_a_lake_loads_into_postgresql(graph: Graph, landing: LandingFolder):
     landing.put("a.dcm", dicom(1, BodyPartExamined="CHEST"))
     landing.put("b.dcm", dicom(2, Modality="ZZ", StudyDate=None, PatientID=None))

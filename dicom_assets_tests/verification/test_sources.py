@@ -20,17 +20,35 @@ from dicom_assets_tests.support.commands import command
 from dicom_assets_tests.support.dicoms import dicom
 from dicom_assets_tests.support.inline_engine import InlineEngine
 from dicom_assets_tests.support.lakes import Graph, contents, table
-from dicom_assets_tests.support.landings import zipped
-from dicom_assets_tests.support.steps import step_through
+from dicom_assets_tests.support.landings import LandingFolder, zipped
+from dicom_assets_tests.support.states import States
+from dicom_assets_tests.support.steps import Stepped, step_through
 
 
-@pytest.fixture
-def taken(graph: Graph, landing) -> Graph:
-    """A lake of one batch: two files, and an archive with one object and one other file."""
+def one_batch(graph: Stepped, landing: LandingFolder) -> None:
+    """A batch of two files, and of an archive with one object and one other file."""
     landing.put_series(1, 1, 2)
     landing.put_zip("more.zip", {"1.dcm": dicom(2, 1, 1), "notes.txt": b"notes"})
     step_through(graph)
-    return graph
+
+
+@pytest.fixture
+def begun(states: States) -> tuple[Stepped, LandingFolder]:
+    """That batch in a lake, and the folder that it came from."""
+    graph, landing, _ = states.begin(one_batch)
+    return graph, landing
+
+
+@pytest.fixture
+def taken(begun: tuple[Stepped, LandingFolder]) -> Stepped:
+    """The lake."""
+    return begun[0]
+
+
+@pytest.fixture
+def landing(begun: tuple[Stepped, LandingFolder]) -> LandingFolder:
+    """The folder."""
+    return begun[1]
 
 
 def digests(graph: Graph) -> Finding:
@@ -91,7 +109,8 @@ def test_objects_that_are_gone_are_counted_and_not_compared(taken, landing):
 
 
 @pytest.mark.slow
-def test_the_command_reads_again_and_makes_again_what_differs(tmp_path, landing):
+def test_the_command_reads_again_and_makes_again_what_differs(tmp_path):
+    landing = LandingFolder(tmp_path / "landing")
     landing.put_series(1, 1, 2)
     where = ("--landing", str(landing.root), "--lake", str(tmp_path / "lake"))
     assert command("dicom-assets", "ingest", *where, cwd=tmp_path).returncode == 0
