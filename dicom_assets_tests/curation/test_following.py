@@ -220,6 +220,7 @@ def test_no_value_of_a_patient_is_in_tables_files_or_what_dagster_keeps(states):
     assert risks(graph.lake).counts["text_of_own_patient"] == 1
 
 
+@pytest.mark.slow
 def test_dagster_asks_for_them_when_batches_have_closed_each_night_and_each_hour_while_that_fails(states, instance):
     graph, _, _ = states.begin(begun)
     defs, cursor = build_defs(graph.settings), None
