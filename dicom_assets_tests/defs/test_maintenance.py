@@ -99,7 +99,7 @@ def test_a_retired_batch_keeps_its_books_is_registered_by_command_and_runs_again
     command = ["batch", "register", batch, "--lake", graph.settings.lake]
     first, again = CliRunner().invoke(app, command), CliRunner().invoke(app, command)
     assert (first.exit_code, first.stdout) == (0, "1 batch registered; known before: 0.\n")
-    assert again.stdout == "0 batches registered, 1 were known.\n"
+    assert again.stdout == "0 batches registered; known before: 1.\n"
     assert graph.run(batch).success
     assert graph.books(batch).closed_at > old.closed_at
 
