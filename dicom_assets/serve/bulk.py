@@ -50,7 +50,7 @@ async def retrieve(call: Call) -> Response:
     """One value, or a range of its bytes."""
     accepted = ranges(call.request)
     path = call.request.path_params["path"]
-    found, header = await call.ask(lambda: _found(call))
+    found, header = await call.ask_for_body(lambda: _found(call))
     instance = OpenInstance(call.served, found)
     try:
         await read(call, instance.open)
@@ -68,7 +68,7 @@ async def retrieve(call: Call) -> Response:
             return Stream(pieces, 200, parts.media_type, length=length)
         return _ranged(call, instance, source, value, kind)
     except BaseException:
-        await finish(call.served, instance.close)
+        await finish(instance.close)
         raise
 
 
@@ -196,7 +196,7 @@ async def _pieces(
     except Refusal:
         raise BrokenOff from None
     finally:
-        await finish(call.served, instance.close)
+        await finish(instance.close)
 
 
 RESOURCES: tuple[Resource, ...] = (

@@ -50,6 +50,11 @@ async def read(call: Call, question: Callable[[], T]) -> T:
     return await call.served.part(ByteReading).ask(question)
 
 
+async def read_to_draw(call: Call, question: Callable[[], T]) -> T:
+    """As `read`, for what waits for a process that draws (`drawers`), and keeps nobody who reads waiting meanwhile."""
+    return await call.served.part(ByteReading).ask_for_body(question)
+
+
 async def read_on(served: ServedLake, question: Callable[[], T]) -> T:
     """As `read`, for an answer that has begun and watches its client itself."""
     return await served.part(ByteReading).ask(question)

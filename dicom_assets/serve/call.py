@@ -47,3 +47,7 @@ class Call:
         It is given up when the client breaks off: every answer is cancelled then (`patience`).
         """
         return await self.served.ask(question)
+
+    async def ask_for_body(self, question: Callable[[], T]) -> T:
+        """As `ask`, for what a large answer is made from. Raises Refusal."""
+        return await self.served.ask_for_body(question)

@@ -8,6 +8,7 @@ this process, and nothing else.
 
 from __future__ import annotations
 
+import os
 import pickle
 import struct
 import sys
@@ -22,6 +23,9 @@ HEAD = struct.Struct("<BQ")
 """Of an answer: DONE or FAILED, and the bytes that follow."""
 
 _MEMORY_BYTES = 6 << 30
+
+_NICE = 10
+"""By how much drawing gives way to the server's own process, which answers searches meanwhile."""
 
 
 def _draw(*arguments: Any) -> bytes:
@@ -64,6 +68,7 @@ def main() -> None:
     if sys.platform == "linux":
         import resource
 
+        os.nice(_NICE)
         resource.setrlimit(resource.RLIMIT_AS, (_MEMORY_BYTES, _MEMORY_BYTES))
     work(sys.stdin.buffer, sys.stdout.buffer)
 

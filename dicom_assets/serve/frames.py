@@ -76,13 +76,13 @@ async def retrieve(call: Call) -> Response:
         answer = await read(call, partial(_at_once, call, numbers[0], accepted))
         if answer is not None:
             return answer
-    found = await call.ask(lambda: find(call, call.uids))
+    found = await call.ask_for_body(lambda: find(call, call.uids))
     instance = OpenInstance(call.served, found)
     try:
         await read(call, instance.open)
         return await _answer(call, instance, numbers, choose(accepted, _checked(instance, numbers)))
     except BaseException:
-        await finish(call.served, instance.close)
+        await finish(instance.close)
         raise
 
 
@@ -144,7 +144,7 @@ async def _answer(call: Call, instance: OpenInstance, numbers: Sequence[int], ch
     if len(numbers) == 1:
         if isinstance(first, Refusal):
             raise first
-        await finish(call.served, instance.close)
+        await finish(instance.close)
         return _single(call, instance, numbers[0], choice, first)
     parts = Parts(choice.offer.kind)
     where = url_of(call.base, instance.found.row)
@@ -162,7 +162,7 @@ async def _answer(call: Call, instance: OpenInstance, numbers: Sequence[int], ch
         except Refusal:
             raise BrokenOff from None
         finally:
-            await finish(call.served, instance.close)
+            await finish(instance.close)
 
     return Stream(pieces(), 200, parts.media_type)
 

@@ -36,7 +36,7 @@ async def retrieve(call: Call) -> Response:
     """Metadata of a study, series or instance, one instance after the other."""
     choice = choose(ranges(call.request), _OFFERS)
     uids = call.uids
-    snapshot, rows = await call.ask(lambda: _listed(call))
+    snapshot, rows = await call.ask_for_body(lambda: _listed(call))
     headers = {"ETag": _etag(call.base, choice.offer.kind, rows)}
     if {headers["ETag"], "*"} & _etags(call.request.headers.get("if-none-match", "")):
         return Response(status_code=304, headers=headers)
@@ -61,9 +61,9 @@ def elements_of(call: Call) -> dict[str, Any]:
 async def _first(call: Call, spliced: _Spliced) -> bytes:
     """How the answer begins: what cannot be had is known before a status is sent. Raises Refusal."""
     try:
-        return await call.ask(spliced.next) or b""
+        return await call.ask_for_body(spliced.next) or b""
     except BaseException:
-        await finish(call.served, spliced.close)
+        await finish(spliced.close)
         raise
 
 
@@ -90,12 +90,12 @@ def _etags(text: str) -> set[str]:
 async def _pieces(call: Call, spliced: _Spliced, first: bytes) -> AsyncGenerator[bytes, None]:
     try:
         yield first
-        while (piece := await call.served.ask(spliced.next)) is not None:
+        while (piece := await call.ask_for_body(spliced.next)) is not None:
             yield piece
     except Refusal:
         raise BrokenOff from None
     finally:
-        await finish(call.served, spliced.close)
+        await finish(spliced.close)
 
 
 class _Spliced:

@@ -31,7 +31,7 @@ _ZIP_TIME = (1980, 1, 1, 0, 0, 0)
 async def retrieve(call: Call) -> Response:
     """The objects of a study, series or instance."""
     accepted = ranges(call.request)
-    found = await call.ask(lambda: _found(call))
+    found = await call.ask_for_body(lambda: _found(call))
     return await answer(call, found, choose(accepted, offers(found)))
 
 
@@ -59,7 +59,7 @@ async def answer(call: Call, found: Sequence[Found], choice: Choice) -> Response
         await read(call, first.open)
         block = await read(call, partial(first.block, 0, BLOCK))
     except BaseException:
-        await finish(call.served, first.close)
+        await finish(first.close)
         raise
     status, headers = 200, {}
     if len(there) < len(found):
@@ -111,7 +111,7 @@ async def _blocks(served: ServedLake, instance: OpenInstance, block: bytes) -> A
     except Refusal:
         raise BrokenOff from None
     finally:
-        await finish(served, instance.close)
+        await finish(instance.close)
 
 
 async def _opened(served: ServedLake, found: Found) -> tuple[OpenInstance, bytes]:
@@ -121,7 +121,7 @@ async def _opened(served: ServedLake, found: Found) -> tuple[OpenInstance, bytes
         await read_on(served, instance.open)
         return instance, await read_on(served, partial(instance.block, 0, BLOCK))
     except BaseException as error:
-        await finish(served, instance.close)
+        await finish(instance.close)
         if isinstance(error, Refusal):
             raise BrokenOff from None
         raise
@@ -141,7 +141,7 @@ async def _parts(
                     yield piece
         yield parts.end
     finally:
-        await finish(served, instance.close)
+        await finish(instance.close)
 
 
 async def _zip(
@@ -164,7 +164,7 @@ async def _zip(
         archive.close()
         yield sink.take()
     finally:
-        await finish(served, instance.close)
+        await finish(instance.close)
         with suppress(ValueError):  # of a member that is still being written, when the client broke off
             archive.close()
 

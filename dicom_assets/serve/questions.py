@@ -2,6 +2,9 @@
 
 Belongs here: threads, turns, the time limit, and stopping what nobody waits for. Does not belong here: what is asked.
 
+What a body of megabytes is made from takes turns of its own, so that no search waits behind it, and few of them, since
+they share processors and the interpreter with the searches.
+
 DuckDB knows of no client that leaves. So each connection that a question opens is known while it is open, and
 interrupted when the time is over or the request is gone; the thread then ends with the query, within milliseconds.
 """
@@ -24,6 +27,9 @@ T = TypeVar("T")
 
 AT_ONCE = 8
 """Questions that are answered side by side; others wait for their turn."""
+
+BODIES_AT_ONCE = 2
+"""Questions for bodies that are answered side by side, besides."""
 
 _AGAIN_SECONDS = 0.02
 """An interrupt that comes between two queries of a question meets none of them: it is repeated."""
@@ -78,6 +84,7 @@ class Questions:
         """No thread is there before there is a question."""
         self.seconds = seconds
         self._turns = anyio.CapacityLimiter(AT_ONCE)
+        self._turns_for_bodies = anyio.CapacityLimiter(BODIES_AT_ONCE)
         self._threads = anyio.CapacityLimiter(math.inf)  # whose turn it is has a thread, until that has ended
         self._mine = threading.local()
 
@@ -88,6 +95,13 @@ class Questions:
         nothing behind: queries are interrupted, and the thread has ended when this does. A connection may stay open
         behind an answer, for the next question to go on with.
         """
+        return await self._ask(question, self._turns)
+
+    async def ask_for_body(self, question: Callable[[], T]) -> T:
+        """As `ask`, for what a large answer is made from."""
+        return await self._ask(question, self._turns_for_bodies)
+
+    async def _ask(self, question: Callable[[], T], turns: anyio.CapacityLimiter) -> T:
         asked = _Asked()
 
         def run() -> T:
@@ -105,7 +119,7 @@ class Questions:
 
         has_turn = False
         with anyio.move_on_after(self.seconds):
-            async with self._turns:
+            async with turns:
                 has_turn = True
                 try:
                     return await anyio.to_thread.run_sync(run, abandon_on_cancel=True, limiter=self._threads)

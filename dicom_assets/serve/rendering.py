@@ -20,7 +20,7 @@ from dicom_assets.dicom.header import WHOLE
 from dicom_assets.dicom.pixels import frame_bits, frame_count
 from dicom_assets.dicom.references import NoReference, parse
 from dicom_assets.dicom.syntax import is_encapsulated, is_little
-from dicom_assets.serve.bytes_of import OpenInstance, drawn, header_of, lacking, read, told_syntax
+from dicom_assets.serve.bytes_of import OpenInstance, drawn, header_of, lacking, read_to_draw, told_syntax
 from dicom_assets.serve.call import Call
 from dicom_assets.serve.decoding import UNDECODABLE, Undecodable, decoder_of, lacking_decoder, swapped
 from dicom_assets.serve.frames import frame_numbers
@@ -66,7 +66,7 @@ async def _render(call: Call, size: tuple[int, int] | None) -> Response:
     kind = choose(ranges(call.request), _OFFERS).offer.kind
     wish = wish_of(call.request.query_params, kind, size)
     number = _number(call)
-    found = await call.ask(partial(_standing_for, call))
+    found = await call.ask_for_body(partial(_standing_for, call))
     return Response(await image_of(call, found, number, wish), media_type=kind)
 
 
@@ -90,12 +90,12 @@ async def made_of_frame(call: Call, found: Found, number: int | None, job: str, 
     kept = call.served.part(Appearances).kept
     header = None
     if kept.get(found.name) is None:
-        header = await call.ask(lambda: header_of(call.snapshot(), found))
+        header = await call.ask_for_body(lambda: header_of(call.snapshot(), found))
     instance = OpenInstance(call.served, found)
     try:
-        return await read(call, partial(_made, instance, header, number, job, wish))
+        return await read_to_draw(call, partial(_made, instance, header, number, job, wish))
     finally:
-        await finish(call.served, instance.close)
+        await finish(instance.close)
 
 
 def _made(instance: OpenInstance, header: bytes | None, number: int | None, job: str, wish: Wish) -> bytes:

@@ -249,3 +249,7 @@ class ServedLake:
     async def ask(self, question: Callable[[], T]) -> T:
         """The answer to a question that blocks; see `Questions.ask`. Raises Refusal (503)."""
         return await self.questions.ask(question)
+
+    async def ask_for_body(self, question: Callable[[], T]) -> T:
+        """As `ask`, for what a large answer is made from: it takes turns apart from searches. Raises Refusal (503)."""
+        return await self.questions.ask_for_body(question)

@@ -13,11 +13,11 @@ from collections.abc import AsyncGenerator, AsyncIterator, Callable, Mapping
 from contextlib import aclosing
 
 import anyio
+import anyio.to_thread
 from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
 from dicom_assets.serve.media import RELATED
-from dicom_assets.serve.served import ServedLake
 
 BLOCK = 1 << 20
 """Bytes of an object in memory for each answer."""
@@ -80,7 +80,7 @@ class BrokenOff(Exception):
         super().__init__("an answer that had begun cannot be finished")
 
 
-async def finish(served: ServedLake, act: Callable[[], object]) -> None:
-    """Does what must be done although the answer may have been broken off."""
+async def finish(act: Callable[[], object]) -> None:
+    """Does what must be done although the answer may have been broken off; it waits for nobody's turn."""
     with anyio.CancelScope(shield=True):
-        await served.ask(act)
+        await anyio.to_thread.run_sync(act)

@@ -33,7 +33,7 @@ async def retrieve(call: Call) -> Response:
     numbers: list[int] = frame_numbers(number) if number else []
     if len(numbers) > 1:
         raise bad_parameter("frameNumber", "one frame is drawn at a time.")
-    found = await call.ask(partial(find, call, uids))
+    found = await call.ask_for_body(partial(find, call, uids))
     choice = choose(accepted, _offers(found))
     if choice.offer.kind == DICOM:
         if number:

@@ -13,7 +13,8 @@ import duckdb
 import pytest
 
 from dicom_assets.serve.problems import Refusal
-from dicom_assets.serve.questions import AT_ONCE, Questions, Stopped
+from dicom_assets.serve.questions import AT_ONCE, BODIES_AT_ONCE, Questions, Stopped
+from dicom_assets.serve.streaming import finish
 
 ENDLESS = "SELECT count(*) FROM range(100_000_000_000) AS a(x) WHERE hash(x) = 1"
 
@@ -59,6 +60,22 @@ def test_a_question_that_waits_too_long_for_its_turn_is_told_so():
         return refused.value
 
     assert anyio.run(ask).headers["Retry-After"]
+
+
+def test_a_search_waits_for_nobody_who_asks_for_a_body_and_what_is_over_is_closed_without_a_turn():
+    async def ask() -> tuple[int, bool]:
+        questions, go_on, closed = Questions(seconds=20), threading.Event(), threading.Event()
+        async with anyio.create_task_group() as group:
+            for _ in range(AT_ONCE + BODIES_AT_ONCE):
+                group.start_soon(_quietly, questions.ask_for_body, lambda: go_on.wait(20))
+            await anyio.sleep(0.05)
+            with anyio.fail_after(10):
+                answer = await questions.ask(lambda: 7)
+                await finish(closed.set)
+            go_on.set()
+        return answer, closed.is_set()
+
+    assert anyio.run(ask) == (7, True)
 
 
 async def _quietly(ask: Callable[..., Awaitable[Any]], question: Callable[[], Any]) -> None:

@@ -37,7 +37,7 @@ async def document(call: Call) -> Response:
     try:
         pdf = await read(call, partial(_read, instance, header))
     finally:
-        await finish(call.served, instance.close)
+        await finish(instance.close)
     return Response(pdf, media_type="application/pdf", headers=_HEADERS)
 
 
