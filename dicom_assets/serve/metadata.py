@@ -111,10 +111,10 @@ class _Spliced:
         uids: Mapping[str, str],
         room: HeaderRoom,
     ) -> None:
+        self._room, self._held = room, 0
         self._base, self._snapshot, self._uids = base, snapshot, uids
         self._rows = {(row["batch_id"], row["object_id"]): row for row in rows}
         self._blocks = _blocks(snapshot, rows, uids, _NEEDED)
-        self._room, self._held = room, 0
         self._separator = b"["
         self._is_whole = False
 
@@ -148,6 +148,10 @@ class _Spliced:
     def _hold(self, size: int) -> None:
         self._room.change(self._held, size)
         self._held = size
+
+    def __del__(self) -> None:
+        """Of an answer whose client went before the first piece was sent, nothing is closed."""
+        self._hold(0)
 
     def close(self) -> None:
         """Ends reading."""
