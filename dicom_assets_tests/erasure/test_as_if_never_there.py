@@ -1,0 +1,168 @@
+"""After an erasure the lake says what one says that never had it, whatever the order in which things had come.
+
+Belongs here: objects that meet those that go in each table that is made of several objects, in orders that are drawn.
+Does not belong here: where traces may stand (`test_removal`).
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import tempfile
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import dagster as dg
+import pytest
+from hypothesis import HealthCheck, Phase, given, settings
+from hypothesis import strategies as st
+
+from dicom_assets.batch.context import RunContext
+from dicom_assets.batch.erasure.target import Scope, Target
+from dicom_assets.batch.verification.verify import verify
+from dicom_assets.curation.following import follow
+from dicom_assets.schema.registry import TABLES
+from dicom_assets_tests.support.canaries import erased
+from dicom_assets_tests.support.corrections import correction, table
+from dicom_assets_tests.support.dicoms import dicom, uid
+from dicom_assets_tests.support.inline_engine import InlineEngine
+from dicom_assets_tests.support.lakes import settings_for
+from dicom_assets_tests.support.landings import LandingFolder
+from dicom_assets_tests.support.steps import Stepped, steps
+from dicom_assets_tests.upgrade.lakes import rows
+
+BOOKS = {"raw_files", "validated_batch", "batches", "erasure", "batch_study"}
+"""Where a row stays for what was erased; and the index of which batch touched which study, which may say one more."""
+NUMBERED = {"omop_identifier", "image_occurrence", "image_occurrence_origin"}
+"""Whose integers are given out in order, and to nobody again."""
+OF_A_LAKE = {
+    *("mark", "made_from", "value_marks", "value_shares", "text_marks"),  # keyed by the lake
+    *("told_first_at", "told_last_at", "first_claimed_at", "last_claimed_at"),
+}
+TOLD_THEN = {"ERASED", "SOP_INSTANCE_CONFLICT"}
+"""Remarks that say of an object that stays what was so when it arrived, and of one that goes that it went."""
+COMPARED = [name for name in TABLES if name not in BOOKS | NUMBERED]
+
+
+def image(study: int, instance: int, **said: Any) -> bytes:
+    """A slice of a series, which says which image it is."""
+    told: dict[str, Any] = {
+        "ContentTime": f"1011{study:02d}.{instance:03d}", "Rows": 2, "Columns": 2, "BitsAllocated": 8,
+        "SamplesPerPixel": 1, "PixelData": bytes([study, instance, 0, 0]), "PixelSpacing": [1, 1],
+        "ImageOrientationPatient": [1, 0, 0, 0, 1, 0], "ImagePositionPatient": [0, 0, instance],
+        "FrameOfReferenceUID": uid(study, 0),
+    }  # fmt: skip
+    return dicom(study, 1, instance, **told | said)
+
+
+OBJECTS: Mapping[str, bytes] = {
+    "1/1.dcm": image(1, 1, PatientName="Gone^Aurelia"),
+    "1/2.dcm": image(1, 2, PatientName="Gone^Aurelia", StudyDescription="another"),
+    "1/copy.dcm": image(1, 1, PatientName="Gone^Aurelia"),
+    "2/1.dcm": image(2, 1, PatientID="P0001", PatientBirthDate="19610412"),  # the patient, in another study
+    "2/uid.dcm": image(2, 2, PatientID="P0001", SOPInstanceUID=uid(1, 1, 1)),  # another image under the same UID
+    "3/sent.dcm": image(1, 2, StudyInstanceUID=uid(3), SOPInstanceUID=uid(3, 1, 2), PatientID="Q3"),  # and the series
+    "3/sent-again.dcm": image(1, 2, StudyInstanceUID=uid(3), SOPInstanceUID=uid(3, 1, 2), PatientID="Q3"),
+    "3/text.dcm": image(3, 9, FilterType="like Aurelia"),
+    "4/1.dcm": image(4, 1),
+    "4/2.dcm": image(4, 5, StudyDescription="another"),
+}
+STAYING = {"4/1.dcm": 0, "4/2.dcm": 1}
+"""What makes each batch one of both lakes."""
+
+
+@dataclass(frozen=True)
+class Case:
+    """What is erased. goes: the beginnings of the names of what a lake would lack that never had it."""
+
+    target: Target
+    goes: tuple[str, ...]
+    corrections: tuple[str, ...] = ()
+
+
+CORRECTIONS: Mapping[str, dict[str, str]] = {
+    "corrections/away.csv": correction("study", uid(1), StudyInstanceUID=uid(2)),
+    "corrections/into.csv": correction("study", uid(3), StudyInstanceUID=uid(1)),
+    "corrections/other.csv": correction("study", uid(4), PatientID="P0001"),
+}
+CASES = {
+    "a study": Case(Target(Scope.STUDY, uid(1)), ("1/", "corrections/away"), tuple(CORRECTIONS)),
+    "an instance": Case(Target(Scope.INSTANCE, uid(1, 1, 1)), ("1/1", "1/copy", "2/uid"), tuple(CORRECTIONS)),
+    "a patient": Case(Target(Scope.PATIENT, "P0001"), ("1/", "2/")),
+}
+
+
+Turns = dict[str, int]
+"""By name of a file, the batch in which it has come: 0 or 1."""
+
+
+@st.composite
+def histories(draw: st.DrawFn, case: Case) -> Turns:
+    """In which batch what may meet has come, and which correction came, if any."""
+    turns = {name: draw(st.integers(0, 1)) for name in OBJECTS}
+    for name in draw(st.lists(st.sampled_from(case.corrections), max_size=1)) if case.corrections else ():
+        turns[name] = draw(st.integers(0, 1))
+    return turns | STAYING
+
+
+def put(landing: LandingFolder, names: Iterable[str]) -> None:
+    """Puts files where they lie, always as old."""
+    for name in names:
+        data = OBJECTS[name] if name in OBJECTS else table(CORRECTIONS[name])
+        os.utime(landing.put(name, data), (1_700_000_000, 1_700_000_000))
+
+
+@contextmanager
+def lake_of(empty: Path, landing: LandingFolder, turns: Turns) -> Iterator[Stepped]:
+    """A lake that has what came, in two batches, and follows them."""
+    shutil.rmtree(landing.root, ignore_errors=True)
+    with tempfile.TemporaryDirectory() as folder, dg.DagsterInstance.ephemeral() as instance:
+        shutil.copytree(empty, f"{folder}/lake")
+        configured = settings_for(Path(folder, "lake"), landing.root, corrections={"files": ["corrections/**"]})
+        graph = Stepped(configured, instance)
+        for turn in (0, 1):
+            put(landing, [name for name, own in turns.items() if own == turn])
+            (batch,) = graph.claim()
+            with RunContext(graph.settings, shared_engine=InlineEngine()) as work:
+                for _, make in steps(work.batch(batch)):
+                    make()
+            assert graph.books(batch).status == "closed"
+        follow(graph.lake)
+        yield graph
+
+
+def everything(graph: Stepped) -> dict[str, list[dict[str, Any]]]:
+    """What the tables say, but for when, by which batch, and hashes that are a lake's own."""
+    follow(graph.lake)
+    lake = graph.lake
+    found = {name: rows(lake, name) for name in COMPARED}
+    found["ingestion_errors"] = [row for row in found["ingestion_errors"] if row["code"] not in TOLD_THEN]
+    return {
+        name: sorted(({k: v for k, v in row.items() if k not in OF_A_LAKE} for row in own), key=repr)
+        for name, own in found.items()
+    }
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("what", CASES)
+@given(st.data())
+@settings(
+    max_examples=2,
+    deadline=None,
+    suppress_health_check=list(HealthCheck),
+    phases=(Phase.explicit, Phase.reuse, Phase.generate),
+)
+def test_what_remains_is_what_a_lake_says_that_never_had_it(empty_lake, tmp_path_factory, what, data):
+    case = CASES[what]
+    turns = data.draw(histories(case))
+    landing = LandingFolder(tmp_path_factory.mktemp("place") / "landing")
+    with lake_of(empty_lake, landing, turns) as graph:
+        erased(graph, case.target)
+        assert [one for one in verify(graph.lake, graph.settings).findings if not one.holds] == []
+        left = everything(graph)
+    without = {name: turn for name, turn in turns.items() if not name.startswith(case.goes)}
+    with lake_of(empty_lake, landing, without) as graph:
+        assert left == everything(graph)
