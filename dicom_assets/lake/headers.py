@@ -4,7 +4,7 @@ Belongs here: finding the row groups that hold some objects, and reading these a
 with a row.
 
 DuckDB holds two thousand headers for each of its threads, and copies them into what it gives; here they come a few at a
-time from the pages in which they lie, which takes a fifth of the processor time.
+time from the pages in which they lie.
 """
 
 from __future__ import annotations

@@ -31,7 +31,7 @@ _OFFERS = (Offer(DICOM_JSON), Offer(JSON))
 _NEEDED = ("batch_id", "object_id", "header", "header_form")
 _COLUMNS = ("Rows", "Columns", "BitsAllocated", "SamplesPerPixel", "PhotometricInterpretation", "TransferSyntaxUID")
 _ROWS = 32
-"""Headers that are in memory at a time: about half a megabyte. With more of them an answer takes longer."""
+"""Headers that are in memory at a time: about half a megabyte."""
 
 
 async def retrieve(call: Call) -> Response:
