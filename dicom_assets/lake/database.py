@@ -20,18 +20,13 @@ import weakref
 from collections.abc import Sequence
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import duckdb
 import pyarrow as pa
-import pyarrow.parquet as pq
 
 from dicom_assets.lake.quoting import quoted
 from dicom_assets.schema.registry import TABLES
-from dicom_assets.storage.files import PROTOCOL, LakeFiles, TornFile
-
-if TYPE_CHECKING:
-    from dicom_assets.lake.remote import TableFiles
+from dicom_assets.storage.files import PROTOCOL, LakeFiles
 
 FOLDER = "_tmp"
 _PRIVATE = 0o700
@@ -50,11 +45,7 @@ class Database:
 
     @cached_property
     def _connection(self) -> duckdb.DuckDBPyConnection:
-        return open_alone(self._files, self._remote)
-
-    @cached_property
-    def _remote(self) -> TableFiles | None:
-        return _remote(self._files)
+        return open_alone(self._files)
 
     def cursor(self) -> duckdb.DuckDBPyConnection:
         """A connection without tables, as every query of the project starts."""
@@ -70,16 +61,6 @@ class Database:
         else:
             files = [f"{PROTOCOL}://{name}/{path.rsplit('/', 1)[-1]}" for path in paths]
         return f"read_parquet([{', '.join(map(quoted, files))}]{options})"
-
-    def open_data(self, name: str, path: str) -> pq.ParquetFile:
-        """A file of a table, as the log names it, to be read in parts. Raises FileNotFoundError, LakeError."""
-        place = f"{name}/{path}"
-        if self._remote is None:
-            return self._files.open_parquet(place)
-        try:
-            return pq.ParquetFile(self._remote.open(place))
-        except pa.ArrowException:
-            raise TornFile(place) from None
 
     def read_keys(self, name: str, paths: Sequence[str]) -> pa.Table:
         """The different keys (`replaced_by`) in each of some files: the file (its name alone) and the key, in order."""
@@ -102,30 +83,20 @@ def close_off(connection: duckdb.DuckDBPyConnection) -> None:
         connection.execute(statement)
 
 
-def open_alone(files: LakeFiles, remote: TableFiles | None = None) -> duckdb.DuckDBPyConnection:
-    """A connection to a database of its own, for a user to set and lock down. files: those that it may read.
-
-    remote: as it reads those on an object store; one of its own where none is given.
-    """
+def open_alone(files: LakeFiles) -> duckdb.DuckDBPyConnection:
+    """A connection to a database of its own, for a user to set and lock down. files: those that it may read."""
     connection = duckdb.connect()
     folder = spill_folder(files)
     connection.execute(f"SET temp_directory = {quoted(str(folder))}")
     connection.execute("SET TimeZone = 'UTC'")
     connection.execute("SET allocator_background_threads = true")  # they give back what a query has freed
-    if (remote := remote or _remote(files)) is not None:
-        connection.register_filesystem(remote)
+    if files.place is not None:
+        from dicom_assets.lake.remote import TableFiles  # a lake in a folder does without fsspec
+
+        connection.register_filesystem(TableFiles(files.store))
     if folder.parent.name != FOLDER:
         weakref.finalize(connection, shutil.rmtree, folder.parent, ignore_errors=True)
     return connection
-
-
-def _remote(files: LakeFiles) -> TableFiles | None:
-    """The files of tables on an object store; None where the lake lies in a folder."""
-    if files.place is None:
-        return None
-    from dicom_assets.lake.remote import TableFiles  # a lake in a folder does without fsspec
-
-    return TableFiles(files.store)
 
 
 def spill_folder(files: LakeFiles) -> Path:

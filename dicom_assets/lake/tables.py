@@ -15,7 +15,6 @@ from contextlib import contextmanager
 
 import duckdb
 import pyarrow as pa
-import pyarrow.parquet as pq
 from deltalake import CommitProperties, DeltaTable
 from deltalake.exceptions import CommitFailedError, DeltaError, TableNotFoundError
 from deltalake.transaction import AddAction, RemoveAction
@@ -79,10 +78,6 @@ class Tables(OpenTables):
     def scan_files(self, name: str, paths: Sequence[str], options: str = "") -> str:
         """SQL that stands for some files of a table, with all its columns; see `Database.scan`."""
         return self._database.scan(name, paths, self.columns_option(name) + options)
-
-    def open_data(self, name: str, path: str) -> pq.ParquetFile:
-        """One file of a table to be read in parts, by ranges on an object store; see `Database.open_data`."""
-        return self._database.open_data(name, path)
 
     def scan_footers(self, name: str, paths: Sequence[str]) -> str:
         """SQL that stands for the columns of some files of a table, see `Database.scan`: file_name, name and more."""

@@ -15,23 +15,21 @@ import pyarrow as pa
 from starlette.responses import Response
 
 from dicom_assets.dicom.header import WHOLE
-from dicom_assets.lake.headers import rows_of
+from dicom_assets.lake.quoting import named
 from dicom_assets.serve.call import Call
 from dicom_assets.serve.media import DICOM_JSON, JSON, Offer, choose, ranges
-from dicom_assets.serve.places import METADATA, flat_within, listed, url_of
+from dicom_assets.serve.places import METADATA, flat_source, listed, url_of
 from dicom_assets.serve.problems import Refusal, not_found
 from dicom_assets.serve.resource import Parameter, Resource
-from dicom_assets.serve.room import HeaderRoom
 from dicom_assets.serve.served import Snapshot
 from dicom_assets.serve.splicing import Subject, pieces
 from dicom_assets.serve.streaming import BrokenOff, Stream, finish
-from dicom_assets.storage.files import LakeError
 
 _OFFERS = (Offer(DICOM_JSON), Offer(JSON))
 _NEEDED = ("batch_id", "object_id", "header", "header_form")
 _COLUMNS = ("Rows", "Columns", "BitsAllocated", "SamplesPerPixel", "PhotometricInterpretation", "TransferSyntaxUID")
-_ROWS = 32
-"""Headers that are in memory at a time: about half a megabyte."""
+_ROWS = 128
+"""Headers that are in memory at a time: about 2 MB; a row group, of at most some 32 MB, is besides."""
 
 
 async def retrieve(call: Call) -> Response:
@@ -42,7 +40,7 @@ async def retrieve(call: Call) -> Response:
     headers = {"ETag": _etag(call.base, choice.offer.kind, rows)}
     if {headers["ETag"], "*"} & _etags(call.request.headers.get("if-none-match", "")):
         return Response(status_code=304, headers=headers)
-    spliced = _Spliced(call.base, snapshot, rows, uids, call.served.part(HeaderRoom))
+    spliced = _Spliced(call.base, snapshot, rows, uids)
     first = b"" if call.request.method == "HEAD" else await _first(call, spliced)
     return Stream(_pieces(call, spliced, first), 200, choice.offer.kind, headers)
 
@@ -50,7 +48,7 @@ async def retrieve(call: Call) -> Response:
 def elements_of(call: Call) -> dict[str, Any]:
     """The header of the one instance of a call as it is answered, corrections put in. Raises Refusal. Blocks."""
     snapshot, rows = _listed(call)
-    spliced = _Spliced(call.base, snapshot, rows, call.uids, call.served.part(HeaderRoom))
+    spliced = _Spliced(call.base, snapshot, rows, call.uids)
     try:
         found: list[dict[str, Any]] = orjson.loads(b"".join(iter(spliced.next, None)))
     finally:
@@ -104,14 +102,8 @@ class _Spliced:
     """The metadata of instances, read from the tables a block at a time, as one array of JSON."""
 
     def __init__(
-        self,
-        base: str,
-        snapshot: Snapshot,
-        rows: Sequence[Mapping[str, Any]],
-        uids: Mapping[str, str],
-        room: HeaderRoom,
+        self, base: str, snapshot: Snapshot, rows: Sequence[Mapping[str, Any]], uids: Mapping[str, str]
     ) -> None:
-        self._room, self._held = room, 0
         self._base, self._snapshot, self._uids = base, snapshot, uids
         self._rows = {(row["batch_id"], row["object_id"]): row for row in rows}
         self._blocks = _blocks(snapshot, rows, uids, _NEEDED)
@@ -127,7 +119,6 @@ class _Spliced:
         if block is None:
             self._is_whole = True
             return (b"[" if self._separator == b"[" else b"") + b"]"
-        self._hold(block.nbytes)
         names = zip(block["batch_id"].to_pylist(), block["object_id"].to_pylist(), strict=True)
         headers, forms = block["header"].cast(pa.binary()).to_pylist(), block["header_form"].to_pylist()
         for name, header, form in zip(names, headers, forms, strict=True):
@@ -145,31 +136,23 @@ class _Spliced:
         blocks = _blocks(self._snapshot, [*self._rows.values()], self._uids, ("batch_id", "object_id", *_COLUMNS))
         return {(one["batch_id"], one["object_id"]): one for block in blocks for one in block.to_pylist()}
 
-    def _hold(self, size: int) -> None:
-        self._room.change(self._held, size)
-        self._held = size
-
-    def __del__(self) -> None:
-        """Of an answer whose client went before the first piece was sent, nothing is closed."""
-        self._hold(0)
-
     def close(self) -> None:
-        """Ends reading."""
+        """Ends the query."""
         self._blocks.close()
-        self._hold(0)
 
 
 def _blocks(
     snapshot: Snapshot, rows: Sequence[Mapping[str, Any]], uids: Mapping[str, str], columns: Sequence[str]
 ) -> Generator[pa.RecordBatch, None, None]:
-    """The rows of flat_metadata of instances that were listed, which the caller may see."""
-    names = {name: pa.array([row[name] for row in rows], pa.string()) for name in ("batch_id", "object_id")}
-    known = snapshot.extents["flat_metadata"]
-    within = flat_within(rows, uids)
+    source = flat_source(snapshot, rows, uids, [*columns, "operation"])
+    # Open for as long as the client takes what it gives, so it is no part of a single question.
+    connection = snapshot.lake.cursor()
     try:
-        yield from rows_of(snapshot.lake, known, pa.table(names), within, columns, _ROWS)
-    except FileNotFoundError:
-        raise LakeError("A file of flat_metadata is gone.") from None
+        # One row per object of these series, each version of it; in the order of the files.
+        wanted = ", ".join(map(named, columns))
+        yield from connection.sql(f"SELECT {wanted} FROM {source} WHERE operation = 'upsert'").to_arrow_reader(_ROWS)
+    finally:
+        connection.close()
 
 
 RESOURCES: tuple[Resource, ...] = tuple(

@@ -128,15 +128,11 @@ def flat_source(
     rows: of `listed`, which the caller may see: where corrections have moved an object, its row stands in a study that
     the caller's scope may leave out. uids: as they were listed by. columns: that are given, None for all.
     """
-    return snapshot.within(Scope()).scan("flat_metadata", flat_within(rows, uids), columns)
-
-
-def flat_within(rows: Sequence[Mapping[str, Any]], uids: Mapping[str, str]) -> dict[str, list[str]]:
-    """What rows of flat_metadata of instances have in some columns; arguments as of `flat_source`."""
     studies = {(row["source"], row["received_study_instance_uid"] or row["StudyInstanceUID"]) for row in rows}
     keys = {study_key(*one) for one in studies}
     within = {"batch_id": sorted({row["batch_id"] for row in rows}), "study_key": sorted(keys)}
-    return within | {UIDS[one]: [uid] for one, uid in uids.items() if one != "study"}
+    within |= {UIDS[one]: [uid] for one, uid in uids.items() if one != "study"}
+    return snapshot.within(Scope()).scan("flat_metadata", within, columns)
 
 
 def find(call: Call, uids: Mapping[str, str]) -> Found:

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from dicom_assets.lake import pack
 from dicom_assets.lake.delta import Lake
-from dicom_assets.lake.headers import headers, rows_of
+from dicom_assets.lake.headers import headers
 from dicom_assets.schema.registry import FLAT_METADATA, TEXTS, TIMESTAMP
 
 BATCHES = {"b1": 7, "b2": 3}
@@ -45,17 +45,3 @@ def test_the_headers_of_these_objects_alone_are_read(lake: Lake, wanted: set[tup
     found = [row for rows in headers(lake, asked) for row in rows.to_pylist()]
     expected = [{"batch_id": b, "object_id": f"o{n}", "header": f"{b} {n}"} for b, n in wanted]
     assert sorted(found, key=str) == sorted(expected, key=str)
-
-
-def test_rows_come_a_few_at_a_time_with_columns_that_no_file_has_empty(lake: Lake):
-    asked = pa.table({"batch_id": ["b1"] * 4, "object_id": ["o1", "o2", "o3", "o5"]})
-    known = lake.extents("flat_metadata")
-    found = [*rows_of(lake, known, asked, {"batch_id": ["b1"]}, ["header", "unheard_of"], 1)]
-    assert [rows.to_pylist() for rows in found] == [[{"header": f"b1 {n}", "unheard_of": None}] for n in (1, 2, 3, 5)]
-
-
-def test_files_that_cannot_hold_such_values_are_not_read(lake: Lake):
-    asked = pa.table({"batch_id": ["b1"], "object_id": ["o1"]})
-    known = lake.extents("flat_metadata")
-    for within in ({"batch_id": ["b2"]}, {"batch_id": ["b1"], "study_key": ["t"]}):
-        assert [*rows_of(lake, known, asked, within, ["header"], 8)] == []
