@@ -75,7 +75,8 @@ def without_curation() -> Iterator[None]:
     with ExitStack() as stack:
         stack.enter_context(patch.object(digest_index, "stage_keys", stage_nothing))
         stack.enter_context(patch.dict(closing._MADE_FROM_OTHERS))
-        del closing._MADE_FROM_OTHERS["series_geometry"]
+        for name in OWN:
+            del closing._MADE_FROM_OTHERS[name]
         tidy = maintenance.tidy
         stack.enter_context(
             patch.object(maintenance, "tidy", lambda lake, name: name in OWN_TABLES or tidy(lake, name))

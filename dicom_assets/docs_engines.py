@@ -65,7 +65,7 @@ log, as the scripts do.
 
 | engine | tables | views | run here |
 |---|---|---|---|
-| Spark SQL | external Delta tables | all | yes, by pysail: script, every table, every view, every query of the README |
+| Spark SQL | external Delta tables | all | yes, by pysail: script, tables, views, queries of the README |
 | DuckDB | `delta_scan` | all | yes, by its extension `delta`: script, every table and view; not the part for Azure |
 | ClickHouse (chdb) | `deltaLakeLocal` | none made | yes: every table. A list that is NULL is an empty one there |
 | Databricks | external Delta tables | all | no: the views are those of Spark SQL |

@@ -57,8 +57,12 @@ def synapse_views(lake: Path) -> list[str]:
     ]
 
 
+OURS_ALONE = "tag_drift"
+"""The view that no script for other engines makes."""
+
+
 def readme() -> dict[str, str]:
-    """Every query of the README and of the demo, by its first line."""
+    """Every query of the README and of the demo that is not of our view alone, by its first line."""
     files = [path.read_text("utf-8").strip() for path in sorted((ROOT / "data/queries").glob("*.sql"))]
     found = {text.splitlines()[0]: text for text in files}
     for block in blocks("sql"):
@@ -71,7 +75,7 @@ def readme() -> dict[str, str]:
                 if command.startswith("dicom-assets sql") and " --lake az:" not in command:
                     query = shlex.split(command.partition(" < ")[0])[-1]
                     found |= {query: query} if query != "-" else {}
-    return found
+    return {name: query for name, query in found.items() if OURS_ALONE not in query}
 
 
 def in_spark() -> dict[str, str]:
