@@ -55,7 +55,7 @@ def test_an_object_that_cannot_be_read_is_told_counted_and_read_by_the_next_inge
 
     status = run("status", "--format", "json")
     assert [(row["status"], row["seen"]) for row in json.loads(status.stdout)] == [("closed", 1), ("waiting", 1)]
-    assert "(READ_FAILED 1); the next attempt is at 20" in status.stderr
+    assert "will be read again (READ_FAILED 1) at 20" in status.stderr
 
     still = refused(*ingest)
     assert still.returncode == 1
