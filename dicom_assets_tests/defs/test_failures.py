@@ -196,6 +196,7 @@ def test_every_function_that_dagster_calls_fails_clearly(definitions):
 
 
 class TestAnIngest:
+    @pytest.mark.slow
     @pytest.mark.parametrize(
         "broken", ["OpenBatch.begin", "OpenBatch.judge", "OpenBatch.publish_flat", "expand", "read_batch"]
     )

@@ -82,6 +82,7 @@ class TestRetiringBatches:
         assert partitions(instance) == ["b1", "b2"]
 
 
+@pytest.mark.slow
 def test_a_retired_batch_keeps_its_books_is_registered_by_command_and_runs_again(graph, landing, monkeypatch):
     landing.put("1.csv", b"PatientID,n\nP1,1\n")
     (batch,) = graph.ingest()

@@ -178,6 +178,7 @@ class TestARunThatBrokeOff:
         assert not result.success
         return graph, batch, result
 
+    @pytest.mark.slow
     def test_marks_its_batch_failed_and_the_next_run_closes_it(self, broken):
         graph, batch, result = broken
         (failure,) = [event for event in result.all_events if event.is_failure and event.is_run_failure]
@@ -198,6 +199,7 @@ class TestARunThatBrokeOff:
         assert (graph.books(batch).status, graph.books(batch).reason) == ("closed", None)
         assert graph.rows("SELECT code FROM ingestion_errors") == []
 
+    @pytest.mark.slow
     def test_does_not_mark_a_batch_that_is_closed_paused_or_taken_over(self, graph, landing):
         landing.put("a.dcm", dicom())
         (batch,) = graph.ingest()

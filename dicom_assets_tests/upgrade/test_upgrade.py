@@ -196,6 +196,7 @@ def upgrade_killed_in_each(settings: Settings, monkeypatch: pytest.MonkeyPatch, 
     return left
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("event", [1, 2])
 def test_an_upgrade_that_is_killed_in_each_of_its_migrations_goes_on_where_it_was(
     first, tmp_path, monkeypatch, upgraded, event
