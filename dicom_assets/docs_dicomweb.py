@@ -222,9 +222,9 @@ def _settings() -> str:
 In the section `[serve]`, for each process. What a bound refuses is said with its status: 429 for requests a second
 (`burst` at once), 503 for requests at once, 414, 431 and 413 for sizes. A client that takes nothing of its answer for
 `stall_seconds` is cut off, and so is one whose head is not there after `head_seconds`. Who breaks off leaves nothing
-behind: its query is stopped. What metadata, objects and images
-are made from is looked up for {BODIES_AT_ONCE} answers at a time and beside searches, so that these do not wait behind
-it; whoever has waited for `query_seconds` is told to come back.
+behind: its query is stopped. What metadata, objects and images are made from is looked up for {BODIES_AT_ONCE} answers
+at a time, beside searches, so that these do not wait behind it; whoever has waited for `query_seconds` is told to come
+back.
 
 | setting | default |
 |---|---|

@@ -10,6 +10,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from dicom_assets.catalogue.row_reading import Row, rows
+from dicom_assets.curation import phi_risk
 from dicom_assets.schema.geometry_table import MEANINGS
 from dicom_assets.serve.newest import Rows
 from dicom_assets.serve.served import Scope, Snapshot
@@ -21,12 +22,12 @@ MOST_PLACES = 50
 """Places of duplicates that are shown."""
 
 PARTS = (
-    ("direct identifiers", "score_direct", 30),
-    ("other attributes of the basic profile", "score_indirect", 20),
-    ("text like a patient's", "score_text", 15),
-    ("private elements", "score_private", 10),
-    ("annotation in the pixels", "score_pixels", 20),
-    ("a contradicted claim of de-identification", "score_claim", 5),
+    ("direct identifiers", "score_direct", phi_risk.DIRECT_POINTS),
+    ("other attributes of the basic profile", "score_indirect", phi_risk.INDIRECT_POINTS),
+    ("text like a patient's", "score_text", phi_risk.OWN_TEXT_POINTS),
+    ("private elements", "score_private", phi_risk.PRIVATE_POINTS),
+    ("annotation in the pixels", "score_pixels", phi_risk.BURNED_IN_POINTS),
+    ("a contradicted claim of de-identification", "score_claim", phi_risk.CLAIM_POINTS),
 )
 """Parts of a score: words, column, most points (docs/curation.md)."""
 

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from dicom_assets.engines.dialects import Dialect
 from dicom_assets.engines.holdings import Holdings
 from dicom_assets.lake.dataset_types import shown_names
-from dicom_assets.lake.resource_views import COLUMNS, RESOURCES, Element
+from dicom_assets.lake.resource_views import COLUMNS, OF_THE_STUDY, RESOURCES, value_of
 
 Name = Callable[[str], str]
 """A table or view, by its name in the lake, as the statement names it."""
@@ -148,7 +148,9 @@ def _resources(held: Holdings, d: Dialect, name: Name) -> Iterator[View]:
     there = held.tables["clinical"].names
     for view, (types, own) in RESOURCES.items():
         columns = {column: None for column in COLUMNS if column in there} | {
-            column: d.named(element) if isinstance(element, str) else _element(element, d)
+            column: d.named(element)
+            if isinstance(element, str)
+            else value_of(element, lambda path: d.at(d.named("record_values"), path), d.cast)
             for column, element in own.items()
         }
         listed = ",\n    ".join(
@@ -161,20 +163,12 @@ def _resources(held: Holdings, d: Dialect, name: Name) -> Iterator[View]:
             f"WHERE {d.named('record_type')} IN ({', '.join(map(d.literal, types))})",
         )
         if held.has("study", "patient_link"):
-            of_the_study = ("source", "PatientID", "IssuerOfPatientID")
-            kept = {column: sql for column, sql in columns.items() if column not in of_the_study}
+            kept = {column: sql for column, sql in columns.items() if column not in OF_THE_STUDY}
             yield View(
                 f"study_{view}",
                 f"Study and {' or '.join(types)} of its patient.",
                 _study_records(held, d, name, kept, types),
             )
-
-
-def _element(element: Element, d: Dialect) -> str:
-    texts = [d.at(d.named("record_values"), path) for path in element.paths]
-    read = [f"left({text}, 10)" for text in texts] if element.kind == "DATE" else texts
-    values = [d.cast(text, element.kind) for text in read]
-    return values[0] if len(values) == 1 else f"coalesce({', '.join(values)})"
 
 
 def _flat_metadata_versions(held: Holdings, d: Dialect, name: Name) -> str:

@@ -8,9 +8,10 @@ MedicationDispense.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
+from dicom_assets.lake.dataset_types import cast
 from dicom_assets.lake.quoting import one_of
 from dicom_assets.lake.subjects import study_records
 
@@ -76,14 +77,22 @@ RESOURCES: Mapping[str, tuple[Sequence[str], Mapping[str, Element | str]]] = {
 """By view, the resources in it, and its own columns: of elements, or a column of `clinical` by another name."""
 
 
+OF_THE_STUDY = ("source", "PatientID", "IssuerOfPatientID")
+"""Columns that a study has itself: beside studies they are not of the record."""
+
+
+def value_of(element: Element, at: Callable[[str], str], cast: Callable[[str, str], str]) -> str:
+    """SQL for the value of an element. at: for the text at a path of the record; cast: of a text as a type."""
+    texts = [at(path) for path in element.paths]
+    read = [f"left({text}, 10)" for text in texts] if element.kind == "DATE" else texts
+    values = [cast(text, element.kind) for text in read]
+    return values[0] if len(values) == 1 else f"coalesce({', '.join(values)})"
+
+
 def _sql(column: Element | str) -> str:
     if isinstance(column, str):
         return column
-    texts = [f"json(record_values) ->> '$.{path}'" for path in column.paths]
-    if column.kind == "VARCHAR":
-        return f"coalesce({', '.join(texts)})"
-    read = [f"left({text}, 10)" if column.kind == "DATE" else text for text in texts]
-    return f"coalesce({', '.join(f'try_cast({text} AS {column.kind})' for text in read)})"
+    return value_of(column, lambda path: f"(json(record_values) ->> '$.{path}')", cast)
 
 
 def _records(types: Sequence[str], columns: Mapping[str, Element | str]) -> str:
@@ -92,8 +101,7 @@ def _records(types: Sequence[str], columns: Mapping[str, Element | str]) -> str:
 
 
 def _beside_studies(name: str, columns: Mapping[str, Element | str]) -> str:
-    of_the_study = ("source", "PatientID", "IssuerOfPatientID")
-    kept = [f"record.{column}" for column in (*COLUMNS, *columns) if column not in of_the_study]
+    kept = [f"record.{column}" for column in (*COLUMNS, *columns) if column not in OF_THE_STUDY]
     return study_records(name, ", ".join(kept))
 
 
