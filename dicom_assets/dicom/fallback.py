@@ -6,15 +6,11 @@ warnings may quote values). Does not belong here: the decision that an object is
 
 from __future__ import annotations
 
-import logging
 import struct
-import warnings
-from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from typing import Any
 
 import orjson
-from pydicom import config
 from pydicom.dataelem import DataElement, RawDataElement
 from pydicom.dataset import Dataset
 
@@ -23,6 +19,7 @@ from dicom_assets.dicom.columns import fill
 from dicom_assets.dicom.flaws import DEPTH_CAPPED, HEADER_CAPPED, HEADER_INCOMPLETE, SOUND, VALUE_INVALID
 from dicom_assets.dicom.heads import Encoding
 from dicom_assets.dicom.known_vr import PYDICOM_ERRORS, known_vr
+from dicom_assets.dicom.lenient import lenient
 from dicom_assets.dicom.memo import MAX_VALUE
 from dicom_assets.dicom.parsed import Parsed, exceeds
 from dicom_assets.dicom.pixels import OFFSET_TABLES, PIXELS, pixel_vr
@@ -35,22 +32,6 @@ from dicom_assets.settings import ReadingLimits
 from dicom_assets.storage.byte_ranges import ByteSource
 
 _LUT_DESCRIPTORS = frozenset({0x00281101, 0x00281102, 0x00281103, 0x00283002})
-
-
-@contextmanager
-def lenient() -> Iterator[None]:
-    """Makes pydicom read without validation, warnings or log records, then as it was."""
-    logger = logging.getLogger("pydicom")
-    mode, disabled = config.settings.reading_validation_mode, logger.disabled
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        config.settings.reading_validation_mode = config.IGNORE
-        logger.disabled = True
-        try:
-            yield
-        finally:
-            config.settings.reading_validation_mode = mode
-            logger.disabled = disabled
 
 
 def parse(body: ByteSource, start: int, preface: Preface, limits: ReadingLimits) -> Parsed:

@@ -10,7 +10,6 @@ that is not what its VR demands: whether it fits is for the column to say.
 from __future__ import annotations
 
 import json
-import warnings
 from collections.abc import Iterator, Sequence
 from datetime import date
 from typing import Any
@@ -19,6 +18,7 @@ import pyarrow as pa
 
 from dicom_assets.batch.checks.contract import SHOWN, CheckContext, CheckResult, NamedRule
 from dicom_assets.batch.checks.reopening import chosen
+from dicom_assets.dicom.lenient import lenient
 from dicom_assets.lake.query import arrow, connect
 from dicom_assets.lake.quoting import named
 from dicom_assets.schema.promoted import PromotedColumn
@@ -82,8 +82,7 @@ def _values(header: dict[str, Any], column: PromotedColumn) -> list[Any]:
     first = column.steps[0].key
     wanted = {key: one for key, one in header.items() if key[:4] == first[:4]}
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # what pydicom warns of quotes values
+        with lenient():
             return [value for element in _elements(_data_set(wanted), column) for value in _single(element)]
     except MemoryError:
         raise

@@ -8,9 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-import logging
 import re
-import warnings
 from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -32,6 +30,7 @@ from dicom_assets.batch.checks.reopening import (
     source_of_batch,
     verified,
 )
+from dicom_assets.dicom.lenient import lenient
 from dicom_assets.lake.query import arrow, connect, quoted
 from dicom_assets.lake.staging import Part
 from dicom_assets.landing.store import ObjectError
@@ -140,8 +139,9 @@ def _is_same(row: Row | None, place: Row, source: ByteSource | ObjectError) -> b
         said = _entry(source)
         is_same = row is not None and _equals_entry(row, said)
     else:
-        data = _data_set(source, force="META_MISSING" in (row or {"issues": ()})["issues"])
-        is_same = row is not None and _equals_object(row, data)
+        with lenient():
+            data = _data_set(source, force="META_MISSING" in (row or {"issues": ()})["issues"])
+            is_same = row is not None and _equals_object(row, data)
     if not verified(source):
         raise Unread
     return is_same
@@ -151,24 +151,17 @@ def _data_set(source: ByteSource, *, force: bool = False, tags: Sequence[str] | 
     """The object's data set without pixels, as pydicom reads it. Raises Unread."""
     from pydicom.filereader import dcmread
 
-    quiet = logging.getLogger("pydicom")
-    level = quiet.level
-    quiet.setLevel(logging.CRITICAL + 1)  # what it says of an object might quote it
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            file = bounded_file(source, _READ_BYTES)
-            if not force and _DEFLATED in source.read(0, _META_BYTES):
-                raise Unread
-            return dcmread(file, stop_before_pixels=True, force=force, specific_tags=list(tags) if tags else None)
+        file = bounded_file(source, _READ_BYTES)
+        if not force and _DEFLATED in source.read(0, _META_BYTES):
+            raise Unread
+        return dcmread(file, stop_before_pixels=True, force=force, specific_tags=list(tags) if tags else None)
     except Unread:
         raise
     except MemoryError:
         raise
     except Exception:  # noqa: BLE001 - whatever a broken object makes another parser do, it is no verdict on the row
         raise Unread from None
-    finally:
-        quiet.setLevel(level)
 
 
 def _equals_object(row: Row, data: Any) -> bool:
@@ -183,7 +176,8 @@ def _equals_object(row: Row, data: Any) -> bool:
         return False
     if any(not _agrees(row[name], said, doubtful) for name in COMPARED for said in _said(data, name)):
         return False
-    return doubtful or all(_has_tag(header, element, is_whole) for element in data)
+    tags = data.keys()  # to iterate over the data set itself converts its values
+    return doubtful or all(f"{int(tag):08X}" in header for tag in tags if _is_kept(data, tag, is_whole))
 
 
 def _said(data: Any, keyword: str) -> Iterator[Any]:
@@ -225,11 +219,12 @@ def _agrees(published: Any, said: Any, doubtful: bool) -> bool:
     return bool(published == said or (doubtful and published is None))
 
 
-def _has_tag(header: Mapping[str, Any], element: Any, is_whole: bool) -> bool:
-    """Whether the header has an attribute of the object, but for group lengths; one that is not whole, bulk data."""
-    tag = element.tag
-    left_out = tag.element == 0 or tag.group == 0x0002 or (not is_whole and element.VR in _BULK)
-    return left_out or f"{int(tag):08X}" in header
+def _is_kept(data: Any, tag: Any, is_whole: bool) -> bool:
+    """Whether a header has this attribute of an object: no group length, and in one that is not whole no bulk data.
+
+    Of a whole one nothing is asked but the tag: to convert every value costs most of what a sample costs.
+    """
+    return tag.element != 0 and tag.group != 0x0002 and (is_whole or data[tag].VR not in _BULK)
 
 
 def _entry(source: ByteSource) -> Mapping[str, Any]:
@@ -284,10 +279,12 @@ def _reads_as_dicom(source: ByteSource) -> bool:
     try:
         if source.read(128, 4) != b"DICM":
             return False
-        data = _data_set(source, tags=IDENTITY)
+        with lenient():
+            data = _data_set(source, tags=IDENTITY)
+            is_identified = all(any(said) for said in ([*_said(data, name)] for name in IDENTITY))
     except (Unread, OSError):
         return False
-    return all(any(said) for said in ([*_said(data, name)] for name in IDENTITY)) and verified(source)
+    return is_identified and verified(source)
 
 
 _IN_HEADER = {

@@ -32,7 +32,7 @@ from dicom_assets.curation.cohorts.frozen import Cohort, Entry
 from dicom_assets.curation.cohorts.journal import Journal
 from dicom_assets.curation.cohorts.objects_in_place import Copy, NotThere, Stores, Withheld, place_of, why_of
 from dicom_assets.curation.cohorts.risks import require_low_risk
-from dicom_assets.dicom.fallback import lenient
+from dicom_assets.dicom.lenient import lenient
 from dicom_assets.lake.delta import Lake
 from dicom_assets.landing.retrieval import Place, entries_at
 from dicom_assets.landing.store import ObjectError
