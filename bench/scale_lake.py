@@ -35,7 +35,7 @@ from dicom_assets.landing.claims import FOLDER as CLAIMS
 from dicom_assets.landing.claims import MANIFEST, BatchKind, ClaimLog
 from dicom_assets.landing.store import LISTING, object_digests
 from dicom_assets.omop.integers import Domain, natural_key, order_key, person_key, series_key
-from dicom_assets.schema.keys import study_key, uid_number
+from dicom_assets.schema.keys import study_key, uid_numbers
 from dicom_assets.schema.registry import TABLES
 
 UNIT = 250_000
@@ -292,7 +292,7 @@ def _uids(start: int, end: int) -> pa.Table:
         series = [f"{uid}.{study * 4 + one}" for one in range(4)]
         instances = [f"{series[one // PER_SERIES]}.{study * PER_STUDY + one}" for one in range(PER_STUDY)]
         key = study_key(SOURCE, uid)
-        found += [(batch, key, number) for number in sorted(map(uid_number, (uid, *series, *instances)))]
+        found += [(batch, key, number) for number in sorted(uid_numbers((uid, *series, *instances)).tolist())]
     schema = TABLES["uid_index"].schema
     return pa.table([pa.array(c, f.type) for c, f in zip(zip(*found, strict=True), schema, strict=True)], schema)
 

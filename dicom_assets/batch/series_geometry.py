@@ -12,14 +12,15 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 import duckdb
+import numpy as np
 import pyarrow as pa
 
 from dicom_assets.batch.publish import touched_studies
 from dicom_assets.curation import series_images
-from dicom_assets.curation.claims_of_series import claimed
+from dicom_assets.curation.claims_of_series import CLAIMING, claimed
 from dicom_assets.curation.geometry import measured
 from dicom_assets.lake.delta import Lake
-from dicom_assets.lake.query import arrow, connect
+from dicom_assets.lake.query import arrow, connect, few
 from dicom_assets.lake.staging import Staging
 from dicom_assets.lake.studies import study_scope
 from dicom_assets.schema.registry import SERIES_GEOMETRY
@@ -27,23 +28,18 @@ from dicom_assets.schema.registry import SERIES_GEOMETRY
 IMAGES_AT_ONCE = 100_000
 """Images that are measured together, unless one series has more: 180 MB."""
 
-_SIZES = """
--- one row per series with images of the touched studies: how many images it says that it has
-SELECT row_number() OVER (ORDER BY source, study_key, SeriesInstanceUID) - 1 AS series, *,
-    sum(size) OVER (ORDER BY source, study_key, SeriesInstanceUID) - size AS before
-FROM (
-    SELECT
-        source, study_key, StudyInstanceUID, SeriesInstanceUID, count(*) AS instance_count,
-        max(updated_at) AS updated_at, bool_or(is_multiframe) AS is_multiframe,
-        sum(NumberOfFrames)::BIGINT AS size
-    FROM every
-    GROUP BY ALL
-    HAVING bool_or(is_image)
-)
+_SERIES = """
+-- one row per series with images of the touched studies, with how many images it says that it has
+SELECT
+    source, study_key, StudyInstanceUID, SeriesInstanceUID, count(*) AS instance_count,
+    max(updated_at) AS updated_at, bool_or(is_multiframe) AS is_multiframe, sum(NumberOfFrames)::BIGINT AS size
+FROM every
+GROUP BY ALL
+HAVING bool_or(is_image)
 """
 
 _INSTANCES = """
-CREATE OR REPLACE TEMP TABLE instances AS
+CREATE OR REPLACE TEMP VIEW instances AS
 SELECT part.series, own.* FROM every AS own
 JOIN (SELECT series, study_key, SeriesInstanceUID FROM part) AS part USING (study_key, SeriesInstanceUID)
 """
@@ -54,13 +50,11 @@ def publish_geometry(lake: Lake, staging: Staging) -> int:
 
     Reading and commit happen under the table's lock, as those of the hierarchy do. Raises LakeError, StagingMissing.
     """
-    touched = touched_studies(staging)
-    keys = touched["study_key"].to_pylist()
+    keys = touched_studies(staging)["study_key"].to_pylist()
     if not keys:
         return 0
     with lake.committing(SERIES_GEOMETRY.name):
         with connect(lake, ["instance"], within=study_scope(lake, ["instance"], keys)) as connection:
-            connection.register("touched", touched)
             made = [SERIES_GEOMETRY.schema.empty_table(), *_made(lake, connection)]
         rows = pa.concat_tables(made)
         lake.replace(SERIES_GEOMETRY.name, keys, rows)
@@ -68,27 +62,26 @@ def publish_geometry(lake: Lake, staging: Staging) -> int:
 
 
 def _made(lake: Lake, connection: duckdb.DuckDBPyConnection) -> Iterator[pa.Table]:
-    """The rows of the series of `touched`, for some of them after the other."""
-    connection.execute(
-        f"CREATE TEMP TABLE every AS FROM ({series_images.INSTANCES}) SEMI JOIN touched USING (study_key)"
+    """The rows of the series of the studies in `instance`, for some of them after the other."""
+    connection.execute(f"CREATE TEMP TABLE every AS {series_images.INSTANCES}")
+    all_series = few(connection, _SERIES).sort_by(
+        [(name, "ascending") for name in ("source", "study_key", "SeriesInstanceUID")]
     )
-    connection.execute(f"CREATE TEMP TABLE sizes AS {_SIZES}")
-    parts = f"SELECT DISTINCT before // {IMAGES_AT_ONCE} FROM sizes ORDER BY 1"
-    for (number,) in connection.execute(parts).fetchall():
-        connection.execute(
-            "CREATE OR REPLACE TEMP TABLE part AS SELECT * REPLACE (series - min(series) OVER () AS series) "
-            f"FROM sizes WHERE before // {IMAGES_AT_ONCE} = {number}"
-        )
-        series = arrow(connection, "SELECT * EXCLUDE (size, before) FROM part ORDER BY series")
+    size = np.asarray(all_series["size"])
+    part_of = (np.cumsum(size) - size) // IMAGES_AT_ONCE
+    for part in np.unique(part_of):
+        series = all_series.filter(pa.array(part_of == part)).drop_columns("size")
+        series = series.append_column("series", pa.array(range(len(series)), pa.int64()))
+        connection.register("part", series)
         connection.execute(_INSTANCES)
         yield _rows(lake, connection, series)
 
 
 def _rows(lake: Lake, connection: duckdb.DuckDBPyConnection, series: pa.Table) -> pa.Table:
-    instances = arrow(connection, "FROM instances ORDER BY series")
+    instances = arrow(connection, f"SELECT {', '.join(CLAIMING)} FROM instances")
     found = [series_images.single_frames(connection)]
     if any(series["is_multiframe"].to_pylist()):
-        found.append(_frames(lake, instances.filter(instances["is_multiframe"])))
+        found.append(_frames(lake, arrow(connection, "FROM instances WHERE is_multiframe")))
     all_images = pa.concat_tables(found, promote_options="permissive")
     made = {
         **_columns(measured(all_images, len(series))),

@@ -17,6 +17,12 @@ import pyarrow.compute as pc
 from dicom_assets.curation.groups import Flags, Floats, Groups, Ints, coded, combined, first_of_each
 from dicom_assets.schema.geometry_table import Shortfall
 
+CLAIMING = (
+    "series", "is_image", "is_multiframe", "NumberOfFrames", "NumberOfSeriesRelatedInstances", "InstanceNumber",
+    "NumberOfTemporalPositions", "TemporalPositionIdentifier", "AcquisitionNumber", "ImagesInAcquisition",
+)  # fmt: skip
+"""Columns of instances that are looked at."""
+
 
 def _numbers(rows: pa.Table, name: str) -> Floats:
     found: Floats = rows[name].cast(pa.float64(), safe=False).to_numpy(zero_copy_only=False)
@@ -26,7 +32,7 @@ def _numbers(rows: pa.Table, name: str) -> Floats:
 def claimed(instances: pa.Table, images: pa.Table, number: int) -> dict[str, Any]:
     """Claims and shortfalls of series 0 … number - 1: columns of `series_geometry`.
 
-    instances: as `series_images.INSTANCES` gives them, with their series; images: their images.
+    instances: as `series_images.INSTANCES` gives them, in CLAIMING; images: their images.
     """
     series = instances["series"].to_numpy().astype(np.int64)
     groups = Groups(series, number)

@@ -13,18 +13,20 @@ between leaves enough to begin anew.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections import defaultdict
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 import duckdb
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from dicom_assets.curation import told, uid_index
 from dicom_assets.curation.belonging import Owner, of
-from dicom_assets.curation.patients import whose
+from dicom_assets.curation.patients import CLEANED, whose
 from dicom_assets.lake.choice import NEWEST, SOURCE_RANK, Choice
 from dicom_assets.lake.delta import Lake
-from dicom_assets.lake.query import arrow, connect, records, scan, where
+from dicom_assets.lake.query import arrow, connect, few, records, scan, where
 from dicom_assets.lake.studies import study_scope
 from dicom_assets.schema import keys
 from dicom_assets.schema.registry import CONFLICT, PATIENT_VALUE
@@ -46,17 +48,22 @@ def publish_conflicts(lake: Lake, studies: Sequence[str], choice: Choice) -> int
     if not studies:
         return 0
     with lake.committing(PATIENT_VALUE.name):
-        scope = study_scope(lake, ["instance", PATIENT_VALUE.name], studies)
-        with connect(lake, [*scope], within=scope) as connection:
-            own = arrow(connection, "SELECT DISTINCT StudyInstanceUID, SeriesInstanceUID, SOPInstanceUID FROM instance")
-            before = {key for (key,) in connection.execute("SELECT DISTINCT patient_key FROM patient_value").fetchall()}
-        uids = {name: set(own[name].to_pylist()) for name in uid_index.UIDS}
+        scope = {"study_key": studies}
+        of_studies = {name: f"{scan(lake, name, within=scope)}{where(scope)}" for name in ("instance", "patient_value")}
+        with lake.cursor() as connection:
+            own = arrow(connection, f"SELECT DISTINCT {', '.join(uid_index.UIDS)} FROM {of_studies['instance']}")
+            found = connection.execute(f"SELECT DISTINCT patient_key FROM {of_studies['patient_value']}").fetchall()
+        before = {key for (key,) in found}
+        uids = {name: set(own[name].unique().to_pylist()) for name in uid_index.UIDS}
         others = uid_index.other_studies(lake, set().union(*uids.values()), studies)
         had = _had(lake, studies, before, uids)
         looked_at = sorted({*studies, *others, *(key for row in had for key in _studies_of(row))})
         before |= {row["subject_key"] for row in had if row["level"] == Owner.PATIENT}
         about = {row["StudyInstanceUID"] for row in had if row["level"] in told.GRAINS} - {None}
-        rows, values = _of_studies(lake, looked_at, uids["StudyInstanceUID"] | about, {*studies}, choice)
+        wanted = {row["values"]: row["counts"] for row in pc.value_counts(own["StudyInstanceUID"]).to_pylist()}
+        if looked_at != sorted(studies):
+            wanted = _sizes(lake, looked_at, {*wanted, *about})
+        rows, values = _of_studies(lake, looked_at, wanted, {*studies}, choice)
         if others or any(row["attribute"] in told.UIDS for row in had) or _have_several_parents(own):
             rows += _of_uids(lake, looked_at, uids, had)
         rows += _of_patients(lake, values, before, studies, choice)
@@ -97,42 +104,40 @@ def _rows(lake: Lake, where: str, **tables: Iterable[str]) -> list[Row]:
     with lake.cursor() as connection:
         for name, values in tables.items():
             connection.register(name, pa.table({"key": pa.array(sorted(values), pa.string())}))
-        found: list[Row] = arrow(connection, f"SELECT * FROM {scan(lake, CONFLICT.name)} WHERE {where}").to_pylist()
-    return found
+        return records(connection, f"SELECT * FROM {scan(lake, CONFLICT.name)} WHERE {where}")
 
 
 def _of_studies(
-    lake: Lake, looked_at: Sequence[str], wanted: set[str], touched: set[str], choice: Choice
+    lake: Lake, looked_at: Sequence[str], wanted: Mapping[str, int], touched: set[str], choice: Choice
 ) -> tuple[list[Row], pa.Table]:
     """Conflicts of studies, series and frames of reference, by StudyInstanceUID; patient_value of the touched studies.
 
-    looked_at: keys of all studies that may have these UIDs.
+    looked_at: keys of all studies that may have these UIDs. wanted: how many instances there are about.
     """
     rows: list[Row] = []
     values = [PATIENT_VALUE.schema.empty_table()]
     with connect(lake, ["instance"], within=study_scope(lake, ["instance"], looked_at)) as connection:
         connection.register("touched", pa.table({"study_key": pa.array(sorted(touched), pa.string())}))
-        for group in _groups(connection, wanted):
+        for group in _groups(wanted):
             connection.register("wanted", pa.table({"StudyInstanceUID": pa.array(group, pa.string())}))
             connection.execute(f"CREATE OR REPLACE TEMP TABLE same AS {told.SAME}")
-            connection.register("whose", whose(connection))
-            found = arrow(connection, f"FROM ({told.PATIENT_VALUES}) SEMI JOIN touched USING (study_key)")
-            values.append(found.select(PATIENT_VALUE.schema.names).cast(PATIENT_VALUE.schema))
+            same = arrow(connection, f"SELECT *, {CLEANED} FROM same")
+            said = [name for name in told.COLUMNS if same[name].null_count < len(same)]
+            connection.register("whose", whose(same))
+            attributes = [name for name in of(Owner.PATIENT) if name in said]
+            if attributes:
+                found = few(connection, f"FROM ({told.patient_values(attributes)}) SEMI JOIN touched USING (study_key)")
+                values.append(found.select(PATIENT_VALUE.schema.names).cast(PATIENT_VALUE.schema))
             for owner in told.GRAINS:
-                rows += _owned(lake, connection, owner, looked_at, choice)
+                rows += _owned(lake, connection, owner, _doubtful(same, owner, said), looked_at, choice)
     return rows, pa.concat_tables(values)
 
 
-def _groups(connection: duckdb.DuckDBPyConnection, wanted: set[str]) -> Iterator[list[str]]:
+def _groups(wanted: Mapping[str, int]) -> Iterator[list[str]]:
     """UIDs of studies in runs of about ROWS_AT_ONCE instances."""
-    connection.register("wanted", pa.table({"StudyInstanceUID": pa.array(sorted(wanted), pa.string())}))
-    sizes = connection.execute(
-        "SELECT StudyInstanceUID, count(*) FROM instance SEMI JOIN wanted USING (StudyInstanceUID) "
-        "GROUP BY 1 ORDER BY 1"
-    ).fetchall()
     group: list[str] = []
     held = 0
-    for uid, count in sizes:
+    for uid, count in sorted(wanted.items()):
         if group and held + count > ROWS_AT_ONCE:
             yield group
             group, held = [], 0
@@ -142,10 +147,44 @@ def _groups(connection: duckdb.DuckDBPyConnection, wanted: set[str]) -> Iterator
         yield group
 
 
+def _sizes(lake: Lake, looked_at: Sequence[str], wanted: Iterable[str]) -> dict[str, int]:
+    """How many instances studies have, by StudyInstanceUID; looked_at: keys of all that may have these UIDs."""
+    with connect(lake, ["instance"], within=study_scope(lake, ["instance"], looked_at)) as connection:
+        connection.register("wanted", pa.table({"StudyInstanceUID": pa.array(sorted(wanted), pa.string())}))
+        found = connection.execute(
+            "SELECT StudyInstanceUID, count(*) FROM instance SEMI JOIN wanted USING (StudyInstanceUID) GROUP BY 1"
+        ).fetchall()
+    return dict(found)
+
+
+def _doubtful(same: pa.Table, owner: Owner, said: Collection[str]) -> pa.Table:
+    """Studies, series or frames of reference, by their UIDs, with the attributes that are written in two ways.
+
+    same: as told.SAME gives it. said: attributes of which anything is said.
+    """
+    grain, attributes = told.GRAINS[owner], [name for name in of(owner) if name in said]
+    first: dict[tuple[Any, ...], dict[str, Any]] = defaultdict(dict)
+    found: dict[tuple[Any, ...], list[str]] = defaultdict(list)
+    for row in same.select([*dict.fromkeys([*grain, *attributes])]).to_pylist():
+        named = tuple(row[name] for name in grain)
+        known, doubtful = first[named], found[named]
+        for name in attributes:
+            value = row[name]
+            if value is not None and known.setdefault(name, value) != value and name not in doubtful:
+                doubtful.append(name)
+    written = [(named, names) for named, names in found.items() if names]
+    columns = {name: pa.array([named[at] for named, _ in written], pa.string()) for at, name in enumerate(grain)}
+    return pa.table({**columns, "attributes": pa.array([names for _, names in written], pa.list_(pa.string()))})
+
+
 def _owned(
-    lake: Lake, connection: duckdb.DuckDBPyConnection, owner: Owner, looked_at: Sequence[str], choice: Choice
+    lake: Lake,
+    connection: duckdb.DuckDBPyConnection,
+    owner: Owner,
+    doubtful: pa.Table,
+    looked_at: Sequence[str],
+    choice: Choice,
 ) -> list[Row]:
-    doubtful = arrow(connection, told.doubtful(owner))
     if not len(doubtful):  # nearly always, and the query behind this costs more to prepare than to run
         return []
     connection.register("doubtful", doubtful)
@@ -206,9 +245,8 @@ def _age(entry: Row) -> tuple[Any, ...]:
 
 def _have_several_parents(own: pa.Table) -> bool:
     """Whether a series or SOP Instance UID of the touched studies stands in two of them, or twice in one."""
-    columns = {name: own[name].to_pylist() for name in uid_index.UIDS}
     return any(
-        len(set(zip(columns[uid], columns[parent], strict=True))) > len(set(columns[uid]))
+        len(own.group_by([uid, parent]).aggregate([])) > len(own.group_by(uid).aggregate([]))
         for uid, parent in told.UIDS.items()
     )
 
@@ -221,7 +259,7 @@ def _of_uids(lake: Lake, looked_at: Sequence[str], uids: Mapping[str, set[str]],
         for uid in told.UIDS:
             level = "series" if uid == "SeriesInstanceUID" else "instance"
             about = uids[uid] | {row[uid] for row in had if row["attribute"] == uid}
-            for row in arrow(connection, told.uid_conflicts(uid)).to_pylist():
+            for row in records(connection, told.uid_conflicts(uid)):
                 if row[uid] in about:
                     named = {uid: row[uid]}
                     rows.append(_row(level, {**row, "attribute": uid}, named, subject_key(level, row[uid]), None, None))
@@ -242,11 +280,10 @@ def _of_patients(lake: Lake, values: pa.Table, before: set[str], studies: Sequen
         connection.register("own", values)
         others = _OTHERS.format(values=scan(lake, PATIENT_VALUE.name))
         connection.execute(f"CREATE TEMP TABLE patient_values AS FROM own UNION ALL BY NAME ({others})")
-        contradicted = arrow(connection, told.CONTRADICTED)
-        if not len(contradicted):
+        ((contradicted,),) = connection.execute(f"CREATE TEMP TABLE contradicted AS {told.CONTRADICTED}").fetchall()
+        if not contradicted:
             return []
-        connection.register("contradicted", contradicted)
-        found = arrow(connection, told.PATIENT_CONFLICTS).to_pylist()
+        found = records(connection, told.PATIENT_CONFLICTS)
     rows = []
     for row in found:
         owner = row["owner"]

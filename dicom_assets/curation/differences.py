@@ -79,14 +79,15 @@ def _said(lake: Lake, names: Iterable[ObjectName], keys: dict[int, str]) -> dict
     found: dict[ObjectName, Sequence[int]] = {}
     for rows in headers(lake, pa.table(columns)):
         for batch, one, header in zip(*(rows[name].to_pylist() for name in rows.column_names), strict=True):
-            own = _numbers(header) if header else {}
-            keys |= own
-            found[ObjectName(batch, one)] = array("q", own)
+            texts = _texts(header) if header else ()
+            own = array("q", map(hash, texts))
+            keys.update((number, text[:_KEY]) for number, text in zip(own, texts, strict=True) if number not in keys)
+            found[ObjectName(batch, one)] = own
     return found
 
 
-def _numbers(header: str) -> dict[int, str]:
-    """The key of each element of a header, by a number that stands for all that it says."""
+def _texts(header: str) -> list[str]:
+    """What each element of a header says, behind its key: of what lies elsewhere, all but where."""
     flat, sequences = cut(header)
     texts = flat + [text[1:] for text in sequences]
     if _REFERENCE in header or any(key in header for key in PIXELS):
@@ -94,7 +95,7 @@ def _numbers(header: str) -> dict[int, str]:
             comparable(f'"{text}'.encode()).decode()[1:] if _REFERENCE in text or text[:_KEY] in PIXELS else text
             for text in texts
         ]
-    return {hash(text): text[:_KEY] for text in texts}
+    return texts
 
 
 def _name(key: str) -> str | None:

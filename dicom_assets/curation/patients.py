@@ -12,18 +12,14 @@ from __future__ import annotations
 
 from collections import defaultdict
 
-import duckdb
 import pyarrow as pa
 
-from dicom_assets.lake.query import arrow
 from dicom_assets.lake.subjects import clean
 from dicom_assets.schema import keys
 
-_WRITTEN = f"""
--- one row per study and what its instances write of their patient. Tables: same
-SELECT *, {clean("PatientID")} AS id, {clean("IssuerOfPatientID")} AS issuer
-FROM (SELECT DISTINCT source, study_key, PatientID, IssuerOfPatientID FROM same)
-"""
+CLEANED = f"{clean('PatientID')} AS id, {clean('IssuerOfPatientID')} AS issuer"
+"""SQL for what an instance says of its patient, as columns."""
+_WRITTEN = ("source", "study_key", "PatientID", "IssuerOfPatientID", "id", "issuer")
 
 WHOSE = pa.schema(
     [
@@ -41,10 +37,10 @@ def patient_key(source: str, study: str, patient: str | None, issuer: str | None
     return keys.study_key(f"issuer {issuer}" if issuer is not None else f"source {source}", f"patient {patient}")
 
 
-def whose(connection: duckdb.DuckDBPyConnection) -> pa.Table:
-    """WHOSE of all studies in the table `same`; what is nobody's is left out."""
+def whose(same: pa.Table) -> pa.Table:
+    """WHOSE of all studies of some instances, with CLEANED; what is nobody's is left out."""
     by_study = defaultdict(list)
-    for row in arrow(connection, _WRITTEN).to_pylist():
+    for row in same.select(_WRITTEN).group_by(_WRITTEN).aggregate([]).to_pylist():
         by_study[row["study_key"]].append(row)
     found = []
     for study, rows in by_study.items():

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from dicom_assets.curation.belonging import BELONGINGS, Owner, of
+from dicom_assets.curation.belonging import BELONGINGS, Owner
 from dicom_assets.lake.significance import significant
 from dicom_assets.schema.attributes import ATTRIBUTES
 
@@ -51,17 +51,6 @@ def _each(attributes: Sequence[str]) -> str:
     return ", ".join(
         f"{{'attribute': '{name}', 'value': {text(name)}, 'said': {significant(name)}}}" for name in attributes
     )
-
-
-def doubtful(owner: Owner) -> str:
-    """SQL for the studies, series or frames of reference that have attributes written in two ways, with these."""
-    grain = ", ".join(GRAINS[owner])
-    written = ", ".join(f'CASE WHEN min("{name}") <> max("{name}") THEN \'{name}\' END' for name in of(owner))
-    return f"""
-SELECT * FROM (
-    SELECT {grain}, list_filter([{written}], lambda name: name IS NOT NULL) AS attributes FROM same GROUP BY {grain}
-) WHERE len(attributes) > 0
-"""
 
 
 def _told(owner: Owner, attributes: Sequence[str]) -> str:
@@ -116,8 +105,9 @@ HAVING count(*) > 1
 """
 
 
-PATIENT_VALUES = f"""
--- one row per study, patient, attribute and value. Tables: same, whose
+def patient_values(attributes: Sequence[str]) -> str:
+    """SQL for one row per study, patient, attribute and value. Tables: same, whose. attributes: those that are said."""
+    return f"""
 SELECT
     study_key, source, patient_key, arg_max(id, newest) AS PatientID, any_value(issuer) AS IssuerOfPatientID,
     any_value(StudyInstanceUID) AS StudyInstanceUID, attribute, said, arg_max(value, newest) AS value,
@@ -128,7 +118,7 @@ FROM (
     FROM (
         SELECT
             same.study_key, same.source, patient_key, id, issuer, StudyInstanceUID, objects, first_seen_at, updated_at,
-            newest, unnest([{_each(of(Owner.PATIENT))}]) AS one
+            newest, unnest([{_each(attributes)}]) AS one
         FROM same JOIN whose ON whose.study_key = same.study_key
             AND whose.PatientID IS NOT DISTINCT FROM same.PatientID
             AND whose.IssuerOfPatientID IS NOT DISTINCT FROM same.IssuerOfPatientID
@@ -137,6 +127,7 @@ FROM (
 WHERE said IS NOT NULL
 GROUP BY study_key, source, patient_key, attribute, said
 """
+
 
 _TOLD_OF_PATIENTS = f"""
     SELECT patient_key, attribute, said, source, arg_max(value, {_NEWEST}) AS value, sum(objects)::BIGINT AS objects,

@@ -18,7 +18,7 @@ from dicom_assets.lake import moved_studies
 from dicom_assets.lake.delta import Lake
 from dicom_assets.lake.query import connect, scan
 from dicom_assets.lake.staging import Part, Staging
-from dicom_assets.schema.keys import uid_number
+from dicom_assets.schema.keys import uid_numbers
 from dicom_assets.schema.registry import UID_INDEX
 
 UIDS = ("StudyInstanceUID", "SeriesInstanceUID", "SOPInstanceUID")
@@ -26,13 +26,14 @@ UIDS = ("StudyInstanceUID", "SeriesInstanceUID", "SOPInstanceUID")
 
 def entries(batch_id: str, objects: pa.Table) -> pa.Table:
     """Rows of the index for objects of a batch, in the order of the table. objects: study_key and the three UIDs."""
-    keys = objects["study_key"].to_pylist()
-    found = {
-        (key, uid) for name in UIDS for key, uid in zip(keys, objects[name].to_pylist(), strict=True) if uid is not None
-    }
-    ordered = sorted((key, uid_number(uid)) for key, uid in found)
-    columns = [[batch_id] * len(ordered), [key for key, _ in ordered], [number for _, number in ordered]]
-    return pa.table([pa.array(c, f.type) for c, f in zip(columns, UID_INDEX.schema, strict=True)], UID_INDEX.schema)
+    pairs = [objects.select(["study_key", name]).rename_columns(["study_key", "uid"]) for name in UIDS]
+    found = pa.concat_tables(pairs).group_by(["study_key", "uid"]).aggregate([])
+    found = found.filter(found["uid"].is_valid())
+    numbers = pa.array(uid_numbers(found["uid"].to_pylist()))
+    ordered = pa.table({"study_key": found["study_key"], "uid": numbers}).sort_by(
+        [("study_key", "ascending"), ("uid", "ascending")]
+    )
+    return ordered.add_column(0, "batch_id", [pa.array([batch_id] * len(ordered), pa.string())]).cast(UID_INDEX.schema)
 
 
 def enter(lake: Lake, staging: Staging) -> None:
@@ -63,7 +64,7 @@ def enter_again(lake: Lake, batches: Sequence[str]) -> None:
 
 def other_studies(lake: Lake, uids: Iterable[str], studies: Sequence[str]) -> set[str]:
     """Keys of studies beside some that may hold one of their UIDs. Raises LakeError."""
-    numbers = pa.array(sorted({uid_number(uid) for uid in uids}), pa.int64())
+    numbers = pa.array(uid_numbers(set(uids)))
     with lake.cursor() as connection:
         connection.register("wanted", pa.table({"uid": numbers}))
         found = connection.execute(

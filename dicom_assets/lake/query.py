@@ -195,6 +195,12 @@ def records(connection: duckdb.DuckDBPyConnection, sql: str) -> list[dict[str, A
     return [dict(zip(names, row, strict=True)) for row in found]
 
 
+def few(connection: duckdb.DuckDBPyConnection, sql: str) -> pa.Table:
+    """The result of a long query that gives few rows: set up once, and its rows are copied; see `records`."""
+    connection.execute(f"CREATE OR REPLACE TEMP TABLE few AS {sql}")
+    return arrow(connection, "FROM few")
+
+
 def lock_down(connection: duckdb.DuckDBPyConnection, root: Path | str) -> None:
     """Leaves a connection no files but those below `root`, no extensions, and no way to change that."""
     connection.execute(f"SET allowed_directories = [{quoted(str(root))}]")

@@ -6,6 +6,10 @@ Belongs here: one function a key. Does not belong here: object_id, which the lan
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Iterable
+
+import numpy as np
+import numpy.typing as npt
 
 
 def _digest(size: int, *parts: str) -> str:
@@ -46,9 +50,10 @@ def profile_key(*parts: str | None) -> str:
     return _digest(8, *("-" if part is None else f"={part}" for part in parts))
 
 
-def uid_number(uid: str) -> int:
-    """What stands for a UID in the index of UIDs: BLAKE2b-64 of it, as a signed integer of 64 bits."""
-    return int.from_bytes(hashlib.blake2b(uid.encode("utf-8", "surrogateescape"), digest_size=8).digest(), signed=True)
+def uid_numbers(uids: Iterable[str]) -> npt.NDArray[np.int64]:
+    """What stands for UIDs in the index of UIDs: BLAKE2b-64 of each, as a signed integer of 64 bits."""
+    digests = [hashlib.blake2b(uid.encode("utf-8", "surrogateescape"), digest_size=8).digest() for uid in uids]
+    return np.frombuffer(b"".join(digests), ">i8").astype(np.int64)
 
 
 _REFERENCE = b'"BulkDataURI":"?offset='

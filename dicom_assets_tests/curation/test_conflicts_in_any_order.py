@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from random import Random
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
 import pytest
 from hypothesis import HealthCheck, Phase, given, settings
@@ -164,7 +165,9 @@ BREAKS: dict[str, tuple[str, Callable[[pytest.MonkeyPatch], None]]] = {
     ),
     "the index of UIDs has gaps": (
         "uids_are_indexed",
-        lambda patch: patch.setattr(conflicts.uid_index, "uid_number", lambda uid: len(uid)),
+        lambda patch: patch.setattr(
+            conflicts.uid_index, "uid_numbers", lambda uids: np.array([len(uid) for uid in uids])
+        ),
     ),
 }
 """By what goes wrong, the rule that must say so, and the code that is broken."""

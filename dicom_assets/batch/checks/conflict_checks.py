@@ -10,9 +10,9 @@ judged by.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import duckdb
 import pyarrow as pa
@@ -27,9 +27,9 @@ from dicom_assets.batch.checks.contract import (
     moving,
     studies_of,
 )
-from dicom_assets.curation.belonging import BELONGINGS
-from dicom_assets.lake.query import arrow, connect, scan, where
-from dicom_assets.schema.keys import uid_number
+from dicom_assets.curation.belonging import BELONGINGS, Owner, of
+from dicom_assets.lake.query import records, scan, where
+from dicom_assets.schema.keys import uid_numbers
 
 _COLUMNS = (
     "study_key", "source", "StudyInstanceUID", "SeriesInstanceUID", "SOPInstanceUID", "first_seen_at", "updated_at",
@@ -49,44 +49,51 @@ class _Judged:
     version: int | None
 
 
+@dataclass(frozen=True)
+class _JudgedPatients:
+    """What was said of patients. versions: of the tables then; None where studies were left to another batch."""
+
+    result: CheckResult
+    versions: Sequence[int] | None
+
+
 def uids_are_indexed(context: CheckContext) -> CheckResult:
     """The index of UIDs has what the batch's metadata says, no less and no more."""
-    listed = " UNION ".join(
-        f"SELECT study_key, {uid} AS uid FROM flat_metadata WHERE {uid} IS NOT NULL" for uid in _UIDS
-    )
-    with connect(
-        context.lake, ["flat_metadata", "uid_index"], within=context.staging.scope("flat_metadata", "uid_index")
-    ) as connection:
-        said = arrow(connection, listed)
-        numbers = pa.array([uid_number(uid) for uid in said["uid"].to_pylist()], pa.int64())
-        connection.register("said", pa.table({"study_key": said["study_key"], "uid": numbers}))
-        return compared(connection, "FROM said", "SELECT study_key, uid FROM uid_index", "study_key")
+    scope = context.staging.scope("batch")["batch"]
+    flat, index = (f"{scan(context.lake, name, within=scope)}{where(scope)}" for name in ("flat_metadata", "uid_index"))
+    with context.lake.cursor() as connection:
+        found = connection.execute(
+            "SELECT DISTINCT study_key, uid FROM "
+            f"(SELECT study_key, unnest([{', '.join(_UIDS)}]) AS uid FROM {flat}) WHERE uid IS NOT NULL"
+        ).fetchall()
+        keys = pa.array([key for key, _ in found], pa.string())
+        numbers = pa.array(uid_numbers(uid for _, uid in found))
+        connection.register("said", pa.table({"study_key": keys, "uid": numbers}))
+        return compared(connection, "FROM said", f"SELECT study_key, uid FROM {index}", "study_key")
 
 
 def _keys(name: str, values: Iterable[str]) -> pa.Table:
     return pa.table({name: pa.array(sorted(set(values)), pa.string())})
 
 
-def _related(context: CheckContext) -> set[str]:
-    """The touched studies, and those in which one of their UIDs stands as well."""
-    touched = studies_of(context)
-    own = context.answer(_instances_sql(context, touched))
-    uids = set().union(*(own[name].to_pylist() for name in _UIDS)) - {None}
+def _related(context: CheckContext, own: pa.Table, told: Iterable[Sequence[str]]) -> set[str]:
+    """The touched studies, and those in which one of their UIDs stands as well.
+
+    own: instances of the touched studies. told: studies of each conflict that may concern these.
+    """
+    touched = set(studies_of(context))
+    uids = set().union(*(own[name].unique().to_pylist() for name in _UIDS)) - {None}
     with context.lake.cursor() as connection:
-        connection.register("own", own)
-        connection.register("touched", _keys("study_key", touched))
-        connection.register("uids", pa.table({"uid": pa.array(sorted(map(uid_number, uids)), pa.int64())}))
+        connection.register("own", own.select(["StudyInstanceUID"]))
+        connection.register("uids", pa.table({"uid": pa.array(uid_numbers(uids))}))
         found = connection.execute(
             f"""
             SELECT study_key FROM {scan(context.lake, "study")} SEMI JOIN own USING (StudyInstanceUID)
             UNION
             SELECT study_key FROM {scan(context.lake, "uid_index")} SEMI JOIN uids USING (uid)
-            UNION
-            SELECT unnest(study_keys) FROM {scan(context.lake, "conflict")}
-            WHERE level <> 'patient' AND list_has_any(study_keys, (SELECT list(study_key) FROM touched))
             """
         ).fetchall()
-    return {*touched, *(key for (key,) in found)}
+    return touched.union((key for (key,) in found), *(studies for studies in told if touched.intersection(studies)))
 
 
 def _instances_sql(context: CheckContext, studies: Iterable[str]) -> str:
@@ -95,23 +102,20 @@ def _instances_sql(context: CheckContext, studies: Iterable[str]) -> str:
     return f"SELECT {listed} FROM {scan(context.lake, 'instance', within=scope)}{where(scope)}"
 
 
-@contextmanager
-def _compared(context: CheckContext, studies: set[str]) -> Iterator[duckdb.DuckDBPyConnection]:
-    """A connection with `unsettled`, those of some studies that other open batches touch, and `touched`."""
-    unsettled = moving(context, studies)
-    with context.lake.cursor() as connection:
-        connection.register("unsettled", unsettled)
-        connection.register("touched", _keys("study_key", studies_of(context)))
-        yield connection
+def _said(instances: pa.Table, attributes: Iterable[str]) -> list[str]:
+    """Of some attributes those of which any instance says something: a statement that names more is slow to set up."""
+    return [name for name in attributes if instances[name].null_count < len(instances)]
 
 
-_JUDGED = """
-CREATE TEMP TABLE judged AS
+_TOLD = """
+-- conflicts of the studies that the batch touches, and of their UIDs in other sources
 SELECT * FROM {conflicts}
-WHERE level <> 'patient'
-    AND NOT coalesce(list_has_any(study_keys, (SELECT list(study_key) FROM unsettled)), false)
-    AND (list_has_any(study_keys, (SELECT list(study_key) FROM touched))
+WHERE level <> 'patient' AND (list_has_any(study_keys, (SELECT list(study_key) FROM touched))
     OR StudyInstanceUID IN (SELECT StudyInstanceUID FROM own))
+"""
+_JUDGED = """
+CREATE TEMP VIEW judged AS FROM told
+WHERE NOT coalesce(list_has_any(study_keys, (SELECT list(study_key) FROM unsettled)), false)
 """
 
 _BY = """
@@ -125,48 +129,56 @@ WHERE StudyInstanceUID NOT IN (SELECT StudyInstanceUID FROM found SEMI JOIN unse
 
 def conflicts_equal_instances(context: CheckContext) -> CheckResult:
     """Conflicts of the touched studies, and of UIDs that stand in them, are what their instances say differently."""
-    if not studies_of(context):
+    touched = studies_of(context)
+    if not touched:
         return CheckResult(True, 0, 0)
-    version = context.lake.extents("batch_study").version
-    related = _related(context)
+    # closed batches are looked at first, then what is judged, then what it is judged by
+    _, version, _ = (context.lake.extents(name).version for name in ("batches", "batch_study", "conflict"))
     settings = context.settings.curation
-    with _compared(context, related) as connection:
-        conflicts = scan(context.lake, "conflict")
-        connection.register("own", context.answer(_instances_sql(context, studies_of(context))))
-        connection.execute(_JUDGED.format(conflicts=conflicts))
-        connection.register("found", context.answer(_instances_sql(context, related)))
-        is_settled = not connection.execute("SELECT 1 FROM unsettled LIMIT 1").fetchall()
-        connection.execute(_BY + ("" if is_settled else _SETTLED))
-        others = "" if related == {*studies_of(context)} else (
+    with context.lake.cursor() as connection:
+        own = context.answer(_instances_sql(context, touched))
+        connection.register("own", own)
+        connection.register("touched", _keys("study_key", touched))
+        connection.execute(f"CREATE TEMP TABLE told AS {_TOLD.format(conflicts=scan(context.lake, 'conflict'))}")
+        told = records(connection, "SELECT level, attribute, study_keys FROM told")
+        named = {(row["level"], row["attribute"]) for row in told}
+        related = _related(context, own, [row["study_keys"] or () for row in told])
+        unsettled = moving(context, related)
+        connection.register("unsettled", unsettled)
+        connection.execute(_JUDGED)
+        found = context.answer(_instances_sql(context, related))
+        connection.register("found", found)
+        connection.execute(_BY + (_SETTLED if len(unsettled) else ""))
+        others = "" if related == {*touched} else (
             " WHERE StudyInstanceUID IN (SELECT StudyInstanceUID FROM instances SEMI JOIN touched USING (study_key))"
         )  # fmt: skip
         connection.execute(f"CREATE TEMP VIEW own_studies AS FROM instances{others}")
         results = []
-        named = set(connection.execute("SELECT DISTINCT level, attribute FROM judged").fetchall())
+        doubtful = _doubtful(connection, _said(found, [one.keyword for one in BELONGINGS]))
         for owner in sql.GRAINS:
-            doubtful = sql.doubtful(owner, "own_studies")
-            connection.execute(f"CREATE OR REPLACE TEMP TABLE doubtful AS {doubtful}")
-            attributes = {name for (name,) in connection.execute("SELECT DISTINCT attribute FROM doubtful").fetchall()}
+            attributes = {name for _, name in doubtful[owner]}
             attributes |= {name for level, name in named if level == owner and name not in sql.PARENTS}
             if not attributes:
                 continue  # nothing is written in two ways, and no conflict is told
-            told = "(FROM own_studies SEMI JOIN doubtful USING (StudyInstanceUID))"
+            connection.register("doubtful", _keys("StudyInstanceUID", (study for study, _ in doubtful[owner])))
+            among = "(FROM own_studies SEMI JOIN doubtful USING (StudyInstanceUID))"
             results.append(
                 compared(
                     connection,
-                    sql.told(owner, told, settings, attributes),
+                    sql.told(owner, among, settings, attributes),
                     f"FROM ({sql.there(owner, 'judged', attributes)}) "
                     "WHERE StudyInstanceUID IN (SELECT StudyInstanceUID FROM own) "
                     "OR StudyInstanceUID NOT IN (SELECT StudyInstanceUID FROM found)",
                     "shown_by",
                 )
             )
-        for uid in sql.PARENTS:
-            several = (
-                f"SELECT {uid} FROM instances GROUP BY 1 HAVING min({sql.PARENTS[uid]}) <> max({sql.PARENTS[uid]})"
-            )
-            there = f"SELECT {uid} FROM judged WHERE attribute = '{uid}'"
-            if not connection.execute(f"SELECT 1 FROM ({several} UNION ALL {there}) LIMIT 1").fetchall():
+        several = ", ".join(
+            f"(SELECT count(*) FROM (SELECT 1 FROM instances GROUP BY {uid} HAVING min({parent}) <> max({parent})))"
+            for uid, parent in sql.PARENTS.items()
+        )
+        (counts,) = connection.execute(f"SELECT {several}").fetchall()
+        for uid, count in zip(sql.PARENTS, counts, strict=True):
+            if not count and not any(attribute == uid for _, attribute in named):
                 continue
             mine = f"(SELECT {uid} FROM instances SEMI JOIN touched USING (study_key))"
             results.append(
@@ -177,19 +189,39 @@ def conflicts_equal_instances(context: CheckContext) -> CheckResult:
                     "shown_by",
                 )
             )
-    found = _together(results)
-    context.staging.remember(_Judged(found, version if is_settled else None))
+    result = _together(results)
+    context.staging.remember(_Judged(result, None if len(unsettled) else version))
+    return result
+
+
+def _doubtful(connection: duckdb.DuckDBPyConnection, attributes: Sequence[str]) -> Mapping[Owner, set[tuple[str, str]]]:
+    """By owner the studies, and its attributes in them, that are written in two ways; attributes: that may be."""
+    found: dict[Owner, set[tuple[str, str]]] = {owner: set() for owner in sql.GRAINS}
+    first: dict[tuple[Owner, tuple[str | None, ...], str], Any] = {}
+    names = {owner: [name for name in of(owner) if name in attributes] for owner in sql.GRAINS}
+    uids = dict.fromkeys(name for grain in sql.GRAINS.values() for name in grain)
+    listed = ", ".join(f'"{name}"' for name in dict.fromkeys([*uids, *attributes]))
+    for row in records(connection, f"SELECT DISTINCT {listed} FROM own_studies"):
+        for owner, grain in sql.GRAINS.items():
+            named = tuple(row[name] for name in grain)
+            for name in names[owner]:
+                value = row[name]
+                if value is not None and first.setdefault((owner, named, name), value) != value:
+                    found[owner].add((row["StudyInstanceUID"], name))
     return found
 
 
 def conflicts_hold_the_batch(context: CheckContext) -> CheckResult:
     """What the step writes last is there, and conflicts that were left to the batch that closes last are judged.
 
-    Those that were judged whole while the batch was held are not judged again if no other batch has come since.
+    Those that were judged whole while the batch was held are not judged again if no other batch has come since, nor are
+    patients if their tables are as they were.
     """
-    judged = context.staging.recall(_Judged)
+    judged, patients = context.staging.recall(_Judged), context.staging.recall(_JudgedPatients)
     is_same = judged is not None and judged.version == context.lake.extents("batch_study").version
     conflicts = judged.result if judged is not None and is_same else conflicts_equal_instances(context)
+    if patients is not None and patients.versions == _versions(context):
+        return _together([patients.result, conflicts])
     return _together([patients_equal_instances(context), conflicts])
 
 
@@ -199,42 +231,58 @@ def _together(results: list[CheckResult]) -> CheckResult:
     return CheckResult(not differing, expected, actual, differing[:SHOWN])
 
 
+def _versions(context: CheckContext) -> list[int]:
+    """Of the tables that are looked at for patients."""
+    names = ("batch_study", "conflict", "patient_value", "instance")
+    return [context.lake.extents(name).version for name in names]
+
+
 def patients_equal_instances(context: CheckContext) -> CheckResult:
     """What the touched studies say of their patients is what their instances say; their conflicts follow."""
     touched = studies_of(context)
     if not touched:
         return CheckResult(True, 0, 0)
+    versions = _versions(context)
     settings = context.settings.curation
     scope = {"study_key": touched}
-    with _compared(context, {*touched}) as connection:
+    unsettled = moving(context, touched)
+    with context.lake.cursor() as connection:
+        connection.register("unsettled", unsettled)
+        connection.register("touched", _keys("study_key", touched))
         conflicts, values = scan(context.lake, "conflict"), scan(context.lake, "patient_value")
-        own = f"(SELECT * FROM {scan(context.lake, 'patient_value', within=scope)}{where(scope)})"
-        connection.execute(f"CREATE TEMP TABLE own AS FROM {own} ANTI JOIN unsettled USING (study_key)")
-        connection.register("found", context.answer(_instances_sql(context, touched)))
-        connection.execute("CREATE TEMP VIEW instances AS FROM found ANTI JOIN unsettled USING (study_key)")
+        own = f"SELECT patient_key FROM {scan(context.lake, 'patient_value', within=scope)}{where(scope)}"
+        connection.execute(f"CREATE TEMP TABLE of_patients AS FROM {values} WHERE patient_key IN ({own})")
         connection.execute(
-            f"CREATE TEMP TABLE of_patients AS FROM {values} WHERE patient_key IN (SELECT patient_key FROM {own})"
+            "CREATE TEMP VIEW own AS FROM of_patients SEMI JOIN touched USING (study_key) "
+            "ANTI JOIN unsettled USING (study_key)"
         )
+        found = context.answer(_instances_sql(context, touched))
+        connection.register("found", found)
+        connection.execute("CREATE TEMP VIEW instances AS FROM found ANTI JOIN unsettled USING (study_key)")
         others = {key for (key,) in connection.execute("SELECT DISTINCT study_key FROM of_patients").fetchall()}
-        connection.register("moving", moving(context, {*touched, *others}))
+        is_moving = moving(context, {*touched, *others})
+        connection.register("moving", is_moving)
         settled = "shown_by NOT IN (SELECT patient_key FROM of_patients SEMI JOIN moving USING (study_key))"
         mixed = [str(key) for (key,) in connection.execute(sql.patients_mixed_up("of_patients")).fetchall()]
+        told = sql.values_told("instances", _said(found, of(Owner.PATIENT)))
         results = [
-            compared(connection, sql.values_told("instances"), sql.values_there("own"), "study_key"),
+            compared(connection, told, sql.values_there("own"), "study_key"),
             CheckResult(not mixed, 0, len(mixed), mixed[:SHOWN]),
         ]
-        attributes = arrow(connection, sql.patients_doubtful("of_patients", conflicts))["attribute"].to_pylist()
-        if attributes:  # of nobody is anything said in two ways, and no conflict is told, otherwise
+        doubtful = connection.execute(sql.patients_doubtful("of_patients", conflicts)).fetchall()
+        if doubtful:  # of nobody is anything said in two ways, and no conflict is told, otherwise
             results.append(
                 compared(
                     connection,
                     f"FROM ({sql.patients_told('of_patients', settings)}) WHERE {settled}",
-                    f"FROM ({sql.patients_there(conflicts, attributes)}) "
+                    f"FROM ({sql.patients_there(conflicts, [name for (name,) in doubtful])}) "
                     f"WHERE shown_by IN (SELECT patient_key FROM of_patients) AND {settled}",
                     "shown_by",
                 )
             )
-    return _together(results)
+    result = _together(results)
+    context.staging.remember(_JudgedPatients(result, None if len(unsettled) or len(is_moving) else versions))
+    return result
 
 
 _FOUND = """

@@ -172,16 +172,6 @@ def _is_shown(among: Collection[str]) -> str:
         ELSE coalesce({value} = {shown}, false) END AS is_shown"""
 
 
-def doubtful(owner: Owner, instances: str) -> str:
-    """SQL for StudyInstanceUID and attribute of what a study, series or frame of reference has written in two ways."""
-    written = ", ".join(f'CASE WHEN min("{name}") <> max("{name}") THEN \'{name}\' END' for name in of(owner))
-    return f"""
-SELECT DISTINCT StudyInstanceUID, attribute FROM (
-    SELECT StudyInstanceUID, unnest([{written}]) AS attribute FROM {instances} GROUP BY {", ".join(GRAINS[owner])}
-) WHERE attribute IS NOT NULL
-"""
-
-
 def exploded(conflicts: str) -> str:
     """SQL for a row for each value of each conflict."""
     return f"""
@@ -214,13 +204,15 @@ FROM ({exploded(conflicts)}) WHERE attribute = '{uid}'
 """
 
 
-def values_told(instances: str) -> str:
+def values_told(instances: str, attributes: Collection[str] = ()) -> str:
     """SQL for what studies say of their patients, a row for each study, patient, attribute and value.
 
-    instances: all of these studies. Who it is of is found by joins, where the table has it from Python.
+    instances: all of these studies. Who it is of is found by joins, where the table has it from Python. attributes:
+    those of which any says something; all of them, when none is given.
     """
-    texts = ", ".join(f'{_as_text(name)} AS "{name}"' for name in of(Owner.PATIENT))
-    listed = ", ".join(f'"{name}"' for name in of(Owner.PATIENT))
+    attributes = [*attributes] or of(Owner.PATIENT)
+    texts = ", ".join(f'{_as_text(name)} AS "{name}"' for name in attributes)
+    listed = ", ".join(f'"{name}"' for name in attributes)
     return f"""
 WITH written AS (
     SELECT study_key, PatientID, IssuerOfPatientID, {listed}, count(*) AS written, min(first_seen_at) AS first_seen_at,
@@ -254,7 +246,7 @@ long AS (
 )
 SELECT study_key, {_person("id", "issued_by")}, attribute, said, sum(written) AS objects,
     min(first_seen_at) AS first_seen_at, max(updated_at) AS updated_at, max(newest) AS newest
-FROM (SELECT *, {said("attribute", "value", of(Owner.PATIENT))} AS said FROM long)
+FROM (SELECT *, {said("attribute", "value", attributes)} AS said FROM long)
 WHERE said IS NOT NULL
 GROUP BY ALL
 """

@@ -15,6 +15,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 import duckdb
+import pyarrow.compute as pc
 
 from dicom_assets.batch.checks.contract import (
     SHOWN,
@@ -26,7 +27,7 @@ from dicom_assets.batch.checks.contract import (
     studies_of,
     touched_rows,
 )
-from dicom_assets.lake.query import scan, where
+from dicom_assets.lake.query import few, scan, where
 from dicom_assets.lake.studies import study_scope
 from dicom_assets.schema.registry import SERIES_GEOMETRY
 
@@ -37,13 +38,6 @@ _LOOKED_AT = f"""{_GRAIN}, geometry_kind, is_regular_volume, irregularities, ins
 _SAME, _NEAR = 0.01, 1e-6
 """Millimetres below which positions are one; millimetres by which two ways of computing may differ."""
 
-_COUNTED = f"""
-SELECT {_GRAIN}, count(*) AS instance_count
-FROM {{instances}}
-GROUP BY ALL
-HAVING bool_or("Rows" IS NOT NULL AND "Columns" IS NOT NULL)
-"""
-
 _ACROSS = "[o[2] * o[6] - o[3] * o[5], o[3] * o[4] - o[1] * o[6], o[1] * o[5] - o[2] * o[4]]"
 _LENGTH = "sqrt(n[1] ** 2 + n[2] ** 2 + n[3] ** 2)"
 
@@ -53,8 +47,9 @@ def _bounded(name: str, values: int, bound: str) -> str:
     return " AND ".join([f"len({name}) = {values}", *(f"abs({name}[{at + 1}]) < {bound}" for at in range(values))])
 
 
-_POSITIONS = f"""
--- one row per series of single-frame slices of one direction: how many, at how many positions, how far apart
+_COUNTED = f"""
+-- one row per series with images: its instances; where it has slices of one direction, how many, at how many positions,
+-- how far apart
 WITH slices AS (
     SELECT {_GRAIN}, ImagePositionPatient AS p, ImageOrientationPatient AS o
     FROM {{instances}}
@@ -71,28 +66,35 @@ placed AS (
     WHERE {_LENGTH} > 0.1
 ),
 steps AS (SELECT *, d - lag(d) OVER (PARTITION BY {_GRAIN} ORDER BY d) AS step FROM placed)
-SELECT
-    {_GRAIN}, count(*) AS slice_count, count(*) FILTER (step > {_SAME}) + 1 AS position_count,
-    quantile_disc(step, 0.5) FILTER (step > {_SAME}) AS distance
-FROM steps
-GROUP BY ALL
+SELECT * FROM (
+    SELECT {_GRAIN}, count(*) AS instance_count
+    FROM {{instances}} GROUP BY ALL HAVING bool_or("Rows" IS NOT NULL AND "Columns" IS NOT NULL)
+) LEFT JOIN (
+    SELECT
+        {_GRAIN}, count(*) AS slice_count, count(*) FILTER (step > {_SAME}) + 1 AS position_count,
+        quantile_disc(step, 0.5) FILTER (step > {_SAME}) AS distance
+    FROM steps GROUP BY ALL
+) USING ({_GRAIN})
 """
 
 
 @contextmanager
 def _looked_at(context: CheckContext) -> Iterator[duckdb.DuckDBPyConnection]:
-    """A connection with the rows of the touched studies as `geometry`, but for those that other open batches touch."""
+    """A connection with the rows of the touched studies as `geometry`, and with their instances `counted` again.
+
+    Without the studies that other open batches touch.
+    """
     unsettled = moving(context, studies_of(context))
-    with context.lake.cursor() as connection:
-        connection.register("unsettled", unsettled)
-        connection.register("every", touched_rows(context, SERIES_GEOMETRY, _LOOKED_AT))
-        connection.execute("CREATE TEMP VIEW geometry AS FROM every ANTI JOIN unsettled USING (study_key)")
-        yield connection
-
-
-def _instances(context: CheckContext) -> str:
+    every = touched_rows(context, SERIES_GEOMETRY, _LOOKED_AT)
     scope = study_scope(context.lake, ["instance"], studies_of(context))["instance"]
-    return f"(SELECT * FROM {scan(context.lake, 'instance', within=scope)}{where(scope)})"
+    instances = f"(SELECT * FROM {scan(context.lake, 'instance', within=scope)}{where(scope)})"
+    counted = context.answer(_COUNTED.format(instances=instances), few)
+    with context.lake.cursor() as connection:
+        for name, rows in (("geometry", every), ("counted", counted)):
+            if len(unsettled):
+                rows = rows.filter(pc.invert(pc.is_in(rows["study_key"], unsettled["study_key"].combine_chunks())))
+            connection.register(name, rows)
+        yield connection
 
 
 def geometry_equals_series(context: CheckContext) -> CheckResult:
@@ -100,13 +102,8 @@ def geometry_equals_series(context: CheckContext) -> CheckResult:
     if not studies_of(context):
         return CheckResult(True, 0, 0)
     with _looked_at(context) as connection:
-        connection.register("counted", context.answer(_COUNTED.format(instances=_instances(context))))
-        return compared(
-            connection,
-            f"SELECT {_GRAIN}, instance_count FROM counted ANTI JOIN unsettled USING (study_key)",
-            f"SELECT {_GRAIN}, instance_count FROM geometry",
-            "study_key",
-        )
+        listed = f"SELECT {_GRAIN}, instance_count FROM"
+        return compared(connection, f"{listed} counted", f"{listed} geometry", "study_key")
 
 
 def positions_equal_instances(context: CheckContext) -> CheckResult:
@@ -114,7 +111,6 @@ def positions_equal_instances(context: CheckContext) -> CheckResult:
     if not studies_of(context):
         return CheckResult(True, 0, 0)
     with _looked_at(context) as connection:
-        connection.register("counted", context.answer(_POSITIONS.format(instances=_instances(context))))
         told = f"SELECT {_GRAIN}, slice_count, position_count, spacing FROM geometry"
         again = f"""
             SELECT
@@ -125,11 +121,12 @@ def positions_equal_instances(context: CheckContext) -> CheckResult:
                     ELSE distance
                 END AS spacing
             FROM geometry JOIN counted USING ({_GRAIN})
-            WHERE NOT is_multiframe
+            WHERE NOT is_multiframe AND counted.slice_count > 0
         """
-        return compared(
-            connection, again, f"{told} SEMI JOIN counted USING ({_GRAIN}) WHERE NOT is_multiframe", "study_key"
+        there = (
+            f"{told} SEMI JOIN (FROM counted WHERE slice_count > 0) AS placed USING ({_GRAIN}) WHERE NOT is_multiframe"
         )
+        return compared(connection, again, there, "study_key")
 
 
 def volumes_are_regular(context: CheckContext) -> CheckResult:
