@@ -16,5 +16,10 @@ def address(base: str, uids: Iterable[str]) -> str:
     return base + "".join([f"/{kind}/{_written(uid)}" for kind, uid in zip(_KINDS, uids, strict=False)])
 
 
+def instance_of(series: str, uid: str) -> str:
+    """The address of an instance of a series. series: the address of that; uid: of the instance."""
+    return f"{series}/{_KINDS[2]}/{_written(uid)}"
+
+
 def _written(uid: str) -> str:
     return uid if uid.replace(".", "").isalnum() and uid.isascii() else quote(uid, safe="")

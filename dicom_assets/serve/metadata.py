@@ -6,8 +6,9 @@ Belongs here: the resources, their order, ETags. Does not belong here: what beco
 from __future__ import annotations
 
 import hashlib
-from collections.abc import AsyncGenerator, Generator, Mapping, Sequence
+from collections.abc import AsyncGenerator, Generator, Iterator, Mapping, Sequence
 from functools import cached_property
+from itertools import chain
 from typing import Any
 
 import orjson
@@ -16,69 +17,59 @@ from starlette.responses import Response
 
 from dicom_assets.dicom.header import WHOLE
 from dicom_assets.lake.quoting import named
+from dicom_assets.serve.addresses import address, instance_of
 from dicom_assets.serve.call import Call
 from dicom_assets.serve.media import DICOM_JSON, JSON, Offer, choose, ranges
-from dicom_assets.serve.places import METADATA, flat_source, listed, url_of
+from dicom_assets.serve.places import flat_source
 from dicom_assets.serve.problems import Refusal, not_found
 from dicom_assets.serve.resource import Parameter, Resource
 from dicom_assets.serve.served import Snapshot
 from dicom_assets.serve.splicing import Subject, pieces
 from dicom_assets.serve.streaming import BrokenOff, Stream, finish
+from dicom_assets.serve.study_rows import Name, Rows, rows_of
 
 _OFFERS = (Offer(DICOM_JSON), Offer(JSON))
 _NEEDED = ("batch_id", "object_id", "header", "header_form")
 _COLUMNS = ("Rows", "Columns", "BitsAllocated", "SamplesPerPixel", "PhotometricInterpretation", "TransferSyntaxUID")
 _ROWS = 128
 """Headers that are in memory at a time: about 2 MB; a row group, of at most some 32 MB, is besides."""
+_PIECE = 1 << 18
+"""Bytes of an answer that are sent at a time: of larger pieces each copy is memory that the system makes anew."""
 
 
 async def retrieve(call: Call) -> Response:
     """Metadata of a study, series or instance, one instance after the other."""
     choice = choose(ranges(call.request), _OFFERS)
-    uids = call.uids
-    snapshot, rows = await call.ask_for_body(lambda: _listed(call))
-    headers = {"ETag": _etag(call.base, choice.offer.kind, rows)}
-    if {headers["ETag"], "*"} & _etags(call.request.headers.get("if-none-match", "")):
+    known = _etags(call.request.headers.get("if-none-match", ""))
+    answer = _Answer(call, choice.offer.kind)
+
+    def begin() -> list[bytes] | None:
+        """What the body begins with, None where the head says everything."""
+        answer.look_up()
+        return answer.next() if call.request.method == "GET" and not {answer.etag, "*"} & known else None
+
+    try:
+        first = await call.ask_for_body(begin)  # what cannot be had is known before a status is sent
+    except BaseException:
+        await finish(answer.close)
+        raise
+    headers = {"ETag": answer.etag}
+    if {answer.etag, "*"} & known:
         return Response(status_code=304, headers=headers)
-    spliced = _Spliced(call.base, snapshot, rows, uids)
-    first = b"" if call.request.method == "HEAD" else await _first(call, spliced)
-    return Stream(_pieces(call, spliced, first), 200, choice.offer.kind, headers)
+    return Stream(_pieces(call, answer, first), 200, choice.offer.kind, headers)
 
 
 def elements_of(call: Call) -> dict[str, Any]:
     """The header of the one instance of a call as it is answered, corrections put in. Raises Refusal. Blocks."""
-    snapshot, rows = _listed(call)
-    spliced = _Spliced(call.base, snapshot, rows, call.uids)
+    answer = _Answer(call, DICOM_JSON)
     try:
-        found: list[dict[str, Any]] = orjson.loads(b"".join(iter(spliced.next, None)))
+        answer.look_up()
+        found: list[dict[str, Any]] = orjson.loads(b"".join(chain.from_iterable(iter(answer.next, None))))
     finally:
-        spliced.close()
+        answer.close()
     if not found:
         raise not_found("instance")
     return found[0]
-
-
-async def _first(call: Call, spliced: _Spliced) -> bytes:
-    """How the answer begins: what cannot be had is known before a status is sent. Raises Refusal."""
-    try:
-        return await call.ask_for_body(spliced.next) or b""
-    except BaseException:
-        await finish(spliced.close)
-        raise
-
-
-def _listed(call: Call) -> tuple[Snapshot, list[dict[str, Any]]]:
-    snapshot = call.snapshot()
-    return snapshot, listed(snapshot, call.uids, columns=METADATA)
-
-
-def _etag(base: str, kind: str, rows: Sequence[Mapping[str, Any]]) -> str:
-    """Weak: the same as long as the same objects are current and answered under the same address."""
-    digest = hashlib.blake2b(f"{base}\0{kind}\0".encode(), digest_size=16)
-    for row in rows:
-        corrected = row["corrections"] or ()
-        digest.update(f"{row['batch_id']}/{row['object_id']}/{','.join(corrected)}\n".encode())
-    return f'W/"{digest.hexdigest()}"'
 
 
 def _etags(text: str) -> set[str]:
@@ -87,58 +78,102 @@ def _etags(text: str) -> set[str]:
     return {f"W/{tag}" if tag.startswith('"') else tag for tag in tags}
 
 
-async def _pieces(call: Call, spliced: _Spliced, first: bytes) -> AsyncGenerator[bytes, None]:
+async def _pieces(call: Call, answer: _Answer, first: list[bytes] | None) -> AsyncGenerator[bytes, None]:
     try:
-        yield first
-        while (piece := await call.ask_for_body(spliced.next)) is not None:
-            yield piece
+        some = first
+        while some is not None:
+            for piece in some:
+                yield piece
+            some = await call.ask_for_body(answer.next) if not answer.is_whole else None
     except Refusal:
         raise BrokenOff from None
     finally:
-        await finish(spliced.close)
+        await finish(answer.close)
 
 
-class _Spliced:
-    """The metadata of instances, read from the tables a block at a time, as one array of JSON."""
+class _Answer:
+    """The metadata of the instances of a call, read from the tables a block at a time, as one array of JSON.
 
-    def __init__(
-        self, base: str, snapshot: Snapshot, rows: Sequence[Mapping[str, Any]], uids: Mapping[str, str]
-    ) -> None:
-        self._base, self._snapshot, self._uids = base, snapshot, uids
-        self._rows = {(row["batch_id"], row["object_id"]): row for row in rows}
-        self._blocks = _blocks(snapshot, rows, uids, _NEEDED)
+    is_whole: everything was given. etag: weak, the same as long as the same objects are current and answered under the
+    same address.
+    """
+
+    def __init__(self, call: Call, kind: str) -> None:
+        """kind: the media type. Nothing is asked yet."""
+        self._call, self._kind = call, kind
+        self._blocks: Generator[pa.RecordBatch, None, None] | None = None
+        self._series: dict[str, str] = {}
         self._separator = b"["
-        self._is_whole = False
+        self.is_whole = False
+        self.etag = ""
 
-    def next(self) -> bytes | None:
-        """Some elements of the array, None behind its end."""
-        if self._is_whole:
+    def look_up(self) -> None:
+        """Which instances there are. Raises Refusal. Blocks."""
+        self._snapshot = self._call.snapshot()
+        self._rows = rows_of(self._call, self._snapshot)
+        self._left = dict(self._rows)
+        self.etag = _etag(self._call.base, self._kind, self._rows)
+        self._blocks = self._read(_NEEDED)
+
+    def next(self) -> list[bytes] | None:
+        """Some elements of the array, None behind its end. Blocks."""
+        if self.is_whole or self._blocks is None:
             return None
-        found: list[bytes | memoryview] = []
         block = next(self._blocks, None)
-        if block is None:
-            self._is_whole = True
-            return (b"[" if self._separator == b"[" else b"") + b"]"
+        given = [] if block is None else [*self._spliced(block)]
+        if block is None or not self._left:
+            self.is_whole = True
+            self._blocks.close()
+            given.append(b"[]" if self._separator == b"[" else b"]")
+        return given
+
+    def _spliced(self, block: pa.RecordBatch) -> Iterator[bytes]:
+        """The elements of a block, of which each header is copied just before it is looked through."""
+        found: list[bytes | memoryview] = []
+        size = 0
         names = zip(block["batch_id"].to_pylist(), block["object_id"].to_pylist(), strict=True)
-        headers, forms = block["header"].cast(pa.binary()).to_pylist(), block["header_form"].to_pylist()
-        for name, header, form in zip(names, headers, forms, strict=True):
-            row = self._rows.get(name)
-            if row is not None:
-                told = None if form == WHOLE else self._pixels.get(name)
-                found.append(self._separator)
-                found += pieces(header, Subject(url_of(self._base, row), row, told))
-                self._separator = b","
-        return b"".join(found)
+        for name, stored, form in zip(names, block["header"], block["header_form"].to_pylist(), strict=True):
+            row = self._left.pop(name, None)
+            if row is None:
+                continue
+            told = None if form == WHOLE else self._pixels.get(name)
+            header = stored.as_buffer().to_pybytes()
+            found.append(self._separator)
+            found += pieces(header, Subject(self._url(row), row, told))
+            self._separator = b","
+            size += len(header)
+            if size >= _PIECE:
+                yield b"".join(found)
+                found, size = [], 0
+        yield b"".join(found)
+
+    def _url(self, row: Mapping[str, Any]) -> str:
+        """The address of an instance, of which those of a series have all but the end in common."""
+        uid = row["SeriesInstanceUID"]
+        series = self._series.get(uid)
+        if series is None:
+            series = self._series[uid] = address(self._call.base, (row["StudyInstanceUID"], uid))
+        return instance_of(series, row["SOPInstanceUID"])
 
     @cached_property
-    def _pixels(self) -> dict[tuple[str, str], dict[str, Any]]:
+    def _pixels(self) -> dict[Name, dict[str, Any]]:
         """What columns say of pixels, for headers that were stored without them, which few lakes have."""
-        blocks = _blocks(self._snapshot, [*self._rows.values()], self._uids, ("batch_id", "object_id", *_COLUMNS))
+        blocks = self._read(("batch_id", "object_id", *_COLUMNS))
         return {(one["batch_id"], one["object_id"]): one for block in blocks for one in block.to_pylist()}
+
+    def _read(self, columns: Sequence[str]) -> Generator[pa.RecordBatch, None, None]:
+        return _blocks(self._snapshot, [*self._rows.values()], self._call.uids, columns)
 
     def close(self) -> None:
         """Ends the query."""
-        self._blocks.close()
+        if self._blocks is not None:
+            self._blocks.close()
+
+
+def _etag(base: str, kind: str, rows: Rows) -> str:
+    said = (f"{batch}/{name}/{','.join(row['corrections'] or ())}\n" for (batch, name), row in rows.items())
+    digest = hashlib.blake2b(f"{base}\0{kind}\0{''.join(sorted(said))}".encode(), digest_size=16)
+    return f'W/"{digest.hexdigest()}"'
 
 
 def _blocks(

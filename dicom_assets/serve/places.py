@@ -91,17 +91,15 @@ def url_of(base: str, row: Mapping[str, Any]) -> str:
     return address(base, [row[one] for one in UIDS.values()])
 
 
-def listed(
-    snapshot: Snapshot, uids: Mapping[str, str], most: int | None = None, columns: Sequence[str] = PLACED
-) -> list[dict[str, Any]]:
+def listed(snapshot: Snapshot, uids: Mapping[str, str], most: int | None = None) -> list[dict[str, Any]]:
     """The rows of `instance` of a study, series or instance, by number and UID; never two of one UID.
 
-    uids: by name in a path. most: how many rows are given. columns: which of them.
+    uids: by name in a path. most: how many rows are given.
 
     Raises Refusal (404) when there is none.
     """
-    rows = newest(snapshot, Level.INSTANCE, uids, columns=[*columns, "SeriesNumber", "InstanceNumber"])
-    wanted = ", ".join(named(one) for one in columns)
+    rows = newest(snapshot, Level.INSTANCE, uids, columns=[*PLACED, "SeriesNumber", "InstanceNumber"])
+    wanted = ", ".join(named(one) for one in PLACED)
     limit = f"LIMIT {most}" if most is not None else ""
     with snapshot.cursor() as connection:
         found = connection.execute(
@@ -114,7 +112,7 @@ def listed(
         ).fetchall()
     if not found:
         raise not_found(list(uids)[-1])
-    return [dict(zip(columns, row, strict=True)) for row in found]
+    return [dict(zip(PLACED, row, strict=True)) for row in found]
 
 
 def flat_source(

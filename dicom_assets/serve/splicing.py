@@ -30,15 +30,24 @@ _NEITHER = bytes(set(range(256)) - set(b'"\\{}'))
 
 
 class _Keys(NamedTuple):
-    """How the first of some keys is found: where one may stand, and behind the element before it, at whatever depth."""
+    """How the first of some keys is found: where one may stand, and behind the element before it, at whatever depth.
 
+    others: elements in front of it that hold no others, at most persons' names, as far as this can be told of them.
+    """
+
+    others: re.Pattern[bytes]
     there: re.Pattern[bytes]
     behind: re.Pattern[bytes]
 
 
+_SIMPLE = rb'"%b[^"]*":\{"vr":"(?:(?!SQ|PN)[^}]*|PN"(?:,"Value":\[\{[^}]*\}\])?)\},(?="[0-9A-F])'
+"""An element without items that another one follows: no text has what ends it, a brace, a comma and a mark, and goes on
+with a digit, since the mark would end the text."""
+
+
 def _keys_but(left_out: bytes) -> _Keys:
     key = rb'"(?!%b)[0-9A-F]' % left_out
-    return _Keys(re.compile(key), re.compile(rb"\}," + key))
+    return _Keys(re.compile(rb"(?:%b)*+" % (_SIMPLE % left_out)), re.compile(key), re.compile(rb"\}," + key))
 
 
 _BEHIND_FILE_META = _keys_but(b"0002")
@@ -50,6 +59,7 @@ _SYNTAX_KEY = AVAILABLE_TRANSFER_SYNTAX.encode()
 _COMMA = ord(",")
 _REFERENCE = b'"BulkDataURI":"?offset='
 _MARK = _REFERENCE.index(b"?")
+_OFFSET = len(_REFERENCE) - _MARK
 _TAGS = {a.keyword: (f"{a.tag:08X}", a.vr) for a in ATTRIBUTES if a.keyword in RECEIVED.values()}
 
 
@@ -74,6 +84,7 @@ def pieces(header: bytes, subject: Subject) -> list[bytes | memoryview]:
     """The same in pieces, to be joined once with those of other instances. header: as stored."""
     syntax = subject.row["TransferSyntaxUID"]
     url = subject.url.encode("ascii")
+    bulk = url + b"/bulkdata/"
     if subject.row["corrections"]:
         header = _written_again(header, subject)
     told = [(_FROM_RETRIEVE_URL, b'"%b":{"vr":"UR","Value":["%b"]}' % (RETRIEVE_URL.encode(), url))]
@@ -87,36 +98,38 @@ def pieces(header: bytes, subject: Subject) -> list[bytes | memoryview]:
         if header.startswith(_OWN, place):
             return pieces(_written_again(header, subject), subject)
         if place > at:
-            made += [b",", *_absolute(header, at, place if header[place - 1] != _COMMA else place - 1, url)]
-        made += [b",", element]
+            made += (b",", *_absolute(header, at, place if header[place - 1] != _COMMA else place - 1, bulk))
+        made += (b",", element)
         at = place
     if at < len(header) - 1:
-        made += [b",", *_absolute(header, at, len(header) - 1, url)]
+        made += (b",", *_absolute(header, at, len(header) - 1, bulk))
     if more := _pixel_data(subject):
         made += [b",", more]
     made[0] = b"{"  # instead of the first comma
-    return [*made, b"}"]
+    made.append(b"}")
+    return made
 
 
-def _absolute(header: bytes, start: int, end: int, url: bytes) -> list[bytes | memoryview]:
-    """A part of a header, references made addresses below that of the instance: `bulkdata/{offset}-{length}`."""
+def _absolute(header: bytes, start: int, end: int, begin: bytes) -> list[bytes | memoryview]:
+    """A part of a header, references made addresses: `{begin}{offset}-{length}`.
+
+    A single byte is found ten times sooner than what a reference begins with.
+    """
     whole = memoryview(header)
     found: list[bytes | memoryview] = []
-    begin = b'"BulkDataURI":"%b/bulkdata/' % url
-    while (at := _reference(header, start, end)) >= 0:
-        behind = header.index(b'"', at + len(_REFERENCE))
-        place = header[at + len(_REFERENCE) : behind].replace(b"&length=", b"-", 1)
-        found += [whole[start:at], begin, place.partition(b"&")[0] if b"&" in place else place]
-        start = behind
-    return [*found, whole[start:end]]
-
-
-def _reference(header: bytes, start: int, end: int) -> int:
-    """Where the first reference of a part begins, -1 where there is none: a single byte is found ten times sooner."""
     mark = header.find(b"?", start, end)
-    if mark < 0 or header.startswith(_REFERENCE, max(mark - _MARK, 0)):
-        return mark - _MARK if mark >= 0 else -1
-    return header.find(_REFERENCE, start, end)
+    while mark >= 0:
+        if not header.startswith(_REFERENCE, mark - _MARK):
+            mark = header.find(_REFERENCE, mark, end) + _MARK
+            if mark < _MARK:
+                break
+        behind = header.index(b'"', mark)
+        place = header[mark + _OFFSET : behind].replace(b"&length=", b"-", 1)
+        found += (whole[start:mark], begin, place.partition(b"&")[0] if b"&" in place else place)
+        start = behind
+        mark = header.find(b"?", start, end)
+    found.append(whole[start:end])
+    return found
 
 
 def _own_key(header: bytes, start: int, keys: _Keys) -> int:
@@ -124,6 +137,8 @@ def _own_key(header: bytes, start: int, keys: _Keys) -> int:
 
     start: of a key of the object itself, or its end.
     """
+    passed = keys.others.match(header, start)
+    start = passed.end() if passed else start
     if keys.there.match(header, start):
         return start
     depth, counted = 0, start
