@@ -25,7 +25,7 @@ from dicom_assets.serve.drawers import Drawers
 from dicom_assets.serve.kept import Kept
 from dicom_assets.serve.places import Found, explained, flat_source, open_found
 from dicom_assets.serve.problems import Refusal
-from dicom_assets.serve.questions import Questions
+from dicom_assets.serve.questions import AT_ONCE, BODIES_AT_ONCE, Questions
 from dicom_assets.serve.served import ServedLake, Snapshot
 from dicom_assets.storage.byte_ranges import ByteSource
 
@@ -40,7 +40,7 @@ class ByteReading(Questions):
 
     def __init__(self) -> None:
         """Reads nothing yet."""
-        super().__init__(READ_SECONDS)
+        super().__init__(READ_SECONDS, AT_ONCE, BODIES_AT_ONCE)
         self.frames: Kept[Frames] = Kept(_KEPT_BYTES)
         self.pixels: Kept[Mapping[str, Any]] = Kept(_KEPT_BYTES)
 

@@ -17,6 +17,7 @@ from dicom_assets.serve.audit_log import Audit
 from dicom_assets.serve.exchange import exchange_of
 from dicom_assets.serve.limits import Limits
 from dicom_assets.serve.problems import Refusal
+from dicom_assets.serve.turns import CLIENT, CONNECTION
 from dicom_assets.serve_settings import ServeSettings
 
 HEALTH = "/healthz"
@@ -63,7 +64,9 @@ class Gate:
             check_origin(headers, self._settings, self._access.reached_at(address, scope["scheme"], headers))
         caller = exchange.caller
         is_known = caller.kind in ("token", "user")
-        self._limits.check_rate(f"{caller.kind} {caller.name}" if is_known else f"address {address}")
+        client = f"{caller.kind} {caller.name}" if is_known else f"address {address}"
+        self._limits.check_rate(client)
+        CLIENT.set(scope.get("extensions", {}).get(CONNECTION) or client)
         self._audit.check()
         with self._limits.turn():
             # what nobody has to sign in for takes no bodies but small ones

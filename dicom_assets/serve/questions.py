@@ -22,6 +22,7 @@ import anyio.to_thread
 import duckdb
 
 from dicom_assets.serve.problems import Refusal
+from dicom_assets.serve.turns import Turns
 
 T = TypeVar("T")
 
@@ -30,6 +31,9 @@ AT_ONCE = 8
 
 BODIES_AT_ONCE = 2
 """Questions for bodies that are answered side by side, besides."""
+
+SHORT_AT_ONCE, SHORT_BODIES_AT_ONCE = 2, 1
+"""Of these, the ones that have just begun."""
 
 _AGAIN_SECONDS = 0.02
 """An interrupt that comes between two queries of a question meets none of them: it is repeated."""
@@ -80,11 +84,16 @@ class _Asked:
 class Questions:
     """The questions to one lake. seconds: how long one may take, waiting for its turn included."""
 
-    def __init__(self, seconds: float = math.inf) -> None:
-        """No thread is there before there is a question."""
+    def __init__(
+        self,
+        seconds: float = math.inf,
+        short: int = SHORT_AT_ONCE,
+        short_bodies: int = SHORT_BODIES_AT_ONCE,
+    ) -> None:
+        """No thread is there before there is a question. short, short_bodies: """
         self.seconds = seconds
-        self._turns = anyio.CapacityLimiter(AT_ONCE)
-        self._turns_for_bodies = anyio.CapacityLimiter(BODIES_AT_ONCE)
+        self._turns = Turns(AT_ONCE, short)
+        self._turns_for_bodies = Turns(BODIES_AT_ONCE, short_bodies)
         self._threads = anyio.CapacityLimiter(math.inf)  # whose turn it is has a thread, until that has ended
         self._mine = threading.local()
 
@@ -101,7 +110,7 @@ class Questions:
         """As `ask`, for what a large answer is made from."""
         return await self._ask(question, self._turns_for_bodies)
 
-    async def _ask(self, question: Callable[[], T], turns: anyio.CapacityLimiter) -> T:
+    async def _ask(self, question: Callable[[], T], turns: Turns) -> T:
         asked = _Asked()
 
         def run() -> T:
@@ -119,7 +128,7 @@ class Questions:
 
         has_turn = False
         with anyio.move_on_after(self.seconds):
-            async with turns:
+            async with turns.turn():
                 has_turn = True
                 try:
                     return await anyio.to_thread.run_sync(run, abandon_on_cancel=True, limiter=self._threads)

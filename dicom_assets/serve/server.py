@@ -34,6 +34,7 @@ from dicom_assets.sections import SettingsError
 from dicom_assets.serve.app import BASE, make_app
 from dicom_assets.serve.further import Adding
 from dicom_assets.serve.patience import ABORT
+from dicom_assets.serve.turns import CONNECTION
 from dicom_assets.settings import Settings
 
 _BACKLOG = 1_024
@@ -173,6 +174,7 @@ class Connection(HttpToolsProtocol):
     config: _Config
     _taken = 0
     _is_in_head = True
+    _has_answered = False
     _timer: asyncio.TimerHandle | None = None
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
@@ -199,7 +201,8 @@ class Connection(HttpToolsProtocol):
     def on_message_begin(self) -> None:
         """A head begins."""
         super().on_message_begin()
-        self.scope["extensions"] = {ABORT: self.transport.abort}  # type: ignore[dict-item]
+        name = f"connection {id(self)}" if self._has_answered else None
+        self.scope["extensions"] = {ABORT: self.transport.abort, CONNECTION: name}  # type: ignore[dict-item]
 
     def on_headers_complete(self) -> None:
         """A head is there."""
@@ -211,6 +214,11 @@ class Connection(HttpToolsProtocol):
         """The next head may begin; while none has, the connection waits as long as it is kept alive."""
         self._is_in_head = True
         super().on_message_complete()
+
+    def on_response_complete(self) -> None:
+        """The client has taken an answer."""
+        self._has_answered = True
+        super().on_response_complete()
 
     def _wait_no_more(self) -> None:
         if self._timer is not None:

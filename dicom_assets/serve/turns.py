@@ -1,0 +1,98 @@
+"""Turns at what only so many may do side by side, handed out client by client.
+
+Belongs here: whose turn it is, and who counts as one client. Does not belong here: what is done in a turn
+(`questions`), how much somebody may ask at all (`limits`).
+
+Hundreds of questions of one client wait behind each other, and not in front of another one's: clients that wait get a
+turn in rotation. All that come from one caller and address are one client, until one of its connections has taken an
+answer whole: from then on that connection is a client by itself. So whoever asks and goes, again and again by new
+connections, is one client however often it comes.
+
+Two questions that take milliseconds each are answered sooner one after the other than side by side, since they share
+the interpreter. Those that take long would keep everybody waiting. So a turn that lasts is not counted among the few
+that are to be short.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import Counter, OrderedDict, deque
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from contextvars import ContextVar
+
+CLIENT: ContextVar[str] = ContextVar("client", default="")
+"""Whose request the present task answers."""
+
+CONNECTION = "dicom_assets.connection"
+"""The extension of ASGI by which a connection is named that has taken an answer."""
+
+SHORT_SECONDS = 0.25
+"""A turn that lasts longer is none of the short ones."""
+
+
+class Turns:
+    """So many turns side by side, so many of them short, and of these all but one of the same client.
+
+    For one event loop.
+    """
+
+    def __init__(self, at_once: int, short: int | None = None) -> None:
+        """short: None for as many as there are."""
+        self._at_once, self._short = at_once, short or at_once
+        self._of_one = max(self._short - 1, 1)
+        self._taken = 0
+        self._taken_short: Counter[str] = Counter()
+        self._waiting: OrderedDict[str, deque[asyncio.Future[None]]] = OrderedDict()
+
+    @asynccontextmanager
+    async def turn(self) -> AsyncIterator[None]:
+        """A turn of the client whose request is answered, as soon as there is one."""
+        client = CLIENT.get()
+        mine = asyncio.get_running_loop().create_future()
+        self._waiting.setdefault(client, deque()).append(mine)
+        self._hand_out()
+        timer: asyncio.TimerHandle | None = None
+        is_short = True
+
+        def last() -> None:
+            nonlocal is_short
+            is_short = False
+            self._end_short(client)
+            self._hand_out()
+
+        try:
+            await mine
+            timer = asyncio.get_running_loop().call_later(SHORT_SECONDS, last)
+            yield
+        finally:
+            if not mine.cancelled():  # otherwise nobody has given it
+                self._taken -= 1
+                if timer is not None:
+                    timer.cancel()
+                if is_short:
+                    self._end_short(client)
+                self._hand_out()
+
+    def _end_short(self, client: str) -> None:
+        self._taken_short[client] -= 1
+        if not self._taken_short[client]:
+            del self._taken_short[client]
+
+    def _hand_out(self) -> None:
+        """Gives what is free to those who wait; a client that has had a turn stands behind the others."""
+        for client in [*self._waiting]:
+            queue = self._waiting[client]
+            while queue and queue[0].cancelled():
+                queue.popleft()
+            if queue and self._is_free(client):
+                queue.popleft().set_result(None)
+                self._taken += 1
+                self._taken_short[client] += 1
+                self._waiting.move_to_end(client)
+            if not queue:
+                del self._waiting[client]
+
+    def _is_free(self, client: str) -> bool:
+        is_room = self._taken < self._at_once and self._taken_short.total() < self._short
+        return is_room and self._taken_short[client] < self._of_one
