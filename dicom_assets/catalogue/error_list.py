@@ -11,6 +11,8 @@ from dataclasses import dataclass
 from datetime import UTC, date, datetime, time, timedelta
 from typing import Any
 
+import duckdb
+
 from dicom_assets.catalogue.row_reading import rows
 from dicom_assets.catalogue.seen_books import SeenBooks
 from dicom_assets.schema.codes import CODES, Severity
@@ -97,11 +99,16 @@ class Reasons:
 
 def reasons(books: SeenBooks, narrowing: Narrowing) -> Reasons:
     """What was found wrong or left out, by code. Raises LakeError."""
-    condition, values = narrowing.sql()
     with books.errors(narrowing.batch or None) as connection:
-        found = rows(connection, _REASONS.format(condition=condition), values)
+        found = by_code(connection, narrowing)
         sources = rows(connection, "SELECT DISTINCT source FROM seen_batch ORDER BY source")
-    return Reasons([Reason(**one) for one in found], [one["source"] for one in sources])
+    return Reasons(found, [one["source"] for one in sources])
+
+
+def by_code(connection: duckdb.DuckDBPyConnection, narrowing: Narrowing) -> list[Reason]:
+    """The same reason codes, errors first. connection: of `SeenBooks.errors`."""
+    condition, values = narrowing.sql()
+    return [Reason(**one) for one in rows(connection, _REASONS.format(condition=condition), values)]
 
 
 _REASONS = """

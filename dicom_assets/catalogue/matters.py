@@ -8,10 +8,13 @@ from __future__ import annotations
 
 import shlex
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
+
+import duckdb
 
 from dicom_assets.batch.books import Status
 from dicom_assets.batch.migrations import MIGRATIONS
@@ -50,51 +53,50 @@ class Matter:
     since: datetime | None = None
 
 
-def matters(books: SeenBooks, now: datetime | None = None) -> list[Matter]:
+def matters(
+    books: SeenBooks, now: datetime | None = None, *, connection: duckdb.DuckDBPyConnection | None = None
+) -> list[Matter]:
     """What waits, as far as it may be seen: what a person must decide first, what goes on by itself last.
 
-    Raises LakeError.
+    connection: of `books.batches`, with `ingestion_errors`, for whoever has one. Raises LakeError.
     """
     moment = now or datetime.now(UTC)
-    with books.batches("ingestion_errors") as connection:
-        stopped = rows(connection, _STOPPED)
-        unbegun = rows(connection, _BY_SOURCE, [CLAIMED, moment])
-        stale = rows(connection, _BY_SOURCE, [Status.OPEN, moment - OPEN_TOO_LONG])
+    with nullcontext(connection) if connection is not None else books.batches("ingestion_errors") as asked:
+        waiting = rows(asked, _WAITING, [moment, moment - OPEN_TOO_LONG])
+        of_status = {status: [one for one in waiting if one["status"] == status] for status in (CLAIMED, Status.OPEN)}
+        stopped = [one for one in waiting if one["status"] not in of_status]
+        told = rows(asked, _SINCE, [[one["batch_id"] for one in stopped]]) if stopped else []
+    since = {one["batch_id"]: one["since"] for one in told}
     found = [
-        *(_stopped(one) for one in stopped),
+        *(_stopped(one | {"since": since.get(one["batch_id"])}) for one in stopped),
         *_emptied(books),
         *_migrations(books),
-        *(_unbegun(one) for one in unbegun),
-        *(_stale(one) for one in stale),
+        *(_unbegun(one) for one in of_status[CLAIMED]),
+        *(_stale(one) for one in of_status[Status.OPEN]),
         *_unread(books),
         *_unlisted(books),
     ]
     return [*found, *_selftests(books.lake.files)] if books.is_whole else found
 
 
-_STOPPED = f"""
-WITH stopped AS (
-    SELECT * FROM seen_batch WHERE status IN ({one_of([Status.PAUSED, Status.FAILED])})
-),
-told AS (
-    SELECT batch_id, max(occurred_at) AS since FROM ingestion_errors
-    SEMI JOIN stopped USING (batch_id)
-    WHERE object_id = '' AND stage <> 'rule'
-    GROUP BY batch_id
-)
-SELECT batch_id, source, status, reason, seen, since
-FROM stopped LEFT JOIN told USING (batch_id)
-ORDER BY batch_id
+_WAITING = f"""
+-- one row per batch that has stopped, and per source with batches that nobody has begun, or that are open for long
+SELECT
+    status, source, count(*) AS batches, sum(seen)::BIGINT AS objects, min(batch_id) AS batch_id,
+    any_value(reason) AS reason, min(coalesce(started_at, claimed_at)) AS since
+FROM seen_batch
+WHERE status IN ({one_of([Status.PAUSED, Status.FAILED])})
+    OR (status = '{CLAIMED}' AND coalesce(started_at, claimed_at) <= $1)
+    OR (status = '{Status.OPEN}' AND coalesce(started_at, claimed_at) <= $2)
+GROUP BY status, source, CASE WHEN status NOT IN ('{CLAIMED}', '{Status.OPEN}') THEN batch_id END
+ORDER BY CASE WHEN status IN ('{CLAIMED}', '{Status.OPEN}') THEN source ELSE min(seen_batch.batch_id) END
 """
 
-_BY_SOURCE = """
-SELECT
-    source, count(*) AS batches, sum(seen)::BIGINT AS objects, min(batch_id) AS batch_id,
-    min(coalesce(started_at, claimed_at)) AS since
-FROM seen_batch
-WHERE status = $1 AND coalesce(started_at, claimed_at) <= $2
-GROUP BY source
-ORDER BY source
+_SINCE = """
+-- since when batches have stopped
+SELECT batch_id, max(occurred_at) AS since FROM ingestion_errors
+WHERE list_contains($1, batch_id) AND object_id = '' AND stage <> 'rule'
+GROUP BY batch_id
 """
 
 
@@ -102,7 +104,7 @@ def _stopped(row: Mapping[str, Any]) -> Matter:
     batch_id, status = row["batch_id"], row["status"]
     return Matter(
         status,
-        f"A batch of source {row['source']} is {status}, with {_objects(row['seen'])}.",
+        f"A batch of source {row['source']} is {status}, with {_objects(row['objects'])}.",
         commands(batch_id, status, row["reason"]),
         row["reason"] or "",
         row["source"],

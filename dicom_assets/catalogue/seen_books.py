@@ -9,9 +9,10 @@ Books count what arrived, whoever it is of: no condition over studies can be hel
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from typing import Any, TypeVar, cast
 
 import duckdb
 import pyarrow as pa
@@ -28,6 +29,8 @@ from dicom_assets.schema.registry import TIMESTAMP
 from dicom_assets.serve.problems import Refusal
 from dicom_assets.serve.questions import Questions
 from dicom_assets.serve.served import Scope, ServedLake
+
+T = TypeVar("T")
 
 NOT_FOR_CONDITIONS = (
     "What you may see is bounded by a condition over studies. Batches and errors count what arrived, whoever it is of, "
@@ -81,15 +84,15 @@ FROM ingestion_error_states WHERE resolution IS NOT NULL
 class Kept:
     """What is kept of the books of one served lake, so that a page reads what is new alone.
 
-    The claims, which never change; and which errors something has ended, for which the whole ledger is looked through:
-    asked again when one of the tables that tell it has another version.
+    The claims, which never change; and answers that whole tables are looked through for, such as which errors something
+    has ended: asked again when one of the tables that tell it has another version.
     """
 
     def __init__(self) -> None:
         """Nothing is read yet."""
         self._claims, self._errors = threading.Lock(), threading.Lock()
         self._log: ClaimLog | None = None
-        self._resolved: tuple[tuple[int, ...], pa.Table] | None = None
+        self._answers: dict[tuple[str, ...], tuple[tuple[int, ...], Any]] = {}
 
     def claims(self, lake: Lake) -> list[Claim]:
         """Every claim. Raises LakeError."""
@@ -108,12 +111,20 @@ class Kept:
 
     def resolved(self, lake: Lake, questions: Questions) -> pa.Table:
         """The errors that something has ended, by their keys, with what and when. Raises LakeError, Stopped."""
+
+        def ask() -> pa.Table:
+            with questions.using(connect(lake, RESOLUTIONS_NEED)) as connection:
+                return arrow(connection, _RESOLVED)
+
         with self._errors, lake.look_once(RESOLUTIONS_NEED):
-            versions = tuple(lake.extents(name).version for name in RESOLUTIONS_NEED)
-            if self._resolved is None or self._resolved[0] != versions:
-                with questions.using(connect(lake, RESOLUTIONS_NEED)) as connection:
-                    self._resolved = versions, arrow(connection, _RESOLVED)
-            return self._resolved[1]
+            return self.answer(("resolved",), [lake.extents(name).version for name in RESOLUTIONS_NEED], ask)
+
+    def answer(self, asked: tuple[str, ...], versions: Sequence[int], ask: Callable[[], T]) -> T:
+        """The answer to a question over some versions of tables, the same for everybody. asked: names the question."""
+        known = self._answers.get(asked)
+        if known is None or known[0] != tuple(versions):
+            known = self._answers[asked] = tuple(versions), ask()
+        return cast(T, known[1])
 
 
 @dataclass(frozen=True)
@@ -137,6 +148,10 @@ class SeenBooks:
     def is_whole(self) -> bool:
         """Whether everything may be seen, what is of no source too."""
         return self.sources is None
+
+    def of(self, source: str) -> SeenBooks:
+        """Those of one source alone, as far as it may be seen."""
+        return replace(self, sources=(source,) if self.shows(source) else ())
 
     def unread(self) -> list[Waiting]:
         """What left its batch and waits to be read again, source by source. Raises LakeError."""

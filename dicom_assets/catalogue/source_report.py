@@ -14,8 +14,8 @@ from dataclasses import dataclass
 from datetime import datetime
 
 from dicom_assets.batch.books import Status
-from dicom_assets.catalogue.error_list import Narrowing, Reason, reasons
-from dicom_assets.catalogue.kinds_of_findings import BANDS, KINDS, TABLES, FindingKind, band
+from dicom_assets.catalogue.error_list import Narrowing, Reason, by_code
+from dicom_assets.catalogue.kinds_of_findings import BANDS, KINDS, TABLES, FindingKind, band, counts
 from dicom_assets.catalogue.matters import matters
 from dicom_assets.catalogue.row_reading import Row, rows
 from dicom_assets.catalogue.seen_books import SeenBooks
@@ -26,7 +26,7 @@ from dicom_assets.serve.problems import not_found
 from dicom_assets.serve.served import Scope, Snapshot
 
 DRIFT = "tag_profile_part"
-BESIDE = (*TABLES, DRIFT)
+BESIDE = (*TABLES, DRIFT, "batches")
 """Tables that a report asks beside those of DICOMweb."""
 
 PER_PAGE = 100
@@ -148,59 +148,56 @@ def report(books: SeenBooks, snapshot: Snapshot, source: str) -> Report:
     """
     require(source, books, snapshot)
     own = snapshot.within(Scope((source,)))
-    drift, drifted = _drift(own) if DRIFT in snapshot.extents else (None, 0)
+    drift: Sequence[Drift] | None = None
+    drifted = 0
+    if DRIFT in snapshot.extents:
+        drift, drifted = books.kept.answer((DRIFT, source), snapshot.versions(DRIFT), lambda: _drift(own))
+    behind = books.kept.answer(("behind",), snapshot.versions("batches", DRIFT), lambda: lagging(books.lake))
+    kept, found, lag = _kept(books.of(source), source, behind)
     return Report(
         source,
-        _books(books, source),
-        reasons(books, Narrowing(source=source)).reasons,
-        {name: Findings(kind, _counts(snapshot, source, kind)) for name, kind in KINDS.items()},
+        kept,
+        found,
+        _findings(snapshot, source),
         _totals(own, "series_geometry", _GEOMETRY),
         _totals(own, "phi_risk", _RISK),
         drift,
         drifted,
-        _lag(books, source),
+        lag,
     )
 
 
-def _books(books: SeenBooks, source: str) -> Books:
-    with books.batches() as connection:
-        (counted,) = rows(connection, _COUNTED, [source])
-        found = rows(connection, _OTHERS, [source])
-    waiting = sum(one.source == source for one in matters(books))
-    return Books(**counted, others={one["status"]: one["batches"] for one in found}, waiting=waiting)
+def _kept(books: SeenBooks, source: str, behind: Sequence[str]) -> tuple[Books, list[Reason], int]:
+    """What the books of a source say, its errors, and how many of its closed batches are among those behind."""
+    with books.errors() as connection:
+        found = rows(connection, _BY_STATUS, [behind])
+        errors = by_code(connection, Narrowing(source=source))
+        waiting = sum(one.source == source for one in matters(books, connection=connection))
+    lag = sum(one.pop("behind") for one in found)
+    others = {one.pop("status"): one for one in found}
+    closed = others.pop(Status.CLOSED, _NONE_CLOSED)
+    kept = Books(**closed, others={status: one["batches"] for status, one in others.items()}, waiting=waiting)
+    return kept, errors, lag
 
 
-_COUNTED = f"""
+_OBJECTS = ("seen", "ingested", "quarantined", "ignored", "deleted")
+_NONE_CLOSED: Row = {"batches": 0, **dict.fromkeys(_OBJECTS, 0), "newest": None, "closed_at": None}
+
+_BY_STATUS = f"""
 SELECT
-    count(*) AS batches, {
-    ", ".join(
-        f"coalesce(sum({one}), 0)::BIGINT AS {one}" for one in ("seen", "ingested", "quarantined", "ignored", "deleted")
-    )
-},
-    arg_max(batch_id, closed_at) AS newest, max(closed_at) AS closed_at
-FROM seen_batch WHERE source = $1 AND status = '{Status.CLOSED}'
-"""
-
-_OTHERS = f"""
-SELECT status, count(*) AS batches FROM seen_batch WHERE source = $1 AND status <> '{Status.CLOSED}'
-GROUP BY status ORDER BY status
+    status, count(*) AS batches, {", ".join(f"coalesce(sum({one}), 0)::BIGINT AS {one}" for one in _OBJECTS)},
+    arg_max(batch_id, closed_at) AS newest, max(closed_at) AS closed_at,
+    count(*) FILTER (list_contains($1::VARCHAR[], batch_id)) AS behind
+FROM seen_batch GROUP BY status ORDER BY status
 """
 
 
-def _lag(books: SeenBooks, source: str) -> int:
-    """How many closed batches of a source tag_profile and phi_risk are behind."""
-    behind = lagging(books.lake)
-    with books.batches() as connection:
-        found = rows(connection, "SELECT batch_id FROM seen_batch WHERE source = $1", [source])
-    return len({one["batch_id"] for one in found} & {*behind})
-
-
-def _lines(snapshot: Snapshot, source: str, kind: FindingKind) -> str:
-    """SQL for the lines of a kind, of one source."""
+def _placed(sql: str, snapshot: Snapshot, source: str, table: str) -> str:
+    """SQL of `kinds_of_findings` for one source, with what stands in its places."""
     own = snapshot.within(Scope((source,)))
-    table = _seen_conflicts(snapshot) if kind.table == "conflict" else snapshot.scan(kind.table)
+    seen = _seen_conflicts(snapshot) if table == "conflict" else snapshot.scan(table)
     study = own.scan("study", columns=["study_key", "StudyInstanceUID"])
-    return f"({kind.sql.format(table=table, of=own.scan(kind.table), study=study, source=quoted(source))})"
+    return sql.format(table=seen, of=own.scan(table), study=study, source=quoted(source))
 
 
 def _seen_conflicts(snapshot: Snapshot) -> str:
@@ -214,23 +211,19 @@ def _seen_conflicts(snapshot: Snapshot) -> str:
     return f"(SELECT * FROM {conflicts} ANTI JOIN {hidden} USING (conflict_key))"
 
 
-def _counts(snapshot: Snapshot, source: str, kind: FindingKind) -> list[Count] | None:
-    if kind.table not in snapshot.extents:
-        return None
+def _findings(snapshot: Snapshot, source: str) -> dict[str, Findings]:
+    """What there is of each kind, by its name."""
+    found: dict[str, list[Count]] = {name: [] for name in KINDS}
     with snapshot.cursor() as connection:
-        found = rows(connection, _BY_VALUE.format(lines=_lines(snapshot, source, kind)))
-    counts = [Count(**one) for one in found]
-    if kind.name != "risk":
-        return counts
-    known = {one.value: one for one in counts}
-    return [known.get(name, Count(name, 0, 0, 0)) for name in map(band, BANDS)]
-
-
-_BY_VALUE = """
-SELECT
-    value, count(DISTINCT unit) AS units, count(DISTINCT StudyInstanceUID) AS studies, count(*) AS lines
-FROM {lines} GROUP BY value ORDER BY units DESC, value
-"""
+        for table in TABLES:
+            if table in snapshot.extents and snapshot.extents[table].rows.any():
+                for one in rows(connection, _placed(counts(table), snapshot, source, table)):
+                    found[one.pop("kind")].append(Count(**one))
+    known = {one.value: one for one in found["risk"]}
+    found["risk"] = [known.get(name, Count(name, 0, 0, 0)) for name in map(band, BANDS)]
+    return {
+        name: Findings(kind, found[name] if kind.table in snapshot.extents else None) for name, kind in KINDS.items()
+    }
 
 
 def _totals(own: Snapshot, table: str, sql: str) -> Row | None:
@@ -258,9 +251,14 @@ FROM {table}
 
 def _drift(own: Snapshot) -> tuple[list[Drift], int]:
     """What changed in headers, device by device, the newest change first; and how many devices changed."""
-    parts = own.scan(DRIFT)
     with own.cursor() as connection:
-        found = rows(connection, _DRIFT.format(parts=parts, drift=TAG_DRIFT))
+        connection.execute(f"CREATE TEMP VIEW tag_profile_part AS SELECT * FROM {own.scan(DRIFT)}")
+        devices = connection.execute(_DEVICES).fetchall()
+        if not any(may_differ for *_, may_differ in devices):
+            return [], 0  # known in less time than it takes to plan the comparison
+        found = rows(connection, _DRIFT)
+    ages = {tuple(device): age for *device, age, _ in devices}
+    found.sort(key=lambda one: ages[one["Manufacturer"], one["ManufacturerModelName"], one["Modality"]])
     by_device: dict[tuple[str, str, str, str], list[Row]] = {}
     for one in found:
         by_device.setdefault((one["device"], one["axis"], one["before"], one["after"]), []).append(one)
@@ -285,24 +283,24 @@ def _drift(own: Snapshot) -> tuple[list[Drift], int]:
     return made, len(by_device)
 
 
-_DRIFT = """
--- one row per element that changed, those of the device that was seen last first
-WITH tag_profile_part AS (SELECT * FROM {parts}),
-seen AS (
-    SELECT Manufacturer, ManufacturerModelName, Modality, max(claimed_at) AS last_at
-    FROM tag_profile_part GROUP BY ALL
-)
+_DEVICES = """
+-- every device: its place by when it was seen last, and whether there are two sides of it that may differ
 SELECT
-    coalesce(nullif(concat_ws(' ', told.Manufacturer, told.ManufacturerModelName), ''), 'no device named')
-        || coalesce(', ' || told.Modality, '')
-        || CASE WHEN axis = 'month' THEN coalesce(', software ' || told.SoftwareVersions, '') ELSE '' END AS device,
+    Manufacturer, ManufacturerModelName, Modality, rank() OVER (ORDER BY max(claimed_at) DESC NULLS LAST) AS age,
+    count(DISTINCT SoftwareVersions) > 1 OR count(DISTINCT date_trunc('month', claimed_at)) > 1 AS may_differ
+FROM tag_profile_part GROUP BY ALL
+"""
+
+_DRIFT = f"""
+-- one row per element that changed
+SELECT
+    coalesce(nullif(concat_ws(' ', Manufacturer, ManufacturerModelName), ''), 'no device named')
+        || coalesce(', ' || Modality, '')
+        || CASE WHEN axis = 'month' THEN coalesce(', software ' || SoftwareVersions, '') ELSE '' END AS device,
     axis, coalesce(before, 'none named') AS before, coalesce(after, 'none named') AS after, change, keyword, path,
-    objects_before, objects_after
-FROM ({drift}) AS told
-LEFT JOIN seen ON seen.Manufacturer IS NOT DISTINCT FROM told.Manufacturer
-    AND seen.ManufacturerModelName IS NOT DISTINCT FROM told.ManufacturerModelName
-    AND seen.Modality IS NOT DISTINCT FROM told.Modality
-ORDER BY last_at DESC NULLS LAST, device, axis DESC, change, keyword NULLS LAST, path
+    objects_before, objects_after, Manufacturer, ManufacturerModelName, Modality
+FROM ({TAG_DRIFT})
+ORDER BY device, axis DESC, change, keyword NULLS LAST, path
 """
 
 
@@ -320,7 +318,7 @@ def listed(books: SeenBooks, snapshot: Snapshot, source: str, kind: FindingKind,
     require(source, books, snapshot)
     if kind.table not in snapshot.extents:
         return Listed(kind, [], 0)
-    lines = _lines(snapshot, source, kind)
+    lines = f"({_placed(kind.lines, snapshot, source, kind.table)})"
     with snapshot.cursor() as connection:
         ((total,),) = connection.execute(f"SELECT count(*) FROM {lines} WHERE value = $1", [value]).fetchall()
         found = rows(

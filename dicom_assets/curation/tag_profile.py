@@ -20,7 +20,7 @@ from dicom_assets.curation.marks import Marker, distinct_sql, merged_sql
 from dicom_assets.curation.tag_counts import TagCounts
 from dicom_assets.lake.delta import Lake
 from dicom_assets.lake.headers import object_rows
-from dicom_assets.lake.query import arrow, connect
+from dicom_assets.lake.query import arrow, connect, scan
 from dicom_assets.lake.tables import NoSuchVersion
 from dicom_assets.schema.keys import profile_key
 from dicom_assets.schema.tag_tables import TAG_PROFILE, TAG_PROFILE_PART
@@ -230,13 +230,15 @@ def taken_in(lake: Lake) -> list[str]:
 
 
 def _closed(lake: Lake, *, are_counted: bool) -> list[str]:
-    counted, tables = "false", ["batches"]
+    counted = "false"
     if _is_there(lake):
-        tables.append(TAG_PROFILE_PART.name)
         counted = f"""
-            EXISTS (FROM {TAG_PROFILE_PART.name} AS part WHERE part.batch_id = batches.batch_id
+            EXISTS (FROM {scan(lake, TAG_PROFILE_PART.name)} AS part WHERE part.batch_id = batches.batch_id
                 AND starts_with(mark, concat(coalesce(run_id, ''), '-')) AND contains(mark, ' {FORM}-'))
         """
-    sql = f"SELECT batch_id FROM batches WHERE status = '{CLOSED}' AND ({counted}) = {are_counted} ORDER BY batch_id"
-    with connect(lake, tables) as connection:
+    sql = f"""
+        SELECT batch_id FROM {scan(lake, "batches")} AS batches
+        WHERE status = '{CLOSED}' AND ({counted}) = {are_counted} ORDER BY batch_id
+    """
+    with lake.cursor() as connection:
         return [batch for (batch,) in connection.execute(sql).fetchall()]

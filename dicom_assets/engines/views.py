@@ -191,12 +191,16 @@ def _ingestion_error_states(held: Holdings, d: Dialect, name: Name) -> str:
     return f"""WITH closed AS (
     SELECT {d.listed(("batch_id", "closed_at"))} FROM {name("batches")} WHERE {n("status")} = 'closed'
 ),
+failed AS (
+    SELECT {n("object_id")}, min({n("batch_id")}) AS {n("batch_id")}
+    FROM {name("ingestion_errors")} GROUP BY {n("object_id")}
+),
 again AS (
     SELECT ledger.{n("object_id")}, max(ledger.{n("batch_id")}) AS {n("batch_id")}
     FROM {name("validated_batch")} AS ledger
+    JOIN failed ON failed.{n("object_id")} = ledger.{n("object_id")} AND failed.{n("batch_id")} < ledger.{n("batch_id")}
     JOIN closed ON closed.{n("batch_id")} = ledger.{n("batch_id")}
     WHERE ledger.{n("outcome")} <> 'quarantined'
-        AND ledger.{n("object_id")} IN (SELECT {n("object_id")} FROM {name("ingestion_errors")})
     GROUP BY ledger.{n("object_id")}
 ),
 replaced AS (

@@ -12,6 +12,9 @@ asked when it is looked at. An error is resolved when
 
 The first two count when that batch has closed. `superseded_by` in the ledger is no short way to the first: it names the
 next reading, which may have refused the object too, while a later one took it in.
+
+The ledger has a row for every object of the lake, so it is held against the objects that have errors first, and only
+what is left of it, readings later than the first error, against anything else.
 """
 
 from __future__ import annotations
@@ -23,13 +26,16 @@ RESOLUTIONS = """
 WITH closed AS (
     SELECT batch_id, closed_at FROM batches WHERE status = 'closed'
 ),
+failed AS (
+    SELECT object_id, min(batch_id) AS batch_id FROM ingestion_errors GROUP BY object_id
+),
 again AS (
-    SELECT object_id, max(batch_id) AS batch_id
+    SELECT ledger.object_id, max(ledger.batch_id) AS batch_id
     FROM validated_batch AS ledger
-    SEMI JOIN ingestion_errors AS told USING (object_id)
-    SEMI JOIN closed USING (batch_id)
+    JOIN failed ON failed.object_id = ledger.object_id AND failed.batch_id < ledger.batch_id
+    JOIN closed ON closed.batch_id = ledger.batch_id
     WHERE outcome <> 'quarantined'
-    GROUP BY object_id
+    GROUP BY ledger.object_id
 ),
 replaced AS (
     SELECT source, uri, batch_id, object_id, closed_at

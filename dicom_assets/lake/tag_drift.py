@@ -35,104 +35,81 @@ def _significant(one: str, other: str, of_one: str, of_other: str) -> str:
     return f"abs({one} - {other}) >= {SHARE} AND abs({one} - {other}) > {SIGMAS} * {error}"
 
 
-_SIDES = f"""
+_SAME = " AND ".join(f"part.{one} IS NOT DISTINCT FROM pair.{one}" for one in _DEVICE.split(", "))
+
+
+# DuckDB plans this for longer than it reads parts, by what is written: so the parts stand in it twice alone, and both
+# sides of all pairs are counted together.
+TAG_DRIFT = f"""
+-- one row per element that appeared, vanished or changed between the last two software versions of a device, or months
 WITH part AS (
     SELECT *, strftime(claimed_at, '%Y-%m') AS month FROM tag_profile_part WHERE profile_key <> ''
 ),
-batch AS (
-    SELECT DISTINCT profile_key, batch_id, {_DEVICE}, SoftwareVersions, month, claimed_at, objects FROM part
-),
 side AS (
-    SELECT 'software' AS axis, {_DEVICE}, NULL AS of_software, SoftwareVersions AS name,
+    SELECT axis, {_DEVICE}, CASE axis WHEN 'month' THEN SoftwareVersions END AS of_software,
+        CASE axis WHEN 'month' THEN month ELSE SoftwareVersions END AS name,
         min(claimed_at) AS begins, sum(objects)::BIGINT AS objects
-    FROM batch WHERE ManufacturerModelName IS NOT NULL AND SoftwareVersions IS NOT NULL GROUP BY ALL
-    UNION ALL
-    SELECT 'month', {_DEVICE}, SoftwareVersions, month, min(claimed_at), sum(objects)::BIGINT FROM batch GROUP BY ALL
-),
-ordered AS (
-    SELECT *, row_number() OVER (PARTITION BY axis, {_DEVICE}, of_software ORDER BY begins DESC, name DESC) AS age
-    FROM side
+    FROM (
+        SELECT DISTINCT unnest(['software', 'month']) AS axis, profile_key, batch_id, {_DEVICE}, SoftwareVersions,
+            month, claimed_at, objects
+        FROM part
+    )
+    WHERE axis = 'month' OR (ManufacturerModelName IS NOT NULL AND SoftwareVersions IS NOT NULL)
+    GROUP BY ALL
 ),
 pair AS (
-    SELECT after.* EXCLUDE (name, begins, objects, age), before.name AS before, after.name AS after,
-        before.objects AS objects_before, after.objects AS objects_after
-    FROM ordered AS after JOIN ordered AS before ON before.age = 2 AND after.age = 1 AND before.axis = after.axis
-        AND {" AND ".join(f"before.{one} IS NOT DISTINCT FROM after.{one}" for one in _DEVICE.split(", "))}
-        AND before.of_software IS NOT DISTINCT FROM after.of_software
-)"""
-
-_COUNTED = f"""
-SELECT '{{axis}}' AS axis, {_DEVICE}, {{software}} AS of_software, {{name}} AS name, path,
-    any_value(keyword) AS keyword, any_value(private_creator) AS private_creator,
-    list_sort(list_distinct(flatten(list(vr)))) AS vr, sum(present)::BIGINT AS present,
-    sum(occurrences)::BIGINT AS occurrences, sum(empty)::BIGINT AS empty,
-    sum(length_sum) / nullif(sum(occurrences) - sum(empty), 0) AS length,
-    len(list_distinct(flatten(list(value_marks) FILTER (value_marks IS NOT NULL)))) AS different,
-    [{_SHARES}] AS shares
-FROM part GROUP BY ALL
-"""
-
-TAG_DRIFT = f"""
--- one row per element that appeared, vanished or changed between the last two software versions of a device, or months
-{_SIDES},
-counted AS (
-    {_COUNTED.format(axis="software", software="NULL", name="SoftwareVersions")}
-    UNION ALL
-    {_COUNTED.format(axis="month", software="SoftwareVersions", name="month")}
+    SELECT * EXCLUDE (begins) RENAME (name AS after, objects AS objects_after),
+        lead(name) OVER newest AS before, lead(objects) OVER newest AS objects_before
+    FROM side
+    WINDOW newest AS (PARTITION BY axis, {_DEVICE}, of_software ORDER BY begins DESC, name DESC)
+    QUALIFY row_number() OVER newest = 1 AND objects_before IS NOT NULL
 ),
-old AS (SELECT pair.*, counted.* EXCLUDE (axis, {_DEVICE}, of_software, name) FROM pair JOIN counted
-    ON counted.axis = pair.axis AND counted.name IS NOT DISTINCT FROM pair.before
-    AND {
-    " AND ".join(f"counted.{one} IS NOT DISTINCT FROM pair.{one}" for one in (*_DEVICE.split(", "), "of_software"))
-}
+told AS (
+    SELECT axis, {", ".join(f"pair.{one}" for one in _DEVICE.split(", "))}, of_software, before, after, objects_before,
+        objects_after, path, CASE axis WHEN 'month' THEN month ELSE SoftwareVersions END AS name,
+        any_value(keyword) AS keyword, any_value(private_creator) AS private_creator,
+        list_sort(list_distinct(flatten(list(vr)))) AS vr, sum(present)::BIGINT AS present,
+        sum(occurrences)::BIGINT AS occurrences, sum(empty)::BIGINT AS empty, sum(length_sum) AS length_sum,
+        len(list_distinct(flatten(list(value_marks) FILTER (value_marks IS NOT NULL)))) AS different,
+        [{_SHARES}] AS shares
+    FROM part JOIN pair ON {_SAME} AND (axis = 'software' OR part.SoftwareVersions IS NOT DISTINCT FROM of_software)
+    WHERE name IN (before, after)
+    GROUP BY ALL
 ),
-new AS (SELECT pair.*, counted.* EXCLUDE (axis, {_DEVICE}, of_software, name) FROM pair JOIN counted
-    ON counted.axis = pair.axis AND counted.name IS NOT DISTINCT FROM pair.after
-    AND {
-    " AND ".join(f"counted.{one} IS NOT DISTINCT FROM pair.{one}" for one in (*_DEVICE.split(", "), "of_software"))
-}
+pivoted AS (
+    SELECT axis, {_DEVICE}, of_software, before, after, objects_before, objects_after, path,
+        any_value(keyword) AS keyword, any_value(private_creator) AS private_creator,
+        any_value(told) FILTER (name = before) AS old, any_value(told) FILTER (name = after) AS new
+    FROM told GROUP BY ALL
 ),
 compared AS (
-    SELECT
-        {
-    ", ".join(
-        f"coalesce(old.{one}, new.{one}) AS {one}"
-        for one in (
-            "axis",
-            *_DEVICE.split(", "),
-            "of_software",
-            "before",
-            "after",
-            "objects_before",
-            "objects_after",
-            "path",
-            "keyword",
-            "private_creator",
-        )
-    )
-},
-        coalesce(old.present, 0) / coalesce(old.objects_before, new.objects_before) AS present_before,
-        coalesce(new.present, 0) / coalesce(old.objects_after, new.objects_after) AS present_after,
+    SELECT * EXCLUDE (old, new),
+        coalesce(old.present, 0) / objects_before AS present_before,
+        coalesce(new.present, 0) / objects_after AS present_after,
         old.empty / nullif(old.occurrences, 0) AS empty_before, new.empty / nullif(new.occurrences, 0) AS empty_after,
-        old.vr AS vr_before, new.vr AS vr_after, old.length AS length_before, new.length AS length_after,
+        old.vr AS vr_before, new.vr AS vr_after,
+        old.length_sum / nullif(old.occurrences - old.empty, 0) AS length_before,
+        new.length_sum / nullif(new.occurrences - new.empty, 0) AS length_after,
         old.occurrences AS many_before, new.occurrences AS many_after,
         old.different AS different_before, new.different AS different_after,
         list_sum(list_transform(list_zip(old.shares, new.shares), lambda pair: abs(
             pair[1] / nullif(list_sum(old.shares), 0) - pair[2] / nullif(list_sum(new.shares), 0)))) / 2 AS spread
-    FROM old FULL JOIN new ON new.axis = old.axis AND new.path = old.path
-        AND {" AND ".join(f"new.{one} IS NOT DISTINCT FROM old.{one}" for one in (*_DEVICE.split(", "), "of_software"))}
+    FROM pivoted
 ),
 judged AS (
-    SELECT *, CASE
-        WHEN vr_before IS NULL THEN 'appeared'
-        WHEN vr_after IS NULL THEN 'vanished'
-        WHEN vr_before <> vr_after THEN 'other VR'
-        WHEN {_significant("present_before", "present_after", "objects_before", "objects_after")} THEN 'other presence'
-        WHEN {_significant("empty_before", "empty_after", "many_before", "many_after")} THEN 'other emptiness'
-        WHEN least(many_before, many_after) < {OCCURRENCES} THEN NULL
-        WHEN greatest(length_before, length_after) > {LENGTH} * least(length_before, length_after) THEN 'other length'
-        WHEN greatest(different_before, different_after) <= {FEW} AND spread >= {SPREAD} THEN 'other values'
-    END AS change
+    SELECT *,
+        CASE
+            WHEN vr_before IS NULL THEN 'appeared'
+            WHEN vr_after IS NULL THEN 'vanished'
+            WHEN vr_before <> vr_after THEN 'other VR'
+            WHEN {_significant("present_before", "present_after", "objects_before", "objects_after")}
+                THEN 'other presence'
+            WHEN {_significant("empty_before", "empty_after", "many_before", "many_after")} THEN 'other emptiness'
+            WHEN least(many_before, many_after) < {OCCURRENCES} THEN NULL
+            WHEN greatest(length_before, length_after) > {LENGTH} * least(length_before, length_after)
+                THEN 'other length'
+            WHEN greatest(different_before, different_after) <= {FEW} AND spread >= {SPREAD} THEN 'other values'
+        END AS change
     FROM compared
 )
 SELECT axis, {_DEVICE}, of_software AS SoftwareVersions, before, after, change, path, keyword, private_creator,

@@ -77,6 +77,10 @@ class Snapshot:
         allowed = self.scope.sources
         return tuple(one for one in self.sources if allowed is None or one in allowed)
 
+    def versions(self, *names: str) -> tuple[int, ...]:
+        """The versions of some tables, as far as the lake has these."""
+        return tuple(self.extents[name].version for name in names if name in self.extents)
+
     def within(self, scope: Scope) -> Snapshot:
         """The same versions as somebody else may see them."""
         return replace(self, scope=scope)
