@@ -367,19 +367,21 @@ class TestAPausedReading:
         assert verify(graph.lake, graph.settings).holds
 
 
+def test_a_reading_that_was_claimed_and_not_begun_is_left_to_the_next_ingest(states):
+    graph, _, _ = states.begin(one)
+    batches = claimed(graph, source="landing")
+    with graph.work() as work:
+        assert work.unclosed() == batches
+
+
 @pytest.mark.slow
-@pytest.mark.parametrize(
-    ("place", "method", "call"),
-    [("landing.claims:ClaimLog", "append", 1), ("lake.delta:Lake", "replace", 3)],
-    ids=["when it is claimed", "when it has begun to publish"],
-)
-def test_a_reading_that_was_killed_is_finished_by_the_next_ingest(states, monkeypatch, place, method, call):
+def test_a_reading_that_was_killed_is_finished_by_the_next_ingest(states, monkeypatch):
     graph, landing, _ = states.begin(mixed)
     folder = landing.root.parent
     where = ("--landing", str(landing.root), "--lake", graph.settings.lake)
     before = said(graph)
     killed = command(
-        *("python", "-m", "dicom_assets_tests.support.crashing", place, method, str(call)),
+        *("python", "-m", "dicom_assets_tests.support.crashing", "lake.delta:Lake", "replace", "3"),
         *("reread", "--source", "landing", *where),
         cwd=folder,
         environment={"PYTHONPATH": str(REPOSITORY)},
