@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import shutil
 import sqlite3
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
@@ -32,7 +32,6 @@ from dicom_assets.cli.main import app
 from dicom_assets.defs.unfinished_runs import forget_unfinished
 from dicom_assets.lake.delta import Lake
 from dicom_assets.landing import claims
-from dicom_assets.landing.claims import ClaimLog
 from dicom_assets.settings import Settings
 from dicom_assets.storage.files import LakeFiles
 from dicom_assets.storage.traces import Terms, places
@@ -51,12 +50,12 @@ def original(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stepped]:
     folder = tmp_path_factory.mktemp("original")
     landing = LandingFolder(folder / "landing")
     with dg.DagsterInstance.ephemeral() as instance:
-        graph = Stepped(settings_for(folder / "lake", landing.root), instance)
+        graph = Stepped(settings_for(folder / "lake", landing.root), instance, judges=False)
         landing.put_series(1, 1, 2)
-        step_through(graph)
+        step_through(graph, judges=False)
         landing.put_series(2, 1, 1)
         landing.put("clinical.csv", CLINICAL_CSV)
-        step_through(graph)
+        step_through(graph, judges=False)
         yield graph
 
 
@@ -65,7 +64,7 @@ def graph(original: Stepped, tmp_path: Path) -> Stepped:
     """A copy of it that may be changed, with its own landing folder's name kept: uris stay what they were."""
     lake = tmp_path / "lake"
     shutil.copytree(original.settings.lake, lake)
-    return Stepped(original.settings.model_copy(update={"lake": str(lake)}), original.instance)
+    return Stepped(original.settings.model_copy(update={"lake": str(lake)}), original.instance, judges=False)
 
 
 @pytest.fixture
@@ -75,7 +74,7 @@ def vault(tmp_path: Path) -> Vault:
 
 def elsewhere(graph: Stepped, folder: Path) -> Stepped:
     """The same sources, with a lake of another place."""
-    return Stepped(graph.settings.model_copy(update={"lake": str(folder)}), graph.instance)
+    return Stepped(graph.settings.model_copy(update={"lake": str(folder)}), graph.instance, judges=False)
 
 
 def restored(graph: Stepped, vault: Vault, manifest: Manifest, folder: Path) -> tuple[Stepped, Agreement]:
@@ -97,19 +96,30 @@ def rerun(graph: Stepped) -> list[str]:
     return fresh
 
 
-def half(graph: Stepped, landing: LandingFolder, upto: str) -> Callable[[], None]:
-    """Claims a further series, and takes it as far as a table."""
+def take_as_far_as(graph: Stepped, landing: LandingFolder, study: int, upto: str) -> str:
+    """Claims a series of a study, and takes it as far as a table; its batch."""
+    landing.put_series(study, 1, 2)
+    (batch,) = graph.claim()
+    with RunContext(graph.settings, shared_engine=InlineEngine()) as work:
+        for tables, make in steps(work.batch(batch)):
+            make()
+            if upto in tables:
+                break
+    return batch
 
-    def go() -> None:
-        landing.put_series(3, 1, 2)
-        (batch,) = graph.claim()
-        with RunContext(graph.settings, shared_engine=InlineEngine()) as work:
-            for tables, make in steps(work.batch(batch)):
-                make()
-                if upto in tables:
-                    break
 
-    return go
+@pytest.fixture
+def landing(original: Stepped) -> Iterator[LandingFolder]:
+    """The folder that the lake came from; what arrives there goes again."""
+    root = Path(original.settings.sources[0].root)
+    before = {*root.iterdir()}
+    yield LandingFolder(root)
+    for path in {*root.iterdir()} - before:
+        shutil.rmtree(path)
+
+
+MOMENTS = {"batches": 3, "instance": 4, "_claims": 5}
+"""Behind a table, or before a folder, that is copied: the study that is claimed and closed then."""
 
 
 class TestADrill:
@@ -130,79 +140,58 @@ class TestADrill:
         assert [path for path in files.every_name("") if any(places(files.get(path), terms))] == []
 
     @pytest.mark.slow
-    @pytest.mark.parametrize("moment", ["raw_files", "flat_metadata", "study"])
-    def test_a_batch_in_the_middle_is_run_again(
-        self, graph: Stepped, original: Stepped, vault: Vault, tmp_path: Path, moment: str
+    def test_batches_in_the_middle_are_run_again(
+        self, graph: Stepped, landing: LandingFolder, vault: Vault, tmp_path: Path
     ) -> None:
-        landing = LandingFolder(Path(original.settings.sources[0].root))
-        try:
-            half(graph, landing, moment)()
-            other, found = restored(graph, vault, take(graph.lake, vault, ()), tmp_path / "other")
-            assert len(found.to_run) == 1
-            assert rerun(other) == []
-            assert is_sound(other)
-            assert {one.status for one in all_books(other.lake)} == {Status.CLOSED}
-            assert len(other.rows("SELECT * FROM instance")) == 5
-        finally:
-            shutil.rmtree(landing.root / "study3")
+        for study, moment in ((3, "raw_files"), (4, "study")):
+            take_as_far_as(graph, landing, study, moment)
+        other, found = restored(graph, vault, take(graph.lake, vault, ()), tmp_path / "other")
+        assert len(found.to_run) == 2
+        assert rerun(other) == []
+        assert is_sound(other)
+        assert {one.status for one in all_books(other.lake)} == {Status.CLOSED}
+        assert len(other.rows("SELECT * FROM instance")) == 7
 
     @pytest.mark.slow
-    @pytest.mark.parametrize("moment", ["batches", "raw_files", "instance", "study", "_claims"])
-    def test_a_batch_that_is_claimed_and_closed_while_tables_are_copied(
-        self,
-        graph: Stepped,
-        original: Stepped,
-        vault: Vault,
-        tmp_path: Path,
-        monkeypatch: pytest.MonkeyPatch,
-        moment: str,
+    def test_batches_that_are_claimed_and_closed_while_tables_are_copied(
+        self, graph: Stepped, landing: LandingFolder, vault: Vault, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         """At each moment of the copy: the copy is what a kill could have left."""
-        landing = LandingFolder(Path(original.settings.sources[0].root))
         real_table, real_folder = copy_out._table, copy_out._Copying.folder
 
-        def whole() -> None:
-            landing.put_series(3, 1, 2)
-            step_through(graph)
+        def whole(moment: str) -> None:
+            if moment in MOMENTS:
+                landing.put_series(MOMENTS[moment], 1, 2)
+                step_through(graph, judges=False)
 
         def table(lake: Lake, copying: Any, name: str) -> Any:
             found = real_table(lake, copying, name)
-            if name == moment:
-                whole()
+            whole(name)
             return found
 
         def folder(copying: Any, name: str) -> Any:
-            if name == moment:
-                whole()
+            whole(name)
             return real_folder(copying, name)
 
         monkeypatch.setattr(copy_out, "_table", table)
         monkeypatch.setattr(copy_out._Copying, "folder", folder)
-        try:
-            other, found = restored(graph, vault, take(graph.lake, vault, ()), tmp_path / "other")
-            assert (len(found.to_run), found.claimed) == (1, ())
-            assert rerun(other) == []
-            assert is_sound(other)
-            assert contents(other.lake, MADE) == contents(graph.lake, MADE)
-        finally:
-            shutil.rmtree(landing.root / "study3")
+        other, found = restored(graph, vault, take(graph.lake, vault, ()), tmp_path / "other")
+        assert (len(found.to_run), found.claimed) == (len(MOMENTS), ())
+        assert rerun(other) == []
+        assert is_sound(other)
+        assert contents(other.lake, MADE) == contents(graph.lake, MADE)
 
     @pytest.mark.slow
     def test_a_paused_batch_waits_as_it_did(
-        self, graph: Stepped, original: Stepped, vault: Vault, tmp_path: Path
+        self, graph: Stepped, landing: LandingFolder, vault: Vault, tmp_path: Path
     ) -> None:
-        landing = LandingFolder(Path(original.settings.sources[0].root))
-        try:
-            half(graph, landing, "validated_batch")()
-            batch = ClaimLog(graph.lake.files).claims()[-1].batch_id
-            with RunContext(graph.settings) as work:
-                work.batch(batch).stop(Status.PAUSED, "a rule", "run")
-            other, found = restored(graph, vault, take(graph.lake, vault, ()), tmp_path / "other")
-            assert found == Agreement()
-            assert other.books(batch).reason == "a rule"
-            assert other.lake.files.listed(f"_staging/{batch}")
-        finally:
-            shutil.rmtree(landing.root / "study3")
+        batch = take_as_far_as(graph, landing, 3, "validated_batch")
+        with RunContext(graph.settings) as work:
+            work.batch(batch).stop(Status.PAUSED, "a rule", "run")
+        other, found = restored(graph, vault, take(graph.lake, vault, ()), tmp_path / "other")
+        assert found == Agreement()
+        assert other.books(batch).reason == "a rule"
+        assert other.lake.files.listed(f"_staging/{batch}")
 
 
 class TestClaimsAndTables:

@@ -128,28 +128,36 @@ SPINE = [name for name in NAMES if name not in (*STANDARDS, "correction", "patie
 corrections nothing is written where none came."""
 
 
+def points(case: Case, name: str) -> list[tuple[int, bool]]:
+    """After each commit of an asset, before its first staged file, and after the deletion of its staging; `cut_off`."""
+    writes = [write.split()[0] for write in case.writes[name]]
+    found = [(number, False) for number, write in enumerate(writes, 1) if write == "replace"]
+    if "put" in writes:
+        found.append((writes.index("put") + 1, True))
+    if name == "cleanup":
+        found.append((writes.index("delete") + 1, False))
+    return sorted(found)
+
+
 @pytest.mark.parametrize("name", SPINE)
 def test_a_batch_that_is_cut_off_at_a_write_ends_in_the_same_tables_when_it_is_run_again(case, tmp_path, name):
-    """After each of its commits, before its first staged file, and after the deletion of its staging."""
-    writes = [write.split()[0] for write in case.writes[name]]
-    points = [(number, False) for number, write in enumerate(writes, 1) if write == "replace"]
-    if "put" in writes:
-        points.append((writes.index("put") + 1, True))
-    if name == "cleanup":
-        points.append((writes.index("delete") + 1, False))
-    assert points, "an asset writes"
-    for number, early in points:
-        lake = Path(shutil.copytree(case.before[name], tmp_path / f"lake{number}"))
+    """Run again from its beginning, it is cut off at the next write of the asset, until it is let through."""
+    found = points(case, name)
+    assert found, "an asset writes"
+    lake = Path(shutil.copytree(case.before[name], tmp_path / "lake"))
+    settings = case.settings(lake)
+    for place, (number, early) in enumerate(found):
+        if place:
+            run(settings, case.batch, SPINE[: SPINE.index(name)])
         with cut_off(number, before=early), pytest.raises(Killed):
-            run(case.settings(lake), case.batch, [name])
-        is_last = name in ("study", "cleanup") and (number, early) == points[-1]
-        run(case.settings(lake), case.batch, NAMES if is_last else SPINE)
-        compared = [table for table in case.expected if is_last or table not in STANDARDS]
-        found = contents(Lake(str(lake)), compared)
-        for table in compared:
-            assert found[table] == case.expected[table], (table, case.writes[name][number - 1], number)
-        assert [path for path in (lake / "_staging").rglob("*") if path.is_file()] == []
-        shutil.rmtree(lake)
+            run(settings, case.batch, [name])
+    is_last = name in ("study", "cleanup")
+    run(settings, case.batch, NAMES if is_last else SPINE)
+    compared = [table for table in case.expected if is_last or table not in STANDARDS]
+    there = contents(Lake(str(lake)), compared)
+    for table in compared:
+        assert there[table] == case.expected[table], (table, found)
+    assert [path for path in (lake / "_staging").rglob("*") if path.is_file()] == []
 
 
 def test_a_batch_that_was_cut_off_and_is_finished_after_another_of_its_studies_loses_nothing(case, tmp_path):

@@ -43,7 +43,7 @@ def until_paused(graph: Graph, batch: str) -> None:
     with graph.work() as work:
         work.shared_engine = InlineEngine()
         held = work.batch(batch)
-        result = failures(held)["validated_batch.gate"]
+        result = failures(held, judges=False)["validated_batch.gate"]
         held.stop(Status.PAUSED, f"validated_batch.gate: {result.explanation}", "run")
 
 
@@ -64,6 +64,7 @@ def paused_batch(graph: Graph, landing: LandingFolder) -> str:
 @pytest.fixture
 def place(request, states) -> tuple[Stepped, LandingFolder, str]:
     """The paused batch for whoever asks for it; otherwise nothing."""
+    states.judges = False
     begun: tuple[Stepped, LandingFolder, str]
     begun = states.begin(paused_batch if "paused" in request.fixturenames else nothing, gate=GATE)
     return begun
@@ -93,13 +94,13 @@ def instance(states) -> dg.DagsterInstance:
     return states.instance
 
 
-def decide(graph: Graph, batch: str, what: str, **given: Any) -> None:
-    """Decides and runs the batch, without Dagster's run around it."""
+def decide(graph: Graph, batch: str, what: str, *, judges: bool = False, **given: Any) -> None:
+    """Decides and runs the batch, without Dagster's run around it. judges: see `Stepped`."""
     with graph.work() as work:
         work.shared_engine = InlineEngine()
         held = work.batch(batch)
         getattr(decisions, what)(held, **given)
-        publish(held)
+        publish(held, judges=judges)
 
 
 WHO = {"decided_by": "anna", "reason": "known to be broken"}
@@ -108,14 +109,14 @@ WHO = {"decided_by": "anna", "reason": "known to be broken"}
 def accepted_batch(graph: Graph, landing: LandingFolder) -> str:
     """The same batch, accepted and closed."""
     batch = paused_batch(graph, landing)
-    decide(graph, batch, "accept", **WHO)
+    decide(graph, batch, "accept", judges=True, **WHO)
     return batch
 
 
 def dismissed_batch(graph: Graph, landing: LandingFolder) -> str:
     """The same batch, dismissed."""
     batch = paused_batch(graph, landing)
-    decide(graph, batch, "dismiss", **WHO)
+    decide(graph, batch, "dismiss", judges=True, **WHO)
     return batch
 
 
@@ -182,7 +183,7 @@ class TestDismissed:
         assert len({row["object_id"] for row in errors}) == 10
 
     @pytest.mark.slow
-    @pytest.mark.parametrize("last", ["flat_metadata", pytest.param("ingestion_errors", marks=pytest.mark.slow)])
+    @pytest.mark.parametrize("last", ["flat_metadata", "ingestion_errors"])
     def test_what_was_published_of_it_before_goes(self, graph, landing, last):
         put_bad_and_good(landing)
         landing.put("before.dcm", dicom(1, 1, 9))
@@ -198,7 +199,7 @@ class TestDismissed:
         assert [len(table(graph.lake, name)) for name in PUBLISHED] == [0] * len(PUBLISHED)
 
     @pytest.mark.slow
-    @pytest.mark.parametrize("last", ["raw_files", "flat_metadata", pytest.param("study", marks=pytest.mark.slow)])
+    @pytest.mark.parametrize("last", ["raw_files", "study"])
     def test_what_it_had_overwritten_counts_again(self, states, last):
         graph, landing, _ = states.begin(two_versions, gate=GATE)
         landing.put("a.dcm", dicom(1, SeriesDescription="unwanted"), age_seconds=60)

@@ -13,6 +13,7 @@ from typer.testing import CliRunner
 from dicom_assets.batch.claim_rounds import claim_everywhere
 from dicom_assets.batch.presence import confirm, doubts
 from dicom_assets.cli.main import app
+from dicom_assets.defs import runner
 from dicom_assets.defs.jobs import register
 from dicom_assets.defs.runner import Ended, ingest
 from dicom_assets.landing.local import LocalFolder
@@ -23,6 +24,13 @@ from dicom_assets_tests.support.commands import command
 from dicom_assets_tests.support.dicoms import dicom
 from dicom_assets_tests.support.lakes import Graph, settings_for
 from dicom_assets_tests.support.landings import LandingFolder
+from dicom_assets_tests.support.steps import without_graph
+
+
+@pytest.fixture(autouse=True)
+def _without_graph(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What `ingest` claims goes through the steps; one test runs the command."""
+    without_graph(monkeypatch, runner)
 
 
 def take_away(root: Path) -> Path:

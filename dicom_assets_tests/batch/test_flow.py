@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+from dataclasses import replace
 from datetime import UTC, datetime
 
 import dagster as dg
@@ -169,6 +170,7 @@ class TestAMixedFolder:
 
 def mixed_batch(graph: Stepped, landing: LandingFolder) -> str:
     """The mixed folder, ingested without Dagster; its batch."""
+    graph.judges = False
     put_mixed(landing)
     (batch,) = graph.ingest()
     return batch
@@ -242,7 +244,7 @@ class TestRunningABatchAgain:
 
     @pytest.mark.slow
     def test_an_earlier_batch_does_not_bring_back_what_a_later_one_replaced(self, stepped, landing):
-        graph = stepped
+        graph = replace(stepped, judges=False)
         landing.put("keep.dcm", dicom(1, 1, 2))
         landing.put("c.csv", "PatientID,x\n01,a\n02,b\n", age_seconds=7_200)
         (first,) = graph.ingest()

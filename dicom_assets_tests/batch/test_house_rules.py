@@ -42,7 +42,7 @@ def lake_with(tmp_path, landing: LandingFolder, instance) -> Make:
 
     def make(*rules: dict, **sections: object) -> Stepped:
         given = {"gate": {"quarantined_share": 1}, **sections}
-        return Stepped(settings_for(tmp_path / "lake", landing.root, rules=rules, **given), instance)
+        return Stepped(settings_for(tmp_path / "lake", landing.root, rules=rules, **given), instance, judges=False)
 
     return make
 

@@ -35,14 +35,21 @@ from dicom_assets.settings import Settings
 from dicom_assets_tests.support.dicoms import dicom, uid
 from dicom_assets_tests.support.lakes import Graph, contents, settings_for
 from dicom_assets_tests.support.landings import DAY, LandingFolder
+from dicom_assets_tests.support.states import States
 from dicom_assets_tests.support.steps import Stepped
 from dicom_assets_tests.support.versions import LEVELS, NOON, Version, flat_rows
 
 
 @pytest.fixture
 def graph(stepped: Stepped) -> Stepped:
-    """These tests are about what is in the tables."""
+    """These tests are about what is in the tables; those of each kind that ask every rule say so."""
+    stepped.judges = False
     return stepped
+
+
+@pytest.fixture(autouse=True)
+def _unjudged(states: States) -> None:
+    states.judges = False
 
 
 def ingested(graph: Graph) -> str:
@@ -134,6 +141,7 @@ class TestATableThatIsReplaced:
 
     @pytest.mark.slow
     def test_by_one_with_an_older_time_leaves_the_one_that_was_claimed_last(self, graph, landing):
+        graph.judges = True
         landing.put("t.csv", "PatientID,Visit\nP1,old 1\nP2,old 2\n", age_seconds=DAY)
         landing.put("other.csv", "PatientID,Visit\nP1,other\n")
         first = ingested(graph)
@@ -415,6 +423,7 @@ class TestWhatTheRulesFind:
         graph, landing, _ = states.begin(one)
         landing.put("a.dcm", dicom(1, 1, 2), age_seconds=DAY / 2)
         (batch,) = graph.claim()
+        graph.judges = True
         with mock.patch.object(overwritten, "enter", return_value=0):
             graph.run(batch)
         books = graph.books(batch)
@@ -424,6 +433,7 @@ class TestWhatTheRulesFind:
         graph, landing, _ = states.begin(one)
         landing.put("a.dcm", dicom(1, 1, 2), age_seconds=DAY / 2)
         (batch,) = graph.claim()
+        graph.judges = True
         heedless = hierarchy.INSTANCE_SQL.replace("AND NOT is_overwritten", "")
         with mock.patch.object(hierarchy, "INSTANCE_SQL", heedless):
             graph.run(batch)

@@ -23,6 +23,7 @@ from dicom_assets_tests.support.dicoms import dicom
 from dicom_assets_tests.support.faults import breaking_off, refusing
 from dicom_assets_tests.support.lakes import Graph, settings_for, table
 from dicom_assets_tests.support.landings import CLINICAL_CSV, LandingFolder
+from dicom_assets_tests.support.states import States
 from dicom_assets_tests.support.steps import Stepped
 
 OF_BATCHES = ("raw_files", "validated_batch", "flat_metadata", "clinical", "ingestion_errors")
@@ -34,8 +35,14 @@ PATIENT, AT_ONCE = Haste(), Haste(waiting=True, absent=True)
 
 @pytest.fixture
 def graph(stepped: Stepped) -> Stepped:
-    """These tests are about what is in the tables."""
+    """These tests are about what is in the tables; those of each kind that ask every rule say so."""
+    stepped.judges = False
     return stepped
+
+
+@pytest.fixture(autouse=True)
+def _unjudged(states: States) -> None:
+    states.judges = False
 
 
 def log(graph: Graph) -> ClaimLog:
@@ -94,6 +101,7 @@ def one_waits(graph: Graph, landing: LandingFolder) -> str:
 class TestAnObjectThatCannotBeRead:
     @pytest.mark.slow
     def test_leaves_its_batch_which_closes_without_it_and_is_read_again_under_the_same_name(self, graph, landing):
+        graph.judges = True
         good = landing.put("a.dcm", dicom(1))
         bad = {error: landing.put(f"{errno.errorcode[error]}.dcm", dicom(2, 1, error)) for error in REFUSALS}
         with ExitStack() as faults:
@@ -240,7 +248,8 @@ def archive(members: int = 4) -> bytes:
 class TestAnArchiveThatCannotBeReadWhole:
     @pytest.fixture
     def broken(self, graph: Graph, landing: LandingFolder) -> Iterator[tuple[Graph, str]]:
-        """A batch of a file and an archive whose second member breaks off in the middle."""
+        """A batch of a file and an archive whose second member breaks off in the middle; every rule holds."""
+        graph.judges = True
         landing.put("good.dcm", dicom(2))
         path = landing.put("a.zip", data := archive())
         with breaking_off(path, len(data) * 3 // 8, len(data) * 3 // 8 + 10_000):
@@ -291,7 +300,8 @@ class TestAnArchiveThatCannotBeReadWhole:
 class TestAnObjectThatIsGone:
     @pytest.mark.slow
     def test_and_comes_back_as_it_was_is_claimed_again_under_the_same_name(self, graph, landing):
-        """A subfolder that is moved away between claim and reading, and moved back."""
+        """A subfolder that is moved away between claim and reading, and moved back; every rule holds."""
+        graph.judges = True
         landing.put("here.dcm", dicom(3))
         landing.put_series(1, 1, 3, folder="sub/deep")
         landing.put_zip("sub/a.zip", {"1.dcm": dicom(2, 1, 1), "2.dcm": dicom(2, 1, 2)})

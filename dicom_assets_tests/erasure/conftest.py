@@ -22,7 +22,7 @@ def two_patients(tmp_path_factory) -> Iterator[Graph]:
     landing.put_series(1, 1, 2)
     landing.put_series(2, 1, 1)
     with dg.DagsterInstance.ephemeral() as instance:
-        graph = Stepped(settings_for(root / "lake", landing.root), instance)
+        graph = Stepped(settings_for(root / "lake", landing.root), instance, judges=False)
         graph.ingest()
         yield graph
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 import shutil
 import tempfile
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -58,61 +58,87 @@ def image(study: int, instance: int, **said: Any) -> bytes:
     return dicom(study, 1, instance, **told | said)
 
 
-OBJECTS: Mapping[str, bytes] = {
-    "1/1.dcm": image(1, 1, PatientName="Gone^Aurelia"),
-    "1/2.dcm": image(1, 2, PatientName="Gone^Aurelia", StudyDescription="another"),
-    "1/copy.dcm": image(1, 1, PatientName="Gone^Aurelia"),
-    "2/1.dcm": image(2, 1, PatientID="P0001", PatientBirthDate="19610412"),  # the patient, in another study
-    "2/uid.dcm": image(2, 2, PatientID="P0001", SOPInstanceUID=uid(1, 1, 1)),  # another image under the same UID
-    "3/sent.dcm": image(1, 2, StudyInstanceUID=uid(3), SOPInstanceUID=uid(3, 1, 2), PatientID="Q3"),  # and the series
-    "3/sent-again.dcm": image(1, 2, StudyInstanceUID=uid(3), SOPInstanceUID=uid(3, 1, 2), PatientID="Q3"),
-    "3/text.dcm": image(3, 9, FilterType="like Aurelia"),
-    "4/1.dcm": image(4, 1),
-    "4/2.dcm": image(4, 5, StudyDescription="another"),
-}
-STAYING = {"4/1.dcm": 0, "4/2.dcm": 1}
-"""What makes each batch one of both lakes."""
-
-
 @dataclass(frozen=True)
 class Case:
-    """What is erased. goes: the beginnings of the names of what a lake would lack that never had it."""
+    """What is erased, in studies of its own. first: the number of the study before its first one. name: of a patient.
 
-    target: Target
+    target: of which scope, and its key. goes: the beginnings of the names of what a lake would lack that never had it.
+    """
+
+    first: int
+    name: str
+    scope: Scope
     goes: tuple[str, ...]
-    corrections: tuple[str, ...] = ()
+    is_corrected: bool = True
+
+    @property
+    def target(self) -> Target:
+        """What is erased."""
+        keys = {Scope.STUDY: uid(self.first + 1), Scope.INSTANCE: uid(self.first + 1, 1, 1),
+                Scope.PATIENT: f"P{self.first + 1:04d}"}  # fmt: skip
+        return Target(self.scope, keys[self.scope])
+
+    def objects(self) -> Mapping[str, bytes]:
+        """What meets in it, by name."""
+        one, two, three, four = (self.first + number for number in (1, 2, 3, 4))
+        patient, person = f"P{one:04d}", f"Gone^{self.name}"
+        sent = {"StudyInstanceUID": uid(three), "SOPInstanceUID": uid(three, 1, 2), "PatientID": f"Q{three}"}
+        return {
+            "1/1.dcm": image(one, 1, PatientName=person),
+            "1/2.dcm": image(one, 2, PatientName=person, StudyDescription="another"),
+            "1/copy.dcm": image(one, 1, PatientName=person),
+            "2/1.dcm": image(two, 1, PatientID=patient, PatientBirthDate="19610412"),  # the patient, in another study
+            "2/uid.dcm": image(two, 2, PatientID=patient, SOPInstanceUID=uid(one, 1, 1)),  # under the same UID
+            "3/sent.dcm": image(one, 2, **sent),  # and the series
+            "3/sent-again.dcm": image(one, 2, **sent),
+            "3/text.dcm": image(three, 9, FilterType=f"like {self.name}"),
+            "4/1.dcm": image(four, 1),
+            "4/2.dcm": image(four, 5, StudyDescription="another"),
+        }
+
+    def corrections(self) -> Mapping[str, str]:
+        """Tables of corrections, of which one may come, by name."""
+        one, two, three, four = (uid(self.first + number) for number in (1, 2, 3, 4))
+        said = {
+            "away.csv": correction("study", one, StudyInstanceUID=two),
+            "into.csv": correction("study", three, StudyInstanceUID=one),
+            "other.csv": correction("study", four, PatientID=f"P{self.first + 1:04d}"),
+        }
+        return {name: table(row) for name, row in said.items()} if self.is_corrected else {}
 
 
-CORRECTIONS: Mapping[str, dict[str, str]] = {
-    "corrections/away.csv": correction("study", uid(1), StudyInstanceUID=uid(2)),
-    "corrections/into.csv": correction("study", uid(3), StudyInstanceUID=uid(1)),
-    "corrections/other.csv": correction("study", uid(4), PatientID="P0001"),
-}
-CASES = {
-    "a study": Case(Target(Scope.STUDY, uid(1)), ("1/", "corrections/away"), tuple(CORRECTIONS)),
-    "an instance": Case(Target(Scope.INSTANCE, uid(1, 1, 1)), ("1/1", "1/copy", "2/uid"), tuple(CORRECTIONS)),
-    "a patient": Case(Target(Scope.PATIENT, "P0001"), ("1/", "2/")),
-}
+STAYING = {"4/1.dcm": 0, "4/2.dcm": 1}
+"""What makes each batch one of both lakes."""
+CASES = (
+    Case(0, "Aurelia", Scope.STUDY, ("1/", "away")),
+    Case(10, "Berenike", Scope.INSTANCE, ("1/1", "1/copy", "2/uid")),
+    Case(20, "Cordula", Scope.PATIENT, ("1/", "2/"), is_corrected=False),
+)
 
-
-Turns = dict[str, int]
-"""By name of a file, the batch in which it has come: 0 or 1."""
+Turns = list[dict[str, int]]
+"""Of each case, by name of a file the batch in which it has come: 0 or 1."""
 
 
 @st.composite
-def histories(draw: st.DrawFn, case: Case) -> Turns:
+def histories(draw: st.DrawFn) -> Turns:
     """In which batch what may meet has come, and which correction came, if any."""
-    turns = {name: draw(st.integers(0, 1)) for name in OBJECTS}
-    for name in draw(st.lists(st.sampled_from(case.corrections), max_size=1)) if case.corrections else ():
-        turns[name] = draw(st.integers(0, 1))
-    return turns | STAYING
+    turns = []
+    for case in CASES:
+        own = {name: draw(st.integers(0, 1)) for name in case.objects()}
+        for name in draw(st.lists(st.sampled_from([*case.corrections()]), max_size=1)) if case.is_corrected else ():
+            own[name] = draw(st.integers(0, 1))
+        turns.append(own | STAYING)
+    return turns
 
 
-def put(landing: LandingFolder, names: Iterable[str]) -> None:
-    """Puts files where they lie, always as old."""
-    for name in names:
-        data = OBJECTS[name] if name in OBJECTS else table(CORRECTIONS[name])
-        os.utime(landing.put(name, data), (1_700_000_000, 1_700_000_000))
+def put(landing: LandingFolder, turns: Turns, turn: int) -> None:
+    """Puts what came in a batch where it lies, always as old."""
+    for case, own in zip(CASES, turns, strict=True):
+        for name in [name for name, came in own.items() if came == turn]:
+            objects = case.objects()
+            place = f"{case.first}/{name}" if name in objects else f"corrections/{case.first}/{name}"
+            data = objects[name] if name in objects else case.corrections()[name]
+            os.utime(landing.put(place, data), (1_700_000_000, 1_700_000_000))
 
 
 @contextmanager
@@ -124,7 +150,7 @@ def lake_of(empty: Path, landing: LandingFolder, turns: Turns) -> Iterator[Stepp
         configured = settings_for(Path(folder, "lake"), landing.root, corrections={"files": ["corrections/**"]})
         graph = Stepped(configured, instance)
         for turn in (0, 1):
-            put(landing, [name for name, own in turns.items() if own == turn])
+            put(landing, turns, turn)
             (batch,) = graph.claim()
             with RunContext(graph.settings, shared_engine=InlineEngine()) as work:
                 for _, make in steps(work.batch(batch)):
@@ -147,22 +173,23 @@ def everything(graph: Stepped) -> dict[str, list[dict[str, Any]]]:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("what", CASES)
-@given(st.data())
+@given(histories())
 @settings(
     max_examples=2,
     deadline=None,
     suppress_health_check=list(HealthCheck),
     phases=(Phase.explicit, Phase.reuse, Phase.generate),
 )
-def test_what_remains_is_what_a_lake_says_that_never_had_it(empty_lake, tmp_path_factory, what, data):
-    case = CASES[what]
-    turns = data.draw(histories(case))
+def test_what_remains_is_what_a_lake_says_that_never_had_it(empty_lake, tmp_path_factory, turns):
     landing = LandingFolder(tmp_path_factory.mktemp("place") / "landing")
     with lake_of(empty_lake, landing, turns) as graph:
-        erased(graph, case.target)
+        for case in CASES:
+            erased(graph, case.target)
         assert [one for one in verify(graph.lake, graph.settings).findings if not one.holds] == []
         left = everything(graph)
-    without = {name: turn for name, turn in turns.items() if not name.startswith(case.goes)}
+    without = [
+        {name: turn for name, turn in own.items() if not name.startswith(case.goes)}
+        for case, own in zip(CASES, turns, strict=True)
+    ]
     with lake_of(empty_lake, landing, without) as graph:
         assert left == everything(graph)

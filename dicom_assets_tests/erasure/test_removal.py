@@ -286,6 +286,10 @@ CHANGING = [*dict.fromkeys((owner, method) for owner, method, _ in KILLED.values
             (LakeFiles, "remove"), (Staging, "remove")]  # fmt: skip
 
 
+IN_TURN = ([*KILLED][::2], [*KILLED][1::2])
+"""An erasure is killed, resumed and killed again: at moments that are far enough from each other."""
+
+
 def kill_behind(patch: pytest.MonkeyPatch, moment: str) -> None:
     """Nothing of the lake changes any more behind a moment, whatever is cleaned up on the way out."""
     at, dead = KILLED[moment], []
@@ -309,14 +313,16 @@ def kill_behind(patch: pytest.MonkeyPatch, moment: str) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("moment", KILLED)
-def test_an_erasure_that_was_killed_is_resumed_and_ends_the_same(canary, tmp_path, monkeypatch, moment):
+@pytest.mark.parametrize("moments", IN_TURN, ids=["one half", "the other"])
+def test_an_erasure_that_was_killed_is_resumed_and_ends_the_same(canary, tmp_path, monkeypatch, moments):
     lake = canary.copy(tmp_path / "lake")
     settings = canary.graph.settings.model_copy(update={"lake": str(tmp_path / "lake")})
-    with monkeypatch.context() as patch:
-        kill_behind(patch, moment)
-        with pytest.raises(Killed):
-            removal.carry_out(lake, settings, canary.record)
+    for moment in moments:
+        with monkeypatch.context() as patch:
+            kill_behind(patch, moment)
+            with pytest.raises(Killed):
+                removal.carry_out(lake, settings, canary.record)
+        lake = Lake(lake.uri, make=False)
     with RunContext(settings) as work, work.claiming(1):
         again = contents(work.lake)
     assert not (tmp_path / "lake" / PATH).exists()

@@ -26,12 +26,13 @@ class States:
     """A place for one landing folder and one lake, and the states in which they have been.
 
     Names of objects hold the path that they were claimed at. So a state is put back where it was made, and a module
-    has one place: of two states only the one that was begun last is there.
+    has one place: of two states only the one that was begun last is there. judges: of its lakes; see `Stepped`.
     """
 
     root: Path
     empty_lake: Path
     instance: dg.DagsterInstance
+    judges: bool = True
     _known: dict[str, tuple[Path, Any]] = field(default_factory=dict)
 
     def begin(
@@ -46,7 +47,7 @@ class States:
         name = f"{make.__qualname__} {sections}"
         shutil.rmtree(place, ignore_errors=True)
         landing = LandingFolder(place / "landing")
-        graph = Stepped(settings_for(place / "lake", landing.root, **sections), self.instance)
+        graph = Stepped(settings_for(place / "lake", landing.root, **sections), self.instance, judges=self.judges)
         if name in self._known:
             kept, known = self._known[name]
             shutil.copytree(kept, place, symlinks=True)
@@ -54,6 +55,7 @@ class States:
         landing.root.mkdir(parents=True)
         shutil.copytree(self.empty_lake, place / "lake")
         known = make(graph, landing)
+        graph.judges = self.judges
         kept = self.root / f"state{len(self._known)}"
         shutil.copytree(place, kept, symlinks=True)
         self._known[name] = (kept, known)

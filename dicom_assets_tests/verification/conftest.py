@@ -21,7 +21,7 @@ from dicom_assets_tests.support.dicoms import dicom
 from dicom_assets_tests.support.inline_engine import InlineEngine
 from dicom_assets_tests.support.lakes import Graph, contents, settings_for
 from dicom_assets_tests.support.landings import LandingFolder, put_mixed
-from dicom_assets_tests.support.steps import Ran, failures, step_through
+from dicom_assets_tests.support.steps import step_through, without_graph
 
 PATIENT = '{"resourceType":"Patient","id":"p1","identifier":[{"value":"P0001"}]}\n'
 REPORT = (
@@ -51,17 +51,17 @@ class Broken:
         """What is found."""
         return verify(self.lake, self.settings, batches)
 
-    def mend(self) -> Verified:
-        """What `verify --fix` leaves; batches go through their steps without Dagster."""
+    def mend(self, found: Verified | None = None) -> Verified:
+        """What `verify --fix` leaves; batches go through their steps without Dagster. found: what differs, if known."""
         open_again(self.settings)
-        with RunContext(self.settings, shared_engine=InlineEngine()) as work, work.claiming(1):
-
-            def run(job: dg.JobDefinition, instance: dg.DagsterInstance, batch: str) -> Ran:
-                return Ran(failures(work.batch(batch), "mended") == {}, "mended")
-
-            with pytest.MonkeyPatch.context() as patch, dg.DagsterInstance.ephemeral() as instance:
-                patch.setattr(mending, "run_batch", run)
-                return mending.mend(work, instance)
+        with (
+            RunContext(self.settings, shared_engine=InlineEngine()) as work,
+            work.claiming(1),
+            pytest.MonkeyPatch.context() as patch,
+            dg.DagsterInstance.ephemeral() as instance,
+        ):
+            without_graph(patch, mending)
+            return mending.mend(work, instance, found=found)
 
     def contents(self) -> dict[str, list[dict[str, Any]]]:
         """Every row of every table but for times and runs."""
@@ -78,10 +78,10 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, tuple[str, ...
     landing.put("fhir/all.ndjson", PATIENT + REPORT)
     with dg.DagsterInstance.ephemeral() as instance:
         graph = Graph(settings_for(folder / "lake", landing.root), instance)
-        first = step_through(graph)
+        first = step_through(graph, judges=False)
         landing.put_series(1, 3, 2)
         landing.put("odd/more.txt", "nothing")
-        second = step_through(graph)
+        second = step_through(graph, judges=False)
     return folder, (*first, *second)
 
 

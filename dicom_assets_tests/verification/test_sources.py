@@ -9,13 +9,14 @@ from pathlib import Path
 import dagster as dg
 import pytest
 from deltalake import DeltaTable
+from typer.testing import CliRunner, Result
 
 from dicom_assets.batch.context import RunContext
 from dicom_assets.batch.verification.digests import compare
 from dicom_assets.batch.verification.findings import Finding
 from dicom_assets.batch.verification.verify import verify
+from dicom_assets.cli.main import app
 from dicom_assets.defs.mending import mend
-from dicom_assets.lake.delta import Lake
 from dicom_assets_tests.support.commands import command
 from dicom_assets_tests.support.dicoms import dicom
 from dicom_assets_tests.support.inline_engine import InlineEngine
@@ -29,7 +30,7 @@ def one_batch(graph: Stepped, landing: LandingFolder) -> None:
     """A batch of two files, and of an archive with one object and one other file."""
     landing.put_series(1, 1, 2)
     landing.put_zip("more.zip", {"1.dcm": dicom(2, 1, 1), "notes.txt": b"notes"})
-    step_through(graph)
+    step_through(graph, judges=False)
 
 
 @pytest.fixture
@@ -109,25 +110,27 @@ def test_objects_that_are_gone_are_counted_and_not_compared(taken, landing):
 
 
 @pytest.mark.slow
-def test_the_command_reads_again_and_makes_again_what_differs(tmp_path):
-    landing = LandingFolder(tmp_path / "landing")
-    landing.put_series(1, 1, 2)
-    where = ("--landing", str(landing.root), "--lake", str(tmp_path / "lake"))
-    assert command("dicom-assets", "ingest", *where, cwd=tmp_path).returncode == 0
+def test_the_command_reads_again_and_makes_again_what_differs(taken, landing, monkeypatch):
+    monkeypatch.chdir(landing.root.parent)
+    where = ("--landing", str(landing.root), "--lake", taken.settings.lake)
+
+    def verified(*arguments: str) -> Result:
+        return CliRunner().invoke(app, ["verify", *arguments, *where])
+
     unnoticed(landing.root / "study1/series1/0001.dcm", dicom(1, 1, 1, PatientID="P9999"))
-    assert command("dicom-assets", "verify", *where, cwd=tmp_path).returncode == 0
-    named = command("dicom-assets", "verify", "--digests", *where, cwd=tmp_path)
+    assert verified().exit_code == 0
+    named = command("dicom-assets", "verify", "--digests", *where, cwd=landing.root.parent)
     assert named.returncode == 1
     assert "digests" in named.stdout
     assert "DIFFERS" in named.stdout
     for word in ("P9999", "P0001", ".dcm"):
         assert word not in named.stdout + named.stderr
-    fixed = command("dicom-assets", "verify", "--digests", "--fix", *where, cwd=tmp_path)
-    assert fixed.returncode == 0, fixed.stdout + fixed.stderr
-    ids = table(Lake(str(tmp_path / "lake")), "instance")["PatientID"].to_pylist()
-    assert sorted(ids) == ["P0001", "P9999"]
-    unknown = command("dicom-assets", "verify", "--batch", "20260101T000000Z-00000000", *where, cwd=tmp_path)
-    assert unknown.returncode == 2
+    fixed = verified("--digests", "--fix")
+    assert fixed.exit_code == 0, fixed.output
+    ids = table(taken.lake, "instance")["PatientID"].to_pylist()
+    assert sorted(ids) == ["P0001", "P0002", "P9999"]
+    unknown = verified("--batch", "20260101T000000Z-00000000")
+    assert unknown.exit_code == 2
     assert "No batch '20260101T000000Z-00000000' is claimed" in unknown.stderr
 
 
@@ -154,7 +157,7 @@ def test_what_cannot_be_read_again_keeps_what_was_read_of_it(taken, landing):
 @pytest.mark.slow
 def test_a_place_that_was_claimed_again_and_is_not_known_as_such_is_named_and_entered(taken, landing):
     landing.put("study1/series1/0001.dcm", dicom(1, 1, 1, SeriesDescription="newer"), age_seconds=3_600)
-    (batch,) = step_through(taken)
+    (batch,) = step_through(taken, judges=False)
     assert verify(taken.lake, taken.settings).holds
     expected = contents(taken.lake)
     DeltaTable(taken.lake.location("overwritten")).delete()

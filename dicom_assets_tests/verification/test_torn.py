@@ -24,7 +24,7 @@ from dicom_assets.storage.files import LakeError
 from dicom_assets_tests.support.lakes import contents
 from dicom_assets_tests.verification.conftest import Broken
 
-READING = (("status",), ("errors",), ("sql", "SELECT count(*) FROM study"), ("verify",))
+READING = (("status",), ("errors",), ("sql", "SELECT count(*) FROM study"))
 
 
 def tear(path: Path, how: str) -> None:
@@ -61,19 +61,36 @@ SMALL = {
 """Small files of a lake by what they are; of several the last one."""
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize(
-    ("what", "how"),
-    [
-        *zip(SMALL, itertools.cycle(["empty", "cut"]), strict=False),
-        ("the format number", "cut"),
-        ("a summary of counts", "empty"),
-    ],
+TORN = (
+    {"the format number": "empty", "the newest entry of raw_files": "cut"},
+    {"the first claim": "cut", "a summary of counts": "cut", "the newest entry of flat_metadata": "empty"},
+    {"the newest claim": "empty", "the newest entry of study": "cut", "a data file": "empty"},
+    {"the newest entry of batches": "empty", "the format number": "cut", "a summary of counts": "empty"},
 )
-def test_whatever_is_torn_no_command_ends_in_an_exception_and_a_fix_brings_everything_back(broken, what, how):
-    tear(max(broken.root.glob(SMALL[what])), how)
-    for arguments in READING:
-        asked(broken, *arguments)
+"""What is torn, and how, in one lake after the other: none of it is made again from what else is torn there."""
+
+
+def test_each_kind_of_small_file_is_torn_somewhere():
+    assert {what for torn_together in TORN for what in torn_together} == {*SMALL}
+
+
+@pytest.mark.slow
+def test_whatever_is_torn_no_command_ends_in_an_exception(broken):
+    for what, how in itertools.chain(*(one.items() for one in TORN)):
+        path = max(broken.root.glob(SMALL[what]))
+        whole = path.read_bytes()
+        tear(path, how)
+        for arguments in READING:
+            asked(broken, *arguments)
+        path.write_bytes(whole)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("number", range(len(TORN)))
+def test_whatever_is_torn_a_fix_brings_everything_back(broken, number):
+    for what, how in TORN[number].items():
+        tear(max(broken.root.glob(SMALL[what])), how)
+    assert asked(broken, "verify").exit_code != 0
     mended = broken.mend()
     assert mended.holds
     if [one.differing for one in mended.findings if one.rule == "open"] != [0]:
@@ -96,14 +113,16 @@ class TestIngestAlone:
         return done.stderr
 
     @pytest.mark.slow
-    @pytest.mark.parametrize(("table", "how"), [("flat_metadata", "empty"), ("batches", "cut"), ("study", "empty")])
-    def test_sets_a_torn_entry_aside_and_makes_again_what_it_held(self, broken, table, how):
-        tear(max(broken.root.glob(newest(table))), how)
-        told = asked(broken, "status" if table == "batches" else "sql", *([f"FROM {table}"] * (table != "batches")))
-        assert told.exit_code == 2
-        assert f"Table {table}: version" in told.stderr
+    @pytest.mark.parametrize("tables", [{"flat_metadata": "empty", "study": "cut"}, {"batches": "cut"}], ids=list)
+    def test_sets_torn_entries_aside_and_makes_again_what_they_held(self, broken, tables):
+        for table, how in tables.items():
+            tear(max(broken.root.glob(newest(table))), how)
+            told = asked(broken, *(("status",) if table == "batches" else ("sql", f"FROM {table}")))
+            assert told.exit_code == 2
+            assert f"Table {table}: version" in told.stderr
         assert "set aside" in self.ingested(broken)
-        assert [path.name for path in (broken.root / "_torn" / table).iterdir()], "what was torn is kept"
+        for table in tables:
+            assert [path.name for path in (broken.root / "_torn" / table).iterdir()], "what was torn is kept"
         assert not (broken.root / "_torn" / "unverified").exists()
 
     def test_makes_a_torn_claim_again_whose_batch_has_begun(self, broken):
