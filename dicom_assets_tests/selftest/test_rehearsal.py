@@ -120,6 +120,16 @@ def started(graph: Graph, wait: Callable[[float], None], **more: Any) -> Rehears
     return Rehearsal(graph.settings, graph.settings.sources[0], wait=wait, **more)
 
 
+def claimed_and_no_more(graph: Graph) -> Rehearsal:
+    """One whose files are claimed as soon as they have arrived, and which waits for nothing after that."""
+
+    def told(line: Line) -> None:
+        if line.name == "arrived":
+            system(graph, publishing=False)(0)
+
+    return started(graph, lambda _: None, timeout=0.0, told=told)
+
+
 def line(run: Rehearsal, name: str) -> Line:
     return next(one for one in run.lines if one.name == name)
 
@@ -176,9 +186,10 @@ class TestAWholeRun:
     def test_a_landing_zone_that_held_nothing_else_does_not_look_emptied(self, tmp_path: Path) -> None:
         (tmp_path / "landing").mkdir()
         with made(settings_for(tmp_path / "lake", tmp_path / "landing", claiming={"quiet_seconds": 0})) as graph:
-            claiming = system(graph, publishing=False)
-            assert not started(graph, claiming, timeout=0.0).run()
-            claiming(0)
+            run = claimed_and_no_more(graph)
+            assert not run.run()
+            assert (line(run, "claimed").ok, line(run, "read").ok, line(run, "removed").ok) == (True, False, True)
+            system(graph, publishing=False)(0)
             assert not Looks(graph.lake.files).is_emptied("landing")
 
 
@@ -254,7 +265,7 @@ class TestEnds:
         with RunContext(graph.settings) as work:
             work.batch(all_books(graph.lake)[0].batch_id)
             with pytest.raises(NotCleared, match="--clean"):
-                started(graph, system(graph, publishing=False), timeout=0.1).run()
+                claimed_and_no_more(graph).run()
         assert not is_under_way(graph.lake.files)
         assert clean(graph.settings, lambda _: None)
 
