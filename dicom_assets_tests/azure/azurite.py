@@ -6,7 +6,9 @@ package: `make node` installs it into node_modules of the repository.
 
 from __future__ import annotations
 
+import base64
 import http.client
+import json
 import os
 import shutil
 import socket
@@ -122,6 +124,20 @@ def new_queue() -> QueueClient:
     client = queue_client(EMULATOR, f"queue-{uuid.uuid4().hex[:12]}")
     client.create_queue()
     return client
+
+
+def event(container: Container, name: str, etag: str, size: int, sequence: int, **changes: Any) -> dict[str, Any]:
+    """What Event Grid says of a blob that was written. changes: of its data."""
+    data = {"api": "PutBlob", "eTag": etag, "contentLength": size, "blobType": "BlockBlob",
+            "url": f"https://{EMULATOR}.blob.core.windows.net/{container.client.container_name}/{name}",
+            "sequencer": f"{sequence:032x}"}  # fmt: skip
+    return {"topic": "t", "subject": "s", "eventType": "Microsoft.Storage.BlobCreated", "id": str(sequence),
+            "eventTime": f"2026-11-20T08:00:00.{sequence:06}Z", "data": data | changes}  # fmt: skip
+
+
+def announce(queue: QueueClient, told: dict[str, Any]) -> None:
+    """Puts an event on a queue, as Event Grid does."""
+    queue.send_message(base64.b64encode(json.dumps(told).encode()).decode())
 
 
 Answer = Callable[[str, str], int | None]

@@ -23,12 +23,15 @@ def azcopy() -> str | None:
     """AzCopy's executable: AZCOPY, else on PATH, else of the npm package that `make node` installs."""
     nodes = Path(os.environ.get("DICOM_ASSETS_NODE_MODULES", azurite.REPOSITORY / "node_modules"))
     package = nodes / "@azure-tools" / "azcopy-linux" / "dist" / "bin" / "azcopy_linux_amd64"
-    found = os.environ.get("AZCOPY") or shutil.which("azcopy") or (str(package) if package.exists() else None)
-    runs = found is not None and subprocess.run([found, "--version"], capture_output=True, check=False).returncode == 0
-    return found if runs else None
+    return os.environ.get("AZCOPY") or shutil.which("azcopy") or (str(package) if package.exists() else None)
 
 
-needs_azcopy = pytest.mark.skipif(azcopy() is None, reason="AzCopy is not installed: run `make node`, or set AZCOPY")
+@pytest.fixture(scope="module")
+def needs_azcopy() -> None:
+    """Skips where AzCopy is not there, or does not run."""
+    found = azcopy()
+    if found is None or subprocess.run([found, "--version"], capture_output=True, check=False).returncode != 0:
+        pytest.skip("AzCopy is not installed: run `make node`, or set AZCOPY")
 
 
 @pytest.fixture
@@ -50,7 +53,7 @@ def run(share: Path, address: str, home: Path) -> subprocess.CompletedProcess[st
     return subprocess.run(command, env=environment, capture_output=True, text=True, timeout=120, check=False)
 
 
-@needs_azcopy
+@pytest.mark.usefixtures("needs_azcopy")
 class TestIntoAContainer:
     @staticmethod
     def address(container: azurite.Container, host: str, permission: str = "rwlc") -> str:

@@ -2,11 +2,6 @@
 
 from __future__ import annotations
 
-import base64
-import json
-import os
-import subprocess
-import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -16,13 +11,12 @@ import dagster as dg
 import pytest
 from azure.storage.queue import QueueClient
 
-from dicom_assets.batch.books import Status, all_books
+from dicom_assets.batch.books import Status
 from dicom_assets.batch.claim_rounds import claim_by_listing, claim_from_queue
 from dicom_assets.batch.context import RunContext
 from dicom_assets.defs.blob_events import event_sensors
 from dicom_assets.defs.sensors import new_files
 from dicom_assets.lake.delta import Lake
-from dicom_assets.lake.query import existing, rows, run_read_only
 from dicom_assets.landing.opening import open_store
 from dicom_assets.landing.store import SourceUnavailable
 from dicom_assets.settings import ClaimingSettings, Settings
@@ -30,8 +24,7 @@ from dicom_assets.storage.azure import EMULATOR, queue_client
 from dicom_assets.storage.files import LakeError, LakeFiles
 from dicom_assets_tests.azure import azurite
 from dicom_assets_tests.azure.azurite import Container, Proxy
-from dicom_assets_tests.support.dicoms import dicom
-from dicom_assets_tests.support.lakes import Graph
+from dicom_assets_tests.support.dicoms import dicom, uid
 from dicom_assets_tests.support.steps import Stepped
 
 pytestmark = pytest.mark.slow
@@ -65,16 +58,14 @@ class Account:
     def event(self, name: str, etag: str, size: int, **changes: Any) -> dict[str, Any]:
         """An event about a blob."""
         self._sequence += 1
-        data = {"api": "PutBlob", "eTag": etag, "contentLength": size, "blobType": "BlockBlob",
-                "url": f"https://{EMULATOR}.blob.core.windows.net/{self.container.client.container_name}/{name}",
-                "sequencer": f"{self._sequence:032x}"}  # fmt: skip
-        return {"topic": "t", "subject": "s", "eventType": "Microsoft.Storage.BlobCreated", "id": str(self._sequence),
-                "eventTime": f"2026-11-20T08:00:00.{self._sequence:06}Z", "data": data | changes}  # fmt: skip
+        return azurite.event(self.container, name, etag, size, self._sequence, **changes)
 
     def send(self, event: Any) -> None:
         """Puts a message on the queue."""
-        text = event if isinstance(event, str) else json.dumps(event)
-        self.queue.send_message(base64.b64encode(text.encode()).decode() if not isinstance(event, str) else text)
+        if isinstance(event, str):
+            self.queue.send_message(event)
+        else:
+            azurite.announce(self.queue, event)
 
     def left(self) -> int:
         """Messages in the queue, about."""
@@ -128,7 +119,7 @@ class TestTicks:
         result = account.tick()
         (batch,) = account.batches(result)
         assert account.left() == 0
-        assert Graph.run(account.graph, batch).success
+        assert account.graph.run(batch).success
         assert account.graph.books(batch).ingested == 3
         assert isinstance(account.tick(), dg.SkipReason)
 
@@ -239,36 +230,30 @@ class TestTicks:
 
 
 class TestBlobsThatChange:
-    def test_of_a_blob_written_twice_before_the_tick_only_the_last_version_is_claimed(self, account: Account) -> None:
-        account.put("in/a.dcm", dicom(SeriesDescription="old"))
-        account.put("in/a.dcm", dicom(SeriesDescription="new"))
-        (batch,) = account.batches(account.tick())
-        account.graph.run(batch)
-        assert account.graph.books(batch).ingested == 1
-        assert account.graph.rows("SELECT SeriesDescription FROM instance") == [{"SeriesDescription": "new"}]
-        assert account.left() == 0
-
-    def test_replaced_between_claim_and_reading_both_versions_are_accounted_for(self, account: Account) -> None:
-        account.put("in/a.dcm", dicom(SeriesDescription="old"))
+    def test_whatever_is_written_replaced_or_deleted_meanwhile_is_accounted_for(self, account: Account) -> None:
+        """Written twice before the tick; replaced between claim and reading; deleted between event and reading."""
+        account.put("in/twice.dcm", dicom(1, 1, 1, SeriesDescription="old"))
+        account.put("in/twice.dcm", dicom(1, 1, 1, SeriesDescription="new"))
+        account.put("in/replaced.dcm", dicom(2, 1, 1, SeriesDescription="old"))
+        account.put("in/deleted.dcm", dicom(3, 1, 1))
+        account.container.client.delete_blob("in/deleted.dcm")
         (first,) = account.batches(account.tick())
-        account.put("in/a.dcm", dicom(SeriesDescription="new"))
+        assert (account.objects(), account.left()) == (["deleted.dcm", "replaced.dcm", "twice.dcm"], 0)
+        account.put("in/replaced.dcm", dicom(2, 1, 1, SeriesDescription="new"))
         account.graph.run(first)
         (second,) = account.batches(account.tick())
         account.graph.run(second)
-        codes = account.graph.rows("SELECT code FROM validated_batch ORDER BY batch_id, code")
-        assert {row["code"] for row in codes} == {"CHANGED_DURING_READ", None}
-        assert account.graph.rows("SELECT SeriesDescription FROM instance") == [{"SeriesDescription": "new"}]
-        assert {account.graph.books(batch).balance for batch in (first, second)} == {0}
-
-    def test_deleted_between_event_and_reading_is_gone(self, account: Account) -> None:
-        account.put("in/a.dcm", dicom())
-        account.container.client.delete_blob("in/a.dcm")
-        (batch,) = account.batches(account.tick())
-        account.graph.run(batch)
-        assert account.graph.rows("SELECT outcome, code FROM validated_batch") == [
-            {"outcome": "quarantined", "code": "OBJECT_GONE"}
-        ]
-        assert account.graph.books(batch).status == Status.CLOSED
+        found = account.graph.rows("SELECT batch_id, outcome, code FROM validated_batch ORDER BY batch_id, code")
+        assert [(row["batch_id"], row["code"]) for row in found] == [
+            (first, "CHANGED_DURING_READ"), (first, "OBJECT_GONE"), (first, None), (second, None)
+        ]  # fmt: skip
+        assert {row["outcome"] for row in found if row["code"] == "OBJECT_GONE"} == {"quarantined"}
+        described = account.graph.rows("SELECT SOPInstanceUID, SeriesDescription FROM instance")
+        assert {row["SOPInstanceUID"]: row["SeriesDescription"] for row in described} == {
+            uid(1, 1, 1): "new", uid(2, 1, 1): "new"
+        }  # fmt: skip
+        books = [account.graph.books(batch) for batch in (first, second)]
+        assert [(one.status, one.ingested, one.balance) for one in books] == [(Status.CLOSED, 1, 0)] * 2
 
 
 class TestBlobsThatCannotBeRead:
@@ -358,50 +343,3 @@ def test_one_source_that_is_not_there_holds_up_no_other(account: Account) -> Non
         claimed, _, failed = claim_by_listing(work, stores, None, 60)
         assert len(claimed[0].claims) == 1
         assert isinstance(failed, SourceUnavailable)
-
-
-DAGSTER_YAML = """\
-telemetry: {enabled: false}
-nux: {enabled: false}
-run_monitoring: {enabled: false}
-"""
-
-
-def test_under_a_running_daemon_announced_blobs_end_in_the_lake(account: Account, tmp_path: Path) -> None:
-    home = tmp_path / "home"
-    home.mkdir()
-    (home / "dagster.yaml").write_text(DAGSTER_YAML)
-    config = tmp_path / "dicom-assets.toml"
-    lake = str(tmp_path / "lake-of-daemon")
-    config.write_text(
-        f'lake = "{lake}"\n[reading]\nworkers = 1\n[[sources]]\nname = "pacs"\nroot = "{account.container.url}/in"\n'
-        f'queue = "{account.queue.queue_name}"\n'
-    )
-    for number in range(1, 4):
-        account.put(f"in/{number}.dcm", dicom(1, 1, number))
-    environment = {**os.environ, "DAGSTER_HOME": str(home), "DICOM_ASSETS_CONFIG": str(config)}
-    for name in ("DICOM_ASSETS_LANDING", "DICOM_ASSETS_LAKE"):
-        environment.pop(name, None)
-    daemon = subprocess.Popen(
-        [str(Path(sys.executable).with_name("dagster-daemon")), "run", "-m", "dicom_assets.definitions"],
-        env=environment, cwd=tmp_path, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
-    )  # fmt: skip
-    try:
-        deadline = time.monotonic() + 240
-        closed = False
-        while not closed and time.monotonic() < deadline:
-            time.sleep(2)
-            try:
-                closed = any(books.status == Status.CLOSED for books in all_books(existing(lake)))
-            except LakeError:
-                continue
-        assert closed
-    finally:
-        daemon.terminate()
-        daemon.wait(60)
-    (books,) = all_books(existing(lake))
-    codes = rows(run_read_only(existing(lake), "SELECT code, detail FROM ingestion_errors"))[1]
-    assert (books.source, books.ingested, codes) == ("pacs", 3, [])
-    with dg.DagsterInstance.from_config(str(home)) as instance:
-        assert len(instance.get_runs()) == 1
-    assert account.left() == 0

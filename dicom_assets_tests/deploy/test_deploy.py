@@ -142,8 +142,8 @@ class TestDagster:
             landing.put("1.dcm", dicom())
             with dg.DagsterInstance.from_config(str(tmp_path / "home")) as instance:
                 graph = Graph(settings_for(tmp_path / "lake", landing.root), instance)
-                (batch,) = graph.ingest()
-                assert graph.results[batch].success
+                (batch,) = graph.claim()
+                assert graph.run(batch, select=["raw_files"]).success
                 assert instance.get_dynamic_partitions("batch") == [batch]
                 assert len(instance.get_runs()) == 1
             with dg.DagsterInstance.from_config(str(tmp_path / "home")) as again:

@@ -1,4 +1,5 @@
-"""Spark, DuckDB's own Delta reader and ClickHouse read the lake as we do: rows, types, nested lists, times, views.
+"""Spark, DuckDB's own Delta reader and ClickHouse read the lake as we do: rows, types, nested lists, times, views; and
+it holds its data contract.
 
 None of them reads by delta-rs's Python package. They run in an environment of their own (`make engines`), each once
 for all tests.
@@ -11,7 +12,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
+from typer.testing import CliRunner
 
+from dicom_assets.cli.main import app
+from dicom_assets.docs import FOLDER
 from dicom_assets.schema.registry import TABLES
 from dicom_assets_tests.engines.conftest import Told
 from dicom_assets_tests.engines.questions import (
@@ -25,10 +30,11 @@ from dicom_assets_tests.engines.questions import (
     script,
     synapse_views,
 )
-from dicom_assets_tests.support.engines import NEEDED, asked
+from dicom_assets_tests.support.engines import NEEDED, RUNNERS, asked, run
 
 pytestmark = [NEEDED, pytest.mark.slow]
 
+CONTRACT = FOLDER / "datacontract.yaml"
 Lakes = dict[str, Path]
 
 
@@ -134,3 +140,24 @@ def test_these_lakes_have_what_is_hard_to_read(ours):
     assert any(row["orientation"] == ["A", "F"] for row in flat)
     assert {row["operation"] for row in flat} == {"upsert", "delete"}
     assert {"changed.overwritten", "changed.patient_link", "changed.correction"} <= filled
+
+
+def test_the_contract_is_valid_by_the_standard_and_a_lake_holds_its_own_and_no_broken_one(
+    changed: Told, tmp_path: Path
+):
+    done = CliRunner().invoke(app, ["engines", "contract", "--lake", str(changed.folder)])
+    assert done.exit_code == 0, done.output
+    told = yaml.safe_load(done.stdout)
+    series = next(one for one in told["schema"] if one["name"] == "series")
+    assert series["properties"][-1]["name"] == "orientation"
+    assert series["properties"][-1]["description"] == "PatientOrientation CS, promoted in this lake"
+    few = [one for one in told["schema"] if one["name"] in ("study", "series", "instance", "batches", "clinical")]
+    (tmp_path / "held.yaml").write_text(yaml.safe_dump({**told, "schema": few}), encoding="utf-8")
+    few[0]["properties"] = [{"name": "no_such_column", "logicalType": "string", "required": True}]
+    (tmp_path / "broken.yaml").write_text(yaml.safe_dump({**told, "schema": few}), encoding="utf-8")
+    contracts = [CONTRACT, tmp_path / "held.yaml", tmp_path / "broken.yaml"]
+    lines = run([RUNNERS / "in_datacontract.py", *contracts], cwd=tmp_path)
+    valid, held, broken = lines.splitlines()[-3:]
+    assert valid.startswith("passed: ")
+    assert held.startswith("passed: ") and int(held.split()[1]) > 200
+    assert broken.startswith("failed: ")

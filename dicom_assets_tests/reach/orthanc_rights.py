@@ -1,4 +1,4 @@
-"""`source test` at a real Orthanc that asks for a password; `test_orthanc_rights` runs it. Not collected by itself."""
+"""`source test` at a real Orthanc that asks for a password; `service/test_orthanc` runs it. Not collected by itself."""
 
 from __future__ import annotations
 

@@ -22,8 +22,9 @@ from dicom_assets.reading.engine import Beat, EngineFailed, ReadingEngine
 from dicom_assets.reading.judge import judge_chunk
 from dicom_assets.settings import ReadingLimits, Settings
 from dicom_assets_tests.support.inline_engine import InlineEngine
-from dicom_assets_tests.support.lakes import Graph, settings_for
+from dicom_assets_tests.support.lakes import settings_for
 from dicom_assets_tests.support.landings import LandingFolder, put_mixed
+from dicom_assets_tests.support.steps import Stepped
 
 distributed = pytest.importorskip("distributed")
 
@@ -116,7 +117,7 @@ class TestDaskEngine:
         put_mixed(landing)
         monkeypatch.setenv(ADDRESS_VARIABLE, cluster.scheduler_address)
         with dg.DagsterInstance.ephemeral() as instance:
-            graph = Graph(settings_for(tmp_path / "lake", landing.root), instance)
+            graph = Stepped(settings_for(tmp_path / "lake", landing.root), instance)
             (batch,) = graph.ingest()
             assert (graph.books(batch).status, graph.books(batch).balance) == ("closed", 0)
             assert graph.books(batch).ingested == 8

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import shutil
 from collections import Counter
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
@@ -68,10 +70,16 @@ def counted(lake: Lake) -> dict[str, int]:
 
 
 @pytest.fixture
-def lake(tmp_path, monkeypatch) -> Lake:
+def lake(tmp_path, monkeypatch, empty_lake) -> Lake:
     """An empty lake whose tables by study have files of 20 rows."""
     monkeypatch.setattr(rewrite, "_FILE_ROWS", {"study": 20})
-    return Lake(str(tmp_path / "lake"))
+    return copied(empty_lake, tmp_path)
+
+
+def copied(folder: Path, into: Path) -> Lake:
+    """A copy of a lake, to be changed."""
+    shutil.copytree(folder, into / "lake")
+    return Lake(str(into / "lake"), make=False)
 
 
 class TestReplacingStudies:
@@ -255,17 +263,31 @@ def of_studies(*numbers: int) -> pa.Table:
     return pa.Table.from_pylist(rows, schema=TABLES["image_occurrence"].schema)
 
 
-class TestATableWhoseKeyIsNoHash:
-    """image_occurrence has the columns of its standard and no others, so the names of its files tell their ranges."""
+def with_files_of_20_rows(patch: pytest.MonkeyPatch) -> None:
+    patch.setattr(rewrite, "_FILE_ROWS", {})
+    patch.setattr(rewrite, "_OTHER_FILE_ROWS", 20)
 
-    @pytest.fixture
-    def filled(self, lake, monkeypatch) -> Lake:
-        monkeypatch.setattr(rewrite, "_OTHER_FILE_ROWS", 20)
+
+@pytest.fixture(scope="module")
+def twenty_batches(tmp_path_factory, empty_lake) -> Path:
+    """A lake whose image_occurrence was filled and tidied twenty times, in files of 20 rows."""
+    lake = copied(empty_lake, tmp_path_factory.mktemp("filled"))
+    with pytest.MonkeyPatch.context() as patch:
+        with_files_of_20_rows(patch)
         for first in range(0, 600, 30):
             some = range(first, first + 30)
             lake.replace("image_occurrence", [f"1.2.{n}" for n in some], of_studies(*some))
             tidy(lake, "image_occurrence")
-        return lake
+    return Path(lake.uri)
+
+
+class TestATableWhoseKeyIsNoHash:
+    """image_occurrence has the columns of its standard and no others, so the names of its files tell their ranges."""
+
+    @pytest.fixture
+    def filled(self, twenty_batches, tmp_path, monkeypatch) -> Lake:
+        with_files_of_20_rows(monkeypatch)
+        return copied(twenty_batches, tmp_path)
 
     def test_its_files_become_narrow_and_its_merges_come_to_an_end(self, filled):
         tidy(filled, "image_occurrence", at_most=100)
@@ -401,9 +423,9 @@ def occurrences(*numbers: int) -> pa.Table:
 
 class TestTablesWhoseKeyIsNoHash:
     @pytest.fixture
-    def lake(self, tmp_path, monkeypatch) -> Lake:
+    def lake(self, tmp_path, monkeypatch, empty_lake) -> Lake:
         monkeypatch.setattr(rewrite, "_FILE_ROWS", {"image_occurrence": 20})
-        return Lake(str(tmp_path / "lake"))
+        return copied(empty_lake, tmp_path)
 
     def put(self, lake: Lake, *numbers: int) -> None:
         lake.replace("image_occurrence", [f"1.2.826.0.1.{number}" for number in numbers], occurrences(*numbers))

@@ -14,17 +14,17 @@ from dicom_assets.lake import rewrite, summaries
 from dicom_assets.lake.delta import Lake
 from dicom_assets.lake.maintenance import maintain
 from dicom_assets.lake.query import connect
-from dicom_assets_tests.scale.test_layout import key, studies
+from dicom_assets_tests.scale.test_layout import copied, key, studies
 
 FEW = st.lists(st.integers(0, 12), min_size=1, max_size=6, unique=True)
 """Numbers of a few studies."""
 
 
 @pytest.fixture
-def lake(tmp_path, monkeypatch) -> Lake:
+def lake(tmp_path, monkeypatch, empty_lake) -> Lake:
     """An empty lake whose tables by study have files of 4 rows."""
     monkeypatch.setattr(rewrite, "_FILE_ROWS", {"study": 4})
-    return Lake(str(tmp_path / "lake"))
+    return copied(empty_lake, tmp_path)
 
 
 def put(lake: Lake, numbers: Sequence[int], updated: int, gone: Sequence[int] = ()) -> None:
@@ -78,8 +78,8 @@ class TestCountsByFile:
         assert other["mapped"].to_pylist() == [True]
 
     @pytest.mark.slow
-    @hypothesis_settings(max_examples=30, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
-    @given(st.lists(st.tuples(st.booleans(), FEW, FEW), min_size=1, max_size=6))
+    @hypothesis_settings(max_examples=8, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+    @given(st.lists(st.tuples(st.booleans(), FEW, FEW), min_size=5, max_size=10))
     def test_add_up_to_the_table_whenever_they_are_asked(self, lake, writes):
         for number, (asks, numbers, gone) in enumerate(writes):
             put(lake, numbers, number, [one for one in gone if one not in numbers])

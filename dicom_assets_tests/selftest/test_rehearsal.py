@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +18,7 @@ from dicom_assets.batch.erasure import removal
 from dicom_assets.batch.erasure.record import is_under_way
 from dicom_assets.batch.selftest import clearance, diary, rehearsal
 from dicom_assets.batch.selftest.clearance import NotCleared
-from dicom_assets.batch.selftest.reference_set import EXPECTED, REFERENCE, names_of_test, objects
+from dicom_assets.batch.selftest.reference_set import EXPECTED, REFERENCE, files, names_of_test, objects, paths
 from dicom_assets.batch.selftest.rehearsal import Line, Rehearsal, clean
 from dicom_assets.batch.verification.verify import verify
 from dicom_assets.cli.main import app
@@ -48,6 +49,42 @@ def with_a_series(graph: Graph, landing: LandingFolder) -> None:
     """A series of two, taken in."""
     landing.put_series(1, 1, 2)
     system(graph)(0)
+
+
+@dataclass(frozen=True)
+class Two:
+    """Two self-tests at once: one that passed while another was under way, which was killed when all had arrived.
+
+    before, files: what tables and landing folder held before both. cleaned: what `clean` told meanwhile.
+    """
+
+    graph: Graph
+    before: dict[str, list[dict[str, Any]]]
+    files: list[str]
+    passed: Rehearsal
+    killed: Rehearsal
+    cleaned: list[Line]
+
+
+@pytest.fixture
+def two(states: States) -> Two:
+    """A lake with a series of somebody's, and with what one of two self-tests left."""
+    return states.begin(with_two_tests, claiming={"quiet_seconds": 0})[2]
+
+
+def with_two_tests(graph: Graph, landing: LandingFolder) -> Two:
+    with_a_series(graph, landing)
+    passed = started(graph, system(graph))
+    told: list[Line] = []
+
+    def wait(_: float) -> None:
+        assert clean(graph.settings, told.append)  # leaves what is under way
+        assert passed.run(), passed.lines
+
+    killed = started(graph, wait)
+    two = Two(graph, contents(graph.lake, KEPT), files_of(graph), passed, killed, told)
+    assert killed.run(keep=True), killed.lines
+    return two
 
 
 class made:
@@ -83,6 +120,16 @@ def started(graph: Graph, wait: Callable[[float], None], **more: Any) -> Rehears
     return Rehearsal(graph.settings, graph.settings.sources[0], wait=wait, **more)
 
 
+def claimed_and_no_more(graph: Graph) -> Rehearsal:
+    """One whose files are claimed as soon as they have arrived, and which waits for nothing after that."""
+
+    def told(line: Line) -> None:
+        if line.name == "arrived":
+            system(graph, publishing=False)(0)
+
+    return started(graph, lambda _: None, timeout=0.0, told=told)
+
+
 def line(run: Rehearsal, name: str) -> Line:
     return next(one for one in run.lines if one.name == name)
 
@@ -112,27 +159,18 @@ def test_no_two_sets_share_a_uid_and_all_are_known_as_tests() -> None:
     assert all(is_of_selftest(f"{uid}.1.1") and len(f"{uid}.1.1") <= 64 for uid in uids)
     assert not any(is_of_selftest(uid) for uid in (*REFERENCE.studies, None))
     assert len(list(objects(names_of_test("0000000a", "ct")))) == 96
+    assert paths() == [path for path, _ in files(REFERENCE)]
 
 
 @pytest.mark.slow
 class TestAWholeRun:
-    def test_everything_arrives_as_expected_and_nothing_is_left(self, graph: Graph) -> None:
-        before, files = contents(graph.lake, KEPT), files_of(graph)
-        run = started(graph, system(graph))
-        assert run.run(), run.lines
-        assert [one.name for one in run.lines[:5]] == ["arrived", "claimed", "read", "published", "closed"]
-        assert {one.name: one.found for one in run.lines if one.name in EXPECTED} == EXPECTED
-        assert (line(run, "arrived").found, line(run, "books").found) == (69, 101)
-        assert contents(graph.lake, KEPT) == before
-        nothing_is_left(graph, files)
-        assert len(all_books(graph.lake)) == 2
-
-    def test_a_landing_zone_that_held_nothing_else_does_not_look_emptied(self, tmp_path: Path) -> None:
-        (tmp_path / "landing").mkdir()
-        with made(settings_for(tmp_path / "lake", tmp_path / "landing", claiming={"quiet_seconds": 0})) as graph:
-            assert started(graph, system(graph)).run()
-            system(graph)(0)
-            assert not Looks(graph.lake.files).is_emptied("landing")
+    def test_of_two_at_once_each_finds_what_is_expected_and_neither_takes_out_the_other(self, two: Two) -> None:
+        for run in (two.killed, two.passed):
+            assert [one.name for one in run.lines[:5]] == ["arrived", "claimed", "read", "published", "closed"]
+            assert {one.name: one.found for one in run.lines if one.name in EXPECTED} == EXPECTED
+            assert (line(run, "arrived").found, line(run, "books").found) == (69, 2 * 101), "both are in one batch"
+        assert two.cleaned == []
+        assert (line(two.passed, "removed").ok, len(files_of(two.graph)) > len(two.files)) == (True, True)
 
     def test_what_was_moved_is_taken_out_as_well(self, tmp_path: Path) -> None:
         (tmp_path / "landing").mkdir()
@@ -144,6 +182,15 @@ class TestAWholeRun:
             run = started(graph, system(graph))
             assert run.run(), run.lines
             assert [path for path in (tmp_path / "landing").rglob("*") if path.is_file()] == []
+
+    def test_a_landing_zone_that_held_nothing_else_does_not_look_emptied(self, tmp_path: Path) -> None:
+        (tmp_path / "landing").mkdir()
+        with made(settings_for(tmp_path / "lake", tmp_path / "landing", claiming={"quiet_seconds": 0})) as graph:
+            run = claimed_and_no_more(graph)
+            assert not run.run()
+            assert (line(run, "claimed").ok, line(run, "read").ok, line(run, "removed").ok) == (True, False, True)
+            system(graph, publishing=False)(0)
+            assert not Looks(graph.lake.files).is_emptied("landing")
 
 
 class TestWhatDoesNotCome:
@@ -181,14 +228,10 @@ class TestWhatDoesNotCome:
 
 @pytest.mark.slow
 class TestEnds:
-    @pytest.mark.parametrize("publishing", [None, False, True])
-    def test_an_interrupt_takes_out_what_there_is(self, graph: Graph, publishing: bool | None) -> None:
-        """Before anything is claimed; when it is claimed and not run; when it is published."""
+    def test_an_interrupt_takes_out_what_there_is(self, graph: Graph) -> None:
         files = files_of(graph)
 
         def interrupted(_: float) -> None:
-            if publishing is not None:
-                system(graph, publishing)(0)
             raise KeyboardInterrupt
 
         run = started(graph, interrupted)
@@ -197,37 +240,23 @@ class TestEnds:
         assert line(run, "removed").ok
         nothing_is_left(graph, files)
 
-    def test_one_that_was_killed_is_cleaned_up_later(self, graph: Graph) -> None:
-        files = files_of(graph)
-        assert started(graph, system(graph)).run(keep=True)
-        assert len(files_of(graph)) > len(files)
-        assert "was broken off" in " ".join(diary.sentences(graph.lake.files))
-        told: list[Line] = []
-        assert clean(graph.settings, told.append)
-        assert len(told) == 1
-        nothing_is_left(graph, files)
-        assert clean(graph.settings, told.append) and len(told) == 1
-
-    @pytest.mark.parametrize("place", ["files", "rows"])
-    def test_a_kill_while_it_is_taken_out_is_made_good(
-        self, graph: Graph, monkeypatch: pytest.MonkeyPatch, place: str
-    ) -> None:
-        files = files_of(graph)
+    def test_kills_while_it_is_taken_out_are_made_good(self, two: Two, monkeypatch: pytest.MonkeyPatch) -> None:
+        """Before its files are deleted, and when rows of it are."""
+        graph = two.graph
 
         def killed(*_: Any, **__: Any) -> None:
             raise SystemExit
 
-        with monkeypatch.context() as patch:
-            if place == "files":
-                patch.setattr(clearance, "_files", killed)
-            else:
-                patch.setattr(removal.out_of_files, "take_out", killed)
-            with pytest.raises(SystemExit):
-                started(graph, system(graph)).run()
+        with monkeypatch.context() as patch, pytest.raises(SystemExit):
+            patch.setattr(clearance, "_files", killed)
+            clean(graph.settings, lambda _: None)
+        with monkeypatch.context() as patch, pytest.raises(SystemExit):
+            patch.setattr(removal.out_of_files, "take_out", killed)
+            clean(graph.settings, lambda _: None)
         assert is_under_way(graph.lake.files)
         system(graph)(0)  # the next claim finishes it
         assert clean(graph.settings, lambda _: None)
-        nothing_is_left(graph, files)
+        nothing_is_left(graph, two.files)
 
     def test_while_a_batch_is_at_work_it_waits_and_says_so_in_the_end(
         self, graph: Graph, monkeypatch: pytest.MonkeyPatch
@@ -236,26 +265,9 @@ class TestEnds:
         with RunContext(graph.settings) as work:
             work.batch(all_books(graph.lake)[0].batch_id)
             with pytest.raises(NotCleared, match="--clean"):
-                started(graph, system(graph), timeout=0.1).run()
+                claimed_and_no_more(graph).run()
         assert not is_under_way(graph.lake.files)
         assert clean(graph.settings, lambda _: None)
-
-    def test_two_at_once_do_not_meet(self, graph: Graph) -> None:
-        files = files_of(graph)
-        others: list[bool] = []
-        claimed: list[int] = []
-        told: list[Line] = []
-
-        def wait(_: float) -> None:
-            claimed.append(1)
-            assert clean(graph.settings, told.append)  # leaves what is under way
-            if len(claimed) == 1:
-                others.append(started(graph, system(graph)).run())
-            system(graph)(0)
-
-        assert started(graph, wait).run()
-        assert (others, told) == ([True], [])
-        nothing_is_left(graph, files)
 
 
 class TestCommand:
@@ -264,19 +276,27 @@ class TestCommand:
         return CliRunner().invoke(app, [*arguments, "--landing", root, "--lake", graph.settings.lake])
 
     @pytest.mark.slow
-    def test_it_ends_with_1_when_nothing_comes_and_status_tells_of_tests(
-        self, graph: Graph, monkeypatch: pytest.MonkeyPatch
-    ) -> None:
-        monkeypatch.setenv("DAGSTER_HOME", str(Path(graph.settings.lake).with_name("home")))
-        assert started(graph, system(graph)).run()
-        done = self.run(graph, "selftest", "--timeout", "1")
-        assert done.exit_code == 1, done.output
-        assert "no sensor claimed the files within 1 s. Is `dagster dev` running?" in done.stdout
-        assert "FAILED" in done.stdout
+    def test_one_that_was_killed_is_told_of_by_status_and_cleaned_up_later(self, two: Two) -> None:
+        graph = two.graph
+        status = CliRunner().invoke(app, ["status", "--lake", graph.settings.lake])
+        assert "was broken off" in status.stderr
+        cleaned = self.run(graph, "selftest", "--clean")
+        assert (cleaned.exit_code, cleaned.stdout.count("\n")) == (0, 1), cleaned.output
+        assert "files at the source: 69" in cleaned.stdout
+        assert contents(graph.lake, KEPT) == two.before
+        nothing_is_left(graph, two.files)
+        assert len(all_books(graph.lake)) == 2
         assert "Nothing is left" in self.run(graph, "selftest", "--clean").stdout
         status = CliRunner().invoke(app, ["status", "--lake", graph.settings.lake])
         assert "Batches of self-tests, whose objects were of nobody: 1" in status.stderr
         assert status.exit_code == 0
+
+    def test_it_ends_with_1_when_nothing_comes(self, graph: Graph, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setenv("DAGSTER_HOME", str(Path(graph.settings.lake).with_name("home")))
+        done = self.run(graph, "selftest", "--timeout", "1")
+        assert done.exit_code == 1, done.output
+        assert "no sensor claimed the files within 1 s. Is `dagster dev` running?" in done.stdout
+        assert "FAILED" in done.stdout
 
     def test_a_lake_that_is_not_there_is_wrong_input(self, tmp_path: Path) -> None:
         (tmp_path / "in").mkdir()

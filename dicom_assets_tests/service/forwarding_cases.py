@@ -1,14 +1,17 @@
-"""Forwarding to a real Orthanc, killed once; `test_forwarding` runs this in a network namespace."""
+"""Forwarding to a real Orthanc, killed once; `test_orthanc` runs this in a network namespace."""
 
 from __future__ import annotations
 
 from pathlib import Path
 
 import httpx
+import pytest
+from typer.testing import CliRunner
 
 from dicom_assets.batch.books import all_books
 from dicom_assets.batch.checks.forwarding_checks import forwarded_equals_ingested
 from dicom_assets.batch.forwarding import records
+from dicom_assets.cli.main import app
 from dicom_assets.lake.delta import Lake
 from dicom_assets_tests.service import orthanc
 from dicom_assets_tests.support.commands import command
@@ -20,17 +23,20 @@ from dicom_assets_tests.support.projects import REPOSITORY
 INSTANCES = 40
 
 
-def test_a_forwarding_that_was_killed_is_finished_by_the_next_one_and_nothing_is_stored_twice(tmp_path: Path):
+def test_a_forwarding_that_was_killed_is_finished_by_the_next_one_and_nothing_is_stored_twice(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
     landing = LandingFolder(tmp_path / "landing")
     landing.put_series(1, 1, INSTANCES - 2)
     landing.put("b.zip", zipped({f"{number}.dcm": dicom(2, 1, number) for number in (1, 2)}))
     config = tmp_path / "dicom-assets.toml"
 
-    def run(*arguments: str, kill: tuple[str, ...] = ()) -> str:
-        program = ["python", "-m", "dicom_assets_tests.support.crashing", *kill] if kill else ["dicom-assets"]
-        environment = {"PYTHONPATH": str(REPOSITORY), "DICOM_ASSETS_CONFIG": str(config)}
-        done = command(*program, *arguments, cwd=tmp_path, environment=environment)
-        assert done.returncode == (STATUS if kill else 0), done.stderr
+    monkeypatch.setenv("DICOM_ASSETS_CONFIG", str(config))
+    monkeypatch.setenv("DAGSTER_HOME", str(tmp_path / "home"))
+
+    def run(*arguments: str) -> str:
+        done = CliRunner().invoke(app, arguments)
+        assert done.exit_code == 0, done.output
         return done.stdout
 
     with orthanc.running(tmp_path / "orthanc") as url:
@@ -41,7 +47,12 @@ def test_a_forwarding_that_was_killed_is_finished_by_the_next_one_and_nothing_is
             'follow = "nothing"\n'
         )
         run("ingest")
-        run("forward", kill=("service.client:ServiceClient", "post", "9"))
+        killed = command(
+            "python", "-m", "dicom_assets_tests.support.crashing", "service.client:ServiceClient", "post", "9",
+            "forward",
+            cwd=tmp_path, environment={"PYTHONPATH": str(REPOSITORY), "DICOM_ASSETS_CONFIG": str(config)},
+        )  # fmt: skip
+        assert killed.returncode == STATUS, killed.stderr
         there = len(httpx.get(f"{url}/instances").json())
         assert 9 <= there < INSTANCES
         run("forward")

@@ -40,9 +40,10 @@ def _unshare() -> list[str]:
     return ["unshare", "--net"] if os.geteuid() == 0 else ["unshare", "--map-root-user", "--net"]
 
 
-def run_cases(module: Path, *arguments: str, timeout: float = 280) -> subprocess.CompletedProcess[str]:
-    """Runs pytest on a module of cases in a new namespace with loopback up."""
-    pytest = [sys.executable, "-W", "ignore", "-m", "pytest", "-p", "no:cacheprovider", "-rfE", str(module), *arguments]
+def run_cases(*modules: str | Path, timeout: float = 500) -> subprocess.CompletedProcess[str]:
+    """Runs pytest on modules of cases in a new namespace with loopback up. modules: below `dicom_assets_tests`."""
+    paths = [str(Path(__file__).parents[1] / module) for module in modules]
+    pytest = [sys.executable, "-W", "ignore", "-m", "pytest", "-p", "no:cacheprovider", "-rfE", *paths]
     return subprocess.run(
         _inside(pytest),
         capture_output=True,

@@ -299,13 +299,13 @@ def test_entries_and_files_that_cannot_be_understood_are_quarantined_and_mended_
 
 STEPS = st.lists(
     st.tuples(st.sampled_from(["store", "store", "update", "delete", "delete", "hour"]), st.integers(0, 5)),
-    min_size=15,
+    min_size=25,
     max_size=40,
 )
 
 
 @pytest.mark.slow
-@settings(max_examples=3, deadline=None, suppress_health_check=list(HealthCheck), phases=[Phase.generate])
+@settings(max_examples=2, deadline=None, suppress_health_check=list(HealthCheck), phases=[Phase.generate])
 @given(STEPS, st.randoms())
 def test_any_history_with_kills_between_ends_in_the_services_instances(steps, random):
     """Kills: of a landing before its file is there, of a batch after any of its assets."""

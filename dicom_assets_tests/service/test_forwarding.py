@@ -18,7 +18,6 @@ from dicom_assets.defs.resources import work_resource
 from dicom_assets.dicom.selftest_uids import TEST_ROOT
 from dicom_assets.service.errors import ServiceError
 from dicom_assets.settings import Settings
-from dicom_assets_tests.service import orthanc
 from dicom_assets_tests.service.feed_server import Fault, FeedServer, running
 from dicom_assets_tests.service.service_model import metadata
 from dicom_assets_tests.support.canaries import erased
@@ -239,12 +238,3 @@ def test_in_the_graph_it_fails_with_one_sentence_and_a_retry_does_the_rest(graph
     checks = {one.check_name: one.passed for one in done.get_asset_check_evaluations()}
     assert (done.success, checks) == (True, {"equals_ingested": True, "none_is_left": True})
     assert at_service(server) == STORED
-
-
-@pytest.mark.slow
-def test_it_holds_for_a_real_orthanc_and_a_kill_in_the_middle():
-    reason = orthanc.why_not()
-    if reason is not None:
-        pytest.skip(reason)
-    done = orthanc.run_cases(Path(__file__).with_name("forwarding_cases.py"))
-    assert done.returncode == 0, done.stdout[-8_000:] + done.stderr[-2_000:]

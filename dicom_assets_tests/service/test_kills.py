@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import pytest
+from click.testing import Result
+from typer.testing import CliRunner
 
 from dicom_assets.batch.books import all_books
+from dicom_assets.cli.main import app
 from dicom_assets.lake.delta import Lake
 from dicom_assets.lake.query import connect
 from dicom_assets_tests.service.feed_server import running
@@ -18,7 +21,7 @@ pytestmark = pytest.mark.slow
 SPAN = ("--from", "2026-03-01T08:00:00Z", "--to", "2026-03-01T12:00:00Z")
 
 
-def test_a_landing_and_an_ingest_that_were_killed_are_finished_by_the_next_ones(tmp_path):
+def test_a_landing_and_an_ingest_that_were_killed_are_finished_by_the_next_ones(tmp_path, monkeypatch):
     with running() as server:
         for number in range(20):
             server.model.store(metadata(f"1.{number % 2}", f"1.{number % 2}.1", f"1.{number % 2}.1.{number}"))
@@ -30,23 +33,26 @@ def test_a_landing_and_an_ingest_that_were_killed_are_finished_by_the_next_ones(
             f'[[services]]\nname = "pacs"\nurl = "{server.url}"\nlanding = "{tmp_path / "changes"}"\n'
         )
 
-        def run(*arguments: str, kill: tuple[str, str, int] | None = None) -> int:
-            program = ["dicom-assets"]
-            if kill is not None:
-                program = ["python", "-m", "dicom_assets_tests.support.crashing", *map(str, kill)]
-            environment = {"PYTHONPATH": str(REPOSITORY), "DICOM_ASSETS_CONFIG": str(config)}
-            done = command(*program, *arguments, cwd=tmp_path, environment=environment)
-            assert kill is not None or done.returncode == 0, done.stderr
-            return done.returncode
+        monkeypatch.setenv("DICOM_ASSETS_CONFIG", str(config))
+        monkeypatch.setenv("DAGSTER_HOME", str(tmp_path / "home"))
 
-        assert run("changes", "pacs", *SPAN, kill=("storage.files:LakeFiles", "put", 1)) == STATUS
-        run("changes", "pacs", *SPAN)
-        assert run("ingest", kill=("lake.delta:Lake", "replace", 6)) == STATUS
+        def killed(place: str, method: str, call: int, *arguments: str) -> bool:
+            """Whether a command of its own was killed at that call of a method."""
+            program = ["python", "-m", "dicom_assets_tests.support.crashing", place, method, str(call)]
+            return command(*program, *arguments, cwd=tmp_path, environment=environment).returncode == STATUS
+
+        def run(*arguments: str) -> Result:
+            return CliRunner().invoke(app, arguments)
+
+        environment = {"PYTHONPATH": str(REPOSITORY), "DICOM_ASSETS_CONFIG": str(config)}
+        assert killed("storage.files:LakeFiles", "put", 1, "changes", "pacs", *SPAN)
+        assert run("changes", "pacs", *SPAN).exit_code == 0
+        assert killed("lake.delta:Lake", "replace", 6, "ingest")
         # Another change while the batch lies half done: its window is read again before the batch is finished.
         server.model.delete(next(iter(server.model.current)))
-        run("changes", "pacs", *SPAN)
-        first = command("dicom-assets", "ingest", cwd=tmp_path, environment={"DICOM_ASSETS_CONFIG": str(config)})
-        assert first.returncode in (0, 1), first.stderr
+        assert run("changes", "pacs", *SPAN).exit_code == 0
+        first = run("ingest")
+        assert first.exit_code in (0, 1), first.output
         lake = Lake(str(tmp_path / "lake"))
         with connect(lake, ["instance"]) as connection:
             held = connection.execute("SELECT SOPInstanceUID FROM instance").fetchall()

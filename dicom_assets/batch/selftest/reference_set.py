@@ -101,11 +101,20 @@ class File:
 
 def objects(names: Names) -> Iterator[File]:
     """The 96 DICOM files."""
+    for study, series, number in _numbers():
+        yield File(_path(study, series, number), _dicom(names, study, series, number), _ZIPPED_STUDIES.get(study))
+
+
+def _numbers() -> Iterator[tuple[int, int, int]]:
+    """Study, series and instance of each file."""
     for study, count in enumerate(_SERIES_OF_STUDY, start=1):
         for series in range(1, count + 1):
             for number in range(1, _INSTANCES + 1):
-                name = f"study{study}/series{series}/level/{number:03d}.dcm"
-                yield File(name, _dicom(names, study, series, number), _ZIPPED_STUDIES.get(study))
+                yield study, series, number
+
+
+def _path(study: int, series: int, number: int) -> str:
+    return f"study{study}/series{series}/level/{number:03d}.dcm"
 
 
 def _dicom(names: Names, study: int, series: int, number: int) -> bytes:
@@ -170,6 +179,15 @@ def report(names: Names, number: int) -> dict[str, Any]:
     return resource
 
 
+_REPORT_FILES = ("one.ndjson", "two.json", "bundle.json")
+
+
+def paths() -> list[str]:
+    """The paths of `files`, which are the same for all names, without making what is in them."""
+    images = [f"images/{_path(*numbers)}" for numbers in _numbers() if numbers[0] not in _ZIPPED_STUDIES]
+    return [*images, *dict.fromkeys(_ZIPPED_STUDIES.values()), *(f"reports/{name}" for name in _REPORT_FILES)]
+
+
 def files(names: Names) -> Iterator[tuple[str, bytes]]:
     """The files of the set, by path: objects, zips of objects, reports."""
     archives: dict[str, list[File]] = {}
@@ -186,5 +204,5 @@ def files(names: Names) -> Iterator[tuple[str, bytes]]:
         yield name, sink.getvalue()
     one, two, three, *rest = (report(names, number) for number in range(1, REPORTS + 1))
     bundle = {"resourceType": "Bundle", "type": "collection", "entry": [{"resource": each} for each in rest]}
-    for file_name, value in (("one.ndjson", one), ("two.json", [two, three]), ("bundle.json", bundle)):
+    for file_name, value in zip(_REPORT_FILES, (one, [two, three], bundle), strict=True):
         yield f"reports/{file_name}", json.dumps(value, indent=2).encode()

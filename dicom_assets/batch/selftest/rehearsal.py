@@ -15,7 +15,7 @@ from dicom_assets.batch.selftest import diary
 from dicom_assets.batch.selftest.arrival import Arrivals, Claimed
 from dicom_assets.batch.selftest.clearance import Cleared, NotCleared, Wait, clear
 from dicom_assets.batch.selftest.delivery import Delivery
-from dicom_assets.batch.selftest.reference_set import EXPECTED, STUDIES, Names, files, names_of_test
+from dicom_assets.batch.selftest.reference_set import EXPECTED, STUDIES, Names, files, names_of_test, paths
 from dicom_assets.lake.delta import Lake
 from dicom_assets.lake.query import existing
 from dicom_assets.landing.claims import ClaimLog
@@ -76,8 +76,7 @@ class Rehearsal:
         and KeyboardInterrupt once everything is taken out.
         """
         lake = existing(self.settings.lake)
-        token_names = self._names("0" * 8)
-        Delivery(self.source, f"{diary.PREFIX}{'0' * 8}").require_wanted(path for path, _ in files(token_names))
+        Delivery(self.source, f"{diary.PREFIX}{'0' * 8}").require_wanted(paths())
         since = len(ClaimLog(lake.files).claims())
         entry = diary.begin(lake.files, self.source.name, self.source.root)
         delivery = Delivery(self.source, entry.prefix)
