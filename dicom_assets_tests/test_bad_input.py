@@ -9,7 +9,7 @@ import os
 import subprocess
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import chdir, contextmanager
 from pathlib import Path
 
 import pyarrow as pa
@@ -55,6 +55,24 @@ def _elsewhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None
     os.umask(mask)
 
 
+@pytest.fixture(scope="module")
+def beside(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Result]:
+    """A folder with the lake of two sources, and how its ingest ended: one is not there, the other holds an object and
+    records of nobody."""
+    folder = tmp_path_factory.mktemp("beside")
+    there = LandingFolder(folder / "there")
+    there.put("a.dcm", dicom())
+    there.put("c.csv", "subject;diagnosis\nsecret-4711;R91.8\nsecret-4712;M54.5\n")
+    (folder / "dicom-assets.toml").write_text(
+        'lake = "lake"\n[[sources]]\nname = "gone"\nroot = "gone"\n[[sources]]\nname = "there"\nroot = "there"\n'
+    )
+    mask = os.umask(0o022)
+    with chdir(folder):
+        done = ask("ingest")
+    os.umask(mask)
+    return folder, done
+
+
 @contextmanager
 def mounted(folder: Path, *options: str) -> Iterator[None]:
     """A file system mounted on a folder; skips where mounting is not allowed."""
@@ -77,15 +95,11 @@ class TestTheLandingFolder:
         )
         assert "Create or mount it, or correct the source's root." in done.stderr
 
-    def test_that_is_missing_beside_one_that_is_there(self, tmp_path):
-        LandingFolder(tmp_path / "there").put("a.dcm", dicom())
-        (tmp_path / "dicom-assets.toml").write_text(
-            'lake = "lake"\n[[sources]]\nname = "gone"\nroot = "gone"\n[[sources]]\nname = "there"\nroot = "there"\n'
-        )
-        done = ask("ingest")
+    def test_that_is_missing_beside_one_that_is_there(self, beside):
+        folder, done = beside
         assert done.exit_code == 2
         assert "Source 'gone':" in done.stderr
-        assert [(one.source, one.status) for one in all_books(Lake(str(tmp_path / "lake")))] == [("there", "closed")]
+        assert [(one.source, one.status) for one in all_books(Lake(str(folder / "lake")))] == [("there", "closed")]
 
 
 class TestTheLakeFolder:
@@ -119,12 +133,9 @@ class TestTheLakeFolder:
 
 
 class TestAClinicalFile:
-    def test_without_a_patient_column_is_quarantined_and_the_remedy_names_the_setting(self, tmp_path):
-        landing = LandingFolder(tmp_path / "landing")
-        landing.put("c.csv", "subject;diagnosis\nsecret-4711;R91.8\nsecret-4712;M54.5\n")
-        done = ingest(tmp_path)
-        assert done.exit_code == 0, done.stderr
-        told = ask("errors", "--lake", tmp_path / "lake", "-f", "csv").stdout
+    def test_without_a_patient_column_is_quarantined_and_the_remedy_names_the_setting(self, beside):
+        folder, done = beside
+        told = ask("errors", "--lake", folder / "lake", "-f", "csv").stdout
         assert "CLINICAL_UNREADABLE" in told
         assert "clinical.patient_id_columns" in told
         assert "secret" not in told + done.stdout + done.stderr

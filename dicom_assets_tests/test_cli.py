@@ -8,12 +8,14 @@ import json
 import re
 import shlex
 import tomllib
+from collections.abc import Iterator
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
 from subprocess import CompletedProcess
 
 import dagster as dg
+import duckdb
 import pytest
 from typer.testing import CliRunner
 
@@ -23,6 +25,8 @@ from dicom_assets.cli.examples import EXAMPLES
 from dicom_assets.cli.ingest import newest_closed
 from dicom_assets.cli.main import app
 from dicom_assets.cli.progress import print_table
+from dicom_assets.lake.delta import Lake
+from dicom_assets.lake.query import QueryError, existing, run_read_only
 from dicom_assets_tests.support.commands import command
 from dicom_assets_tests.support.dicoms import dicom, uid
 from dicom_assets_tests.support.landings import LandingFolder, put_mixed
@@ -254,19 +258,27 @@ class TestSql:
             ";",
         ],
     )
-    def test_refuses_whatever_does_not_just_read_the_lake(self, done, query):
-        import duckdb
+    def test_refuses_whatever_does_not_just_read_the_lake(self, guarded, query):
+        folder, lake = guarded
+        with pytest.raises(QueryError):
+            run_read_only(lake, query.format(folder=folder)).fetchall()
+        assert not (folder / "stolen.csv").exists()
 
-        (done.folder / "other").mkdir(exist_ok=True)
+    @pytest.fixture(scope="class")
+    @staticmethod
+    def guarded(done: Done) -> Iterator[tuple[Path, Lake]]:
+        """The lake as the command opens it, which does not change, beside a table and a text that are none of its."""
+        (done.folder / "other").mkdir()
         duckdb.sql("SELECT 1 AS secret").write_parquet(str(done.folder / "other" / "x.parquet"))
         (done.folder / "secret.txt").write_text("secret")
         before = sorted((done.folder / "lake").rglob("*"))
-        found = done.invoke("sql", query.format(folder=done.folder))
-        assert found.exit_code == 2, found.stdout
-        assert found.stderr.startswith("dicom-assets: ")
-        assert not found.stdout
-        assert not (done.folder / "stolen.csv").exists()
+        yield done.folder, existing(str(done.folder / "lake"))
         assert sorted((done.folder / "lake").rglob("*")) == before
+
+    def test_what_is_refused_is_told_and_ends_with_2(self, done):
+        found = done.invoke("sql", "SELECT * FROM read_text('/etc/passwd')")
+        assert (found.exit_code, found.stdout) == (2, "")
+        assert found.stderr.startswith("dicom-assets: ")
 
 
 class TestDemo:

@@ -17,24 +17,26 @@ from dicom_assets_tests.support.projects import REPOSITORY
 pytestmark = pytest.mark.slow
 
 
-@pytest.mark.parametrize(
-    ("place", "method", "call"),
-    [("landing.claims:ClaimLog", "append", 1), ("lake.delta:Lake", "replace", 5)],
-    ids=["when the claim is durable and nothing is registered", "in the middle of publishing"],
-)
-def test_an_ingest_that_was_killed_is_finished_by_the_next_one(tmp_path, place, method, call):
+KILLS = (("landing.claims:ClaimLog", "append", "1"), ("lake.delta:Lake", "replace", "5"))
+"""When the claim is durable and nothing is registered; in the middle of publishing."""
+
+
+def test_ingests_that_were_killed_one_after_the_other_are_finished_by_the_next_one(tmp_path):
     put_mixed(LandingFolder(tmp_path / "landing"))
     ingest = ("ingest", "--landing", str(tmp_path / "landing"), "--lake", str(tmp_path / "lake"))
-    killed = command(
-        "python", "-m", "dicom_assets_tests.support.crashing", place, method, str(call), *ingest,
-        cwd=tmp_path, environment={"PYTHONPATH": str(REPOSITORY)},
-    )  # fmt: skip
-    assert killed.returncode == STATUS, killed.stderr
+    lake = Lake(str(tmp_path / "lake"))
+    for place, method, call in KILLS:
+        killed = command(
+            "python", "-m", "dicom_assets_tests.support.crashing", place, method, call, *ingest,
+            cwd=tmp_path, environment={"PYTHONPATH": str(REPOSITORY)},
+        )  # fmt: skip
+        assert killed.returncode == STATUS, killed.stderr
+        (claim,) = ClaimLog(lake.files).claims()
+    (books,) = all_books(lake)
+    assert (books.batch_id, books.status) == (claim.batch_id, "running")
 
     again = command("dicom-assets", *ingest, cwd=tmp_path)
     assert again.returncode == 0, again.stderr
-    lake = Lake(str(tmp_path / "lake"))
-    (claim,) = ClaimLog(lake.files).claims()
     (books,) = all_books(lake)
     assert (books.batch_id, books.status, books.balance, books.seen) == (claim.batch_id, "closed", 0, 12)
     assert [len(table(lake, name)) for name in ("raw_files", "flat_metadata", "instance", "study")] == [12, 7, 7, 3]

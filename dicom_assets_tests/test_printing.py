@@ -20,7 +20,6 @@ from dicom_assets.cli.options import clear_errors
 from dicom_assets.printing import cell, csv_text, json_text, visible
 from dicom_assets.service.push import Outcome, Pushed, write_report
 from dicom_assets.settings import UserError
-from dicom_assets_tests.support.commands import command
 from dicom_assets_tests.support.dicoms import dicom
 
 TITLE = "\x1b]0;owned\x07"
@@ -94,17 +93,15 @@ def test_lists_and_structures_in_csv_are_read_back_by_duckdb(tmp_path):
 
 
 @pytest.fixture(scope="module")
-def lake(tmp_path_factory):
-    """A lake of one image whose description is hostile."""
-    folder = tmp_path_factory.mktemp("printing")
-    (folder / "in").mkdir()
-    (folder / "in" / "a.dcm").write_bytes(dicom())
-    with pytest.MonkeyPatch.context() as patch:
-        patch.delenv("DAGSTER_HOME", raising=False)
-        patch.chdir(folder)
-        done = CliRunner().invoke(app, ["ingest", "--landing", str(folder / "in"), "--lake", str(folder / "lake")])
-    assert done.exit_code in (0, 1), done.output
-    return folder / "lake"
+def lake(states) -> str:
+    """A lake of one image."""
+
+    def make(graph, landing) -> None:
+        landing.put("a.dcm", dicom())
+        graph.ingest()
+
+    graph, _, _ = states.begin(make)
+    return graph.settings.lake
 
 
 QUERY = "SELECT chr(27) || ']0;owned' || chr(7) AS title, '=cmd|x' AS formula, -1 AS number FROM study"
@@ -119,7 +116,7 @@ QUERY = "SELECT chr(27) || ']0;owned' || chr(7) AS title, '=cmd|x' AS formula, -
     ],
 )
 def test_the_command_cleans_what_tables_hold(lake, form, expected):
-    done = CliRunner().invoke(app, ["sql", QUERY, "--lake", str(lake), "--format", form])
+    done = CliRunner().invoke(app, ["sql", QUERY, "--lake", lake, "--format", form])
     assert done.exit_code == 0, done.output
     assert all(one in done.stdout for one in expected), done.stdout
     assert form == "csv" or TITLE not in done.stdout
@@ -139,17 +136,21 @@ def test_the_report_of_a_push_runs_nothing_in_a_spreadsheet(tmp_path):
 
 
 @pytest.mark.parametrize("named", [True, False])
-def test_a_command_says_on_stderr_which_file_its_settings_are_from_and_stdout_stays_the_result(lake, tmp_path, named):
+def test_a_command_says_on_stderr_which_file_its_settings_are_from_and_stdout_stays_the_result(
+    lake, tmp_path, monkeypatch, named
+):
     config = tmp_path / ("other.toml" if named else "dicom-assets.toml")
     config.write_text(f'lake = "{lake}"\n')
-    environment = {"DICOM_ASSETS_CONFIG": str(config)} if named else {}
-    done = command("dicom-assets", "status", "--format", "json", cwd=tmp_path, environment=environment)
-    assert done.returncode == 0, done.stderr
+    environment = {"DICOM_ASSETS_CONFIG": str(config) if named else None}
+    monkeypatch.chdir(tmp_path)
+    done = CliRunner().invoke(app, ["status", "--format", "json"], env=environment)
+    assert done.exit_code == 0, done.stderr
     assert done.stderr.count(f"Settings: {config}\n") == 1
     assert len(json.loads(done.stdout)) == 1
 
 
-def test_a_command_without_a_file_speaks_of_none(lake, tmp_path):
-    done = command("dicom-assets", "status", "--lake", lake, cwd=tmp_path)
-    assert done.returncode == 0, done.stderr
+def test_a_command_without_a_file_speaks_of_none(lake, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    done = CliRunner().invoke(app, ["status", "--lake", lake], env={"DICOM_ASSETS_CONFIG": None})
+    assert done.exit_code == 0, done.stderr
     assert "Settings:" not in done.stderr

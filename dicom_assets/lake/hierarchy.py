@@ -150,10 +150,13 @@ def _with_frequent(rows: str, names: Sequence[str], grain: Sequence[str], instan
     """SQL for rows that have the newest values, with those that most instances tell where the rule asks for these.
 
     Of values that equally many tell the newest counts, and of equal ones its newest form; columns of TOLD_WITH come
-    from the object that tells it.
+    from the object that tells it. Instances are put in order once, not for each column.
     """
     sql, replaced, listed = rows, [], ", ".join(grain)
-    for number, name in enumerate(frequent(names, choice)):
+    wanted = frequent(names, choice)
+    if not wanted:
+        return f"SELECT * FROM {sql}"
+    for number, name in enumerate(wanted):
         own = [name, *(one for one in names if TOLD_WITH.get(one) == name)]
         told = ", ".join(f"'{one}': \"{one}\"" for one in own)
         sql += f"""
@@ -163,14 +166,15 @@ LEFT JOIN (
         SELECT
             {listed}, {significant(name)} AS said, count(*) AS objects,
             arg_max({{{told}}}, newest) AS told, max(newest) AS newest
-        FROM {_ranked(instances)}
+        FROM in_order
         WHERE "{name}" IS NOT NULL AND said IS NOT NULL
         GROUP BY {listed}, said
     )
     GROUP BY {listed}
 ) USING ({listed})"""
         replaced += [f'if(told{number} IS NULL, "{one}", told{number}[\'{one}\']) AS "{one}"' for one in own]
-    return f"SELECT * REPLACE ({', '.join(replaced)}) FROM {sql}" if replaced else f"SELECT * FROM {sql}"
+    in_order = f"SELECT {listed}, {_list(names)}, newest FROM {_ranked(instances)}"
+    return f"WITH in_order AS MATERIALIZED ({in_order})\nSELECT * REPLACE ({', '.join(replaced)}) FROM {sql}"
 
 
 def _ranked(instances: str) -> str:

@@ -18,7 +18,7 @@ from dicom_assets.settings import Settings
 from dicom_assets_tests.catalogue.shown_lake import series, study
 from dicom_assets_tests.catalogue.wrong_lake import CLAIMED, GAP, TWINS
 from dicom_assets_tests.serve.serving import START, Server, serving
-from dicom_assets_tests.support.browser import chromium, findings, go_to, needs_axe, needs_browser, overflow
+from dicom_assets_tests.support.browser import SEEN, chromium, findings, go_to, needs_axe, needs_browser, overflow
 from dicom_assets_tests.support.commands import clean_environment
 from dicom_assets_tests.support.dicoms import dicom, uid, without_identity
 from dicom_assets_tests.support.landings import LandingFolder
@@ -106,18 +106,20 @@ def wrongs(settings: Settings, paths: tuple[str, ...], browser: Any, folder: Pat
         found.append(f"console: {message.text}")
 
     with serving(settings, folder) as server:
-        for scheme in ("light", "dark"):
-            context = browser.new_context(color_scheme=scheme)
-            page = context.new_page()
-            page.on("console", said)
-            for path in paths:
-                page.goto(server.url + path)
-                for one in page.query_selector_all("summary"):
-                    one.click()
-                found += [f"{scheme} {path} {one}" for one in findings(page)]
-                for width in (1400, 400):
-                    page.set_viewport_size({"width": width, "height": 900})
-                    if overflow(page) > 0:
-                        found.append(f"{path}: wider than {width} pixels")
-            context.close()
+        context = browser.new_context()
+        page = context.new_page()
+        page.on("console", said)
+        for path in paths:
+            page.emulate_media(color_scheme="light")
+            page.goto(server.url + path)
+            for one in page.query_selector_all("summary"):
+                one.click()
+            found += [f"light {path} {one}" for one in findings(page)]
+            page.emulate_media(color_scheme="dark")
+            found += [f"dark {path} {one}" for one in findings(page, *SEEN)]
+            for width in (1400, 400):
+                page.set_viewport_size({"width": width, "height": 900})
+                if overflow(page) > 0:
+                    found.append(f"{path}: wider than {width} pixels")
+        context.close()
     return found

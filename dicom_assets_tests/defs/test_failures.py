@@ -14,11 +14,9 @@ from dagster._utils.error import serializable_error_info_from_exc_info
 from typer.testing import CliRunner
 
 from dicom_assets import faults
-from dicom_assets.batch.books import Status
-from dicom_assets.batch.context import OpenBatch, RunContext
+from dicom_assets.batch.context import RunContext
 from dicom_assets.cli import main as cli
 from dicom_assets.cli.main import app
-from dicom_assets.defs.assets.batch import batch_assets
 from dicom_assets.defs.checks import checks_of_batch
 from dicom_assets.defs.failures import IS_CLEAR
 from dicom_assets.defs.graph import build_defs
@@ -26,7 +24,7 @@ from dicom_assets.defs.partitions import BATCH
 from dicom_assets.defs.windows import partitions
 from dicom_assets.settings import Settings
 from dicom_assets_tests.support.dicoms import dicom
-from dicom_assets_tests.support.lakes import Graph, settings_for
+from dicom_assets_tests.support.lakes import settings_for
 
 SECRET = "Doe^John 19610417 MRN-778899"
 PARTS = (b"Doe^John", b"19610417", b"MRN-778899")
@@ -96,7 +94,8 @@ def no_pause_before_a_retry(monkeypatch):
 
 
 BARE = Settings(lake="/lake")
-ASSETS = [key.to_user_string() for asset in batch_assets(BARE) for key in sorted(asset.keys)]
+ASSETS = ("raw_files", "study", "cleanup")
+"""The first, one of several that a step makes, and the last; which functions are decorated, all of them, is a test."""
 CHECK_STEPS = {check.op.name if hasattr(check, "op") else str(check): check for check in checks_of_batch(BARE)}
 
 
@@ -105,7 +104,7 @@ class TestAStep:
     def test_of_an_asset_leaves_nothing_of_an_exceptions_text(self, name, definitions, kept, capfd):
         self.run(definitions.resolve_job_def("ingest_batch"), "batch", kept, capfd, assets=[dg.AssetKey(name)])
 
-    @pytest.mark.parametrize("name", CHECK_STEPS)
+    @pytest.mark.parametrize("name", [*CHECK_STEPS][:1])
     def test_of_checks_leaves_nothing_of_an_exceptions_text(self, name, definitions, kept, capfd):
         keys = set(CHECK_STEPS[name].check_keys)
         job = definitions.resolve_job_def("ingest_batch").get_subset(asset_selection=set(), asset_check_selection=keys)
@@ -197,30 +196,27 @@ def test_every_function_that_dagster_calls_fails_clearly(definitions):
 
 class TestAnIngest:
     @pytest.mark.slow
-    @pytest.mark.parametrize(
-        "broken", ["OpenBatch.begin", "OpenBatch.judge", "OpenBatch.publish_flat", "expand", "read_batch"]
-    )
-    def test_that_breaks_says_no_word_of_the_exception_and_closes_without_it(
-        self, broken, tmp_path, landing, monkeypatch, capfd
+    def test_that_breaks_anywhere_says_no_word_of_the_exception_and_closes_without_it(
+        self, tmp_path, landing, monkeypatch, capfd
     ):
         landing.put("a.dcm", dicom())
         arguments = ["ingest", "--landing", str(landing.root), "--lake", str(tmp_path / "lake")]
         for name in ("DAGSTER_HOME", "DICOM_ASSETS_CONFIG"):
             monkeypatch.delenv(name, raising=False)
         monkeypatch.chdir(tmp_path)
-        with monkeypatch.context() as patch:
-            patch.setattr(f"dicom_assets.batch.context.{broken}", fail)
-            result = CliRunner().invoke(app, arguments)
-        printed = result.output + "".join(capfd.readouterr())
-        assert result.exit_code == 1, printed
-        assert "RuntimeError at " in printed
-        assert not any(part.decode() in printed for part in PARTS)
+        for broken in ("OpenBatch.begin", "OpenBatch.judge", "OpenBatch.publish_flat", "expand", "read_batch"):
+            with monkeypatch.context() as patch:
+                patch.setattr(f"dicom_assets.batch.context.{broken}", fail)
+                result = CliRunner().invoke(app, arguments)
+            printed = result.output + "".join(capfd.readouterr())
+            assert result.exit_code == 1, (broken, printed)
+            assert "RuntimeError at " in printed, broken
+            assert not any(part.decode() in printed for part in PARTS), broken
         assert held(tmp_path / "lake") == []
         assert held(tmp_path / "lake.dagster") == []
-        if broken in ("expand", "OpenBatch.publish_flat"):
-            again = CliRunner().invoke(app, arguments)
-            assert again.exit_code == 0, again.output
-            assert "closed" in again.output
+        again = CliRunner().invoke(app, arguments)
+        assert again.exit_code == 0, again.output
+        assert "closed" in again.output
 
     def test_that_breaks_outside_any_batch_ends_with_3_and_a_place(self, tmp_path, landing, monkeypatch, capsys):
         monkeypatch.setattr("dicom_assets.batch.claim_rounds.claim_everywhere", fail)
@@ -276,14 +272,3 @@ class TestTheSwitch:
         printed, logged = self.run(tmp_path, **{faults.TRACEBACK_VARIABLE: ""})
         assert SECRET not in printed + logged
         assert "RuntimeError at __main__:fail:" in logged
-
-
-@pytest.mark.slow
-def test_a_batch_that_broke_off_closes_when_it_is_run_without_the_fault(graph: Graph, landing, monkeypatch):
-    landing.put("a.dcm", dicom())
-    (batch,) = graph.claim()
-    with monkeypatch.context() as patch:
-        patch.setattr(OpenBatch, "judge", fail)
-        assert not graph.run(batch).success
-    assert graph.run(batch).success
-    assert graph.books(batch).status == Status.CLOSED

@@ -17,6 +17,7 @@ from dicom_assets.landing.claims import claim_new
 from dicom_assets_tests.support.dicoms import dicom
 from dicom_assets_tests.support.lakes import Graph, settings_for
 from dicom_assets_tests.support.landings import LandingFolder
+from dicom_assets_tests.support.steps import WithoutDagster
 
 
 def tick(graph: Graph) -> dg.SensorResult | dg.SkipReason:
@@ -44,7 +45,7 @@ def claim_only(graph: Graph) -> list[str]:
         return [claim.batch_id for claim in claim_new(store, work.log, graph.settings.claiming).claims]
 
 
-class TestATick:
+class TestATick(WithoutDagster):
     def test_claims_what_is_new_and_asks_for_one_run_each(self, tmp_path, landing, instance):
         landing.put_series(1, 1, 2)
         landing.put_series(2, 1, 2)
@@ -115,7 +116,7 @@ class TestATick:
         assert len(registered(result)) == 30
 
 
-class TestAfterACrash:
+class TestAfterACrash(WithoutDagster):
     def test_a_claim_that_was_never_registered_is_registered_and_run(self, graph, landing):
         landing.put("a.dcm", dicom())
         (batch,) = claim_only(graph)
@@ -166,7 +167,7 @@ def test_a_run_is_of_a_batch_when_it_goes_from_its_claim_to_its_books(job, asset
     assert runs_batch(dg.DagsterRun(job_name=job, asset_selection=keys)) is is_one
 
 
-class TestARunThatBrokeOff:
+class TestARunThatBrokeOff(WithoutDagster):
     @pytest.fixture
     def broken(self, graph, landing) -> tuple[Graph, str, dg.ExecuteInProcessResult]:
         """A run that fails because its source is not configured."""

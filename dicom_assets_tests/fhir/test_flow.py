@@ -1,4 +1,4 @@
-"""FHIR in and out through the real graph: parity, order of arrival, versions, deletions."""
+"""FHIR in and out through the steps of batches: parity, order of arrival, versions, deletions."""
 
 from __future__ import annotations
 
@@ -91,7 +91,7 @@ class TestTheReferenceRun:
         folder = tmp_path_factory.mktemp("reference")
         reference.write(folder / "landing")
         with dg.DagsterInstance.ephemeral() as instance:
-            graph = Graph(settings_for(folder / "lake", folder / "landing"), instance)
+            graph = Stepped(settings_for(folder / "lake", folder / "landing"), instance)
             assert [graph.books(batch).status for batch in graph.ingest()] == [CLOSED]
             yield graph
 

@@ -16,7 +16,6 @@ from dicom_assets.lake import maintenance, table_form
 from dicom_assets.lake.delta import Lake
 from dicom_assets.lake.history import forget
 from dicom_assets.lake.query import existing
-from dicom_assets.lake.tables import CHECKPOINT_COMMITS
 from dicom_assets.schema.promoted import promoted
 from dicom_assets.schema.registry import TABLES
 from dicom_assets_tests.support.delta_logs import asked_of_readers, assert_plain_and_described, comments, metadata
@@ -45,8 +44,9 @@ def test_a_new_lake_says_what_its_columns_hold_and_opening_it_again_commits_noth
 @pytest.mark.slow
 def test_they_stay_through_rewriting_checkpoints_merges_promotion_removal_vacuum_and_forgetting(tmp_path, monkeypatch):
     folder = tmp_path / "lake"
+    monkeypatch.setattr("dicom_assets.lake.tables.CHECKPOINT_COMMITS", 3)
     lake = Lake(str(folder), take=values_of)
-    for batch in range(CHECKPOINT_COMMITS + 2):
+    for batch in range(4):
         publish(lake, some(batch))
     assert list((folder / "instance" / "_delta_log").glob("*.checkpoint.parquet"))
     monkeypatch.setattr(maintenance, "NEIGHBOURS", 2)

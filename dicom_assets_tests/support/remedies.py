@@ -69,15 +69,16 @@ class Zone:
         return {row["code"] for row in self.graph.rows("SELECT DISTINCT code FROM ingestion_errors")}
 
 
-CASES: dict[str, Callable[[Zone], None]] = {}
+CASES: dict[tuple[str, ...], Callable[[Zone], None]] = {}
+"""By codes, what causes and remedies them in a lake of their own."""
 
 
-def remedy(code: str) -> Callable[[Callable[[Zone], None]], Callable[[Zone], None]]:
-    """Enters the case of a code."""
+def remedy(*codes: str) -> Callable[[Callable[[Zone], None]], Callable[[Zone], None]]:
+    """Enters the case of a code, or of several that share their batches."""
 
     def enter(case: Callable[[Zone], None]) -> Callable[[Zone], None]:
-        assert code not in CASES
-        CASES[code] = case
+        assert codes not in CASES
+        CASES[codes] = case
         return case
 
     return enter
