@@ -9,12 +9,13 @@ import shutil
 import pyarrow as pa
 import pydicom
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 from starlette.testclient import TestClient
 
 from dicom_assets.lake.delta import Lake as Tables
 from dicom_assets.lake.query import arrow, connect
+from dicom_assets.serve import study_rows
 from dicom_assets.serve.app import make_app
 from dicom_assets.serve.splicing import Subject, metadata
 from dicom_assets_tests.serve import retrievable as made
@@ -88,6 +89,21 @@ def test_corrected_values_are_those_that_search_says(client: TestClient):
     assert one["00080050"] == {"vr": "SH", "Value": ["A-9"]}
     assert list(one) == sorted(one)
     assert of_instance(client, made.PLAIN)["00100020"]["Value"] == [f"P{made.PLAIN:04d}"]
+
+
+@pytest.mark.parametrize("together", [study_rows.MOST, 3])
+def test_series_and_instances_have_what_the_study_has_of_them_however_large_it_is(
+    retrievable: Lake, monkeypatch: pytest.MonkeyPatch, together: int
+):
+    monkeypatch.setattr(study_rows, "MOST", together)
+    client = retrievable.client()
+    for what in (path(1), path(made.MIDDLE)):
+        elements = client.get(what + "/metadata").json()
+        for tags in (["0020000E"], ["0020000E", "00080018"]):
+            for uids in [[one[tag]["Value"][0] for tag in tags] for one in elements]:
+                found = client.get(f"{what}/series/{'/instances/'.join(uids)}/metadata").json()
+                assert found == [one for one in elements if [one[tag]["Value"][0] for tag in tags] == uids]
+    assert client.get(path(1, 99) + "/metadata").status_code == 404
 
 
 def test_an_etag_spares_who_has_it_the_answer(client: TestClient):
@@ -178,7 +194,11 @@ def test_frames_of_such_a_row_are_found_in_the_object(older: TestClient, series:
 
 _TAGS = st.integers(0x00080000, 0x0050FFFF).map(lambda tag: f"{tag:08X}")
 _TEXTS = st.text(st.sampled_from('{}[]:,"\\ab\'ä"0081190BulkDataURI?offset=&'), max_size=12)
-_LEAVES = _TEXTS.map(lambda text: {"vr": "LO", "Value": [text]})
+_LEAVES = st.one_of(
+    _TEXTS.map(lambda text: {"vr": "LO", "Value": [text]}),
+    st.lists(_TEXTS, max_size=2).map(lambda names: {"vr": "PN", "Value": [{"Alphabetic": one} for one in names]}),
+    st.just({"vr": "UN"}),
+)
 _ELEMENTS = st.recursive(
     _LEAVES,
     lambda inner: st.lists(st.dictionaries(_TAGS, inner, max_size=3), max_size=2).map(
@@ -188,7 +208,12 @@ _ELEMENTS = st.recursive(
 )
 
 
+_BRACE = {"00080080": {"vr": "LO", "Value": ["},"]}, "00100020": {"vr": "LO", "Value": ["1"]}}
+"""A text that ends like an element that another one follows."""
+
+
 @given(st.dictionaries(_TAGS, _ELEMENTS, max_size=6), st.booleans())
+@example(_BRACE, True)
 def test_whatever_a_header_says_it_is_the_same_behind_the_splice(elements: dict, with_meta: bool):
     meta = {"00020010": {"vr": "UI", "Value": ["1.2"]}, "00020016": {"vr": "AE", "Value": ['}{"']}} if with_meta else {}
     header = {**meta, **dict(sorted(elements.items()))}
