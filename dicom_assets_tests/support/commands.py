@@ -79,14 +79,20 @@ def end(process: subprocess.Popen[bytes]) -> None:
         os.killpg(process.pid, signal.SIGKILL)
 
 
-def wait_for(what: str, condition: Callable[[], bool], seconds: float = SECONDS, log: Path | None = None) -> None:
-    """Waits until a condition holds; fails with what was waited for and the end of a log."""
+def wait_for(
+    what: str,
+    condition: Callable[[], bool],
+    seconds: float = SECONDS,
+    log: Path | None = None,
+    pause: float = 0.5,
+) -> None:
+    """Waits until a condition holds; fails with what was waited for and the end of a log. pause: seconds."""
     deadline = time.monotonic() + seconds
     while not condition():
         if time.monotonic() > deadline:
             tail = log.read_text(errors="replace")[-3_000:] if log else ""
             raise AssertionError(f"waited {seconds:.0f} s in vain for {what}\n{tail}")
-        time.sleep(0.5)
+        time.sleep(pause)
 
 
 def free_port() -> int:
