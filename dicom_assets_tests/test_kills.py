@@ -33,7 +33,7 @@ def test_ingests_that_were_killed_one_after_the_other_are_finished_by_the_next_o
         assert killed.returncode == STATUS, killed.stderr
         (claim,) = ClaimLog(lake.files).claims()
     (books,) = all_books(lake)
-    assert (books.batch_id, books.status) == (claim.batch_id, "running")
+    assert (books.batch_id, books.status) == (claim.batch_id, "open")
 
     again = command("dicom-assets", *ingest, cwd=tmp_path)
     assert again.returncode == 0, again.stderr

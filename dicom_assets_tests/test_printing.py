@@ -6,7 +6,10 @@ import csv
 import io
 import json
 import re
+import sys
+from collections.abc import Callable
 from decimal import Decimal
+from pathlib import Path
 
 import duckdb
 import pytest
@@ -14,7 +17,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from typer.testing import CliRunner
 
-from dicom_assets import printing
+from dicom_assets import printing, settings
+from dicom_assets.cli import main as cli
 from dicom_assets.cli.main import app
 from dicom_assets.cli.options import clear_errors
 from dicom_assets.printing import cell, csv_text, json_text, visible
@@ -135,22 +139,37 @@ def test_the_report_of_a_push_runs_nothing_in_a_spreadsheet(tmp_path):
     assert "'=cmd|x" in (tmp_path / "report.csv").read_text()
 
 
+@pytest.fixture
+def status(monkeypatch, tmp_path, capsys) -> Callable[..., tuple[str, str]]:
+    """Runs `dicom-assets status` as its entry point does, in a folder of its own: stdout and stderr."""
+
+    def run(*arguments: str, config: Path | None = None) -> tuple[str, str]:
+        monkeypatch.chdir(tmp_path)
+        monkeypatch.setattr(sys, "argv", ["dicom-assets", "status", *arguments])
+        monkeypatch.setattr(cli, "leave", sys.exit)
+        monkeypatch.setattr(settings, "tell_file", settings.tell_file)  # main sets it
+        monkeypatch.delenv("DICOM_ASSETS_CONFIG", raising=False)
+        if config is not None:
+            monkeypatch.setenv("DICOM_ASSETS_CONFIG", str(config))
+        with pytest.raises(SystemExit) as ended:
+            cli.main()
+        assert ended.value.code == 0
+        printed = capsys.readouterr()
+        return printed.out, printed.err
+
+    return run
+
+
 @pytest.mark.parametrize("named", [True, False])
 def test_a_command_says_on_stderr_which_file_its_settings_are_from_and_stdout_stays_the_result(
-    lake, tmp_path, monkeypatch, named
+    lake, tmp_path, status, named
 ):
     config = tmp_path / ("other.toml" if named else "dicom-assets.toml")
     config.write_text(f'lake = "{lake}"\n')
-    environment = {"DICOM_ASSETS_CONFIG": str(config) if named else None}
-    monkeypatch.chdir(tmp_path)
-    done = CliRunner().invoke(app, ["status", "--format", "json"], env=environment)
-    assert done.exit_code == 0, done.stderr
-    assert done.stderr.count(f"Settings: {config}\n") == 1
-    assert len(json.loads(done.stdout)) == 1
+    result, said = status("--format", "json", config=config if named else None)
+    assert said.count(f"Settings: {config}\n") == 1
+    assert len(json.loads(result)) == 1
 
 
-def test_a_command_without_a_file_speaks_of_none(lake, tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
-    done = CliRunner().invoke(app, ["status", "--lake", lake], env={"DICOM_ASSETS_CONFIG": None})
-    assert done.exit_code == 0, done.stderr
-    assert "Settings:" not in done.stderr
+def test_a_command_without_a_file_speaks_of_none(lake, status):
+    assert "Settings:" not in status("--lake", lake)[1]

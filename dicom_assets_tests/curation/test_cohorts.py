@@ -42,7 +42,7 @@ from dicom_assets_tests.support.canaries import erased
 from dicom_assets_tests.support.commands import clean_environment
 from dicom_assets_tests.support.crashing import STATUS
 from dicom_assets_tests.support.dicoms import dicom, uid
-from dicom_assets_tests.support.lakes import QUIET, settings_for
+from dicom_assets_tests.support.lakes import QUIET
 from dicom_assets_tests.support.landings import LandingFolder
 from dicom_assets_tests.support.steps import Stepped
 
@@ -61,6 +61,16 @@ def lake_of_three(graph: Stepped, landing: LandingFolder) -> None:
     create_cohort(graph.lake, "all", sql=EVERYTHING, by="me")
 
 
+def lake_of_many(graph: Stepped, landing: LandingFolder) -> None:
+    """260 objects, two of them of one SOP Instance UID; a cohort of all, and one of these two."""
+    landing.put_series(1, 1, 258)
+    landing.put("1.dcm", dicom(2, 1, 1))
+    landing.put("2.dcm", dicom(3, 1, 1, SOPInstanceUID=uid(2, 1, 1)))
+    graph.ingest()
+    create_cohort(graph.lake, "many", sql=EVERYTHING, by="me")
+    create_cohort(graph.lake, "all", studies=[uid(2), uid(3)], by="me")
+
+
 @pytest.fixture
 def three(states) -> tuple[Stepped, LandingFolder]:
     graph, landing, _ = states.begin(lake_of_three)
@@ -73,9 +83,9 @@ def command(graph: Stepped, *arguments: str | Path) -> Result:
     return CliRunner().invoke(app, ["cohort", *map(str, arguments), *options, "--lake", graph.settings.lake])
 
 
-def export(graph: Stepped, to: Path, **wish: Any) -> Any:
+def export(graph: Stepped, to: Path, name: str = "all", **wish: Any) -> Any:
     return export_cohort(
-        graph.lake, graph.settings, "all", Wish(str(to), **{"by": "me", "despite_risk": DESPITE, **wish})
+        graph.lake, graph.settings, name, Wish(str(to), **{"by": "me", "despite_risk": DESPITE, **wish})
     )
 
 
@@ -256,17 +266,12 @@ class TestExporting:
 
     @pytest.mark.slow
     def test_objects_of_one_sop_instance_uid_lie_side_by_side(self, states, tmp_path):
-        def twins(graph, landing):
-            landing.put("1.dcm", dicom(1, 1, 1))
-            landing.put("2.dcm", dicom(2, 1, 1, SOPInstanceUID=uid(1, 1, 1)))
-            graph.ingest()
-            create_cohort(graph.lake, "all", sql=EVERYTHING, by="me")
-
-        graph, _, _ = states.begin(twins)
+        graph, _, _ = states.begin(lake_of_many)
         export(graph, tmp_path / "out", layout="instance")
         names = [one["path"] for one in listed(tmp_path / "out/manifest.csv")]
-        ids = sorted(row["object_id"] for row in graph.rows("SELECT object_id FROM instance"))
-        assert names == [f"{uid(1, 1, 1)}_{one}.dcm" for one in ids]
+        same = graph.rows(f"SELECT object_id FROM instance WHERE SOPInstanceUID = '{uid(2, 1, 1)}'")
+        assert names == [f"{uid(2, 1, 1)}_{one}.dcm" for one in sorted(row["object_id"] for row in same)]
+        assert len(names) == 2
 
     def test_what_is_not_what_the_lake_has_read_is_told_and_not_exported(self, three, tmp_path):
         graph, landing = three
@@ -309,21 +314,17 @@ class TestExporting:
         assert (done.exit_code, says in done.output) == (2, True), done.output
 
     @pytest.mark.slow
-    def test_one_that_is_killed_is_gone_on_with_and_comes_to_the_same(self, tmp_path, instance):
-        landing = LandingFolder(tmp_path / "landing")
-        landing.put_series(1, 1, 260)
-        graph = Stepped(settings_for(tmp_path / "lake", landing.root), instance)
-        graph.ingest()
-        create_cohort(graph.lake, "all", sql=EVERYTHING, by="me")
+    def test_one_that_is_killed_is_gone_on_with_and_comes_to_the_same(self, states, tmp_path):
+        graph, landing, _ = states.begin(lake_of_many)
         kill = ("-m", "dicom_assets_tests.support.crashing", "curation.cohorts.destination:Folder", "put", "250")
         out = tmp_path / "out"
         options = ("--despite-risk", DESPITE, "--lake", graph.settings.lake, "--landing", str(landing.root))
-        command = [sys.executable, *kill, "cohort", "export", "all", str(out), *options]
+        command = [sys.executable, *kill, "cohort", "export", "many", str(out), *options]
         assert os.spawnve(os.P_WAIT, sys.executable, command, clean_environment()) == STATUS
         assert not (out / "manifest.csv").exists()
-        done = export(graph, out)
+        done = export(graph, out, "many")
         assert (done.there >= 200, done.written + done.there) == (True, 260)
-        export(graph, tmp_path / "whole")
+        export(graph, tmp_path / "whole", "many")
         assert contents(out) == contents(tmp_path / "whole")
 
 

@@ -45,7 +45,14 @@ def claim_only(graph: Graph) -> list[str]:
         return [claim.batch_id for claim in claim_new(store, work.log, graph.settings.claiming).claims]
 
 
-class TestATick(WithoutDagster):
+def closed(graph: Graph, landing: LandingFolder) -> str:
+    """A lake of one closed batch."""
+    landing.put("a.dcm", dicom(1))
+    (batch,) = graph.ingest()
+    return batch
+
+
+class TestATick:
     def test_claims_what_is_new_and_asks_for_one_run_each(self, tmp_path, landing, instance):
         landing.put_series(1, 1, 2)
         landing.put_series(2, 1, 2)
@@ -54,9 +61,8 @@ class TestATick(WithoutDagster):
         assert len(requested(result)) == 2
         assert registered(result) == requested(result)
 
-    def test_says_that_nothing_is_new_when_everything_is_closed(self, graph, landing):
-        landing.put("a.dcm", dicom())
-        graph.ingest()
+    def test_says_that_nothing_is_new_when_everything_is_closed(self, states):
+        graph, _, _ = states.begin(closed)
         result = tick(graph)
         assert result.skip_reason.skip_message == "Nothing new."
 
@@ -65,9 +71,8 @@ class TestATick(WithoutDagster):
         result = tick(graph)
         assert result.skip_reason.skip_message == ("1 object is still being written; it will be picked up next time.")
 
-    def test_leaves_what_follows_a_claim_until_more_has_come_and_says_until_when(self, graph, landing):
-        landing.put("a.dcm", dicom(1))
-        graph.ingest()
+    def test_leaves_what_follows_a_claim_until_more_has_come_and_says_until_when(self, states):
+        graph, landing, _ = states.begin(closed)
         landing.put("b.dcm", dicom(2))
         result = tick(graph)
         assert re.fullmatch(
@@ -116,7 +121,7 @@ class TestATick(WithoutDagster):
         assert len(registered(result)) == 30
 
 
-class TestAfterACrash(WithoutDagster):
+class TestAfterACrash:
     def test_a_claim_that_was_never_registered_is_registered_and_run(self, graph, landing):
         landing.put("a.dcm", dicom())
         (batch,) = claim_only(graph)
@@ -143,9 +148,8 @@ class TestAfterACrash(WithoutDagster):
         assert graph.run(batch, select=["raw_files"]).success
         assert tick(graph).run_requests == []
 
-    def test_batches_that_were_run_elsewhere_become_known_without_being_run_again(self, graph, landing):
-        landing.put("a.dcm", dicom())
-        graph.ingest()
+    def test_batches_that_were_run_elsewhere_become_known_without_being_run_again(self, states):
+        graph, _, _ = states.begin(closed)
         with dg.DagsterInstance.ephemeral() as other:
             result = tick(Graph(graph.settings, other))
         assert result.run_requests == []
@@ -200,10 +204,8 @@ class TestARunThatBrokeOff(WithoutDagster):
         assert (graph.books(batch).status, graph.books(batch).reason) == ("closed", None)
         assert graph.rows("SELECT code FROM ingestion_errors") == []
 
-    @pytest.mark.slow
-    def test_does_not_mark_a_batch_that_is_closed_paused_or_taken_over(self, graph, landing):
-        landing.put("a.dcm", dicom())
-        (batch,) = graph.ingest()
+    def test_does_not_mark_a_batch_that_is_closed_paused_or_taken_over(self, states):
+        graph, _, batch = states.begin(closed)
         with graph.work() as work:
             mark(work, batch, "another run")
             assert graph.books(batch).status == "closed"
