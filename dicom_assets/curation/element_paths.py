@@ -15,10 +15,14 @@ from __future__ import annotations
 import re
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from itertools import compress
 from json import JSONDecoder
-from typing import Any, NamedTuple
+from operator import itemgetter
+from typing import Any, NamedTuple, TypeVar
 
 import orjson
+
+T = TypeVar("T")
 
 DEPTH = 3
 """Sequences that a path names, from the outermost; an element that lies deeper stands at `*` below the last of them."""
@@ -32,6 +36,7 @@ _SAYS = '":{"vr":"'
 _SAID = len("00000000" + _SAYS) + 4
 """Where, in the text of an element, stands what it says: behind tag, VR, quotation mark and comma."""
 _ODD = frozenset("13579BDF")
+_LAST_OF_GROUP = itemgetter(slice(3, 4))
 _BULK = "length="
 _VALUE = '"Value":'
 _ARRAY = f"{_VALUE}["
@@ -39,28 +44,35 @@ _NOTHING = frozenset(("", f"{_VALUE}[]", f'{_VALUE}[""]', f"{_VALUE}[null]"))
 _OF_NUMBERS = frozenset("-0123456789")
 
 
-class Element(NamedTuple):
+class Element:
     """One element as some headers have it, at one place.
 
     path: tags of its sequences and its own; a private one with its creator in place of the block that was reserved for
     it, `0029xx10 SIEMENS CSA HEADER` (PS3.5 7.8.1), and (2) behind it for the second block of one creator. creator: of
     a private element, empty where nobody reserved its block, which its path then names; None of a standard one. said:
     what stands behind its VR, in JSON. bulk: bytes of a value that is left out of the header or stands there in base64,
-    -1 where a reference does not say how many. items: of a sequence, otherwise None.
+    -1 where a reference does not say how many. items: of a sequence, otherwise None. is_empty: whether its value has no
+    length. mark: of its value, once somebody has made it.
     """
 
-    path: str
-    tag: str
-    creator: str | None
-    vr: str
-    said: str
-    bulk: int | None
-    items: int | None
+    __slots__ = ("_length", "bulk", "creator", "is_empty", "items", "mark", "path", "said", "tag", "vr")
 
-    @property
-    def is_empty(self) -> bool:
-        """Whether its value has no length."""
-        return not (self.bulk or self.items) and (self.bulk == 0 or self.said in _NOTHING)
+    def __init__(
+        self, path: str, tag: str, creator: str | None, vr: str, said: str, bulk: int | None, items: int | None
+    ) -> None:
+        """See above."""
+        self.path, self.tag, self.creator, self.vr, self.said, self.bulk, self.items = (
+            path,
+            tag,
+            creator,
+            vr,
+            said,
+            bulk,
+            items,
+        )
+        self.is_empty = not (bulk or items) and (bulk == 0 or said in _NOTHING)
+        self._length: int | None = None
+        self.mark: int | None = None
 
     @property
     def values(self) -> Sequence[Any]:
@@ -70,6 +82,11 @@ class Element(NamedTuple):
     @property
     def length(self) -> int:
         """Characters of its value with the backslashes between several; bytes of bulk data; items of a sequence."""
+        if self._length is None:
+            self._length = self._measure()
+        return self._length
+
+    def _measure(self) -> int:
         said = self.said
         if self.bulk is not None:
             return max(self.bulk, 0)
@@ -98,18 +115,43 @@ class Found(NamedTuple):
     headers: int
 
 
-def take_apart(units: Sequence[Any], headers: Sequence[str]) -> list[Found]:
+class KnownElements:
+    """Elements that were met in headers before, for whoever takes apart many headers, some at a time."""
+
+    def __init__(self) -> None:
+        """Knows none."""
+        self._known: dict[tuple[str, ...], dict[str, Element]] = {}
+        self._count = 0
+
+    def below(self, own: tuple[str, ...]) -> dict[str, Element]:
+        """Those without items of headers with these creators, by their text."""
+        return self._known.setdefault(own, {})
+
+    def add(self, known: dict[str, Element], text: str, element: Element) -> None:
+        """Keeps one that is not long, and forgets all others when there are too many."""
+        if len(text) > _LONG:
+            return
+        if self._count >= _KNOWN:
+            self._known.clear()
+            known.clear()
+            self._count = 0
+        known[text] = element
+        self._count += 1
+
+
+_KNOWN, _LONG = 100_000, 200
+"""Elements that are kept, and characters of one that is."""
+
+
+def take_apart(units: Sequence[Any], headers: Sequence[str], known: KnownElements | None = None) -> list[Found]:
     """Each different element of some headers by the unit that each of them belongs to.
 
-    Different elements of one path follow each other in any order, each with the headers that have it first. Raises
-    ValueError when a header is no JSON object of elements.
+    Different elements of one path follow each other in any order, each with the headers that have it first; those of
+    one unit stand together where these headers have the same private creators. known: of earlier headers, otherwise
+    none are. Raises ValueError when a header is no JSON object of elements.
     """
-    for cut in (_cut, _cut_parsed):
-        try:
-            return [found for held in _gather(units, headers, cut) for found in _found(*held)]
-        except _NotSo:
-            continue
-    raise ValueError("a header is no JSON object of DICOM elements")
+    memory = known or KnownElements()
+    return _either(lambda way: [found for held in _gather(units, headers, way) for found in _found(*held, memory)])
 
 
 def cut(header: str) -> tuple[list[str], list[str]]:
@@ -117,9 +159,14 @@ def cut(header: str) -> tuple[list[str], list[str]]:
 
     Raises ValueError when it is no JSON object of elements.
     """
+    return _either(lambda way: way(header))
+
+
+def _either(made: Callable[[_Cut], T]) -> T:
+    """What is made of headers as the reader writes them; of any others, parsed. Raises ValueError for anything else."""
     for way in (_cut, _cut_parsed):
         try:
-            return way(header)
+            return made(way)
         except _NotSo:
             continue
     raise ValueError("a header is no JSON object of DICOM elements")
@@ -130,7 +177,7 @@ class _NotSo(Exception):
 
 
 _Cut = Callable[[str], tuple[list[str], list[str]]]
-_Held = tuple[Any, "_Creators", Counter[str], Counter[str]]
+_Held = tuple[Any, tuple[str, ...], Counter[str], Counter[str]]
 
 
 def _gather(units: Sequence[Any], headers: Sequence[str], cut: _Cut) -> Iterator[_Held]:
@@ -138,14 +185,15 @@ def _gather(units: Sequence[Any], headers: Sequence[str], cut: _Cut) -> Iterator
     held: dict[tuple[Any, tuple[str, ...]], tuple[Counter[str], Counter[str]]] = {}
     for unit, header in zip(units, headers, strict=True):
         flat, sequences = cut(header)
-        own = tuple([one for one in flat if one[4:6] == "00" and one[3] in _ODD and one[6:8] >= "10"])
+        private = compress(flat, map(_ODD.__contains__, map(_LAST_OF_GROUP, flat)))
+        own = tuple([one for one in private if one[4:6] == "00" and one[6:8] >= "10"])
         counted = held.get((unit, own))
         if counted is None:
             counted = held[unit, own] = Counter(), Counter()
         counted[0].update(flat)
         counted[1].update(sequences)
     for (unit, own), (texts, nested) in held.items():
-        yield unit, _creators(own), texts, nested
+        yield unit, own, texts, nested
 
 
 def _cut(header: str) -> tuple[list[str], list[str]]:
@@ -253,13 +301,20 @@ def _read(said: str) -> Mapping[str, Any]:
     return found
 
 
-def _found(unit: Any, creators: _Creators, flat: Counter[str], nested: Counter[str]) -> Iterator[Found]:
-    """The different elements of headers that are counted together."""
+def _found(
+    unit: Any, own: tuple[str, ...], flat: Counter[str], nested: Counter[str], memory: KnownElements
+) -> Iterator[Found]:
+    """The different elements of headers that are counted together. own: texts of their private creators."""
+    creators, known = _creators(own), memory.below(own)
     for text, count in flat.items():
-        if text[8 : _SAID - 4] != _SAYS or text[_SAID - 2 : _SAID - 1] != '"':
-            raise _NotSo
-        name, creator = _named(text[:8], creators)
-        yield Found(unit, _element(name, text[:8], creator, text[_SAID - 4 : _SAID - 2], text[_SAID:]), count, count)
+        element = known.get(text)
+        if element is None:
+            if text[8 : _SAID - 4] != _SAYS or text[_SAID - 2 : _SAID - 1] != '"':
+                raise _NotSo
+            name, creator = _named(text[:8], creators)
+            element = _element(name, text[:8], creator, text[_SAID - 4 : _SAID - 2], text[_SAID:])
+            memory.add(known, text, element)
+        yield Found(unit, element, count, count)
     places = _Places(creators)
     for text, count in nested.items():
         places.walk(text, count)

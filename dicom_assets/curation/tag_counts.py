@@ -6,13 +6,14 @@ Belongs here: the counting, and its rows. Does not belong here: which headers (`
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 from pydicom.datadict import keyword_for_tag
 
-from dicom_assets.curation.element_paths import take_apart
+from dicom_assets.curation.element_paths import KnownElements, take_apart
 from dicom_assets.curation.marks import Marker, smallest
 
 SHARES = 16
@@ -45,19 +46,24 @@ class TagCounts:
         """Has counted nothing."""
         self._marker = marker
         self.objects: dict[str, int] = {}
-        self._paths: dict[tuple[str, str], _Path] = {}
+        self._paths: dict[str, dict[str, _Path]] = {}
+        self._known = KnownElements()
 
     def add(self, profiles: Sequence[str], headers: Sequence[str]) -> None:
         """Counts headers, each of the profile that stands at its place. Raises ValueError for what is no header."""
-        for profile in profiles:
-            self.objects[profile] = self.objects.get(profile, 0) + 1
-        paths, mark = self._paths, self._marker.mark
-        for profile, element, occurrences, objects in take_apart(profiles, headers):
-            key = str(profile), element.path
-            counted = paths.get(key)
+        for profile, number in Counter(profiles).items():
+            self.objects[profile] = self.objects.get(profile, 0) + number
+        mark = self._marker.mark
+        paths: dict[str, _Path] = {}
+        before: str | None = None
+        for profile, element, occurrences, objects in take_apart(profiles, headers, self._known):
+            if profile is not before:
+                before, paths = profile, self._paths.setdefault(profile, {})
+            counted = paths.get(element.path)
             if counted is None:
-                counted = paths[key] = _Path(element.tag, element.creator)
-            counted.vr.add(element.vr)
+                counted = paths[element.path] = _Path(element.tag, element.creator)
+            if element.vr not in counted.vr:
+                counted.vr.add(element.vr)
             counted.present += objects
             counted.occurrences += occurrences
             if element.is_empty:
@@ -72,7 +78,9 @@ class TagCounts:
             elif length > counted.length_max:
                 counted.length_max = length
             if element.bulk is None and element.items is None:
-                made = mark(element.said.encode("utf-8", "surrogatepass"))
+                made = element.mark
+                if made is None:
+                    made = element.mark = mark(element.said.encode("utf-8", "surrogatepass"))
                 counted.is_marked = True
                 counted.shares[made % SHARES] += occurrences
                 counted.marks.add(made)
@@ -98,7 +106,8 @@ class TagCounts:
                 "value_marks": smallest(one.marks) if one.is_marked else None,
                 "value_shares": one.shares if one.is_marked else None,
             }
-            for (profile, path), one in sorted(self._paths.items())
+            for profile, paths in sorted(self._paths.items())
+            for path, one in sorted(paths.items())
         ]
 
 

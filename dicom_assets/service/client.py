@@ -218,9 +218,8 @@ class ServiceClient:
                 tries += 1
                 continue
             if status in (401, 403):
-                hint = "Check the credentials; Azure Health Data Services asks for the role DICOM Data Reader."
-                raise ServiceRefused(self.name, what, f"{reason} {hint}".strip(), status)
-            raise ServiceError(self.name, what, reason, status)
+                raise ServiceRefused(self.name, what, f"{reason} {_remedy(status)}".strip(), status)
+            raise ServiceError(self.name, what, f"{reason} {_remedy(status)}".strip(), status)
 
     def _once(
         self,
@@ -267,13 +266,32 @@ class ServiceClient:
             raise ServiceUnavailable(
                 self.name,
                 what,
-                f"{reason} Gave up after {tries + 1} tries: check the url, and that it runs.".strip(),
+                f"{reason} Gave up after {tries + 1} tries, the last one until "
+                f"{datetime.now(UTC):%Y-%m-%d %H:%M:%S} UTC. {_remedy(status)}".strip(),
                 status,
             )
         if asked is not None and asked > self.service.retry_after_seconds:
-            raise ServiceUnavailable(self.name, what, f"{reason} It asks to wait {asked:.0f} s.".strip(), status)
+            said = f"It asks to wait {asked:.0f} s, longer than retry_after_seconds allows: try again then."
+            raise ServiceUnavailable(self.name, what, f"{reason} {said}".strip(), status)
         backoff = min(_LONGEST_WAIT, _FIRST_WAIT * 2**tries) * (0.5 + 0.5 * self._chance())
         self._sleep(backoff if asked is None else asked + backoff * self._chance())
+
+
+def _remedy(status: int | None) -> str:
+    """What to do about a status that ended a request, "" where nothing can be said; None: there was no answer."""
+    match status:
+        case None:
+            return "Check the url, and that the service runs."
+        case 401 | 403:
+            asked = "Azure Health Data Services asks for the role DICOM Data Reader"
+            return f"Check the credentials and their rights; {asked}."
+        case 404:
+            return "Check the url: the service has nothing at this address."
+        case 429 | 503:
+            return "It is busy, or down for a while: try again later."
+        case _ if status >= 500:
+            return "The fault is the service's own: its log says more."
+    return ""
 
 
 def _seconds(retry_after: str | None) -> float | None:

@@ -83,6 +83,30 @@ def test_tries_are_bounded_and_the_error_says_how_many_and_for_what():
     assert "4 tries" in str(error.value)
 
 
+@pytest.mark.parametrize(
+    ("given", "said"),
+    [
+        (answer(401), "Check the credentials and their rights"),
+        (answer(403), "Check the credentials and their rights"),
+        (answer(404), "Check the url: the service has nothing at this address"),
+        (answer(429), "It is busy, or down for a while: try again later"),
+        (answer(503), "It is busy, or down for a while: try again later"),
+        (answer(500), "its log says more"),
+        (answer(504), "its log says more"),
+        (httpx.ConnectError("boom"), "Check the url, and that the service runs"),
+    ],
+)
+def test_an_error_says_what_to_do_about_what_was_answered_and_nothing_else(given, said):
+    script = Script(given)
+    with pytest.raises(ServiceError) as error:
+        script.client(retries=1).get("v2/changefeed", what="changes")
+    assert said in str(error.value)
+    assert ("heck the url" in str(error.value)) == ("heck the url" in said)
+    if len(script.requests) > 1:
+        today = f"{datetime.now(UTC):%Y-%m-%d}"
+        assert f"Gave up after 2 tries, the last one until {today}" in str(error.value)
+
+
 def test_retry_after_is_honoured_in_seconds_and_as_a_date():
     script = Script(answer(429, retry_after="7"), answer(200))
     script.client().get("x", what="x")
