@@ -9,11 +9,11 @@ and 10 that the lake holds, all of whose 1,000 objects come with another header.
 
 Each round takes two batches of a kind, in turn which comes first: one with all that belongs to `conflict`, `duplicate`
 and `series_geometry`, and one without: without their steps, rules and indexes, and without merging their tables.
-Processor time is that of this process and of those that read for it (`used_seconds`). `--each` lists what each step and each rule of the
-three takes, in this process; `of the other steps` is what the three take of what all the others do, in the same batch,
-which a busy machine tells best. Reading makes the digest of what stays of a header, which is for `duplicate` alone, in
-both: what it takes is measured by itself, and counted as if the batches without the three did without it. A lake is
-worked on by a copy, and the first round is not counted.
+Processor time is that of this process and of those that read for it (`used_seconds`). `--each` lists what each step and
+each rule takes, in this process; `of the other steps` is what the three take of what all the others do, in the same
+batch, which a busy machine tells best. Reading makes the digest of what stays of a header, which is for `duplicate`
+alone, in both: what it takes is measured by itself, and counted as if the batches without the three did without it. A
+lake is worked on by a copy, and the first round is not counted.
 """
 
 from __future__ import annotations
