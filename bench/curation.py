@@ -9,11 +9,11 @@ and 10 that the lake holds, all of whose 1,000 objects come with another header.
 
 Each round takes two batches of a kind, in turn which comes first: one with all that belongs to `conflict`, `duplicate`
 and `series_geometry`, and one without: without their steps, rules and indexes, and without merging their tables.
-Processor time is that of this process and of those that read for it. `--each` lists what each step and each rule of the
-three takes, in this process; `of the other steps` is what the three take of what all the others do, in the same batch,
-which a busy machine tells best. Reading makes the digest of what stays of a header, which is for `duplicate` alone, in
-both: what it takes is measured by itself, and counted as if the batches without the three did without it. A lake is
-worked on by a copy, and the first round is not counted.
+Processor time is that of this process and of those that read for it (`used_seconds`). `--each` lists what each step and
+each rule takes, in this process; `of the other steps` is what the three take of what all the others do, in the same
+batch, which a busy machine tells best. Reading makes the digest of what stays of a header, which is for `duplicate`
+alone, in both: what it takes is measured by itself, and counted as if the batches without the three did without it. A
+lake is worked on by a copy, and the first round is not counted.
 """
 
 from __future__ import annotations
@@ -21,13 +21,14 @@ from __future__ import annotations
 import argparse
 import cProfile
 import json
+import os
 import shutil
 import statistics
 import sys
 import time
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from unittest.mock import patch
 
@@ -114,6 +115,24 @@ def take(batch: OpenBatch, spent: Spent, *, whole: bool = True) -> None:
                 began = timed(f"{rule.table}.{rule.name}", began)
 
 
+def used_seconds() -> float:
+    """Processor time of this process and of all that were started for it.
+
+    Processes that read are children of one that hands them out, which goes on running: `cpu_seconds` alone leaves them
+    out.
+    """
+    tick = os.sysconf("SC_CLK_TCK")
+    of_process: dict[int, tuple[int, float]] = {}
+    for stat in Path("/proc").glob("[0-9]*/stat"):
+        with suppress(OSError):  # it has ended meanwhile
+            fields = stat.read_text().rpartition(")")[2].split()
+            of_process[int(stat.parent.name)] = int(fields[1]), sum(map(int, fields[11:15])) / tick
+    started = {os.getpid()}
+    while more := {pid for pid, (parent, _) in of_process.items() if parent in started} - started:
+        started |= more
+    return cpu_seconds() + sum(of_process[pid][1] for pid in started - {os.getpid()})
+
+
 def ingest(lake: Path, landing: Path, spent: Spent, *, whole: bool, profile: cProfile.Profile | None) -> float:
     """Claims a folder and takes its batch through all; seconds of processor time."""
     sources, claiming = [{"name": SOURCE, "root": str(landing)}], {"quiet_seconds": 0}
@@ -121,7 +140,7 @@ def ingest(lake: Path, landing: Path, spent: Spent, *, whole: bool, profile: cPr
     with ExitStack() as stack:
         if not whole:
             stack.enter_context(without_curation())
-        before = cpu_seconds()
+        before = used_seconds()
         if profile is not None:
             profile.enable()
         with RunContext(settings) as work:
@@ -130,7 +149,7 @@ def ingest(lake: Path, landing: Path, spent: Spent, *, whole: bool, profile: cPr
             take(work.batch(claim.batch_id), spent, whole=whole)
         if profile is not None:
             profile.disable()
-    return cpu_seconds() - before
+    return used_seconds() - before
 
 
 def digest_seconds(lake: Path) -> float:

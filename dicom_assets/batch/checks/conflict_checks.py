@@ -115,6 +115,8 @@ WHERE level <> 'patient' AND (list_has_any(study_keys, (SELECT list(study_key) F
 """
 _JUDGED = """
 CREATE TEMP VIEW judged AS FROM told
+"""
+_OF_SETTLED = """
 WHERE NOT coalesce(list_has_any(study_keys, (SELECT list(study_key) FROM unsettled)), false)
 """
 
@@ -145,7 +147,7 @@ def conflicts_equal_instances(context: CheckContext) -> CheckResult:
         related = _related(context, own, [row["study_keys"] or () for row in told])
         unsettled = moving(context, related)
         connection.register("unsettled", unsettled)
-        connection.execute(_JUDGED)
+        connection.execute(_JUDGED + (_OF_SETTLED if len(unsettled) else ""))
         found = context.answer(_instances_sql(context, related))
         connection.register("found", found)
         connection.execute(_BY + (_SETTLED if len(unsettled) else ""))

@@ -268,12 +268,19 @@ FROM {values}
 
 def patients_mixed_up(values: str) -> str:
     """SQL for studies with a patient_key that stands for two patients."""
-    person = f"{clean('PatientID')}, coalesce('i' || {clean('IssuerOfPatientID')}, 's' || source)"
-    who = f"CASE WHEN {clean('PatientID')} IS NULL THEN study_key ELSE concat_ws(chr(1), {person}) END"
     return f"""
-SELECT min(study_key) FROM {values} GROUP BY patient_key HAVING count(DISTINCT {who}) > 1
+WITH named AS (
+    SELECT study_key, source, patient_key, {clean("PatientID")} AS id, {clean("IssuerOfPatientID")} AS issuer
+    FROM {values}
+),
+people AS (
+    SELECT study_key, patient_key, CASE WHEN id IS NULL THEN study_key
+        ELSE concat_ws(chr(1), id, coalesce('i' || issuer, 's' || source)) END AS who
+    FROM named
+)
+SELECT min(study_key) FROM people GROUP BY patient_key HAVING count(DISTINCT who) > 1
 UNION ALL
-SELECT min(study_key) FROM {values} GROUP BY {who} HAVING count(DISTINCT patient_key) > 1
+SELECT min(study_key) FROM people GROUP BY who HAVING count(DISTINCT patient_key) > 1
 """
 
 
