@@ -3,8 +3,9 @@
 Belongs here: counts by file, kept in the lake beside the tables, and their sums. Does not belong here: what is counted
 (`dicom_assets.omop.coverage`).
 
-What is kept is a cache: without it, or when it belongs to another version of the question, files are read again. Two
-processes that write it at once leave one of their answers, which the next one completes.
+What is kept is a cache: without it, when a power cut has torn it, or when it belongs to another version of the
+question, files are read again. Two processes that write it at once leave one of their answers, which the next one
+completes.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ import pyarrow.compute as pc
 
 from dicom_assets.lake.delta import Lake
 from dicom_assets.lake.query import arrow, scan
-from dicom_assets.storage.files import arrow_bytes
+from dicom_assets.storage.files import TornFile, arrow_bytes
 
 FOLDER = "_summaries"
 
@@ -57,7 +58,7 @@ def counts(lake: Lake, name: str, measures: str) -> pa.Table:
 def _kept(lake: Lake, place: str) -> pa.Table:
     try:
         return pa.Table.from_batches(lake.files.arrow_batches(place), _OF_FILES)
-    except FileNotFoundError:
+    except (FileNotFoundError, TornFile):
         return _OF_FILES.empty_table()
 
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -149,8 +149,9 @@ def test_a_batch_that_is_cut_off_at_a_write_ends_in_the_same_tables_when_it_is_r
     for place, (number, early) in enumerate(found):
         if place:
             run(settings, case.batch, SPINE[: SPINE.index(name)])
-        with cut_off(number, before=early), pytest.raises(Killed):
+        with cut_off(number, before=early), suppress(Killed):
             run(settings, case.batch, [name])
+            assert place, "the first time, it is cut off; later it may have nothing to write"
     is_last = name in ("study", "cleanup")
     run(settings, case.batch, NAMES if is_last else SPINE)
     compared = [table for table in case.expected if is_last or table not in STANDARDS]

@@ -31,9 +31,9 @@ from dicom_assets_tests.support.landings import CLINICAL_CSV, LandingFolder, zip
 from dicom_assets_tests.support.steps import Stepped, without_graph
 
 
-@pytest.fixture(autouse=True)
+@pytest.fixture
 def _without_graph(monkeypatch: pytest.MonkeyPatch) -> None:
-    """What `ingest` claims goes through the steps."""
+    """What `ingest` claims goes through the steps, where none of them fails."""
     without_graph(monkeypatch, runner)
 
 
@@ -370,6 +370,7 @@ def test_a_source_that_cannot_be_written_is_told_and_nothing_is_lost(
 
 
 @pytest.mark.slow
+@pytest.mark.usefixtures("_without_graph")
 @pytest.mark.parametrize("compress", [False, True])
 def test_names_of_many_long_characters_come_to_their_place(
     tmp_path: Path, landing: LandingFolder, instance: dg.DagsterInstance, compress: bool
@@ -383,6 +384,7 @@ def test_names_of_many_long_characters_come_to_their_place(
 
 
 @pytest.mark.slow
+@pytest.mark.usefixtures("_without_graph")
 @pytest.mark.parametrize("name", ["1.dcm", "a.zip"])
 def test_an_object_that_cannot_be_moved_stays_and_is_told_while_the_rest_is_moved(
     tmp_path: Path,

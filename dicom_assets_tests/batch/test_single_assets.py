@@ -35,7 +35,7 @@ MAY_BE_MADE_AGAIN = {"mapping_coverage", "cleanup"}
 """What needs nothing staged: the one counts the whole lake, the other finds that nothing is to be done."""
 BROUGHT_OTHERWISE = {"correction", "patient_link", "omop_identifier"}
 """What this batch brings nothing of, and ids, which occurrences give out too."""
-IN_THE_GRAPH = {"raw_files", "series", "mapping_coverage", "cleanup"}
+IN_THE_GRAPH = {"series", "cleanup"}
 """What is made by real runs of the graph; the others by what these call."""
 
 
@@ -153,13 +153,13 @@ def test_books_do_not_close_while_a_table_lacks_what_the_batch_brings(graph_of, 
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", ["flat_metadata", "series", "mapping_coverage", "omop_identifier"])
+@pytest.mark.parametrize("name", ["series", "omop_identifier"])
 def test_books_do_not_close_while_an_asset_was_not_made(graph_of, name):
     """Everything is made but for one asset; what cannot be made without that is not either."""
     graph, batch = graph_of("read")
     graph.run(batch, select=[other for other in NAMES[2:-1] if other != name])
     result = graph.run(batch, select=["cleanup"])
-    if name in ("mapping_coverage", "omop_identifier"):  # the one is of the whole lake, occurrences give ids out too
+    if name == "omop_identifier":  # occurrences give ids out too
         assert result.success
         return
     assert "Run the whole job" in failure(result)

@@ -113,7 +113,7 @@ class TestIngestAlone:
         return done.stderr
 
     @pytest.mark.slow
-    @pytest.mark.parametrize("tables", [{"flat_metadata": "empty", "study": "cut"}, {"batches": "cut"}], ids=list)
+    @pytest.mark.parametrize("tables", [{"study": "cut", "flat_metadata": "empty"}, {"batches": "cut"}], ids=list)
     def test_sets_torn_entries_aside_and_makes_again_what_they_held(self, broken, tables):
         for table, how in tables.items():
             tear(max(broken.root.glob(newest(table))), how)
