@@ -224,7 +224,8 @@ In the section `[serve]`, for each process. What a bound refuses is said with it
 `stall_seconds` is cut off, and so is one whose head is not there after `head_seconds`. Who breaks off leaves nothing
 behind: its query is stopped. What metadata, objects and images are made from is looked up for {BODIES_AT_ONCE} answers
 at a time, beside searches, so that these do not wait behind it; whoever has waited for `query_seconds` is told to come
-back.
+back. Clients that wait get their turns in rotation: those of one token, user or address are one client, and a
+connection that has taken an answer is one by itself.
 
 | setting | default |
 |---|---|

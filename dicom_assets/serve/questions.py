@@ -33,7 +33,7 @@ BODIES_AT_ONCE = 2
 """Questions for bodies that are answered side by side, besides."""
 
 SHORT_AT_ONCE, SHORT_BODIES_AT_ONCE = 2, 1
-"""Of these, the ones that have just begun."""
+"""Of these, such as have not lasted yet (`turns`)."""
 
 _AGAIN_SECONDS = 0.02
 """An interrupt that comes between two queries of a question meets none of them: it is repeated."""
@@ -90,7 +90,7 @@ class Questions:
         short: int = SHORT_AT_ONCE,
         short_bodies: int = SHORT_BODIES_AT_ONCE,
     ) -> None:
-        """No thread is there before there is a question. short, short_bodies: """
+        """No thread is there before there is a question. short, short_bodies: turns that have not lasted yet."""
         self.seconds = seconds
         self._turns = Turns(AT_ONCE, short)
         self._turns_for_bodies = Turns(BODIES_AT_ONCE, short_bodies)

@@ -4,13 +4,13 @@ Belongs here: whose turn it is, and who counts as one client. Does not belong he
 (`questions`), how much somebody may ask at all (`limits`).
 
 Hundreds of questions of one client wait behind each other, and not in front of another one's: clients that wait get a
-turn in rotation. All that come from one caller and address are one client, until one of its connections has taken an
-answer whole: from then on that connection is a client by itself. So whoever asks and goes, again and again by new
-connections, is one client however often it comes.
+turn in rotation, and of the short turns one is always left for another client. All that comes from one caller, or
+address, is one client, until a connection has taken an answer whole: from then on it is a client by itself. So
+whoever asks and goes, again and again by new connections, is one client however often it comes.
 
-Two questions that take milliseconds each are answered sooner one after the other than side by side, since they share
-the interpreter. Those that take long would keep everybody waiting. So a turn that lasts is not counted among the few
-that are to be short.
+Questions that take milliseconds are answered sooner one after the other than side by side, since they share the
+interpreter; behind those that take long nobody should wait. So few begin side by side, and a turn that has lasted no
+longer counts among these.
 """
 
 from __future__ import annotations
@@ -25,10 +25,10 @@ CLIENT: ContextVar[str] = ContextVar("client", default="")
 """Whose request the present task answers."""
 
 CONNECTION = "dicom_assets.connection"
-"""The extension of ASGI by which a connection is named that has taken an answer."""
+"""The extension of ASGI with the name of a connection that has taken an answer, None of any other."""
 
 SHORT_SECONDS = 0.25
-"""A turn that lasts longer is none of the short ones."""
+"""A turn that has lasted so long is none of the short ones any more."""
 
 
 class Turns:

@@ -1,0 +1,166 @@
+"""Turns go from client to client: whoever asks often waits behind themselves, not in front of others."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from collections.abc import Awaitable, Callable, Iterator
+
+import httpx
+import pytest
+import uvicorn
+
+from dicom_assets.serve import server, turns
+from dicom_assets.serve.access import Access
+from dicom_assets.serve.audit_log import Audit
+from dicom_assets.serve.exchange import begin
+from dicom_assets.serve.gate import Gate
+from dicom_assets.serve.limits import Limits
+from dicom_assets.serve.turns import CLIENT, CONNECTION, Turns
+from dicom_assets.serve_settings import AuditSettings, ServeSettings
+from dicom_assets.settings import Settings
+
+
+class Queue:
+    """Clients at some turns, and the order in which they got theirs. Nobody gives one back by themselves."""
+
+    def __init__(self, own: Turns) -> None:
+        self.turns, self.got = own, list[str]()
+        self._tasks = list[tuple[asyncio.Task[None], asyncio.Event]]()
+
+    async def come(self, client: str) -> asyncio.Task[None]:
+        done = asyncio.Event()
+
+        async def wait() -> None:
+            CLIENT.set(client)
+            async with self.turns.turn():
+                self.got.append(client)
+                await done.wait()
+
+        task = asyncio.create_task(wait())
+        self._tasks.append((task, done))
+        await asyncio.sleep(0)
+        return task
+
+    async def go(self, number: int) -> None:
+        """The one that came as this one, from 0, gives its turn back."""
+        task, done = self._tasks[number]
+        done.set()
+        await task
+        await asyncio.sleep(0)
+
+
+def run(play: Callable[[], Awaitable[None]]) -> None:
+    async def within() -> None:
+        await play()
+        for task in asyncio.all_tasks() - {asyncio.current_task()}:
+            task.cancel()
+
+    asyncio.run(within())
+
+
+def test_who_asks_two_hundred_times_leaves_a_turn_for_somebody_else():
+    async def play() -> None:
+        queue = Queue(Turns(8, short=2))
+        for _ in range(200):
+            await queue.come("many")
+        await queue.come("other")
+        assert queue.got == ["many", "other"]
+
+    run(play)
+
+
+def test_clients_that_wait_get_their_turns_in_rotation():
+    async def play() -> None:
+        queue = Queue(Turns(8, short=2))
+        for client in ("a", "b", *["many"] * 3, "c"):
+            await queue.come(client)
+        for number in range(4):
+            await queue.go(number)
+        assert queue.got == ["a", "b", "many", "c", "many", "many"]
+
+    run(play)
+
+
+def test_a_turn_that_lasts_makes_room_for_others_but_not_for_more_than_there_are(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(turns, "SHORT_SECONDS", 0.01)
+
+    async def play() -> None:
+        queue = Queue(Turns(3, short=1))
+        for _ in range(5):
+            await queue.come("one")
+        assert len(queue.got) == 1
+        await asyncio.sleep(0.3)
+        assert len(queue.got) == 3
+        await queue.go(0)
+        assert len(queue.got) == 4
+
+    run(play)
+
+
+def test_who_has_gone_takes_no_turn_and_gives_back_the_one_they_had():
+    async def play() -> None:
+        queue = Queue(Turns(1))
+        await queue.come("first")
+        gone, late = await queue.come("gone"), await queue.come("late")
+        gone.cancel()
+        await queue.come("next")
+        await queue.go(0)
+        assert queue.got == ["first", "late"]
+        late.cancel()
+        await asyncio.sleep(0.01)
+        assert queue.got == ["first", "late", "next"]
+
+    run(play)
+
+
+@pytest.fixture
+def address() -> Iterator[str]:
+    """A server that answers with the name that the connection has."""
+
+    async def app(scope, receive, send) -> None:
+        body = str(scope["extensions"][CONNECTION]).encode()
+        await send({"type": "http.response.start", "status": 200, "headers": [(b"content-length", b"%d" % len(body))]})
+        await send({"type": "http.response.body", "body": body})
+
+    opened = server.listen("127.0.0.1", 0)
+    one = uvicorn.Server(server._Config(Settings(lake="nowhere"), app))
+    thread = threading.Thread(target=one.run, kwargs={"sockets": [opened]})
+    thread.start()
+    try:
+        yield server.address_of("127.0.0.1", opened)
+    finally:
+        one.should_exit = True
+        thread.join(30)
+
+
+def test_a_connection_has_a_name_of_its_own_once_it_has_taken_an_answer(address: str):
+    with httpx.Client() as one, httpx.Client() as other:
+        names = [[client.get(address).text for _ in range(3)] for client in (one, other)]
+    assert [mine[0] for mine in names] == ["None", "None"]
+    assert [len(set(mine[1:])) for mine in names] == [1, 1]
+    assert names[0][1] != names[1][1] != "None"
+
+
+def test_all_that_comes_from_one_address_is_one_client_but_a_connection_that_has_a_name():
+    settings, asked = ServeSettings(audit=AuditSettings(file="")), list[str]()
+
+    async def app(*_: object) -> None:
+        asked.append(CLIENT.get())
+
+    async def patients(_: list[str]) -> dict[str, list[str]]:
+        return {}
+
+    gate = Gate(app, settings, Access(settings, "127.0.0.1", {}), Limits(settings), Audit(settings, None, patients))
+    for port, name in ((1, None), (2, None), (2, "connection 2")):
+        scope = {
+            "type": "http",
+            "method": "GET",
+            "path": "/x",
+            "query_string": b"",
+            "headers": [(b"host", b"localhost")],
+        }
+        scope |= {"client": ("127.0.0.1", port), "extensions": {CONNECTION: name}}
+        begin(scope)
+        asyncio.run(gate(scope, None, None))
+    assert asked == ["address 127.0.0.1", "address 127.0.0.1", "connection 2"]
