@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import re
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
+from dicom_assets.curation.following import follow
+from dicom_assets.lake.query import existing
 from dicom_assets_tests.catalogue.kept_books import Kept
 from dicom_assets_tests.catalogue.shown_lake import TOKENS, Shown, links, section, series, title, words
 from dicom_assets_tests.catalogue.wrong_lake import CLAIMED, ELSEWHERE, GAP, NAME, PATIENT, TWINS
@@ -119,3 +122,14 @@ def test_tables_that_a_lake_of_an_earlier_release_lacks_are_said(wrong: Shown, t
 @pytest.mark.parametrize("query", ["", "?kind=nothing", "?kind=duplicate&page=x"])
 def test_lists_that_cannot_be_are_refused(wrong: Shown, query: str):
     assert wrong.plain.get(f"/findings{query}").status_code == 400
+
+
+def test_what_was_told_before_is_told_anew_when_its_tables_have_changed(shown: Shown, tmp_path: Path):
+    shutil.copytree(shown.settings.lake, tmp_path / "lake")
+    settings = shown.settings.model_copy(update={"lake": str(tmp_path / "lake")})
+    client = replace(shown, settings=settings).client()
+    before = client.get("/report/landing")
+    assert "2 closed batches of this source are not counted here yet" in section(before, "drift")
+    follow(existing(settings.lake))
+    after = client.get("/report/landing")
+    assert "are not counted here yet" not in section(after, "drift")
