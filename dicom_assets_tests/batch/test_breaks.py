@@ -349,7 +349,7 @@ BREAKS = [
           instead(judge, "read_object", refused("UNPARSEABLE"))),
     Break("validated_batch", "every DICOM file makes the reader crash", "validated_batch.gate",
           instead(judge, "read_object", refused("PARSER_CRASH"))),
-    Break("validated_batch", "files are left out as a system's", "validated_batch.system_files_are_named_so",
+    Break("raw_files", "files are left out as a system's", "validated_batch.system_files_are_named_so",
           instead(listing, "is_system_file", lambda before, path: True)),
     Break("validated_batch", "records of a quarantined file are kept", "validated_batch.nothing_of_refused_is_staged",
           staged(Part.LEDGER, with_column("outcome", lambda values: ["quarantined" for _ in values]))),
