@@ -87,6 +87,19 @@ def stepped(graph: Graph) -> Stepped:
     return Stepped(graph.settings, graph.instance)
 
 
+@pytest.fixture(scope="session")
+def emulator(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, str]]:
+    """Azurite, running, one for all modules of a session; environment variables that point to it are set."""
+    from dicom_assets_tests.azure import azurite  # here: most tests need nothing of Azure's packages
+
+    if azurite.executable() is None:
+        pytest.skip(azurite.HOW)
+    with azurite.azurite(tmp_path_factory.mktemp("azurite")) as environment, pytest.MonkeyPatch.context() as patch:
+        for name, value in environment.items():
+            patch.setenv(name, value)
+        yield environment
+
+
 @pytest.fixture(scope="module")
 def states(tmp_path_factory: pytest.TempPathFactory, empty_lake: Path) -> Iterator[States]:
     """What tests of a module begin with, each state made once; its lakes go through the steps without Dagster."""

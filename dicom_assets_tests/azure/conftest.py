@@ -1,26 +1,13 @@
-"""Fixtures of the tests that talk to Azurite: one emulator for the session, a container for each test."""
+"""Fixtures of the tests that talk to Azurite, the emulator of the session: a container for each test, faults."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
-from pathlib import Path
 
 import pytest
 from azure.storage.queue import QueueClient
 
 from dicom_assets_tests.azure import azurite
-
-
-@pytest.fixture(scope="session")
-def emulator(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, str]]:
-    """Azurite, running; environment variables that point to it are set."""
-    if azurite.executable() is None:
-        pytest.skip(azurite.HOW)
-    folder: Path = tmp_path_factory.mktemp("azurite")
-    with azurite.azurite(folder) as environment, pytest.MonkeyPatch.context() as patch:
-        for name, value in environment.items():
-            patch.setenv(name, value)
-        yield environment
 
 
 @pytest.fixture

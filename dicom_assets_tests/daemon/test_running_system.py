@@ -27,7 +27,6 @@ from dicom_assets.defs.windows import KEY, border
 from dicom_assets.lake.delta import Lake
 from dicom_assets.lake.query import connect, existing
 from dicom_assets_tests.azure import azurite
-from dicom_assets_tests.azure.conftest import emulator
 from dicom_assets_tests.service.feed_server import running
 from dicom_assets_tests.service.service_model import ServiceModel, metadata
 from dicom_assets_tests.support import commands
@@ -37,7 +36,6 @@ from dicom_assets_tests.support.landings import put_mixed
 from dicom_assets_tests.support.projects import Project
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(1_500)]
-__all__ = ["emulator"]
 
 PATIENT = 600.0
 """Seconds that something may take on a slow machine; most of it is several stages of other processes."""
