@@ -10,10 +10,10 @@ and 10 that the lake holds, all of whose 1,000 objects come with another header.
 Each round takes two batches of a kind, in turn which comes first: one with all that belongs to `conflict`, `duplicate`
 and `series_geometry`, and one without: without their steps, rules and indexes, and without merging their tables.
 Processor time is that of this process and of those that read for it (`used_seconds`). `--each` lists what each step and
-each rule takes, in this process; `of the other steps` is what the three take of what all the others do, in the same
-batch, which a busy machine tells best. Reading makes the digest of what stays of a header, which is for `duplicate`
-alone, in both: what it takes is measured by itself, and counted as if the batches without the three did without it. A
-lake is worked on by a copy, and the first round is not counted.
+each rule takes, in this process, with and without them; `of the other steps` is what the three take of what all others
+do, in the same batch, which a busy machine tells best. Reading makes the digest of what stays of a header, which is for
+`duplicate` alone, in both: what it takes is measured by itself, and counted as if the batches without the three did
+without it. A lake is worked on by a copy, and the first round is not counted.
 """
 
 from __future__ import annotations
@@ -165,10 +165,10 @@ def digest_seconds(lake: Path) -> float:
 
 def measure(
     lake: Path, size: int, kind: str, rounds: int, profile: cProfile.Profile | None
-) -> tuple[list[float], list[float], list[Spent]]:
-    """Seconds of batches with and without the three, and what each step took in those with them."""
+) -> tuple[dict[bool, list[float]], dict[bool, list[Spent]]]:
+    """Seconds of batches with and without the three, and what each step took in these."""
     found: dict[bool, list[float]] = {True: [], False: []}
-    steps: list[Spent] = []
+    steps: dict[bool, list[Spent]] = {True: [], False: []}
     number = int(time.time()) % 100_000 * 4
     for turn in range(rounds + 1):
         for whole in (True, False) if turn % 2 else (False, True):
@@ -184,8 +184,8 @@ def measure(
             print(f"{size} {kind} {'with' if whole else 'without'} {seconds:.2f}", file=sys.stderr, flush=True)
             if turn:
                 found[whole].append(seconds)
-                steps += [spent] if whole else []
-    return found[True], found[False], steps
+                steps[whole].append(spent)
+    return found, steps
 
 
 def report(kind: str, size: int, whole: Sequence[float], bare: Sequence[float], steps: Sequence[Spent]) -> str:
@@ -225,13 +225,14 @@ def main() -> None:
             work = options.folder / "curation"
             shutil.rmtree(work, ignore_errors=True)
             shutil.copytree(whole_lake, work / "lake")
-            whole, bare, steps = measure((work / "lake").absolute(), size, kind, options.rounds, profile)
+            found, steps = measure((work / "lake").absolute(), size, kind, options.rounds, profile)
             shutil.rmtree(work)
-            lines.append(report(kind, size, whole, bare, steps))
-            raw[f"{kind} {size}"] = {"with": whole, "without": bare, "steps": steps}
+            lines.append(report(kind, size, found[True], found[False], steps[True]))
+            raw[f"{kind} {size}"] = {"with": found[True], "without": found[False], "steps": steps[True]}
             if options.each:
-                for name in steps[0]:
-                    print(f"{statistics.median(one[name] for one in steps):8.3f} {name}")
+                for name in steps[True][0]:
+                    both = (statistics.median(one[name] for one in steps[whole]) for whole in (True, False))
+                    print("{:8.3f} {:8.3f} {}".format(*both, name))
     print("| batch | instances | with, s | without, s | more | of the other steps | " + " | ".join(OWN) + " |")
     print("|---" * (6 + len(OWN)) + "|")
     print("\n".join(lines))
