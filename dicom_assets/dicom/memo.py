@@ -45,11 +45,17 @@ class Entry(NamedTuple):
     notes: dict[int, bytes] | None
 
 
+class Members(bytes):
+    """Members of several elements of a JSON object, with commas between them; plain bytes are of one."""
+
+    __slots__ = ()
+
+
 class Run(NamedTuple):
     """Neighbouring elements with everything they stand for; `last` is the last one's tag."""
 
     raw: bytes
-    fragment: bytes
+    fragment: Members
     columns: dict[str, Any]
     notes: dict[int, bytes]
     last: int
@@ -210,7 +216,7 @@ class Memo:
             columns.update(entry.columns or {})
             notes.update(entry.notes or {})
         raw = b"".join(raw for _, raw, _ in group)
-        fragment = b",".join(entry.fragment for _, _, entry in group)
+        fragment = Members(b",".join(entry.fragment for _, _, entry in group))
         candidates = context.runs.setdefault(group[0][0], [])
         if any(run.raw == raw for run in candidates):
             return

@@ -21,7 +21,7 @@ from typing import Any, NamedTuple
 import orjson
 from pydicom.datadict import tag_for_keyword
 
-from dicom_assets.dicom.memo import MAX_SEQUENCE, Memo
+from dicom_assets.dicom.memo import MAX_SEQUENCE, Members, Memo
 
 
 class Volatile(NamedTuple):
@@ -146,12 +146,12 @@ MOMENTS = ("AcquisitionDateTime", "AcquisitionTime", "ContentTime")
 PLACES = ("SeriesTime", "StudyTime")
 """Attributes that tell of which examination it is, where InstanceNumber tells which image of it."""
 
-_HEAD = b'":{"vr":"'
-_KEY = re.compile(rb'"([0-9A-F]{8})":\{"vr":"').findall
+_PRIVATE = re.compile(rb'"[0-9A-F]{3}[13579BDF][0-9A-F]{4}":\{"vr":"').search
 _OFFSET = re.compile(rb'"BulkDataURI":"\?offset=[0-9]+').sub
 _LENGTH = re.compile(rb"&length=[0-9]+").search
 _VALUE = JSONDecoder().raw_decode
 _BEFORE_VALUE = len('"00080018":')
+_AT_VR = len('"00080018":{"vr":"')
 _ODD = frozenset(b"13579BDF")
 _PIXELS = frozenset((b"7FE00008", b"7FE00009", b"7FE00010"))
 
@@ -159,16 +159,17 @@ _PIXELS = frozenset((b"7FE00008", b"7FE00009", b"7FE00010"))
 def stable_digest(members: Iterable[bytes], memo: Memo) -> str:
     """BLAKE2b-128 of what stays of some members of a header's JSON object, in their order; hexadecimal.
 
-    members: texts of one element or of several, with commas between them. memo: of those that were met before.
+    members: texts of one element, or of several as `Members`. memo: of those that were met before.
     """
     kept = []
     for text in members:
-        if text.count(_HEAD) == 1:
+        is_one = type(text) is not Members
+        if is_one and (len(text) > MAX_SEQUENCE or not text.startswith(b"SQ", _AT_VR)):
             kept.append(_kept(text))
             continue
         found = memo.stable.get(text)
         if found is None:
-            found = b",".join(filter(None, map(_kept, elements(text))))
+            found = _kept(text) if is_one else b",".join(filter(None, map(_kept, elements(text))))
             if len(text) <= MAX_SEQUENCE:
                 memo.stable[text] = found
                 memo.hold(len(text) + len(found))
@@ -220,7 +221,7 @@ def _kept(element: bytes) -> bytes:
     key = element[1:9]
     if _is_left_out(key):
         return b""
-    if element.count(_HEAD) > 1 and any(inner[3] in _ODD for inner in _KEY(element)):
+    if element.startswith(b"SQ", _AT_VR) and _PRIVATE(element):  # in an item: its own key is none
         element = orjson.dumps(_public(orjson.loads(b"{%b}" % element)))[1:-1]
     return comparable(element)
 
