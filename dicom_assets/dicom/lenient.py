@@ -16,7 +16,7 @@ def lenient() -> Iterator[None]:
     """Makes pydicom read without validation, warnings or log records, then as it was.
 
     Values are converted when they are looked at, not when their object is read: both have to stand within. Python's
-    warnings belong to the process, so two threads never stand within at once.
+    warnings belong to the process: two threads must not stand within at once.
     """
     from pydicom import config  # here: most commands read no object
 
