@@ -78,6 +78,8 @@ def tidy(lake: Lake, name: str, at_most: int = 1) -> int:
     Each merge holds the right to commit to the table for about a second. Raises LakeError.
     """
     table = TABLES[name]
+    if table.replaced_by != "batch_id":
+        lake.file_keys.keep(name, lake.extents(name))
     for done in range(at_most):
         if not _worth_while(name, lake.extents(name)):
             return done

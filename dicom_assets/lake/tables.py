@@ -60,7 +60,7 @@ class Tables(OpenTables):
         self.know_columns()
         self._checks: dict[str, Callable[[], None]] = {}
         self._database = Database(self.files)
-        self.file_keys = FileKeys(self._database.read_keys)
+        self.file_keys = FileKeys(self.files, self._database.read_keys)
         if make:
             self._make_tables()
             self.form = form.enter(self.files, self.form)

@@ -26,7 +26,7 @@ from dicom_assets.batch.books import Status
 from dicom_assets.batch.erasure.record import is_under_way
 from dicom_assets.batch.organize import FOLDER as ORGANIZE
 from dicom_assets.fhir.imaging_study import NDJSON
-from dicom_assets.lake import database, summaries, torn
+from dicom_assets.lake import database, file_keys, summaries, torn
 from dicom_assets.lake.delta import Lake
 from dicom_assets.lake.form import release
 from dicom_assets.lake.query import connect
@@ -36,7 +36,7 @@ from dicom_assets.schema.registry import TABLES
 from dicom_assets.settings import UserError
 from dicom_assets.storage import locks
 
-CACHES = (claim_index.FOLDER, uri_index.FOLDER, summaries.FOLDER)
+CACHES = (claim_index.FOLDER, uri_index.FOLDER, summaries.FOLDER, file_keys.FOLDER)
 LEFT_OUT = frozenset((locks.FOLDER, database.FOLDER, torn.FOLDER, STAGING, *CACHES))
 LAST = (claims.FOLDER, returns.FOLDER)
 """Folders that are copied when everything else is there, in this order."""

@@ -22,7 +22,7 @@ from dicom_assets.batch.erasure.out_of_tables import nameless, outcomes, reasons
 from dicom_assets.batch.erasure.record import SELFTEST, Record
 from dicom_assets.batch.organize import FOLDER as ORGANIZE
 from dicom_assets.curation.cohorts import erasing as cohorts
-from dicom_assets.lake import summaries, torn
+from dicom_assets.lake import file_keys, summaries, torn
 from dicom_assets.lake.delta import Lake
 from dicom_assets.lake.staging import FOLDER as STAGING
 from dicom_assets.lake.staging import SCHEMAS, Part, Staging
@@ -54,7 +54,7 @@ def take_out(lake: Lake, record: Record, settings: Settings) -> None:
             if _has(rows, record):
                 files.put_parquet(name, _without("object_id", list(record.objects), rows))
     cohorts.take_out(files, settings, record.objects.keys(), Terms.of(record.terms))
-    for folder in (claim_index.FOLDER, uri_index.FOLDER, summaries.FOLDER):
+    for folder in (claim_index.FOLDER, uri_index.FOLDER, summaries.FOLDER, file_keys.FOLDER):
         files.delete(folder)
     _out_of_staging(files, record)
     _out_of_looks(files, record)
