@@ -34,28 +34,43 @@ _SURROGATES = {
     Domain.PROCEDURE: "procedure_occurrence_id",
 }
 
-_USED = f"""
--- one row per id that image_occurrence has, but for those of the user's own database
-SELECT image_occurrence_id, unnest([
-    {{'domain': '{Domain.IMAGE}', 'id': image_occurrence_id}},
-    {", ".join(f"{{'domain': '{domain}', 'id': {column}}}" for domain, column in _SURROGATES.items())}
-], recursive := true)
-FROM image_occurrence
+_COLUMNS = {Domain.IMAGE: "image_occurrence_id", **_SURROGATES}
+"""The column of image_occurrence that has a domain's ids: surrogates below 0, others are of the user's own database."""
+
+_READ = f"""
+CREATE TEMP TABLE used AS SELECT {", ".join(_COLUMNS.values())} FROM image_occurrence;
+CREATE TEMP TABLE given AS SELECT domain, id FROM omop_identifier
 """
 
 _OUTERMOST = f"""
 -- one row per domain: the id that is farthest from 0
-SELECT domain, max(abs(id))::INTEGER * CASE WHEN domain = '{Domain.IMAGE}' THEN 1 ELSE -1 END
-FROM (SELECT domain, id FROM omop_identifier UNION ALL SELECT domain, id FROM used)
+SELECT domain, arg_max(id, abs(id)) FROM (
+    SELECT domain, arg_max(id, abs(id)) AS id FROM given GROUP BY domain
+    UNION ALL
+    SELECT '{Domain.IMAGE}', max(image_occurrence_id) FROM used
+    {" ".join(f"UNION ALL SELECT '{domain}', min({column}) FILTER ({column} < 0) FROM used"
+              for domain, column in _SURROGATES.items())}
+)
+WHERE id IS NOT NULL
 GROUP BY domain
-"""
+"""  # fmt: skip
 
-_LOST = """
+_LOST = " UNION ".join(
+    f"""
+    -- series with an id that omop_identifier does not have; one domain after the other, by integers alone
+    SELECT image_occurrence_id FROM used
+    WHERE {column} {"IS NOT NULL" if domain is Domain.IMAGE else "< 0"}
+        AND {column} NOT IN (SELECT id FROM given WHERE domain = '{domain}')
+    """
+    for domain, column in _COLUMNS.items()
+)
+
+_LOST_ROWS = """
 -- one row per series with an id that omop_identifier does not have, with all its ids
 SELECT study_key, source, StudyInstanceUID, SeriesInstanceUID, person_from, image_occurrence.*
 FROM image_occurrence_origin
 JOIN image_occurrence USING (image_occurrence_id)
-WHERE image_occurrence_id IN (SELECT image_occurrence_id FROM used ANTI JOIN omop_identifier USING (domain, id))
+WHERE image_occurrence_id IN (FROM lost)
 ORDER BY study_key IN (FROM touched), study_key, image_occurrence_id
 """
 
@@ -121,15 +136,14 @@ def _known(lake: Lake, wanted: Sequence[Wanted]) -> dict[Wanted, int]:
 def _in_use(lake: Lake, staging: Staging) -> tuple[dict[str, int], dict[Wanted, int]]:
     """By domain the outermost id that is in use, and those that omop_identifier has lost, by what they stand for."""
     with connect(lake, [OMOP_IDENTIFIER.name, IMAGE_OCCURRENCE.name, IMAGE_OCCURRENCE_ORIGIN.name]) as connection:
-        connection.execute(
-            f"CREATE TEMP TABLE used AS SELECT * FROM ({_USED}) WHERE domain = '{Domain.IMAGE}' OR id < 0"
-        )
+        connection.execute(_READ)
         outermost = dict(connection.execute(_OUTERMOST).fetchall())
-        connection.register("touched", staging.read(Part.TOUCHED))
-        lost = arrow(connection, _LOST)
-        if not len(lost):
+        connection.execute(f"CREATE TEMP TABLE lost AS {_LOST}")
+        if not connection.execute("FROM lost LIMIT 1").fetchall():
             return outermost, {}
-        return outermost, _found_again(connection, lake, lost)
+        connection.register("touched", staging.read(Part.TOUCHED))
+        rows = arrow(connection, _LOST_ROWS)
+        return outermost, _found_again(connection, lake, rows) if len(rows) else {}
 
 
 def _found_again(connection: duckdb.DuckDBPyConnection, lake: Lake, lost: pa.Table) -> dict[Wanted, int]:
