@@ -109,12 +109,12 @@ def instances_are_newest(context: CheckContext) -> CheckResult:
             f"SELECT count(*) FROM {instances} SEMI JOIN settled USING (study_key)"
         ).fetchall()[0]
         every = max(1, total // SAMPLE_INSTANCES)
-        chosen = f"hash({context.batch}, SOPInstanceUID) % {every} = 0"
         told = _TOLD if is_corrected(context.lake) else ()
-        sample = _compare_instances(connection, versions, instances, (*_COPIED, *told), chosen)
-        if every == 1 or not sample.passed:
-            return sample
-        return _compare_instances(connection, versions, instances, (*_IDENTITY, *told))
+        listed, identity = (", ".join(f'"{one}"' for one in (*names, *told)) for names in (_COPIED, _IDENTITY))
+        chosen = f"hash({context.batch}, SOPInstanceUID) % {every} = 0"
+        return _compare_instances(
+            connection, versions, instances, f"hash(CASE WHEN {chosen} THEN hash({listed}) END, {identity})"
+        )
 
 
 _IDENTITY = ("uri", "member", "size", "PatientID", "IssuerOfPatientID")
@@ -124,11 +124,8 @@ _TOLD = (CORRECTED_BY, *RECEIVED)
 _COPIED = tuple(c.name for c in INSTANCE.columns if c.name in FLAT_METADATA)
 
 
-def _compare_instances(
-    connection: duckdb.DuckDBPyConnection, versions: str, instances: str, columns: Sequence[str], chosen: str = "true"
-) -> CheckResult:
-    """Whether the instances of the settled studies are the newest versions; chosen: SQL for which of them."""
-    said = ", ".join(f'"{column}"' for column in columns)
+def _compare_instances(connection: duckdb.DuckDBPyConnection, versions: str, instances: str, said: str) -> CheckResult:
+    """Whether the instances of the settled studies are the newest versions; said: SQL for what is compared of them."""
     return compared(
         connection,
         f"""
@@ -137,20 +134,18 @@ def _compare_instances(
                 study_key, {_INSTANCE_KEY},
                 max({{
                     version_at: version_at, sequence: sequence, object_id: object_id,
-                    is_there: operation = 'upsert', said: hash({said})
+                    is_there: operation = 'upsert', said: {said}
                 }}) FILTER (takes_part) AS newest,
                 min(ingested_at) AS first_seen_at,
                 max(ingested_at) AS updated_at
             FROM {versions} SEMI JOIN settled USING (study_key)
-            WHERE {chosen}
             GROUP BY ALL
         )
         WHERE newest.is_there
         """,
         f"""
-        SELECT study_key, {_INSTANCE_KEY}, object_id, hash({said}) AS said, first_seen_at, updated_at
+        SELECT study_key, {_INSTANCE_KEY}, object_id, {said} AS said, first_seen_at, updated_at
         FROM {instances} SEMI JOIN settled USING (study_key)
-        WHERE {chosen}
         """,
     )
 
