@@ -3,9 +3,11 @@
 Belongs here: the digests of claimed uris with the numbers of their claims. Does not belong here: the claim log that
 they are made from and that alone decides (`claims`), what becomes of what was overwritten (`lake.overwritten`).
 
-A summary `_places/{n}/` stands for the claims 1 to n: fourteen bytes for each claimed object, sorted: ten of the
-digest of source and uri, four of the claim's number. It is a cache that is made anew some hundred claims later; one
-that is torn, or of other claims, is not as long as their objects ask for, and the claims are read instead.
+A summary `_places/{n}/uris.bin` stands for the claims 1 to n: fourteen bytes for each claimed object, sorted: ten of
+the digest of source and uri, four of the claim's number. It is made anew some hundred claims later; meanwhile
+`_places/{m}/since-{n}.bin` stands for those behind it, up to m, so that a process that takes one batch has ten claims
+to read at most. Both are caches: one that is torn, or of other claims, is not as long as their objects ask for, and
+the claims are read instead.
 """
 
 from __future__ import annotations
@@ -26,9 +28,12 @@ from dicom_assets.storage.files import LakeFiles
 FOLDER = "_places"
 SUMMARISE_AFTER = 100
 """Claims after which their summary is made anew."""
+KEEP_AFTER = 10
+"""Claims after which what stands for those behind the summary is written."""
 
 _DIGEST_BYTES, _BYTES = 10, 14
 _NUMBER = re.compile(r"/(\d{12})[./]").search
+_SINCE = re.compile(r"/since-(\d{12})\.bin$").search
 
 Run = npt.NDArray[np.bytes_]
 """Digests with numbers of claims, fourteen bytes each, sorted."""
@@ -41,8 +46,7 @@ class UriIndex:
         """Reads nothing before it is asked."""
         self._files = files
         self._log = log
-        self._upto = 0
-        self._summarised = 0
+        self._upto = self._kept = self._summarised = 0
         self._runs: list[Run] = []
 
     def before(self, batch_id: str) -> Mapping[str, Sequence[str]]:
@@ -67,24 +71,39 @@ class UriIndex:
 
     def _read_on(self, claims: Sequence[Claim]) -> None:
         if not self._runs:
-            self._read_summary(claims)
+            self._read_kept(claims)
         fresh = [self._run(claim) for claim in claims if _number(claim.path) > self._upto]
         if fresh:
-            newer = [*self._runs[1:], *fresh]
-            self._runs = [*self._runs[:1], np.sort(np.concatenate(newer), kind="stable")]
+            whole, newer = self._runs
+            self._runs = [whole, np.sort(np.concatenate([newer, *fresh]), kind="stable")]
             self._upto = _number(claims[-1].path)
         if self._upto - self._summarised >= SUMMARISE_AFTER:
             self._summarise()
+        elif self._upto - self._kept >= KEEP_AFTER:
+            self._keep()
 
-    def _read_summary(self, claims: Sequence[Claim]) -> None:
-        self._runs = [np.empty(0, dtype=f"S{_BYTES}")]
-        for name in reversed(self._files.names(FOLDER)):
-            number = _number(name)
-            wanted = _BYTES * sum(claim.objects for claim in claims if _number(claim.path) <= number)
+    def _read_kept(self, claims: Sequence[Claim]) -> None:
+        names = self._files.names(FOLDER)
+        self._runs = [np.empty(0, dtype=f"S{_BYTES}")] * 2
+        whole = self._newest([name for name in names if not _SINCE(name)], 0, claims)
+        if whole is not None:
+            self._runs[0], self._upto = whole
+        self._summarised = self._kept = self._upto
+        behind = [name for name in names if (since := _SINCE(name)) and int(since[1]) == self._summarised]
+        newer = self._newest(behind, self._summarised, claims)
+        if newer is not None:
+            self._runs[1], self._upto = newer
+            self._kept = self._upto
+
+    def _newest(self, names: Sequence[str], since: int, claims: Sequence[Claim]) -> tuple[Run, int] | None:
+        """Of some files the newest that stands for all claims behind a number, and up to which."""
+        for name in reversed(names):
+            upto = _number(name)
+            objects = sum(claim.objects for claim in claims if since < _number(claim.path) <= upto)
             run = self._open(name)
-            if run is not None and run.nbytes == wanted:
-                self._runs, self._upto, self._summarised = [run], number, number
-                return
+            if run is not None and run.nbytes == _BYTES * objects:
+                return run, upto
+        return None
 
     def _open(self, name: str) -> Run | None:
         """A summary: mapped where the lake is a folder, so that looking up a few uris reads a few pages of it."""
@@ -98,11 +117,19 @@ class UriIndex:
 
     def _summarise(self) -> None:
         whole = np.sort(np.concatenate(self._runs), kind="stable")
-        names = self._files.names(FOLDER)
-        self._files.put(f"{FOLDER}/{self._upto:012d}/uris.bin", whole.tobytes())
-        for old in names[:-1]:
+        self._write(f"{FOLDER}/{self._upto:012d}/uris.bin", whole)
+        self._runs, self._summarised = [whole, whole[:0]], self._upto
+
+    def _keep(self) -> None:
+        self._write(f"{FOLDER}/{self._upto:012d}/since-{self._summarised:012d}.bin", self._runs[1])
+
+    def _write(self, place: str, run: Run) -> None:
+        """Writes a summary; the newest of its kind from before stays, for who reads it now."""
+        before = [name for name in self._files.names(FOLDER) if bool(_SINCE(name)) == bool(_SINCE(place))]
+        self._files.put(place, run.tobytes())
+        for old in before[:-1]:
             self._files.delete(old.rpartition("/")[0])
-        self._runs, self._summarised = [whole], self._upto
+        self._kept = self._upto
 
     def _digests(self, claim: Claim) -> tuple[list[str], Run]:
         rows = self._files.get_parquet(claim.path, ["source", "uri"])
