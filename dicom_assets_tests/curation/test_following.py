@@ -65,6 +65,8 @@ def test_batches_are_behind_until_they_are_taken_in(states):
     before = {name: graph.lake.table(name).version() for name in NAMES}
     assert follow(graph.lake).series == 0
     assert {name: graph.lake.table(name).version() for name in NAMES} == before
+    graph.run(batches[0])
+    assert behind(graph.lake) == 1, "a batch that was run again has other rows"
 
 
 @pytest.mark.slow

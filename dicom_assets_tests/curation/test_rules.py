@@ -19,17 +19,27 @@ from dicom_assets_tests.support.steps import Stepped, step_through
 FREQUENT = {"conflict_rule": "most_frequent", "attribute_rules": {"SeriesDescription": "newest"}}
 
 
+EVEN = {"StudyID": "1", "AccessionNumber": "9"}
+"""What the newest instance says where as many say something else."""
+
+
 def deliver(graph: Stepped, landing: LandingFolder) -> None:
-    """Two instances say one thing, a newer third one another; each with a date and time that belong together."""
+    """Two instances say one thing, a newer third one another; each with a date and time that belong together.
+
+    Of two attributes the oldest and the newest say different things, and the one between them nothing.
+    """
     for number, said in enumerate(("Thorax", "Thorax ", "Abdomen"), 1):
         day, hour = ("20240101", "10") if number < 3 else ("20240102", "11")
         own: dict[str, Any] = {"StudyDate": day, "StudyTime": hour, "SeriesDescription": said.strip()}
+        own |= {1: {"StudyID": "9", "AccessionNumber": "1"}, 3: EVEN}.get(number, {})
         landing.put(f"{number}.dcm", dicom(1, 1, number, StudyDescription=said, **own), age_seconds=1_000 - number)
     step_through(graph)
 
 
 def shown(graph: Stepped) -> tuple[Any, ...]:
-    (study,) = graph.rows("SELECT StudyDescription, StudyDate::VARCHAR AS day, StudyTime FROM study")
+    (study,) = graph.rows(
+        "SELECT StudyDescription, StudyDate::VARCHAR AS day, StudyTime, StudyID, AccessionNumber FROM study"
+    )
     (series,) = graph.rows("SELECT SeriesDescription, StudyDescription FROM series")
     (fhir,) = graph.rows("SELECT resource ->> 'description' AS said FROM imaging_study")
     rows = graph.rows("SELECT attribute, shown_value, rule FROM conflict")
@@ -38,7 +48,9 @@ def shown(graph: Stepped) -> tuple[Any, ...]:
         "StudyDate": study["day"],
         "StudyTime": study["StudyTime"],
         "SeriesDescription": series["SeriesDescription"],
+        **EVEN,
     }
+    assert {name: study[name] for name in EVEN} == EVEN, "of values that equally many tell the newest counts"
     assert study["StudyDescription"] == series["StudyDescription"] == fhir["said"]
     rules = {row["attribute"]: row["rule"] for row in rows}
     return study["StudyDescription"], study["day"], study["StudyTime"][:2], series["SeriesDescription"], rules
@@ -47,7 +59,7 @@ def shown(graph: Stepped) -> tuple[Any, ...]:
 @pytest.mark.slow
 def test_a_rule_that_is_changed_is_named_by_verify_and_made_good_by_it(states):
     graph, _, _ = states.begin(deliver)
-    newest = dict.fromkeys(("StudyDescription", "StudyDate", "StudyTime", "SeriesDescription"), "newest")
+    newest = dict.fromkeys(("StudyDescription", "StudyDate", "StudyTime", "SeriesDescription", *EVEN), "newest")
     assert shown(graph) == ("Abdomen", "2024-01-02", "11", "Abdomen", newest)
     assert [one.rule for one in verify(graph.lake, graph.settings).findings if not one.holds] == []
 
