@@ -3,9 +3,10 @@
 Belongs here: the baseline (pydicom, pandas, write_deltalake over a process pool), the split by step, peak memory.
 Does not belong here: the corpus, the reader alone.
 
-    python -m bench.ingest [--files N] [--repeat K] [--workers W] [--memory] [--json FILE]
+    python -m bench.ingest [--files N] [--landing DIR] [--repeat K] [--workers W] [--memory] [--json FILE]
 
-Both sides run as commands of their own, one after the other and again, so that imports and starts count for both.
+Both sides run as commands of their own, one after the other and again, so that imports and starts count for both. A
+landing folder is made once and stays; without one it is made for the run, among temporary files.
 """
 
 from __future__ import annotations
@@ -77,13 +78,22 @@ print(time.monotonic() - started)
 class Measurement:
     """What a command took.
 
-    seconds: from start to end. inside: as it printed itself, 0 when it did not. peak: resident bytes of it and its
-    children at most, shared pages counted in each.
+    seconds: from start to end. inside: as it printed itself, 0 when it did not. peak: bytes of memory of it and its
+    children at most, pages that several of them share counted once.
     """
 
     seconds: float
     inside: float
     peak: int
+
+
+def proportional(process: psutil.Process) -> int:
+    """Bytes of memory of a process, of pages that others share its part (Pss of Linux); resident ones elsewhere."""
+    told = Path(f"/proc/{process.pid}/smaps_rollup")
+    if not told.parent.parent.exists():
+        return int(process.memory_info().rss)
+    (line,) = (line for line in told.read_text(encoding="ascii").splitlines() if line.startswith("Pss:"))
+    return int(line.split()[1]) * 1024
 
 
 def timed(command: list[str], environment: dict[str, str], folder: Path) -> Measurement:
@@ -96,13 +106,10 @@ def timed(command: list[str], environment: dict[str, str], folder: Path) -> Meas
         nonlocal peak
         root = psutil.Process(process.pid)
         while not ended.wait(0.2):
-            total = 0
             try:
-                for one in [root, *root.children(recursive=True)]:
-                    total += one.memory_info().rss
-            except (psutil.NoSuchProcess, psutil.AccessDenied):
+                peak = max(peak, sum(map(proportional, [root, *root.children(recursive=True)])))
+            except (psutil.NoSuchProcess, FileNotFoundError, ProcessLookupError):
                 continue  # it ended while it was looked at
-            peak = max(peak, total)
 
     watcher = threading.Thread(target=watch)
     watcher.start()
@@ -159,6 +166,7 @@ def main() -> None:
     """Measures and prints."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--files", type=int, default=5_000)
+    parser.add_argument("--landing", type=Path, help="folder of the files; made where it is not there")
     parser.add_argument("--repeat", type=int, default=3)
     parser.add_argument("--workers", type=int, default=2)
     parser.add_argument("--memory", action="store_true", help="also ten times the files, ours only, for peak memory")
@@ -168,13 +176,15 @@ def main() -> None:
     compileall.compile_dir(Path(dicom_assets.__file__).parent, quiet=1)
     with tempfile.TemporaryDirectory() as folder:
         work = Path(folder)
-        generate(work / "landing", args.files)
+        landing = (args.landing or work / "landing").absolute()
+        if not landing.exists():
+            generate(landing, args.files)
         ours, inside, theirs, split = [], [], [], {}
         for _ in range(args.repeat):
-            taken, split = ingest(work / "landing", work, args.workers)
+            taken, split = ingest(landing, work, args.workers)
             ours.append(taken)
-            inside.append(ingest(work / "landing", work, args.workers, inside=True)[0].inside)
-            theirs.append(naive(work / "landing", work, args.workers))
+            inside.append(ingest(landing, work, args.workers, inside=True)[0].inside)
+            theirs.append(naive(landing, work, args.workers))
         report: dict[str, Any] = {
             "files": args.files,
             "workers": args.workers,
@@ -188,9 +198,9 @@ def main() -> None:
         report["ratio"] = report["naive_seconds"] / report["ours_seconds"]
         report["ratio_inside"] = report["naive_inside_seconds"] / report["ours_inside_seconds"]
         if args.memory:
-            shutil.rmtree(work / "landing")
-            generate(work / "landing", 10 * args.files)
-            report["peak_bytes_10x"] = ingest(work / "landing", work, args.workers)[0].peak
+            larger = work / "landing-10x"
+            generate(larger, 10 * args.files)
+            report["peak_bytes_10x"] = ingest(larger, work, args.workers)[0].peak
             report["memory_growth"] = report["peak_bytes_10x"] / report["peak_bytes"] - 1
     print(f"whole ingest, {args.files} mixed files, {args.workers} processes; commands, and without what they import")
     for name, kind in (("naive pydicom + pandas + write_deltalake", "naive"), ("dicom-assets ingest", "ours")):
