@@ -19,7 +19,7 @@ from starlette.responses import Response
 from dicom_assets.serve.bytes_of import OpenInstance, read, read_on
 from dicom_assets.serve.call import Call
 from dicom_assets.serve.media import DICOM, ZIP, Choice, Offer, choose, ranges
-from dicom_assets.serve.places import Found, check, listed, located, url_of
+from dicom_assets.serve.places import Found, check, find_all, url_of
 from dicom_assets.serve.problems import Refusal
 from dicom_assets.serve.resource import Parameter, Resource
 from dicom_assets.serve.served import ServedLake
@@ -31,14 +31,8 @@ _ZIP_TIME = (1980, 1, 1, 0, 0, 0)
 async def retrieve(call: Call) -> Response:
     """The objects of a study, series or instance."""
     accepted = ranges(call.request)
-    found = await call.ask_for_body(lambda: _found(call))
+    found = await call.ask_for_body(lambda: find_all(call, call.uids))
     return await answer(call, found, choose(accepted, offers(found)))
-
-
-def _found(call: Call) -> list[Found]:
-    snapshot = call.snapshot()
-    rows = listed(snapshot, call.uids)
-    return located(snapshot, rows, call.uids)
 
 
 def offers(found: Sequence[Found]) -> list[Offer]:
