@@ -50,8 +50,7 @@ async def answer(call: Call, found: Sequence[Found], choice: Choice) -> Response
         raise refusal
     first = OpenInstance(call.served, there[0])
     try:
-        await read(call, first.open)
-        block = await read(call, partial(first.block, 0, BLOCK))
+        block = await read(call, lambda: first.open().block(0, BLOCK))
     except BaseException:
         await finish(first.close)
         raise
@@ -105,6 +104,11 @@ async def _blocks(served: ServedLake, instance: OpenInstance, block: bytes) -> A
     except Refusal:
         raise BrokenOff from None
     finally:
+        await _close(instance)
+
+
+async def _close(instance: OpenInstance) -> None:
+    if instance.is_open:
         await finish(instance.close)
 
 
@@ -112,8 +116,7 @@ async def _opened(served: ServedLake, found: Found) -> tuple[OpenInstance, bytes
     """An object with its first block. Raises BrokenOff."""
     instance = OpenInstance(served, found)
     try:
-        await read_on(served, instance.open)
-        return instance, await read_on(served, partial(instance.block, 0, BLOCK))
+        return instance, await read_on(served, lambda: instance.open().block(0, BLOCK))
     except BaseException as error:
         await finish(instance.close)
         if isinstance(error, Refusal):
@@ -135,7 +138,7 @@ async def _parts(
                     yield piece
         yield parts.end
     finally:
-        await finish(instance.close)
+        await _close(instance)
 
 
 async def _zip(
@@ -158,7 +161,7 @@ async def _zip(
         archive.close()
         yield sink.take()
     finally:
-        await finish(instance.close)
+        await _close(instance)
         with suppress(ValueError):  # of a member that is still being written, when the client broke off
             archive.close()
 
