@@ -68,13 +68,15 @@ def drawn(served: ServedLake, job: str, *arguments: Any) -> bytes:
 class OpenInstance:
     """An instance whose object is read; whoever makes one closes it, whatever became of opening it.
 
-    pixels: its row, where that was written by an earlier release completed from the object.
+    pixels: its row, where that was written by an earlier release completed from the object. size: bytes of the object,
+    once it is open.
     """
 
     def __init__(self, served: ServedLake, found: Found) -> None:
         """Opens nothing yet."""
         self.served, self.found = served, found
         self.pixels: Mapping[str, Any] = found.pixels
+        self.size = 0
         self._opened: OpenPlace | None = None
         self._data: ByteSource | None = None
         self._closing = threading.Lock()
@@ -82,6 +84,7 @@ class OpenInstance:
     def open(self) -> OpenInstance:
         """Opens the object. Raises Refusal. Blocks."""
         self._opened = open_found(self.served, self.found)
+        self.size = self._opened.source.size
         if self.pixels["header_form"] != WHOLE:
             self.pixels = self._read_pixels()
         return self
@@ -93,9 +96,9 @@ class OpenInstance:
         return self._opened
 
     @property
-    def size(self) -> int:
-        """Bytes of the object."""
-        return self.opened.source.size
+    def is_open(self) -> bool:
+        """Whether there is something to be closed."""
+        return self._opened is not None
 
     def close(self) -> None:
         """Closes the object; again is harmless, by whichever thread.
@@ -108,11 +111,16 @@ class OpenInstance:
             opened.close()
 
     def block(self, offset: int, length: int) -> bytes:
-        """Bytes of the object, once it is sure that they are what was claimed. Raises Refusal."""
+        """Bytes of the object, once it is sure that they are what was claimed; it is closed behind the last ones.
+
+        Raises Refusal.
+        """
         with explained():
             piece = self.opened.source.read(offset, length)
             self.opened.verify()
-            return piece
+        if offset + len(piece) >= self.size:
+            self.close()
+        return piece
 
     def data(self) -> ByteSource:
         """What offsets count in."""
@@ -220,11 +228,11 @@ def header_of(snapshot: Snapshot, found: Found) -> bytes:
     """The stored header of one instance. Blocks."""
     row = found.row
     uids = {"study": row["StudyInstanceUID"], "series": row["SeriesInstanceUID"], "instance": row["SOPInstanceUID"]}
-    source = flat_source(snapshot, [row], uids)
+    source = flat_source(snapshot, [row], uids, ("batch_id", "object_id", "header"))
     with snapshot.cursor() as connection:
-        sql = f"SELECT header FROM {source} WHERE object_id = ? AND batch_id = ?"
-        (header,) = connection.execute(sql, [row["object_id"], row["batch_id"]]).fetchone() or ("{}",)
-    return str(header).encode()
+        sql = f"SELECT encode(header) FROM {source} WHERE object_id = ? AND batch_id = ?"
+        (header,) = connection.execute(sql, [row["object_id"], row["batch_id"]]).fetchone() or (b"{}",)
+    return bytes(header)
 
 
 def lacking(error: FrameError) -> Refusal:

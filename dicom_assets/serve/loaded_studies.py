@@ -13,7 +13,7 @@ import threading
 import time
 import uuid
 import weakref
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 import duckdb
@@ -65,18 +65,25 @@ class Loaded:
         """Whether it has the rows of a version and no others."""
         return self.paths.keys() == set(known.paths.tolist())
 
-    def source(self, lake: Lake, known: Extents) -> str:
-        """SQL that stands for a version of the table, for a FROM clause."""
+    def source(self, lake: Lake, known: Extents, *, is_named: bool = False) -> str:
+        """SQL that stands for a version of the table, for a FROM clause.
+
+        is_named: whether columns are taken by their names alone, so that nobody sees those beside the table's.
+        """
         held, added = self._parts(lake, known)
+        if is_named and added is None:
+            return held
         sql = f"SELECT * EXCLUDE ({_OWN}) FROM {held}"
         return f"({sql} UNION ALL BY NAME SELECT * FROM {added})" if added else f"({sql})"
 
-    def firsts(self) -> str:
-        """SQL that stands for the newest row of each study, of what is held, in order."""
-        return (
-            f"(SELECT * EXCLUDE ({_OWN}) REPLACE (coalesce({_MODALITIES}, ModalitiesInStudy) AS ModalitiesInStudy) "
-            f"FROM {self.name} WHERE {_IS_FIRST})"
-        )
+    def firsts(self, columns: Iterable[str] | None = None) -> str:
+        """SQL that stands for the newest row of each study, of what is held, in order. columns: None for all."""
+        modalities = f"coalesce({_MODALITIES}, ModalitiesInStudy) AS ModalitiesInStudy"
+        if columns is None:
+            given = f"* EXCLUDE ({_OWN}) REPLACE ({modalities})"
+        else:
+            given = ", ".join(modalities if one == "ModalitiesInStudy" else named(one) for one in columns)
+        return f"(SELECT {given} FROM {self.name} WHERE {_IS_FIRST})"
 
     def newest(self, lake: Lake, known: Extents, terms: Sequence[str]) -> str:
         """The same of those rows of a version for which some SQL holds, in no order.

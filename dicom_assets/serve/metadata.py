@@ -12,7 +12,6 @@ from itertools import chain
 from typing import Any
 
 import orjson
-import pyarrow as pa
 from starlette.responses import Response
 
 from dicom_assets.dicom.header import WHOLE
@@ -29,8 +28,12 @@ from dicom_assets.serve.streaming import BrokenOff, Stream, finish
 from dicom_assets.serve.study_rows import Name, Rows, rows_of
 
 _OFFERS = (Offer(DICOM_JSON), Offer(JSON))
-_NEEDED = ("batch_id", "object_id", "header", "header_form")
+_NAME = ("batch_id", "object_id")
 _COLUMNS = ("Rows", "Columns", "BitsAllocated", "SamplesPerPixel", "PhotometricInterpretation", "TransferSyntaxUID")
+
+Block = list[tuple[Any, ...]]
+"""Rows, with the columns that were asked for."""
+
 _ROWS = 128
 """Headers that are in memory at a time: about 2 MB; a row group, of at most some 32 MB, is besides."""
 _PIECE = 1 << 18
@@ -101,7 +104,7 @@ class _Answer:
     def __init__(self, call: Call, kind: str) -> None:
         """kind: the media type. Nothing is asked yet."""
         self._call, self._kind = call, kind
-        self._blocks: Generator[pa.RecordBatch, None, None] | None = None
+        self._blocks: Generator[Block, None, None] | None = None
         self._series: dict[str, str] = {}
         self._separator = b"["
         self.is_whole = False
@@ -113,7 +116,7 @@ class _Answer:
         self._rows = rows_of(self._call, self._snapshot)
         self._left = dict(self._rows)
         self.etag = _etag(self._call.base, self._kind, self._rows)
-        self._blocks = self._read(_NEEDED)
+        self._blocks = self._read((*_NAME, "header", "header_form"))
 
     def next(self) -> list[bytes] | None:
         """Some elements of the array, None behind its end. Blocks."""
@@ -127,17 +130,15 @@ class _Answer:
             given.append(b"[]" if self._separator == b"[" else b"]")
         return given
 
-    def _spliced(self, block: pa.RecordBatch) -> Iterator[bytes]:
-        """The elements of a block, of which each header is copied just before it is looked through."""
+    def _spliced(self, block: Block) -> Iterator[bytes]:
+        """The elements of a block."""
         found: list[bytes | memoryview] = []
         size = 0
-        names = zip(block["batch_id"].to_pylist(), block["object_id"].to_pylist(), strict=True)
-        for name, stored, form in zip(names, block["header"], block["header_form"].to_pylist(), strict=True):
-            row = self._left.pop(name, None)
+        for batch, name, header, form in block:
+            row = self._left.pop((batch, name), None)
             if row is None:
                 continue
-            told = None if form == WHOLE else self._pixels.get(name)
-            header = stored.as_buffer().to_pybytes()
+            told = None if form == WHOLE else self._pixels.get((batch, name))
             found.append(self._separator)
             found += pieces(header, Subject(self._url(row), row, told))
             self._separator = b","
@@ -158,10 +159,12 @@ class _Answer:
     @cached_property
     def _pixels(self) -> dict[Name, dict[str, Any]]:
         """What columns say of pixels, for headers that were stored without them, which few lakes have."""
-        blocks = self._read(("batch_id", "object_id", *_COLUMNS))
-        return {(one["batch_id"], one["object_id"]): one for block in blocks for one in block.to_pylist()}
+        blocks = self._read((*_NAME, *_COLUMNS))
+        return {
+            (batch, name): dict(zip(_COLUMNS, told, strict=True)) for block in blocks for batch, name, *told in block
+        }
 
-    def _read(self, columns: Sequence[str]) -> Generator[pa.RecordBatch, None, None]:
+    def _read(self, columns: Sequence[str]) -> Generator[Block, None, None]:
         return _blocks(self._snapshot, [*self._rows.values()], self._call.uids, columns)
 
     def close(self) -> None:
@@ -178,14 +181,17 @@ def _etag(base: str, kind: str, rows: Rows) -> str:
 
 def _blocks(
     snapshot: Snapshot, rows: Sequence[Mapping[str, Any]], uids: Mapping[str, str], columns: Sequence[str]
-) -> Generator[pa.RecordBatch, None, None]:
+) -> Generator[Block, None, None]:
     source = flat_source(snapshot, rows, uids, [*columns, "operation"])
+    # As bytes they are copied once: as text they would be decoded, and by way of Arrow copied twice.
+    wanted = ", ".join("encode(header)" if one == "header" else named(one) for one in columns)
     # Open for as long as the client takes what it gives, so it is no part of a single question.
     connection = snapshot.lake.cursor()
     try:
         # One row per object of these series, each version of it; in the order of the files.
-        wanted = ", ".join(map(named, columns))
-        yield from connection.sql(f"SELECT {wanted} FROM {source} WHERE operation = 'upsert'").to_arrow_reader(_ROWS)
+        connection.execute(f"SELECT {wanted} FROM {source} WHERE operation = 'upsert'")
+        while block := connection.fetchmany(_ROWS):
+            yield block
     finally:
         connection.close()
 

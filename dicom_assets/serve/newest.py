@@ -116,7 +116,7 @@ def _newest(
     where = f"WHERE {' AND '.join(terms)}"
     if len(snapshot.seen) < 2:
         sql = f"SELECT * FROM {snapshot.scan(level, within, narrow)} {where}"
-    elif level is Level.STUDY and (held := snapshot.newest_studies()) is not None:
+    elif level is Level.STUDY and (held := snapshot.newest_studies(narrow)) is not None:
         sql = f"SELECT * FROM {held} {where}"
     else:
         columns = f"* REPLACE ({ALL_MODALITIES} AS ModalitiesInStudy)" if level is Level.STUDY else "*"

@@ -19,7 +19,7 @@ from starlette.responses import Response
 from dicom_assets.serve.bytes_of import OpenInstance, read, read_on
 from dicom_assets.serve.call import Call
 from dicom_assets.serve.media import DICOM, ZIP, Choice, Offer, choose, ranges
-from dicom_assets.serve.places import Found, check, listed, located, url_of
+from dicom_assets.serve.places import Found, check, find_all, url_of
 from dicom_assets.serve.problems import Refusal
 from dicom_assets.serve.resource import Parameter, Resource
 from dicom_assets.serve.served import ServedLake
@@ -31,14 +31,8 @@ _ZIP_TIME = (1980, 1, 1, 0, 0, 0)
 async def retrieve(call: Call) -> Response:
     """The objects of a study, series or instance."""
     accepted = ranges(call.request)
-    found = await call.ask_for_body(lambda: _found(call))
+    found = await call.ask_for_body(lambda: find_all(call, call.uids))
     return await answer(call, found, choose(accepted, offers(found)))
-
-
-def _found(call: Call) -> list[Found]:
-    snapshot = call.snapshot()
-    rows = listed(snapshot, call.uids)
-    return located(snapshot, rows, call.uids)
 
 
 def offers(found: Sequence[Found]) -> list[Offer]:
@@ -56,8 +50,7 @@ async def answer(call: Call, found: Sequence[Found], choice: Choice) -> Response
         raise refusal
     first = OpenInstance(call.served, there[0])
     try:
-        await read(call, first.open)
-        block = await read(call, partial(first.block, 0, BLOCK))
+        block = await read(call, lambda: first.open().block(0, BLOCK))
     except BaseException:
         await finish(first.close)
         raise
@@ -111,6 +104,11 @@ async def _blocks(served: ServedLake, instance: OpenInstance, block: bytes) -> A
     except Refusal:
         raise BrokenOff from None
     finally:
+        await _close(instance)
+
+
+async def _close(instance: OpenInstance) -> None:
+    if instance.is_open:
         await finish(instance.close)
 
 
@@ -118,8 +116,7 @@ async def _opened(served: ServedLake, found: Found) -> tuple[OpenInstance, bytes
     """An object with its first block. Raises BrokenOff."""
     instance = OpenInstance(served, found)
     try:
-        await read_on(served, instance.open)
-        return instance, await read_on(served, partial(instance.block, 0, BLOCK))
+        return instance, await read_on(served, lambda: instance.open().block(0, BLOCK))
     except BaseException as error:
         await finish(instance.close)
         if isinstance(error, Refusal):
@@ -141,7 +138,7 @@ async def _parts(
                     yield piece
         yield parts.end
     finally:
-        await finish(instance.close)
+        await _close(instance)
 
 
 async def _zip(
@@ -164,7 +161,7 @@ async def _zip(
         archive.close()
         yield sink.take()
     finally:
-        await finish(instance.close)
+        await _close(instance)
         with suppress(ValueError):  # of a member that is still being written, when the client broke off
             archive.close()
 

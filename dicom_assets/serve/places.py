@@ -3,7 +3,8 @@
 Belongs here: from UIDs to what opens an object, kept as long as the tables stay as they are; what a client is told when
 it cannot be opened. Does not belong here: what is read of an object.
 
-A viewer asks for an image at a time, and for all of a series: so the rows of a series are looked up together.
+A viewer asks for an image at a time, and for all of a series: so the rows of a series are looked up together, and those
+of a study that was asked for whole stand for its series.
 """
 
 from __future__ import annotations
@@ -77,12 +78,16 @@ class Found:
         return self.row["batch_id"], self.row["object_id"]
 
 
+_Name = tuple[str, str]
+"""Series and SOP Instance UID."""
+
+
 class Places:
-    """What is kept of places. found: by versions, scope and UIDs. entries: of members, by archive."""
+    """What is kept of places. found: by versions, scope, study and series. entries: of members, by archive."""
 
     def __init__(self) -> None:
         """Keeps nothing yet."""
-        self.found: Kept[dict[str, Found]] = Kept(_KEPT_BYTES)
+        self.found: Kept[dict[_Name, Found]] = Kept(_KEPT_BYTES)
         self.entries: Kept[tuple[int, ...]] = Kept(_KEPT_BYTES // 4)
 
 
@@ -142,26 +147,50 @@ def find(call: Call, uids: Mapping[str, str]) -> Found:
     of_series = {name: uids[name] for name in ("study", "series")}
     rows = listed(snapshot, of_series, SERIES_MOST + 1)
     if len(rows) > SERIES_MOST:
-        of_series = dict(uids)
-        rows = listed(snapshot, uids)
-    elif all(row["SOPInstanceUID"] != uids["instance"] for row in rows):
+        return located(snapshot, listed(snapshot, uids), uids)[0]
+    if all(row["SOPInstanceUID"] != uids["instance"] for row in rows):
         raise not_found("instance")
-    found = {one.row["SOPInstanceUID"]: one for one in located(snapshot, rows, of_series)}
-    if len(of_series) == 2:
-        weight = sum(map(_weight, found.values()))
-        call.served.part(Places).found.keep(_key(snapshot, uids), found, weight)
-    return found[uids["instance"]]
+    return _keep(call, snapshot, of_series, rows)[_name(uids)]
+
+
+def find_all(call: Call, uids: Mapping[str, str]) -> list[Found]:
+    """The instances of a study, series or instance with their objects, as `listed`. Raises Refusal. Blocks."""
+    if "instance" in uids:
+        return [find(call, uids)]
+    snapshot = call.snapshot()
+    kept = call.served.part(Places).found
+    found = kept.get(_key(snapshot, uids["study"], uids.get("series")))
+    if found is None and (of_study := kept.get(_key(snapshot, uids["study"]))) is not None:
+        found = {name: one for name, one in of_study.items() if name[0] == uids["series"]}
+    return [*(found or _keep(call, snapshot, uids, listed(snapshot, uids))).values()]
 
 
 def kept_of(call: Call, snapshot: Snapshot, uids: Mapping[str, str]) -> Found | None:
     """As `find`, where it is known already: the tables are not asked."""
-    kept = call.served.part(Places).found.get(_key(snapshot, uids))
-    return None if kept is None else kept.get(uids["instance"])
+    found, name = call.served.part(Places).found, _name(uids)
+    for series in (uids["series"], None):
+        kept = found.get(_key(snapshot, uids["study"], series))
+        if kept is not None and name in kept:
+            return kept[name]
+    return None
 
 
-def _key(snapshot: Snapshot, uids: Mapping[str, str]) -> tuple[object, ...]:
-    versions = tuple(snapshot.extents[name].version for name in ("study", "instance", "flat_metadata", "raw_files"))
-    return versions, snapshot.scope, uids["study"], uids["series"]
+def _keep(
+    call: Call, snapshot: Snapshot, uids: Mapping[str, str], rows: Sequence[Mapping[str, Any]]
+) -> dict[_Name, Found]:
+    """The objects of all rows of a study or series, kept."""
+    found = {(one.row["SeriesInstanceUID"], one.row["SOPInstanceUID"]): one for one in located(snapshot, rows, uids)}
+    key = _key(snapshot, uids["study"], uids.get("series"))
+    call.served.part(Places).found.keep(key, found, sum(map(_weight, found.values())))
+    return found
+
+
+def _name(uids: Mapping[str, str]) -> _Name:
+    return uids["series"], uids["instance"]
+
+
+def _key(snapshot: Snapshot, study: str, series: str | None = None) -> tuple[object, ...]:
+    return snapshot.versions("study", "instance", "flat_metadata", "raw_files"), snapshot.scope, study, series
 
 
 def _weight(found: Found) -> int:
@@ -294,4 +323,4 @@ def _entry(served: ServedLake, store: LandingStore, place: Place, member: str) -
     return named[member]
 
 
-__all__ = ["UIDS", "Found", "Places", "explained", "find", "flat_source", "listed", "located", "open_found"]
+__all__ = ["UIDS", "Found", "Places", "explained", "find", "find_all", "flat_source", "listed", "located", "open_found"]

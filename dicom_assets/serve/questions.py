@@ -3,7 +3,8 @@
 Belongs here: threads, turns, the time limit, and stopping what nobody waits for. Does not belong here: what is asked.
 
 What a body of megabytes is made from takes turns of its own, so that no search waits behind it, and few of them, since
-they share processors and the interpreter with the searches.
+they share processors and the interpreter with the searches. It has threads of its own, too, which give way to others
+where the system lets a single thread do so (Linux).
 
 DuckDB knows of no client that leaves. So each connection that a question opens is known while it is open, and
 interrupted when the time is over or the request is gone; the thread then ends with the query, within milliseconds.
@@ -11,10 +12,15 @@ interrupted when the time is over or the request is gone; the thread then ends w
 
 from __future__ import annotations
 
+import asyncio
 import math
+import os
+import sys
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Awaitable, Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing, contextmanager
+from contextvars import copy_context
 from typing import TypeVar
 
 import anyio
@@ -34,6 +40,9 @@ BODIES_AT_ONCE = 2
 
 SHORT_AT_ONCE, SHORT_BODIES_AT_ONCE = 2, 1
 """Of these, such as have not lasted yet (`turns`)."""
+
+_NICE = 5
+"""By how much threads for bodies give way. One that waits for a processor may have the interpreter: not by too much."""
 
 _AGAIN_SECONDS = 0.02
 """An interrupt that comes between two queries of a question meets none of them: it is repeated."""
@@ -95,6 +104,7 @@ class Questions:
         self._turns = Turns(AT_ONCE, short)
         self._turns_for_bodies = Turns(BODIES_AT_ONCE, short_bodies)
         self._threads = anyio.CapacityLimiter(math.inf)  # whose turn it is has a thread, until that has ended
+        self._threads_for_bodies = ThreadPoolExecutor(BODIES_AT_ONCE, "bodies", _give_way)
         self._mine = threading.local()
 
     async def ask(self, question: Callable[[], T]) -> T:
@@ -104,13 +114,22 @@ class Questions:
         nothing behind: queries are interrupted, and the thread has ended when this does. A connection may stay open
         behind an answer, for the next question to go on with.
         """
-        return await self._ask(question, self._turns)
+        return await self._ask(question, self._turns, self._in_thread)
 
     async def ask_for_body(self, question: Callable[[], T]) -> T:
         """As `ask`, for what a large answer is made from."""
-        return await self._ask(question, self._turns_for_bodies)
+        return await self._ask(question, self._turns_for_bodies, self._in_thread_for_bodies)
 
-    async def _ask(self, question: Callable[[], T], turns: Turns) -> T:
+    async def _in_thread(self, run: Callable[[], T]) -> T:
+        return await anyio.to_thread.run_sync(run, abandon_on_cancel=True, limiter=self._threads)
+
+    async def _in_thread_for_bodies(self, run: Callable[[], T]) -> T:
+        loop, context = asyncio.get_running_loop(), copy_context()
+        return await loop.run_in_executor(self._threads_for_bodies, lambda: context.run(run))
+
+    async def _ask(
+        self, question: Callable[[], T], turns: Turns, in_thread: Callable[[Callable[[], T]], Awaitable[T]]
+    ) -> T:
         asked = _Asked()
 
         def run() -> T:
@@ -131,7 +150,7 @@ class Questions:
             async with turns.turn():
                 has_turn = True
                 try:
-                    return await anyio.to_thread.run_sync(run, abandon_on_cancel=True, limiter=self._threads)
+                    return await in_thread(run)
                 except BaseException:
                     with anyio.CancelScope(shield=True):
                         asked.stop()
@@ -166,3 +185,9 @@ class Questions:
         """A connection of the question of this thread, closed behind it. Raises Stopped when nobody waits any more."""
         with closing(connection), self.broken_off_by(connection.interrupt):
             yield connection
+
+
+def _give_way() -> None:
+    """Lets the thread that calls it give way to others."""
+    if sys.platform == "linux":  # where it is no matter of the whole process
+        os.nice(_NICE)

@@ -26,7 +26,7 @@ from dicom_assets.serve.decoding import UNDECODABLE, Undecodable, decoder_of, la
 from dicom_assets.serve.frames import frame_numbers
 from dicom_assets.serve.kept import Kept
 from dicom_assets.serve.media import Offer, choose, ranges
-from dicom_assets.serve.places import Found, find, listed, located
+from dicom_assets.serve.places import Found, find, find_all
 from dicom_assets.serve.problems import Refusal, bad_parameter
 from dicom_assets.serve.resource import Parameter, Resource
 from dicom_assets.serve.streaming import finish
@@ -165,11 +165,9 @@ def _inline(element: Mapping[str, Any], instance: OpenInstance) -> dict[str, Any
 
 def _standing_for(call: Call) -> Found:
     """The instance that stands for what was asked for: the one in the middle of those with pixels. Raises Refusal."""
-    uids = call.uids
-    if "instance" in uids:
-        return find(call, uids)
-    snapshot = call.snapshot()
-    images = [one for one in located(snapshot, listed(snapshot, uids), uids) if _has_pixels(one.pixels)]
+    if "instance" in call.uids:
+        return find(call, call.uids)
+    images = [one for one in find_all(call, call.uids) if _has_pixels(one.pixels)]
     if not images:
         raise lacking(FrameError(Lack.NO_PIXELS))
     return images[len(images) // 2]

@@ -142,7 +142,7 @@ def _rows(
     mine = conditions.get(level, ())
     needed = [*columns, *(one.column for one in mine)]
     own = newest(snapshot, level, looked_in, counted=any(one.is_counted for one in mine), columns=needed)
-    terms, parameters = ["true"], list(own.parameters)
+    terms, parameters = [], list(own.parameters)
     for one in mine:
         terms.append(f"({one.sql})")
         parameters += one.parameters
@@ -152,6 +152,8 @@ def _rows(
             path = ", ".join(path_to(above))
             terms.append(f"({path}) IN (SELECT {path if above is Level.STUDY else f'({path})'} FROM {rows.sql})")
             parameters += rows.parameters
+    if not terms:
+        return own
     return replace(
         own, sql=f"(SELECT * FROM {own.sql} AS own WHERE {' AND '.join(terms)})", parameters=tuple(parameters)
     )

@@ -105,7 +105,7 @@ class Snapshot:
         """
         terms = [f"{named(column)} IN ({one_of(values)})" for column, values in (within or {}).items()]
         terms += self._terms(name)
-        source = self._held(name) or self._files(name, within)
+        source = self._held(name, is_named=columns is not None) or self._files(name, within)
         if columns is None and not terms:
             return source
         given = "*" if columns is None else ", ".join(map(named, columns))
@@ -122,23 +122,23 @@ class Snapshot:
     def _sees_all(self) -> bool:
         return self.scope.condition is None and self.seen == self.sources
 
-    def newest_studies(self) -> str | None:
+    def newest_studies(self, columns: Iterable[str] | None = None) -> str | None:
         """SQL that stands for the newest row of each study that may be seen, where what is held tells which.
 
-        ModalitiesInStudy are those of all sources.
+        ModalitiesInStudy are those of all sources. columns: that are needed, None for all.
         """
         known = self.extents["study"]
         if self.studies is None:
             return None
         if self._sees_all and self.studies.is_whole(known):
-            return self.studies.firsts()
+            return self.studies.firsts(columns)
         return self.studies.newest(self.lake, known, self._terms("study"))
 
-    def _held(self, name: str) -> str | None:
-        """SQL that stands for what is held of a table."""
+    def _held(self, name: str, *, is_named: bool = False) -> str | None:
+        """SQL that stands for what is held of a table; is_named as `Loaded.source` has it."""
         if name != "study" or self.studies is None:
             return None
-        return self.studies.source(self.lake, self.extents[name])
+        return self.studies.source(self.lake, self.extents[name], is_named=is_named)
 
     def _files(self, name: str, within: Within | None) -> str:
         """SQL that stands for the files of a table that can hold some values."""

@@ -33,6 +33,7 @@ from dicom_assets import faults
 from dicom_assets.sections import SettingsError
 from dicom_assets.serve.app import BASE, make_app
 from dicom_assets.serve.further import Adding
+from dicom_assets.serve.heap import keep_for_next_answers
 from dicom_assets.serve.patience import ABORT
 from dicom_assets.serve.turns import CONNECTION
 from dicom_assets.settings import Settings
@@ -58,6 +59,7 @@ class Application:
         faults.hush()
         _quieten()
         _end_with_parent()
+        keep_for_next_answers()
         app = make_app(self.settings, host=self.host, metrics_folder=self.metrics_folder, adding=self.adding)
         gc.freeze()  # what is there now stays: looking through it again and again costs answers 50 ms now and then
         return app

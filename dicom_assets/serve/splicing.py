@@ -47,19 +47,30 @@ with a digit, since the mark would end the text."""
 
 def _keys_but(left_out: bytes) -> _Keys:
     key = rb'"(?!%b)[0-9A-F]' % left_out
-    return _Keys(re.compile(rb"(?:%b)*+" % (_SIMPLE % left_out)), re.compile(key), re.compile(rb"\}," + key))
+    return _Keys(re.compile(_others(left_out)), re.compile(key), re.compile(rb"\}," + key))
 
 
-_BEHIND_FILE_META = _keys_but(b"0002")
-_FROM_RETRIEVE_URL = _keys_but(b"000(?:[0-7]|8(?:0|1(?:0|1[0-8])))")
-_FROM_TRANSFER_SYNTAX = _keys_but(b"000(?:[0-7]|8(?:[0-2]|300[01]))")
+def _others(left_out: bytes) -> bytes:
+    return rb"(?:%b)*+" % (_SIMPLE % left_out)
+
+
+_FILE_META = b"0002"
+_TO_RETRIEVE_URL = b"000(?:[0-7]|8(?:0|1(?:0|1[0-8])))"
+_TO_TRANSFER_SYNTAX = b"000(?:[0-7]|8(?:[0-2]|300[01]))"
+_PARTS = (_FILE_META, _TO_RETRIEVE_URL, _TO_TRANSFER_SYNTAX)
+"""Of keys in ascending order, how those begin that stand in front of a place."""
+
+_PLACES = tuple(map(_keys_but, _PARTS))
+_AT_ONCE = re.compile(rb"\{" + b"".join(rb'(%b)(?="(?!%b)[0-9A-F])' % (_others(one), one) for one in _PARTS))
+"""All three places, where only such elements stand in front of them as hold no others, and more behind."""
+
 _OWN = (b'"00081190":', b'"00083002":')
 """Keys of what a server says, which an object may say as well."""
-_SYNTAX_KEY = AVAILABLE_TRANSFER_SYNTAX.encode()
+_URL_KEY, _SYNTAX_KEY = RETRIEVE_URL.encode(), AVAILABLE_TRANSFER_SYNTAX.encode()
 _COMMA = ord(",")
 _REFERENCE = b'"BulkDataURI":"?offset='
-_MARK = _REFERENCE.index(b"?")
-_OFFSET = len(_REFERENCE) - _MARK
+_BEFORE = _REFERENCE.index(b"?")
+_BEHIND = len(_REFERENCE) - _BEFORE
 _TAGS = {a.keyword: (f"{a.tag:08X}", a.vr) for a in ATTRIBUTES if a.keyword in RECEIVED.values()}
 
 
@@ -82,30 +93,32 @@ def metadata(header: bytes, subject: Subject) -> bytes:
 
 def pieces(header: bytes, subject: Subject) -> list[bytes | memoryview]:
     """The same in pieces, to be joined once with those of other instances. header: as stored."""
-    syntax = subject.row["TransferSyntaxUID"]
-    url = subject.url.encode("ascii")
-    bulk = url + b"/bulkdata/"
-    if subject.row["corrections"]:
+    row = subject.row
+    if row["corrections"]:
         header = _written_again(header, subject)
-    told = [(_FROM_RETRIEVE_URL, b'"%b":{"vr":"UR","Value":["%b"]}' % (RETRIEVE_URL.encode(), url))]
-    if syntax:
+    at, retrieve_url, transfer_syntax = _places(header)
+    if header.startswith(_OWN, retrieve_url) or header.startswith(_OWN, transfer_syntax):
+        return pieces(_written_again(header, subject), subject)
+    url = subject.url.encode("ascii")
+    told = [(retrieve_url, b'"%b":{"vr":"UR","Value":["%b"]},' % (_URL_KEY, url))]
+    if syntax := row["TransferSyntaxUID"]:
         value = syntax.encode("ascii", "ignore")
-        told.append((_FROM_TRANSFER_SYNTAX, b'"%b":{"vr":"UI","Value":["%b"]}' % (_SYNTAX_KEY, value)))
-    at = _own_key(header, 1, _BEHIND_FILE_META)
-    made: list[bytes | memoryview] = []
-    for keys, element in told:
-        place = _own_key(header, at, keys)
-        if header.startswith(_OWN, place):
-            return pieces(_written_again(header, subject), subject)
+        told.append((transfer_syntax, b'"%b":{"vr":"UI","Value":["%b"]},' % (_SYNTAX_KEY, value)))
+    bulk, end = url + b"/bulkdata/", len(header) - 1
+    made: list[bytes | memoryview] = [b"{"]
+    for place, element in told:
         if place > at:
-            made += (b",", *_absolute(header, at, place if header[place - 1] != _COMMA else place - 1, bulk))
-        made += (b",", element)
+            made += _absolute(header, at, place, bulk)
+            if header[place - 1] != _COMMA:
+                made.append(b",")
+        made.append(element)
         at = place
-    if at < len(header) - 1:
-        made += (b",", *_absolute(header, at, len(header) - 1, bulk))
+    if at < end:
+        made += _absolute(header, at, end, bulk)
+    else:
+        made[-1] = made[-1][:-1]  # no comma behind the last element
     if more := _pixel_data(subject):
-        made += [b",", more]
-    made[0] = b"{"  # instead of the first comma
+        made += (b",", more)
     made.append(b"}")
     return made
 
@@ -115,21 +128,28 @@ def _absolute(header: bytes, start: int, end: int, begin: bytes) -> list[bytes |
 
     A single byte is found ten times sooner than what a reference begins with.
     """
-    whole = memoryview(header)
+    whole, find = memoryview(header), header.find
     found: list[bytes | memoryview] = []
-    mark = header.find(b"?", start, end)
+    mark = find(b"?", start, end)
     while mark >= 0:
-        if not header.startswith(_REFERENCE, mark - _MARK):
-            mark = header.find(_REFERENCE, mark, end) + _MARK
-            if mark < _MARK:
-                break
-        behind = header.index(b'"', mark)
-        place = header[mark + _OFFSET : behind].replace(b"&length=", b"-", 1)
-        found += (whole[start:mark], begin, place.partition(b"&")[0] if b"&" in place else place)
-        start = behind
-        mark = header.find(b"?", start, end)
+        if header.startswith(_REFERENCE, mark - _BEFORE):
+            behind = find(b'"', mark)
+            offset, _, more = header[mark + _BEHIND : behind].partition(b"&length=")
+            found += (whole[start:mark], begin, offset, b"-", more.partition(b"&")[0])
+            start = mark = behind
+        mark = find(b"?", mark + 1, end)
     found.append(whole[start:end])
     return found
+
+
+def _places(header: bytes) -> tuple[int, int, int]:
+    """Where elements of the object begin, and where among them RetrieveURL and AvailableTransferSyntaxUID stand."""
+    found = _AT_ONCE.match(header)
+    if found is not None:
+        return found.end(1), found.end(2), found.end(3)
+    begin = _own_key(header, 1, _PLACES[0])
+    retrieve_url = _own_key(header, begin, _PLACES[1])
+    return begin, retrieve_url, _own_key(header, retrieve_url, _PLACES[2])
 
 
 def _own_key(header: bytes, start: int, keys: _Keys) -> int:

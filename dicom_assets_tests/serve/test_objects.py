@@ -50,6 +50,20 @@ def test_a_study_and_a_series_come_as_a_part_for_each_object_out_of_archives_too
         assert len({headers["content-location"] for headers, _ in found}) == len(wanted)
 
 
+@pytest.mark.parametrize("first", [path(1), path(1, made.RLE), path(1, made.RLE, 1)], ids=["study", "series", "object"])
+def test_the_same_objects_come_whatever_was_asked_for_before_and_a_study_is_looked_up_once(
+    retrievable: Lake, monkeypatch: pytest.MonkeyPatch, first: str
+):
+    client = retrievable.client()  # of its own, since rows are kept
+    assert get(client, first).status_code == 200
+    for what, series in ((path(1), range(1, 9)), (path(1, made.RLE), [made.RLE]), (path(1, made.BIG, 1), [made.BIG])):
+        assert [body for _, body in parts(get(client, what))] == [retrievable.files[1, one, 1] for one in series]
+        assert get(client, what + "/rendered", "image/png").status_code in (200, 422)
+    monkeypatch.setattr(places, "listed", None)
+    for what in (path(1), path(1, made.BITS), path(1, made.DEFLATED, 1)):
+        assert get(client, what).status_code == 200
+
+
 def test_a_zip_has_each_object_once(client: TestClient, retrievable: Lake):
     answer = get(client, path(made.ZIPPED), "application/zip")
     assert answer.headers["content-type"] == "application/zip"

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import sys
 import threading
 import time
 from collections.abc import Awaitable, Callable, Iterator
@@ -76,6 +78,17 @@ def test_a_search_waits_for_nobody_who_asks_for_a_body_and_what_is_over_is_close
         return answer, closed.is_set()
 
     assert anyio.run(ask) == (7, True)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="elsewhere a thread has the priority of its process")
+def test_what_makes_a_body_gives_way_to_searches_and_nothing_else_does():
+    async def ask() -> list[int]:
+        questions = Questions()
+        kinds = (questions.ask, questions.ask_for_body, questions.ask)
+        return [await one(lambda: os.getpriority(os.PRIO_PROCESS, 0)) for one in kinds]
+
+    own = os.getpriority(os.PRIO_PROCESS, 0)
+    assert anyio.run(ask) == [own, min(own + 5, 19), own]
 
 
 async def _quietly(ask: Callable[..., Awaitable[Any]], question: Callable[[], Any]) -> None:
