@@ -14,7 +14,7 @@ between leaves enough to begin anew.
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 import duckdb
@@ -40,8 +40,12 @@ NEWEST_ROW = "version_at DESC, object_id DESC"
 Row = dict[str, Any]
 
 
-def publish_conflicts(lake: Lake, studies: Sequence[str], choice: Choice) -> int:
+def publish_conflicts(
+    lake: Lake, studies: Sequence[str], choice: Choice, remember: Callable[[uid_index.Holders], None] | None = None
+) -> int:
     """Makes the conflicts anew that some studies concern, by their study_key; how many there are. Raises LakeError.
+
+    remember: is handed what the index of UIDs says, for whoever asks the same of it.
 
     Whoever comes later sees what the other has published: UIDs are entered, and instances published, before.
     """
@@ -55,7 +59,10 @@ def publish_conflicts(lake: Lake, studies: Sequence[str], choice: Choice) -> int
             found = connection.execute(f"SELECT DISTINCT patient_key FROM {of_studies['patient_value']}").fetchall()
         before = {key for (key,) in found}
         uids = {name: set(own[name].unique().to_pylist()) for name in uid_index.UIDS}
-        others = uid_index.other_studies(lake, set().union(*uids.values()), studies)
+        holders = uid_index.find_holders(lake, set().union(*uids.values()) - {None})
+        if remember is not None:
+            remember(holders)
+        others = uid_index.other_studies(lake, holders, studies)
         had = _had(lake, studies, before, uids)
         looked_at = sorted({*studies, *others, *(key for row in had for key in _studies_of(row))})
         before |= {row["subject_key"] for row in had if row["level"] == Owner.PATIENT}
@@ -267,8 +274,9 @@ def _of_uids(lake: Lake, looked_at: Sequence[str], uids: Mapping[str, set[str]],
 
 
 _OTHERS = """
-SELECT * FROM {values} SEMI JOIN patients USING (patient_key) ANTI JOIN touched USING (study_key)
+FROM {values} SEMI JOIN patients USING (patient_key) ANTI JOIN touched USING (study_key)
 """
+"""What is said of patients in studies that nobody touches: `patient_value` is looked through whole, in few columns."""
 
 
 def _of_patients(lake: Lake, values: pa.Table, before: set[str], studies: Sequence[str], choice: Choice) -> list[Row]:
@@ -279,10 +287,17 @@ def _of_patients(lake: Lake, values: pa.Table, before: set[str], studies: Sequen
         connection.register("touched", pa.table({"study_key": pa.array(sorted(studies), pa.string())}))
         connection.register("own", values)
         others = _OTHERS.format(values=scan(lake, PATIENT_VALUE.name))
-        connection.execute(f"CREATE TEMP TABLE patient_values AS FROM own UNION ALL BY NAME ({others})")
-        ((contradicted,),) = connection.execute(f"CREATE TEMP TABLE contradicted AS {told.CONTRADICTED}").fetchall()
+        said = "SELECT patient_key, attribute, said"
+        every = f"({said} FROM own UNION ALL {said} {others})"
+        ((contradicted,),) = connection.execute(
+            f"CREATE TEMP TABLE contradicted AS {told.CONTRADICTED.format(patient_values=every)}"
+        ).fetchall()
         if not contradicted:
             return []
+        connection.execute(
+            f"CREATE TEMP TABLE patient_values AS FROM (FROM own UNION ALL BY NAME (SELECT * {others})) "
+            "SEMI JOIN contradicted USING (patient_key)"
+        )
         found = records(connection, told.PATIENT_CONFLICTS)
     rows = []
     for row in found:
