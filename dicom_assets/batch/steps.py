@@ -117,7 +117,7 @@ def _conflict(batch: OpenBatch, _: Run) -> Result:
     enter(batch.lake, batch.staging)
     touched = touched_studies(batch.staging)["study_key"].to_pylist()
     choice = Choice.of(batch.work.settings.curation)
-    return Result(publish_conflicts(batch.lake, touched, choice, batch.staging.remember))
+    return Result(publish_conflicts(batch.lake, touched, choice, batch.staging))
 
 
 def _imaging_study(batch: OpenBatch, _: Run) -> Result:

@@ -24,6 +24,11 @@ GRAINS = {
 """By owner, what names one; a frame of reference is looked at within a study."""
 
 COLUMNS = [one.keyword for one in BELONGINGS]
+INSTANCE_COLUMNS = (
+    "source", "study_key", "StudyInstanceUID", "SeriesInstanceUID", "SOPInstanceUID", "first_seen_at", "updated_at",
+    "version_at", "sequence", "object_id", *COLUMNS,
+)  # fmt: skip
+"""Columns of `instance` that are looked at."""
 _NEWEST = "{'at': version_at, 'number': sequence, 'name': object_id}"
 
 

@@ -29,6 +29,7 @@ from dicom_assets.batch.checks.contract import (
     studies_of,
 )
 from dicom_assets.curation.belonging import BELONGINGS, Owner, of
+from dicom_assets.curation.study_instances import read_instances
 from dicom_assets.curation.uid_index import Holders, find_holders
 from dicom_assets.lake.query import records, scan, where
 from dicom_assets.schema.keys import uid_numbers
@@ -99,10 +100,16 @@ def _related(context: CheckContext, own: pa.Table, told: Iterable[Sequence[str]]
     )
 
 
-def _instances_sql(context: CheckContext, studies: Iterable[str]) -> str:
-    scope = {"study_key": sorted(set(studies))}
+def _instances(context: CheckContext, studies: Iterable[str]) -> pa.Table:
+    """The instances of some studies."""
+    keys = sorted(set(studies))
+    if keys == sorted(studies_of(context)):
+        rows = read_instances(context.lake, context.staging, keys)
+        if rows is not None:
+            return rows.select(list(dict.fromkeys(_COLUMNS)))
+    scope = {"study_key": keys}
     listed = ", ".join(f'"{name}"' for name in dict.fromkeys(_COLUMNS))
-    return f"SELECT {listed} FROM {scan(context.lake, 'instance', within=scope)}{where(scope)}"
+    return context.answer(f"SELECT {listed} FROM {scan(context.lake, 'instance', within=scope)}{where(scope)}")
 
 
 def _said(instances: pa.Table, attributes: Iterable[str]) -> list[str]:
@@ -141,7 +148,7 @@ def conflicts_equal_instances(context: CheckContext) -> CheckResult:
     _, version, _ = (context.lake.extents(name).version for name in ("batches", "batch_study", "conflict"))
     settings = context.settings.curation
     with context.lake.cursor() as connection:
-        own = context.answer(_instances_sql(context, touched))
+        own = _instances(context, touched)
         connection.register("own", own)
         connection.register("touched", _keys("study_key", touched))
         connection.execute(f"CREATE TEMP TABLE told AS {_TOLD.format(conflicts=scan(context.lake, 'conflict'))}")
@@ -151,7 +158,7 @@ def conflicts_equal_instances(context: CheckContext) -> CheckResult:
         unsettled = moving(context, related)
         connection.register("unsettled", unsettled)
         connection.execute(_JUDGED + (_OF_SETTLED if len(unsettled) else ""))
-        found = context.answer(_instances_sql(context, related))
+        found = _instances(context, related)
         connection.register("found", found)
         connection.execute(_BY + (_SETTLED if len(unsettled) else ""))
         others = "" if related == {*touched} else (
@@ -261,7 +268,7 @@ def patients_equal_instances(context: CheckContext) -> CheckResult:
             "CREATE TEMP VIEW own AS FROM of_patients SEMI JOIN touched USING (study_key) "
             "ANTI JOIN unsettled USING (study_key)"
         )
-        found = context.answer(_instances_sql(context, touched))
+        found = _instances(context, touched)
         connection.register("found", found)
         connection.execute("CREATE TEMP VIEW instances AS FROM found ANTI JOIN unsettled USING (study_key)")
         others = {key for (key,) in connection.execute("SELECT DISTINCT study_key FROM of_patients").fetchall()}
