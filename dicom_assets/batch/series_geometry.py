@@ -19,10 +19,10 @@ from dicom_assets.batch.publish import touched_studies
 from dicom_assets.curation import series_images
 from dicom_assets.curation.claims_of_series import CLAIMING, claimed
 from dicom_assets.curation.geometry import measured
+from dicom_assets.curation.study_instances import open_instances
 from dicom_assets.lake.delta import Lake
 from dicom_assets.lake.query import arrow, connect, few
 from dicom_assets.lake.staging import Staging
-from dicom_assets.lake.studies import study_scope
 from dicom_assets.schema.registry import SERIES_GEOMETRY
 
 IMAGES_AT_ONCE = 100_000
@@ -54,7 +54,7 @@ def publish_geometry(lake: Lake, staging: Staging) -> int:
     if not keys:
         return 0
     with lake.committing(SERIES_GEOMETRY.name):
-        with connect(lake, ["instance"], within=study_scope(lake, ["instance"], keys)) as connection:
+        with open_instances(lake, staging, keys) as connection:
             made = [SERIES_GEOMETRY.schema.empty_table(), *_made(lake, connection)]
         rows = pa.concat_tables(made)
         lake.replace(SERIES_GEOMETRY.name, keys, rows)

@@ -116,7 +116,8 @@ def _series_geometry(batch: OpenBatch, _: Run) -> Result:
 def _conflict(batch: OpenBatch, _: Run) -> Result:
     enter(batch.lake, batch.staging)
     touched = touched_studies(batch.staging)["study_key"].to_pylist()
-    return Result(publish_conflicts(batch.lake, touched, Choice.of(batch.work.settings.curation)))
+    choice = Choice.of(batch.work.settings.curation)
+    return Result(publish_conflicts(batch.lake, touched, choice, batch.staging))
 
 
 def _imaging_study(batch: OpenBatch, _: Run) -> Result:

@@ -24,15 +24,14 @@ import pyarrow.compute as pc
 from dicom_assets.curation import told, uid_index
 from dicom_assets.curation.belonging import Owner, of
 from dicom_assets.curation.patients import CLEANED, whose
+from dicom_assets.curation.study_instances import ROWS_AT_ONCE, open_instances
 from dicom_assets.lake.choice import NEWEST, SOURCE_RANK, Choice
 from dicom_assets.lake.delta import Lake
 from dicom_assets.lake.query import arrow, connect, few, records, scan, where
+from dicom_assets.lake.staging import Staging
 from dicom_assets.lake.studies import study_scope
 from dicom_assets.schema import keys
 from dicom_assets.schema.registry import CONFLICT, PATIENT_VALUE
-
-ROWS_AT_ONCE = 20_000
-"""Instances that are looked at together."""
 
 NEWEST_ROW = "version_at DESC, object_id DESC"
 """The order of rows of several sources; see `dicom_assets.serve.newest`."""
@@ -40,8 +39,10 @@ NEWEST_ROW = "version_at DESC, object_id DESC"
 Row = dict[str, Any]
 
 
-def publish_conflicts(lake: Lake, studies: Sequence[str], choice: Choice) -> int:
+def publish_conflicts(lake: Lake, studies: Sequence[str], choice: Choice, staging: Staging | None = None) -> int:
     """Makes the conflicts anew that some studies concern, by their study_key; how many there are. Raises LakeError.
+
+    staging: of the batch that is held, which keeps what was read for its rules.
 
     Whoever comes later sees what the other has published: UIDs are entered, and instances published, before.
     """
@@ -49,13 +50,16 @@ def publish_conflicts(lake: Lake, studies: Sequence[str], choice: Choice) -> int
         return 0
     with lake.committing(PATIENT_VALUE.name):
         scope = {"study_key": studies}
-        of_studies = {name: f"{scan(lake, name, within=scope)}{where(scope)}" for name in ("instance", "patient_value")}
-        with lake.cursor() as connection:
-            own = arrow(connection, f"SELECT DISTINCT {', '.join(uid_index.UIDS)} FROM {of_studies['instance']}")
-            found = connection.execute(f"SELECT DISTINCT patient_key FROM {of_studies['patient_value']}").fetchall()
+        of_studies = f"{scan(lake, PATIENT_VALUE.name, within=scope)}{where(scope)}"
+        with open_instances(lake, staging, studies) as connection:
+            own = arrow(connection, f"SELECT DISTINCT {', '.join(uid_index.UIDS)} FROM instance")
+            found = connection.execute(f"SELECT DISTINCT patient_key FROM {of_studies}").fetchall()
         before = {key for (key,) in found}
         uids = {name: set(own[name].unique().to_pylist()) for name in uid_index.UIDS}
-        others = uid_index.other_studies(lake, set().union(*uids.values()), studies)
+        holders = uid_index.find_holders(lake, set().union(*uids.values()) - {None})
+        if staging is not None:
+            staging.remember(holders)
+        others = uid_index.other_studies(lake, holders, studies)
         had = _had(lake, studies, before, uids)
         looked_at = sorted({*studies, *others, *(key for row in had for key in _studies_of(row))})
         before |= {row["subject_key"] for row in had if row["level"] == Owner.PATIENT}
@@ -63,7 +67,7 @@ def publish_conflicts(lake: Lake, studies: Sequence[str], choice: Choice) -> int
         wanted = {row["values"]: row["counts"] for row in pc.value_counts(own["StudyInstanceUID"]).to_pylist()}
         if looked_at != sorted(studies):
             wanted = _sizes(lake, looked_at, {*wanted, *about})
-        rows, values = _of_studies(lake, looked_at, wanted, {*studies}, choice)
+        rows, values = _of_studies(lake, staging, looked_at, wanted, {*studies}, choice)
         if others or any(row["attribute"] in told.UIDS for row in had) or _have_several_parents(own):
             rows += _of_uids(lake, looked_at, uids, had)
         rows += _of_patients(lake, values, before, studies, choice)
@@ -108,7 +112,12 @@ def _rows(lake: Lake, where: str, **tables: Iterable[str]) -> list[Row]:
 
 
 def _of_studies(
-    lake: Lake, looked_at: Sequence[str], wanted: Mapping[str, int], touched: set[str], choice: Choice
+    lake: Lake,
+    staging: Staging | None,
+    looked_at: Sequence[str],
+    wanted: Mapping[str, int],
+    touched: set[str],
+    choice: Choice,
 ) -> tuple[list[Row], pa.Table]:
     """Conflicts of studies, series and frames of reference, by StudyInstanceUID; patient_value of the touched studies.
 
@@ -116,7 +125,7 @@ def _of_studies(
     """
     rows: list[Row] = []
     values = [PATIENT_VALUE.schema.empty_table()]
-    with connect(lake, ["instance"], within=study_scope(lake, ["instance"], looked_at)) as connection:
+    with open_instances(lake, staging, looked_at) as connection:
         connection.register("touched", pa.table({"study_key": pa.array(sorted(touched), pa.string())}))
         for group in _groups(wanted):
             connection.register("wanted", pa.table({"StudyInstanceUID": pa.array(group, pa.string())}))
@@ -267,8 +276,9 @@ def _of_uids(lake: Lake, looked_at: Sequence[str], uids: Mapping[str, set[str]],
 
 
 _OTHERS = """
-SELECT * FROM {values} SEMI JOIN patients USING (patient_key) ANTI JOIN touched USING (study_key)
+FROM {values} SEMI JOIN patients USING (patient_key) ANTI JOIN touched USING (study_key)
 """
+"""What is said of patients in studies that nobody touches: `patient_value` is looked through whole, in few columns."""
 
 
 def _of_patients(lake: Lake, values: pa.Table, before: set[str], studies: Sequence[str], choice: Choice) -> list[Row]:
@@ -279,10 +289,17 @@ def _of_patients(lake: Lake, values: pa.Table, before: set[str], studies: Sequen
         connection.register("touched", pa.table({"study_key": pa.array(sorted(studies), pa.string())}))
         connection.register("own", values)
         others = _OTHERS.format(values=scan(lake, PATIENT_VALUE.name))
-        connection.execute(f"CREATE TEMP TABLE patient_values AS FROM own UNION ALL BY NAME ({others})")
-        ((contradicted,),) = connection.execute(f"CREATE TEMP TABLE contradicted AS {told.CONTRADICTED}").fetchall()
+        said = "SELECT patient_key, attribute, said"
+        every = f"({said} FROM own UNION ALL {said} {others})"
+        ((contradicted,),) = connection.execute(
+            f"CREATE TEMP TABLE contradicted AS {told.CONTRADICTED.format(patient_values=every)}"
+        ).fetchall()
         if not contradicted:
             return []
+        connection.execute(
+            f"CREATE TEMP TABLE patient_values AS FROM (FROM own UNION ALL BY NAME (SELECT * {others})) "
+            "SEMI JOIN contradicted USING (patient_key)"
+        )
         found = records(connection, told.PATIENT_CONFLICTS)
     rows = []
     for row in found:

@@ -247,17 +247,26 @@ SELECT
 FROM placed
 """
 
+_ATTRIBUTES = (
+    "Rows", "Columns", "ImageType", "ImagePositionPatient", "ImageOrientationPatient", "PixelSpacing",
+    "GantryDetectorTilt", "FrameOfReferenceUID", "EchoTime", "EchoNumbers", "DiffusionBValue",
+    "DiffusionGradientOrientation", "TemporalPositionIdentifier", "NumberOfTemporalPositions", "TriggerTime",
+    "AcquisitionNumber", "AcquisitionDate", "AcquisitionTime", "AcquisitionDateTime", "ContentTime", "InstanceNumber",
+    "ImagesInAcquisition", "NumberOfSeriesRelatedInstances",
+)  # fmt: skip
+_NAMES = (
+    "source", "study_key", "StudyInstanceUID", "SeriesInstanceUID", "SOPClassUID", "batch_id", "object_id",
+    "updated_at",
+)  # fmt: skip
+
+INSTANCE_COLUMNS = (*_NAMES, *_ATTRIBUTES, "NumberOfFrames")
+"""Columns of `instance` that are looked at."""
+
 INSTANCES = f"""
 -- one row per current instance of some studies: what its geometry and the claims of its series are about
 SELECT
-    source, study_key, StudyInstanceUID, SeriesInstanceUID, SOPClassUID, batch_id, object_id, updated_at,
-    {IS_IMAGE} AS is_image, ({IS_IMAGE}) AND ({IS_MULTIFRAME}) AS is_multiframe,
-    "Rows", "Columns", {FRAMES} AS NumberOfFrames, ImageType, ImagePositionPatient, ImageOrientationPatient,
-    PixelSpacing, GantryDetectorTilt, FrameOfReferenceUID, EchoTime, EchoNumbers, DiffusionBValue,
-    DiffusionGradientOrientation,
-    TemporalPositionIdentifier, NumberOfTemporalPositions, TriggerTime, AcquisitionNumber, AcquisitionDate,
-    AcquisitionTime, AcquisitionDateTime, ContentTime, InstanceNumber, ImagesInAcquisition,
-    NumberOfSeriesRelatedInstances
+    {", ".join(_NAMES)}, {", ".join(f'"{name}"' for name in _ATTRIBUTES)}, {FRAMES} AS NumberOfFrames,
+    {IS_IMAGE} AS is_image, ({IS_IMAGE}) AND ({IS_MULTIFRAME}) AS is_multiframe
 FROM instance
 """
 

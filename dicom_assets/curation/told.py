@@ -24,6 +24,11 @@ GRAINS = {
 """By owner, what names one; a frame of reference is looked at within a study."""
 
 COLUMNS = [one.keyword for one in BELONGINGS]
+INSTANCE_COLUMNS = (
+    "source", "study_key", "StudyInstanceUID", "SeriesInstanceUID", "SOPInstanceUID", "first_seen_at", "updated_at",
+    "version_at", "sequence", "object_id", *COLUMNS,
+)  # fmt: skip
+"""Columns of `instance` that are looked at."""
 _NEWEST = "{'at': version_at, 'number': sequence, 'name': object_id}"
 
 
@@ -133,17 +138,17 @@ _TOLD_OF_PATIENTS = f"""
     SELECT patient_key, attribute, said, source, arg_max(value, {_NEWEST}) AS value, sum(objects)::BIGINT AS objects,
         min(first_seen_at) AS first_seen_at, max(updated_at) AS updated_at, max({_NEWEST}) AS newest,
         list(DISTINCT study_key) AS study_keys
-    FROM patient_values SEMI JOIN contradicted USING (patient_key)
+    FROM patient_values
     GROUP BY patient_key, attribute, said, source
 """
 
 CONTRADICTED = """
--- patients of whom something is said differently. Tables: patient_values
-SELECT DISTINCT patient_key FROM patient_values GROUP BY patient_key, attribute HAVING min(said) <> max(said)
+-- patients of whom something is said differently
+SELECT DISTINCT patient_key FROM {patient_values} GROUP BY patient_key, attribute HAVING min(said) <> max(said)
 """
 
 PATIENT_CONFLICTS = f"""
--- one row per patient and attribute with several values. Tables: patient_values, contradicted
+-- one row per patient and attribute with several values. Tables: patient_values, of the contradicted
 SELECT * FROM ({_summed(_TOLD_OF_PATIENTS, "patient_key")})
 JOIN (
     SELECT patient_key, arg_max({{'id': PatientID, 'issuer': IssuerOfPatientID, 'study': StudyInstanceUID}}, {_NEWEST})

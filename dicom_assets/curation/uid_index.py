@@ -11,6 +11,7 @@ that grows with the lake.
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 
 import pyarrow as pa
 
@@ -62,13 +63,26 @@ def enter_again(lake: Lake, batches: Sequence[str]) -> None:
         lake.replace(UID_INDEX.name, batches, pa.concat_tables(rows))
 
 
-def other_studies(lake: Lake, uids: Iterable[str], studies: Sequence[str]) -> set[str]:
-    """Keys of studies beside some that may hold one of their UIDs. Raises LakeError."""
-    numbers = pa.array(uid_numbers(set(uids)))
+@dataclass(frozen=True)
+class Holders:
+    """Which studies one version of the index names for some UIDs: looked for once, for the step and for its rules."""
+
+    version: int
+    uids: frozenset[str]
+    studies: frozenset[str]
+
+
+def find_holders(lake: Lake, uids: Iterable[str]) -> Holders:
+    """What the index says of some UIDs. Raises LakeError."""
+    wanted = frozenset(uids)
+    version, source = lake.extents(UID_INDEX.name).version, scan(lake, UID_INDEX.name)
     with lake.cursor() as connection:
-        connection.register("wanted", pa.table({"uid": numbers}))
-        found = connection.execute(
-            f"SELECT DISTINCT study_key FROM {scan(lake, UID_INDEX.name)} SEMI JOIN wanted USING (uid)"
-        ).fetchall()
-    keys = {key for (key,) in found} - set(studies)
-    return keys | (moved_studies.targets_of(lake, keys) if keys else set())
+        connection.register("wanted", pa.table({"uid": pa.array(uid_numbers(wanted))}))
+        found = connection.execute(f"SELECT DISTINCT study_key FROM {source} SEMI JOIN wanted USING (uid)").fetchall()
+    return Holders(version, wanted, frozenset(key for (key,) in found))
+
+
+def other_studies(lake: Lake, found: Holders, studies: Sequence[str]) -> set[str]:
+    """Keys of studies beside some that may hold one of the UIDs that `found` is about. Raises LakeError."""
+    keys = found.studies - set(studies)
+    return {*keys, *(moved_studies.targets_of(lake, keys) if keys else ())}

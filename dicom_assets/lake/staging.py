@@ -86,7 +86,8 @@ object lies now, if it was moved since it was claimed.
 _NARROW = frozenset((Part.RAW, Part.LEDGER, Part.ERRORS, Part.TOUCHED))
 """Parts that are read whole as soon as something of them is asked for."""
 _NARROW_FLAT = frozenset((
-    "object_id", "study_key", "issues", "operation", "version_text", "SOPInstanceUID", "stable_digest", "pixel_digest",
+    "object_id", "study_key", "issues", "operation", "version_text", "StudyInstanceUID", "SeriesInstanceUID",
+    "SOPInstanceUID", "stable_digest", "pixel_digest",
 ))  # fmt: skip
 """Columns of flat_metadata that are read together as soon as one is asked for: opening its files is what costs."""
 

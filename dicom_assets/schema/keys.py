@@ -27,7 +27,7 @@ def study_key(source: str, study_uid: str) -> str:
 
 def position(key: str) -> str:
     """Place of a key in a table that is ordered by hash: BLAKE2b-64 of it, 16 hexadecimal characters."""
-    return _digest(8, key)
+    return hashlib.blake2b(key.encode("utf-8", "surrogateescape") + b"\0", digest_size=8).hexdigest()
 
 
 def file_key(source: str, uri: str, member: str | None) -> str:

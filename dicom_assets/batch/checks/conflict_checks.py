@@ -3,7 +3,8 @@
 Belongs here: which rows of a batch's studies are compared. Does not belong here: the queries (`conflict_sql`).
 
 Other studies with the same UIDs are found by the index of UIDs, which has a rule of its own, those of the same study in
-other sources by looking through `study` as well. What another batch touches that is not closed is left to the batch
+other sources by looking through `study` as well. The index is looked through once for a batch: while it is the same, so
+is what the step has found there. What another batch touches that is not closed is left to the batch
 that closes last, as in `hierarchy_checks`: closed batches are looked at first, then what is judged, then what it is
 judged by.
 """
@@ -28,8 +29,11 @@ from dicom_assets.batch.checks.contract import (
     studies_of,
 )
 from dicom_assets.curation.belonging import BELONGINGS, Owner, of
+from dicom_assets.curation.study_instances import read_instances
+from dicom_assets.curation.uid_index import Holders, find_holders
 from dicom_assets.lake.query import records, scan, where
 from dicom_assets.schema.keys import uid_numbers
+from dicom_assets.schema.registry import UID_INDEX
 
 _COLUMNS = (
     "study_key", "source", "StudyInstanceUID", "SeriesInstanceUID", "SOPInstanceUID", "first_seen_at", "updated_at",
@@ -82,24 +86,30 @@ def _related(context: CheckContext, own: pa.Table, told: Iterable[Sequence[str]]
     own: instances of the touched studies. told: studies of each conflict that may concern these.
     """
     touched = set(studies_of(context))
-    uids = set().union(*(own[name].unique().to_pylist() for name in _UIDS)) - {None}
+    uids = frozenset().union(*(own[name].unique().to_pylist() for name in _UIDS)) - {None}
     with context.lake.cursor() as connection:
         connection.register("own", own.select(["StudyInstanceUID"]))
-        connection.register("uids", pa.table({"uid": pa.array(uid_numbers(uids))}))
-        found = connection.execute(
-            f"""
-            SELECT study_key FROM {scan(context.lake, "study")} SEMI JOIN own USING (StudyInstanceUID)
-            UNION
-            SELECT study_key FROM {scan(context.lake, "uid_index")} SEMI JOIN uids USING (uid)
-            """
+        same = connection.execute(
+            f"SELECT study_key FROM {scan(context.lake, 'study')} SEMI JOIN own USING (StudyInstanceUID)"
         ).fetchall()
-    return touched.union((key for (key,) in found), *(studies for studies in told if touched.intersection(studies)))
+    holders = context.staging.recall(Holders)
+    if holders is None or holders.uids != uids or holders.version != context.lake.extents(UID_INDEX.name).version:
+        holders = find_holders(context.lake, uids)
+    return touched.union(
+        holders.studies, (key for (key,) in same), *(studies for studies in told if touched.intersection(studies))
+    )
 
 
-def _instances_sql(context: CheckContext, studies: Iterable[str]) -> str:
-    scope = {"study_key": sorted(set(studies))}
+def _instances(context: CheckContext, studies: Iterable[str]) -> pa.Table:
+    """The instances of some studies."""
+    keys = sorted(set(studies))
+    if keys == sorted(studies_of(context)):
+        rows = read_instances(context.lake, context.staging, keys)
+        if rows is not None:
+            return rows.select(list(dict.fromkeys(_COLUMNS)))
+    scope = {"study_key": keys}
     listed = ", ".join(f'"{name}"' for name in dict.fromkeys(_COLUMNS))
-    return f"SELECT {listed} FROM {scan(context.lake, 'instance', within=scope)}{where(scope)}"
+    return context.answer(f"SELECT {listed} FROM {scan(context.lake, 'instance', within=scope)}{where(scope)}")
 
 
 def _said(instances: pa.Table, attributes: Iterable[str]) -> list[str]:
@@ -138,7 +148,7 @@ def conflicts_equal_instances(context: CheckContext) -> CheckResult:
     _, version, _ = (context.lake.extents(name).version for name in ("batches", "batch_study", "conflict"))
     settings = context.settings.curation
     with context.lake.cursor() as connection:
-        own = context.answer(_instances_sql(context, touched))
+        own = _instances(context, touched)
         connection.register("own", own)
         connection.register("touched", _keys("study_key", touched))
         connection.execute(f"CREATE TEMP TABLE told AS {_TOLD.format(conflicts=scan(context.lake, 'conflict'))}")
@@ -148,7 +158,7 @@ def conflicts_equal_instances(context: CheckContext) -> CheckResult:
         unsettled = moving(context, related)
         connection.register("unsettled", unsettled)
         connection.execute(_JUDGED + (_OF_SETTLED if len(unsettled) else ""))
-        found = context.answer(_instances_sql(context, related))
+        found = _instances(context, related)
         connection.register("found", found)
         connection.execute(_BY + (_SETTLED if len(unsettled) else ""))
         others = "" if related == {*touched} else (
@@ -258,7 +268,7 @@ def patients_equal_instances(context: CheckContext) -> CheckResult:
             "CREATE TEMP VIEW own AS FROM of_patients SEMI JOIN touched USING (study_key) "
             "ANTI JOIN unsettled USING (study_key)"
         )
-        found = context.answer(_instances_sql(context, touched))
+        found = _instances(context, touched)
         connection.register("found", found)
         connection.execute("CREATE TEMP VIEW instances AS FROM found ANTI JOIN unsettled USING (study_key)")
         others = {key for (key,) in connection.execute("SELECT DISTINCT study_key FROM of_patients").fetchall()}

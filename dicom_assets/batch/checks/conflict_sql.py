@@ -4,8 +4,9 @@ Belongs here: queries over relations of instances, for the rules of a batch and 
 which rows are looked at (`conflict_checks`, `verification.conflict_rules`).
 
 The table puts instances together that say the same and looks at what is left; here every value of every instance is a
-row of its own. Compared are values one by one: whose, of which attribute, which, how many instances say it, since when,
-whether it is shown. Which attribute belongs to whom comes from the one list, which both must take as given.
+row of its own, and rows are counted as they are written before it is asked what they say. Compared are values one by
+one: whose, of which attribute, which, how many instances say it, since when, whether it is shown. Which attribute
+belongs to whom comes from the one list, which both must take as given.
 """
 
 from __future__ import annotations
@@ -112,17 +113,17 @@ WITH long AS (
     UNPIVOT (SELECT {grain}, {", ".join(kept)}, {row} AS counts, {names} FROM {instances} WHERE {told})
     ON {listed} INTO NAME attribute VALUE value
 ),
-several AS (
-    SELECT * EXCLUDE (value), value, {said("attribute", "value", attributes)} AS said
-    FROM long SEMI JOIN (
-        SELECT {grain}, attribute FROM long GROUP BY ALL HAVING min(value) < max(value)
-    ) AS doubtful USING ({grain}, attribute)
+written AS (
+    SELECT {grain}, attribute, value, count(*) AS written, min(first_seen_at) AS first_at, max(updated_at) AS last_at,
+        max({NEWEST}) FILTER ({_same_row(owner, settings)}) AS newest,
+        count(*) FILTER ({_same_row(owner, settings)}) AS own_written
+    FROM long GROUP BY ALL
 ),
 counted AS (
-    SELECT {grain}, attribute, said, count(*) AS objects, min(first_seen_at) AS first_at, max(updated_at) AS last_at,
-        max({NEWEST}) FILTER ({_same_row(owner, settings)}) AS newest,
-        count(*) FILTER ({_same_row(owner, settings)}) AS own_objects
-    FROM several WHERE said IS NOT NULL GROUP BY ALL
+    SELECT {grain}, attribute, said, sum(written)::BIGINT AS objects, min(first_at) AS first_at,
+        max(last_at) AS last_at, max(newest) AS newest, sum(own_written)::BIGINT AS own_objects
+    FROM (SELECT *, {said("attribute", "value", attributes)} AS said FROM written)
+    WHERE said IS NOT NULL GROUP BY ALL
 )
 SELECT
     md5(StudyInstanceUID) AS shown_by, '{owner}' AS level, {_uids(owner)}, attribute, said, objects, first_at, last_at,

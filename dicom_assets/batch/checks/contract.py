@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
-from threading import Lock, RLock
+from threading import RLock
 from typing import Any, TypeVar
 
 import duckdb
@@ -16,6 +16,7 @@ import pyarrow as pa
 
 from dicom_assets.batch.publish import touched_studies
 from dicom_assets.lake.delta import Lake
+from dicom_assets.lake.file_answers import Ask, answer
 from dicom_assets.lake.query import arrow, quoted, scan, where
 from dicom_assets.lake.staging import SCHEMAS, Part, Staging
 from dicom_assets.lake.studies import study_scope
@@ -27,8 +28,6 @@ Found = TypeVar("Found")
 
 SHOWN = 20
 """How many differing object_ids a result names."""
-ANSWERS_BYTES = 32_000_000
-"""Bytes of answers that are kept for a batch."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,22 +50,6 @@ class CheckResult:
     def stops(self) -> bool:
         """Whether a batch does not go on, if the rule is one that blocks."""
         return not self.passed and not self.only_warns
-
-
-@dataclass
-class Answers:
-    """Answers by their SQL, kept for one batch: the last ones, as many as there is room for, and always the last."""
-
-    tables: dict[str, pa.Table] = field(default_factory=dict)
-    lock: Lock = field(default_factory=Lock)
-
-    def enter(self, sql: str, answer: pa.Table) -> None:
-        """Keeps an answer."""
-        with self.lock:
-            self.tables[sql] = answer
-            held = sum(one.nbytes for one in self.tables.values())
-            while held > ANSWERS_BYTES and len(self.tables) > 1:
-                held -= self.tables.pop(next(iter(self.tables))).nbytes
 
 
 @dataclass(frozen=True)
@@ -104,23 +87,13 @@ class CheckContext:
             found: Found = self._found[name]
             return found
 
-    def answer(self, sql: str, ask: Callable[[duckdb.DuckDBPyConnection, str], pa.Table] = arrow) -> pa.Table:
-        """What SQL says over files of the lake alone, as `scan` names them; asked again, the answer that was given.
+    def answer(self, sql: str, ask: Ask = arrow) -> pa.Table:
+        """What SQL says over files of the lake alone, see `lake.file_answers`.
 
-        A file never changes, so neither does what SQL says that names nothing else. Several rules ask the same of the
-        rows of one batch, and its closing once more. ask: `arrow`, or `few` for a long query that gives few rows.
+        Several rules ask the same of the rows of one batch, and its closing once more.
         """
         with self._finding:
-            answers = self.staging.recall(Answers)
-            if answers is None:
-                answers = Answers()
-                self.staging.remember(answers)
-            found = answers.tables.get(sql)
-            if found is None:
-                with self.lake.cursor() as connection:
-                    found = ask(connection, sql)
-                answers.enter(sql, found)
-            return found
+            return answer(self.lake, self.staging, sql, ask)
 
     @property
     def batch(self) -> str:

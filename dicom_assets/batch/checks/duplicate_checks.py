@@ -159,13 +159,17 @@ def members_are_alike(context: CheckContext) -> CheckResult:
 def _alike(context: CheckContext, looked: Looked, there: pa.Table, closed: pa.Table) -> tuple[CheckResult, bool]:
     """Compares groups; and whether these are all. there: rows of the table; closed: batches that change no more."""
     flat = {"batch_id": looked.batches}
+    source = f"(SELECT * FROM {scan(context.lake, 'flat_metadata', within=flat)}{where(flat)})"
     with context.lake.cursor() as connection:
+        if looked.candidates is not None and looked.version == context.lake.extents("flat_metadata").version:
+            connection.register("candidates", looked.candidates)
+            source = "candidates"
         connection.register("keys", looked.keys)
         connection.register("closed", closed)
         connection.register("duplicate_rows", there)
         connection.execute(
-            f"CREATE TEMP TABLE shared AS SELECT {_NARROW} FROM {scan(context.lake, 'flat_metadata', within=flat)}"
-            f"{where(flat)} AND operation <> 'delete' AND version_text IS NULL AND ("
+            f"CREATE TEMP TABLE shared AS SELECT {_NARROW} FROM {source} "
+            "WHERE operation <> 'delete' AND version_text IS NULL AND ("
             "md5('sop:' || SOPInstanceUID)[1:16] IN (SELECT shared_key FROM keys) "
             "OR md5('header:' || stable_digest)[1:16] IN (SELECT shared_key FROM keys) "
             "OR md5('pixels:' || pixel_digest)[1:16] IN (SELECT shared_key FROM keys))"
@@ -221,8 +225,11 @@ def _there(context: CheckContext) -> pa.Table:
     if not len(context.lake.extents(DUPLICATE.name)):
         return DUPLICATE.schema.empty_table()
     staged, shared = context.staging.read_whole(Part.ALIKE), context.once("looked", _looked).keys
-    within = {DUPLICATE.replaced_by: looked_for(staged, shared).to_pylist()}
-    return context.answer(f"SELECT * FROM {scan(context.lake, DUPLICATE.name, within=within)}{where(within)}")
+    keys = looked_for(staged, shared)
+    source = scan(context.lake, DUPLICATE.name, within={DUPLICATE.replaced_by: keys.to_pylist()})
+    with context.lake.cursor() as connection:
+        connection.register("wanted", pa.table({"shared_key": keys}))
+        return arrow(connection, f"SELECT * FROM {source} SEMI JOIN wanted USING (shared_key)")
 
 
 def differences_are_told(context: CheckContext) -> CheckResult:

@@ -15,6 +15,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 import duckdb
+import pyarrow as pa
 import pyarrow.compute as pc
 
 from dicom_assets.batch.checks.contract import (
@@ -27,6 +28,7 @@ from dicom_assets.batch.checks.contract import (
     studies_of,
     touched_rows,
 )
+from dicom_assets.curation.study_instances import open_instances
 from dicom_assets.lake.query import few, scan, where
 from dicom_assets.lake.studies import study_scope
 from dicom_assets.schema.registry import SERIES_GEOMETRY
@@ -86,9 +88,15 @@ def _looked_at(context: CheckContext) -> Iterator[duckdb.DuckDBPyConnection]:
     """
     unsettled = moving(context, studies_of(context))
     every = touched_rows(context, SERIES_GEOMETRY, _LOOKED_AT)
-    scope = study_scope(context.lake, ["instance"], studies_of(context))["instance"]
+    studies = studies_of(context)
+
+    def count(_: duckdb.DuckDBPyConnection, __: str) -> pa.Table:
+        with open_instances(context.lake, context.staging, studies) as connection:
+            return few(connection, _COUNTED.format(instances="instance"))
+
+    scope = study_scope(context.lake, ["instance"], studies)["instance"]
     instances = f"(SELECT * FROM {scan(context.lake, 'instance', within=scope)}{where(scope)})"
-    counted = context.answer(_COUNTED.format(instances=instances), few)
+    counted = context.answer(_COUNTED.format(instances=instances), count)
     with context.lake.cursor() as connection:
         for name, rows in (("geometry", every), ("counted", counted)):
             if len(unsettled):
