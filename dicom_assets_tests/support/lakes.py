@@ -9,7 +9,7 @@ from __future__ import annotations
 import logging
 import re
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager, nullcontext, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -24,7 +24,7 @@ from dicom_assets.batch.steps import Run, each_table
 from dicom_assets.defs.graph import build_defs
 from dicom_assets.defs.jobs import register
 from dicom_assets.lake.delta import Lake
-from dicom_assets.lake.query import VIEWS, arrow, connect, existing
+from dicom_assets.lake.query import VIEWS, arrow, connect, existing, has_lake
 from dicom_assets.landing.claims import claim_new
 from dicom_assets.schema.registry import TABLES
 from dicom_assets.settings import Settings
@@ -57,8 +57,8 @@ class Graph:
 
     @property
     def lake(self) -> Lake:
-        """The lake as it is now."""
-        return Lake(self.settings.lake)
+        """The lake as it is now; made where there is none. Of one that is there, what is asked for is opened."""
+        return Lake(self.settings.lake, make=not has_lake(self.settings.lake))
 
     @contextmanager
     def work(self) -> Iterator[RunContext]:
@@ -66,13 +66,13 @@ class Graph:
         with RunContext(self.settings) as work:
             yield work
 
-    def claim(self) -> list[str]:
-        """Claims what is new in every source and registers the batches; which."""
-        with self.work() as work:
+    def claim(self, work: RunContext | None = None) -> list[str]:
+        """Claims what is new in every source and registers the batches; which. work: of whoever goes on with it."""
+        with nullcontext(work) if work else self.work() as one:
             claimed = [
                 claim.batch_id
-                for store in work.stores()
-                for claim in claim_new(store, work.log, self.settings.claiming).claims
+                for store in one.stores()
+                for claim in claim_new(store, one.log, self.settings.claiming).claims
             ]
             register(self.instance, claimed)
             return claimed
