@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import shutil
 from collections import Counter
@@ -12,6 +13,7 @@ import dagster as dg
 import pytest
 from hypothesis import HealthCheck, settings
 
+from dicom_assets.collector import keep_what_is_there
 from dicom_assets.lake.delta import Lake
 from dicom_assets_tests.support.lakes import Graph, quiet_dagster, settings_for
 from dicom_assets_tests.support.landings import LandingFolder
@@ -31,6 +33,13 @@ def pytest_configure(config: pytest.Config) -> None:
     """Has what each test costs measured; and no test meets the state of whoever runs them, which `make` names."""
     config.pluginmanager.register(ProcessorTime())
     os.environ.pop("DAGSTER_HOME", None)
+    gc.disable()
+
+
+def pytest_collection_finish() -> None:
+    """From here on as in `ingest`: what importing and collecting have made stays, and is not looked through again."""
+    keep_what_is_there()
+    gc.enable()
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

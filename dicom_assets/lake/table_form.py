@@ -81,12 +81,12 @@ class Lacking:
 
 def differences(table: Table, found: pa.Schema) -> Differences:
     """Compares the columns of a table's log with the registered ones."""
-    actual = {field.name: normal_type(field.type) for field in found}
+    actual = {field.name: field.type for field in found}
     missing = tuple(c for c in table.columns if c.name not in actual and c.nullable)
     contrary = [
         c.name
         for c in table.columns
-        if (c.name in actual and actual[c.name] != normal_type(c.type)) or (c.name not in actual and not c.nullable)
+        if (c.name in actual and not _is_same(actual[c.name], c.type)) or (c.name not in actual and not c.nullable)
     ]
     return Differences(missing, tuple(contrary), tuple(sorted(name for name in actual if name not in table)))
 
@@ -220,6 +220,11 @@ def sql_schema(columns: Iterable[Column]) -> str:
     """
     entries = [f"'{c.name}': {{name: '{c.name}', type: '{sql_type(c.type)}', default_value: NULL}}" for c in columns]
     return f", schema=MAP{{{', '.join(entries)}}}"
+
+
+def _is_same(one: pa.DataType, other: pa.DataType) -> bool:
+    """Whether Delta does not tell two types apart. Most are the same, which is seen at once."""
+    return one == other or normal_type(one) == normal_type(other)
 
 
 def normal_type(kind: Any) -> str:

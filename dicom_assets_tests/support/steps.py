@@ -38,9 +38,9 @@ def step_through(graph: Graph, *, judges: bool = True) -> list[str]:
 
     judges: see `Stepped`.
     """
-    batches = graph.claim()
-    for name in batches:
-        with RunContext(graph.settings, shared_engine=InlineEngine()) as work:
+    with RunContext(graph.settings, shared_engine=InlineEngine()) as work:
+        batches = graph.claim(work)
+        for name in batches:
             publish(work.batch(name), judges=judges)
     return batches
 
@@ -138,9 +138,19 @@ class Stepped(Graph):
         """Takes one batch through all steps."""
         if config or select:
             return super().run(batch_id, config, select)
-        run = str(uuid.uuid4())
         with RunContext(self.settings, shared_engine=InlineEngine()) as work:
-            self.results[batch_id] = run_steps(work.batch(batch_id), run, judges=self.judges)
+            return self._step(work, batch_id)
+
+    def ingest(self) -> list[str]:
+        """Claims and runs what is new; the batches, in their order. The lake is opened once, as `ingest` does it."""
+        with RunContext(self.settings, shared_engine=InlineEngine()) as work:
+            batches = self.claim(work)
+            for batch in batches:
+                self._step(work, batch)
+        return batches
+
+    def _step(self, work: RunContext, batch_id: str) -> Any:
+        self.results[batch_id] = run_steps(work.batch(batch_id), str(uuid.uuid4()), judges=self.judges)
         return self.results[batch_id]
 
 
