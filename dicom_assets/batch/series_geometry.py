@@ -25,8 +25,8 @@ from dicom_assets.lake.query import arrow, connect, few
 from dicom_assets.lake.staging import Staging
 from dicom_assets.schema.registry import SERIES_GEOMETRY
 
-IMAGES_AT_ONCE = 100_000
-"""Images that are measured together, unless one series has more: 180 MB."""
+IMAGES_AT_ONCE = 50_000
+"""Images that are measured together, unless one series has more: 90 MB."""
 
 _SERIES = """
 -- one row per series with images of the touched studies, with how many images it says that it has
