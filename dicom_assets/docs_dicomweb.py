@@ -223,9 +223,9 @@ In the section `[serve]`, for each process. What a bound refuses is said with it
 (`burst` at once), 503 for requests at once, 414, 431 and 413 for sizes. A client that takes nothing of its answer for
 `stall_seconds` is cut off, and so is one whose head is not there after `head_seconds`. Who breaks off leaves nothing
 behind: its query is stopped. What metadata, objects and images are made from is looked up for {BODIES_AT_ONCE} answers
-at a time, beside searches, so that these do not wait behind it; whoever has waited for `query_seconds` is told to come
-back. Clients that wait get their turns in rotation: those of one token, user or address are one client, and a
-connection that has taken an answer is one by itself.
+at a time, beside searches, so that these do not wait behind it, and on Linux by threads that give way to them; whoever
+has waited for `query_seconds` is told to come back. Clients that wait get their turns in rotation: those of one token,
+user or address are one client, and a connection that has taken an answer is one by itself.
 
 | setting | default |
 |---|---|

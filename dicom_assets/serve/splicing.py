@@ -132,12 +132,15 @@ def _absolute(header: bytes, start: int, end: int, begin: bytes) -> list[bytes |
     found: list[bytes | memoryview] = []
     mark = find(b"?", start, end)
     while mark >= 0:
-        if header.startswith(_REFERENCE, mark - _BEFORE):
-            behind = find(b'"', mark)
-            offset, _, more = header[mark + _BEHIND : behind].partition(b"&length=")
-            found += (whole[start:mark], begin, offset, b"-", more.partition(b"&")[0])
-            start = mark = behind
-        mark = find(b"?", mark + 1, end)
+        if not header.startswith(_REFERENCE, mark - _BEFORE):  # text, perhaps of many of these
+            mark = find(_REFERENCE, mark, end) + _BEFORE
+            if mark < _BEFORE:
+                break
+        behind = find(b'"', mark)
+        offset, _, more = header[mark + _BEHIND : behind].partition(b"&length=")
+        found += (whole[start:mark], begin, offset, b"-", more.partition(b"&")[0])
+        start = behind
+        mark = find(b"?", start, end)
     found.append(whole[start:end])
     return found
 

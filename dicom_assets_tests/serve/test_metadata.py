@@ -6,6 +6,7 @@ import io
 import json
 import re
 import shutil
+import time
 
 import pyarrow as pa
 import pydicom
@@ -232,6 +233,16 @@ def test_whatever_a_header_says_it_is_the_same_behind_the_splice(elements: dict,
         elements.pop(tag, None)
     assert got == json.loads(_REFERENCE.sub("http://h/i/bulkdata/12-345", json.dumps(elements)))
     assert list(json.loads(raw)) == sorted(json.loads(raw))
+
+
+def test_a_text_of_question_marks_costs_no_more_than_another_one():
+    row = {"TransferSyntaxUID": "1.2.840.10008.1.2", "corrections": None}
+    reference = b',"00420011":{"vr":"OB","BulkDataURI":"?offset=1&length=99"}}'
+    header = b'{"00204000":{"vr":"LT","Value":["%b"]}' % (b"?" * 20_000_000) + reference
+    began = time.process_time()
+    raw = metadata(header, Subject("http://h/i", row))
+    assert time.process_time() - began < 1
+    assert raw.endswith(b'?"]},"00420011":{"vr":"OB","BulkDataURI":"http://h/i/bulkdata/1-99"}}')
 
 
 def test_an_object_that_says_a_retrieve_url_of_its_own_gets_ours_instead():
