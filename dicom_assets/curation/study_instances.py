@@ -18,7 +18,7 @@ from dicom_assets.curation import told
 from dicom_assets.curation.series_images import INSTANCE_COLUMNS
 from dicom_assets.lake.delta import Lake
 from dicom_assets.lake.file_answers import answer
-from dicom_assets.lake.query import connect, scan, where
+from dicom_assets.lake.query import arrow, connect, scan, where
 from dicom_assets.lake.staging import Staging
 from dicom_assets.lake.studies import study_scope
 
@@ -36,8 +36,14 @@ def read_instances(lake: Lake, staging: Staging | None, studies: Sequence[str]) 
     scope = {"study_key": studies}
     listed = ", ".join(f'"{name}"' for name in COLUMNS)
     source = f"{scan(lake, 'instance', within=scope)}{where(scope)}"
-    found = answer(lake, staging, f"SELECT {listed} FROM {source} LIMIT {ROWS_AT_ONCE + 1}")
+    found = answer(lake, staging, f"SELECT {listed} FROM {source} LIMIT {ROWS_AT_ONCE + 1}", _few_enough)
     return found if len(found) <= ROWS_AT_ONCE else None
+
+
+def _few_enough(connection: duckdb.DuckDBPyConnection, sql: str) -> pa.Table:
+    """Of too many rows one column alone is kept, which tells that they are."""
+    found = arrow(connection, sql)
+    return found if len(found) <= ROWS_AT_ONCE else found.select(["study_key"])
 
 
 def open_instances(lake: Lake, staging: Staging | None, studies: Sequence[str]) -> duckdb.DuckDBPyConnection:

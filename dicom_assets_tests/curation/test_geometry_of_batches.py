@@ -16,6 +16,7 @@ from dicom_assets.batch.erasure.record import finish
 from dicom_assets.batch.erasure.removal import begin, carry_out
 from dicom_assets.batch.erasure.target import Scope, Target, find
 from dicom_assets.batch.verification.verify import verify
+from dicom_assets.curation import study_instances
 from dicom_assets.lake.rewrite import rewrite_files
 from dicom_assets.schema.registry import SERIES_GEOMETRY
 from dicom_assets_tests.curation import series as made
@@ -76,6 +77,18 @@ def test_batches_in_any_order_end_in_what_one_batch_gives(at_once, tmp_path, emp
         (batch,) = graph.ingest()
         assert graph.books(batch).status == "closed", graph.books(batch).reason
     assert geometry(graph) == at_once
+
+
+@pytest.mark.slow
+def test_instances_that_are_too_many_to_be_held_are_read_from_the_files(at_once, states, monkeypatch):
+    monkeypatch.setattr(study_instances, "ROWS_AT_ONCE", 3)
+
+    def everything_from_files(graph: Stepped, landing: LandingFolder) -> None:
+        everything(graph, landing)
+
+    graph, *_ = states.begin(everything_from_files)
+    assert geometry(graph) == at_once
+    assert {row["status"] for row in graph.rows("SELECT status FROM batches")} == {"closed"}
 
 
 def erased(graph: Stepped, scope: Scope, name: str) -> None:

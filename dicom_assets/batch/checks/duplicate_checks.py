@@ -1,7 +1,8 @@
 """Rules of duplicates: the index has every digest, groups are what objects say, and how their members differ.
 
-Belongs here: SQL of its own over flat_metadata, with what arrived instead of the table overwritten. Does not belong
-here: the SQL that makes groups (`curation.duplicates`); `verify`, which looks at all keys without the index.
+Belongs here: SQL of its own over flat_metadata, with what arrived instead of the table overwritten. Which rows share a
+digest is what the step has read, while flat_metadata is as it was; all else is asked anew. Does not belong here: the
+SQL that makes groups (`curation.duplicates`); `verify`, which looks at all keys without the index.
 """
 
 from __future__ import annotations
