@@ -15,7 +15,7 @@ they differ: as soon as two different digests are known in it, those that were n
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import partial
 
 import duckdb
@@ -25,7 +25,6 @@ from dicom_assets.curation.differences import TRANSFER_SYNTAX, ObjectName, Pair,
 from dicom_assets.curation.digest_index import COLUMNS, OBJECTS, SHARED, key, looked_for, several
 from dicom_assets.lake import overwritten
 from dicom_assets.lake.delta import Lake
-from dicom_assets.lake.file_answers import ANSWERS_BYTES
 from dicom_assets.lake.hierarchy import OVERTAKEN
 from dicom_assets.lake.query import arrow, quoted, scan, where
 from dicom_assets.lake.staging import Part, Staging
@@ -35,9 +34,7 @@ PIXEL_DATA = "PixelData"
 
 _TOLD = ["batch_id", "object_id", "source", "StudyInstanceUID", "SeriesInstanceUID", "SOPInstanceUID"]
 _LOOKED_AT = [
-    *dict.fromkeys(
-        [*_TOLD, *COLUMNS, "study_key", "uri", "member", "size", "content_digest", "bytes_digest", "ingested_at"]
-    )
+    *dict.fromkeys([*_TOLD, *COLUMNS, "uri", "member", "size", "content_digest", "bytes_digest", "ingested_at"])
 ]
 
 _CANDIDATES = " OR ".join(f"{key(one)} IN (SELECT shared_key FROM keys)" for one in SHARED)
@@ -138,14 +135,11 @@ QUALIFY kind <> 'sop_instance' OR bool_or(len(list_filter(differs_in, lambda nam
 class Looked:
     """What the step has found in the index, for the rules of the same batch.
 
-    keys: that several objects may share. batches: that hold these. candidates: objects that share one, as the files of
-    flat_metadata have them in `version`; None where they were not read, or are too many to be kept.
+    keys: that several objects may share. batches: that hold these.
     """
 
     keys: pa.Table
     batches: Sequence[str]
-    candidates: pa.Table | None = None
-    version: int | None = None
 
 
 def publish_duplicates(lake: Lake, staging: Staging) -> int:
@@ -155,8 +149,7 @@ def publish_duplicates(lake: Lake, staging: Staging) -> int:
     """
     staged = staging.read_whole(Part.ALIKE)
     looked, members = _make(lake, staged["shared_key"], staging.batch_id, partial(looked_for, staged))
-    is_small = looked.candidates is None or looked.candidates.nbytes <= ANSWERS_BYTES
-    staging.remember(looked if is_small else Looked(looked.keys, looked.batches))
+    staging.remember(looked)
     return members
 
 
@@ -175,7 +168,6 @@ def _make(
         there = _there(lake, among(shared))
         looked, rows = Looked(shared, batches), DUPLICATE.schema.empty_table()
         if len(shared):
-            looked = _candidates(lake, looked)
             rows = _rows(lake, looked, there, batch_id)
         if len(shared) or len(there):
             touched = {*shared["shared_key"].to_pylist(), *there["shared_key"].to_pylist()}
@@ -220,21 +212,15 @@ def _told(found: Mapping[Pair, Sequence[str]]) -> pa.Table:
     return pa.table({**arrays, "differs_in": pa.array(list(found.values()), pa.list_(pa.string()))})
 
 
-def _candidates(lake: Lake, looked: Looked) -> Looked:
-    """The same with the objects that share one of its keys."""
-    flat = {"batch_id": looked.batches}
-    names = ", ".join(f'"{name}"' for name in _LOOKED_AT)
-    version, source = lake.extents("flat_metadata").version, scan(lake, "flat_metadata", within=flat)
-    with lake.cursor() as connection:
-        connection.register("keys", looked.keys)
-        sql = f"SELECT {names} FROM {source}{where(flat)} AND {OBJECTS} AND ({_CANDIDATES})"
-        return replace(looked, candidates=arrow(connection, sql), version=version)
-
-
 def _find_groups(lake: Lake, connection: duckdb.DuckDBPyConnection, looked: Looked) -> None:
     """Makes the table `groups`: one row per member of a group of some keys."""
+    flat = {"batch_id": looked.batches}
     connection.register("keys", looked.keys)
-    connection.register("candidates", looked.candidates)
+    names = ", ".join(f'"{name}"' for name in _LOOKED_AT)
+    connection.execute(
+        f"CREATE TEMP TABLE candidates AS SELECT {names} FROM {scan(lake, 'flat_metadata', within=flat)}{where(flat)} "
+        f"AND {OBJECTS} AND ({_CANDIDATES})"
+    )
     again: Mapping[str, Sequence[str]] = {"place_key": []}
     if len(lake.extents(OVERWRITTEN.name)):
         places = arrow(connection, "SELECT DISTINCT source, uri, member FROM candidates")

@@ -162,9 +162,6 @@ def _alike(context: CheckContext, looked: Looked, there: pa.Table, closed: pa.Ta
     flat = {"batch_id": looked.batches}
     source = f"(SELECT * FROM {scan(context.lake, 'flat_metadata', within=flat)}{where(flat)})"
     with context.lake.cursor() as connection:
-        if looked.candidates is not None and looked.version == context.lake.extents("flat_metadata").version:
-            connection.register("candidates", looked.candidates)
-            source = "candidates"
         connection.register("keys", looked.keys)
         connection.register("closed", closed)
         connection.register("duplicate_rows", there)
