@@ -17,7 +17,7 @@ import pyarrow as pa
 
 from dicom_assets.lake.delta import Lake
 from dicom_assets.lake.maintenance import tidy_all
-from dicom_assets.lake.query import arrow, connect, quoted
+from dicom_assets.lake.query import connect, quoted, records, records_of
 from dicom_assets.lake.staging import Part, Staging
 from dicom_assets.landing.claims import BatchKind, UnknownBatch
 from dicom_assets.schema.codes import CODES, Outcome
@@ -73,15 +73,12 @@ class Books:
 
 def all_books(lake: Lake) -> list[Books]:
     """The books of every batch that ever started, oldest first."""
-    with connect(lake, ["batches"]) as connection:
-        found = arrow(connection, "SELECT * FROM batches ORDER BY batch_id").to_pylist()
-    return [Books(**row) for row in found]
+    return [Books(**row) for row in records_of(lake, BATCHES.name, {}, more="ORDER BY batch_id")]
 
 
 def books_of(lake: Lake, batch_id: str) -> Books | None:
     """The books of one batch; None when it never started."""
-    with connect(lake, ["batches"], within={"batches": {"batch_id": [batch_id]}}) as connection:
-        found = arrow(connection, "SELECT * FROM batches").to_pylist()
+    found = records_of(lake, BATCHES.name, {"batch_id": [batch_id]})
     return Books(**found[0]) if found else None
 
 
@@ -113,7 +110,7 @@ def counted(lake: Lake, batch_id: str) -> Mapping[str, int]:
     outcomes = ", ".join(f"count(*) FILTER (outcome = '{o}') AS {o}" for o in Outcome)
     tables = ["raw_files", "validated_batch", "ingestion_errors", "clinical"]
     with connect(lake, tables, within={name: {"batch_id": [batch_id]} for name in tables}) as connection:
-        row = arrow(
+        row = records(
             connection,
             f"""
             SELECT
@@ -125,7 +122,7 @@ def counted(lake: Lake, batch_id: str) -> Mapping[str, int]:
                     AS record_errors
             FROM validated_batch WHERE batch_id = {batch}
             """,
-        ).to_pylist()[0]
+        )[0]
     return {name: int(value) for name, value in row.items()}
 
 

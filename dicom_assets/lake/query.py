@@ -111,6 +111,14 @@ def scan(
     return f"(SELECT {nulls} WHERE false)"
 
 
+def shown(lake: Lake, name: str, scope: Within | None = None) -> str:
+    """SQL that stands for the rows that a view of `connect` has, for a FROM clause.
+
+    For statements that are asked once or twice: making a view costs as much as asking it.
+    """
+    return f"(SELECT * FROM {scan(lake, name, within=scope)}{where(scope, SHOWN.get(name))})"
+
+
 def connect(
     lake: Lake,
     tables: Iterable[str] | None = None,
@@ -138,7 +146,7 @@ def connect(
                     raise
                 wanted.remove(name)
                 continue
-            with _readable(name) if at is None else nullcontext():
+            with readable(name) if at is None else nullcontext():
                 left_out = lake.hidden(name) if alone and at is None else []
                 columns = f"* EXCLUDE ({', '.join(map(named, left_out))})" if left_out else "*"
                 connection.execute(
@@ -157,7 +165,7 @@ def connect(
 
 
 @contextmanager
-def _readable(name: str) -> Iterator[None]:
+def readable(name: str) -> Iterator[None]:
     """Turns what DuckDB says of a data file that is gone or torn into a sentence."""
     try:
         yield
@@ -193,6 +201,12 @@ def records(connection: duckdb.DuckDBPyConnection, sql: str) -> list[dict[str, A
     """The rows of a query that gives few: `arrow` sets a statement up twice, which for a long one costs most."""
     names, found = rows(connection.execute(sql))
     return [dict(zip(names, row, strict=True)) for row in found]
+
+
+def records_of(lake: Lake, name: str, scope: Within, asked: str = "*", more: str = "") -> list[dict[str, Any]]:
+    """Few rows of one table, see `shown`. asked, more: SQL, what of them, and what follows. Raises LakeError."""
+    with readable(name), lake.cursor() as connection:
+        return records(connection, f"SELECT {asked} FROM {shown(lake, name, scope)} {more}")
 
 
 def few(connection: duckdb.DuckDBPyConnection, sql: str) -> pa.Table:

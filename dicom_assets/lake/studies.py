@@ -15,7 +15,7 @@ import pyarrow as pa
 
 from dicom_assets.lake.delta import Lake
 from dicom_assets.lake.extents import Within
-from dicom_assets.lake.query import connect
+from dicom_assets.lake.query import connect, records_of
 from dicom_assets.schema.registry import BATCH_STUDY, TABLES
 
 
@@ -31,9 +31,8 @@ def enter(lake: Lake, batch_id: str, keys: Sequence[str]) -> None:
 
 def batches_of(lake: Lake, keys: Iterable[str]) -> list[str]:
     """The batches that may hold rows of some studies."""
-    wanted = {"study_key": set(keys)}
-    with connect(lake, [BATCH_STUDY.name], within={BATCH_STUDY.name: wanted}) as connection:
-        return [batch for (batch,) in connection.execute("SELECT DISTINCT batch_id FROM batch_study").fetchall()]
+    found = records_of(lake, BATCH_STUDY.name, {"study_key": set(keys)}, "DISTINCT batch_id")
+    return [row["batch_id"] for row in found]
 
 
 def study_scope(lake: Lake, tables: Iterable[str], keys: Iterable[str]) -> Mapping[str, Within]:

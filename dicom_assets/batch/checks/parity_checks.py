@@ -30,7 +30,7 @@ from dicom_assets.batch.checks.corrected import corrected, is_corrected, tables_
 from dicom_assets.batch.checks.reread_checks import refuses_nothing_anew
 from dicom_assets.batch.checks.shares import excess, opened
 from dicom_assets.lake.moved_studies import origins_of
-from dicom_assets.lake.query import arrow, connect, scan, where
+from dicom_assets.lake.query import connect, readable, scan, shown, where
 from dicom_assets.lake.quoting import one_of
 from dicom_assets.lake.staging import Part
 from dicom_assets.lake.studies import study_scope
@@ -234,24 +234,24 @@ def hierarchy_equals_metadata(name: str, context: CheckContext) -> CheckResult:
     seen as closed, has its metadata seen as well.
     """
     grain = _GRAIN[name]
-    with connect(context.lake, ["batches", "batch_study"]) as connection:
+    closed = f"(SELECT batch_id FROM {scan(context.lake, 'batches')} WHERE status = 'closed') AS closed"
+    index = scan(context.lake, "batch_study")
+    with context.lake.cursor() as connection:
         connection.register("rows_of_table", touched_rows(context, TABLES[name]))
-        closed = arrow(connection, "SELECT batch_id FROM batches WHERE status = 'closed'")
-        connection.register("closed", closed)
         connection.register("versions", _versions(context))
         connection.execute(
             f"""
             CREATE TEMP TABLE moving AS
             SELECT DISTINCT {grain}
             FROM (SELECT * EXCLUDE (batches), unnest(batches) AS batch_id FROM versions)
-            ANTI JOIN closed USING (batch_id)
+            ANTI JOIN {closed} USING (batch_id)
             WHERE batch_id <> {context.batch}
             """
         )
         settled = f"ANTI JOIN moving USING ({grain})"
         if is_corrected(context.lake):  # what other batches correct stands in the index alone
             settled += (
-                " WHERE study_key NOT IN (SELECT study_key FROM batch_study ANTI JOIN closed USING (batch_id) "
+                f" WHERE study_key NOT IN (SELECT study_key FROM {index} ANTI JOIN {closed} USING (batch_id) "
                 f"WHERE batch_id <> {context.batch})"
             )
         return compared(
@@ -281,12 +281,14 @@ def keys_are_unique(table: Table, context: CheckContext) -> CheckResult:
         with context.lake.cursor() as connection:
             connection.register("rows_of_table", touched_rows(context, table))
             differing = _ids(connection, twice.format("rows_of_table"))
-    elif "batch_id" in table.key:
-        with connect(context.lake, [table.name], within=context.staging.scope(table.name)) as connection:
-            differing = _ids(connection, twice.format(table.name))
     else:
-        with connect(context.lake, [table.name], within=context.staging.scope(table.name)) as connection:
-            if not _count(connection, f"SELECT count(*) FROM {table.name}"):
+        scope = context.staging.scope(table.name)[table.name]
+        own = shown(context.lake, table.name, scope)
+        with readable(table.name), context.lake.cursor() as connection:
+            if "batch_id" in table.key:
+                differing = _ids(connection, twice.format(own))
+                return CheckResult(not differing, 0, len(differing), differing)
+            if not _count(connection, f"SELECT count(*) FROM {own}"):
                 return CheckResult(True, 0, 0)
         with connect(context.lake, [table.name]) as connection:
             differing = _ids(connection, _TWICE.format(

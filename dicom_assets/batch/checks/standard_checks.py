@@ -38,7 +38,8 @@ _ASKED = {
 def _settled(context: CheckContext, *tables: str) -> Iterator[duckdb.DuckDBPyConnection]:
     """A connection with keys of tables, and `settled`: the touched studies that no other open batch touches."""
     touched = touched_studies(context.staging)
-    with connect(context.lake, ["batches", "batch_study"]) as connection:
+    closed, index = scan(context.lake, "batches"), scan(context.lake, "batch_study")
+    with context.lake.cursor() as connection:
         for name in tables:
             connection.register(name, touched_rows(context, TABLES[name], _ASKED.get(name, "")))
         connection.register("touched", touched)
@@ -47,8 +48,8 @@ def _settled(context: CheckContext, *tables: str) -> Iterator[duckdb.DuckDBPyCon
             CREATE TEMP TABLE settled AS
             SELECT study_key FROM touched
             ANTI JOIN (
-                SELECT study_key FROM batch_study
-                ANTI JOIN (SELECT batch_id FROM batches WHERE status = 'closed') AS closed USING (batch_id)
+                SELECT study_key FROM {index}
+                ANTI JOIN (SELECT batch_id FROM {closed} WHERE status = 'closed') AS closed USING (batch_id)
                 WHERE batch_id <> {context.batch}
             ) AS moving USING (study_key)
             """
