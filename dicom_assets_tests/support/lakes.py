@@ -11,6 +11,7 @@ import re
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext, suppress
 from dataclasses import dataclass, field
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +25,7 @@ from dicom_assets.batch.steps import Run, each_table
 from dicom_assets.defs.graph import build_defs
 from dicom_assets.defs.jobs import register
 from dicom_assets.lake.delta import Lake
-from dicom_assets.lake.query import VIEWS, arrow, connect, existing, has_lake
+from dicom_assets.lake.query import VIEWS, arrow, connect, has_lake, is_there
 from dicom_assets.landing.claims import claim_new
 from dicom_assets.schema.registry import TABLES
 from dicom_assets.settings import Settings
@@ -45,6 +46,21 @@ def settings_for(lake: Path, *landings: Path, **sections: Any) -> Settings:
             **sections,
         }
     )
+
+
+@cache
+def _database() -> duckdb.DuckDBPyConnection:
+    connection = duckdb.connect()
+    connection.execute("SET TimeZone = 'UTC'")
+    return connection
+
+
+class Looked(Lake):
+    """A lake to look at: opening DuckDB costs most of a small question, so all such lakes share one database."""
+
+    def cursor(self) -> duckdb.DuckDBPyConnection:
+        """See `Tables.cursor`."""
+        return _database().cursor()
 
 
 @dataclass
@@ -99,9 +115,14 @@ class Graph:
             self.run(batch)
         return batches
 
+    @property
+    def _looked(self) -> Lake:
+        is_there(self.settings.lake)
+        return (Lake if "://" in self.settings.lake else Looked)(self.settings.lake, make=False)
+
     def books(self, batch_id: str) -> Books:
         """The books of one batch."""
-        found = books_of(existing(self.settings.lake), batch_id)
+        found = books_of(self._looked, batch_id)
         assert found is not None, "the batch never started"
         return found
 
@@ -114,7 +135,7 @@ class Graph:
         words = set(re.findall(r"\w+", sql))
         needed = {name for view in words & set(VIEWS) for name in VIEWS[view][0]}
         named = [name for name in TABLES if name in words | needed]
-        with suppress(LakeError, duckdb.Error), connect(existing(self.settings.lake), named or None) as connection:
+        with suppress(LakeError, duckdb.Error), connect(self._looked, named or None) as connection:
             return arrow(connection, sql).to_pylist()
         with connect(self.lake) as connection:
             return arrow(connection, sql).to_pylist()
@@ -151,7 +172,10 @@ VARYING = {
 
 def contents(lake: Lake, names: Sequence[str] = tuple(TABLES)) -> dict[str, list[dict[str, Any]]]:
     """Every row of every table but for the columns of VARYING, ready to be compared."""
-    return {name: table(lake, name, without=VARYING.get(name, ())).to_pylist() for name in names}
+    return {
+        name: table(lake, name, without=VARYING.get(name, ())).to_pylist() if len(lake.extents(name)) else []
+        for name in names
+    }
 
 
 def versions(lake: Lake) -> dict[str, int]:
