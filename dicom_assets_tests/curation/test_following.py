@@ -305,5 +305,5 @@ def test_a_lake_without_these_tables_says_that_all_batches_wait(states):
     for name in NAMES:
         shutil.rmtree(Path(graph.settings.lake, name))
     assert "2 closed batches behind" in CliRunner().invoke(app, ["status", "--lake", graph.settings.lake]).stderr
-    followed(graph.lake)
+    followed(Lake(graph.settings.lake))
     assert behind(graph.lake) == 0

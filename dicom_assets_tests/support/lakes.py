@@ -178,6 +178,11 @@ def contents(lake: Lake, names: Sequence[str] = tuple(TABLES)) -> dict[str, list
     }
 
 
+def commits(lake: Path) -> dict[str, list[str]]:
+    """What the log of each table of a lake in a folder holds: while it is the same, so is every row."""
+    return {log.parent.name: sorted(entry.name for entry in log.iterdir()) for log in sorted(lake.glob("*/_delta_log"))}
+
+
 def versions(lake: Lake) -> dict[str, int]:
     """The Delta version of every table."""
     return {name: lake.table(name).version() for name in TABLES}
