@@ -17,16 +17,13 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from dicom_assets.batch.context import RunContext
 from dicom_assets.batch.verification.verify import verify
-from dicom_assets.landing.claims import claim_new
 from dicom_assets.service.audit_lake import lake_counts
 from dicom_assets_tests.support.corrections import MONDAY, TUESDAY, correction, link, table
 from dicom_assets_tests.support.dicoms import dicom, uid
-from dicom_assets_tests.support.inline_engine import InlineEngine
 from dicom_assets_tests.support.lakes import Graph, settings_for
 from dicom_assets_tests.support.landings import LandingFolder
-from dicom_assets_tests.support.steps import Stepped, publish
+from dicom_assets_tests.support.steps import Stepped, step_through
 
 FILES = {"files": ["corrections/**"]}
 
@@ -34,14 +31,6 @@ REPORT = (
     '{"resourceType":"DiagnosticReport","id":"r","status":"final","code":{"text":"CT"},'
     '"identifier":[{"type":{"coding":[{"code":"ACSN"}]},"value":"A6"}],"subject":{"identifier":{"value":"NEWEST"}}}\n'
 )
-
-
-def ingest(graph: Graph) -> None:
-    """Takes what is new through all steps; every blocking rule holds."""
-    with RunContext(graph.settings, shared_engine=InlineEngine()) as work:
-        for store in work.stores():
-            for claim in claim_new(store, work.log, graph.settings.claiming).claims:
-                publish(work.batch(claim.batch_id))
 
 
 @dataclass(frozen=True)
@@ -133,17 +122,17 @@ def story(tmp_path_factory) -> Iterator[Story]:
 
         now = graph("lake")
         put_objects(landing)
-        ingest(now)
+        step_through(now, judges=False)  # objects alone, which others ask every rule of
         shutil.copytree(folder / "lake", folder / "before")
         put_corrections(landing)
-        ingest(now)
+        step_through(now)
         landing.put("4.dcm", dicom(4, 1, 1))
         landing.put("1b-newer.dcm", dicom(1, 1, 2, SeriesDescription="newer"), age_seconds=3_600)
-        ingest(now)
+        step_through(now)
         shutil.copytree(folder / "lake", folder / "corrected")
         for path in sorted((landing.root / "corrections").iterdir()):
             landing.put(f"corrections/{path.name}", table(), age_seconds=1_800)
-        ingest(now)
+        step_through(now)
         yield Story(graph("before"), graph("corrected"), now)
 
 

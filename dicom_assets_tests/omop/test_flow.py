@@ -43,9 +43,9 @@ def two_sources(tmp_path: Path, instance: dg.DagsterInstance) -> Iterator[tuple[
 
 def take(graph: Graph) -> list[str]:
     """Claims what is new and takes every batch as far as the tables of OMOP; the batches."""
-    batches = graph.claim()
-    for name in batches:
-        with RunContext(graph.settings, shared_engine=InlineEngine()) as work:
+    with RunContext(graph.settings, shared_engine=InlineEngine()) as work:
+        batches = graph.claim(work)
+        for name in batches:
             make_omop(work.batch(name))
     return batches
 

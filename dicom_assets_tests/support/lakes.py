@@ -85,6 +85,8 @@ class Graph:
     def claim(self, work: RunContext | None = None) -> list[str]:
         """Claims what is new in every source and registers the batches; which. work: of whoever goes on with it."""
         with nullcontext(work) if work else self.work() as one:
+            if work is None:
+                one.lake = self.lake  # claims need no table
             claimed = [
                 claim.batch_id
                 for store in one.stores()
