@@ -12,7 +12,7 @@ from functools import partial
 
 from dicom_assets.batch.books import Books, Status, counted, known_books
 from dicom_assets.batch.checks.conflict_checks import conflicts_hold_the_batch
-from dicom_assets.batch.checks.contract import CheckContext, Rule
+from dicom_assets.batch.checks.contract import CheckContext, Rule, own_rows
 from dicom_assets.batch.checks.duplicate_checks import groups_hold_the_batch
 from dicom_assets.batch.checks.geometry_checks import geometry_equals_series
 from dicom_assets.batch.checks.parity_checks import (
@@ -27,7 +27,7 @@ from dicom_assets.batch.checks.standard_checks import (
     reports_equal_records,
 )
 from dicom_assets.lake.delta import Lake
-from dicom_assets.lake.query import connect
+from dicom_assets.lake.query import readable
 from dicom_assets.lake.staging import OPTIONAL, Part, Staging, again
 from dicom_assets.storage.files import LakeError
 
@@ -90,9 +90,9 @@ def compare(context: CheckContext) -> None:
 def _of_staged(context: CheckContext) -> Iterator[_Difference]:
     """Tables that hold the staged rows as they are."""
     parts = (Part.RAW, Part.LEDGER, Part.ERRORS)
-    with connect(context.lake, [*parts], within=context.staging.scope(*parts)) as connection:
-        for part in parts:
-            ((there,),) = connection.execute(f"SELECT count(*) FROM {part}").fetchall()
+    for part in parts:
+        with readable(part), context.lake.cursor() as connection:
+            ((there,),) = connection.execute(f"SELECT count(*) FROM {own_rows(context, part)}").fetchall()
             if there != context.staging.rows(part):
                 yield _Difference(part, context.staging.rows(part), there)
 

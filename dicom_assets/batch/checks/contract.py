@@ -16,7 +16,7 @@ import pyarrow as pa
 
 from dicom_assets.batch.publish import touched_studies
 from dicom_assets.lake.delta import Lake
-from dicom_assets.lake.query import arrow, quoted, scan, where
+from dicom_assets.lake.query import arrow, quoted, scan, shown, where
 from dicom_assets.lake.staging import SCHEMAS, Part, Staging
 from dicom_assets.lake.studies import study_scope
 from dicom_assets.landing.claims import BatchKind, ClaimLog
@@ -216,6 +216,11 @@ def touched_rows(context: CheckContext, table: Table, columns: str = "") -> pa.T
     listed = columns or ", ".join(f'"{column}"' for column in keys)
     source = scan(context.lake, table.name, within=scope)
     return context.answer(f"SELECT {listed} FROM {source}{where(scope)}")
+
+
+def own_rows(context: CheckContext, name: str) -> str:
+    """SQL that stands for the rows that a table has of the batch, for a FROM clause; see `query.shown`."""
+    return shown(context.lake, name, context.staging.scope(name)[name])
 
 
 def shown_column(table: Table) -> str:

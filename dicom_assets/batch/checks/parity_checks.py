@@ -21,6 +21,7 @@ from dicom_assets.batch.checks.contract import (
     CheckResult,
     NamedRule,
     compared,
+    own_rows,
     shown_column,
     staged_tables,
     studies_of,
@@ -30,7 +31,7 @@ from dicom_assets.batch.checks.corrected import corrected, is_corrected, tables_
 from dicom_assets.batch.checks.reread_checks import refuses_nothing_anew
 from dicom_assets.batch.checks.shares import excess, opened
 from dicom_assets.lake.moved_studies import origins_of
-from dicom_assets.lake.query import connect, readable, scan, shown, where
+from dicom_assets.lake.query import connect, readable, scan, where
 from dicom_assets.lake.quoting import one_of
 from dicom_assets.lake.staging import Part
 from dicom_assets.lake.studies import study_scope
@@ -134,15 +135,12 @@ def _lost_since(context: CheckContext) -> list[str]:
 
     What cannot be read again is staged from there (`batch.own_rows`), with the members of what cannot be opened.
     """
-    with connect(context.lake, ["flat_metadata"], within=context.staging.scope("flat_metadata")) as connection:
-        connection.register(
-            "ledger", context.staging.read_whole(Part.LEDGER, ["batch_id", "object_id", "outcome", "code"])
-        )
+    with readable("flat_metadata"), context.lake.cursor() as connection:
+        connection.register("ledger", context.staging.read_whole(Part.LEDGER, ["object_id", "outcome", "code"]))
         return _ids(
             connection,
-            f"SELECT object_id FROM flat_metadata LEFT JOIN ledger USING (batch_id, object_id) "
-            f"WHERE batch_id = {context.batch} "
-            "AND (outcome IS NULL OR code IN ('OBJECT_GONE', 'CHANGED_DURING_READ'))",
+            f"SELECT object_id FROM {own_rows(context, 'flat_metadata')} LEFT JOIN ledger USING (object_id) "
+            "WHERE outcome IS NULL OR code IN ('OBJECT_GONE', 'CHANGED_DURING_READ')",
         )
 
 
@@ -158,23 +156,18 @@ def rows_published(part: Part, context: CheckContext) -> CheckResult:
         place = 'CASE WHEN "at" IS NULL THEN {0} ELSE struct_extract("at", \'{0}\') END AS {0}'
         there = ", ".join(map(place.format, ("uri", "member", "etag")))
         needed, staged = [*columns, "at"], f"(SELECT * REPLACE ({there}) FROM staged)"
-    with connect(context.lake, [name], within=context.staging.scope(name)) as connection:
+    with readable(name), context.lake.cursor() as connection:
         connection.register("staged", context.staging.read_whole(part, needed))
-        return compared(
-            connection,
-            f"SELECT {row} FROM {staged}",
-            f"SELECT {row} FROM {name} WHERE batch_id = {context.batch}",
-        )
+        return compared(connection, f"SELECT {row} FROM {staged}", f"SELECT {row} FROM {own_rows(context, name)}")
 
 
 def metadata_equals_ledger(context: CheckContext) -> CheckResult:
     """Accepted DICOM objects = rows of flat_metadata, object by object."""
-    tables = ["flat_metadata", "validated_batch"]
-    with connect(context.lake, tables, within=context.staging.scope(*tables)) as connection:
+    with readable("flat_metadata"), context.lake.cursor() as connection:
         return compared(
             connection,
-            f"SELECT object_id FROM validated_batch WHERE batch_id = {context.batch} AND {_ACCEPTED}",
-            f"SELECT object_id FROM flat_metadata WHERE batch_id = {context.batch}",
+            f"SELECT object_id FROM {own_rows(context, 'validated_batch')} WHERE {_ACCEPTED}",
+            f"SELECT object_id FROM {own_rows(context, 'flat_metadata')}",
         )
 
 
@@ -188,15 +181,15 @@ def clinical_records_accounted(context: CheckContext) -> CheckResult:
 
 def studies_are_indexed(context: CheckContext) -> CheckResult:
     """Every study of the batch's metadata stands in the index by which studies are found."""
-    tables = ["flat_metadata", "batch_study"]
-    with connect(context.lake, tables, within=context.staging.scope(*tables)) as connection:
+    index = own_rows(context, "batch_study")
+    with readable("flat_metadata"), context.lake.cursor() as connection:
         here, indexed, differing = connection.execute(
             f"""
             SELECT
-                count(DISTINCT flat_metadata.study_key),
-                (SELECT count(*) FROM batch_study),
-                min(DISTINCT flat_metadata.study_key, {SHOWN}) FILTER (batch_study.study_key IS NULL)
-            FROM flat_metadata LEFT JOIN batch_study USING (study_key)
+                count(DISTINCT here.study_key),
+                (SELECT count(*) FROM {index}),
+                min(DISTINCT here.study_key, {SHOWN}) FILTER (indexed.study_key IS NULL)
+            FROM {own_rows(context, "flat_metadata")} AS here LEFT JOIN {index} AS indexed USING (study_key)
             """
         ).fetchall()[0]
     return CheckResult(not differing, here, indexed, differing or ())
@@ -282,8 +275,7 @@ def keys_are_unique(table: Table, context: CheckContext) -> CheckResult:
             connection.register("rows_of_table", touched_rows(context, table))
             differing = _ids(connection, twice.format("rows_of_table"))
     else:
-        scope = context.staging.scope(table.name)[table.name]
-        own = shown(context.lake, table.name, scope)
+        own = own_rows(context, table.name)
         with readable(table.name), context.lake.cursor() as connection:
             if "batch_id" in table.key:
                 differing = _ids(connection, twice.format(own))
