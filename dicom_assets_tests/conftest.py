@@ -37,6 +37,7 @@ def pytest_configure(config: pytest.Config) -> None:
 
 
 def pytest_collection_finish() -> None:
+    """From here on as in `ingest`: what importing and collecting have made stays, and is not looked through again."""
     keep_what_is_there()
     gc.enable()
 
