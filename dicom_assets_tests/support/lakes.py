@@ -74,7 +74,8 @@ class Graph:
     @property
     def lake(self) -> Lake:
         """The lake as it is now; made where there is none. Of one that is there, what is asked for is opened."""
-        return Lake(self.settings.lake, make=not has_lake(self.settings.lake))
+        uri = self.settings.lake
+        return Lake(uri, make="://" in uri or not has_lake(uri))
 
     @contextmanager
     def work(self) -> Iterator[RunContext]:
