@@ -165,14 +165,14 @@ def connect(
 
 
 @contextmanager
-def readable(name: str) -> Iterator[None]:
-    """Turns what DuckDB says of a data file that is gone or torn into a sentence."""
+def readable(*names: str) -> Iterator[None]:
+    """Turns what DuckDB says of a data file that is gone or torn into a sentence. names: tables that are read."""
     try:
         yield
     except (duckdb.IOException, duckdb.InvalidInputException):
         raise LakeError(
-            f"Table {name}: a data file of it is missing or torn. Run `dicom-assets verify`, which names it, and "
-            "`dicom-assets verify --fix`, which makes its rows again."
+            f"Table {' or '.join(names)}: a data file of it is missing or torn. Run `dicom-assets verify`, which names "
+            "it, and `dicom-assets verify --fix`, which makes its rows again."
         ) from None
 
 

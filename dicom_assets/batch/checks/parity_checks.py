@@ -229,7 +229,7 @@ def hierarchy_equals_metadata(name: str, context: CheckContext) -> CheckResult:
     grain = _GRAIN[name]
     closed = f"(SELECT batch_id FROM {scan(context.lake, 'batches')} WHERE status = 'closed') AS closed"
     index = scan(context.lake, "batch_study")
-    with context.lake.cursor() as connection:
+    with readable("batches", "batch_study"), context.lake.cursor() as connection:
         connection.register("rows_of_table", touched_rows(context, TABLES[name]))
         connection.register("versions", _versions(context))
         connection.execute(

@@ -19,7 +19,7 @@ import pyarrow as pa
 
 from dicom_assets.batch.checks.contract import SHOWN, CheckContext, CheckResult, NamedRule, compared, touched_rows
 from dicom_assets.batch.publish import touched_studies
-from dicom_assets.lake.query import arrow, connect, scan
+from dicom_assets.lake.query import arrow, connect, readable, scan
 from dicom_assets.omop import coverage
 from dicom_assets.schema.registry import MAPPING_COVERAGE, TABLES
 
@@ -43,17 +43,18 @@ def _settled(context: CheckContext, *tables: str) -> Iterator[duckdb.DuckDBPyCon
         for name in tables:
             connection.register(name, touched_rows(context, TABLES[name], _ASKED.get(name, "")))
         connection.register("touched", touched)
-        connection.execute(
-            f"""
-            CREATE TEMP TABLE settled AS
-            SELECT study_key FROM touched
-            ANTI JOIN (
-                SELECT study_key FROM {index}
-                ANTI JOIN (SELECT batch_id FROM {closed} WHERE status = 'closed') AS closed USING (batch_id)
-                WHERE batch_id <> {context.batch}
-            ) AS moving USING (study_key)
-            """
-        )
+        with readable("batches", "batch_study"):
+            connection.execute(
+                f"""
+                CREATE TEMP TABLE settled AS
+                SELECT study_key FROM touched
+                ANTI JOIN (
+                    SELECT study_key FROM {index}
+                    ANTI JOIN (SELECT batch_id FROM {closed} WHERE status = 'closed') AS closed USING (batch_id)
+                    WHERE batch_id <> {context.batch}
+                ) AS moving USING (study_key)
+                """
+            )
         yield connection
 
 
