@@ -217,6 +217,15 @@ def test_a_rule_finds_code_that_is_broken(empty_lake, tmp_path, monkeypatch, fau
     pytest.fail(f"{rule} holds")
 
 
+def test_a_series_shows_the_patient_whom_most_of_its_objects_name(empty_lake, tmp_path):
+    """Whose a study is follows another rule: every rule has to know that it is not the one of its series."""
+    chosen = Settings.model_validate({"curation": {"attribute_rules": {"PatientID": "most_frequent"}}})
+    lake = Lake(str(shutil.copytree(empty_lake, tmp_path / "lake")), make=False)
+    staging = deliver(lake, [one(1), one(2), one(3, patient="P2")], Choice.of(chosen.curation))
+    assert [row["PatientID"] for row in contents(lake, ["series"])["series"]] == ["P1"]
+    judge(lake, staging, chosen)
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("rule", SETTINGS)
 @given(seed=seeds())

@@ -192,7 +192,7 @@ def _described(table: Table, grain: str, counts: dict[str, str], settings: Curat
     listed = ", ".join(f'{sql} AS "{name}"' for sql, name in zip(columns, table.schema.names, strict=True))
     rows, replaced = f"(SELECT {listed} FROM instance GROUP BY {grain})", []
     for lead in table.schema.names:
-        if lead in {*keys, *made, *_OWN_RULES, *TOLD_WITH, "study_key"} or not is_frequent(lead, settings):
+        if lead in {*keys, *made, *TOLD_WITH, "study_key"} or not is_frequent(lead, settings):
             continue
         own = [lead, *(name for name in table.schema.names if TOLD_WITH.get(name) == lead)]
         rows += f" LEFT JOIN ({_most(lead, own, grain)}) USING ({grain})"
