@@ -1,8 +1,7 @@
 """Rules of duplicates: the index has every digest, groups are what objects say, and how their members differ.
 
-Belongs here: SQL of its own over flat_metadata, with what arrived instead of the table overwritten. Which rows share a
-digest is what the step has read, while flat_metadata is as it was; all else is asked anew. Does not belong here: the
-SQL that makes groups (`curation.duplicates`); `verify`, which looks at all keys without the index.
+Belongs here: SQL of its own over flat_metadata, with what arrived instead of the table overwritten. Does not belong
+here: the SQL that makes groups (`curation.duplicates`); `verify`, which looks at all keys without the index.
 """
 
 from __future__ import annotations
@@ -160,14 +159,13 @@ def members_are_alike(context: CheckContext) -> CheckResult:
 def _alike(context: CheckContext, looked: Looked, there: pa.Table, closed: pa.Table) -> tuple[CheckResult, bool]:
     """Compares groups; and whether these are all. there: rows of the table; closed: batches that change no more."""
     flat = {"batch_id": looked.batches}
-    source = f"(SELECT * FROM {scan(context.lake, 'flat_metadata', within=flat)}{where(flat)})"
     with context.lake.cursor() as connection:
         connection.register("keys", looked.keys)
         connection.register("closed", closed)
         connection.register("duplicate_rows", there)
         connection.execute(
-            f"CREATE TEMP TABLE shared AS SELECT {_NARROW} FROM {source} "
-            "WHERE operation <> 'delete' AND version_text IS NULL AND ("
+            f"CREATE TEMP TABLE shared AS SELECT {_NARROW} FROM {scan(context.lake, 'flat_metadata', within=flat)}"
+            f"{where(flat)} AND operation <> 'delete' AND version_text IS NULL AND ("
             "md5('sop:' || SOPInstanceUID)[1:16] IN (SELECT shared_key FROM keys) "
             "OR md5('header:' || stable_digest)[1:16] IN (SELECT shared_key FROM keys) "
             "OR md5('pixels:' || pixel_digest)[1:16] IN (SELECT shared_key FROM keys))"
