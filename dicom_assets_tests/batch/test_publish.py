@@ -179,7 +179,7 @@ class TestTwoBatchesAtOnce:
         )
 
     @pytest.mark.slow
-    @pytest.mark.parametrize("moment", ["study_scope", "connect"])
+    @pytest.mark.parametrize("moment", ["study_scope", "scan", "touched_rows"])
     def test_a_batch_that_publishes_everything_while_another_is_checked_does_not_disturb_it(
         self, lake, monkeypatch, moment
     ):

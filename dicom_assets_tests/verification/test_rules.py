@@ -169,7 +169,7 @@ ALSO = {
     "a header is missing": {"digests", "instance", "uids"},
     "all of a batch is missing": {"digests", "instance", "uids"},
     "the index misses a study": {"lines"},
-    "an instance is missing": {"patient_value", "series", "study"},
+    "an instance is missing": {"modalities", "patient_value", "series", "study"},
     "an instance says something else": {"conflict", "series"},
     "a series is missing": {"coverage", "image_occurrence"},
     "a study counts one series too many": {"imaging_study"},
