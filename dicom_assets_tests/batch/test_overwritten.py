@@ -441,55 +441,6 @@ class TestWhatTheRulesFind:
         assert (books.status, str(books.reason).split(":")[0]) == ("paused", "instance.equals_flat_metadata")
 
 
-class TestTheIndexOfPlaces:
-    def _log(self, lake: Lake, claims: int) -> ClaimLog:
-        log = ClaimLog(lake.files)
-        for number in range(claims):
-            _claimed(lake, log, [Write("a", 1, 0), Write("b" if number % 2 else "c", 1, 0)], number)
-        return log
-
-    def test_says_which_earlier_claims_had_a_uri(self, empty_lake, tmp_path):
-        lake = Lake(shutil.copytree(empty_lake, tmp_path / "lake").as_posix(), make=False)
-        log = self._log(lake, 5)
-        names = [claim.batch_id for claim in log.claims()]
-        places = UriIndex(lake.files, log)
-        assert places.before(names[0]) == {}
-        assert places.before(names[3]) == {"file:///a": names[:3], "file:///b": [names[1]]}
-
-    def test_says_the_same_from_a_summary_and_without_one_that_is_torn(self, empty_lake, tmp_path, monkeypatch):
-        lake = Lake(shutil.copytree(empty_lake, tmp_path / "lake").as_posix(), make=False)
-        log = self._log(lake, 7)
-        names = [claim.batch_id for claim in log.claims()]
-        plain = UriIndex(lake.files, log).before(names[6])
-        monkeypatch.setattr("dicom_assets.landing.uri_index.SUMMARISE_AFTER", 5)
-        assert UriIndex(lake.files, log).before(names[6]) == plain
-        (summary,) = (tmp_path / "lake" / "_places").rglob("*.bin")
-        assert UriIndex(lake.files, log).before(names[6]) == plain
-        os.truncate(summary, 0)
-        assert UriIndex(lake.files, log).before(names[6]) == plain
-
-    def test_a_process_of_its_own_for_each_batch_reads_few_claims_again(self, empty_lake, tmp_path, monkeypatch):
-        """What stands behind the summary is kept as well: digests of all its claims are what a batch would wait for."""
-        lake = Lake(shutil.copytree(empty_lake, tmp_path / "lake").as_posix(), make=False)
-        log = self._log(lake, 12)
-        names = [claim.batch_id for claim in log.claims()]
-        plain = {name: UriIndex(lake.files, log).before(name) for name in names}
-        for setting, claims in (("SUMMARISE_AFTER", 8), ("KEEP_AFTER", 3)):
-            monkeypatch.setattr(f"dicom_assets.landing.uri_index.{setting}", claims)
-        read = mock.Mock(wraps=lake.files.get_parquet)
-        grown = ClaimLog(lake.files)
-        for upto in range(1, 13):
-            monkeypatch.setattr(grown, "claims", lambda upto=upto: log.claims()[:upto])
-            read.reset_mock()
-            with mock.patch.object(lake.files, "get_parquet", read):
-                assert UriIndex(lake.files, grown).before(names[upto - 1]) == plain[names[upto - 1]]
-            assert read.call_count <= 3 + 1  # what is not kept, and the batch's own
-        kept = sorted((tmp_path / "lake" / "_places").rglob("*.bin"))
-        assert [path.name for path in kept if path.name == "uris.bin"] == ["uris.bin"]
-        os.truncate(kept[-1], 14)
-        assert UriIndex(lake.files, log).before(names[11]) == plain[names[11]]
-
-
 @pytest.mark.slow
 def test_what_was_moved_out_of_the_way_is_not_overwritten_by_what_comes_there_next(tmp_path, landing):
     """In mode organize the bytes of the first file lie elsewhere when the second one arrives, also when it is rerun."""
