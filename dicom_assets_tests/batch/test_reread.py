@@ -375,6 +375,7 @@ def test_a_reading_that_was_claimed_and_not_begun_is_left_to_the_next_ingest(sta
 
 
 @pytest.mark.slow
+@pytest.mark.usefixtures("without_dagster")
 def test_a_reading_that_was_killed_is_finished_by_the_next_ingest(states, monkeypatch):
     graph, landing, _ = states.begin(mixed)
     folder = landing.root.parent
