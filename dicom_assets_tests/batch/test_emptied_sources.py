@@ -23,7 +23,6 @@ from dicom_assets_tests.support.dicoms import dicom
 from dicom_assets_tests.support.lakes import Graph, settings_for
 from dicom_assets_tests.support.landings import LandingFolder
 
-
 pytestmark = pytest.mark.usefixtures("without_dagster")
 
 

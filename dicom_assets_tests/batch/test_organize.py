@@ -30,7 +30,6 @@ from dicom_assets_tests.support.lakes import Graph, contents
 from dicom_assets_tests.support.landings import CLINICAL_CSV, LandingFolder, zipped
 from dicom_assets_tests.support.steps import Stepped, without_graph
 
-
 STAMP = 1_795_161_600_000  # 2026-11-20T08:00:00Z
 
 

@@ -35,7 +35,6 @@ from dicom_assets.settings import Settings
 from dicom_assets_tests.support.dicoms import dicom, uid
 from dicom_assets_tests.support.lakes import Graph, contents, settings_for
 from dicom_assets_tests.support.landings import DAY, LandingFolder
-from dicom_assets_tests.support.states import States
 from dicom_assets_tests.support.steps import Stepped
 from dicom_assets_tests.support.versions import LEVELS, NOON, Version, flat_rows
 
@@ -45,11 +44,6 @@ def graph(stepped: Stepped) -> Stepped:
     """These tests are about what is in the tables; those of each kind that ask every rule say so."""
     stepped.judges = False
     return stepped
-
-
-@pytest.fixture(autouse=True)
-def _unjudged(states: States) -> None:
-    states.judges = False
 
 
 def ingested(graph: Graph) -> str:
@@ -373,7 +367,7 @@ def _claimed(lake: Lake, log: ClaimLog, writes: list[Write], number: int) -> tup
 @pytest.mark.slow
 @given(writes(), st.randoms(use_true_random=False))
 @settings(
-    max_examples=6,
+    max_examples=4,
     deadline=None,
     suppress_health_check=list(HealthCheck),
     phases=(Phase.explicit, Phase.reuse, Phase.generate),
