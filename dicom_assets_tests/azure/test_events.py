@@ -52,7 +52,7 @@ class Account:
                 "reading": {"workers": 1},
             }
         )
-        self.graph = Stepped(self.settings, instance)
+        self.graph = Stepped(self.settings, instance, judges=False)
         self._sequence = 0
 
     def put(self, name: str, data: bytes, **changes: Any) -> dict[str, Any]:
@@ -165,7 +165,7 @@ class TestTicks:
 
     def test_messages_that_follow_a_claim_stay_in_the_queue_until_more_have_come(self, account: Account) -> None:
         usual = account.settings.model_copy(update={"claiming": ClaimingSettings()})
-        account.graph = Stepped(usual, account.graph.instance)
+        account.graph = Stepped(usual, account.graph.instance, judges=False)
         account.put("in/1.dcm", dicom(1, 1, 1))
         assert taken(account, paced=True).claimed == 1
         for number in (2, 3):
@@ -173,7 +173,7 @@ class TestTicks:
         found = taken(account, paced=True)
         assert (found.messages, found.claimed, found.gathering, account.left()) == (0, 0, 2, 2)
         enough = {"claiming": ClaimingSettings(enough_objects=2)}
-        account.graph = Stepped(account.settings.model_copy(update=enough), account.graph.instance)
+        account.graph = Stepped(account.settings.model_copy(update=enough), account.graph.instance, judges=False)
         assert (taken(account, paced=True).claimed, account.left()) == (1, 0)
 
     def test_a_message_is_deleted_only_when_its_claim_is_durable(
@@ -200,7 +200,7 @@ class TestTicks:
                 "claiming": account.settings.claiming.model_copy(update={"batch_objects": 2, "batches_per_tick": 1})
             }
         )
-        account.graph = Stepped(account.settings, account.graph.instance)
+        account.graph = Stepped(account.settings, account.graph.instance, judges=False)
         for number in range(5):
             account.put(f"in/{number}.dcm", b"x")
         found = taken(account)
@@ -296,7 +296,7 @@ class TestMessagesThatAreNoEvents:
         account.settings = account.settings.model_copy(
             update={"events": account.settings.events.model_copy(update={"messages_per_tick": 2})}
         )
-        account.graph = Stepped(account.settings, account.graph.instance)
+        account.graph = Stepped(account.settings, account.graph.instance, judges=False)
         account.send("no event of DOE^JANE")
         account.put("in/a.dcm", dicom())
         outcomes = []
