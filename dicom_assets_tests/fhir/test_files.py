@@ -31,7 +31,7 @@ def graph_of(folder: Path, instance: dg.DagsterInstance, studies: int) -> Steppe
     landing.root.mkdir()
     for study in range(1, studies + 1):
         landing.put_series(study, 1, 1)
-    return Stepped(settings_for(folder / "lake", landing.root, claiming={"batch_objects": 2}), instance)
+    return Stepped(settings_for(folder / "lake", landing.root, claiming={"batch_objects": 2}), instance, judges=False)
 
 
 @pytest.fixture(scope="module")
