@@ -19,7 +19,7 @@ from dicom_assets_tests.support.lakes import Graph, quiet_dagster, settings_for
 from dicom_assets_tests.support.landings import LandingFolder
 from dicom_assets_tests.support.processor_time import ProcessorTime
 from dicom_assets_tests.support.states import States
-from dicom_assets_tests.support.steps import Stepped
+from dicom_assets_tests.support.steps import Stepped, without_graph
 
 # No test is timed: how long an example takes says how busy the machine is.
 settings.register_profile("suite", settings(), deadline=None, suppress_health_check=[HealthCheck.too_slow])
@@ -94,6 +94,15 @@ def graph(tmp_path: Path, landing: LandingFolder, instance: dg.DagsterInstance, 
 def stepped(graph: Graph) -> Stepped:
     """The same lake, whose batches go through the steps without Dagster: for what is not about the graph."""
     return Stepped(graph.settings, graph.instance)
+
+
+@pytest.fixture
+def without_dagster(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What commands run in this process goes through its steps: for tests of what they say, and of the tables."""
+    from dicom_assets.defs import mending, runner
+
+    for module in (runner, mending):
+        without_graph(monkeypatch, module)
 
 
 @pytest.fixture(scope="session")

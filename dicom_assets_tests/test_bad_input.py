@@ -20,11 +20,13 @@ from typer.testing import CliRunner, Result
 from dicom_assets.batch.books import all_books
 from dicom_assets.batch.context import RunContext
 from dicom_assets.cli.main import app
+from dicom_assets.defs import runner
 from dicom_assets.lake.delta import Lake
 from dicom_assets_tests.support.commands import running, wait_for
 from dicom_assets_tests.support.dicoms import dicom
 from dicom_assets_tests.support.lakes import settings_for
 from dicom_assets_tests.support.landings import LandingFolder
+from dicom_assets_tests.support.steps import without_graph
 
 pytestmark = pytest.mark.slow
 
@@ -176,7 +178,7 @@ class TestTwoIngestsAtOnce:
 
 @ROOT_ONLY
 class TestTheDiskFillsUp:
-    def test_in_the_middle_of_a_batch_and_the_rerun_completes(self, tmp_path):
+    def test_in_the_middle_of_a_batch_and_the_rerun_completes(self, tmp_path, monkeypatch):
         landing = LandingFolder(tmp_path / "landing")
         for number in range(60):
             landing.put(f"a/{number}.dcm", dicom(instance=number + 1, ImageComments=os.urandom(4_000).hex()))
@@ -193,6 +195,7 @@ class TestTheDiskFillsUp:
             )
             assert [path for path in (tmp_path / "lake" / "_staging").rglob("*") if path.is_file()]
             filler.unlink()
+            without_graph(monkeypatch, runner)
             again = ingest(tmp_path)
             assert again.exit_code == 0, again.stderr
             (books,) = all_books(Lake(str(tmp_path / "lake")))

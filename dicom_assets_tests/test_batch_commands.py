@@ -107,6 +107,7 @@ def test_retried_it_pauses_again_and_closes_with_another_threshold(paused):
 
 
 @pytest.mark.slow
+@pytest.mark.usefixtures("without_dagster")
 def test_an_error_is_open_until_what_is_wrong_is_replaced_and_open_ones_come_first(paused):
     batch = paused.batch()
     assert paused.run("batch", "accept", batch, "--reason", "known", where=True).exit_code == 0

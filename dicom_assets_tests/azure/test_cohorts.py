@@ -27,7 +27,7 @@ def test_blobs_are_exported_into_a_container_and_into_a_folder_alike(container, 
         "lake": f"{container.url}/lake", "sources": [{"root": f"{container.url}/in"}],
         "claiming": {"quiet_seconds": 0}, "reading": {"workers": 1},
     })  # fmt: skip
-    graph = Stepped(settings, instance)
+    graph = Stepped(settings, instance, judges=False)
     graph.ingest()
     create_cohort(graph.lake, "all", sql="SELECT StudyInstanceUID FROM study", by="me")
     container.put("in/1.dcm", dicom(1, 1, 1, StudyDescription="again"))

@@ -61,7 +61,7 @@ def test_objects_of_a_container_move_whatever_kills_come_between(
         }
     )
     before = found(container)
-    graph = Stepped(settings, instance)
+    graph = Stepped(settings, instance, judges=False)
     with monkeypatch.context() as patch:
         patch.setattr(Organizing, "finish", lambda self: None)
         (batch,) = graph.ingest()

@@ -24,7 +24,7 @@ from dicom_assets_tests.azure.azurite import new_container
 from dicom_assets_tests.upgrade.lakes import EarlierLake, everything, unpacked, upgrade
 from dicom_assets_tests.upgrade.make_lake import ROOT
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("without_dagster")]
 
 
 @dataclass(frozen=True)

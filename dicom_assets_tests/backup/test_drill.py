@@ -352,6 +352,7 @@ class TestCommands:
         return CliRunner().invoke(app, list(arguments))
 
     @pytest.mark.slow
+    @pytest.mark.usefixtures("without_dagster")
     def test_a_drill_by_commands(self, graph: Stepped, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         landing, lake = graph.settings.sources[0].root, graph.settings.lake
         monkeypatch.setenv("DICOM_ASSETS_LANDING", landing)

@@ -64,7 +64,6 @@ def paused_batch(graph: Graph, landing: LandingFolder) -> str:
 @pytest.fixture
 def place(request, states) -> tuple[Stepped, LandingFolder, str]:
     """The paused batch for whoever asks for it; otherwise nothing."""
-    states.judges = False
     begun: tuple[Stepped, LandingFolder, str]
     begun = states.begin(paused_batch if "paused" in request.fixturenames else nothing, gate=GATE)
     return begun

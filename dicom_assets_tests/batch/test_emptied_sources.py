@@ -13,24 +13,17 @@ from typer.testing import CliRunner
 from dicom_assets.batch.claim_rounds import claim_everywhere
 from dicom_assets.batch.presence import confirm, doubts
 from dicom_assets.cli.main import app
-from dicom_assets.defs import runner
 from dicom_assets.defs.jobs import register
 from dicom_assets.defs.runner import Ended, ingest
 from dicom_assets.landing.local import LocalFolder
 from dicom_assets.landing.looks import SourceEmptied
 from dicom_assets.settings import Settings
 from dicom_assets_tests.defs.test_sensors import tick
-from dicom_assets_tests.support.commands import command
 from dicom_assets_tests.support.dicoms import dicom
 from dicom_assets_tests.support.lakes import Graph, settings_for
 from dicom_assets_tests.support.landings import LandingFolder
-from dicom_assets_tests.support.steps import without_graph
 
-
-@pytest.fixture(autouse=True)
-def _without_graph(monkeypatch: pytest.MonkeyPatch) -> None:
-    """What `ingest` claims goes through the steps; one test runs the command."""
-    without_graph(monkeypatch, runner)
+pytestmark = pytest.mark.usefixtures("without_dagster")
 
 
 def take_away(root: Path) -> Path:
@@ -85,14 +78,15 @@ class TestAMountThatIsAway:
         assert said(graph) == {}
 
     @pytest.mark.slow
-    def test_is_told_by_the_commands_with_exit_code_1(self, tmp_path, landing):
+    def test_is_told_by_the_commands_with_exit_code_1(self, tmp_path, landing, monkeypatch):
+        monkeypatch.chdir(tmp_path)
         landing.put_series(1, 1, 2)
         places = ("--landing", str(landing.root), "--lake", str(tmp_path / "lake"))
-        assert command("dicom-assets", "ingest", *places, cwd=tmp_path).returncode == 0
+        assert CliRunner().invoke(app, ["ingest", *places]).exit_code == 0
         landing.put_series(2, 1, 2)
         take_away(landing.root)
-        done = command("dicom-assets", "ingest", *places, cwd=tmp_path)
-        assert (done.returncode, done.stdout) == (1, "")
+        done = CliRunner().invoke(app, ["ingest", *places])
+        assert (done.exit_code, done.stdout) == (1, "")
         assert "looks emptied: 2 objects" in done.stderr
         told = CliRunner().invoke(app, ["status", "--lake", str(tmp_path / "lake")])
         assert "Source 'landing' looks emptied: 2 objects" in told.stderr

@@ -26,6 +26,7 @@ from dicom_assets_tests.support.lakes import (
     versions,
 )
 from dicom_assets_tests.support.landings import LandingFolder, put_mixed
+from dicom_assets_tests.support.states import States
 from dicom_assets_tests.support.steps import Stepped
 
 
@@ -166,6 +167,12 @@ class TestAMixedFolder:
         )
         for secret in ("P0001", "Test^Patient", "Study 1", "0001.dcm", "diagnoses", "other-site", uid(1)):
             assert secret not in spoken
+
+
+@pytest.fixture(autouse=True)
+def _judged(states: States) -> None:
+    """What is done again, or replaced, is asked every rule."""
+    states.judges = True
 
 
 def mixed_batch(graph: Stepped, landing: LandingFolder) -> str:

@@ -30,13 +30,6 @@ from dicom_assets_tests.support.lakes import Graph, contents
 from dicom_assets_tests.support.landings import CLINICAL_CSV, LandingFolder, zipped
 from dicom_assets_tests.support.steps import Stepped, without_graph
 
-
-@pytest.fixture
-def _without_graph(monkeypatch: pytest.MonkeyPatch) -> None:
-    """What `ingest` claims goes through the steps, where none of them fails."""
-    without_graph(monkeypatch, runner)
-
-
 STAMP = 1_795_161_600_000  # 2026-11-20T08:00:00Z
 
 
@@ -365,12 +358,13 @@ def test_a_source_that_cannot_be_written_is_told_and_nothing_is_lost(
         assert not ended.closed
         assert any("cannot be organized" in trouble and "write there" in trouble for trouble in ended.troubles)
         assert below(landing.root) == ["1.dcm"]
+    without_graph(monkeypatch, runner)
     assert ingest(settings, instance).closed
     assert [path.split("/")[0] for path in below(landing.root)] == ["Process"]
 
 
 @pytest.mark.slow
-@pytest.mark.usefixtures("_without_graph")
+@pytest.mark.usefixtures("without_dagster")
 @pytest.mark.parametrize("compress", [False, True])
 def test_names_of_many_long_characters_come_to_their_place(
     tmp_path: Path, landing: LandingFolder, instance: dg.DagsterInstance, compress: bool
@@ -384,7 +378,7 @@ def test_names_of_many_long_characters_come_to_their_place(
 
 
 @pytest.mark.slow
-@pytest.mark.usefixtures("_without_graph")
+@pytest.mark.usefixtures("without_dagster")
 @pytest.mark.parametrize("name", ["1.dcm", "a.zip"])
 def test_an_object_that_cannot_be_moved_stays_and_is_told_while_the_rest_is_moved(
     tmp_path: Path,
@@ -429,6 +423,7 @@ def test_a_batch_that_cannot_be_moved_ends_no_later_ingest(
 
     monkeypatch.setattr(FolderMover, "copy", refuse)
     ingest(settings, instance)
+    without_graph(monkeypatch, runner)
     landing.put("2.dcm", dicom(1, 1, 2))
     ended = ingest(settings, instance)
     assert [one.status for one in ended.books] == [Status.CLOSED]

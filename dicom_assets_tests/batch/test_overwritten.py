@@ -35,7 +35,6 @@ from dicom_assets.settings import Settings
 from dicom_assets_tests.support.dicoms import dicom, uid
 from dicom_assets_tests.support.lakes import Graph, contents, settings_for
 from dicom_assets_tests.support.landings import DAY, LandingFolder
-from dicom_assets_tests.support.states import States
 from dicom_assets_tests.support.steps import Stepped
 from dicom_assets_tests.support.versions import LEVELS, NOON, Version, flat_rows
 
@@ -45,11 +44,6 @@ def graph(stepped: Stepped) -> Stepped:
     """These tests are about what is in the tables; those of each kind that ask every rule say so."""
     stepped.judges = False
     return stepped
-
-
-@pytest.fixture(autouse=True)
-def _unjudged(states: States) -> None:
-    states.judges = False
 
 
 def ingested(graph: Graph) -> str:
@@ -153,6 +147,7 @@ class TestATableThatIsReplaced:
             assert graph.books(batch).status == "closed", graph.books(batch).reason
             assert visits(graph) == ["new", "other"]
 
+    @pytest.mark.slow
     def test_by_something_that_is_no_table_leaves_nothing(self, deliveries):
         assert visits(deliveries.graph) == []
         assert deliveries.graph.books(deliveries.batches[0]).clinical_records == 1
@@ -169,6 +164,7 @@ class TestATableThatIsReplaced:
 
 
 class TestAFileThatIsReplaced:
+    @pytest.mark.slow
     def test_by_another_patients_image_leaves_the_older_study_without_it(self, deliveries):
         first, second, _ = deliveries.batches
         assert deliveries.current("another_patient") == {uid(11, 1, 2): "P0011", uid(12, 1, 1): "P0012"}
@@ -184,6 +180,7 @@ class TestAFileThatIsReplaced:
             (second, None, False),
         ]
 
+    @pytest.mark.slow
     def test_as_the_only_one_of_its_study_takes_the_study_with_it(self, deliveries):
         graph = deliveries.graph
         assert deliveries.current("the_only_one") == {uid(22, 1, 1): "P0022"}
@@ -195,6 +192,7 @@ class TestAFileThatIsReplaced:
         origins = graph.rows(f"SELECT StudyInstanceUID AS uid FROM image_occurrence_origin WHERE {of_both}")
         assert origins == [{"uid": uid(22)}]
 
+    @pytest.mark.slow
     def test_by_one_with_an_older_time_is_replaced_all_the_same(self, deliveries):
         rows = deliveries.graph.rows("FROM instance WHERE uri LIKE '%/older_time/%'")
         assert [row["PatientName"] for row in rows] == ["Old^Time"]
@@ -205,14 +203,17 @@ class TestAFileThatIsReplaced:
         ingested(graph)
         assert current(graph) == {}
 
+    @pytest.mark.slow
     def test_by_what_is_quarantined_is_gone_too(self, deliveries):
         assert set(deliveries.current("quarantined")) == {uid(43, 1, number) for number in range(1, 13)}
 
+    @pytest.mark.slow
     def test_stays_current_where_it_lies_under_another_uri_as_well(self, deliveries):
         assert set(deliveries.current("copy")) == {uid(51, 1, 1), uid(52, 1, 1)}
         (row,) = deliveries.graph.rows(f"FROM instance WHERE SOPInstanceUID = '{uid(51, 1, 1)}'")
         assert row["uri"].endswith("copy.dcm")
 
+    @pytest.mark.slow
     def test_by_the_image_that_it_was_before_is_current_again(self, deliveries):
         assert deliveries.current("as_before") == {uid(61, 1, 1): "P0061"}
 
@@ -258,9 +259,11 @@ class TestAnObjectThatComesBackAsAnOlderVersionOfItself:
 
 
 class TestAnArchiveThatIsReplaced:
+    @pytest.mark.slow
     def test_loses_the_members_that_have_the_names_of_new_ones(self, deliveries):
         assert deliveries.current("archive") == {uid(71, 1, 2): "P0071", uid(72, 1, 1): "P0072"}
 
+    @pytest.mark.slow
     def test_takes_the_place_of_a_file(self, deliveries):
         assert deliveries.current("file_to_archive") == {uid(82, 1, 1): "P0082"}
 
@@ -373,7 +376,7 @@ def _claimed(lake: Lake, log: ClaimLog, writes: list[Write], number: int) -> tup
 @pytest.mark.slow
 @given(writes(), st.randoms(use_true_random=False))
 @settings(
-    max_examples=6,
+    max_examples=4,
     deadline=None,
     suppress_health_check=list(HealthCheck),
     phases=(Phase.explicit, Phase.reuse, Phase.generate),

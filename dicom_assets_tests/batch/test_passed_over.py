@@ -11,6 +11,8 @@ from dicom_assets.defs.runner import ingest
 from dicom_assets_tests.defs.test_sensors import tick
 from dicom_assets_tests.support.dicoms import dicom
 
+pytestmark = pytest.mark.usefixtures("without_dagster")
+
 
 @pytest.fixture
 def locked(landing, monkeypatch):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import shutil
 import tempfile
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -27,7 +28,7 @@ from dicom_assets.lake.query import arrow, connect
 from dicom_assets.lake.staging import Part, Staging
 from dicom_assets.schema.promoted import PromotedColumn, promoted
 from dicom_assets_tests.support.dicoms import dicom
-from dicom_assets_tests.support.lakes import QUIET, Graph, settings_for
+from dicom_assets_tests.support.lakes import QUIET, settings_for
 from dicom_assets_tests.support.steps import Stepped
 from dicom_assets_tests.support.versions import LEVELS, Version, batch_name, flat_rows, versions
 
@@ -92,7 +93,7 @@ def some(batch: int) -> list[Version]:
 
 
 @pytest.mark.slow
-@settings(max_examples=4)
+@settings(max_examples=3)
 @given(versions(), st.integers(0, 3), st.data())
 def test_filled_for_what_is_there_equals_having_been_there_from_the_beginning(batches, before, data):
     with tempfile.TemporaryDirectory() as folder:
@@ -249,13 +250,14 @@ def test_two_columns_of_one_name_are_refused_together(lake):
 
 
 @pytest.mark.slow
-def test_the_settings_name_columns_the_graph_fills_them_and_a_batch_closes_with_them(tmp_path, landing, instance):
+def test_the_settings_name_columns_the_graph_fills_them_and_a_batch_closes_with_them(graph, landing):
     landing.put("a.dcm", dicom(1, 1, 1, PatientOrientation=["L", "P"]))
-    Graph(settings_for(tmp_path / "lake", landing.root), instance).ingest()
+    graph.judges = False
+    graph.ingest()
     columns = [{"path": "PatientOrientation", "level": "series"}]
-    graph = Graph(settings_for(tmp_path / "lake", landing.root, columns=columns), instance)
+    graph = replace(graph, settings=settings_for(Path(graph.settings.lake), landing.root, columns=columns), judges=True)
     job = build_defs(graph.settings).resolve_job_def("promote_columns")
-    result = job.execute_in_process(instance=instance, run_config=QUIET)
+    result = job.execute_in_process(instance=graph.instance, run_config=QUIET)
     assert result.success
     landing.put("b.dcm", dicom(1, 2, 1, PatientOrientation=["A", "F"]))
     (batch,) = graph.ingest()

@@ -29,7 +29,7 @@ from dicom_assets_tests.support.versions import (
 )
 
 FEW = settings(
-    max_examples=6,
+    max_examples=4,
     deadline=None,
     suppress_health_check=list(HealthCheck),
     phases=(Phase.explicit, Phase.reuse, Phase.generate),  # a publication takes too long to shrink what fails

@@ -26,14 +26,7 @@ from dicom_assets_tests.support.dicoms import dicom, uid, without_identity
 from dicom_assets_tests.support.lakes import Graph, contents, settings_for
 from dicom_assets_tests.support.landings import DAY, LandingFolder, put_mixed
 from dicom_assets_tests.support.projects import REPOSITORY
-from dicom_assets_tests.support.states import States
 from dicom_assets_tests.support.steps import Stepped
-
-
-@pytest.fixture(autouse=True)
-def _unjudged(states: States) -> None:
-    """Lakes are looked at as a whole; what is read again first of a mixed folder is asked every rule."""
-    states.judges = False
 
 
 def ingested(graph: Graph) -> str:
@@ -375,6 +368,7 @@ def test_a_reading_that_was_claimed_and_not_begun_is_left_to_the_next_ingest(sta
 
 
 @pytest.mark.slow
+@pytest.mark.usefixtures("without_dagster")
 def test_a_reading_that_was_killed_is_finished_by_the_next_ingest(states, monkeypatch):
     graph, landing, _ = states.begin(mixed)
     folder = landing.root.parent

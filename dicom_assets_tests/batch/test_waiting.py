@@ -23,7 +23,6 @@ from dicom_assets_tests.support.dicoms import dicom
 from dicom_assets_tests.support.faults import breaking_off, refusing
 from dicom_assets_tests.support.lakes import Graph, settings_for, table
 from dicom_assets_tests.support.landings import CLINICAL_CSV, LandingFolder
-from dicom_assets_tests.support.states import States
 from dicom_assets_tests.support.steps import Stepped
 
 OF_BATCHES = ("raw_files", "validated_batch", "flat_metadata", "clinical", "ingestion_errors")
@@ -38,11 +37,6 @@ def graph(stepped: Stepped) -> Stepped:
     """These tests are about what is in the tables; those of each kind that ask every rule say so."""
     stepped.judges = False
     return stepped
-
-
-@pytest.fixture(autouse=True)
-def _unjudged(states: States) -> None:
-    states.judges = False
 
 
 def log(graph: Graph) -> ClaimLog:

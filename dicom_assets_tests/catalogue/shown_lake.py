@@ -101,7 +101,7 @@ def shown_lake(root: Path) -> Shown:
     first.put("clinical/reports.json", json.dumps(_BUNDLE))
     settings = settings_for(root / "lake", first.root, second.root)
     with dg.DagsterInstance.ephemeral() as instance:
-        graph = Stepped(settings, instance)
+        graph = Stepped(settings, instance, judges=False)
         graph.ingest()
         first.put("odd/1.dcm", _odd(1, WindowCenter=40), age_seconds=DAY)
         graph.ingest()

@@ -85,13 +85,15 @@ def test_by_keyboard_from_the_search_to_an_element_of_a_header(browser: Any, url
 
 @pytest.mark.parametrize("size", SIZES, ids=str)
 def test_no_page_is_wider_than_the_screen_and_none_complains(browser: Any, url: str, size: tuple[int, int]):
-    page = opened(browser, size)
-    for path in EVERY:
+    pages = {path: opened(browser, size) for path in EVERY}
+    for path, page in pages.items():
         page.goto(url + path)
+    for path, page in pages.items():  # each is idle after half a second, which is waited for once
         page.wait_for_load_state("networkidle")
         shoot(page, f"{size[0]}{path}")
         assert page.evaluate("document.documentElement.scrollWidth <= window.innerWidth"), path
-    assert page.complaints == []
+        assert page.complaints == [], path
+        page.context.close()
 
 
 def test_pictures_of_series_are_drawn(browser: Any, url: str):

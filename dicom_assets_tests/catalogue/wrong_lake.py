@@ -45,7 +45,7 @@ def wrong_lake(root: Path) -> Shown:
     second.put("own/1.dcm", dicom(ELSEWHERE, 1, 1, StudyDescription="Own", PatientID="P0004"))
     settings = settings_for(root / "lake", first.root, second.root)
     with dg.DagsterInstance.ephemeral() as instance:
-        graph = Stepped(settings, instance)
+        graph = Stepped(settings, instance, judges=False)
         graph.ingest()
         follow(graph.lake)
     return Shown(settings, graph)

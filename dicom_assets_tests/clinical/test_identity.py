@@ -163,11 +163,12 @@ def resolved(cases: Identities, tmp_path_factory: pytest.TempPathFactory) -> Ide
         batches = [claim.batch_id for claim in work.log.claims()]
     for name in batches:
         with RunContext(again.settings, shared_engine=InlineEngine()) as work:
-            publish(work.batch(name))
+            publish(work.batch(name), judges=False)
     return Identities(again)
 
 
 class TestIdsOfTwoServers:
+    @pytest.mark.slow
     def test_servers_of_paths_keep_them_apart(self, cases: Identities):
         assert cases.of_servers("paths") == [
             ("http://north", "Condition", "A"),
@@ -177,6 +178,7 @@ class TestIdsOfTwoServers:
         ]
         assert cases.held("paths") == []
 
+    @pytest.mark.slow
     def test_what_the_resource_says_of_its_source_keeps_them_apart_without_its_fragment(self, cases: Identities):
         assert cases.of_servers("sources", "Condition") == [
             ("http://north", "Condition", "A"),
@@ -198,6 +200,7 @@ class TestIdsOfTwoServers:
 
 
 class TestAnIdentityThatChanges:
+    @pytest.mark.slow
     def test_records_stay_with_their_patient_and_the_change_is_an_error(self, cases: Identities):
         # The other server's condition refers to p1 as the older one does: without a server nobody can tell them apart.
         assert cases.of_patients("untouched") == [("Condition/c1 of 2", "A"), ("Patient/p1 of 1", "A")]
@@ -210,6 +213,7 @@ class TestAnIdentityThatChanges:
         assert "B" not in detail.replace(key, "")
 
     @pytest.mark.parametrize("order", ORDERS)
+    @pytest.mark.slow
     def test_no_order_of_arrival_gives_another_result(self, cases: Identities, order: str):
         # c1 came back to its patient; of c2 it is not known whom its newest version means, which contradicts nothing.
         assert cases.of_patients(f"order-{order}") == [
@@ -220,22 +224,26 @@ class TestAnIdentityThatChanges:
         ]
         assert len(set(cases.held(f"order-{order}"))) == 2
 
+    @pytest.mark.slow
     def test_of_a_table_with_keys_as_well(self, cases: Identities):
         rows = cases.rows("labs", "SELECT lab, p, x FROM clinical_labs ORDER BY lab")
         assert rows == [("1", "7", "a"), ("2", "7", "b"), ("3", "7", "b")]
         assert len(cases.held("labs")) == 1
 
+    @pytest.mark.slow
     def test_a_batch_that_is_run_again_gives_the_same_rows_and_errors(self, cases: Identities, resolved: Identities):
         assert resolved.held("untouched") == cases.held("untouched")
         for case in ("untouched", "labs", "report", *(f"order-{name}" for name in ORDERS)):
             assert resolved.of_patients(case) == cases.of_patients(case)
 
+    @pytest.mark.slow
     def test_a_report_follows_the_version_that_counts(self, cases: Identities):
         rows = cases.rows("report", "SELECT PatientID, code_display FROM diagnostic_report")
         assert rows == [("A", "of 1")]
 
 
 class TestAPersonResolvesIt:
+    @pytest.mark.slow
     def test_by_naming_the_servers(self, resolved: Identities):
         assert resolved.of_patients("servers") == [
             ("Condition/c1 of 1", "A"),
@@ -246,10 +254,12 @@ class TestAPersonResolvesIt:
         assert resolved.held("servers") == []
 
     @pytest.mark.parametrize("when", ["before", "after"])
+    @pytest.mark.slow
     def test_by_a_patient_that_has_the_identifier_before_as_well(self, cases: Identities, when: str):
         case = f"confirmed-{when}"
         assert cases.of_patients(case) == [("Condition/c1 of 2", "B"), ("Patient/p1 of 3", "B")]
 
+    @pytest.mark.slow
     def test_by_accepting_the_change_of_this_record(self, resolved: Identities):
         assert resolved.of_patients("accepted") == [("Condition/c1 of 2", "B"), ("Patient/p1 of 2", "B")]
         assert resolved.held("accepted") == []

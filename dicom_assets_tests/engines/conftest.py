@@ -73,8 +73,8 @@ def demo(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Told]:
     landing = LandingFolder(folder / "landing")
     write_demo(landing.root)
     with dg.DagsterInstance.ephemeral() as instance:
-        graph = Stepped(settings_for(folder / "lake", landing.root), instance)
-        step_through(graph)
+        graph = Stepped(settings_for(folder / "lake", landing.root), instance, judges=False)
+        step_through(graph, judges=False)
         yield Told(graph, landing)
 
 
@@ -88,18 +88,18 @@ def changed(demo: Told, tmp_path_factory: pytest.TempPathFactory) -> Told:
     settings = settings_for(
         folder / "lake", landing.root, corrections={"files": ["corrections/**"]}, clinical={"datasets": [LABS]}
     )
-    graph = Stepped(settings, demo.graph.instance)
+    graph = Stepped(settings, demo.graph.instance, judges=False)
     landing.put_series(71, 1, 3)
     landing.put("old/1.dcm", dicom(72, 1, 1, PatientOrientation=["L", "P"]))
     landing.put("labs/1.csv", _csv(_LABS))
     landing.put("fhir/ct.dcm", dicom(73, 1, 1, PatientID="P0001", IssuerOfPatientID=None, Modality="CT"))
     landing.put("fhir/records.ndjson", as_ndjson())
     landing.put("corrections/1.csv", table(correction("study", uid(71), AccessionNumber="A1"), link("OLD", "1CT1")))
-    step_through(graph)
+    step_through(graph, judges=False)
     newer = dicom(72, 1, 1, PatientOrientation=["A", "F"], StudyDescription="again")
     landing.put("old/1.dcm", newer, age_seconds=9_000)
     landing.put("records.csv", "PatientID;diagnosis\n\x0bOLD ;Migraine\n")
-    step_through(graph)
+    step_through(graph, judges=False)
     (landing.root / "study71/series1/0002.dcm").unlink()
     with graph.work() as work:
         found = audit(work.lake, work.looks, settings, settings.sources[0])

@@ -86,11 +86,13 @@ KINDS = (
 )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", KINDS)
 def test_before_the_erasure_the_canary_is_found_in_each_kind_of_place(canary, kind):
     assert canary.before.get(kind, 0) > 0, canary.before
 
 
+@pytest.mark.slow
 def test_what_the_search_of_an_erasure_looks_for_is_also_found_in_logs_and_checkpoints(canary, tmp_path):
     lake = canary.copy(tmp_path / "lake")
     found = counts(search(lake, canary.graph.settings, Terms.of(canary.record.terms)))
@@ -98,17 +100,20 @@ def test_what_the_search_of_an_erasure_looks_for_is_also_found_in_logs_and_check
     assert found["checkpoint: values"] > 0
 
 
+@pytest.mark.slow
 def test_afterwards_the_search_finds_nothing(canary):
     named = Terms.of({*canary.record.terms, *TERMS.texts})
     assert list(search(canary.graph.lake, canary.graph.settings, named, [canary.state])) == []
 
 
+@pytest.mark.slow
 def test_afterwards_everything_of_others_is_there(canary):
     rows = canary.graph.rows("SELECT count(*) AS instances, count(DISTINCT StudyInstanceUID) AS studies FROM instance")
     assert rows == [{"instances": 9, "studies": 5}]
     assert canary.graph.rows("SELECT count(*) AS n FROM clinical") == [{"n": 4}]
 
 
+@pytest.mark.slow
 def test_afterwards_the_books_balance_and_all_rules_hold(canary):
     found = verify(canary.graph.lake, canary.graph.settings)
     assert [one for one in found.findings if not one.holds] == []
@@ -116,6 +121,7 @@ def test_afterwards_the_books_balance_and_all_rules_hold(canary):
     assert rows == []
 
 
+@pytest.mark.slow
 def test_a_row_stays_in_the_books_that_says_nothing_but_what_became_of_the_object(canary):
     rows = canary.graph.rows(
         "SELECT uri, member, etag, size, outcome, code FROM raw_files JOIN validated_batch USING (batch_id, object_id) "
@@ -127,6 +133,7 @@ def test_a_row_stays_in_the_books_that_says_nothing_but_what_became_of_the_objec
     assert not old & {row["object_id"] for row in canary.graph.rows("SELECT object_id FROM raw_files")}
 
 
+@pytest.mark.slow
 def test_the_plan_says_what_the_erasure_takes(canary):
     planned = canary.planned
     assert planned["flat_metadata"] == 5
@@ -135,17 +142,20 @@ def test_the_plan_says_what_the_erasure_takes(canary):
         assert planned[place] > 0, place
 
 
+@pytest.mark.slow
 def test_the_table_of_erasures_says_what_was_erased_when_and_by_whom(canary):
     (row,) = canary.graph.rows("SELECT * FROM erasure")
     assert (row["scope"], row["erased_by"], row["objects"]) == ("patient", "a steward", len(canary.record.objects))
 
 
+@pytest.mark.slow
 def test_no_table_can_be_read_as_it_was(canary):
     for name in TABLES:
         log = Path(canary.graph.settings.lake, name, "_delta_log")
         assert len([path for path in log.iterdir() if path.suffix in (".json", ".parquet")]) == 2, name
 
 
+@pytest.mark.slow
 def test_ids_of_omop_that_were_the_canarys_are_given_to_nobody_else(canary, tmp_path):
     before = {row["id"] for row in _rows(canary.copy(tmp_path / "lake"), "omop_identifier")}
     after = _rows(canary.graph.lake, "omop_identifier")
@@ -157,6 +167,7 @@ def _rows(lake: Lake, name: str) -> list[dict]:
     return contents(lake, [name])[name]
 
 
+@pytest.mark.slow
 def test_files_that_still_lie_at_the_source_are_not_claimed_again(canary):
     assert canary.graph.claim() == []
 

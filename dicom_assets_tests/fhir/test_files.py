@@ -31,7 +31,7 @@ def graph_of(folder: Path, instance: dg.DagsterInstance, studies: int) -> Steppe
     landing.root.mkdir()
     for study in range(1, studies + 1):
         landing.put_series(study, 1, 1)
-    return Stepped(settings_for(folder / "lake", landing.root, claiming={"batch_objects": 2}), instance)
+    return Stepped(settings_for(folder / "lake", landing.root, claiming={"batch_objects": 2}), instance, judges=False)
 
 
 @pytest.fixture(scope="module")
@@ -73,6 +73,7 @@ def files(graph: Graph) -> dict[Path, list[str]]:
     return {path: [json.loads(line)["id"] for line in path.read_text().splitlines()] for path in found}
 
 
+@pytest.mark.slow
 def test_batches_of_one_round_of_claims_leave_a_line_for_every_study(published: Stepped):
     batches = list(published.results)
     assert len(batches) == 3
@@ -83,6 +84,7 @@ def test_batches_of_one_round_of_claims_leave_a_line_for_every_study(published: 
     assert all(sum(batch in path.name for path in found) == 2 for batch in batches)
 
 
+@pytest.mark.slow
 def test_a_batch_that_is_run_again_replaces_its_own_files(copied: Stepped, monkeypatch: pytest.MonkeyPatch):
     first, *_ = copied.results
     assert sorted(map(len, files(copied).values())) == [1] * 6
@@ -93,6 +95,7 @@ def test_a_batch_that_is_run_again_replaces_its_own_files(copied: Stepped, monke
     assert len({one for lines in found.values() for one in lines}) == 6
 
 
+@pytest.mark.slow
 def test_files_are_made_again_from_the_table_and_go_with_the_last_study(
     copied: Stepped, monkeypatch: pytest.MonkeyPatch
 ):

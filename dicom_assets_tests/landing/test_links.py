@@ -168,7 +168,7 @@ def test_the_books_count_links_and_errors_list_them_once(tmp_path: Path, landing
     for name, target in (("proc", "/proc/self/stat"), ("out.dcm", outside.root / "b.dcm"), ("gone", "nowhere")):
         (landing.root / name).symlink_to(target)
     quiet = {"claiming": {"quiet_seconds": 0}}
-    graph = Stepped(settings_for(tmp_path / "lake", landing.root, **quiet), instance)
+    graph = Stepped(settings_for(tmp_path / "lake", landing.root, **quiet), instance, judges=False)
     (batch,) = graph.ingest()
     books = graph.books(batch)
     assert (books.status, books.seen, books.ingested, books.ignored) == ("closed", 4, 1, 3)
@@ -177,6 +177,6 @@ def test_the_books_count_links_and_errors_list_them_once(tmp_path: Path, landing
     ]
     assert graph.ingest() == []
     source = graph.settings.sources[0].model_copy(update={"follow_links": True})
-    trusting = Stepped(graph.settings.model_copy(update={"sources": (source,)}), instance)
+    trusting = Stepped(graph.settings.model_copy(update={"sources": (source,)}), instance, judges=False)
     (second,) = trusting.ingest()
     assert (trusting.books(second).seen, trusting.books(second).ingested) == (1, 1)

@@ -47,7 +47,7 @@ def watched_lake(root: Path) -> Watched:
     landing.put(f"{FOLDER}/of-{PATIENT}.csv", f"PatientID;diagnosis\n{PATIENT};SECRET-DIAGNOSIS\n")
     settings = settings_for(root / "lake", landing.root)
     with dg.DagsterInstance.ephemeral() as instance:
-        graph = Stepped(settings, instance)
+        graph = Stepped(settings, instance, judges=False)
         (closed,) = graph.ingest()
         for number in range(12):
             landing.put(f"{FOLDER}/{number}.dcm", without_identity(number))

@@ -66,6 +66,7 @@ def test_an_object_that_grows_beyond_the_limit_is_blamed():
     assert set(found.values()) == {"read"}
 
 
+@pytest.mark.slow
 def test_several_bad_objects_in_one_chunk_are_blamed_one_by_one(engine):
     found = outcomes(engine, [chunk(0, o0="exit", o1="crash", o3="hang")])
     assert found == {"0-0": "PARSER_CRASH", "0-1": "PARSER_CRASH", "0-2": "read", "0-3": "PARSER_TIMEOUT"}
@@ -232,6 +233,7 @@ def test_closing_leaves_no_process_behind_that_reads(engine):
     assert not below() - before
 
 
+@pytest.mark.slow
 def test_closing_while_processes_have_hardly_begun_leaves_none_behind(engine):
     reading(engine)
     before = below()
@@ -286,6 +288,7 @@ list(engine.run(read, [chunk(0, o0="hold"), chunk(1, o0="sleep")]))
 """
 
 
+@pytest.mark.slow
 def test_processes_end_with_a_killed_parent_even_when_they_hang():
     expected = 4 if sys.platform == "linux" else 3  # two that read, and those of multiprocessing
     parent = subprocess.Popen([sys.executable, "-c", PARENT, str(expected)], stdout=subprocess.PIPE, text=True)

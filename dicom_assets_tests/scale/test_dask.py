@@ -117,7 +117,7 @@ class TestDaskEngine:
         put_mixed(landing)
         monkeypatch.setenv(ADDRESS_VARIABLE, cluster.scheduler_address)
         with dg.DagsterInstance.ephemeral() as instance:
-            graph = Stepped(settings_for(tmp_path / "lake", landing.root), instance)
+            graph = Stepped(settings_for(tmp_path / "lake", landing.root), instance, judges=False)
             (batch,) = graph.ingest()
             assert (graph.books(batch).status, graph.books(batch).balance) == ("closed", 0)
             assert graph.books(batch).ingested == 8

@@ -96,7 +96,7 @@ def graph(service, folder, pushed, tmp_path_factory):
         }
     )
     with dg.DagsterInstance.ephemeral() as instance:
-        graph = Stepped(settings, instance)
+        graph = Stepped(settings, instance, judges=False)
         sync(service)
         graph.ingest()
         yield graph

@@ -238,17 +238,20 @@ def again(tmp_path_factory):
         yield service
 
 
+@pytest.mark.slow
 def test_a_window_that_reads_the_same_is_not_claimed_again(again):
     assert len(again.first) == 1
     assert again.unchanged == []
 
 
+@pytest.mark.slow
 def test_of_a_window_read_again_only_what_changed_is_claimed(again):
     books = again.graph.books(again.second[0])
     assert (books.seen, books.ignored) == (2, 2)  # the file, and the one Create that reads Deleted now
     assert len(again.graph.rows("SELECT * FROM flat_metadata")) == 20
 
 
+@pytest.mark.slow
 def test_a_batch_run_again_finds_what_it_found_before(again):
     (batch,) = again.second
     seen = again.graph.books(batch).seen

@@ -50,7 +50,7 @@ def ingested(tmp_path_factory) -> tuple[Path, str]:
     landing = LandingFolder(folder / "landing")
     put(landing)
     with dg.DagsterInstance.ephemeral() as instance:
-        (batch,) = Stepped(settings_for(folder / "lake", landing.root), instance).ingest()
+        (batch,) = Stepped(settings_for(folder / "lake", landing.root), instance, judges=False).ingest()
     return folder, batch
 
 
@@ -69,7 +69,7 @@ def graph(tmp_path, ingested, instance, server: FeedServer) -> Stepped:
         "sources": [{"name": "landing", "root": str(ingested[0] / "landing"), "forward_to": "pacs"}],
         "services": [server.settings(retries=0, follow="nothing").model_dump()],
     })  # fmt: skip
-    return Stepped(settings, instance)
+    return Stepped(settings, instance, judges=False)
 
 
 def stores(server: FeedServer) -> int:
@@ -158,7 +158,7 @@ class TestForwarding:
             "services": [server.settings(retries=0, follow="nothing").model_dump()],
             "claiming": {"quiet_seconds": 0},
         })  # fmt: skip
-        graph = Stepped(settings, instance)
+        graph = Stepped(settings, instance, judges=False)
         (batch,) = graph.ingest()
         done = forward(graph.lake, graph.settings, batch)
         assert (done.ingested, dict(done.counts), done.left) == (2, {"stored": 1, "kept": 1}, [])

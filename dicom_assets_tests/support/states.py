@@ -26,13 +26,14 @@ class States:
     """A place for one landing folder and one lake, and the states in which they have been.
 
     Names of objects hold the path that they were claimed at. So a state is put back where it was made, and a module
-    has one place: of two states only the one that was begun last is there. judges: of its lakes; see `Stepped`.
+    has one place: of two states only the one that was begun last is there. judges: of its lakes; see `Stepped`. A
+    state is what tests begin with: those that are about the flow itself ask every rule.
     """
 
     root: Path
     empty_lake: Path
     instance: dg.DagsterInstance
-    judges: bool = True
+    judges: bool = False
     _known: dict[str, tuple[Path, Any]] = field(default_factory=dict)
 
     def begin(

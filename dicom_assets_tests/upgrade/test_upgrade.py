@@ -124,6 +124,7 @@ def test_nothing_is_added_to_a_lake_before_its_migrations_are_done(first, tmp_pa
     assert len(ClaimLog(existing(settings.lake).files).claims()) == 4
 
 
+@pytest.mark.slow
 def test_an_upgraded_lake_is_up_to_date_and_its_books_hold(first, upgraded):
     assert plan(upgraded) == []
     found = verify(upgraded, first.settings(Path(upgraded.uri)))
@@ -131,6 +132,7 @@ def test_an_upgraded_lake_is_up_to_date_and_its_books_hold(first, upgraded):
     assert_plain_and_described(Path(upgraded.uri))
 
 
+@pytest.mark.slow
 def test_what_was_overwritten_is_not_current_any_more(upgraded):
     with connect(upgraded) as connection:
         found = connection.execute("SELECT uri FROM overwritten ORDER BY 1").fetchall()
@@ -142,6 +144,7 @@ def test_what_was_overwritten_is_not_current_any_more(upgraded):
         ]
 
 
+@pytest.mark.slow
 def test_names_of_ndjson_files_tell_their_batch(upgraded):
     batches = [claim.batch_id for claim in ClaimLog(upgraded.files).claims()][:2]
     names = [name.rsplit("/", 1)[1] for name in upgraded.files.names("Process")]

@@ -213,7 +213,7 @@ def test_each_break_is_named_where_no_other_one_goes_against_its_rule():
 
 
 def mostly_slow(names: Iterable[str], quick: str) -> list[Any]:
-    """Names to parametrise by. Two looks at a whole lake take two seconds: a quick run takes one of them."""
+    """Names to parametrise by. A look at a whole broken lake takes a second: a quick run takes one of them."""
     return [name if name == quick else pytest.param(name, marks=pytest.mark.slow) for name in names]
 
 
@@ -226,7 +226,7 @@ def will_be_made_again(found: Finding) -> bool:
 def test_what_is_broken_is_named_and_will_be_made_again(broken, names):
     for name in NAMED[names]:
         BREAKS[name][1](broken)
-    differing = {one.rule: one for one in broken.verify().findings if not one.holds}
+    differing = {one.rule: one for one in broken.looked().findings if not one.holds}
     assert set(differing) <= set().union(*map(own, NAMED[names])), "see ALSO"
     for name in NAMED[names]:
         assert BREAKS[name][0] in differing, name
@@ -261,7 +261,7 @@ def test_what_is_broken_is_made_again_exactly_as_it_was(broken, group):
     lines = files_of(broken)
     for name in MENDED[group]:
         BREAKS[name][1](broken)
-    found = broken.verify()
+    found = broken.looked()
     if group == "studies":
         assert found.batches == [], "a batch that is run again would make its studies again, too"
     if group == "what is of no table":
@@ -303,7 +303,7 @@ def test_data_files_that_are_lost_are_named_and_their_rows_are_made_again(broken
             path.unlink()
         else:
             os.truncate(path, 0 if how == "empty" else path.stat().st_size // 2)
-    found = broken.verify()
+    found = broken.looked()
     (named,) = [one for one in found.findings if one.rule == "files"]
     assert named.differing == len(LOST[what])
     assert sorted(named.told.split(", ")) == sorted(f"1 of {table}" for table in LOST[what])
