@@ -1,6 +1,7 @@
 """What conflicts, duplicates and geometry cost a batch, beside everything else that it costs, in lakes of some sizes.
 
-    python -m bench.curation [--sizes N …] [--folder DIR] [--rounds N] [--each] [--profile FILE] [--json FILE]
+    python -m bench.curation [--sizes N …] [--folder DIR] [--rounds N] [--each | --command] [--profile FILE]
+                             [--json FILE]
 
 Belongs here: batches of 5,000 files of two kinds through every step and rule of a run, without Dagster, read by two
 processes: `new` are CT images of studies that the lake does not have, each with a conflict, `known` are 40 new studies
@@ -14,6 +15,9 @@ each rule takes, in this process, with and without them; `of the other steps` is
 do, in the same batch, which a busy machine tells best. Reading makes the digest of what stays of a header, which is for
 `duplicate` alone, in both: what it takes is measured by itself, and counted as if the batches without the three did
 without it. A lake is worked on by a copy, and the first round is not counted.
+
+`--command` takes each batch by `dicom-assets ingest` in a process of its own, from its start to its end: what a user
+waits for, with Dagster, and all that has to be imported. A share of that is smaller: say both.
 """
 
 from __future__ import annotations
@@ -21,32 +25,27 @@ from __future__ import annotations
 import argparse
 import cProfile
 import json
-import os
 import shutil
 import statistics
+import subprocess
 import sys
 import time
 from collections import defaultdict
-from collections.abc import Iterator, Sequence
-from contextlib import ExitStack, contextmanager, suppress
+from collections.abc import Sequence
+from contextlib import ExitStack
 from pathlib import Path
-from unittest.mock import patch
 
 import pyarrow.parquet as pq
 
 from bench.corpus import files_of
-from bench.scale import cpu_seconds, lake_folder, write_delivery
+from bench.curation_less import OWN, used_seconds, without_curation
+from bench.scale import lake_folder, write_delivery
 from bench.scale_lake import PER_BATCH, SOURCE, make
-from dicom_assets.batch import closing
 from dicom_assets.batch.checks.rules import ALL_RULES, judged
 from dicom_assets.batch.context import OpenBatch, RunContext
 from dicom_assets.batch.steps import Run, each_table
-from dicom_assets.curation import digest_index
 from dicom_assets.dicom.memo import Memo
 from dicom_assets.dicom.stable import elements, stable_digest
-from dicom_assets.lake import maintenance
-from dicom_assets.lake.delta import Lake
-from dicom_assets.lake.staging import Part, Staging
 from dicom_assets.landing.claims import claim_new
 from dicom_assets.settings import Settings
 
@@ -54,8 +53,6 @@ SIZES = (10_000, 1_000_000)
 KINDS = ("new", "known")
 Spent = defaultdict[str, float]
 """Seconds of processor time by step, and by table and rule."""
-OWN = ("series_geometry", "conflict", "duplicate")
-OWN_TABLES = (*OWN, "patient_value", "uid_index", "batch_digest")
 
 
 def write_batch(kind: str, folder: Path, size: int, number: int) -> None:
@@ -69,26 +66,6 @@ def write_batch(kind: str, folder: Path, size: int, number: int) -> None:
         with (target / f"{place:05d}.dcm").open("wb") as out:
             out.write(file.content)
             out.truncate(len(file.content) + file.hole)
-
-
-def stage_nothing(_: Lake, staging: Staging, *__: object) -> None:
-    """In place of what is staged for `duplicate`."""
-    staging.complete(Part.ALIKE, 0)
-
-
-@contextmanager
-def without_curation() -> Iterator[None]:
-    """Leaves out what a batch does for the three tables outside of their own steps and rules."""
-    with ExitStack() as stack:
-        stack.enter_context(patch.object(digest_index, "stage_keys", stage_nothing))
-        stack.enter_context(patch.dict(closing._MADE_FROM_OTHERS))
-        for name in OWN:
-            del closing._MADE_FROM_OTHERS[name]
-        tidy = maintenance.tidy
-        stack.enter_context(
-            patch.object(maintenance, "tidy", lambda lake, name: name in OWN_TABLES or tidy(lake, name))
-        )
-        yield
 
 
 def take(batch: OpenBatch, spent: Spent, *, whole: bool = True) -> None:
@@ -115,24 +92,6 @@ def take(batch: OpenBatch, spent: Spent, *, whole: bool = True) -> None:
                 began = timed(f"{rule.table}.{rule.name}", began)
 
 
-def used_seconds() -> float:
-    """Processor time of this process and of all that were started for it.
-
-    Processes that read are children of one that hands them out, which goes on running: `cpu_seconds` alone leaves them
-    out.
-    """
-    tick = os.sysconf("SC_CLK_TCK")
-    of_process: dict[int, tuple[int, float]] = {}
-    for stat in Path("/proc").glob("[0-9]*/stat"):
-        with suppress(OSError):  # it has ended meanwhile
-            fields = stat.read_text().rpartition(")")[2].split()
-            of_process[int(stat.parent.name)] = int(fields[1]), sum(map(int, fields[11:15])) / tick
-    started = {os.getpid()}
-    while more := {pid for pid, (parent, _) in of_process.items() if parent in started} - started:
-        started |= more
-    return cpu_seconds() + sum(of_process[pid][1] for pid in started - {os.getpid()})
-
-
 def ingest(lake: Path, landing: Path, spent: Spent, *, whole: bool, profile: cProfile.Profile | None) -> float:
     """Claims a folder and takes its batch through all; seconds of processor time."""
     sources, claiming = [{"name": SOURCE, "root": str(landing)}], {"quiet_seconds": 0}
@@ -152,6 +111,15 @@ def ingest(lake: Path, landing: Path, spent: Spent, *, whole: bool, profile: cPr
     return used_seconds() - before
 
 
+def run_command(lake: Path, landing: Path, *, whole: bool) -> float:
+    """Takes a folder by the command; seconds of processor time."""
+    way = "with" if whole else "without"
+    told = ["ingest", "--landing", str(landing), "--lake", str(lake)]
+    command = [sys.executable, "-W", "ignore", "-m", "bench.curation_less", way, *told]
+    done = subprocess.run(command, check=True, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True)
+    return float(done.stdout.splitlines()[-1])
+
+
 def digest_seconds(lake: Path) -> float:
     """Processor time of the digests of what stays of the headers of a batch (`stable_digest`)."""
     file = next((lake / "flat_metadata").glob("*.parquet"))
@@ -164,7 +132,7 @@ def digest_seconds(lake: Path) -> float:
 
 
 def measure(
-    lake: Path, size: int, kind: str, rounds: int, profile: cProfile.Profile | None
+    lake: Path, size: int, kind: str, rounds: int, profile: cProfile.Profile | None, *, command: bool
 ) -> tuple[dict[bool, list[float]], dict[bool, list[Spent]]]:
     """Seconds of batches with and without the three, and what each step took in these."""
     found: dict[bool, list[float]] = {True: [], False: []}
@@ -179,7 +147,11 @@ def measure(
             spent: Spent = defaultdict(float)
             digests = 0.0 if whole else digest_seconds(lake)
             own = profile if whole and turn else None
-            seconds = ingest(lake, landing, spent, whole=whole, profile=own) - digests
+            if command:
+                seconds = run_command(lake, landing, whole=whole)
+            else:
+                seconds = ingest(lake, landing, spent, whole=whole, profile=own)
+            seconds -= digests
             shutil.rmtree(landing, ignore_errors=True)
             print(f"{size} {kind} {'with' if whole else 'without'} {seconds:.2f}", file=sys.stderr, flush=True)
             if turn:
@@ -191,6 +163,12 @@ def measure(
 def report(kind: str, size: int, whole: Sequence[float], bare: Sequence[float], steps: Sequence[Spent]) -> str:
     """A line of the table that is printed."""
     shares = [one / other - 1 for one, other in zip(whole, bare, strict=True)]
+    told = (
+        f"| {kind} | {size:,} | {statistics.median(whole):.2f} | {statistics.median(bare):.2f} "
+        f"| {statistics.median(shares):.0%} ({min(shares):.0%} to {max(shares):.0%})"
+    )
+    if not all(steps):  # the command does not tell
+        return told + " |" * (2 + len(OWN))
     own = {
         name: statistics.median(sum(v for k, v in one.items() if k.split(".")[0] == name) for one in steps)
         for name in OWN
@@ -198,10 +176,7 @@ def report(kind: str, size: int, whole: Sequence[float], bare: Sequence[float], 
     listed = " | ".join(f"{own[name]:.2f}" for name in OWN)
     parts = [sum(v for k, v in one.items() if k.split(".")[0] in OWN) / sum(one.values()) for one in steps]
     beside = statistics.median(part / (1 - part) for part in parts)
-    return (
-        f"| {kind} | {size:,} | {statistics.median(whole):.2f} | {statistics.median(bare):.2f} "
-        f"| {statistics.median(shares):.0%} ({min(shares):.0%} to {max(shares):.0%}) | {beside:.0%} | {listed} |"
-    )
+    return f"{told} | {beside:.0%} | {listed} |"
 
 
 def main() -> None:
@@ -212,6 +187,7 @@ def main() -> None:
     parser.add_argument("--folder", type=Path, default=Path("build/scale"))
     parser.add_argument("--rounds", type=int, default=4)
     parser.add_argument("--each", action="store_true")
+    parser.add_argument("--command", action="store_true")
     parser.add_argument("--profile", type=Path)
     parser.add_argument("--json", type=Path)
     options = parser.parse_args()
@@ -225,7 +201,9 @@ def main() -> None:
             work = options.folder / "curation"
             shutil.rmtree(work, ignore_errors=True)
             shutil.copytree(whole_lake, work / "lake")
-            found, steps = measure((work / "lake").absolute(), size, kind, options.rounds, profile)
+            found, steps = measure(
+                (work / "lake").absolute(), size, kind, options.rounds, profile, command=options.command
+            )
             shutil.rmtree(work)
             lines.append(report(kind, size, found[True], found[False], steps[True]))
             raw[f"{kind} {size}"] = {"with": found[True], "without": found[False], "steps": steps[True]}

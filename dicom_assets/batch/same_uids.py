@@ -25,7 +25,7 @@ import pyarrow as pa
 from dicom_assets.batch.publish import touched_studies
 from dicom_assets.lake import overwritten
 from dicom_assets.lake.delta import Lake
-from dicom_assets.lake.headers import headers
+from dicom_assets.lake.headers import KeptHeaders, headers
 from dicom_assets.lake.hierarchy import OVERTAKEN
 from dicom_assets.lake.query import arrow, connect, quoted
 from dicom_assets.lake.staging import SCHEMAS, Part, Staging
@@ -51,8 +51,12 @@ HAVING count(DISTINCT content_digest) > 1 AND count(DISTINCT (uri, member)) > 1 
 """
 
 _PLACED = f"""
--- one row per object that claims such a UID; what a later batch has told already is left to that one
-SELECT batch_id, object_id, source, SOPInstanceUID, uri, member
+-- one row per object that claims such a UID; what a later batch has told already is left to that one. is_compared:
+-- whether the step that makes groups of duplicates reads its header as well, if there are no other objects in the group
+SELECT batch_id, object_id, source, SOPInstanceUID, uri, member,
+    batch_id = $batch OR row_number() OVER (
+        PARTITION BY SOPInstanceUID ORDER BY ingested_at, batch_id, object_id
+    ) = 1 AS is_compared
 FROM flat_metadata AS flat
 SEMI JOIN touched USING (study_key)
 SEMI JOIN doubtful USING (source, SOPInstanceUID)
@@ -141,23 +145,31 @@ def _conflicting(lake: Lake, staging: Staging) -> list[dict[str, Any]]:
         connection.register("doubtful", doubtful)
         placed = arrow(connection, _PLACED.replace("$batch", batch))
         connection.register("placed", placed)
-        connection.register("said", _said(lake, placed))
+        kept = KeptHeaders(lake.extents("flat_metadata").version)
+        connection.register("said", _said(lake, placed, kept))
+        staging.remember(kept)
         rows: list[dict[str, Any]] = arrow(connection, _CONFLICTING.replace("$batch", batch)).to_pylist()
     return rows
 
 
-def _said(lake: Lake, placed: pa.Table) -> pa.Table:
+def _said(lake: Lake, placed: pa.Table, kept: KeptHeaders) -> pa.Table:
     """What objects say: their batch_id, object_id and content, as a digest of the header without _WITHOUT.
 
     Headers are read a row group at a time: DuckDB holds two thousand of them for each of its threads, which may be
-    megabytes each.
+    megabytes each. kept: gets those that are compared once more.
     """
     said: dict[str, list[str | None]] = {"batch_id": [], "object_id": [], "content": []}
+    compared = placed.filter(placed["is_compared"])
+    again = {*zip(compared["batch_id"].to_pylist(), compared["object_id"].to_pylist(), strict=True)}
     for own in headers(lake, placed.select(["batch_id", "object_id"])):
-        for name in ("batch_id", "object_id"):
-            said[name] += own[name].to_pylist()
-        for header in own["header"].to_pylist():
-            said["content"].append(None if header is None else _content(header))
+        names = [own[name].to_pylist() for name in ("batch_id", "object_id")]
+        texts = own["header"].to_pylist()
+        said["batch_id"] += names[0]
+        said["object_id"] += names[1]
+        said["content"] += [None if header is None else _content(header) for header in texts]
+        for *name, header in zip(*names, texts, strict=True):
+            if header is not None and (one := (name[0], name[1])) in again:
+                kept.enter(one, header)
     return pa.table(said, schema=pa.schema([(name, pa.string()) for name in said]))
 
 

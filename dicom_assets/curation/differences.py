@@ -16,7 +16,7 @@ from pydicom.datadict import keyword_for_tag
 from dicom_assets.curation.element_paths import cut
 from dicom_assets.dicom.stable import comparable
 from dicom_assets.lake.delta import Lake
-from dicom_assets.lake.headers import headers
+from dicom_assets.lake.headers import KeptHeaders, headers
 
 AT_ONCE = 5_000
 """Objects whose elements are in memory together, as one number each: some 10 MB."""
@@ -39,8 +39,10 @@ Pair = tuple[ObjectName, ObjectName]
 """An object, and the one that it is compared with."""
 
 
-def differences(lake: Lake, pairs: Sequence[Pair]) -> Mapping[Pair, Sequence[str]]:
+def differences(lake: Lake, pairs: Sequence[Pair], kept: KeptHeaders | None = None) -> Mapping[Pair, Sequence[str]]:
     """By pair the keywords of the attributes in which the two differ, in the order of their tags. Raises LakeError.
+
+    kept: headers that were read before.
 
     Of File Meta Information the transfer syntax alone counts: each software writes the rest anew. Attributes without
     keyword, private ones among them, are told by their tag: eight hexadecimal digits. Bulk values count by their
@@ -50,7 +52,7 @@ def differences(lake: Lake, pairs: Sequence[Pair]) -> Mapping[Pair, Sequence[str
     names: dict[str, str | None] = {}
     for some in _portions(pairs):
         keys: dict[int, str] = {}
-        said = _said(lake, {name for pair in some for name in pair}, keys)
+        said = _said(lake, {name for pair in some for name in pair}, keys, kept)
         for pair in some:
             one, other = ({*said.get(name, ())} for name in pair)
             differing = sorted({keys[number] for number in one ^ other})
@@ -72,18 +74,33 @@ def _portions(pairs: Iterable[Pair]) -> Iterator[list[Pair]]:
         yield held
 
 
-def _said(lake: Lake, names: Iterable[ObjectName], keys: dict[int, str]) -> dict[ObjectName, Sequence[int]]:
+def _said(
+    lake: Lake, names: Iterable[ObjectName], keys: dict[int, str], kept: KeptHeaders | None
+) -> dict[ObjectName, Sequence[int]]:
     """By object a number for each element of its header. keys: gets, by number, the element's key of DICOM JSON."""
-    listed = sorted(names)
-    columns = {field: pa.array([getattr(name, field) for name in listed], pa.string()) for field in ObjectName._fields}
     found: dict[ObjectName, Sequence[int]] = {}
-    for rows in headers(lake, pa.table(columns)):
-        for batch, one, header in zip(*(rows[name].to_pylist() for name in rows.column_names), strict=True):
-            texts = _texts(header) if header else ()
-            own = array("q", map(hash, texts))
-            keys.update((number, text[:_KEY]) for number, text in zip(own, texts, strict=True) if number not in keys)
-            found[ObjectName(batch, one)] = own
+    for name, header in _headers(lake, sorted(names), kept):
+        texts = _texts(header) if header else ()
+        own = array("q", map(hash, texts))
+        keys.update((number, text[:_KEY]) for number, text in zip(own, texts, strict=True) if number not in keys)
+        found[name] = own
     return found
+
+
+def _headers(
+    lake: Lake, names: Sequence[ObjectName], kept: KeptHeaders | None
+) -> Iterator[tuple[ObjectName, str | None]]:
+    """Some objects, sorted, with their headers: those that are kept, and then the others as they are read."""
+    known: Mapping[tuple[str, str], str] = {}
+    if kept is not None and kept.version == lake.extents("flat_metadata").version:
+        known = kept.texts
+    yield from ((name, known[name]) for name in names if name in known)
+    others = [name for name in names if name not in known]
+    if others:
+        columns = {field: pa.array([getattr(one, field) for one in others]) for field in ObjectName._fields}
+        for rows in headers(lake, pa.table(columns)):
+            for batch, one, header in zip(*(rows[name].to_pylist() for name in rows.column_names), strict=True):
+                yield ObjectName(batch, one), header
 
 
 def _texts(header: str) -> list[str]:

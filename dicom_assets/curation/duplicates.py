@@ -25,6 +25,7 @@ from dicom_assets.curation.differences import TRANSFER_SYNTAX, ObjectName, Pair,
 from dicom_assets.curation.digest_index import COLUMNS, OBJECTS, SHARED, key, looked_for, several
 from dicom_assets.lake import overwritten
 from dicom_assets.lake.delta import Lake
+from dicom_assets.lake.headers import KeptHeaders
 from dicom_assets.lake.hierarchy import OVERTAKEN
 from dicom_assets.lake.query import arrow, quoted, scan, where
 from dicom_assets.lake.staging import Part, Staging
@@ -148,7 +149,7 @@ def publish_duplicates(lake: Lake, staging: Staging) -> int:
     Raises StagingMissing when flat_metadata was not published, LakeError.
     """
     staged = staging.read_whole(Part.ALIKE)
-    looked, members = _make(lake, staged["shared_key"], staging.batch_id, partial(looked_for, staged))
+    looked, members = _make(lake, staged["shared_key"], staging, partial(looked_for, staged))
     staging.remember(looked)
     return members
 
@@ -160,7 +161,7 @@ def make_again(lake: Lake, keys: pa.Array | pa.ChunkedArray) -> int:
 
 
 def _make(
-    lake: Lake, keys: pa.ChunkedArray, batch_id: str | None, among: Callable[[pa.Table], pa.ChunkedArray]
+    lake: Lake, keys: pa.ChunkedArray, staging: Staging | None, among: Callable[[pa.Table], pa.ChunkedArray]
 ) -> tuple[Looked, int]:
     """Makes the groups of some keys. among: those keys of which there may be rows, by those that are shared now."""
     with lake.committing(DUPLICATE.name):
@@ -168,16 +169,32 @@ def _make(
         there = _there(lake, among(shared))
         looked, rows = Looked(shared, batches), DUPLICATE.schema.empty_table()
         if len(shared):
-            rows = _rows(lake, looked, there, batch_id)
-        if len(shared) or len(there):
-            touched = {*shared["shared_key"].to_pylist(), *there["shared_key"].to_pylist()}
-            if not _in_order(rows).equals(_in_order(there)):
-                lake.replace(DUPLICATE.name, sorted(touched), rows)
+            rows = _rows(lake, looked, there, staging)
+        if len(rows) or len(there):
+            _replace(lake, there, rows)
     return looked, len(rows)
 
 
-def _in_order(rows: pa.Table) -> pa.Table:
-    return rows.sort_by([(name, "ascending") for name in DUPLICATE.key]).combine_chunks()
+def _replace(lake: Lake, there: pa.Table, rows: pa.Table) -> None:
+    """Puts rows in place of those that the table has of the same keys.
+
+    Where a group has got members and is the same otherwise, these alone are added: keys are spread over the whole
+    table, so that replacing those of a batch would rewrite most of its files.
+    """
+    with lake.cursor() as connection:
+        connection.register("there_rows", there)
+        connection.register("made", rows)
+        found = connection.execute(
+            "SELECT DISTINCT shared_key FROM (FROM there_rows EXCEPT FROM made) ORDER BY 1"
+        ).fetchall()
+        gone = [key for (key,) in found]
+        connection.register("gone", pa.table({"shared_key": pa.array(gone, pa.string())}))
+        fresh = arrow(
+            connection,
+            f"FROM made ANTI JOIN (FROM there_rows ANTI JOIN gone USING (shared_key)) "
+            f"USING ({', '.join(DUPLICATE.key)})",
+        )
+        lake.replace(DUPLICATE.name, gone, fresh.cast(DUPLICATE.schema))
 
 
 def _there(lake: Lake, keys: pa.ChunkedArray) -> pa.Table:
@@ -192,15 +209,19 @@ def _there(lake: Lake, keys: pa.ChunkedArray) -> pa.Table:
         return found.cast(DUPLICATE.schema)
 
 
-def _rows(lake: Lake, looked: Looked, there: pa.Table, batch_id: str | None) -> pa.Table:
-    """The rows of the groups of some keys. there: those that the table has; batch_id: whose rows are others by now."""
+def _rows(lake: Lake, looked: Looked, there: pa.Table, staging: Staging | None) -> pa.Table:
+    """The rows of the groups of some keys.
+
+    there: those that the table has. staging: of the batch that is held, whose rows are others by now.
+    """
+    kept = None if staging is None else staging.recall(KeptHeaders)
     with lake.cursor() as connection:
         _find_groups(lake, connection, looked)
         connection.register("there_rows", there)
-        known = arrow(connection, _KNOWN.replace("$batch", "NULL" if batch_id is None else quoted(batch_id)))
+        known = arrow(connection, _KNOWN.replace("$batch", "NULL" if staging is None else quoted(staging.batch_id)))
         connection.register("known", known)
         pairs = [(ObjectName(*pair[:2]), ObjectName(*pair[2:])) for pair in connection.execute(_PAIRS).fetchall()]
-        connection.register("told", _told(differences(lake, pairs)))
+        connection.register("told", _told(differences(lake, pairs, kept)))
         return arrow(connection, _ROWS).select(DUPLICATE.schema.names).cast(DUPLICATE.schema)
 
 

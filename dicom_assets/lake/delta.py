@@ -26,7 +26,8 @@ class Lake(Tables):
         """Replaces, in one commit, the rows of a table whose `replaced_by` column has one of `values` by `rows`.
 
         rows: a table; or, for tables that are replaced by batch, a function that begins a stream of batches anew for
-        each try, or files that are written already. Only files that hold such rows are rewritten, see `rewrite`.
+        each try, or files that are written already. Rows of a table that is replaced by study may be of others than
+        `values`: these are added to what it has. Only files that hold such rows are rewritten, see `rewrite`.
         Conflicting commits are worked out anew after growing, jittered pauses. Raises LakeError; the message holds no
         value.
         """

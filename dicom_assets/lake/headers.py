@@ -7,6 +7,7 @@ with a row.
 from __future__ import annotations
 
 from collections.abc import Collection, Iterator, Sequence
+from dataclasses import dataclass, field
 
 import numpy as np
 import pyarrow as pa
@@ -16,6 +17,27 @@ import pyarrow.parquet as pq
 from dicom_assets.lake.delta import Lake
 
 _NAME = ["batch_id", "object_id"]
+
+KEPT_CHARACTERS = 16_000_000
+"""Characters of headers that are kept for the next step of a batch."""
+
+
+@dataclass
+class KeptHeaders:
+    """Headers that a step of a batch has read and a later one reads as well, by batch_id and object_id.
+
+    version: of flat_metadata when they were read; as long as it is the same, so are they.
+    """
+
+    version: int
+    texts: dict[tuple[str, str], str] = field(default_factory=dict)
+    room: int = KEPT_CHARACTERS
+
+    def enter(self, name: tuple[str, str], header: str) -> None:
+        """Keeps a header if there is room."""
+        if len(header) <= self.room:
+            self.room -= len(header)
+            self.texts[name] = header
 
 
 def headers(lake: Lake, objects: pa.Table) -> Iterator[pa.Table]:

@@ -74,11 +74,12 @@ def leaf_rows(name: str) -> int:
 def replace_keys(lake: Tables, name: str, keys: Sequence[str], rows: pa.Table) -> None:
     """Replaces, in one commit, the rows of some studies in a table that is replaced by study.
 
-    keys: values of the table's `replaced_by` column, mostly study_keys; `rows` has rows of these alone. Each file that
-    holds one of them is rewritten in its place, with the new rows of its studies; studies that are new to the table
-    come into files of their own. So files keep the narrow ranges that maintenance gave them. Raises LakeError.
+    keys: values of the table's `replaced_by` column, mostly study_keys. Each file that holds one of them is rewritten
+    in its place, with the new rows of its studies; studies that are new to the table come into files of their own. So
+    files keep the narrow ranges that maintenance gave them. Rows of other studies are added to those that the table
+    has, in files of their own as well. Raises LakeError.
     """
-    if not keys:
+    if not keys and not len(rows):
         return
     column, order = lake.tables[name].replaced_by, order_of(name)
     rows, places = sort_rows(name, rows), positions(name, keys)

@@ -62,6 +62,18 @@ class TestReplacing:
         lake.replace("validated_batch", [], judged("b1"))
         assert lake.table("validated_batch").version() == before
 
+    def test_adds_rows_of_other_keys_and_leaves_the_files_as_they_are(self, lake):
+        for some, member in (([], "x"), ([], "y"), (["k"], "z")):
+            rows = [
+                {"group_id": key, "kind": "bytes", "shared_key": key, "batch_id": "b", "object_id": f"{key}{member}",
+                 "source": "s", "SOPInstanceUID": "1.2", "is_first": False, "compared": "bytes", "differs_in": []}
+                for key in ("k", "l")
+            ]  # fmt: skip
+            before = set(lake.extents("duplicate").paths)
+            lake.replace("duplicate", some, pa.Table.from_pylist(rows, schema=TABLES["duplicate"].schema))
+            assert some or before < set(lake.extents("duplicate").paths)
+        assert sorted(table(lake, "duplicate")["object_id"].to_pylist()) == ["kz", "lx", "ly", "lz"]
+
     def test_takes_values_that_hold_quotes(self, lake):
         lake.replace("validated_batch", ["it's"], judged("it's", "x"))
         lake.replace("validated_batch", ["it's", "b"], judged("it's", "y"))

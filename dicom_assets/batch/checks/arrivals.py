@@ -50,8 +50,10 @@ def placed(flat: str, arrived: str) -> str:
     )"""
 
 
-def arrivals(lake: Lake, flat: Within, studies: Sequence[str]) -> str:
+def arrivals(lake: Lake, flat: Within, studies: Sequence[str], among: str = "") -> str:
     """SQL for the last object that came to each place (source, uri, member): its batch_id and claimed_at.
+
+    among: a relation that has every uri that is asked for, so that rows of others are not put together.
 
     flat: what to open of flat_metadata to see some studies whole. Of the batches that could have overwritten something
     there only those are looked through that hold rows of these studies or that overwritten names.
@@ -66,8 +68,9 @@ def arrivals(lake: Lake, flat: Within, studies: Sequence[str]) -> str:
         return f"(SELECT NULL::VARCHAR AS batch_id, NULL::TIMESTAMPTZ AS claimed_at, {_nothing()} WHERE false)"
     within = {"batch_id": batches}
     codes = ", ".join(quoted(code) for code in sorted(NOT_ARRIVED))
+    own = f"SEMI JOIN {among} USING (uri)" if among and not named else ""
     raw = f"""(
-        SELECT * FROM (SELECT * FROM {scan(lake, RAW_FILES.name, within=within)}{where(within)})
+        SELECT * FROM (SELECT * FROM {scan(lake, RAW_FILES.name, within=within)}{where(within)}) {own}
         ANTI JOIN (
             SELECT batch_id, object_id FROM (
                 SELECT * FROM {scan(lake, VALIDATED_BATCH.name, within=within)}{where(within)}

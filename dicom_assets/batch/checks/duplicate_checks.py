@@ -171,7 +171,9 @@ def _alike(context: CheckContext, looked: Looked, there: pa.Table, closed: pa.Ta
             "OR md5('pixels:' || pixel_digest)[1:16] IN (SELECT shared_key FROM keys))"
         )
         studies = [key for (key,) in connection.execute("SELECT DISTINCT study_key FROM shared").fetchall()]
-        rows = placed("shared", arrivals(context.lake, {"batch_id": looked.batches, "study_key": studies}, studies))
+        rows = placed(
+            "shared", arrivals(context.lake, {"batch_id": looked.batches, "study_key": studies}, studies, "shared")
+        )
         connection.execute(f"CREATE TEMP TABLE arrived AS SELECT * FROM {rows}")
         connection.execute(
             f"""
