@@ -159,11 +159,14 @@ COMMIT_ROWS = 40_000
 
 
 def _rebuilt(
-    connection: duckdb.DuckDBPyConnection, sql: str, touched: pa.Table, source: str
+    connection: duckdb.DuckDBPyConnection, sql: str, touched: pa.Table, source: str, is_corrected: bool
 ) -> Iterator[tuple[list[str], pa.Table]]:
-    """What a rebuild gives, for some of the touched studies after the other; source: the table that it reads."""
+    """What a rebuild gives, for some of the touched studies after the other.
+
+    source: the table that it reads. is_corrected: whether its SQL asks for `origins` as well.
+    """
     connection.register("all_touched", touched)
-    moves = _moves(connection) if sql == CORRECTED_INSTANCE_SQL else None
+    moves = _moves(connection) if is_corrected else None
     sizes = connection.execute(
         f"SELECT study_key, count({source}.study_key) FROM all_touched LEFT JOIN {source} USING (study_key) "
         "GROUP BY 1 ORDER BY 1"
@@ -228,7 +231,7 @@ def _publish_level(lake: Lake, touched: pa.Table, name: str, choice: Choice) -> 
         with connect(lake, [*scope, *(CORRECTION_TABLES if is_corrected else ())], within=scope) as connection:
             keys: list[str] = []
             parts: list[pa.Table] = []
-            for more, rebuilt in _rebuilt(connection, sql, touched, sources[-1]):
+            for more, rebuilt in _rebuilt(connection, sql, touched, sources[-1], is_corrected):
                 keys += more
                 ordered = rebuilt.select(schema.names).sort_by([(column, "ascending") for column in order])
                 parts.append(ordered.cast(schema))
