@@ -96,6 +96,7 @@ def put_corrections(landing: LandingFolder) -> None:
     landing.put_zip("corrections/d.zip", {"d.csv": table(correction("study", uid(13), PatientID="P13")).encode()})
     landing.put("export.csv", table(correction("study", uid(14), PatientID="nobody said so")))
     landing.put("corrections/typo.csv", "scope,key,PatientID\nstudy,1.2,P1\n")
+    landing.put("corrections/late.csv", table(correction("study", uid(15), PatientID="x", corrected_at=TUESDAY)))
     landing.put(
         "corrections/broken.csv",
         table(
@@ -128,6 +129,8 @@ def story(tmp_path_factory) -> Iterator[Story]:
         step_through(now)
         landing.put("4.dcm", dicom(4, 1, 1))
         landing.put("1b-newer.dcm", dicom(1, 1, 2, SeriesDescription="newer"), age_seconds=3_600)
+        # Said before one that another batch has brought, of which this one then tells that it is contradicted.
+        landing.put("corrections/early.csv", table(correction("study", uid(15), PatientID="early")))
         step_through(now)
         shutil.copytree(folder / "lake", folder / "corrected")
         for path in sorted((landing.root / "corrections").iterdir()):
@@ -257,10 +260,11 @@ class TestWhatIsNotInForce:
     def test_each_is_told_once_with_its_record_and_without_a_value(self, story):
         told = story.corrected.rows(
             "SELECT code, record, detail, uri FROM ingestion_errors "
-            "WHERE code IN ('CORRECTION_CONTRADICTED', 'PATIENT_LINK_CYCLE') ORDER BY code"
+            "WHERE code IN ('CORRECTION_CONTRADICTED', 'PATIENT_LINK_CYCLE') ORDER BY code, uri"
         )
         assert [(row["code"], row["record"], row["uri"].rsplit("/", 1)[1]) for row in told] == [
             ("CORRECTION_CONTRADICTED", 1, "b.csv"),
+            ("CORRECTION_CONTRADICTED", 1, "late.csv"),
             ("PATIENT_LINK_CYCLE", 4, "links.csv"),
         ]
         assert not any(name in row["detail"] for row in told for name in ("first", "second", "P0010", "PX", uid(9)))

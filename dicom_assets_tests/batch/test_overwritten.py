@@ -25,6 +25,7 @@ from dicom_assets.batch.checks.parity_checks import hierarchy_equals_metadata
 from dicom_assets.batch.checks.version_checks import overwrites_are_entered
 from dicom_assets.batch.claim_rounds import claim_everywhere
 from dicom_assets.batch.publish import publish_flat, publish_hierarchy, publish_rows
+from dicom_assets.batch.verification.verify import verify
 from dicom_assets.lake import hierarchy, overwritten
 from dicom_assets.lake.delta import Lake
 from dicom_assets.lake.staging import RAW_STAGED, Part, Staging
@@ -154,8 +155,10 @@ class TestATableThatIsReplaced:
             assert visits(graph) == ["new", "other"]
 
     def test_by_something_that_is_no_table_leaves_nothing(self, deliveries):
-        assert visits(deliveries.graph) == []
-        assert deliveries.graph.books(deliveries.batches[0]).clinical_records == 1
+        graph = deliveries.graph
+        assert visits(graph) == []
+        assert graph.books(deliveries.batches[0]).clinical_records == 1
+        assert [one for one in verify(graph.lake, graph.settings).findings if not one.holds] == []
 
     @pytest.mark.slow
     def test_by_something_that_is_no_table_leaves_nothing_when_its_batch_is_run_again(self, deliveries, tmp_path):
