@@ -27,7 +27,7 @@ from dicom_assets.lake.query import arrow, connect
 from dicom_assets.lake.staging import Part, Staging
 from dicom_assets.reading.memory import give_back
 from dicom_assets.schema.codes import NOT_ARRIVED, Kind
-from dicom_assets.schema.registry import INSTANCE, OVERWRITTEN, TABLES
+from dicom_assets.schema.registry import BATCH_STUDY, INSTANCE, OVERWRITTEN, TABLES
 
 
 def publish_rows(lake: Lake, staging: Staging, part: Part) -> int:
@@ -133,8 +133,10 @@ def _touched(lake: Lake, staging: Staging, claims: pa.Table, earlier: Before) ->
     keys = set(staging.read(Part.FLAT, ["study_key"])["study_key"].unique().to_pylist())
     keys.update(staging.read(Part.TOUCHED)["study_key"].to_pylist())
     keys |= _overwritten_studies(lake, claims, earlier)
-    with connect(lake, ["flat_metadata"], within=staging.scope("flat_metadata")) as connection:
-        had = connection.execute("SELECT DISTINCT study_key FROM flat_metadata").fetchall()
+    # The index as well: what the batch had overwritten is not known any more where its own object was erased.
+    tables = ("flat_metadata", BATCH_STUDY.name)
+    with connect(lake, tables, within=staging.scope(*tables)) as connection:
+        had = connection.execute(" UNION ".join(f"SELECT study_key FROM {name}" for name in tables)).fetchall()
     keys.update(key for (key,) in had)
     if moved_studies.any_in(lake):
         arriving = staging.read(Part.FLAT, [*OBJECT_COLUMNS])
@@ -159,11 +161,14 @@ COMMIT_ROWS = 40_000
 
 
 def _rebuilt(
-    connection: duckdb.DuckDBPyConnection, sql: str, touched: pa.Table, source: str
+    connection: duckdb.DuckDBPyConnection, sql: str, touched: pa.Table, source: str, is_corrected: bool
 ) -> Iterator[tuple[list[str], pa.Table]]:
-    """What a rebuild gives, for some of the touched studies after the other; source: the table that it reads."""
+    """What a rebuild gives, for some of the touched studies after the other.
+
+    source: the table that it reads. is_corrected: whether its SQL asks for `origins` as well.
+    """
     connection.register("all_touched", touched)
-    moves = _moves(connection) if sql == CORRECTED_INSTANCE_SQL else None
+    moves = _moves(connection) if is_corrected else None
     sizes = connection.execute(
         f"SELECT study_key, count({source}.study_key) FROM all_touched LEFT JOIN {source} USING (study_key) "
         "GROUP BY 1 ORDER BY 1"
@@ -228,7 +233,7 @@ def _publish_level(lake: Lake, touched: pa.Table, name: str, choice: Choice) -> 
         with connect(lake, [*scope, *(CORRECTION_TABLES if is_corrected else ())], within=scope) as connection:
             keys: list[str] = []
             parts: list[pa.Table] = []
-            for more, rebuilt in _rebuilt(connection, sql, touched, sources[-1]):
+            for more, rebuilt in _rebuilt(connection, sql, touched, sources[-1], is_corrected):
                 keys += more
                 ordered = rebuilt.select(schema.names).sort_by([(column, "ascending") for column in order])
                 parts.append(ordered.cast(schema))

@@ -25,7 +25,7 @@ from dicom_assets.dicom.pixels import PixelData, frame_count, locate_pixels
 from dicom_assets.dicom.prefaces import MEDIA_SOP_INSTANCE, preface_of
 from dicom_assets.dicom.rejections import NotDicom, Unreadable
 from dicom_assets.dicom.stable import says_which, stable_digest
-from dicom_assets.dicom.syntax import MEDIA_DIRECTORY, Preface, data_set
+from dicom_assets.dicom.syntax import IMPLICIT_LITTLE, MEDIA_DIRECTORY, Preface, data_set
 from dicom_assets.schema.codes import CODES
 from dicom_assets.settings import ReadingLimits
 from dicom_assets.storage.byte_ranges import ByteSource
@@ -34,6 +34,7 @@ __all__ = ["Header", "Memo", "NotDicom", "Unreadable", "read_header"]
 
 IDENTITY = ("StudyInstanceUID", "SeriesInstanceUID", "SOPInstanceUID")
 _LAST_IDENTITY = 0x0020000E
+TRANSFER_SYNTAX = 0x00020010
 _ORDER = {code: place for place, code in enumerate(CODES)}
 
 
@@ -183,6 +184,8 @@ def _issues(preface: Preface, found: Parsed) -> set[str]:
     """Everything wrong in front of pixel data that does not keep the object out."""
     columns = found.columns
     issues = set(flaws.codes(found.flaws))
+    if _as_found(preface, found) is not preface and preface.text(TRANSFER_SYNTAX).startswith(IMPLICIT_LITTLE):
+        issues.add("STRUCTURE_INVALID")  # PS3.10 7.1; how data in a private transfer syntax are written is not known
     if not preface.complete:
         issues.add("META_MISSING")
     if (named := preface.text(MEDIA_SOP_INSTANCE)) and named != columns["SOPInstanceUID"]:
@@ -197,7 +200,7 @@ def _issues(preface: Preface, found: Parsed) -> set[str]:
 
 
 def _as_found(preface: Preface, found: Parsed) -> Preface:
-    """The preface with the encoding that the data set has."""
-    if found.encoding is None:
+    """The preface with the encoding that the data set has; itself where it has the declared one."""
+    if found.encoding in (None, Encoding(preface.explicit, preface.little)):
         return preface
     return preface._replace(explicit=found.encoding.explicit, little=found.encoding.little)

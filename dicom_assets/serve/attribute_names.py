@@ -120,7 +120,7 @@ def _key(token: str) -> str:
     if _TAG.fullmatch(token):
         number = int(token, 16)
     else:
-        found = tag_for_keyword(token)
+        found = tag_for_keyword(token) if token else None  # "" is the keyword of some retired elements
         if found is None:
             raise _unknown("neither a keyword of PS3.6 nor a tag of eight hexadecimal digits.")
         number = found

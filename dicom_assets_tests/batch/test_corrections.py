@@ -27,6 +27,9 @@ from dicom_assets_tests.support.steps import Stepped, step_through
 
 FILES = {"files": ["corrections/**"]}
 
+GROWS = (correction("study", uid(16), PatientID="P16"), correction("study", uid(17), PatientID="P17"))
+"""Rows of a file that is delivered again with one more."""
+
 REPORT = (
     '{"resourceType":"DiagnosticReport","id":"r","status":"final","code":{"text":"CT"},'
     '"identifier":[{"type":{"coding":[{"code":"ACSN"}]},"value":"A6"}],"subject":{"identifier":{"value":"NEWEST"}}}\n'
@@ -60,7 +63,7 @@ def put_objects(landing: LandingFolder) -> None:
     landing.put("7.dcm", dicom(7, 1, 1, PatientID="NEW"))
     landing.put("labs.csv", "PatientID;lab\nOLD;1\nNEW;2\n")
     landing.put("report.ndjson", REPORT)
-    for study in (8, 9, 10, 11, 12, 13, 14):
+    for study in (8, 9, 10, 11, 12, 13, 14, 16):
         landing.put(f"{study}.dcm", dicom(study, 1, 1))
 
 
@@ -96,6 +99,8 @@ def put_corrections(landing: LandingFolder) -> None:
     landing.put_zip("corrections/d.zip", {"d.csv": table(correction("study", uid(13), PatientID="P13")).encode()})
     landing.put("export.csv", table(correction("study", uid(14), PatientID="nobody said so")))
     landing.put("corrections/typo.csv", "scope,key,PatientID\nstudy,1.2,P1\n")
+    landing.put("corrections/grows.csv", table(*GROWS[:1]))
+    landing.put("corrections/late.csv", table(correction("study", uid(15), PatientID="x", corrected_at=TUESDAY)))
     landing.put(
         "corrections/broken.csv",
         table(
@@ -128,7 +133,10 @@ def story(tmp_path_factory) -> Iterator[Story]:
         step_through(now)
         landing.put("4.dcm", dicom(4, 1, 1))
         landing.put("1b-newer.dcm", dicom(1, 1, 2, SeriesDescription="newer"), age_seconds=3_600)
-        step_through(now, judges=False)  # the lake is looked at as a whole
+        landing.put("corrections/grows.csv", table(*GROWS), age_seconds=3_600)
+        # Said before one that another batch has brought, of which this one then tells that it is contradicted.
+        landing.put("corrections/early.csv", table(correction("study", uid(15), PatientID="early")))
+        step_through(now)
         shutil.copytree(folder / "lake", folder / "corrected")
         for path in sorted((landing.root / "corrections").iterdir()):
             landing.put(f"corrections/{path.name}", table(), age_seconds=1_800)
@@ -257,10 +265,11 @@ class TestWhatIsNotInForce:
     def test_each_is_told_once_with_its_record_and_without_a_value(self, story):
         told = story.corrected.rows(
             "SELECT code, record, detail, uri FROM ingestion_errors "
-            "WHERE code IN ('CORRECTION_CONTRADICTED', 'PATIENT_LINK_CYCLE') ORDER BY code"
+            "WHERE code IN ('CORRECTION_CONTRADICTED', 'PATIENT_LINK_CYCLE') ORDER BY code, uri"
         )
         assert [(row["code"], row["record"], row["uri"].rsplit("/", 1)[1]) for row in told] == [
             ("CORRECTION_CONTRADICTED", 1, "b.csv"),
+            ("CORRECTION_CONTRADICTED", 1, "late.csv"),
             ("PATIENT_LINK_CYCLE", 4, "links.csv"),
         ]
         assert not any(name in row["detail"] for row in told for name in ("first", "second", "P0010", "PX", uid(9)))

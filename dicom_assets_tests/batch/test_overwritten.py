@@ -24,7 +24,9 @@ from dicom_assets.batch.checks.contract import CheckContext
 from dicom_assets.batch.checks.parity_checks import hierarchy_equals_metadata
 from dicom_assets.batch.checks.version_checks import overwrites_are_entered
 from dicom_assets.batch.claim_rounds import claim_everywhere
+from dicom_assets.batch.erasure.target import Scope, Target
 from dicom_assets.batch.publish import publish_flat, publish_hierarchy, publish_rows
+from dicom_assets.batch.verification.verify import verify
 from dicom_assets.lake import hierarchy, overwritten
 from dicom_assets.lake.delta import Lake
 from dicom_assets.lake.staging import RAW_STAGED, Part, Staging
@@ -32,6 +34,7 @@ from dicom_assets.landing.claims import MANIFEST, ClaimLog, claim_new
 from dicom_assets.landing.uri_index import UriIndex
 from dicom_assets.schema.registry import FLAT_METADATA, VALIDATED_BATCH
 from dicom_assets.settings import Settings
+from dicom_assets_tests.support.canaries import erased
 from dicom_assets_tests.support.dicoms import dicom, uid
 from dicom_assets_tests.support.lakes import Graph, contents, settings_for
 from dicom_assets_tests.support.landings import DAY, LandingFolder
@@ -149,8 +152,10 @@ class TestATableThatIsReplaced:
 
     @pytest.mark.slow
     def test_by_something_that_is_no_table_leaves_nothing(self, deliveries):
-        assert visits(deliveries.graph) == []
-        assert deliveries.graph.books(deliveries.batches[0]).clinical_records == 1
+        graph = deliveries.graph
+        assert visits(graph) == []
+        assert graph.books(deliveries.batches[0]).clinical_records == 1
+        assert [one for one in verify(graph.lake, graph.settings).findings if not one.holds] == []
 
     @pytest.mark.slow
     def test_by_something_that_is_no_table_leaves_nothing_when_its_batch_is_run_again(self, deliveries, tmp_path):
@@ -202,6 +207,14 @@ class TestAFileThatIsReplaced:
         landing.put("a.dcm", "no image any more\n", age_seconds=DAY / 2)
         ingested(graph)
         assert current(graph) == {}
+
+    def test_by_what_is_erased_stays_gone_when_that_batch_is_run_again(self, states):
+        graph, _, _ = states.begin(replaced)
+        erased(graph, Target(Scope.STUDY, uid(2)))
+        (batch,) = (row["batch_id"] for row in graph.rows("SELECT max(batch_id) AS batch_id FROM batches"))
+        graph.run(batch)
+        assert current(graph) == {}
+        assert [one for one in verify(graph.lake, graph.settings).findings if not one.holds] == []
 
     @pytest.mark.slow
     def test_by_what_is_quarantined_is_gone_too(self, deliveries):

@@ -27,8 +27,9 @@ from dicom_assets.lake.maintenance import tidy
 from dicom_assets.lake.query import arrow, connect
 from dicom_assets.lake.staging import Part, Staging
 from dicom_assets.schema.promoted import PromotedColumn, promoted
-from dicom_assets_tests.support.dicoms import dicom
-from dicom_assets_tests.support.lakes import QUIET, settings_for
+from dicom_assets_tests.support.corrections import correction, table
+from dicom_assets_tests.support.dicoms import dicom, uid
+from dicom_assets_tests.support.lakes import QUIET, Graph, settings_for
 from dicom_assets_tests.support.steps import Stepped
 from dicom_assets_tests.support.versions import LEVELS, Version, batch_name, flat_rows, versions
 
@@ -264,3 +265,15 @@ def test_the_settings_name_columns_the_graph_fills_them_and_a_batch_closes_with_
     assert graph.books(batch).status == "closed"
     found = graph.rows("SELECT PatientOrientation AS o FROM series ORDER BY ALL")
     assert [row["o"] for row in found] == [["A", "F"], ["L", "P"]]
+
+
+def test_a_column_is_filled_for_objects_that_corrections_move(tmp_path, landing, instance, empty_lake):
+    shutil.copytree(empty_lake, tmp_path / "lake")
+    graph = Stepped(settings_for(tmp_path / "lake", landing.root, corrections={"files": ["corrections/**"]}), instance)
+    promote(open_lake(graph.settings.lake), [promoted("PatientOrientation", level="study")])
+    landing.put("corrections/a.csv", table(correction("study", uid(1), StudyInstanceUID=uid(2))))
+    landing.put("1.dcm", dicom(1, 1, 1, PatientOrientation=["L", "P"]))
+    (batch,) = graph.ingest()
+    assert graph.books(batch).status == "closed", graph.books(batch).reason
+    (study,) = graph.rows("FROM study")
+    assert (study["StudyInstanceUID"], study["PatientOrientation"]) == (uid(2), ["L", "P"])

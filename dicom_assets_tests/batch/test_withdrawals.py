@@ -14,6 +14,7 @@ from dicom_assets.batch.verification.verify import verify
 from dicom_assets.batch.withdrawals import audit, follow
 from dicom_assets.defs.jobs import register
 from dicom_assets.landing.looks import SourceEmptied
+from dicom_assets_tests.support.corrections import correction, table
 from dicom_assets_tests.support.dicoms import dicom, uid
 from dicom_assets_tests.support.lakes import Graph, settings_for
 from dicom_assets_tests.support.landings import LandingFolder
@@ -26,7 +27,8 @@ class Source:
     def __init__(self, root: Path, instance: dg.DagsterInstance) -> None:
         (root / "landing").mkdir()
         self.landing = LandingFolder(root / "landing")
-        self.graph = Stepped(settings_for(root / "lake", self.landing.root), instance)
+        corrections = {"files": ["corrections/**"]}
+        self.graph = Stepped(settings_for(root / "lake", self.landing.root, corrections=corrections), instance)
 
     def audit(self):
         with self.graph.work() as work:
@@ -103,6 +105,13 @@ def test_every_check_of_the_batch_holds(followed):
 
 def test_what_is_followed_is_not_found_again(followed):
     assert followed.audit().files == 0
+
+
+def test_what_is_gone_stays_gone_when_there_are_corrections(followed):
+    followed.landing.put("corrections/a.csv", table(correction("study", uid(1), PatientID="P9")))
+    followed.graph.ingest()
+    assert followed.instances() == {uid(1, 1, number) for number in range(1, 7)}
+    assert [one for one in verify(followed.graph.lake, followed.graph.settings).findings if not one.holds] == []
 
 
 def test_what_a_pattern_leaves_out_is_not_gone(followed):

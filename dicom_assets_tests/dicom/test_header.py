@@ -35,6 +35,15 @@ def test_a_sound_object_in_each_encoding(syntax):
     assert json.loads(header.json)["00020010"] == {"vr": "UI", "Value": [syntax]}
 
 
+@pytest.mark.parametrize(("declared", "written"), [(EXPLICIT, IMPLICIT), (IMPLICIT, EXPLICIT), (BIG, EXPLICIT)])
+def test_a_data_set_in_another_encoding_than_is_declared_is_read_and_flagged(declared, written):
+    options = {"explicit": written != IMPLICIT, "little": written != BIG}
+    header = read(raw.meta(declared) + raw.data_set(**options))
+    assert (header.issues, header.columns["PatientID"]) == (("STRUCTURE_INVALID",), "P1")
+    private = read(raw.meta("1.2.840.113619.5.2\0") + raw.data_set(explicit=False))
+    assert (private.issues, private.columns["PatientID"]) == ((), "P1")
+
+
 def test_a_deflated_object():
     packer = zlib.compressobj(9, zlib.DEFLATED, -zlib.MAX_WBITS)
     header = read(raw.meta(DEFLATED) + packer.compress(raw.data_set(*IMAGE, PIXELS)) + packer.flush())

@@ -411,3 +411,11 @@ class TestTheCorpus:
         assert [fault for one in built for fault in terminology_faults(one)] == []
         assert [faults for faults in official.schema_faults(built) if faults] == []
         assert [faults for faults in official.structure_faults(built) if faults] == []
+
+
+def test_a_series_whose_uid_fhir_cannot_hold_stands_in_its_study_without_it(stepped, landing):
+    landing.put("1.dcm", dicom(1, 1, 1, SeriesInstanceUID=f"1.2.{'3' * 64}"))
+    landing.put("2.dcm", dicom(1, 2, 1))
+    ingest(stepped)
+    (study,) = resources(stepped)
+    assert [one.get("uid") for one in study["series"]] == [None, uid(1, 2)]

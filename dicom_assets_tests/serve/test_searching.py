@@ -227,6 +227,7 @@ def test_elsewhere_it_is_refused_with_how_to_promote_it(client: TestClient):
     ("parameters", "parameter"),
     [
         ({"NoSuchAttribute": "SECRET"}, "{attribute}"),
+        ({"": "SECRET"}, "{attribute}"),
         ({"00190010": "SECRET"}, "{attribute}"),
         ({"FFFFFFFF": "SECRET"}, "{attribute}"),
         ({"PatientName.PatientID": "SECRET"}, "{attribute}"),

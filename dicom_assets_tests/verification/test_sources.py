@@ -107,6 +107,10 @@ def test_objects_that_are_gone_are_counted_and_not_compared(taken, landing):
     found = digests(taken)
     assert found.holds
     assert found.told == "1 objects are not there as claimed and were not compared"
+    landing.root.rename(landing.root.with_name("away"))
+    found = digests(taken)
+    assert found.holds
+    assert found.told == "3 objects are not there as claimed and were not compared"
 
 
 @pytest.mark.slow

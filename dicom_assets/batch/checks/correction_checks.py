@@ -75,10 +75,17 @@ def states_follow(context: CheckContext) -> CheckResult:
     return CheckResult(not wrong, 0, len(wrong), wrong)
 
 
+_BROUGHT = """
+-- corrections in force that no other batch has brought: those that are told once more change nothing
+SELECT scope, key FROM correction
+WHERE state = 'in_force' AND batch_id = {mine}
+    AND correction_key NOT IN (SELECT correction_key FROM correction WHERE batch_id <> {mine})
+"""
+
 _CONCERNED = " UNION ".join(
     f"""
     SELECT DISTINCT study_key FROM flat_metadata
-    WHERE {sql} IN (SELECT key FROM correction WHERE scope IN ({scopes}) AND state = 'in_force' AND batch_id = {{mine}})
+    WHERE {sql} IN (SELECT key FROM brought WHERE scope IN ({scopes}))
     """
     for scopes, sql in (
         ("'instance'", "trim(SOPInstanceUID)"),
@@ -91,17 +98,17 @@ _CONCERNED = " UNION ".join(
 
 
 def studies_are_entered(context: CheckContext) -> CheckResult:
-    """Every study with objects that corrections of the batch in force are about is one that the batch makes again."""
+    """Every study with objects that corrections are about which the batch brings into force is one it makes again."""
     if not context.staging.rows(Part.CORRECTION):
         return CheckResult(True, 0, 0)
     with connect(context.lake, [CORRECTION.name, "flat_metadata", "batch_study"]) as connection:
-        concerned = _CONCERNED.format(mine=context.batch)
+        connection.execute(f"CREATE TEMP TABLE brought AS {_BROUGHT.format(mine=context.batch)}")
         total, differing = connection.execute(
             f"""
             SELECT count(*), min(study_key, {SHOWN}) FILTER (study_key NOT IN (
                 SELECT study_key FROM batch_study WHERE batch_id = {context.batch}
             ))
-            FROM ({concerned})
+            FROM ({_CONCERNED})
             """
         ).fetchall()[0]
     return CheckResult(not differing, total, total - len(differing or ()), differing or ())

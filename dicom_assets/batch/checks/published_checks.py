@@ -24,6 +24,8 @@ from dicom_assets.schema.registry import TABLES
 
 _PATIENT = ("PatientID", "IssuerOfPatientID")
 _CLOSED = "SELECT batch_id FROM {} WHERE status = 'closed'"
+_FHIR_ID = "[A-Za-z0-9.-]{1,64}"
+"""What the type id of FHIR holds (R4B 2.24.0.1); of a series with another UID a resource says that it has none."""
 
 
 @contextmanager
@@ -58,6 +60,7 @@ def imaging_studies_say_what_studies_say(context: CheckContext) -> CheckResult:
         "list_sort(json_extract_string(resource, '$.series[*].uid')) AS uids"
     )
     patient, issuer = (f"CASE WHEN patient_count = 1 THEN {clean(name)} END" for name in _PATIENT)
+    fhir_has = f"lambda uid: regexp_full_match(uid, '{_FHIR_ID}')"
     nobody = "CASE patient_count WHEN 0 THEN 'missing' WHEN 1 THEN '' ELSE 'conflict' END AS nobody"
     subject = "(resource ->> '$.subject.identifier.value')"
     reason = "coalesce(resource ->> '$.subject.extension[0].valueCode', '')"
@@ -72,13 +75,14 @@ def imaging_studies_say_what_studies_say(context: CheckContext) -> CheckResult:
     ) as connection:
         return compared(
             connection,
-            """
+            f"""
             SELECT
                 study_key, series_count, instance_count, created_at, modified_at,
                 series_count AS series_told, instance_count AS instances_told, uids,
                 patient, issuer, nobody
             FROM study JOIN (
-                SELECT study_key, list_sort(list(trim(SeriesInstanceUID))) AS uids FROM series GROUP BY study_key
+                SELECT study_key, list_filter(list_sort(list(trim(SeriesInstanceUID))), {fhir_has}) AS uids
+                FROM series GROUP BY study_key
             ) AS listed USING (study_key)
             """,
             "SELECT * EXCLUDE (is_deleted) FROM imaging_study WHERE NOT is_deleted",

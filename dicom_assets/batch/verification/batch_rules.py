@@ -62,7 +62,8 @@ WHERE seen <> ingested + quarantined + ignored + deleted
 
 _RECORDS = """
 -- batches with records of objects that their ledger does not have as ingested, or with another number of records than
--- their books; fewer are right where some were erased, or a later batch of the same source has replaced some
+-- their books; fewer are right where some were erased, or a later batch of the same source has replaced some, by other
+-- records or, in the place of their file, by something that holds none
 SELECT batch_id, object_id FROM clinical
 ANTI JOIN (SELECT batch_id, object_id FROM validated_batch WHERE outcome = 'ingested' AND kind = 'clinical') AS ledger
     USING (batch_id, object_id)
@@ -79,18 +80,26 @@ WHERE coalesce(there, 0) > clinical_rows
         SELECT 1 FROM all_books AS later
         WHERE later.source = books.source AND later.batch_id <> books.batch_id
             AND later.clinical_records > 0 AND later.closed_at > books.closed_at
+    ) AND NOT EXISTS (
+        SELECT 1 FROM raw_files AS raw JOIN overwritten AS last ON last.source = raw.source AND last.uri = raw.uri
+            AND coalesce(last.member, '') = coalesce(raw.member, '') AND last.claimed_at > raw.claimed_at
+        WHERE raw.batch_id = books.batch_id
     ))
 """
 
 _REASONS = """
--- objects whose code has no row that says why, and rows about the reading of objects that the ledger does not have
+-- objects whose code has no row that says why, and rows about the reading of objects that the ledger does not have;
+-- what a batch finds where records of others meet its own, it tells of these
 SELECT batch_id, object_id FROM validated_batch AS ledger
 WHERE (code IS NOT NULL OR outcome IN ('quarantined', 'ignored')) AND NOT EXISTS (
     SELECT 1 FROM ingestion_errors AS error
     WHERE error.batch_id = ledger.batch_id AND error.object_id = ledger.object_id AND error.code = ledger.code
 )
 UNION
-SELECT batch_id, object_id FROM (FROM ingestion_errors WHERE stage IN ('read', 'record')) AS told
+SELECT batch_id, object_id FROM (
+    FROM ingestion_errors WHERE stage IN ('read', 'record')
+        AND code NOT IN ('IDENTITY_CHANGED', 'CORRECTION_CONTRADICTED', 'PATIENT_LINK_CYCLE')
+) AS told
 ANTI JOIN validated_batch USING (batch_id, object_id)
 """
 
@@ -125,7 +134,7 @@ RULES: tuple[BatchRule, ...] = (
     BatchRule("reasons", "Every reason code has its row in ingestion_errors",
         ("validated_batch", "ingestion_errors"), _REASONS),
     BatchRule("clinical", "Clinical rows = what the books say",
-        ("validated_batch", "clinical", "ingestion_errors"), _RECORDS),
+        ("raw_files", "validated_batch", "clinical", "ingestion_errors", "overwritten"), _RECORDS),
     BatchRule("indexed", "Every study of flat_metadata is in the index", ("flat_metadata", "batch_study"),
         "SELECT DISTINCT batch_id, study_key FROM flat_metadata ANTI JOIN batch_study USING (batch_id, study_key)"),
     BatchRule("uids", "As many UIDs in the index as the metadata of the batch has", ("flat_metadata", "uid_index"),
@@ -168,7 +177,7 @@ def look(
             connection.execute("CREATE TEMP VIEW books AS SELECT * FROM all_books SEMI JOIN chosen USING (batch_id)")
             connection.register("claims", _claims([batch for batch in group if batch in whole], manifests))
             for name in {name for rule in RULES for name in rule.tables if sound.opens(name)}:
-                sound.view(connection, name, {"batch_id": group})
+                sound.view(connection, name, None if name == "overwritten" else {"batch_id": group})
             for rule in RULES:
                 if sound.opens(*rule.tables):
                     _add(sums[rule.name], connection, rule, whole)

@@ -26,9 +26,10 @@ from dicom_assets.lake.query import connect
 from dicom_assets.lake.staging import SCHEMAS, Part, Staging
 from dicom_assets.landing.opening import open_store
 from dicom_assets.reading.judge import judge_chunk
+from dicom_assets.schema.codes import WAITING
 
-_AWAY = "('OBJECT_GONE', 'CHANGED_DURING_READ', 'READ_FAILED')"
-"""Codes of objects that are not there as claimed, or cannot be read now."""
+_AWAY = f"(coalesce(again.outcome, '{WAITING}') = '{WAITING}' OR again.code IN ('OBJECT_GONE', 'CHANGED_DURING_READ'))"
+"""SQL: an object is not there as claimed, or cannot be read now."""
 
 _OTHER_FORM = "digests.content_digest IS NOT NULL AND digests.header_form IS DISTINCT FROM flat.header_form"
 
@@ -36,10 +37,10 @@ _COMPARED = f"""
 -- objects of one batch by what reading them again gave; NULL digests are those of change entries and other kinds;
 -- headers of another form than today's have other digests for the same object
 SELECT
-    count(*) FILTER (again.outcome IS NULL OR again.code IN {_AWAY}),
+    count(*) FILTER ({_AWAY}),
     count(*) FILTER ({_OTHER_FORM}),
     list(object_id ORDER BY object_id) FILTER (
-        again.outcome IS NOT NULL AND coalesce(again.code, '') NOT IN {_AWAY}
+        NOT coalesce({_AWAY}, false)
         AND digests.content_digest IS DISTINCT FROM flat.content_digest AND NOT ({_OTHER_FORM})
     )
 FROM flat_metadata AS flat

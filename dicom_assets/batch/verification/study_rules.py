@@ -54,17 +54,17 @@ _TOLD = [CORRECTED_BY, *RECEIVED]
 _UNCHANGED = [name for name in _COPIED if name not in {"study_key", *RECEIVED.values()}]
 """Columns of an instance that are the object's own, whatever corrections say."""
 
+_OVERWRITTEN = """version_text IS NULL AND EXISTS (
+    SELECT 1 FROM overwritten AS last
+    WHERE last.source = flat.source AND last.uri = flat.uri
+        AND coalesce(last.member, '') = coalesce(flat.member, '')
+        AND (last.claimed_at > flat.ingested_at OR operation = 'delete' AND last.claimed_at >= flat.ingested_at)
+)"""
+"""Of rows of flat_metadata `flat`: their place was claimed again, or they say that what lay there is gone."""
+
 _INSTANCES = f"""
 -- instances by their newest version, but for those whose place was claimed again, and for deletes of places
-WITH placed AS (
-    SELECT *, version_text IS NULL AND EXISTS (
-        SELECT 1 FROM overwritten AS last
-        WHERE last.source = flat.source AND last.uri = flat.uri
-            AND coalesce(last.member, '') = coalesce(flat.member, '')
-            AND (last.claimed_at > flat.ingested_at OR operation = 'delete' AND last.claimed_at >= flat.ingested_at)
-    ) AS is_overwritten
-    FROM flat_metadata AS flat
-),
+WITH placed AS (SELECT *, {_OVERWRITTEN} AS is_overwritten FROM flat_metadata AS flat),
 versions AS (
     SELECT
         {_INSTANCE_GRAIN}, max({_NEWEST}) FILTER (NOT is_overwritten) AS newest,
@@ -89,14 +89,7 @@ FROM flat_corrected JOIN versions USING ({_INSTANCE_GRAIN})
 WHERE {_NEWEST} = newest AND takes_part
 """
 
-_PLACED = """(
-    SELECT *, version_text IS NOT NULL OR NOT EXISTS (
-        SELECT 1 FROM overwritten AS last
-        WHERE last.source = flat.source AND last.uri = flat.uri
-            AND coalesce(last.member, '') = coalesce(flat.member, '') AND last.claimed_at > flat.ingested_at
-    ) AS takes_part
-    FROM flat_received AS flat
-)"""
+_PLACED = f"(SELECT *, NOT ({_OVERWRITTEN}) AS takes_part FROM flat_received AS flat)"
 
 _CLAIMED_TWICE = f"""
 -- one row per SOP Instance UID that files at different places have with different headers, in one study
