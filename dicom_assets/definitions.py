@@ -8,7 +8,7 @@ import dagster as dg
 
 from dicom_assets import faults
 from dicom_assets.defs.graph import build_defs
-from dicom_assets.defs.instance import require_own_state
+from dicom_assets.defs.state_folder import require_own_state
 from dicom_assets.settings import load
 
 faults.hush()

@@ -57,3 +57,12 @@ def test_what_is_there_is_not_looked_at_again_for_cycles_and_what_comes_later_is
         "assert gc.isenabled() and gc.get_freeze_count() and gc.get_threshold()[0] > 700\n"
     )
     assert done.returncode == 0, done.stderr
+
+
+def test_an_ingest_claims_and_begins_to_read_before_it_imports_dagster():
+    done = python(
+        "import sys, dicom_assets.cli.main, dicom_assets.cli.progress\n"
+        "import dicom_assets.batch.first_delivery, dicom_assets.defs.state_folder\n"
+        "assert not {'dagster', 'sqlalchemy'} & set(sys.modules)"
+    )
+    assert done.returncode == 0, done.stderr

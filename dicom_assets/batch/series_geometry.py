@@ -14,6 +14,7 @@ from collections.abc import Iterator
 import duckdb
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from dicom_assets.batch.publish import touched_studies
 from dicom_assets.curation import series_images
@@ -21,12 +22,17 @@ from dicom_assets.curation.claims_of_series import CLAIMING, claimed
 from dicom_assets.curation.geometry import measured
 from dicom_assets.curation.study_instances import open_instances
 from dicom_assets.lake.delta import Lake
-from dicom_assets.lake.query import arrow, connect, few
+from dicom_assets.lake.headers import with_headers
+from dicom_assets.lake.query import arrow, few, readable
 from dicom_assets.lake.staging import Staging
 from dicom_assets.schema.registry import SERIES_GEOMETRY
 
 IMAGES_AT_ONCE = 50_000
 """Images that are measured together, unless one series has more: 90 MB."""
+
+IMAGES_READ = 200_000
+"""Images that are read together, unless one series has more: 60 MB. Each reading goes through the files that have them,
+and sets up a statement that DuckDB needs 0.1 s for."""
 
 _SERIES = """
 -- one row per series with images of the touched studies, with how many images it says that it has
@@ -67,25 +73,38 @@ def _made(lake: Lake, connection: duckdb.DuckDBPyConnection) -> Iterator[pa.Tabl
     all_series = few(connection, _SERIES).sort_by(
         [(name, "ascending") for name in ("source", "study_key", "SeriesInstanceUID")]
     )
-    size = np.asarray(all_series["size"])
-    part_of = (np.cumsum(size) - size) // IMAGES_AT_ONCE
-    for part in np.unique(part_of):
-        series = all_series.filter(pa.array(part_of == part)).drop_columns("size")
-        series = series.append_column("series", pa.array(range(len(series)), pa.int64()))
-        connection.register("part", series)
+    numbered = all_series.append_column("series", pa.array(range(len(all_series)), pa.int64()))
+    for read in _parts(numbered, IMAGES_READ):
+        connection.register("part", read)
         connection.execute(_INSTANCES)
-        yield _rows(lake, connection, series)
+        instances = arrow(connection, f"SELECT {', '.join(CLAIMING)} FROM instances")
+        found = [series_images.single_frames(connection)]
+        if any(read["is_multiframe"].to_pylist()):
+            found.append(_frames(lake, arrow(connection, "FROM instances WHERE is_image AND is_multiframe")))
+        images = pa.concat_tables(found, promote_options="permissive")
+        for series in _parts(read, IMAGES_AT_ONCE):
+            yield _rows(_of(series, instances), _of(series, images), series)
 
 
-def _rows(lake: Lake, connection: duckdb.DuckDBPyConnection, series: pa.Table) -> pa.Table:
-    instances = arrow(connection, f"SELECT {', '.join(CLAIMING)} FROM instances")
-    found = [series_images.single_frames(connection)]
-    if any(series["is_multiframe"].to_pylist()):
-        found.append(_frames(lake, arrow(connection, "FROM instances WHERE is_multiframe")))
-    all_images = pa.concat_tables(found, promote_options="permissive")
+def _parts(series: pa.Table, most: int) -> Iterator[pa.Table]:
+    """Some series, one part after the other: as many as begin within `most` images."""
+    size = np.asarray(series["size"])
+    part_of = (np.cumsum(size) - size) // most
+    yield from (series.filter(pa.array(part_of == part)) for part in np.unique(part_of))
+
+
+def _of(series: pa.Table, rows: pa.Table) -> pa.Table:
+    """The rows of series that follow one another, by their place among them instead of their number."""
+    first = series["series"][0].as_py()
+    place = pc.subtract(rows["series"], first)
+    own = rows.set_column(rows.schema.get_field_index("series"), "series", place)
+    return own.filter(pc.and_(pc.greater_equal(place, 0), pc.less(place, len(series))))
+
+
+def _rows(instances: pa.Table, images: pa.Table, series: pa.Table) -> pa.Table:
     made = {
-        **_columns(measured(all_images, len(series))),
-        **claimed(instances, all_images, len(series)),
+        **_columns(measured(images, len(series))),
+        **claimed(instances, images, len(series)),
         **_columns(series),
     }
     return pa.table([made[name] for name in SERIES_GEOMETRY.schema.names], names=SERIES_GEOMETRY.schema.names).cast(
@@ -99,7 +118,6 @@ def _columns(table: pa.Table) -> dict[str, pa.ChunkedArray]:
 
 def _frames(lake: Lake, instances: pa.Table) -> pa.Table:
     """The frames of multi-frame instances, from their headers, which lie with the batches that brought them."""
-    scope = {name: instances[name].unique().to_pylist() for name in ("batch_id", "object_id")}
-    with connect(lake, ["flat_metadata"], within={"flat_metadata": scope}) as connection:
-        connection.register("instances", instances)
+    with lake.cursor() as connection, readable("flat_metadata"):
+        connection.register("multiframe", with_headers(lake, instances))
         return series_images.multi_frames(connection)

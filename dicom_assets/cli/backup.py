@@ -105,7 +105,7 @@ def _take(vault: Vault, settings: Settings) -> Manifest:
 def _state(vault: Vault, settings: Settings) -> list[File]:
     """Dagster's state, before anything else is copied."""
     from dicom_assets.batch.backup.sqlite_state import copy_out
-    from dicom_assets.defs.instance import dagster_home, state_folders
+    from dicom_assets.defs.state_folder import dagster_home, state_folders
 
     say("Copying Dagster's state.", err=True)
     files = copy_out(dagster_home(settings), state_folders(settings), vault)
@@ -118,7 +118,8 @@ def _put_state_back(vault: Vault, manifest: Manifest, settings: Settings, *, ove
     """Puts Dagster's state back where this lake's is looked for; what became of it."""
     from dicom_assets.batch.backup.manifest import STATE
     from dicom_assets.batch.backup.sqlite_state import StateUnreadable, copy_in
-    from dicom_assets.defs.instance import dagster_home, open_instance
+    from dicom_assets.defs.instance import open_instance
+    from dicom_assets.defs.state_folder import dagster_home
     from dicom_assets.defs.unfinished_runs import forget_unfinished
 
     if manifest.state != "sqlite":

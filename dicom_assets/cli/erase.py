@@ -166,7 +166,7 @@ def _looked(settings: Settings, target: Target, reporter: Reporter) -> list[Trac
 
 def _search(lake: Lake, settings: Settings, terms: Terms, reporter: Reporter) -> list[Trace]:
     from dicom_assets.batch.erasure.search import search
-    from dicom_assets.defs.instance import state_folders
+    from dicom_assets.defs.state_folder import state_folders
 
     reporter.say("Looking into every file.")
     return list(search(lake, settings, terms, state_folders(settings)))
@@ -174,7 +174,8 @@ def _search(lake: Lake, settings: Settings, terms: Terms, reporter: Reporter) ->
 
 def _forget_runs(settings: Settings, terms: Terms) -> None:
     from dicom_assets.defs.forgotten_runs import clean, forget_runs
-    from dicom_assets.defs.instance import open_instance, state_folders
+    from dicom_assets.defs.instance import open_instance
+    from dicom_assets.defs.state_folder import state_folders
 
     folders = state_folders(settings)
     with open_instance(settings) as instance:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import suppress
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Annotated
 
@@ -67,17 +68,24 @@ def print_ended(ended: Ended, settings: Settings) -> None:
 def ingest_now(settings: Settings) -> Ended:
     """Runs an ingest and shows how far it is."""
     with held_back():
+        from dicom_assets.batch.first_delivery import first_delivery
         from dicom_assets.cli.progress import Reporter
-        from dicom_assets.defs.instance import open_instance
-        from dicom_assets.defs.runner import ingest as run_ingest
+        from dicom_assets.defs.state_folder import dagster_home
         from dicom_assets.lake.query import has_lake
         from dicom_assets.landing.opening import require_one
     keep_what_is_there()
     if not has_lake(settings.lake):
         require_one(settings.sources)
+    with suppress(OSError):  # said where it is opened
+        dagster_home(settings)  # before anything is claimed it is seen whose state it is
 
-    with Reporter() as reporter, open_instance(settings) as instance:
-        return run_ingest(settings, instance, reporter.say, reporter.show)
+    with Reporter() as reporter, first_delivery(settings, reporter.say, reporter.show) as first:
+        with held_back():  # while the first batch is read
+            from dicom_assets.defs.instance import open_instance
+            from dicom_assets.defs.runner import run_deliveries
+        keep_what_is_there()
+        with open_instance(settings) as instance:
+            return run_deliveries(first, instance)
 
 
 _BOOKS = ("batch", "source", "status", "seen", "ingested", "quarantined", "ignored", "deleted")

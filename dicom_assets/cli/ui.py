@@ -28,7 +28,8 @@ def ui(
     """Open Dagster's UI on the lake and its state, with sensors and schedules, until Ctrl+C."""
     with clear_errors():
         settings = load_settings(landing, lake)
-        from dicom_assets.defs.instance import WORKSPACE, dagster_home, open_instance
+        from dicom_assets.defs.instance import open_instance
+        from dicom_assets.defs.state_folder import WORKSPACE, dagster_home
         from dicom_assets.storage.files import LakeFiles
 
         if "://" in settings.lake:

@@ -177,27 +177,23 @@ WHERE is_image AND NOT is_multiframe
 _MULTIFRAME = f"""
 -- one row per frame that functional groups or a grid of offsets describe; an object without either is one row
 WITH read AS (
-    SELECT instances.*, json_transform(flat.header, '{json.dumps(_HEADER)}') AS told
-    FROM flat_metadata AS flat
-    JOIN instances USING (batch_id, object_id)
-    WHERE is_image AND is_multiframe
+    SELECT * EXCLUDE (header), json_transform(header, '{json.dumps(_HEADER)}') AS told FROM multiframe
 ),
 numbered AS (
     SELECT
         * EXCLUDE (told),
         told."{_key("SharedFunctionalGroupsSequence")}".Value[1] AS shared,
         told."{_key("PerFrameFunctionalGroupsSequence")}".Value AS groups,
-        told."{_key("GridFrameOffsetVector")}".Value AS offsets
+        CASE WHEN coalesce(len(groups), 0) = 0 THEN told."{_key("GridFrameOffsetVector")}".Value END AS offsets,
+        coalesce(len(groups), 0) = 0 AND coalesce(len(offsets), 0) = 0 AS is_whole
     FROM read
 ),
 frames AS (
-    SELECT *, unnest(groups) AS own, NULL::DOUBLE AS beyond, 1::BIGINT AS frames FROM numbered WHERE len(groups) > 0
-    UNION ALL BY NAME
-    SELECT *, NULL AS own, unnest(offsets) - offsets[1] AS beyond, 1::BIGINT AS frames
-    FROM numbered WHERE coalesce(len(groups), 0) = 0 AND len(offsets) > 0
-    UNION ALL BY NAME
-    SELECT *, NULL AS own, NULL::DOUBLE AS beyond, {FRAMES} AS frames
-    FROM numbered WHERE coalesce(len(groups), 0) = 0 AND coalesce(len(offsets), 0) = 0
+    -- one list of the three has items; in one pass, as what is read of headers is large
+    SELECT
+        * EXCLUDE (groups, offsets), unnest(groups) AS own, unnest(offsets) - offsets[1] AS beyond,
+        unnest(CASE WHEN is_whole THEN [{FRAMES}] END) AS whole, coalesce(whole, 1) AS frames
+    FROM numbered
 ),
 placed AS (
     SELECT
@@ -277,8 +273,5 @@ def single_frames(connection: duckdb.DuckDBPyConnection) -> pa.Table:
 
 
 def multi_frames(connection: duckdb.DuckDBPyConnection) -> pa.Table:
-    """The frames of the others, from their headers in `flat_metadata`; in the same columns.
-
-    As many headers are in memory as a row group of the table holds for each thread of DuckDB.
-    """
+    """The frames of the others, from the table `multiframe`: these instances and their headers, read once."""
     return connection.sql(_MULTIFRAME).to_arrow_table()

@@ -6,9 +6,7 @@ here: Dagster's state (`instance`), options and printing (`cli`).
 
 import logging
 import time
-import uuid
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from functools import cached_property
@@ -19,7 +17,7 @@ import dagster as dg
 from dicom_assets.batch.books import Books, Status, books_of
 from dicom_assets.batch.claim_rounds import next_delivery, only_ingest
 from dicom_assets.batch.context import BatchBusy, RunContext
-from dicom_assets.batch.promotion import promote
+from dicom_assets.batch.first_delivery import FirstDelivery, RunIds, first_delivery, read_ahead
 from dicom_assets.batch.reread import Choice, Chosen, choose, claim_chosen
 from dicom_assets.batch.validate import Progress
 from dicom_assets.defs.graph import build_defs
@@ -27,10 +25,10 @@ from dicom_assets.defs.jobs import register, run_batch
 from dicom_assets.defs.sensors import mark
 from dicom_assets.defs.single_batches import bury_dead_runs
 from dicom_assets.lake.torn import needs_verifying
-from dicom_assets.landing.claims import ClaimRound, Haste, seconds_until
+from dicom_assets.landing.claims import ClaimRound, seconds_until
 from dicom_assets.landing.returns import Waiting, waiting
 from dicom_assets.printing import counted
-from dicom_assets.settings import Settings, SettingsError
+from dicom_assets.settings import Settings
 
 CHANGING_SECONDS = 600.0
 """How long `ingest` waits for objects that never come to rest."""
@@ -67,14 +65,8 @@ def ingest(
     say: called with a sentence about what happens. progress: called while a batch is read. Raises SourceUnavailable,
     LakeError, SettingsError.
     """
-    logging.getLogger("dagster").setLevel(logging.CRITICAL)
-    with RunContext(settings, progress, say=say) as work, only_ingest(work):
-        work.clear_left_staging()
-        for filled in promote(work.lake, settings, lambda table, done, of: say(f"{table}: {done} of {of} files")):
-            say(filled.sentence)
-        for batch in work.organize_left():
-            say(f"Batch {batch}: the moving of its objects was broken off and is finished now.")
-        return _run_deliveries(work, instance)
+    with first_delivery(settings, say, progress) as first:
+        return run_deliveries(first, instance)
 
 
 def reread(
@@ -99,14 +91,14 @@ def reread(
         return chosen, _ended(work, done, 0)
 
 
-def _run_deliveries(work: RunContext, instance: dg.DagsterInstance) -> Ended:
+def run_deliveries(first: FirstDelivery, instance: dg.DagsterInstance) -> Ended:
+    """Runs what was claimed first, then claims and runs until nothing is left; see `ingest`."""
+    logging.getLogger("dagster").setLevel(logging.CRITICAL)
+    work, found = first.work, first.found
     done: dict[str, Books] = {}
-    runs = _Runs(work, instance)
+    runs = _Runs(work, instance, first.run_ids)
     started = time.monotonic()
-    haste = Haste(waiting=True, absent=True)  # whoever asks has perhaps just mended what kept objects from being read
     while True:
-        found = next_delivery(work, done, haste)
-        haste = Haste()
         register(instance, list(found.batches))
         for batch, following in zip_longest(found.batches, found.batches[1:]):
             done[batch] = runs.run(batch, following)
@@ -114,6 +106,7 @@ def _run_deliveries(work: RunContext, instance: dg.DagsterInstance) -> Ended:
             raise found.unavailable
         changing = sum(one.waiting for one in found.claimed)
         if any(one.more for one in found.claimed):
+            found = next_delivery(work, done)
             continue
         if not changing:
             # Seldom: what it needs is not imported before.
@@ -128,6 +121,7 @@ def _run_deliveries(work: RunContext, instance: dg.DagsterInstance) -> Ended:
             work.say(f"Left for the next time, since still changing after {CHANGING_SECONDS:.0f} s: {left}.")
             return _ended(work, done, changing)
         _wait(found.claimed, changing, work.say)
+        found = next_delivery(work, done)
 
 
 def _ended(work: RunContext, done: Mapping[str, Books], changing: int) -> Ended:
@@ -159,7 +153,7 @@ class _Runs:
 
     work: RunContext
     instance: dg.DagsterInstance
-    run_ids: dict[str, str] = field(default_factory=dict)
+    run_ids: RunIds = field(default_factory=RunIds)
 
     @cached_property
     def job(self) -> dg.JobDefinition:
@@ -175,11 +169,11 @@ class _Runs:
             if books is not None and books.status == Status.CLOSED:
                 return books
             bury_dead_runs(self.instance, batch)
-            self._read_ahead(batch)
+            read_ahead(work, batch, self.run_ids)
             if following is not None:
-                self._read_ahead(following)
+                read_ahead(work, following, self.run_ids)
             work.say(f"Batch {batch}: running")
-            result = run_batch(self.job, self.instance, batch, self._run_id(batch))
+            result = run_batch(self.job, self.instance, batch, self.run_ids.of(batch))
             if not result.success:
                 mark(work, batch, result.run_id, _reason(result))
             books = books_of(work.lake, batch)
@@ -188,15 +182,6 @@ class _Runs:
             return books
         finally:
             work.release(batch)
-
-    def _run_id(self, batch: str) -> str:
-        """The id that the next run of a batch has."""
-        return self.run_ids.setdefault(batch, str(uuid.uuid4()))
-
-    def _read_ahead(self, batch: str) -> None:
-        """Begins to read a batch, unless somebody else holds it, or its run will say what is wrong."""
-        with suppress(BatchBusy, SettingsError):
-            self.work.read_ahead(batch, self._run_id(batch))
 
     def _hold(self, batch: str) -> None:
         while True:

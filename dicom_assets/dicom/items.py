@@ -210,7 +210,10 @@ class Items:
     def _item(
         self, data: bytes, position: int, end: int, context: Context, depth: int, pixel: bytes | None, limit: int
     ) -> tuple[bytes, int]:
-        """The item whose first element stands at `position`; `end` is -1 where its length is not written."""
+        """The item whose first element stands at `position`; `end` is -1 where its length is not written.
+
+        What most elements are is asked first: the loop runs for each element of each item.
+        """
         vocabulary, memory = context.vocabulary, context.nested
         width, low, high, long = vocabulary.width, self._low, self._high, self._long
         parts: list[bytes] = []
@@ -229,6 +232,19 @@ class Items:
                 start = position + (12 if form == LONG_LENGTH else 8)
                 stop = start + long(data, start - 4)[0]
             last = tag
+            if action == VALUE and stop <= limit and stop - start <= MAX_VALUE:
+                raw = data[position:stop]
+                known_fragment = memory.get(raw)
+                if known_fragment is None:
+                    known_fragment, _, flaws = self._decode(tag, prefix, vr, data[start:stop], context)
+                    if flaws:
+                        self._flaws |= flaws
+                    else:
+                        memory[raw] = known_fragment
+                        self._memo.hold(2 * len(raw))
+                parts.append(known_fragment)
+                position = stop
+                continue
             if action == SEQUENCE:
                 inherited, raw_sequence = pixel, None
                 if not self._explicit:
@@ -257,18 +273,7 @@ class Items:
                 if stop - start == UNDEFINED:
                     raise Unusual("undefined length")
                 raise Short if limit == len(data) else Unusual("value beyond its item")
-            if action == VALUE and stop - start <= MAX_VALUE:
-                raw = data[position:stop]
-                known_fragment = memory.get(raw)
-                if known_fragment is None:
-                    known_fragment, _, flaws = self._decode(tag, prefix, vr, data[start:stop], context)
-                    if flaws:
-                        self._flaws |= flaws
-                    else:
-                        memory[raw] = known_fragment
-                        self._memo.hold(2 * len(raw))
-                parts.append(known_fragment)
-            elif action in (BULK_DATA, PIXEL_DATA):
+            if action in (BULK_DATA, PIXEL_DATA):
                 parts.append(self._bulk(tag, vr, prefix, data, start, stop))
             else:
                 if action == CHARSET:

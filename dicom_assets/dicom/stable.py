@@ -146,7 +146,8 @@ MOMENTS = ("AcquisitionDateTime", "AcquisitionTime", "ContentTime")
 PLACES = ("SeriesTime", "StudyTime")
 """Attributes that tell of which examination it is, where InstanceNumber tells which image of it."""
 
-_PRIVATE = re.compile(rb'"[0-9A-F]{3}[13579BDF][0-9A-F]{4}":\{"vr":"').search
+_PRIVATE = re.compile(rb'\{"vr":"(?<=[13579BDF][0-9A-F]{4}":\{"vr":")').search
+"""Finds an element of an odd group. What is rare and always the same stands first: so `re` passes over all else."""
 _OFFSET = re.compile(rb'"BulkDataURI":"\?offset=[0-9]+').sub
 _LENGTH = re.compile(rb"&length=[0-9]+").search
 _VALUE = JSONDecoder().raw_decode

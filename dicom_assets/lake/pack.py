@@ -10,7 +10,9 @@ import json
 import time
 import uuid
 from collections.abc import Iterable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
 from itertools import chain
+from threading import Lock
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -29,6 +31,9 @@ _ROW_GROUPS = {"instance": 16_384}
 
 ROW_GROUP_BYTES = 32 << 20
 """What a row group takes in memory at most, but for the last rows that it is given."""
+
+ALONE = 4
+"""Row groups behind which a second file is written beside the first: compressing takes one core for each file."""
 
 _UNIQUE = {
     "header", "object_id", "uri", "content_digest", "stable_digest", "bytes_digest", "pixel_digest", "digest",
@@ -86,14 +91,34 @@ def pack(files: LakeFiles, table: Table, groups: Iterable[pa.Table], label: str 
     return AddAction(path, size, {}, int(time.time() * 1000), True, json.dumps(stats))
 
 
-def pack_rows(files: LakeFiles, table: Table, rows: Iterable[pa.RecordBatch]) -> AddAction | None:
-    """Writes rows as one Parquet file, a row group in memory at a time; None when there are none. Raises LakeError.
+def pack_rows(files: LakeFiles, table: Table, rows: Iterable[pa.RecordBatch]) -> list[AddAction]:
+    """Writes rows as one Parquet file, or as two side by side where they are many; none without rows. Raises LakeError.
 
-    What is never committed is nobody's; vacuum deletes it.
+    A row group is in memory for each file. What is never committed is nobody's; vacuum deletes it.
     """
-    groups = row_groups(table, rows)
-    first = next(groups, None)
-    return None if first is None else pack(files, table, chain([first], groups))
+    groups, turn = row_groups(table, rows), Lock()
+
+    def taken() -> Iterator[pa.Table]:
+        while True:
+            with turn:
+                group = next(groups, None)
+            if group is None:
+                return
+            yield group
+
+    with ThreadPoolExecutor(1) as pool:
+        beside: list[Future[AddAction]] = []
+
+        def own() -> Iterator[pa.Table]:
+            for number, group in enumerate(taken(), start=1):
+                if number == ALONE and (other := next(taken(), None)) is not None:
+                    beside.append(pool.submit(pack, files, table, chain([other], taken())))
+                yield group
+
+        mine = own()
+        first = next(mine, None)
+        packed = [] if first is None else [pack(files, table, chain([first], mine))]
+        return [*packed, *(one.result() for one in beside)]
 
 
 def row_groups(table: Table, rows: Iterable[pa.RecordBatch]) -> Iterator[pa.Table]:

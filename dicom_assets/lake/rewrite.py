@@ -119,8 +119,7 @@ NewFiles = list[AddAction]
 
 def write_rows(lake: Tables, name: str, rows: Iterable[pa.RecordBatch]) -> NewFiles:
     """Writes rows of a table that is replaced by batch, for `replace_batches` to commit. Raises LakeError."""
-    packed = pack_rows(lake.files, lake.tables[name], (lake.complete(name, batch) for batch in rows))
-    return [] if packed is None else [packed]
+    return pack_rows(lake.files, lake.tables[name], (lake.complete(name, batch) for batch in rows))
 
 
 def replace_batches(

@@ -11,8 +11,10 @@ import sqlalchemy
 import yaml
 from dagster._core.storage.event_log.sqlite import sqlite_event_log
 
+from dicom_assets.cli.ingest import ingest_now
 from dicom_assets.defs.event_log import MOST_ENGINES, PooledSqliteEventLogStorage
-from dicom_assets.defs.instance import dagster_home, fault_of_state, open_instance, require_own_state
+from dicom_assets.defs.instance import fault_of_state, open_instance
+from dicom_assets.defs.state_folder import dagster_home, require_own_state
 from dicom_assets.settings import SettingsError
 from dicom_assets_tests.support.lakes import settings_for
 
@@ -125,6 +127,10 @@ def test_a_state_that_is_named_is_one_lakes_alone(home: Path, monkeypatch: pytes
     with pytest.raises(SettingsError):
         require_own_state(settings_for(home / "other", home / "landing"))
     require_own_state(settings_for(home / "lake", home / "landing"))
+    (home / "landing").mkdir()
+    with pytest.raises(SettingsError):
+        ingest_now(settings_for(home / "other", home / "landing"))
+    assert not (home / "other").exists(), "nothing was claimed"
     (home / "state" / ".dicom-assets-lake").unlink()
     with open_instance(settings_for(home / "other", home / "landing")):
         pass
