@@ -29,7 +29,7 @@ from dicom_assets.lake.staging import Part, Staging
 from dicom_assets.schema.promoted import PromotedColumn, promoted
 from dicom_assets_tests.support.corrections import correction, table
 from dicom_assets_tests.support.dicoms import dicom, uid
-from dicom_assets_tests.support.lakes import QUIET, Graph, settings_for
+from dicom_assets_tests.support.lakes import QUIET, settings_for
 from dicom_assets_tests.support.steps import Stepped
 from dicom_assets_tests.support.versions import LEVELS, Version, batch_name, flat_rows, versions
 
