@@ -123,6 +123,7 @@ class RunContext(LakeContext):
                     f"An erasure is under way, and batch {batch_id} waits for it. If it was broken off, "
                     "`dicom-assets erase --resume` finishes it, and so does `dicom-assets ingest`."
                 )
+            self.lake.keep_footers()
             self._batches[batch_id] = (
                 OpenBatch(self, manifest, Staging(self.lake.files, batch_id, StagingCache(check))),
                 lock,

@@ -75,6 +75,10 @@ class Tables(OpenTables):
         """
         return self._database.cursor()
 
+    def keep_footers(self) -> None:
+        """From here on what a file's footer says is kept for the next question; see `Database.keep_footers`."""
+        self._database.keep_footers()
+
     def scan_files(self, name: str, paths: Sequence[str], options: str = "") -> str:
         """SQL that stands for some files of a table, with all its columns; see `Database.scan`."""
         return self._database.scan(name, paths, self.columns_option(name) + options)

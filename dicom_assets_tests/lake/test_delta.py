@@ -187,6 +187,32 @@ def test_what_a_lake_keeps_ends_with_it(tmp_path):
     assert open_still.execute("SELECT count(*) FROM study").fetchall() == [(0,)]
 
 
+def footers_held(lake: Lake) -> int:
+    """Bytes that the lake's database holds of footers."""
+    with lake.cursor() as connection:
+        sql = "SELECT memory_usage_bytes FROM duckdb_memory() WHERE tag = 'OBJECT_CACHE'"
+        ((held,),) = connection.execute(sql).fetchall()
+    return int(held)
+
+
+def test_what_footers_say_is_kept_where_that_is_asked_for_until_it_is_asked_for_anew(lake):
+    lake.replace("validated_batch", ["b1"], judged("b1", "x", "y"))
+
+    def ask() -> int:
+        with connect(lake, ["validated_batch"]) as connection:
+            assert len(connection.execute("FROM validated_batch").fetchall()) == 2
+        return footers_held(lake)
+
+    assert ask() == ask()
+    lake.keep_footers()
+    before = footers_held(lake)
+    assert before < ask() == ask()
+    connection = connect(lake, ["validated_batch"])
+    lake.keep_footers()
+    assert footers_held(lake) == before
+    assert len(connection.execute("FROM validated_batch").fetchall()) == 2
+
+
 class TestTables:
     def test_are_made_with_the_columns_of_the_registry(self, lake):
         for name, one in TABLES.items():

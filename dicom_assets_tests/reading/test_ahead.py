@@ -66,6 +66,17 @@ def test_before_its_run_a_batch_is_as_claimed_as_before(work: RunContext):
     assert all(rows == [] for rows in contents(work.lake).values())
 
 
+def test_a_batch_that_is_held_keeps_footers(work: RunContext):
+    def keeps_footers() -> bool:
+        with work.lake.cursor() as connection:
+            ((kept,),) = connection.execute("SELECT current_setting('parquet_metadata_cache')").fetchall()
+        return bool(kept)
+
+    assert not keeps_footers()
+    work.batch(claimed(work))
+    assert keeps_footers()
+
+
 @pytest.mark.slow
 def test_its_run_ends_in_the_same_tables_without_reading_again(
     work: RunContext, tmp_path: Path, landing: LandingFolder, monkeypatch: pytest.MonkeyPatch
