@@ -27,6 +27,7 @@ from dicom_assets.serve.places import Found, explained, flat_source, open_found
 from dicom_assets.serve.problems import Refusal
 from dicom_assets.serve.questions import AT_ONCE, BODIES_AT_ONCE, Questions
 from dicom_assets.serve.served import ServedLake, Snapshot
+from dicom_assets.serve.turns import HAS_BEGUN
 from dicom_assets.storage.byte_ranges import ByteSource
 
 T = TypeVar("T")
@@ -47,11 +48,13 @@ class ByteReading(Questions):
 
 async def read(call: Call, question: Callable[[], T]) -> T:
     """As `Call.ask`, for what reads bytes of objects. Raises Refusal."""
+    HAS_BEGUN.get()()
     return await call.served.part(ByteReading).ask(question)
 
 
 async def read_to_draw(call: Call, question: Callable[[], T]) -> T:
     """As `read`, for what waits for a process that draws (`drawers`), and keeps nobody who reads waiting meanwhile."""
+    HAS_BEGUN.get()()
     return await call.served.part(ByteReading).ask_for_body(question)
 
 

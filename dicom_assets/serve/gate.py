@@ -17,7 +17,7 @@ from dicom_assets.serve.audit_log import Audit
 from dicom_assets.serve.exchange import exchange_of
 from dicom_assets.serve.limits import Limits
 from dicom_assets.serve.problems import Refusal
-from dicom_assets.serve.turns import CLIENT, CONNECTION
+from dicom_assets.serve.turns import CLIENT, CONNECTION, HAS_BEGUN, Beginnings
 from dicom_assets.serve_settings import ServeSettings
 
 HEALTH = "/healthz"
@@ -40,6 +40,7 @@ class Gate:
         self._open_paths = open_paths
         self._app, self._settings = app, settings
         self._access, self._limits, self._audit = access, limits, audit
+        self._beginnings = Beginnings()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answers one request. Raises Refusal."""
@@ -69,6 +70,8 @@ class Gate:
         CLIENT.set(scope.get("extensions", {}).get(CONNECTION) or client)
         self._audit.check()
         with self._limits.turn():
-            # what nobody has to sign in for takes no bodies but small ones
-            sized = "GET" if scope["path"] in self._open_paths else method
-            await self._app(scope, self._limits.bounded(receive, sized, headers), send)
+            async with self._beginnings.turn() as has_begun:
+                HAS_BEGUN.set(has_begun)
+                # what nobody has to sign in for takes no bodies but small ones
+                sized = "GET" if scope["path"] in self._open_paths else method
+                await self._app(scope, self._limits.bounded(receive, sized, headers), send)

@@ -10,14 +10,18 @@ whoever asks and goes, again and again by new connections, is one client however
 
 Questions that take milliseconds are answered sooner one after the other than side by side, since they share the
 interpreter; behind those that take long nobody should wait. So few begin side by side, and a turn that has lasted no
-longer counts among these.
+longer counts among these. The same holds for requests as a whole: each takes the loop and the interpreter for
+milliseconds before and behind its questions. Those of connections that have taken no answer yet, of which hundreds may
+come at once, begin one after the other, in the time that other ones leave.
 """
 
 from __future__ import annotations
 
 import asyncio
+import math
+import time
 from collections import Counter, OrderedDict, deque
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from contextvars import ContextVar
 
@@ -27,8 +31,17 @@ CLIENT: ContextVar[str] = ContextVar("client", default="")
 CONNECTION = "dicom_assets.connection"
 """The extension of ASGI with the name of a connection that has taken an answer, None of any other."""
 
+NAMED = "connection "
+"""How such a name begins, and that of no other client."""
+
 SHORT_SECONDS = 0.25
 """A turn that has lasted so long is none of the short ones any more."""
+
+BEGINNING_SECONDS = 0.05
+"""The same of a request, which takes less when all that it needs is at hand."""
+
+HAS_BEGUN: ContextVar[Callable[[], None]] = ContextVar("has_begun", default=lambda: None)
+"""To be called when the present request waits for others than the lake: it counts no more among those that begin."""
 
 
 class Turns:
@@ -37,17 +50,17 @@ class Turns:
     For one event loop.
     """
 
-    def __init__(self, at_once: int, short: int | None = None) -> None:
-        """short: None for as many as there are."""
-        self._at_once, self._short = at_once, short or at_once
+    def __init__(self, at_once: int, short: int | None = None, seconds: float | None = None) -> None:
+        """short: None for as many as there are. seconds: that a short turn lasts, SHORT_SECONDS by default."""
+        self._at_once, self._short, self._seconds = at_once, short or at_once, seconds
         self._of_one = max(self._short - 1, 1)
         self._taken = 0
         self._taken_short: Counter[str] = Counter()
         self._waiting: OrderedDict[str, deque[asyncio.Future[None]]] = OrderedDict()
 
     @asynccontextmanager
-    async def turn(self) -> AsyncIterator[None]:
-        """A turn of the client whose request is answered, as soon as there is one."""
+    async def turn(self) -> AsyncIterator[Callable[[], None]]:
+        """A turn of the client whose request is answered, as soon as there is one. What it gives makes it long."""
         client = CLIENT.get()
         mine = asyncio.get_running_loop().create_future()
         self._waiting.setdefault(client, deque()).append(mine)
@@ -57,27 +70,24 @@ class Turns:
 
         def last() -> None:
             nonlocal is_short
-            is_short = False
-            self._end_short(client)
-            self._hand_out()
+            if is_short:
+                is_short = False
+                self._taken_short[client] -= 1
+                if not self._taken_short[client]:
+                    del self._taken_short[client]
+                self._hand_out()
 
         try:
             await mine
-            timer = asyncio.get_running_loop().call_later(SHORT_SECONDS, last)
-            yield
+            timer = asyncio.get_running_loop().call_later(self._seconds or SHORT_SECONDS, last)
+            yield last
         finally:
             if not mine.cancelled():  # otherwise nobody has given it
                 self._taken -= 1
                 if timer is not None:
                     timer.cancel()
-                if is_short:
-                    self._end_short(client)
+                last()
                 self._hand_out()
-
-    def _end_short(self, client: str) -> None:
-        self._taken_short[client] -= 1
-        if not self._taken_short[client]:
-            del self._taken_short[client]
 
     def _hand_out(self) -> None:
         """Gives what is free to those who wait; a client that has had a turn stands behind the others."""
@@ -87,12 +97,37 @@ class Turns:
                 queue.popleft()
             if queue and self._is_free(client):
                 queue.popleft().set_result(None)
-                self._taken += 1
-                self._taken_short[client] += 1
+                self._give(client)
                 self._waiting.move_to_end(client)
             if not queue:
                 del self._waiting[client]
 
+    def _give(self, client: str) -> None:
+        self._taken += 1
+        self._taken_short[client] += 1
+
     def _is_free(self, client: str) -> bool:
         is_room = self._taken < self._at_once and self._taken_short.total() < self._short
         return is_room and self._taken_short[client] < self._of_one
+
+
+class Beginnings(Turns):
+    """The beginnings of requests: at once for a connection that has taken an answer, one after the other for the rest.
+
+    One of the rest begins when no request is about to begin, of whomever; however many are, one in BEGINNING_SECONDS.
+    """
+
+    def __init__(self) -> None:
+        """Nobody has begun yet."""
+        super().__init__(1, seconds=BEGINNING_SECONDS)
+        self._began = -math.inf
+
+    def _give(self, client: str) -> None:
+        super()._give(client)
+        if not client.startswith(NAMED):
+            self._began = time.monotonic()
+
+    def _is_free(self, client: str) -> bool:
+        if client.startswith(NAMED) or not self._taken_short:
+            return True
+        return time.monotonic() - self._began >= BEGINNING_SECONDS

@@ -16,7 +16,7 @@ from dicom_assets.serve.audit_log import Audit
 from dicom_assets.serve.exchange import begin
 from dicom_assets.serve.gate import Gate
 from dicom_assets.serve.limits import Limits
-from dicom_assets.serve.turns import CLIENT, CONNECTION, Turns
+from dicom_assets.serve.turns import CLIENT, CONNECTION, NAMED, Beginnings, Turns
 from dicom_assets.serve_settings import AuditSettings, ServeSettings
 from dicom_assets.settings import Settings
 
@@ -112,6 +112,68 @@ def test_who_has_gone_takes_no_turn_and_gives_back_the_one_they_had():
         late.cancel()
         await asyncio.sleep(0.01)
         assert queue.got == ["first", "late", "next"]
+
+    run(play)
+
+
+def begin_all(queue: Queue, *clients: str) -> Awaitable[None]:
+    async def come() -> None:
+        for client in clients:
+            await queue.come(client)
+
+    return come()
+
+
+def test_requests_of_new_connections_begin_one_after_the_other_and_those_of_known_ones_at_once(
+    monkeypatch: pytest.MonkeyPatch,
+):
+    monkeypatch.setattr(turns, "BEGINNING_SECONDS", 60)
+
+    async def play() -> None:
+        queue = Queue(Beginnings())
+        await begin_all(queue, *["many"] * 200, "other", f"{NAMED}1", f"{NAMED}2")
+        assert queue.got == ["many", f"{NAMED}1", f"{NAMED}2"]
+        await queue.go(0)  # the first of the many: known ones are about to begin still
+        await queue.go(201)
+        assert len(queue.got) == 3
+        await queue.go(202)
+        assert queue.got[3:] == ["many"]
+        await queue.go(1)
+        assert queue.got[4:] == ["other"]
+
+    run(play)
+
+
+def test_a_new_connection_waits_only_so_long_however_many_known_ones_ask(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(turns, "BEGINNING_SECONDS", 0.05)
+
+    async def play() -> None:
+        queue = Queue(Beginnings())
+        await begin_all(queue, f"{NAMED}1", "new", "new", "new")
+        assert queue.got == [f"{NAMED}1", "new"]
+        for _ in range(50):  # of known ones there are always some that are about to begin
+            await queue.come(f"{NAMED}{len(queue.got)}")
+            await asyncio.sleep(0.01)
+        assert queue.got.count("new") == 3
+
+    run(play)
+
+
+def test_a_request_that_waits_for_bytes_lets_the_next_one_begin(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(turns, "BEGINNING_SECONDS", 60)
+
+    async def play() -> None:
+        beginnings = Beginnings()
+        queue = Queue(beginnings)
+        async with beginnings.turn() as has_begun:
+            await queue.come("next")
+            assert queue.got == []
+            has_begun()
+            has_begun()
+            await asyncio.sleep(0)
+            assert queue.got == ["next"]
+        await queue.come("third")
+        assert queue.got == ["next"]
 
     run(play)
 
