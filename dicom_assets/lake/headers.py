@@ -49,7 +49,7 @@ def headers(lake: Lake, objects: pa.Table) -> Iterator[pa.Table]:
         yield rows
 
 
-HEADER_BYTES = 2 << 20
+HEADER_BYTES = 1 << 19
 """Bytes of headers that `with_headers` gives at a time: DuckDB takes some 3.5 times as much to take them apart."""
 
 
