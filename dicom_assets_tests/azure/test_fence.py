@@ -16,6 +16,7 @@ from dicom_assets.storage import leases
 from dicom_assets.storage.azure import container_client, parse_folder
 from dicom_assets.storage.files import LakeError
 from dicom_assets_tests.azure.azurite import Container
+from dicom_assets_tests.support.commands import wait_for
 from dicom_assets_tests.support.dicoms import dicom
 from dicom_assets_tests.support.inline_engine import InlineEngine
 from dicom_assets_tests.support.lakes import Graph, contents, settings_for
@@ -48,14 +49,16 @@ def test_who_has_lost_its_lease_stages_nothing_more(graph, monkeypatch):
         held = stopped.batch(batch)
         held.begin("run")
         take_away(graph.settings.lake, batch)
-        for _ in range(100):
+
+        def is_noticed() -> bool:
             try:
                 held.staging.clear(Part.LEDGER)
             except LakeError as error:
                 assert "right to write was lost" in str(error)
-                break
-        else:
-            pytest.fail("the loss is not noticed")
+                return True
+            return False
+
+        wait_for("the loss to be noticed", is_noticed, pause=0.01)
         for write in (lambda: held.judge("run"), held.staging.begin, held.staging.remove):
             with pytest.raises(LakeError, match="right to write was lost"):
                 write()

@@ -26,8 +26,9 @@ def locked(landing, monkeypatch):
             raise PermissionError(13, "no")
         return scandir(path)
 
-    monkeypatch.setattr("dicom_assets.landing.local.os.scandir", refuse)
-    return monkeypatch
+    with monkeypatch.context() as patch:
+        patch.setattr("dicom_assets.landing.local.os.scandir", refuse)
+        yield patch
 
 
 @pytest.mark.slow

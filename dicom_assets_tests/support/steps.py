@@ -16,6 +16,7 @@ from typing import Any
 
 import pytest
 
+from dicom_assets.batch import first_delivery
 from dicom_assets.batch.books import Status
 from dicom_assets.batch.checks.contract import CheckResult
 from dicom_assets.batch.checks.rules import ALL_RULES, judged
@@ -113,7 +114,8 @@ def without_graph(patch: pytest.MonkeyPatch, module: ModuleType) -> None:
     def run(work: RunContext, instance: object, batch: str, run_id: str | None = None) -> Ran:
         return run_steps(work.batch(batch), run_id or str(uuid.uuid4()), judges=False)
 
-    patch.setattr(module, "RunContext", partial(RunContext, shared_engine=InlineEngine()))
+    for place in (module, first_delivery):
+        patch.setattr(place, "RunContext", partial(RunContext, shared_engine=InlineEngine()))
     patch.setattr(module, "build_defs", build)
     patch.setattr(module, "run_batch", run)
 
