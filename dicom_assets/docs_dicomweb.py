@@ -15,6 +15,7 @@ from dicom_assets.serve.description import EVERYWHERE, MULTIPART, WHEN_STORING, 
 from dicom_assets.serve.questions import BODIES_AT_ONCE
 from dicom_assets.serve.resource import Parameter, Resource
 from dicom_assets.serve.routes import ROUTES
+from dicom_assets.serve.turns import BEGINNING_SECONDS
 from dicom_assets.serve_settings import ServeSettings
 
 _SERVICES = (
@@ -225,7 +226,9 @@ In the section `[serve]`, for each process. What a bound refuses is said with it
 behind: its query is stopped. What metadata, objects and images are made from is looked up for {BODIES_AT_ONCE} answers
 at a time, beside searches, so that these do not wait behind it, and on Linux by threads that give way to them; whoever
 has waited for `query_seconds` is told to come back. Clients that wait get their turns in rotation: those of one token,
-user or address are one client, and a connection that has taken an answer is one by itself.
+user or address are one client, and a connection that has taken an answer is one by itself. Requests of connections that
+have taken none begin one after the other, when no other request is about to begin, and one every
+{BEGINNING_SECONDS * 1_000:.0f} ms whatever the others do; one that waits for bytes of objects has begun.
 
 | setting | default |
 |---|---|
