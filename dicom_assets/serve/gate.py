@@ -72,6 +72,7 @@ class Gate:
         with self._limits.turn():
             async with self._beginnings.turn() as has_begun:
                 HAS_BEGUN.set(has_begun)
+                exchange.waited = exchange.seconds
                 # what nobody has to sign in for takes no bodies but small ones
                 sized = "GET" if scope["path"] in self._open_paths else method
                 await self._app(scope, self._limits.bounded(receive, sized, headers), send)

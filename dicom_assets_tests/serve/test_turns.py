@@ -156,15 +156,17 @@ def test_a_new_connection_does_not_begin_between_an_answer_of_a_known_one_and_it
 
     async def play() -> None:
         queue = Queue(Beginnings())
-        await begin_all(queue, KNOWN, "new")
+        await queue.come("new")
         await queue.go(0)
+        await begin_all(queue, KNOWN, "new")
+        await queue.go(1)
         await queue.come(KNOWN)
-        assert queue.got == ["known", "known"]
-        await queue.go(2)
+        assert queue.got == ["new", "known", "known"]
+        await queue.go(3)
         await asyncio.sleep(0.1)
-        assert len(queue.got) == 2
+        assert len(queue.got) == 3
         await asyncio.sleep(0.5)
-        assert queue.got[2:] == ["new"]
+        assert queue.got[3:] == ["new"]
 
     run(play)
 
