@@ -117,6 +117,7 @@ def begun_beside(server: Server, searches: Searches) -> list[tuple[float, int]]:
             end = datetime.fromisoformat(one["at"]).timestamp()
             begun[one["request"]] = end - (one["ms"] - one["waited_ms"]) / 1_000, end
     others = [begin for request, (begin, _) in begun.items() if request not in searches.requests]
+    assert len(others) > CLIENTS / 4  # of those that ask whole questions; some have gone before it was their turn
     mine = sorted(begun[request] for request in searches.requests)[1:]
     return [(end - begin, sum(begin <= other <= end for other in others)) for begin, end in mine]
 
@@ -140,7 +141,6 @@ def test_two_hundred_clients_that_break_off_leave_nothing_behind_and_others_are_
         print(f"p95 {name} {one.p95 * 1_000:.0f} ms ({one.processor_p95 * 1_000:.1f} of the server's processor time)")
     print(f"{len(meanwhile.seconds)} searches meanwhile; settled in {took:.1f} s")
     beside = begun_beside(server, meanwhile)
-    assert sum(number for _, number in beside) > 0
     most = max(number - seconds / BEGINNING_SECONDS for seconds, number in beside)
     print(f"{most:.1f} requests more began beside a search than one in {BEGINNING_SECONDS} s")
     assert most <= ROUNDED
