@@ -15,7 +15,7 @@ from dicom_assets.serve.description import EVERYWHERE, MULTIPART, WHEN_STORING, 
 from dicom_assets.serve.questions import BODIES_AT_ONCE
 from dicom_assets.serve.resource import Parameter, Resource
 from dicom_assets.serve.routes import ROUTES
-from dicom_assets.serve.turns import BEGINNING_SECONDS
+from dicom_assets.serve.turns import BEGINNING_SECONDS, PAUSE_SECONDS
 from dicom_assets.serve_settings import ServeSettings
 
 _SERVICES = (
@@ -227,8 +227,9 @@ behind: its query is stopped. What metadata, objects and images are made from is
 at a time, beside searches, so that these do not wait behind it, and on Linux by threads that give way to them; whoever
 has waited for `query_seconds` is told to come back. Clients that wait get their turns in rotation: those of one token,
 user or address are one client, and a connection that has taken an answer is one by itself. Requests of connections that
-have taken none begin one after the other, when no other request is about to begin, and one every
-{BEGINNING_SECONDS * 1_000:.0f} ms whatever the others do; one that waits for bytes of objects has begun.
+have taken none begin one after the other, when no other request is about to begin and none of a connection that has
+taken one was so for {PAUSE_SECONDS * 1_000:.0f} ms, and one every {BEGINNING_SECONDS * 1_000:.0f} ms whatever the
+others do; one that waits for bytes of objects has begun.
 
 | setting | default |
 |---|---|
@@ -396,7 +397,8 @@ include or exclude patterns that would leave out what is stored, are refused whe
 ## What is written down
 
 **Access log** (`access_log`, stderr by default): a line of JSON for each request with the template of its route,
-status, milliseconds, bytes and an id that the answer has as `X-Request-Id`. No UID, name, path or query.
+status, milliseconds, those of them that it waited for its turn, bytes and an id that the answer has as `X-Request-Id`.
+No UID, name, path or query.
 
 **Audit log**: who (the token's name, the user of the proxy), which kind of thing, when, with what status. On stderr as
 soon as tokens or a proxy are set; better in a file, which any tool may rotate by moving it away. While it cannot be

@@ -36,7 +36,8 @@ class Exchange:
     """One request and its answer.
 
     route: the template of the path, never the path. studies: UIDs that were asked for or shown, for the digests of the
-    audit log alone. sent: bytes of the body. is_broken: the answer broke off after it had begun.
+    audit log alone. waited: seconds until it was its turn, None where it never was. sent: bytes of the body. is_broken:
+    the answer broke off after it had begun.
     """
 
     method: str
@@ -45,6 +46,7 @@ class Exchange:
     route: str = UNKNOWN
     source: str | None = None
     caller: Caller = field(default_factory=Caller)
+    waited: float | None = None
     status: int = 0
     sent: int = 0
     is_broken: bool = False

@@ -17,7 +17,7 @@ from dicom_assets.serve.audit_log import Audit
 from dicom_assets.serve.exchange import exchange_of
 from dicom_assets.serve.limits import Limits
 from dicom_assets.serve.problems import Refusal
-from dicom_assets.serve.turns import CLIENT, CONNECTION, HAS_BEGUN, Beginnings
+from dicom_assets.serve.turns import CLIENT, CONNECTION, HAS_BEGUN, Beginnings, Client
 from dicom_assets.serve_settings import ServeSettings
 
 HEALTH = "/healthz"
@@ -67,11 +67,12 @@ class Gate:
         is_known = caller.kind in ("token", "user")
         client = f"{caller.kind} {caller.name}" if is_known else f"address {address}"
         self._limits.check_rate(client)
-        CLIENT.set(scope.get("extensions", {}).get(CONNECTION) or client)
+        CLIENT.set(scope.get("extensions", {}).get(CONNECTION) or Client(client))
         self._audit.check()
         with self._limits.turn():
             async with self._beginnings.turn() as has_begun:
                 HAS_BEGUN.set(has_begun)
+                exchange.waited = exchange.seconds
                 # what nobody has to sign in for takes no bodies but small ones
                 sized = "GET" if scope["path"] in self._open_paths else method
                 await self._app(scope, self._limits.bounded(receive, sized, headers), send)

@@ -68,6 +68,7 @@ class Observation:
                 "route": exchange.route,
                 "status": exchange.status,
                 "ms": round(exchange.seconds * 1_000, 1),
+                "waited_ms": None if exchange.waited is None else round(exchange.waited * 1_000, 1),
                 "bytes": exchange.sent,
                 "broken": exchange.is_broken,
                 "request": exchange.request_id,

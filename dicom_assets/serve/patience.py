@@ -1,7 +1,7 @@
 """Time: answers that do not begin, clients that take or give nothing, clients that have gone.
 
-Belongs here: ending what nobody waits for. Does not belong here: how long one question to the lake may take (`served`),
-heads that never end (`server`).
+Belongs here: ending what nobody waits for. Does not belong here: how long one question to the lake may take
+(`questions`), heads that never end (`server`).
 
 An answer whose client breaks off is cancelled where it waits, so that whoever asks the lake can stop the question. The
 answer to HEAD ends with its head: what would produce the body is not asked for it.

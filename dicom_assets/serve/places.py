@@ -321,6 +321,3 @@ def _entry(served: ServedLake, store: LandingStore, place: Place, member: str) -
     for name, entry in named.items() if len(named) <= _ENTRIES_MOST else [(member, named[member])]:
         entries.keep((place.uri, place.etag, name), entry, _ENTRY_BYTES)
     return named[member]
-
-
-__all__ = ["UIDS", "Found", "Places", "explained", "find", "find_all", "flat_source", "listed", "located", "open_found"]

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import csv
 import io
-from collections.abc import Awaitable, Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from urllib.parse import quote
 
 import orjson
@@ -25,7 +25,7 @@ from dicom_assets.serve.call import Call
 from dicom_assets.serve.exchange import exchange_of
 from dicom_assets.serve.permission import narrowed
 from dicom_assets.serve.problems import Refusal
-from dicom_assets.serve.resource import Endpoint, Resource
+from dicom_assets.serve.resource import Resource
 from dicom_assets.serve.served import ServedLake
 from dicom_assets.settings import Settings
 
@@ -50,7 +50,7 @@ def answered(
     for prefix in SOURCES:
         for path, mine in methods.items():
             answering = _Answering(base, base + prefix + path, mine, served, access, names_studies)
-            yield Route(base + prefix + path, answering.endpoint, methods=_EVERY)
+            yield Route(base + prefix + path, answering.answer, methods=_EVERY)
 
 
 class _Answering:
@@ -69,15 +69,11 @@ class _Answering:
         self._served, self._access, self._names_studies = served, access, names_studies
 
     @property
-    def endpoint(self) -> Callable[[Request], Awaitable[Response]]:
-        return self._answer
-
-    @property
     def _allow(self) -> dict[str, str]:
         reading = READING if "GET" in self._methods else ("OPTIONS",)
         return {"Allow": ", ".join([*reading, *(one for one in self._methods if one not in READING)])}
 
-    async def _answer(self, request: Request) -> Response:
+    async def answer(self, request: Request) -> Response:
         exchange = exchange_of(request.scope)
         exchange.route = self._route
         if request.method == "OPTIONS":
@@ -96,7 +92,7 @@ class _Answering:
             asked = scope
             scope = await self._served.ask(lambda: narrowed(asked, source, self._served))
         call = Call(request, self._served, self._base_uri(request, source), source, scope, caller.may_store)
-        answer = await _endpoint(resource)(call)
+        answer = await resource.endpoint(call)
         if self._names_studies:
             exchange.studies.update(shown(answer))
         return answer
@@ -110,10 +106,6 @@ class _Answering:
 def _port(request: Request) -> int | None:
     server = request.scope.get("server")
     return server[1] if server else None
-
-
-def _endpoint(resource: Resource) -> Endpoint:
-    return resource.endpoint
 
 
 def _source(request: Request) -> str | None:

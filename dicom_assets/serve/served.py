@@ -1,7 +1,7 @@
 """The lake as requests see it: one version of each table for the whole of a request, looked for anew every second.
 
 Belongs here: opening the lake for reading, versions, DuckDB connections and the threads in which they are asked. Does
-not belong here: what is asked (`searching`, `retrieving`), who may see it (`access`).
+not belong here: what is asked (`searching`, `metadata`, `objects`), who may see it (`access`).
 """
 
 from __future__ import annotations
@@ -248,7 +248,9 @@ class ServedLake:
 
     def part(self, kind: Callable[[], T]) -> T:
         """What one kind of answer keeps for as long as this lake is served; made when it is first asked for."""
-        return cast(T, self._parts.setdefault(kind, kind()) if kind not in self._parts else self._parts[kind])
+        if kind not in self._parts:
+            self._parts.setdefault(kind, kind())  # of several threads that make one, all get the first
+        return cast(T, self._parts[kind])
 
     async def ask(self, question: Callable[[], T]) -> T:
         """The answer to a question that blocks; see `Questions.ask`. Raises Refusal (503)."""

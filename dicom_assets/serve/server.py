@@ -35,7 +35,7 @@ from dicom_assets.serve.app import BASE, make_app
 from dicom_assets.serve.further import Adding
 from dicom_assets.serve.heap import keep_for_next_answers
 from dicom_assets.serve.patience import ABORT
-from dicom_assets.serve.turns import CONNECTION, NAMED
+from dicom_assets.serve.turns import CONNECTION, Client
 from dicom_assets.settings import Settings
 
 _BACKLOG = 1_024
@@ -203,8 +203,8 @@ class Connection(HttpToolsProtocol):
     def on_message_begin(self) -> None:
         """A head begins."""
         super().on_message_begin()
-        name = f"{NAMED}{id(self)}" if self._has_answered else None
-        self.scope["extensions"] = {ABORT: self.transport.abort, CONNECTION: name}  # type: ignore[dict-item]
+        client = Client(f"connection {id(self)}", is_connection=True) if self._has_answered else None
+        self.scope["extensions"] = {ABORT: self.transport.abort, CONNECTION: client}  # type: ignore[dict-item]
 
     def on_headers_complete(self) -> None:
         """A head is there."""

@@ -16,9 +16,11 @@ from dicom_assets.serve.audit_log import Audit
 from dicom_assets.serve.exchange import begin
 from dicom_assets.serve.gate import Gate
 from dicom_assets.serve.limits import Limits
-from dicom_assets.serve.turns import CLIENT, CONNECTION, NAMED, Beginnings, Turns
+from dicom_assets.serve.turns import CLIENT, CONNECTION, Beginnings, Client, Turns
 from dicom_assets.serve_settings import AuditSettings, ServeSettings
 from dicom_assets.settings import Settings
+
+KNOWN, OTHER = Client("known", is_connection=True), Client("other", is_connection=True)
 
 
 class Queue:
@@ -28,13 +30,14 @@ class Queue:
         self.turns, self.got = own, list[str]()
         self._tasks = list[tuple[asyncio.Task[None], asyncio.Event]]()
 
-    async def come(self, client: str) -> asyncio.Task[None]:
+    async def come(self, client: str | Client) -> asyncio.Task[None]:
         done = asyncio.Event()
+        own = Client(client) if isinstance(client, str) else client
 
         async def wait() -> None:
-            CLIENT.set(client)
+            CLIENT.set(own)
             async with self.turns.turn():
-                self.got.append(client)
+                self.got.append(own.name)
                 await done.wait()
 
         task = asyncio.create_task(wait())
@@ -116,30 +119,54 @@ def test_who_has_gone_takes_no_turn_and_gives_back_the_one_they_had():
     run(play)
 
 
-def begin_all(queue: Queue, *clients: str) -> Awaitable[None]:
-    async def come() -> None:
-        for client in clients:
-            await queue.come(client)
-
-    return come()
+async def begin_all(queue: Queue, *clients: str | Client) -> None:
+    for client in clients:
+        await queue.come(client)
 
 
-def test_requests_of_new_connections_begin_one_after_the_other_and_those_of_known_ones_at_once(
-    monkeypatch: pytest.MonkeyPatch,
-):
+@pytest.fixture
+def one_by_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    """New connections begin when others leave time, and not because some time has passed."""
     monkeypatch.setattr(turns, "BEGINNING_SECONDS", 60)
 
+
+@pytest.mark.usefixtures("one_by_one")
+def test_requests_of_new_connections_begin_one_after_the_other_and_those_of_known_ones_at_once():
     async def play() -> None:
         queue = Queue(Beginnings())
-        await begin_all(queue, *["many"] * 200, "other", f"{NAMED}1", f"{NAMED}2")
-        assert queue.got == ["many", f"{NAMED}1", f"{NAMED}2"]
+        await begin_all(queue, *["many"] * 200, "new", KNOWN, OTHER)
+        assert queue.got == ["many", "known", "other"]
         await queue.go(0)  # the first of the many: known ones are about to begin still
         await queue.go(201)
         assert len(queue.got) == 3
         await queue.go(202)
+        await asyncio.sleep(0.1)
         assert queue.got[3:] == ["many"]
         await queue.go(1)
-        assert queue.got[4:] == ["other"]
+        assert queue.got[4:] == ["new"]
+
+    run(play)
+
+
+@pytest.mark.usefixtures("one_by_one")
+def test_a_new_connection_does_not_begin_between_an_answer_of_a_known_one_and_its_next_request(
+    monkeypatch: pytest.MonkeyPatch,
+):
+    monkeypatch.setattr(turns, "PAUSE_SECONDS", 0.3)
+
+    async def play() -> None:
+        queue = Queue(Beginnings())
+        await queue.come("new")
+        await queue.go(0)
+        await begin_all(queue, KNOWN, "new")
+        await queue.go(1)
+        await queue.come(KNOWN)
+        assert queue.got == ["new", "known", "known"]
+        await queue.go(3)
+        await asyncio.sleep(0.1)
+        assert len(queue.got) == 3
+        await asyncio.sleep(0.5)
+        assert queue.got[3:] == ["new"]
 
     run(play)
 
@@ -149,19 +176,18 @@ def test_a_new_connection_waits_only_so_long_however_many_known_ones_ask(monkeyp
 
     async def play() -> None:
         queue = Queue(Beginnings())
-        await begin_all(queue, f"{NAMED}1", "new", "new", "new")
-        assert queue.got == [f"{NAMED}1", "new"]
+        await begin_all(queue, KNOWN, "new", "new", "new")
+        assert queue.got == ["known", "new"]
         for _ in range(50):  # of known ones there are always some that are about to begin
-            await queue.come(f"{NAMED}{len(queue.got)}")
+            await queue.come(KNOWN)
             await asyncio.sleep(0.01)
         assert queue.got.count("new") == 3
 
     run(play)
 
 
-def test_a_request_that_waits_for_bytes_lets_the_next_one_begin(monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr(turns, "BEGINNING_SECONDS", 60)
-
+@pytest.mark.usefixtures("one_by_one")
+def test_a_request_that_waits_for_bytes_lets_the_next_one_begin():
     async def play() -> None:
         beginnings = Beginnings()
         queue = Queue(beginnings)
@@ -180,10 +206,11 @@ def test_a_request_that_waits_for_bytes_lets_the_next_one_begin(monkeypatch: pyt
 
 @pytest.fixture
 def address() -> Iterator[str]:
-    """A server that answers with the name that the connection has."""
+    """A server that answers with the name of the client that a connection is."""
 
     async def app(scope, receive, send) -> None:
-        body = str(scope["extensions"][CONNECTION]).encode()
+        client = scope["extensions"][CONNECTION]
+        body = client.name.encode() if client is not None else b""
         await send({"type": "http.response.start", "status": 200, "headers": [(b"content-length", b"%d" % len(body))]})
         await send({"type": "http.response.body", "body": body})
 
@@ -201,13 +228,13 @@ def address() -> Iterator[str]:
 def test_a_connection_has_a_name_of_its_own_once_it_has_taken_an_answer(address: str):
     with httpx.Client() as one, httpx.Client() as other:
         names = [[client.get(address).text for _ in range(3)] for client in (one, other)]
-    assert [mine[0] for mine in names] == ["None", "None"]
+    assert [mine[0] for mine in names] == ["", ""]
     assert [len(set(mine[1:])) for mine in names] == [1, 1]
-    assert names[0][1] != names[1][1] != "None"
+    assert names[0][1] != names[1][1] != ""
 
 
 def test_all_that_comes_from_one_address_is_one_client_but_a_connection_that_has_a_name():
-    settings, asked = ServeSettings(audit=AuditSettings(file="")), list[str]()
+    settings, asked = ServeSettings(audit=AuditSettings(file="")), list[Client]()
 
     async def app(*_: object) -> None:
         asked.append(CLIENT.get())
@@ -216,7 +243,7 @@ def test_all_that_comes_from_one_address_is_one_client_but_a_connection_that_has
         return {}
 
     gate = Gate(app, settings, Access(settings, "127.0.0.1", {}), Limits(settings), Audit(settings, None, patients))
-    for port, name in ((1, None), (2, None), (2, "connection 2")):
+    for port, client in ((1, None), (2, None), (2, KNOWN)):
         scope = {
             "type": "http",
             "method": "GET",
@@ -224,7 +251,7 @@ def test_all_that_comes_from_one_address_is_one_client_but_a_connection_that_has
             "query_string": b"",
             "headers": [(b"host", b"localhost")],
         }
-        scope |= {"client": ("127.0.0.1", port), "extensions": {CONNECTION: name}}
+        scope |= {"client": ("127.0.0.1", port), "extensions": {CONNECTION: client}}
         begin(scope)
         asyncio.run(gate(scope, None, None))
-    assert asked == ["address 127.0.0.1", "address 127.0.0.1", "connection 2"]
+    assert asked == [Client("address 127.0.0.1"), Client("address 127.0.0.1"), KNOWN]
