@@ -100,6 +100,7 @@ class TestTooMuchIsQuarantined:
 
 def test_a_few_bad_files_do_not_pause(stepped, landing):
     graph = stepped
+    graph.judges = True
     put_bad(landing, bad=3, good=1)
     (batch,) = graph.ingest()
     assert (graph.books(batch).status, graph.books(batch).quarantined) == ("closed", 3)
@@ -234,7 +235,9 @@ class TestASmallBatchLosesAllThatItHas(WithoutDagster):
         assert graph.books(batch).status == "closed"
 
     def test_how_many_is_a_setting(self, tmp_path, landing, instance):
-        graph = Stepped(settings_for(tmp_path / "lake", landing.root, gate={"none_ingested": 1}), instance)
+        graph = Stepped(
+            settings_for(tmp_path / "lake", landing.root, gate={"none_ingested": 1}), instance, judges=False
+        )
         put_bad(landing, bad=1, good=0)
         (batch,) = graph.ingest()
         assert graph.books(batch).status == "paused"
@@ -249,7 +252,9 @@ class TestTooMuchIsNothingThatIsReadHere(WithoutDagster):
 
     @pytest.mark.slow
     def test_it_pauses_above_the_share_that_is_set(self, tmp_path, landing, instance):
-        graph = Stepped(settings_for(tmp_path / "lake", landing.root, gate={"ignored_share": 0.5}), instance)
+        graph = Stepped(
+            settings_for(tmp_path / "lake", landing.root, gate={"ignored_share": 0.5}), instance, judges=False
+        )
         for number in range(12):
             landing.put(f"{number}.txt", "text")
         landing.put("a.dcm", dicom())
