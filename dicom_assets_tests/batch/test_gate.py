@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from dicom_assets.lake.staging import Staging
-from dicom_assets_tests.support.dicoms import dicom, without_identity
+from dicom_assets_tests.support.dicoms import dicom, uid, without_identity
 from dicom_assets_tests.support.lakes import Graph, settings_for, versions
 from dicom_assets_tests.support.landings import LandingFolder
 from dicom_assets_tests.support.steps import Stepped, WithoutDagster
@@ -174,27 +174,22 @@ class TestTheSourceCannotBeReadWhole:
         assert graph.rows("SELECT SeriesDescription AS text FROM instance") == [{"text": "new"}]
 
 
-class TestWarnings:
-    @pytest.mark.slow
-    def test_conflicting_patients_of_a_study_are_told_and_pause_nothing(self, graph, landing):
-        landing.put("a.dcm", dicom(1, 1, 1, PatientID="one"))
-        landing.put("b.dcm", dicom(1, 1, 2, PatientID="two"))
-        (batch,) = graph.ingest()
-        check = graph.checks(batch)["study.one_patient_a_study"]
-        assert (check.passed, check.severity.value, check.blocking) == (False, "WARN", False)
-        assert check.metadata["differing"].value == [
-            row["study_key"] for row in graph.rows("SELECT study_key FROM study")
-        ]
-        assert graph.books(batch).status == "closed"
-
-    @pytest.mark.slow
-    def test_many_warnings_are_told_and_pause_nothing(self, graph, landing):
-        landing.put("a.dcm", dicom(PatientID=None))
-        (batch,) = graph.ingest()
-        check = graph.checks(batch)["validated_batch.few_warnings"]
-        assert (check.passed, check.severity.value, check.metadata["actual"].value) == (False, "WARN", 1.0)
-        assert graph.rows("SELECT code FROM ingestion_errors") == [{"code": "PATIENT_ID_MISSING"}]
-        assert (graph.books(batch).status, graph.books(batch).ingested) == ("closed", 1)
+@pytest.mark.slow
+def test_warnings_of_objects_and_of_studies_are_told_and_pause_nothing(graph, landing):
+    landing.put("a.dcm", dicom(1, 1, 1, PatientID="one"))
+    landing.put("b.dcm", dicom(1, 1, 2, PatientID="two"))
+    for number in (1, 2, 3):
+        landing.put(f"without/{number}.dcm", dicom(2, 1, number, PatientID=None))
+    (batch,) = graph.ingest()
+    check = graph.checks(batch)["study.one_patient_a_study"]
+    assert (check.passed, check.severity.value, check.blocking) == (False, "WARN", False)
+    assert check.metadata["differing"].value == [
+        row["study_key"] for row in graph.rows(f"SELECT study_key FROM study WHERE StudyInstanceUID = '{uid(1)}'")
+    ]
+    check = graph.checks(batch)["validated_batch.few_warnings"]
+    assert (check.passed, check.severity.value, check.metadata["actual"].value) == (False, "WARN", 0.6)
+    assert graph.rows("SELECT code FROM ingestion_errors") == [{"code": "PATIENT_ID_MISSING"}] * 3
+    assert (graph.books(batch).status, graph.books(batch).ingested) == ("closed", 5)
 
 
 class TestASmallBatchLosesAllThatItHas(WithoutDagster):

@@ -50,7 +50,7 @@ def judging(judges: bool) -> Iterator[None]:
 
 
 def close_by_counts(patch: pytest.MonkeyPatch) -> None:
-    """Has books of a batch that is not judged close over its own rows alone: rules that compare tables are not asked."""
+    """Has books of a batch that is not judged close over its own rows: rules that compare tables are not asked."""
     compared = closing._of_others
     patch.setattr(closing, "_of_others", lambda context: compared(context) if _JUDGES.get() else ())
 
