@@ -25,7 +25,6 @@ from dicom_assets_tests.support.dicoms import dicom
 from dicom_assets_tests.support.inline_engine import InlineEngine
 from dicom_assets_tests.support.lakes import TABLES_OF_A_BATCH, contents, make_asset, settings_for
 from dicom_assets_tests.support.landings import LandingFolder, put_mixed
-from dicom_assets_tests.support.steps import judging
 
 pytestmark = pytest.mark.slow
 
@@ -55,7 +54,7 @@ class Case:
 
 def run(settings: Settings, batch: str, names: Sequence[str] = NAMES) -> None:
     """Some assets of a batch, in the order of the flow, without Dagster's run around them."""
-    with RunContext(settings, shared_engine=InlineEngine()) as work, judging(False):  # tables are compared in the end
+    with RunContext(settings, shared_engine=InlineEngine()) as work:
         for name in NAMES:
             if name in names:
                 make_asset(name, batch, work)
