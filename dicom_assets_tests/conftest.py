@@ -19,7 +19,7 @@ from dicom_assets_tests.support.lakes import Graph, quiet_dagster, settings_for
 from dicom_assets_tests.support.landings import LandingFolder
 from dicom_assets_tests.support.processor_time import ProcessorTime
 from dicom_assets_tests.support.states import States
-from dicom_assets_tests.support.steps import Stepped, without_graph
+from dicom_assets_tests.support.steps import Stepped, close_by_counts, without_graph
 
 # No test is timed: how long an example takes says how busy the machine is.
 settings.register_profile("suite", settings(), deadline=None, suppress_health_check=[HealthCheck.too_slow])
@@ -51,6 +51,13 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 @pytest.fixture(scope="session", autouse=True)
 def _quiet() -> None:
     quiet_dagster()
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _books() -> Iterator[None]:
+    with pytest.MonkeyPatch.context() as patch:
+        close_by_counts(patch)
+        yield
 
 
 @pytest.fixture(autouse=True)
@@ -92,8 +99,11 @@ def graph(tmp_path: Path, landing: LandingFolder, instance: dg.DagsterInstance, 
 
 @pytest.fixture
 def stepped(graph: Graph) -> Stepped:
-    """The same lake, whose batches go through the steps without Dagster: for what is not about the graph."""
-    return Stepped(graph.settings, graph.instance)
+    """The same lake, whose batches go through the steps without Dagster: for what is not about the graph.
+
+    A test that wants every blocking rule to hold sets `judges`: one of each kind of batch does, in its module.
+    """
+    return Stepped(graph.settings, graph.instance, judges=False)
 
 
 @pytest.fixture

@@ -23,7 +23,7 @@ from dicom_assets_tests.support.remedies import Zone, remedied_together, remedy
 
 GOOD = dicom()
 
-SLOW, LARGE, KILLED = "is read in two seconds", "is read in 500 MB", "is read by processes that are killed"
+SLOW, LARGE, KILLED = "is read in one second", "is read in 500 MB", "is read by processes that are killed"
 
 
 def judge_slowly(chunk, beat):
@@ -33,7 +33,7 @@ def judge_slowly(chunk, beat):
     def reading(source, *arguments):
         content = source.read(0, 4_096)
         if SLOW.encode() in content:
-            time.sleep(2)
+            time.sleep(1)
         if LARGE.encode() in content:
             held = bytearray(500 << 20)
             held[:: mmap.PAGESIZE] = bytes(len(range(0, len(held), mmap.PAGESIZE)))
@@ -85,7 +85,7 @@ def read_again(code: str, what: str, setting: str, low: float, high: float) -> N
     remedy(code)(case)
 
 
-read_again("PARSER_TIMEOUT", SLOW, "object_seconds", 0.8, 20)
+read_again("PARSER_TIMEOUT", SLOW, "object_seconds", 0.4, 20)
 read_again("PARSER_CRASH", LARGE, "worker_memory_bytes", 2**28, 2**31)
 
 

@@ -296,12 +296,12 @@ def test_where_nothing_has_to_be_done_the_remedy_says_so(code):
 
 
 @contextmanager
-def zone_in(folder: Path, **sections: dict) -> Iterator[Zone]:
-    """A landing folder for the cases of a module, each in a folder of its own."""
+def zone_in(folder: Path, *, judges: bool, **sections: dict) -> Iterator[Zone]:
+    """A landing folder for the cases of a module, each in a folder of its own. judges: see `Stepped`."""
     (folder / "landing").mkdir()
     landing = LandingFolder(folder / "landing")
     with dg.DagsterInstance.ephemeral() as instance:
-        made = Zone(landing, Stepped(settings_for(folder / "lake", landing.root), instance))
+        made = Zone(landing, Stepped(settings_for(folder / "lake", landing.root), instance, judges=judges))
         made.settle(**sections)
         yield made
 
@@ -313,7 +313,7 @@ Outcomes = dict[str, tuple[set[str], set[str]]]
 @pytest.fixture(scope="module")
 def delivered(tmp_path_factory) -> tuple[Outcomes, Courses]:
     """All objects that are put right by another delivery: in one batch, and again in a second one; with TOGETHER."""
-    with zone_in(tmp_path_factory.mktemp("sent")) as zone:
+    with zone_in(tmp_path_factory.mktemp("sent"), judges=True) as zone:
         courses = Courses(zone)
 
         def take() -> None:
@@ -337,7 +337,7 @@ def delivered(tmp_path_factory) -> tuple[Outcomes, Courses]:
 @pytest.fixture(scope="module")
 def run_again(tmp_path_factory) -> Outcomes:
     """All objects that are put right by other settings: in one batch, which is run again with these."""
-    with zone_in(tmp_path_factory.mktemp("set"), **sections(one.before for one in SET.values())) as zone:
+    with zone_in(tmp_path_factory.mktemp("set"), judges=False, **sections(one.before for one in SET.values())) as zone:
         for code, case in SET.items():
             zone.landing.put(f"{code}/{case.bad[0]}", case.bad[1])
         (batch,) = zone.ingest()

@@ -5,7 +5,6 @@ from __future__ import annotations
 import pytest
 
 from dicom_assets.batch.erasure.target import Scope, Target
-from dicom_assets.batch.verification.verify import verify
 from dicom_assets.settings import Settings
 from dicom_assets_tests.azure.azurite import new_container
 from dicom_assets_tests.curation.test_duplicates import READ_WHOLE, groups, image, put_each_kind
@@ -41,4 +40,3 @@ def test_blobs_that_are_read_whole_are_compared_as_files_are(container, instance
     assert blobs.rows(digests) == files.rows(digests)
     erased(blobs, Target(Scope.STUDY, uid(13)))
     assert ("pixels", "large/1.dcm", "large/2.dcm") not in groups(blobs)
-    assert verify(blobs.lake, blobs.settings).holds

@@ -128,7 +128,6 @@ def test_a_batch_is_read_again(steward):
     rows = steward.ask(f"SELECT count(*) > 0 FROM validated_batch WHERE batch_id = '{batch}' AND superseded_by <> ''")
     assert rows == [(True,)]
     assert steward.ask("SELECT count(*) > 0 FROM flat_metadata WHERE pixel_offset IS NOT NULL") == [(True,)]
-    assert steward.differing() == []
 
 
 def test_a_study_is_erased_and_then_nowhere(steward):
@@ -141,4 +140,4 @@ def test_a_study_is_erased_and_then_nowhere(steward):
     assert steward.ask(f"SELECT * FROM study WHERE StudyInstanceUID = '{ROOT}.2'") == []
     assert steward.ask("SELECT count(*) FROM erasure") == [(1,)]
     assert steward.run("erase", "--study", f"{ROOT}.2", "--search").exit_code == 0
-    assert steward.differing() == []
+    assert steward.differing() == [], "whatever else has been done to it"

@@ -83,6 +83,7 @@ def test_of_an_archive_that_is_rewritten_in_place_while_it_is_read_nothing_is_in
             file.write(archive(2))
             file.truncate()
 
+    graph.judges = True
     monkeypatch.setattr(kinds, "read_header", at_call(2, kinds.read_header, rewrite))
     (batch,) = graph.ingest()
     names = ("1.dcm", "2.dcm", "3.dcm", "table.csv", "note.txt")

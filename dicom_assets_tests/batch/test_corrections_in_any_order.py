@@ -130,7 +130,7 @@ def judge(lake: Lake, staging: Staging) -> None:
 @pytest.mark.slow
 @given(st.lists(objects(), min_size=1, max_size=2), st.lists(said_rows(), min_size=1, max_size=2), st.randoms())
 @settings(
-    max_examples=3,
+    max_examples=2,
     deadline=None,
     suppress_health_check=list(HealthCheck),
     phases=(Phase.explicit, Phase.reuse, Phase.generate),

@@ -233,7 +233,7 @@ _EDGES = [
 
 
 @pytest.mark.slow
-@settings(max_examples=2, suppress_health_check=list(HealthCheck))
+@settings(max_examples=1, suppress_health_check=list(HealthCheck))
 @given(more=st.lists(_TABLES, min_size=12, max_size=12))
 def test_whatever_columns_are_called_and_hold_the_view_shows_what_was_written(
     tmp_path_factory: pytest.TempPathFactory, more: list[tuple[list[str], list[list[str]]]]

@@ -54,7 +54,7 @@ def ledger(tmp_path_factory):
     for number, (make, _) in enumerate(HOSTILE.values()):
         landing.put(f"hostile/{number:02d}.dcm", make())
     landing.put("hostile/bomb.zip", zip_bomb())
-    limits = {"object_seconds": 3, "worker_memory_bytes": 2**28, "max_inflated_bytes": 32 << 20, "chunk_objects": 16}
+    limits = {"object_seconds": 2, "worker_memory_bytes": 2**28, "max_inflated_bytes": 32 << 20, "chunk_objects": 16}
     settings = settings_for(
         folder / "lake",
         landing.root,

@@ -399,7 +399,7 @@ def test_an_object_that_cannot_be_moved_stays_and_is_told_while_the_rest_is_move
         make(self, path)
 
     monkeypatch.setattr(FolderMover, "_make_folder", refuse)
-    graph = Stepped(settings_of(tmp_path, landing.root), instance)
+    graph = Stepped(settings_of(tmp_path, landing.root), instance, judges=False)
     assert ingest(graph.settings, instance).closed
     assert [path for path in below(landing.root) if not path.startswith("Process/")] == [name]
     assert graph.rows("SELECT code, detail FROM ingestion_errors WHERE stage = 'organize'") == [

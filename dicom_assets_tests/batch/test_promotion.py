@@ -94,7 +94,7 @@ def some(batch: int) -> list[Version]:
 
 
 @pytest.mark.slow
-@settings(max_examples=3)
+@settings(max_examples=2)
 @given(versions(), st.integers(0, 3), st.data())
 def test_filled_for_what_is_there_equals_having_been_there_from_the_beginning(batches, before, data):
     with tempfile.TemporaryDirectory() as folder:

@@ -84,7 +84,9 @@ def test_a_file_without_a_record_is_ignored_and_says_so(states, name):
 @pytest.mark.slow
 def test_a_table_of_which_no_record_fits_its_pinned_types_is_quarantined(tmp_path, landing, instance):
     labs = {"name": "labs", "files": ["*.csv"], "patient_id_column": "PatientID"}
-    graph = Stepped(settings_for(tmp_path / "lake", landing.root, clinical={"datasets": [labs]}), instance)
+    graph = Stepped(
+        settings_for(tmp_path / "lake", landing.root, clinical={"datasets": [labs]}), instance, judges=False
+    )
     landing.put("a.csv", "PatientID;value\nP1;1\nP2;2\n")
     (first,) = graph.ingest()
     landing.put("b.csv", "PatientID;value\nP1;high\nP2;low\nP3\n")

@@ -13,6 +13,7 @@ def test_a_batch_of_odd_values_is_judged_without_a_word_of_them(stepped, landing
     landing.put("odd.dcm", raw.dicom(raw.element(0x0020000E, "UI", ODD)))
     with warnings.catch_warnings(record=True) as said, caplog.at_level(logging.DEBUG):
         warnings.simplefilter("always")
+        stepped.judges = True
         (batch,) = stepped.ingest()
     assert stepped.books(batch).ingested == 1
     assert [one for one in said if ODD in str(one.message)] == []

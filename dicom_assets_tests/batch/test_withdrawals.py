@@ -28,7 +28,9 @@ class Source:
         (root / "landing").mkdir()
         self.landing = LandingFolder(root / "landing")
         corrections = {"files": ["corrections/**"]}
-        self.graph = Stepped(settings_for(root / "lake", self.landing.root, corrections=corrections), instance)
+        self.graph = Stepped(
+            settings_for(root / "lake", self.landing.root, corrections=corrections), instance, judges=False
+        )
 
     def audit(self):
         with self.graph.work() as work:

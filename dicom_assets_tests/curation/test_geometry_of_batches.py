@@ -67,7 +67,7 @@ def test_batches_in_any_order_end_in_what_one_batch_gives(at_once, tmp_path, emp
     landing = LandingFolder(tmp_path / "landing")
     landing.root.mkdir()
     shutil.copytree(empty_lake, tmp_path / "lake")
-    graph = Stepped(settings_for(tmp_path / "lake", landing.root), instance)
+    graph = Stepped(settings_for(tmp_path / "lake", landing.root), instance, judges=False)
     paths = sorted(FILES.keys() - REPLACED.keys())
     Random(21).shuffle(paths)
     later = {path: FILES[path] for path in paths[::2]} | REPLACED

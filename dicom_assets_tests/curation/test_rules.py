@@ -33,7 +33,7 @@ def deliver(graph: Stepped, landing: LandingFolder) -> None:
         own: dict[str, Any] = {"StudyDate": day, "StudyTime": hour, "SeriesDescription": said.strip()}
         own |= {1: {"StudyID": "9", "AccessionNumber": "1"}, 3: EVEN}.get(number, {})
         landing.put(f"{number}.dcm", dicom(1, 1, number, StudyDescription=said, **own), age_seconds=1_000 - number)
-    step_through(graph)
+    step_through(graph, judges=False)  # which `verify` does
 
 
 def shown(graph: Stepped) -> tuple[Any, ...]:

@@ -32,7 +32,7 @@ from dicom_assets_tests.support.dicoms import dicom, uid
 from dicom_assets_tests.support.inline_engine import InlineEngine
 from dicom_assets_tests.support.lakes import settings_for
 from dicom_assets_tests.support.landings import LandingFolder
-from dicom_assets_tests.support.steps import Stepped, steps
+from dicom_assets_tests.support.steps import Stepped, judging, steps
 from dicom_assets_tests.upgrade.lakes import rows
 
 BOOKS = {"raw_files", "validated_batch", "batches", "erasure", "batch_study"}
@@ -150,7 +150,7 @@ def lake_of(empty: Path, landing: LandingFolder, turns: Turns) -> Iterator[Stepp
         for turn in (0, 1):
             put(landing, turns, turn)
             (batch,) = graph.claim()
-            with RunContext(graph.settings, shared_engine=InlineEngine()) as work:
+            with RunContext(graph.settings, shared_engine=InlineEngine()) as work, judging(False):  # `verify` does
                 for _, make in steps(work.batch(batch)):
                     make()
             assert graph.books(batch).status == "closed"

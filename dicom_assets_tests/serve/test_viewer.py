@@ -147,7 +147,8 @@ def test_the_studies_are_listed(viewer):
 )
 def test_each_filter_of_the_list_finds_what_it_says(viewer, query, sent, names):
     viewer.open_list(query)
-    viewer.page.wait_for_load_state("networkidle")
+    if not names:
+        viewer.page.wait_for_load_state("networkidle")
     assert viewer.rows(len(names)) == names
     assert any(sent in one for one in viewer.asked), viewer.asked
     assert viewer.failed == []

@@ -40,10 +40,15 @@ def window(number: int) -> Window:
 
 
 class Synced:
-    """A service, its landing zone and a lake; kind: who runs its batches."""
+    """A service, its landing zone and a lake; kind: who runs its batches; judges: see `Stepped`."""
 
     def __init__(
-        self, server: FeedServer, folder: Path, instance: dg.DagsterInstance, kind: type[Graph] = Stepped
+        self,
+        server: FeedServer,
+        folder: Path,
+        instance: dg.DagsterInstance,
+        kind: type[Graph] = Stepped,
+        judges: bool = False,
     ) -> None:
         self.server = server
         service = server.settings(landing=str(folder / "changes"))
@@ -61,6 +66,8 @@ class Synced:
         self.unchanged: list[str] = []
         self.second: list[str] = []
         self.graph = kind(made, instance)
+        if isinstance(self.graph, Stepped):
+            self.graph.judges = judges
 
     @property
     def model(self):
@@ -116,10 +123,10 @@ def one(number: int, study: str = "1.1", **values: str) -> dict:
 
 
 @contextmanager
-def synced(folder: Path, kind: type[Graph] = Stepped) -> Iterator[Synced]:
+def synced(folder: Path, kind: type[Graph] = Stepped, judges: bool = False) -> Iterator[Synced]:
     quiet_dagster()
     with running() as server, dg.DagsterInstance.ephemeral() as instance:
-        yield Synced(server, folder, instance, kind)
+        yield Synced(server, folder, instance, kind, judges)
 
 
 @pytest.fixture(scope="module")
@@ -227,7 +234,7 @@ def test_timestamps_keep_their_full_precision(history):
 @pytest.fixture(scope="module")
 def again(tmp_path_factory):
     """A window that is read, read again unchanged, and read once more after one of its instances was deleted."""
-    with synced(tmp_path_factory.mktemp("again")) as service:
+    with synced(tmp_path_factory.mktemp("again"), judges=True) as service:
         for number in range(20):
             service.model.store(one(number))
         service.first = service.sync(0)

@@ -84,7 +84,7 @@ def wait_for(
     condition: Callable[[], bool],
     seconds: float = SECONDS,
     log: Path | None = None,
-    pause: float = 0.5,
+    pause: float = 0.1,
 ) -> None:
     """Waits until a condition holds; fails with what was waited for and the end of a log. pause: seconds."""
     deadline = time.monotonic() + seconds

@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import uuid
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from contextvars import ContextVar
 from dataclasses import dataclass
 from functools import partial
 from itertools import dropwhile
@@ -16,7 +18,7 @@ from typing import Any
 
 import pytest
 
-from dicom_assets.batch import first_delivery
+from dicom_assets.batch import closing, first_delivery
 from dicom_assets.batch.books import Status
 from dicom_assets.batch.checks.contract import CheckResult
 from dicom_assets.batch.checks.rules import ALL_RULES, judged
@@ -32,6 +34,25 @@ Step = tuple[Sequence[str], Callable[[], object]]
 
 PAUSING = ("gate", "house_rules")
 """Rules that do not hold for what arrived, and not for what was done with it."""
+
+_JUDGES = ContextVar("judges", default=True)
+"""Whether the batch that this thread takes through its steps is judged; see `Stepped`."""
+
+
+@contextmanager
+def judging(judges: bool) -> Iterator[None]:
+    """Whether books that close within ask the rules that compare tables, in this thread."""
+    token = _JUDGES.set(judges)
+    try:
+        yield
+    finally:
+        _JUDGES.reset(token)
+
+
+def close_by_counts(patch: pytest.MonkeyPatch) -> None:
+    """Has books of a batch that is not judged close over its own rows: rules that compare tables are not asked."""
+    compared = closing._of_others
+    patch.setattr(closing, "_of_others", lambda context: compared(context) if _JUDGES.get() else ())
 
 
 def step_through(graph: Graph, *, judges: bool = True) -> list[str]:
@@ -59,7 +80,7 @@ def failures(
     begin: the table of the first step, where those before it are done. judges: see `Stepped`.
     """
     for tables, make in dropwhile(lambda step: begin is not None and begin not in step[0], steps(batch, run)):
-        with batch.lake.look_once():
+        with judging(judges), batch.lake.look_once():
             make()
         context = judged(batch)
         failed = {}
@@ -128,8 +149,9 @@ class Stepped(Graph):
     rule that does not hold pauses the batch and ends the run, where the graph goes on with what does not need it; an
     error of a step is raised. A part of the graph, or a run with a configuration, is the real graph's.
 
-    judges: whether every blocking rule is asked, which is half of what a small batch costs. Otherwise those of PAUSING
-    are: for lakes that are looked at as a whole (`verify`), and where another test of the same story asks them all.
+    judges: whether every blocking rule is asked, also by the books before they close, which is more than half of what a
+    small batch costs. Otherwise those of PAUSING are: for lakes that are looked at as a whole (`verify`), and where
+    another test of the same story asks them all.
     """
 
     judges: bool = True

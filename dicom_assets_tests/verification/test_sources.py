@@ -14,7 +14,7 @@ from typer.testing import CliRunner, Result
 from dicom_assets.batch.context import RunContext
 from dicom_assets.batch.verification.digests import compare
 from dicom_assets.batch.verification.findings import Finding
-from dicom_assets.batch.verification.verify import verify
+from dicom_assets.batch.verification.verify import Verified, verify
 from dicom_assets.cli.main import app
 from dicom_assets.defs import mending
 from dicom_assets_tests.support.commands import command
@@ -138,7 +138,8 @@ def test_the_command_reads_again_and_makes_again_what_differs(taken, landing, mo
     assert "No batch '20260101T000000Z-00000000' is claimed" in unknown.stderr
 
 
-def mended(graph: Graph, said: list[str]) -> bool:
+def mended(graph: Graph, found: Verified | None = None) -> bool:
+    """Whether `--fix` sets all right. found: what differs, if known."""
     with (
         pytest.MonkeyPatch.context() as patch,
         dg.DagsterInstance.ephemeral() as instance,
@@ -146,7 +147,7 @@ def mended(graph: Graph, said: list[str]) -> bool:
         work.claiming(1),
     ):
         without_graph(patch, mending)
-        return mending.mend(work, instance, say=said.append).holds
+        return mending.mend(work, instance, found=found).holds
 
 
 @pytest.mark.slow
@@ -154,7 +155,7 @@ def test_what_cannot_be_read_again_keeps_what_was_read_of_it(taken, landing):
     before = contents(taken.lake, ["flat_metadata", "instance"])
     DeltaTable(taken.lake.location("ingestion_errors")).delete()
     shutil.rmtree(landing.root / "study1")
-    assert mended(taken, [])
+    assert mended(taken)
     assert contents(taken.lake, ["flat_metadata", "instance"]) == before
     told = contents(taken.lake, ["ingestion_errors"])["ingestion_errors"]
     assert [row["code"] for row in told if row["severity"] == "warning"] == ["GONE_SINCE_READ"] * 2
@@ -164,10 +165,9 @@ def test_what_cannot_be_read_again_keeps_what_was_read_of_it(taken, landing):
 def test_a_place_that_was_claimed_again_and_is_not_known_as_such_is_named_and_entered(taken, landing):
     landing.put("study1/series1/0001.dcm", dicom(1, 1, 1, SeriesDescription="newer"), age_seconds=3_600)
     (batch,) = step_through(taken, judges=False)
-    assert verify(taken.lake, taken.settings).holds
     expected = contents(taken.lake)
     DeltaTable(taken.lake.location("overwritten")).delete()
-    differing = {one.rule: list(one.batches) for one in verify(taken.lake, taken.settings).findings if not one.holds}
-    assert differing["overwritten"] == [batch]
-    assert mended(taken, [])
+    found = verify(taken.lake, taken.settings)
+    assert {one.rule: list(one.batches) for one in found.findings if not one.holds}["overwritten"] == [batch]
+    assert mended(taken, found)
     assert contents(taken.lake) == expected

@@ -114,10 +114,9 @@ class TestIngestAlone:
         return done.stderr
 
     @pytest.mark.slow
+    @pytest.mark.usefixtures("without_dagster")
     @pytest.mark.parametrize("tables", [{"study": "cut", "flat_metadata": "empty"}, {"batches": "cut"}], ids=list)
-    def test_sets_torn_entries_aside_and_makes_again_what_they_held(self, broken, tables, request):
-        if "study" in tables:  # the other one goes through the graph
-            request.getfixturevalue("without_dagster")
+    def test_sets_torn_entries_aside_and_makes_again_what_they_held(self, broken, tables):
         for table, how in tables.items():
             tear(max(broken.root.glob(newest(table))), how)
             told = asked(broken, *(("status",) if table == "batches" else ("sql", f"FROM {table}")))
