@@ -23,7 +23,7 @@ from dicom_assets.lake.corrected_objects import OBJECT_COLUMNS
 from dicom_assets.lake.corrected_objects import TABLES as CORRECTION_TABLES
 from dicom_assets.lake.delta import Lake
 from dicom_assets.lake.hierarchy import CORRECTED_INSTANCE_SQL, REBUILDS, needed, rebuild_sql, with_promoted
-from dicom_assets.lake.query import arrow, connect, few
+from dicom_assets.lake.query import arrow, connect, few, readable, shown
 from dicom_assets.lake.staging import Part, Staging
 from dicom_assets.reading.memory import give_back
 from dicom_assets.schema.codes import NOT_ARRIVED, Kind
@@ -134,9 +134,10 @@ def _touched(lake: Lake, staging: Staging, claims: pa.Table, earlier: Before) ->
     keys.update(staging.read(Part.TOUCHED)["study_key"].to_pylist())
     keys |= _overwritten_studies(lake, claims, earlier)
     # The index as well: what the batch had overwritten is not known any more where its own object was erased.
-    tables = ("flat_metadata", BATCH_STUDY.name)
-    with connect(lake, tables, within=staging.scope(*tables)) as connection:
-        had = connection.execute(" UNION ".join(f"SELECT study_key FROM {name}" for name in tables)).fetchall()
+    scope = {"batch_id": [staging.batch_id]}
+    both = (shown(lake, name, scope, "study_key") for name in ("flat_metadata", BATCH_STUDY.name))
+    with readable("flat_metadata", BATCH_STUDY.name), lake.cursor() as connection:
+        had = connection.execute(" UNION ".join(f"FROM {rows}" for rows in both)).fetchall()
     keys.update(key for (key,) in had)
     if moved_studies.any_in(lake):
         arriving = staging.read(Part.FLAT, [*OBJECT_COLUMNS])

@@ -48,10 +48,10 @@ _FROM_ALL = ("ModalitiesInStudy", "PatientID", "IssuerOfPatientID")
 """What a study says that follows from all its instances."""
 
 
-def _view(context: CheckContext, name: str, keys: Sequence[str]) -> str:
+def _view(context: CheckContext, name: str, keys: Sequence[str], columns: str = "*") -> str:
     """SQL for the rows that a table has of some studies, which settles what is looked at."""
     scope = study_scope(context.lake, [name], keys)[name]
-    return f"(SELECT * FROM {scan(context.lake, name, within=scope)}{where(scope)})"
+    return f"(SELECT {columns} FROM {scan(context.lake, name, within=scope)}{where(scope)})"
 
 
 def _versions(context: CheckContext, keys: Sequence[str]) -> str:
@@ -88,7 +88,7 @@ def instances_are_newest(context: CheckContext) -> CheckResult:
     with context.lake.cursor() as connection:
         connection.register("settled", settled(context, closed))
         (total,) = connection.execute(
-            f"SELECT count(*) FROM {instances} SEMI JOIN settled USING (study_key)"
+            f"SELECT count(*) FROM {_view(context, 'instance', keys, 'study_key')} SEMI JOIN settled USING (study_key)"
         ).fetchall()[0]
         every = max(1, total // SAMPLE_INSTANCES)
         told = _TOLD if is_corrected(context.lake) else ()
@@ -132,11 +132,12 @@ def _compare_instances(connection: duckdb.DuckDBPyConnection, versions: str, ins
     )
 
 
+_BY = f"""{_INSTANCE_KEY}, study_key, {_VERSION}, size, first_seen_at, updated_at, Modality, PatientID,
+    IssuerOfPatientID, corrections"""
 _COUNTED_BY = f"""
 CREATE TEMP TABLE instances AS
 SELECT
-    {_INSTANCE_KEY}, study_key, {_VERSION}, size, first_seen_at, updated_at, Modality, PatientID, IssuerOfPatientID,
-    corrections
+    {_BY}
 FROM {{instances}} SEMI JOIN settled USING (study_key)
 """
 """What groups are counted by: one row per instance of the settled studies."""
@@ -240,6 +241,14 @@ def _attributes(name: str) -> list[str]:
     return [column for column in (*names, *_NAMES) if column not in left_out]
 
 
+def _looked_at(name: str) -> list[str]:
+    """The columns of instances that series or study are compared with."""
+    told = _attributes(name)
+    return list(
+        dict.fromkeys([*map(str.strip, _BY.split(",")), *told, *(TOLD_WITH[c] for c in told if c in TOLD_WITH)])
+    )
+
+
 def groups_equal_instances(name: str, context: CheckContext) -> CheckResult:
     """Each touched series or study has the counts of its instances, and the newest value that any of them tells."""
     keys = studies_of(context)
@@ -247,7 +256,7 @@ def groups_equal_instances(name: str, context: CheckContext) -> CheckResult:
         return CheckResult(True, 0, 0)
     closed = scan(context.lake, "batches")
     rows = _view(context, name, keys)
-    instances = _view(context, "instance", keys)
+    instances = _view(context, "instance", keys, ", ".join(f'"{column}"' for column in _looked_at(name)))
     with context.lake.cursor() as connection:
         connection.register("settled", settled(context, closed))
         connection.execute(_COUNTED_BY.format(instances=instances))
