@@ -41,6 +41,7 @@ from bench.corpus import files_of
 from bench.curation_less import OWN, used_seconds, without_curation
 from bench.scale import lake_folder, write_delivery
 from bench.scale_lake import PER_BATCH, SOURCE, make
+from dicom_assets.batch.checks.contract import judge
 from dicom_assets.batch.checks.rules import ALL_RULES, judged
 from dicom_assets.batch.context import OpenBatch, RunContext
 from dicom_assets.batch.steps import Run, each_table
@@ -86,8 +87,7 @@ def take(batch: OpenBatch, spent: Spent, *, whole: bool = True) -> None:
         context = judged(batch)
         for rule in ALL_RULES:
             if rule.table == name:
-                with batch.lake.look_once():
-                    result = rule.rule(context)
+                result = judge(context, rule.rule)
                 assert not (rule.blocking and result.stops), f"{rule.table}.{rule.name} does not hold"
                 began = timed(f"{rule.table}.{rule.name}", began)
 

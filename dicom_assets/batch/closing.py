@@ -12,7 +12,7 @@ from functools import partial
 
 from dicom_assets.batch.books import Books, Status, counted, known_books
 from dicom_assets.batch.checks.conflict_checks import conflicts_hold_the_batch
-from dicom_assets.batch.checks.contract import CheckContext, Rule, own_rows
+from dicom_assets.batch.checks.contract import CheckContext, Rule, judge_unless_same, own_rows
 from dicom_assets.batch.checks.duplicate_checks import groups_hold_the_batch
 from dicom_assets.batch.checks.geometry_checks import geometry_equals_series
 from dicom_assets.batch.checks.parity_checks import (
@@ -99,8 +99,7 @@ def _of_staged(context: CheckContext) -> Iterator[_Difference]:
 
 def _of_others(context: CheckContext) -> Iterator[_Difference]:
     for table, rule in _MADE_FROM_OTHERS.items():
-        with context.lake.look_once():  # in which order tables are looked at matters to a rule
-            result = rule(context)
+        result = judge_unless_same(context, rule)
         if not result.passed:
             yield _Difference(table, result.expected, result.actual)
 

@@ -23,7 +23,7 @@ import pyarrow.compute as pc
 
 from dicom_assets.batch import books, closing, datasets, dismissal, own_rows
 from dicom_assets.batch.books import Books, Decision, Status
-from dicom_assets.batch.checks.contract import CheckContext
+from dicom_assets.batch.checks.contract import CheckContext, Said
 from dicom_assets.batch.erasure.record import is_under_way
 from dicom_assets.batch.expand import expand, nothing_known
 from dicom_assets.batch.house_rules import HouseRule, apply_rules, rules_of
@@ -228,6 +228,8 @@ class OpenBatch:
     staging: Staging
     seconds: dict[str, float] = field(default_factory=dict)
     """How long each step took that this process has taken, by name."""
+    said: dict[object, Said] = field(default_factory=dict, repr=False, compare=False)
+    """What rules have said of the batch since it was read; closing it asks those again whose tables have changed."""
 
     @contextmanager
     def timing(self, step: str) -> Iterator[None]:
@@ -319,6 +321,7 @@ class OpenBatch:
     @while_source_is_there
     def judge(self, run_id: str) -> Mapping[str, int]:
         """Reads every object, stages what it says, publishes the ledger; objects by outcome."""
+        self.said.clear()
         before = self.work.read_before(self.batch_id, run_id)
         outcomes = self.read(run_id, self.work.progress) if before is None else before[1]
         self.work.forget_ahead(self.batch_id)
@@ -400,7 +403,7 @@ class OpenBatch:
             if organizing.is_planned:
                 organizing.finish()
             return closed
-        closing.compare(CheckContext(self.lake, self.staging, settings=self.work.settings))
+        closing.compare(CheckContext(self.lake, self.staging, settings=self.work.settings, said=self.said))
         moves = self.source.mode == "organize" and self.kind == BatchKind.ARRIVAL  # what was read again lies well
         if organizing.is_placed or (moves and self.staging.left()):
             organizing.prepare(self.staging, compress=self.source.compress)
@@ -413,7 +416,7 @@ class OpenBatch:
         return closed
 
     def _close_books(self, run_id: str) -> Books:
-        closing.compare(CheckContext(self.lake, self.staging, settings=self.work.settings))
+        closing.compare(CheckContext(self.lake, self.staging, settings=self.work.settings, said=self.said))
         return books.close_batch(self.lake, self.staging, run_id, self.seconds)
 
     def stop(self, status: Status, reason: str, run_id: str, *, code: str | None = None) -> Books:

@@ -22,8 +22,8 @@ from dicom_assets.lake.column_list import ColumnsChanged
 from dicom_assets.lake.corrected_objects import OBJECT_COLUMNS
 from dicom_assets.lake.corrected_objects import TABLES as CORRECTION_TABLES
 from dicom_assets.lake.delta import Lake
-from dicom_assets.lake.hierarchy import CORRECTED_INSTANCE_SQL, REBUILDS, rebuild_sql, with_promoted
-from dicom_assets.lake.query import arrow, connect
+from dicom_assets.lake.hierarchy import CORRECTED_INSTANCE_SQL, REBUILDS, needed, rebuild_sql, with_promoted
+from dicom_assets.lake.query import arrow, connect, few, readable, shown
 from dicom_assets.lake.staging import Part, Staging
 from dicom_assets.reading.memory import give_back
 from dicom_assets.schema.codes import NOT_ARRIVED, Kind
@@ -134,9 +134,10 @@ def _touched(lake: Lake, staging: Staging, claims: pa.Table, earlier: Before) ->
     keys.update(staging.read(Part.TOUCHED)["study_key"].to_pylist())
     keys |= _overwritten_studies(lake, claims, earlier)
     # The index as well: what the batch had overwritten is not known any more where its own object was erased.
-    tables = ("flat_metadata", BATCH_STUDY.name)
-    with connect(lake, tables, within=staging.scope(*tables)) as connection:
-        had = connection.execute(" UNION ".join(f"SELECT study_key FROM {name}" for name in tables)).fetchall()
+    scope = {"batch_id": [staging.batch_id]}
+    both = (shown(lake, name, scope, "study_key") for name in ("flat_metadata", BATCH_STUDY.name))
+    with readable("flat_metadata", BATCH_STUDY.name), lake.cursor() as connection:
+        had = connection.execute(" UNION ".join(f"FROM {rows}" for rows in both)).fetchall()
     keys.update(key for (key,) in had)
     if moved_studies.any_in(lake):
         arriving = staging.read(Part.FLAT, [*OBJECT_COLUMNS])
@@ -152,6 +153,9 @@ def touched_studies(staging: Staging) -> pa.Table:
 
 ROWS_AT_ONCE = 20_000
 """Rows of 150 columns that are put together at a time: they take DuckDB 200 MB."""
+
+FEW_ROWS = 1_000
+"""Rows so few that to copy them costs less than to set the statement up twice."""
 
 TRIES_OF_COLUMNS = 2
 """How often rows are made again because the table has got other columns meanwhile."""
@@ -183,7 +187,7 @@ def _rebuilt(
             if moves is not None:
                 origins = sorted({*held, *(origin for key in held for origin in moves.get(key, ()))})
                 connection.register("origins", pa.table({"study_key": pa.array(origins, pa.string())}))
-            yield held, arrow(connection, sql)
+            yield held, (few if rows <= FEW_ROWS else arrow)(connection, sql)
             held, rows = [], 0
 
 
@@ -230,7 +234,9 @@ def _publish_level(lake: Lake, touched: pa.Table, name: str, choice: Choice) -> 
         sql = CORRECTED_INSTANCE_SQL if is_corrected else sql
         promoted = [one.column.name for one in lake.columns if name in one.written]
         sql = with_promoted(name, sql, promoted, "origins" if is_corrected else "touched")
-        with connect(lake, [*scope, *(CORRECTION_TABLES if is_corrected else ())], within=scope) as connection:
+        tables = [*scope, *(CORRECTION_TABLES if is_corrected else ())]
+        columns = {} if name == INSTANCE.name else {INSTANCE.name: needed(name, promoted)}
+        with connect(lake, tables, within=scope, columns=columns) as connection:
             keys: list[str] = []
             parts: list[pa.Table] = []
             for more, rebuilt in _rebuilt(connection, sql, touched, sources[-1], is_corrected):

@@ -10,7 +10,7 @@ from typing import Any
 import dagster as dg
 
 from dicom_assets.batch.books import Books, Status
-from dicom_assets.batch.checks.contract import CheckContext, CheckResult, NamedRule
+from dicom_assets.batch.checks.contract import CheckContext, CheckResult, NamedRule, judge
 from dicom_assets.batch.checks.rules import ALL_RULES, judged
 from dicom_assets.batch.context import RunContext
 from dicom_assets.batch.house_rules import rules_of
@@ -58,18 +58,14 @@ def _result(key: dg.AssetKey, rule: NamedRule, result: CheckResult, paused: Book
     )
 
 
-def _judged(
-    work: RunContext, seen: CheckContext, rules: Sequence[NamedRule]
-) -> Iterator[tuple[NamedRule, CheckResult]]:
+def _judged(seen: CheckContext, rules: Sequence[NamedRule]) -> Iterator[tuple[NamedRule, CheckResult]]:
     """Each rule with what it says, in their order.
 
     One after the other: whoever reads with pydicom silences Python's warnings, which hold values, and that is no matter
     of one thread alone.
     """
     for rule in rules:
-        with work.lake.look_once():  # not for all of them: in which order tables are looked at matters to a rule
-            result = rule.rule(seen)
-        yield rule, result
+        yield rule, judge(seen, rule.rule)
 
 
 def _evaluated(
@@ -80,7 +76,7 @@ def _evaluated(
     stopped = None
     with clear_failures():
         batch = work.batch(context.partition_key)
-        for rule, result in _judged(work, judged(batch, limits), rules):
+        for rule, result in _judged(judged(batch, limits), rules):
             paused = None
             if rule.blocking and result.stops and stopped is None:
                 words = result.explanation or f"{rule.description}: expected {result.expected}, actual {result.actual}"

@@ -15,7 +15,7 @@ from dicom_assets.lake.significance import significant
 from dicom_assets.lake.subjects import patients_named
 from dicom_assets.schema.attributes import TOLD_WITH
 from dicom_assets.schema.correction_tables import CORRECTED_BY, RECEIVED
-from dicom_assets.schema.registry import FLAT_METADATA, INSTANCE, SERIES, STUDY, Table
+from dicom_assets.schema.registry import FLAT_METADATA, INSTANCE, SERIES, STUDY, TABLES, Table
 
 NEWEST = "version_at, sequence, object_id"
 """The total order of versions at different places: the last one wins."""
@@ -42,9 +42,11 @@ _LATEST = ", ".join(f"{column} DESC" for column in NEWEST.split(", "))
 
 def _current_sql(studies: str, columns: Sequence[str]) -> str:
     """WITH terms for the current versions of some studies, as they were received. columns: what else they have."""
+    grain = ["source", "StudyInstanceUID", "SeriesInstanceUID", "SOPInstanceUID"]
+    placed = list(dict.fromkeys([*columns, "operation", *grain, *NEWEST.split(", "), "ingested_at"]))
     return f"""
 WITH placed AS (
-    SELECT flat.*, last.place_key IS NOT NULL AS is_overwritten
+    SELECT {_list(placed, "flat.")}, last.place_key IS NOT NULL AS is_overwritten
     FROM flat_metadata AS flat
     SEMI JOIN {studies} USING (study_key)
     LEFT JOIN overwritten AS last ON {OVERTAKEN}
@@ -56,7 +58,7 @@ versions AS (
         min(ingested_at) OVER (instance) AS first_seen_at,
         max(ingested_at) OVER (instance) AS updated_at
     FROM placed
-    WINDOW instance AS (PARTITION BY source, StudyInstanceUID, SeriesInstanceUID, SOPInstanceUID)
+    WINDOW instance AS (PARTITION BY {", ".join(grain)})
 ),
 current_rows AS (SELECT * FROM versions WHERE age = 1 AND operation = 'upsert' AND NOT is_overwritten)"""
 
@@ -320,6 +322,12 @@ def rebuild_sql(name: str, choice: Choice = DEFAULT) -> str:
     if name == INSTANCE.name:
         return INSTANCE_SQL
     return _series_sql(choice) if name == SERIES.name else _study_sql(choice)
+
+
+def needed(name: str, promoted: Sequence[str] = ()) -> list[str]:
+    """The columns of instance that series or study are made from. promoted: those that are promoted in the lake."""
+    besides = {"study_key", "size", "Modality", *NEWEST.split(", ")}
+    return [c.name for c in INSTANCE.columns if c.name in TABLES[name] or c.name in besides] + [*promoted]
 
 
 def told_by_instances(name: str, columns: Sequence[str], instances: str) -> str:

@@ -63,9 +63,9 @@ class _Open:
 
 
 class _Looked(threading.local):
-    """The tables whose log a thread has looked at within `Tables.look_once`; None outside of it."""
+    """The tables whose log a thread has looked at within `Tables.look_once`, with their version; None outside of it."""
 
-    names: set[str] | None = None
+    names: dict[str, int] | None = None
 
 
 class OpenTables:
@@ -122,29 +122,33 @@ class OpenTables:
         this thread commits itself it sees at once. names: looked at to begin with, side by side; what is wrong with one
         of these is told when it is asked for.
         """
-        before, self._looked.names = self._looked.names, self._look_at(names)
+        before, self._looked.names = self._looked.names, dict(self._look_at(names))
         try:
             yield
         finally:
             self._looked.names = before
 
-    def _look_at(self, names: Iterable[str]) -> set[str]:
-        """Looks at tables side by side; at which it could."""
+    def looked_at(self) -> dict[str, int]:
+        """Within `look_once`: the tables that this thread has looked at, in their order, and in which version first."""
+        return dict(self._looked.names or {})
 
-        def look(name: str) -> str | None:
+    def _look_at(self, names: Iterable[str]) -> Iterator[tuple[str, int]]:
+        """Looks at tables side by side; at which it could, and their versions."""
+
+        def look(name: str) -> tuple[str, int] | None:
             try:
-                self.extents(name)
+                return name, self.extents(name).version
             except LakeError:
                 return None
-            return name
 
         with ThreadPoolExecutor(AT_ONCE) as pool:
-            return {name for name in pool.map(look, names) if name is not None}
+            yield from filter(None, pool.map(look, names))
 
     def _look_again(self, *names: str) -> None:
         """Lets this thread look at some tables again, at all without names."""
         if self._looked.names is not None:
-            self._looked.names.difference_update(names or self._open)
+            for name in names or tuple(self._looked.names):
+                self._looked.names.pop(name, None)
 
     @contextmanager
     def _explain(self, name: str) -> Iterator[None]:
@@ -166,9 +170,9 @@ class OpenTables:
             shared.table = None
         if shared.table is None or looked is None or name not in looked:
             self._read_on(name, shared)
-        if looked is not None:
-            looked.add(name)
         assert shared.table is not None
+        if looked is not None:
+            looked.setdefault(name, shared.table.version())
         return shared.table
 
     def _read_on(self, name: str, shared: _Open) -> None:

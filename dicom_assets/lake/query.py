@@ -111,12 +111,12 @@ def scan(
     return f"(SELECT {nulls} WHERE false)"
 
 
-def shown(lake: Lake, name: str, scope: Within | None = None) -> str:
-    """SQL that stands for the rows that a view of `connect` has, for a FROM clause.
+def shown(lake: Lake, name: str, scope: Within | None = None, columns: str = "*") -> str:
+    """SQL that stands for the rows that a view of `connect` has, for a FROM clause. columns: SQL, what of them.
 
     For statements that are asked once or twice: making a view costs as much as asking it.
     """
-    return f"(SELECT * FROM {scan(lake, name, within=scope)}{where(scope, SHOWN.get(name))})"
+    return f"(SELECT {columns} FROM {scan(lake, name, within=scope)}{where(scope, SHOWN.get(name))})"
 
 
 def connect(
@@ -124,15 +124,17 @@ def connect(
     tables: Iterable[str] | None = None,
     *,
     within: Mapping[str, Within] | None = None,
+    columns: Mapping[str, Iterable[str]] | None = None,
     at: int | datetime | None = None,
     alone: bool = False,
 ) -> duckdb.DuckDBPyConnection:
     """A DuckDB connection in memory with tables of the lake as views.
 
-    within: by table, the values that its view is limited to, so that only files with such values are opened. at: the
-    tables as they were at a time, or those that have a version of this number in that version, instead of as they are.
-    Without `tables`, those of the registry that the lake has. alone: with a database of its own, for
-    a user to set and lock down.
+    within: by table, the values that its view is limited to, so that only files with such values are opened. columns:
+    by table, those that its view has: each statement that names a view of 160 sets them all up. at: the tables as they
+    were at a time, or those that have a version of this number in that version, instead of as they are. Without
+    `tables`, those of the registry that the lake has. alone: with a database of its own, for a user to set and lock
+    down.
     """
     connection = open_alone(lake.files) if alone else lake.cursor()
     wanted = list(tables if tables is not None else TABLES)
@@ -148,9 +150,10 @@ def connect(
                 continue
             with readable(name) if at is None else nullcontext():
                 left_out = lake.hidden(name) if alone and at is None else []
-                columns = f"* EXCLUDE ({', '.join(map(named, left_out))})" if left_out else "*"
+                listed = f"* EXCLUDE ({', '.join(map(named, left_out))})" if left_out else "*"
+                listed = ", ".join(map(named, (columns or {}).get(name, ()))) or listed
                 connection.execute(
-                    f'CREATE TEMP VIEW "{name}" AS SELECT {columns} FROM {source}{where(scope, SHOWN.get(name))}'
+                    f'CREATE TEMP VIEW "{name}" AS SELECT {listed} FROM {source}{where(scope, SHOWN.get(name))}'
                 )
     if isinstance(at, int) and not wanted:
         raise QueryError(f"No table of the lake has a version {at}. Give a lower number, or a time.")

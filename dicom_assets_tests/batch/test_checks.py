@@ -18,7 +18,15 @@ import pytest
 from deltalake import DeltaTable, write_deltalake
 
 from dicom_assets.batch.books import Status, _write, books_of
-from dicom_assets.batch.checks.contract import SHOWN, CheckContext, NamedRule
+from dicom_assets.batch.checks.contract import (
+    SHOWN,
+    CheckContext,
+    CheckResult,
+    NamedRule,
+    judge,
+    judge_unless_same,
+    studies_of,
+)
 from dicom_assets.batch.checks.parity_checks import RULES
 from dicom_assets.lake.delta import Lake
 from dicom_assets.lake.staging import SCHEMAS, Part, Staging
@@ -241,6 +249,23 @@ def test_an_object_judged_twice_is_found_though_the_numbers_agree(context):
     result = rule.rule(context)
     assert (result.passed, result.expected, result.actual) == (False, 30, 30)
     assert len(result.differing) == 2
+
+
+def test_closing_asks_a_rule_again_when_a_table_that_it_looked_at_has_changed(context):
+    asked = []
+
+    def rule(seen: CheckContext) -> CheckResult:
+        asked.append(seen.lake.extents("series").version)
+        return CheckResult(True, 0, 0)
+
+    judge(context, rule)
+    assert judge_unless_same(context, rule).passed
+    assert len(asked) == 1
+    with context.lake.committing("series"):
+        context.lake.replace("series", [studies_of(context)[0]], context.lake.tables["series"].schema.empty_table())
+    assert judge_unless_same(context, rule).passed
+    assert len(asked) == 2
+    assert asked[1] > asked[0]
 
 
 def test_what_several_rules_ask_for_is_found_once_though_they_are_looked_at_side_by_side(sound):

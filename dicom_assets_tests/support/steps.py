@@ -20,7 +20,7 @@ import pytest
 
 from dicom_assets.batch import closing, first_delivery
 from dicom_assets.batch.books import Status
-from dicom_assets.batch.checks.contract import CheckResult
+from dicom_assets.batch.checks.contract import CheckResult, judge
 from dicom_assets.batch.checks.rules import ALL_RULES, judged
 from dicom_assets.batch.context import OpenBatch, RunContext
 from dicom_assets.batch.steps import Run, each_table
@@ -86,8 +86,7 @@ def failures(
         failed = {}
         for rule in ALL_RULES:
             if rule.blocking and rule.table in tables and (judges or rule.name in PAUSING):
-                with batch.lake.look_once():
-                    result = rule.rule(context)
+                result = judge(context, rule.rule)
                 if result.stops:
                     failed[f"{rule.table}.{rule.name}"] = result
         if failed:

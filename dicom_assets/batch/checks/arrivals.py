@@ -34,6 +34,11 @@ GROUP BY ALL
 """versions: see `placed`."""
 
 
+PLACED = """study_key, source, StudyInstanceUID, SeriesInstanceUID, SOPInstanceUID, batch_id, object_id, uri, member,
+    version_at, version_text, sequence, operation, ingested_at"""
+"""The columns of flat_metadata that are looked at for VERSIONS where nothing is corrected."""
+
+
 def placed(flat: str, arrived: str) -> str:
     """SQL for rows of flat_metadata with the batch that came to their place last, and whether they take part.
 

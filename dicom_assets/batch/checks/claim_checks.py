@@ -114,7 +114,9 @@ def system_files_are_named_so(context: CheckContext) -> CheckResult:
 def metadata_equals_claim(context: CheckContext) -> CheckResult:
     """Each file's row in flat_metadata says of the file what raw_files says; its time is that of the claim."""
     tables = ["flat_metadata", "raw_files"]
-    with connect(context.lake, tables, within=context.staging.scope(*tables)) as connection:
+    said = "object_id, source, uri, member, size, ingested_at, version_at, sequence, operation"
+    columns = {"flat_metadata": ["batch_id", *said.split(", ")]}
+    with connect(context.lake, tables, within=context.staging.scope(*tables), columns=columns) as connection:
         return compared(
             connection,
             f"""
@@ -126,7 +128,7 @@ def metadata_equals_claim(context: CheckContext) -> CheckResult:
             WHERE raw.batch_id = {context.batch} AND raw.kind <> 'change'
             """,
             f"""
-            SELECT object_id, source, uri, member, size, ingested_at, version_at, sequence, operation
+            SELECT {said}
             FROM flat_metadata
             ANTI JOIN (
                 SELECT object_id FROM raw_files WHERE batch_id = {context.batch} AND kind = 'change'

@@ -6,22 +6,25 @@ checks of rules), and what happens when a rule does not hold (`books.stop_batch`
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
+from functools import partial
 from threading import RLock
 from typing import Any, TypeVar
 
 import duckdb
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from dicom_assets.batch.publish import touched_studies
 from dicom_assets.lake.delta import Lake
 from dicom_assets.lake.file_answers import Ask, answer
-from dicom_assets.lake.query import arrow, quoted, scan, shown, where
+from dicom_assets.lake.query import arrow, quoted, readable, scan, shown, where
 from dicom_assets.lake.staging import SCHEMAS, Part, Staging
 from dicom_assets.lake.studies import study_scope
 from dicom_assets.landing.claims import BatchKind, ClaimLog
-from dicom_assets.schema.registry import Table
+from dicom_assets.schema.registry import TABLES, Table
 from dicom_assets.settings import GateSettings, OmopSettings, Settings
 
 Found = TypeVar("Found")
@@ -56,7 +59,8 @@ class CheckResult:
 class CheckContext:
     """What a rule may look at.
 
-    log: the lake's claims, where whoever makes this has read them already. kind: why the batch was claimed.
+    log: the lake's claims, where whoever makes this has read them already. kind: why the batch was claimed. said: what
+    rules have said of the batch since it was read, see `judge`.
     """
 
     lake: Lake
@@ -66,6 +70,7 @@ class CheckContext:
     settings: Settings = field(default_factory=Settings)
     log: ClaimLog | None = None
     kind: BatchKind = BatchKind.ARRIVAL
+    said: dict[object, Said] = field(default_factory=dict, repr=False, compare=False)
     _found: dict[str, Any] = field(default_factory=dict, repr=False, compare=False)
     _staged: dict[Part, pa.Table] = field(default_factory=dict, repr=False, compare=False)
     _finding: RLock = field(default_factory=RLock, repr=False, compare=False)
@@ -113,6 +118,38 @@ class NamedRule:
     description: str
     rule: Rule
     blocking: bool = True
+
+
+@dataclass(frozen=True, slots=True)
+class Said:
+    """What a rule has said. versions: of the tables that it looked at, in their order."""
+
+    result: CheckResult
+    versions: Mapping[str, int]
+
+
+def judge(context: CheckContext, rule: Rule) -> CheckResult:
+    """What a rule says now.
+
+    It looks at each table once, and no rule of another one's look: in which order tables are looked at matters to it.
+    """
+    with context.lake.look_once():
+        result = rule(context)
+        context.said[_name(rule)] = Said(result, context.lake.looked_at())
+    return result
+
+
+def judge_unless_same(context: CheckContext, rule: Rule) -> CheckResult:
+    """What a rule says now, or has said, if no table that it looked at has changed since. For rules of tables alone."""
+    said = context.said.get(_name(rule))
+    with context.lake.look_once():
+        if said and all(context.lake.extents(name).version == was for name, was in said.versions.items()):
+            return said.result
+    return judge(context, rule)
+
+
+def _name(rule: Rule) -> object:
+    return (rule.func, rule.args) if isinstance(rule, partial) else rule
 
 
 _JUDGED_BY = {"object_id", "outcome", "kind", "code", "stage", "severity", "issues"}
@@ -165,18 +202,48 @@ def studies_of(context: CheckContext) -> list[str]:
     return studies
 
 
-def moving(context: CheckContext, studies: Iterable[str]) -> pa.Table:
+def moving(context: CheckContext, studies: Iterable[str], closed: str = "") -> pa.Table:
     """study_key of those of some studies that another batch touches which is not closed, so that rows may come and go.
 
-    Whoever compares two tables asks this before looking at either.
+    closed: SQL for `batches` as it was before the tables were looked at that are compared; without it this is asked
+    before they are. The index is best looked at last: what enters it later has published nothing that was seen.
+    """
+    closed = closed or scan(context.lake, "batches")
+    scope = {"study_key": sorted(set(studies))}
+    with readable("batches", "batch_study"):
+        return context.answer(
+            f"SELECT DISTINCT study_key FROM {scan(context.lake, 'batch_study', within=scope)}{where(scope)} "
+            f"AND batch_id <> {context.batch} "
+            f"AND batch_id NOT IN (SELECT batch_id FROM {closed} WHERE status = 'closed')"
+        )
+
+
+def settled(context: CheckContext, closed: str) -> pa.Table:
+    """study_key of the studies that the batch touches and that are not `moving`."""
+    touched = touched_studies(context.staging)
+    return without(touched, moving(context, touched["study_key"].to_pylist(), closed))
+
+
+def without(rows: pa.Table, studies: pa.Table) -> pa.Table:
+    """Rows that are not of some studies."""
+    if not len(studies):
+        return rows
+    return rows.filter(pc.invert(pc.is_in(rows["study_key"], studies["study_key"].combine_chunks())))
+
+
+@contextmanager
+def settled_tables(context: CheckContext, **columns: str) -> Iterator[duckdb.DuckDBPyConnection]:
+    """A connection with the rows that tables have of studies that the batch touches and that are not `moving`.
+
+    columns: by table, SQL, as `touched_rows` has it.
     """
     closed = scan(context.lake, "batches")
-    scope = {"study_key": sorted(set(studies))}
-    return context.answer(
-        f"SELECT DISTINCT study_key FROM {scan(context.lake, 'batch_study', within=scope)}{where(scope)} "
-        f"AND batch_id <> {context.batch} "
-        f"AND batch_id NOT IN (SELECT batch_id FROM {closed} WHERE status = 'closed')"
-    )
+    rows = {name: touched_rows(context, TABLES[name], sql) for name, sql in columns.items()}
+    unsettled = moving(context, studies_of(context), closed)
+    with context.lake.cursor() as connection:
+        for name, found in rows.items():
+            connection.register(name, without(found, unsettled))
+        yield connection
 
 
 def touched_rows(context: CheckContext, table: Table, columns: str = "") -> pa.Table:
@@ -191,9 +258,9 @@ def touched_rows(context: CheckContext, table: Table, columns: str = "") -> pa.T
     return context.answer(f"SELECT {listed} FROM {source}{where(scope)}")
 
 
-def own_rows(context: CheckContext, name: str) -> str:
+def own_rows(context: CheckContext, name: str, columns: str = "*") -> str:
     """SQL that stands for the rows that a table has of the batch, for a FROM clause; see `query.shown`."""
-    return shown(context.lake, name, context.staging.scope(name)[name])
+    return shown(context.lake, name, context.staging.scope(name)[name], columns)
 
 
 def shown_column(table: Table) -> str:

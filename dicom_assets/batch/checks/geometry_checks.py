@@ -16,7 +16,6 @@ from contextlib import contextmanager
 
 import duckdb
 import pyarrow as pa
-import pyarrow.compute as pc
 
 from dicom_assets.batch.checks.contract import (
     SHOWN,
@@ -27,6 +26,7 @@ from dicom_assets.batch.checks.contract import (
     moving,
     studies_of,
     touched_rows,
+    without,
 )
 from dicom_assets.curation.study_instances import open_instances
 from dicom_assets.lake.query import few, scan, where
@@ -99,9 +99,7 @@ def _looked_at(context: CheckContext) -> Iterator[duckdb.DuckDBPyConnection]:
     counted = context.answer(_COUNTED.format(instances=instances), count)
     with context.lake.cursor() as connection:
         for name, rows in (("geometry", every), ("counted", counted)):
-            if len(unsettled):
-                rows = rows.filter(pc.invert(pc.is_in(rows["study_key"], unsettled["study_key"].combine_chunks())))
-            connection.register(name, rows)
+            connection.register(name, without(rows, unsettled))
         yield connection
 
 

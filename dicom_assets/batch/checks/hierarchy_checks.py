@@ -27,9 +27,8 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from dicom_assets.batch.checks.arrivals import arrivals
-from dicom_assets.batch.checks.contract import CheckContext, CheckResult, NamedRule, compared
+from dicom_assets.batch.checks.contract import CheckContext, CheckResult, NamedRule, compared, settled, studies_of
 from dicom_assets.batch.checks.corrected import corrected, is_corrected, tables_of
-from dicom_assets.batch.publish import touched_studies
 from dicom_assets.lake.moved_studies import origins_of
 from dicom_assets.lake.query import arrow, scan, where
 from dicom_assets.lake.quoting import one_of
@@ -49,10 +48,10 @@ _FROM_ALL = ("ModalitiesInStudy", "PatientID", "IssuerOfPatientID")
 """What a study says that follows from all its instances."""
 
 
-def _view(context: CheckContext, name: str, keys: Sequence[str]) -> str:
+def _view(context: CheckContext, name: str, keys: Sequence[str], columns: str = "*") -> str:
     """SQL for the rows that a table has of some studies, which settles what is looked at."""
     scope = study_scope(context.lake, [name], keys)[name]
-    return f"(SELECT * FROM {scan(context.lake, name, within=scope)}{where(scope)})"
+    return f"(SELECT {columns} FROM {scan(context.lake, name, within=scope)}{where(scope)})"
 
 
 def _versions(context: CheckContext, keys: Sequence[str]) -> str:
@@ -78,35 +77,18 @@ def _received(context: CheckContext, keys: Sequence[str]) -> str:
     )"""
 
 
-def _studies(context: CheckContext) -> list[str]:
-    keys: list[str] = touched_studies(context.staging)["study_key"].to_pylist()
-    return keys
-
-
-def _settled(context: CheckContext, closed: str, keys: Sequence[str]) -> str:
-    """SQL for the touched studies that no batch but this and closed ones touches. closed: what `batches` was then."""
-    scope = {"study_key": set(keys)}
-    index = f"(SELECT * FROM {scan(context.lake, 'batch_study', within=scope)}{where(scope)})"
-    return f"""(
-        SELECT study_key FROM {index} GROUP BY study_key
-        HAVING bool_and(batch_id = {context.batch} OR batch_id IN (
-            SELECT batch_id FROM {closed} WHERE status = 'closed'
-        ))
-    )"""
-
-
 def instances_are_newest(context: CheckContext) -> CheckResult:
     """Each instance is the newest version that flat_metadata has, in every column; its times are those of all."""
-    keys = _studies(context)
+    keys = studies_of(context)
     if not keys:
         return CheckResult(True, 0, 0)
     closed = scan(context.lake, "batches")
     instances = _view(context, "instance", keys)
     versions = _versions(context, keys)
     with context.lake.cursor() as connection:
-        connection.execute(f"CREATE TEMP TABLE settled AS {_settled(context, closed, keys)}")
+        connection.register("settled", settled(context, closed))
         (total,) = connection.execute(
-            f"SELECT count(*) FROM {instances} SEMI JOIN settled USING (study_key)"
+            f"SELECT count(*) FROM {_view(context, 'instance', keys, 'study_key')} SEMI JOIN settled USING (study_key)"
         ).fetchall()[0]
         every = max(1, total // SAMPLE_INSTANCES)
         told = _TOLD if is_corrected(context.lake) else ()
@@ -150,11 +132,12 @@ def _compare_instances(connection: duckdb.DuckDBPyConnection, versions: str, ins
     )
 
 
+_BY = f"""{_INSTANCE_KEY}, study_key, {_VERSION}, size, first_seen_at, updated_at, Modality, PatientID,
+    IssuerOfPatientID, corrections"""
 _COUNTED_BY = f"""
 CREATE TEMP TABLE instances AS
 SELECT
-    {_INSTANCE_KEY}, study_key, {_VERSION}, size, first_seen_at, updated_at, Modality, PatientID, IssuerOfPatientID,
-    corrections
+    {_BY}
 FROM {{instances}} SEMI JOIN settled USING (study_key)
 """
 """What groups are counted by: one row per instance of the settled studies."""
@@ -258,16 +241,24 @@ def _attributes(name: str) -> list[str]:
     return [column for column in (*names, *_NAMES) if column not in left_out]
 
 
+def _looked_at(name: str) -> list[str]:
+    """The columns of instances that series or study are compared with."""
+    told = _attributes(name)
+    return list(
+        dict.fromkeys([*map(str.strip, _BY.split(",")), *told, *(TOLD_WITH[c] for c in told if c in TOLD_WITH)])
+    )
+
+
 def groups_equal_instances(name: str, context: CheckContext) -> CheckResult:
     """Each touched series or study has the counts of its instances, and the newest value that any of them tells."""
-    keys = _studies(context)
+    keys = studies_of(context)
     if not keys:
         return CheckResult(True, 0, 0)
     closed = scan(context.lake, "batches")
     rows = _view(context, name, keys)
-    instances = _view(context, "instance", keys)
+    instances = _view(context, "instance", keys, ", ".join(f'"{column}"' for column in _looked_at(name)))
     with context.lake.cursor() as connection:
-        connection.execute(f"CREATE TEMP TABLE settled AS {_settled(context, closed, keys)}")
+        connection.register("settled", settled(context, closed))
         connection.execute(_COUNTED_BY.format(instances=instances))
         judged = f"FROM {rows} SEMI JOIN settled USING (study_key)"
         counted = _SERIES_COUNTS if name == "series" else _study_counts(context.settings.curation)

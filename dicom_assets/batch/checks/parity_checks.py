@@ -14,7 +14,7 @@ import pyarrow.compute as pc
 
 from dicom_assets.batch.books import books_of
 from dicom_assets.batch.checks import clinical_checks
-from dicom_assets.batch.checks.arrivals import VERSIONS, arrivals, placed
+from dicom_assets.batch.checks.arrivals import PLACED, VERSIONS, arrivals, placed
 from dicom_assets.batch.checks.contract import (
     SHOWN,
     CheckContext,
@@ -135,11 +135,12 @@ def _lost_since(context: CheckContext) -> list[str]:
 
     What cannot be read again is staged from there (`batch.own_rows`), with the members of what cannot be opened.
     """
+    own = own_rows(context, "flat_metadata", "object_id")
     with readable("flat_metadata"), context.lake.cursor() as connection:
         connection.register("ledger", context.staging.read_whole(Part.LEDGER, ["object_id", "outcome", "code"]))
         return _ids(
             connection,
-            f"SELECT object_id FROM {own_rows(context, 'flat_metadata')} LEFT JOIN ledger USING (object_id) "
+            f"SELECT object_id FROM {own} LEFT JOIN ledger USING (object_id) "
             "WHERE outcome IS NULL OR code IN ('OBJECT_GONE', 'CHANGED_DURING_READ')",
         )
 
@@ -167,7 +168,7 @@ def metadata_equals_ledger(context: CheckContext) -> CheckResult:
         return compared(
             connection,
             f"SELECT object_id FROM {own_rows(context, 'validated_batch')} WHERE {_ACCEPTED}",
-            f"SELECT object_id FROM {own_rows(context, 'flat_metadata')}",
+            f"FROM {own_rows(context, 'flat_metadata', 'object_id')}",
         )
 
 
@@ -181,18 +182,18 @@ def clinical_records_accounted(context: CheckContext) -> CheckResult:
 
 def studies_are_indexed(context: CheckContext) -> CheckResult:
     """Every study of the batch's metadata stands in the index by which studies are found."""
-    index = own_rows(context, "batch_study")
+    index, here = own_rows(context, "batch_study"), own_rows(context, "flat_metadata", "study_key")
     with readable("flat_metadata"), context.lake.cursor() as connection:
-        here, indexed, differing = connection.execute(
+        found, indexed, differing = connection.execute(
             f"""
             SELECT
                 count(DISTINCT here.study_key),
                 (SELECT count(*) FROM {index}),
                 min(DISTINCT here.study_key, {SHOWN}) FILTER (indexed.study_key IS NULL)
-            FROM {own_rows(context, "flat_metadata")} AS here LEFT JOIN {index} AS indexed USING (study_key)
+            FROM {here} AS here LEFT JOIN {index} AS indexed USING (study_key)
             """
         ).fetchall()[0]
-    return CheckResult(not differing, here, indexed, differing or ())
+    return CheckResult(not differing, found, indexed, differing or ())
 
 
 _GRAIN = {
@@ -212,7 +213,8 @@ def _versions(context: CheckContext) -> pa.Table:
     is_other = is_corrected(context.lake)
     looked_at = sorted(origins_of(context.lake, studies)) if is_other else studies
     scope = study_scope(context.lake, ["flat_metadata"], looked_at)["flat_metadata"]
-    source = f"(SELECT * FROM {scan(context.lake, 'flat_metadata', within=scope)}{where(scope)})"
+    listed = "*" if is_other else PLACED
+    source = f"(SELECT {listed} FROM {scan(context.lake, 'flat_metadata', within=scope)}{where(scope)})"
     versions = placed(source, arrivals(context.lake, scope, looked_at))
     if is_other:
         versions = corrected(versions, *tables_of(context.lake), studies=one_of(studies))
@@ -275,7 +277,8 @@ def keys_are_unique(table: Table, context: CheckContext) -> CheckResult:
             connection.register("rows_of_table", touched_rows(context, table))
             differing = _ids(connection, twice.format("rows_of_table"))
     else:
-        own = own_rows(context, table.name)
+        listed = [shown_column(table), *table.key]
+        own = own_rows(context, table.name, ", ".join(f'"{column}"' for column in dict.fromkeys(listed)))
         with readable(table.name), context.lake.cursor() as connection:
             if "batch_id" in table.key:
                 differing = _ids(connection, twice.format(own))

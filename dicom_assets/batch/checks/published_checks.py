@@ -9,46 +9,17 @@ Studies that another batch which is not closed touches too are left to the batch
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator
-from contextlib import contextmanager
 
-import duckdb
 import pyarrow as pa
 
 from dicom_assets.batch.books import books_of
-from dicom_assets.batch.checks.contract import SHOWN, CheckContext, CheckResult, NamedRule, compared, touched_rows
+from dicom_assets.batch.checks.contract import SHOWN, CheckContext, CheckResult, NamedRule, compared, settled_tables
 from dicom_assets.batch.checks.hierarchy_checks import clean
-from dicom_assets.batch.publish import touched_studies
-from dicom_assets.lake.query import arrow, connect, scan, where
-from dicom_assets.schema.registry import TABLES
+from dicom_assets.lake.query import arrow, connect, scan
 
 _PATIENT = ("PatientID", "IssuerOfPatientID")
-_CLOSED = "SELECT batch_id FROM {} WHERE status = 'closed'"
 _FHIR_ID = "[A-Za-z0-9.-]{1,64}"
 """What the type id of FHIR holds (R4B 2.24.0.1); of a series with another UID a resource says that it has none."""
-
-
-@contextmanager
-def _settled(context: CheckContext, **columns: str) -> Iterator[duckdb.DuckDBPyConnection]:
-    """A connection with columns (SQL) of the rows that tables have of the studies that this batch alone touches now."""
-    keys: list[str] = touched_studies(context.staging)["study_key"].to_pylist()
-    closed = scan(context.lake, "batches")
-    rows = {name: touched_rows(context, TABLES[name], sql) for name, sql in columns.items()}
-    scope = {"study_key": keys}
-    index = f"(SELECT * FROM {scan(context.lake, 'batch_study', within=scope)}{where(scope)})"
-    with context.lake.cursor() as connection:
-        connection.execute(
-            f"""
-            CREATE TEMP TABLE settled AS SELECT study_key FROM {index} GROUP BY study_key
-            HAVING bool_and(batch_id = {context.batch} OR batch_id IN ({_CLOSED.format(closed)}))
-            """
-        )
-        for name, found in rows.items():
-            connection.register(f"all_{name}", found)
-            connection.execute(
-                f"CREATE TEMP VIEW {name} AS SELECT * FROM all_{name} SEMI JOIN settled USING (study_key)"
-            )
-        yield connection
 
 
 def imaging_studies_say_what_studies_say(context: CheckContext) -> CheckResult:
@@ -64,7 +35,7 @@ def imaging_studies_say_what_studies_say(context: CheckContext) -> CheckResult:
     nobody = "CASE patient_count WHEN 0 THEN 'missing' WHEN 1 THEN '' ELSE 'conflict' END AS nobody"
     subject = "(resource ->> '$.subject.identifier.value')"
     reason = "coalesce(resource ->> '$.subject.extension[0].valueCode', '')"
-    with _settled(
+    with settled_tables(
         context,
         study=f"study_key, {series}, {patient} AS patient, {issuer} AS issuer, {nobody}",
         series="study_key, SeriesInstanceUID",
@@ -107,7 +78,7 @@ def reports_say_what_records_say(context: CheckContext) -> CheckResult:
 def series_have_identifiers(context: CheckContext) -> CheckResult:
     """Each touched series has its one integer in omop_identifier."""
     columns = "study_key, source, StudyInstanceUID, SeriesInstanceUID"
-    with _settled(context, series=columns) as connection:
+    with settled_tables(context, series=columns) as connection:
         series = arrow(connection, f"SELECT {columns} FROM series").to_pylist()
     keys = [
         hashlib.blake2b(
@@ -136,7 +107,7 @@ def occurrences_say_what_series_say(context: CheckContext) -> CheckResult:
     Two patients are never one surrogate person.
     """
     key = "study_key, source, StudyInstanceUID, SeriesInstanceUID"
-    with _settled(
+    with settled_tables(
         context,
         series=f"{key}, coalesce(SeriesDate, StudyDate, PerformedProcedureStepStartDate) AS day",
         study=f"study_key, patient_count, {clean('PatientID')} AS patient, {clean('IssuerOfPatientID')} AS issuer",

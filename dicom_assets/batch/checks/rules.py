@@ -59,4 +59,5 @@ def judged(batch: OpenBatch, gate: GateSettings | None = None) -> CheckContext:
         settings=settings,
         log=batch.work.log,
         kind=batch.kind,
+        said=batch.said,
     )

@@ -7,9 +7,9 @@ arrived instead of the table overwritten. Does not belong here: `verify`, which 
 from __future__ import annotations
 
 from dicom_assets.batch.checks.arrivals import arrivals
-from dicom_assets.batch.checks.contract import SHOWN, CheckContext, CheckResult, NamedRule
+from dicom_assets.batch.checks.contract import SHOWN, CheckContext, CheckResult, NamedRule, own_rows
 from dicom_assets.batch.publish import touched_studies
-from dicom_assets.lake.query import arrow, connect, scan, where
+from dicom_assets.lake.query import arrow, readable, scan, where
 from dicom_assets.lake.studies import study_scope
 
 _BULK = ("OB", "OD", "OF", "OL", "OV", "OW", "UN")
@@ -78,20 +78,21 @@ def same_uids_are_told(context: CheckContext) -> CheckResult:
     Another batch that is open tells of its own objects when it publishes them.
     """
     keys: list[str] = touched_studies(context.staging)["study_key"].to_pylist()
-    scope = context.staging.scope("ingestion_errors")
-    with connect(context.lake, ["ingestion_errors"], within=scope) as connection:
+    with readable("ingestion_errors"), context.lake.cursor() as connection:
         told = arrow(
             connection,
-            f"SELECT object_id FROM ingestion_errors WHERE batch_id = {context.batch} "
-            "AND code = 'SOP_INSTANCE_CONFLICT'",
+            f"SELECT object_id FROM {own_rows(context, 'ingestion_errors')} WHERE code = 'SOP_INSTANCE_CONFLICT'",
         )
     flat = study_scope(context.lake, ["flat_metadata"], keys)["flat_metadata"]
     closed = scan(context.lake, "batches")
-    rows = f"(SELECT * FROM {scan(context.lake, 'flat_metadata', within=flat)}{where(flat)})"
+    rows, few = (
+        f"(SELECT {columns} FROM {scan(context.lake, 'flat_metadata', within=flat)}{where(flat)})"
+        for columns in ("*", "source, SOPInstanceUID, content_digest, operation, version_text")
+    )
     with context.lake.cursor() as connection:
         connection.register("told", told)
         (doubtful,) = connection.execute(
-            f"SELECT count(*) FROM (SELECT 1 FROM {rows} WHERE operation <> 'delete' AND version_text IS NULL "
+            f"SELECT count(*) FROM (SELECT 1 FROM {few} WHERE operation <> 'delete' AND version_text IS NULL "
             "GROUP BY source, SOPInstanceUID HAVING min(content_digest) <> max(content_digest))"
         ).fetchall()[0]
         if not doubtful and not len(told):

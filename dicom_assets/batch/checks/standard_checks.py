@@ -10,16 +10,24 @@ closes last.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager
 from typing import Any
 
 import duckdb
 import orjson
 import pyarrow as pa
 
-from dicom_assets.batch.checks.contract import SHOWN, CheckContext, CheckResult, NamedRule, compared, touched_rows
-from dicom_assets.batch.publish import touched_studies
-from dicom_assets.lake.query import arrow, connect, readable, scan
+from dicom_assets.batch.checks.contract import (
+    SHOWN,
+    CheckContext,
+    CheckResult,
+    NamedRule,
+    compared,
+    settled,
+    settled_tables,
+    touched_rows,
+)
+from dicom_assets.lake.query import arrow, connect, scan
 from dicom_assets.omop import coverage
 from dicom_assets.schema.registry import MAPPING_COVERAGE, TABLES
 
@@ -34,28 +42,9 @@ _ASKED = {
 """By table, what the rules look at besides its key."""
 
 
-@contextmanager
-def _settled(context: CheckContext, *tables: str) -> Iterator[duckdb.DuckDBPyConnection]:
-    """A connection with keys of tables, and `settled`: the touched studies that no other open batch touches."""
-    touched = touched_studies(context.staging)
-    closed, index = scan(context.lake, "batches"), scan(context.lake, "batch_study")
-    with context.lake.cursor() as connection:
-        for name in tables:
-            connection.register(name, touched_rows(context, TABLES[name], _ASKED.get(name, "")))
-        connection.register("touched", touched)
-        with readable("batches", "batch_study"):
-            connection.execute(
-                f"""
-                CREATE TEMP TABLE settled AS
-                SELECT study_key FROM touched
-                ANTI JOIN (
-                    SELECT study_key FROM {index}
-                    ANTI JOIN (SELECT batch_id FROM {closed} WHERE status = 'closed') AS closed USING (batch_id)
-                    WHERE batch_id <> {context.batch}
-                ) AS moving USING (study_key)
-                """
-            )
-        yield connection
+def _settled(context: CheckContext, *tables: str) -> AbstractContextManager[duckdb.DuckDBPyConnection]:
+    """See `settled_tables`."""
+    return settled_tables(context, **{name: _ASKED.get(name, "") for name in tables})
 
 
 def imaging_studies_equal_studies(context: CheckContext) -> CheckResult:
@@ -63,8 +52,8 @@ def imaging_studies_equal_studies(context: CheckContext) -> CheckResult:
     with _settled(context, "study", "imaging_study") as connection:
         return compared(
             connection,
-            f"SELECT {_STUDY_GRAIN} FROM study SEMI JOIN settled USING (study_key)",
-            f"SELECT {_STUDY_GRAIN} FROM imaging_study SEMI JOIN settled USING (study_key) WHERE NOT is_deleted",
+            f"SELECT {_STUDY_GRAIN} FROM study",
+            f"SELECT {_STUDY_GRAIN} FROM imaging_study WHERE NOT is_deleted",
             "study_key",
         )
 
@@ -75,7 +64,11 @@ def files_equal_resources(context: CheckContext) -> CheckResult:
     The files are found by the batch's id and read as lines, whoever wrote them and however they are numbered. Studies
     that another open batch touches are left out.
     """
-    with _settled(context, "imaging_study") as connection:
+    closed = scan(context.lake, "batches")
+    rows = touched_rows(context, TABLES["imaging_study"], _ASKED["imaging_study"])
+    with context.lake.cursor() as connection:
+        connection.register("settled", settled(context, closed))
+        connection.register("imaging_study", rows)
         sources = connection.execute("SELECT DISTINCT source FROM imaging_study SEMI JOIN settled USING (study_key)")
         ids = [one["id"] for (source,) in sources.fetchall() for one in _lines(context, source)]
         connection.register("lines", pa.table({"id": pa.array(ids, pa.string())}))
@@ -103,10 +96,9 @@ def fhir_instances_equal_instances(context: CheckContext) -> CheckResult:
     with _settled(context, "instance", "imaging_study") as connection:
         return compared(
             connection,
-            "SELECT study_key, count(*)::BIGINT AS instances FROM instance SEMI JOIN settled USING (study_key) "
-            "GROUP BY study_key",
+            "SELECT study_key, count(*)::BIGINT AS instances FROM instance GROUP BY study_key",
             "SELECT study_key, sum(instances)::BIGINT AS instances FROM imaging_study "
-            "SEMI JOIN settled USING (study_key) WHERE NOT is_deleted GROUP BY study_key",
+            "WHERE NOT is_deleted GROUP BY study_key",
             "study_key",
         )
 
@@ -156,8 +148,8 @@ def occurrences_equal_series(context: CheckContext) -> CheckResult:
         )
         return compared(
             connection,
-            f"SELECT {_SERIES_GRAIN} FROM series SEMI JOIN settled USING (study_key)",
-            f"SELECT {_SERIES_GRAIN} FROM image_occurrence_origin SEMI JOIN settled USING (study_key) "
+            f"SELECT {_SERIES_GRAIN} FROM series",
+            f"SELECT {_SERIES_GRAIN} FROM image_occurrence_origin "
             "SEMI JOIN image_occurrence USING (image_occurrence_id, modality_mapped, anatomic_site_mapped)",
             "study_key",
         )
