@@ -4,8 +4,8 @@ Belongs here: handing chunks to processes, watching and replacing these. Does no
 (`judge`), what the end of a process means for an object (`blame`), one process (`processes`).
 
 At most three chunks for each process are on the way, so memory does not grow with the batch. A process is started when
-a chunk waits for one, so a small batch starts a single process, and ends when there has been none for a second. They
-end with their parent, even by SIGKILL.
+a chunk waits for one, so a small batch starts a single process, and ends when there has been none for a second; what
+they are forked from ends some seconds later. They end with their parent, even by SIGKILL.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from types import TracebackType
 from typing import Any, Protocol, Self, TypeVar
 
 from dicom_assets.reading.blame import Job, reason_of
-from dicom_assets.reading.processes import ReadingProcess
+from dicom_assets.reading.processes import ReadingProcess, end_origin
 from dicom_assets.reading.worker import IDLE
 from dicom_assets.settings import ReadingLimits
 
@@ -39,6 +39,9 @@ IN_FLIGHT = 3
 IDLE_SECONDS = 1.0
 """How long processes without a chunk are kept: what they hold is memory that publishing needs, and a fresh one starts
 in some milliseconds."""
+
+ORIGIN_SECONDS = 4.0
+"""How long what they were forked from is kept after them; to start that anew takes most of a second of one core."""
 
 _TICK_SECONDS = 0.05
 _START_SECONDS = 60.0
@@ -207,6 +210,7 @@ class _Supervisor:
         self._outbox = outbox
         self._waiting: deque[Job] = deque()
         self._processes: list[ReadingProcess] = []
+        self._origin = 0
         self._wake = wake
 
     def close(self) -> None:
@@ -221,9 +225,10 @@ class _Supervisor:
             self._assign()
             by_connection = {process.connection: process for process in self._processes}
             is_busy = any(process.job for process in self._processes)
-            found = wait([self._wake, *by_connection], tick if is_busy else IDLE_SECONDS if by_connection else None)
+            idle = IDLE_SECONDS if by_connection else ORIGIN_SECONDS if self._origin else None
+            found = wait([self._wake, *by_connection], tick if is_busy else idle)
             if not found and not is_busy:
-                self.close()
+                self._rest()
             for ready in found:
                 if isinstance(ready, Connection):
                     self._receive(by_connection[ready])
@@ -231,6 +236,15 @@ class _Supervisor:
                     with contextlib.suppress(BlockingIOError):
                         os.read(self._wake, 4096)
             self._watch()
+
+    def _rest(self) -> None:
+        """Ends the processes, and when there are none any more what they were forked from."""
+        if self._processes:
+            self._origin = self._processes[-1].origin
+            self.close()
+        else:
+            end_origin(self._origin)
+            self._origin = 0
 
     def _take(self) -> bool:
         with contextlib.suppress(queue.Empty):
