@@ -4,8 +4,8 @@ Belongs here: handing chunks to processes, watching and replacing these. Does no
 (`judge`), what the end of a process means for an object (`blame`), one process (`processes`).
 
 At most three chunks for each process are on the way, so memory does not grow with the batch. A process is started when
-a chunk waits for one, so a small batch starts a single process, and ends when there has been none for a second; what
-they are forked from ends some seconds later. They end with their parent, even by SIGKILL.
+a chunk waits for one, so a small batch starts a single process, and ends when there has been none for a second; after
+many chunks so does what they are forked from. They end with their parent, even by SIGKILL.
 """
 
 from __future__ import annotations
@@ -40,8 +40,9 @@ IDLE_SECONDS = 1.0
 """How long processes without a chunk are kept: what they hold is memory that publishing needs, and a fresh one starts
 in some milliseconds."""
 
-ORIGIN_SECONDS = 4.0
-"""How long what they were forked from is kept after them; to start that anew takes most of a second of one core."""
+MANY_CHUNKS = 50
+"""Chunks after which what the processes were forked from ends with them: publishing so many objects takes its memory.
+After fewer it stays: to start it anew takes most of a second of one core."""
 
 _TICK_SECONDS = 0.05
 _START_SECONDS = 60.0
@@ -216,7 +217,7 @@ class _Supervisor:
         self._outbox = outbox
         self._waiting: deque[Job] = deque()
         self._processes: list[ReadingProcess] = []
-        self._origin = 0
+        self._answered = 0
         self._wake = wake
 
     def close(self) -> None:
@@ -231,8 +232,7 @@ class _Supervisor:
             self._assign()
             by_connection = {process.connection: process for process in self._processes}
             is_busy = any(process.job for process in self._processes)
-            idle = IDLE_SECONDS if by_connection else ORIGIN_SECONDS if self._origin else None
-            found = wait([self._wake, *by_connection], tick if is_busy else idle)
+            found = wait([self._wake, *by_connection], tick if is_busy else IDLE_SECONDS if by_connection else None)
             if not found and not is_busy:
                 self._rest()
             for ready in found:
@@ -244,13 +244,12 @@ class _Supervisor:
             self._watch()
 
     def _rest(self) -> None:
-        """Ends the processes, and when there are none any more what they were forked from."""
-        if self._processes:
-            self._origin = self._processes[-1].origin
-            self.close()
-        else:
-            end_origin(self._origin)
-            self._origin = 0
+        """Ends the processes, and after many chunks what they were forked from."""
+        origin = self._processes[-1].origin
+        self.close()
+        if self._answered >= MANY_CHUNKS and origin:
+            end_origin(origin)
+        self._answered = 0
 
     def _take(self) -> bool:
         with contextlib.suppress(queue.Empty):
@@ -296,6 +295,7 @@ class _Supervisor:
         assert job is not None
         job.answer = answer
         self._outbox.put(job)
+        self._answered += 1
         # One that has kept much of what it read is replaced, between two chunks and without blame.
         if process.kept() > self._limits.worker_memory_bytes // 2:
             self._end(process)

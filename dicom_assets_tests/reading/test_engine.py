@@ -226,9 +226,9 @@ def test_processes_that_have_nothing_to_read_end_and_others_read_what_comes_then
 
 @pytest.mark.slow
 @pytest.mark.skipif(sys.platform != "linux", reason="elsewhere processes are not forked")
-def test_what_idle_processes_were_forked_from_ends_as_well_and_others_read_what_comes_then(monkeypatch):
+def test_what_idle_processes_were_forked_from_ends_after_many_chunks_and_others_read_what_comes_then(monkeypatch):
     monkeypatch.setattr("dicom_assets.reading.engine.IDLE_SECONDS", 0.05)
-    monkeypatch.setattr("dicom_assets.reading.engine.ORIGIN_SECONDS", 0.05)
+    monkeypatch.setattr("dicom_assets.reading.engine.MANY_CHUNKS", 1)
     with ProcessEngine(limits()) as own:
         (reader,) = reading(own)
         origin = psutil.Process(reader).parent()
