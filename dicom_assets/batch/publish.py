@@ -244,7 +244,7 @@ def _publish_level(lake: Lake, touched: pa.Table, name: str, choice: Choice) -> 
                 ordered = rebuilt.select(schema.names).sort_by([(column, "ascending") for column in order])
                 parts.append(ordered.cast(schema))
                 del rebuilt
-                give_back()
+                give_back(lake)
                 if sum(map(len, parts)) >= COMMIT_ROWS:
                     published += _replace(lake, name, keys, parts)
                     keys, parts = [], []

@@ -25,6 +25,7 @@ from dicom_assets.lake.delta import Lake
 from dicom_assets.lake.headers import with_headers
 from dicom_assets.lake.query import arrow, few, readable
 from dicom_assets.lake.staging import Staging
+from dicom_assets.reading.memory import give_back
 from dicom_assets.schema.registry import SERIES_GEOMETRY
 
 IMAGES_AT_ONCE = 50_000
@@ -59,11 +60,13 @@ def publish_geometry(lake: Lake, staging: Staging) -> int:
     keys = touched_studies(staging)["study_key"].to_pylist()
     if not keys:
         return 0
+    give_back(lake)
     with lake.committing(SERIES_GEOMETRY.name):
         with open_instances(lake, staging, keys) as connection:
             made = [SERIES_GEOMETRY.schema.empty_table(), *_made(lake, connection)]
         rows = pa.concat_tables(made)
         lake.replace(SERIES_GEOMETRY.name, keys, rows)
+    give_back(lake)
     return len(rows)
 
 
@@ -81,6 +84,7 @@ def _made(lake: Lake, connection: duckdb.DuckDBPyConnection) -> Iterator[pa.Tabl
         found = [series_images.single_frames(connection)]
         if any(read["is_multiframe"].to_pylist()):
             found.append(_frames(lake, arrow(connection, "FROM instances WHERE is_image AND is_multiframe")))
+        give_back(lake)
         images = pa.concat_tables(found, promote_options="permissive")
         for series in _parts(read, IMAGES_AT_ONCE):
             yield _rows(_of(series, instances), _of(series, images), series)

@@ -68,6 +68,15 @@ class Database:
         self._keeps_footers = True
         self.__dict__.pop("_connection", None)
 
+    def give_back(self) -> None:
+        """Gives the system back what queries have freed, which DuckDB's allocator keeps for a second or longer.
+
+        DuckDB does so whenever its bound on memory is set. That is left as it is: nothing else sets it.
+        """
+        if "_connection" in self.__dict__:
+            with self.cursor() as connection:
+                connection.execute("RESET GLOBAL memory_limit")
+
     def cursor(self) -> duckdb.DuckDBPyConnection:
         """A connection without tables, as every query of the project starts."""
         return self._connection.cursor()

@@ -79,6 +79,10 @@ class Tables(OpenTables):
         """From here on what a file's footer says is kept for the next question; see `Database.keep_footers`."""
         self._database.keep_footers()
 
+    def give_back(self) -> None:
+        """Gives the system back what DuckDB has freed; see `Database.give_back`."""
+        self._database.give_back()
+
     def scan_files(self, name: str, paths: Sequence[str], options: str = "") -> str:
         """SQL that stands for some files of a table, with all its columns; see `Database.scan`."""
         return self._database.scan(name, paths, self.columns_option(name) + options)

@@ -4,8 +4,8 @@ Belongs here: handing chunks to processes, watching and replacing these. Does no
 (`judge`), what the end of a process means for an object (`blame`), one process (`processes`).
 
 At most three chunks for each process are on the way, so memory does not grow with the batch. A process is started when
-a chunk waits for one, so a small batch starts a single process, and ends when there has been none for a second. They
-end with their parent, even by SIGKILL.
+a chunk waits for one, so a small batch starts a single process, and ends when there has been none for a second; after
+many chunks so does what they are forked from. They end with their parent, even by SIGKILL.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from types import TracebackType
 from typing import Any, Protocol, Self, TypeVar
 
 from dicom_assets.reading.blame import Job, reason_of
-from dicom_assets.reading.processes import ReadingProcess
+from dicom_assets.reading.processes import ReadingProcess, begin_origin, end_origin
 from dicom_assets.reading.worker import IDLE
 from dicom_assets.settings import ReadingLimits
 
@@ -39,6 +39,10 @@ IN_FLIGHT = 3
 IDLE_SECONDS = 1.0
 """How long processes without a chunk are kept: what they hold is memory that publishing needs, and a fresh one starts
 in some milliseconds."""
+
+MANY_CHUNKS = 50
+"""Chunks after which what the processes were forked from ends with them: publishing so many objects takes its memory.
+After fewer it stays: to start it anew takes most of a second of one core."""
 
 _TICK_SECONDS = 0.05
 _START_SECONDS = 60.0
@@ -101,6 +105,12 @@ def worker_count(limits: ReadingLimits) -> int:
     if hasattr(os, "sched_getaffinity"):
         return len(os.sched_getaffinity(0))
     return os.cpu_count() or 1
+
+
+def prepare() -> None:
+    """Lets what reading processes are forked from start on another core while this process does what comes before."""
+    if cluster_address() is None:
+        begin_origin()
 
 
 class ProcessEngine:
@@ -207,6 +217,7 @@ class _Supervisor:
         self._outbox = outbox
         self._waiting: deque[Job] = deque()
         self._processes: list[ReadingProcess] = []
+        self._answered = 0
         self._wake = wake
 
     def close(self) -> None:
@@ -223,7 +234,7 @@ class _Supervisor:
             is_busy = any(process.job for process in self._processes)
             found = wait([self._wake, *by_connection], tick if is_busy else IDLE_SECONDS if by_connection else None)
             if not found and not is_busy:
-                self.close()
+                self._rest()
             for ready in found:
                 if isinstance(ready, Connection):
                     self._receive(by_connection[ready])
@@ -231,6 +242,14 @@ class _Supervisor:
                     with contextlib.suppress(BlockingIOError):
                         os.read(self._wake, 4096)
             self._watch()
+
+    def _rest(self) -> None:
+        """Ends the processes, and after many chunks what they were forked from."""
+        origin = self._processes[-1].origin
+        self.close()
+        if self._answered >= MANY_CHUNKS and origin:
+            end_origin(origin)
+        self._answered = 0
 
     def _take(self) -> bool:
         with contextlib.suppress(queue.Empty):
@@ -276,6 +295,7 @@ class _Supervisor:
         assert job is not None
         job.answer = answer
         self._outbox.put(job)
+        self._answered += 1
         # One that has kept much of what it read is replaced, between two chunks and without blame.
         if process.kept() > self._limits.worker_memory_bytes // 2:
             self._end(process)

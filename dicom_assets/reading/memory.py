@@ -11,6 +11,10 @@ from __future__ import annotations
 
 import ctypes
 from functools import cache
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from dicom_assets.lake.delta import Lake
 
 _M_MMAP_THRESHOLD = -3
 _LARGE = 4 << 20
@@ -33,10 +37,15 @@ def _system() -> ctypes.CDLL:
     return library
 
 
-def give_back() -> None:
-    """Gives the system back what was freed, and makes large blocks go back as soon as they are: a few milliseconds."""
+def give_back(lake: Lake | None = None) -> None:
+    """Gives the system back what was freed, and makes large blocks go back as soon as they are: a few milliseconds.
+
+    lake: what queries of it have freed as well.
+    """
     _system()
     trim()
+    if lake is not None:
+        lake.give_back()
 
 
 def trim() -> None:

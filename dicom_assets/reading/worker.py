@@ -29,8 +29,9 @@ try:
 except ModuleNotFoundError:  # not Unix, where no lake is written and so nothing is read into one (storage.file_locks)
     pass
 
-POSITION, BASE = 0, 1
-"""Places in the shared memory: the object that is being read, the memory in use when the chunk began."""
+POSITION, BASE, ORIGIN = 0, 1, 2
+"""Places in the shared memory: the object that is being read, the memory in use when the chunk began, and the process
+that this one was forked from."""
 
 IDLE = -1
 """Position between chunks; during one it is the index of the object that is being read."""
@@ -51,6 +52,7 @@ def serve(connection: Connection, shared: MutableSequence[int], memory_bytes: in
     _end_with_parent()
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the whole group; the parent decides
     _print_nothing()
+    shared[ORIGIN] = os.getppid()
     at_first = 0
 
     def beat(index: int) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+import sys
 import weakref
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime
@@ -17,6 +18,7 @@ from dicom_assets.lake.delta import Lake
 from dicom_assets.lake.query import connect
 from dicom_assets.lake.table_form import differences
 from dicom_assets.lake.tables import CHECKPOINT_COMMITS, ForeignTable
+from dicom_assets.reading.worker import resident
 from dicom_assets.schema.registry import TABLES
 from dicom_assets.storage.files import LakeError
 from dicom_assets_tests.support.lakes import table
@@ -185,6 +187,20 @@ def test_what_a_lake_keeps_ends_with_it(tmp_path):
     del lake
     assert [one() for one in kept] == [None] * 3
     assert open_still.execute("SELECT count(*) FROM study").fetchall() == [(0,)]
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="nothing tells how much memory is held")
+def test_what_queries_have_freed_goes_back_to_the_system_when_that_is_asked_for(lake):
+    def given_back() -> int:
+        with lake.cursor() as connection:
+            connection.sql(
+                "SELECT max(text) FROM (SELECT i::VARCHAR AS text FROM range(1_000_000) AS r(i) ORDER BY hash(i))"
+            ).fetchall()
+        held = resident()
+        lake.give_back()
+        return held - resident()
+
+    assert max(given_back() for _ in range(5)) > 20 << 20  # by itself it happens after a second, perhaps just before
 
 
 def footers_held(lake: Lake) -> int:

@@ -224,6 +224,22 @@ def test_processes_that_have_nothing_to_read_end_and_others_read_what_comes_then
             assert not below() - before
 
 
+@pytest.mark.slow
+@pytest.mark.skipif(sys.platform != "linux", reason="elsewhere processes are not forked")
+def test_what_idle_processes_were_forked_from_ends_after_many_chunks_and_others_read_what_comes_then(monkeypatch):
+    monkeypatch.setattr("dicom_assets.reading.engine.IDLE_SECONDS", 0.05)
+    monkeypatch.setattr("dicom_assets.reading.engine.MANY_CHUNKS", 1)
+    with ProcessEngine(limits()) as own:
+        (reader,) = reading(own)
+        origin = psutil.Process(reader).parent()
+        assert origin != psutil.Process()
+        deadline = time.monotonic() + 10
+        while origin.status() != psutil.STATUS_ZOMBIE and time.monotonic() < deadline:
+            time.sleep(0.02)
+        assert origin.status() == psutil.STATUS_ZOMBIE
+        assert len(reading(own)) == 1
+
+
 def test_closing_leaves_no_process_behind_that_reads(engine):
     reading(engine)
     before = below()
