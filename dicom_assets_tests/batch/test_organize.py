@@ -14,18 +14,23 @@ from typing import Any
 
 import dagster as dg
 import pytest
+from starlette.testclient import TestClient
 
 from dicom_assets.batch.books import Status
 from dicom_assets.batch.context import RunContext
 from dicom_assets.batch.organize import Judged, Organizing, fit_name, plan, unfinished
+from dicom_assets.batch.verification.verify import verify
+from dicom_assets.curation.cohorts.export import Wish, export_cohort
+from dicom_assets.curation.cohorts.selection import create_cohort
 from dicom_assets.defs import runner
 from dicom_assets.defs.runner import ingest
 from dicom_assets.landing.file_uris import path_of
 from dicom_assets.landing.folder_moves import FolderMover
 from dicom_assets.landing.moves import target
 from dicom_assets.landing.store import SourceUnavailable
+from dicom_assets.serve.app import make_app
 from dicom_assets.settings import Settings
-from dicom_assets_tests.support.dicoms import dicom, without_identity
+from dicom_assets_tests.support.dicoms import dicom, uid, without_identity
 from dicom_assets_tests.support.lakes import Graph, contents
 from dicom_assets_tests.support.landings import CLINICAL_CSV, LandingFolder, zipped
 from dicom_assets_tests.support.steps import Stepped, without_graph
@@ -325,6 +330,17 @@ def test_compressed_objects_are_zips_of_their_own_that_are_read_again(tmp_path: 
         after = contents(graph.lake)
         assert graph.run(batch).success
         assert contents(graph.lake) == after
+        assert [one.rule for one in verify(graph.lake, graph.settings).findings if not one.holds] == []
+        create_cohort(graph.lake, "all", sql="FROM instance", by="me")
+        exported = export_cohort(
+            graph.lake, graph.settings, "all", Wish(str(tmp_path / "out"), by="me", despite_risk="of a test")
+        )
+        assert (exported.written, dict(exported.missing)) == (2, {})
+        client = TestClient(make_app(graph.settings), base_url="http://localhost")
+        address = f"/dicom-web/studies/{uid(1)}/series/{uid(1, 1)}/instances/"
+        for number in (1, 2):
+            answer = client.get(f"{address}{uid(1, 1, number)}", headers={"accept": "application/dicom"})
+            assert answer.content == dicom(1, 1, number)
 
 
 @pytest.mark.slow
