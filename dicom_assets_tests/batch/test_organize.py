@@ -30,6 +30,7 @@ from dicom_assets.landing.moves import target
 from dicom_assets.landing.store import SourceUnavailable
 from dicom_assets.serve.app import make_app
 from dicom_assets.settings import Settings
+from dicom_assets_tests.support.corrections import correction, table
 from dicom_assets_tests.support.dicoms import dicom, uid, without_identity
 from dicom_assets_tests.support.lakes import Graph, contents
 from dicom_assets_tests.support.landings import CLINICAL_CSV, LandingFolder, zipped
@@ -314,6 +315,20 @@ def test_where_links_are_not_possible_bytes_are_copied(
     finish(graph)
     assert found(landing) == before
     assert [path for path in below(landing) if path.startswith("Ingest/")] == ["Ingest/.hidden", "Ingest/notes.txt"]
+
+
+@pytest.mark.slow
+def test_an_object_that_a_correction_moves_to_another_study_is_current_at_its_new_place(
+    tmp_path: Path, landing: LandingFolder
+) -> None:
+    landing.put("corrections.csv", table(correction("study", uid(1), StudyInstanceUID=uid(2))))
+    landing.put("1.dcm", dicom(1, 1, 1))
+    told = settings_of(tmp_path, landing.root).model_dump() | {"corrections": {"files": ["*.csv"]}}
+    with dg.DagsterInstance.ephemeral() as instance:
+        graph = Stepped(Settings.model_validate(told), instance, judges=False)
+        graph.ingest()
+        (row,) = graph.rows(f"SELECT uri FROM instance WHERE StudyInstanceUID = '{uid(2)}'")
+    assert Path(path_of(row["uri"])).is_file()
 
 
 @pytest.mark.slow
