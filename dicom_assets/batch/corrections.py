@@ -67,7 +67,7 @@ def publish_corrections(lake: Lake, staging: Staging, run_id: str, before: Calla
         overwritten.enter(lake, _of_corrections(claims, rows))
         now = decide(rows, _last_claims(lake, rows))
         links, linked = resolved([row for row in now if _in_force(row)]), _links(lake)
-        changed = _changed(had, now, links, linked)
+        changed = _changed(staging.batch_id, had, now, links, linked)
         touched = _touched(lake, staging, now, changed)
         staging.put(Part.TOUCHED, 0, touched)
         staging.complete(Part.TOUCHED, len(touched))
@@ -293,12 +293,17 @@ class _Changed:
     persons: set[str]
 
 
-def _changed(had: Sequence[Row], now: Sequence[Row], links: Sequence[Row], linked: Sequence[Row]) -> _Changed:
+def _changed(
+    batch_id: str, had: Sequence[Row], now: Sequence[Row], links: Sequence[Row], linked: Sequence[Row]
+) -> _Changed:
+    """What the batch brings into force counts each time that it is run, also when it is in force already."""
     old, new = ({row["correction_key"]: row for row in rows if _in_force(row)} for rows in (had, now))
-    changed = [row for key, row in (old | new).items() if (key in old) != (key in new)]
+    others = {row["correction_key"] for row in had if _in_force(row) and row["batch_id"] != batch_id}
+    changed = [row for key, row in (old | new).items() if not (key in old) == (key in new) == (key in others)]
     before, after = ({_text(row): row for row in rows} for rows in (linked, links))
     differing = [row for key, row in (before | after).items() if (key in before) != (key in after)]
     persons = {row[name] for row in differing for name in ("PatientID", "surviving_patient_id")}
+    persons |= {row["key"] for row in changed if row["scope"] == Scope.PATIENT_LINK}
     changed += [row for row in (old | new).values() if row["PatientID"] in persons]
     return _Changed([row for row in changed if row["scope"] != Scope.PATIENT_LINK], persons)
 

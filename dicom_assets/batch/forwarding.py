@@ -26,6 +26,7 @@ import pyarrow as pa
 from dicom_assets.batch.books import Books, Status, all_books, books_of
 from dicom_assets.dicom.selftest_uids import is_of_selftest
 from dicom_assets.lake.delta import Lake
+from dicom_assets.lake.files_of_objects import FILE_ETAG, FILE_SIZE, file_joins
 from dicom_assets.lake.query import arrow, connect
 from dicom_assets.landing.claims import UnknownBatch
 from dicom_assets.landing.opening import open_store
@@ -96,12 +97,12 @@ class _Task:
     place: Place | None
 
 
-_TASKS = """
+_TASKS = f"""
 -- one row per object of the batch that was ingested from bytes, with version and size of the file that it is or lies in
 SELECT flat.object_id, StudyInstanceUID, SeriesInstanceUID, SOPInstanceUID, flat.uri, flat.member,
-    file.etag AS etag, file.size AS size
+    {FILE_ETAG} AS etag, {FILE_SIZE} AS size
 FROM flat_metadata AS flat
-LEFT JOIN (FROM raw_files WHERE member IS NULL) AS file ON file.batch_id = flat.batch_id AND file.uri = flat.uri
+{file_joins("flat", "raw_files")}
 WHERE flat.operation = 'upsert' AND flat.version_text IS NULL
 ORDER BY StudyInstanceUID, flat.object_id
 """

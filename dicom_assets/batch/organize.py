@@ -29,6 +29,7 @@ import pyarrow as pa
 
 from dicom_assets.batch.publish import publish_hierarchy
 from dicom_assets.batch.standards import publish_imaging_study, publish_occurrences
+from dicom_assets.lake import moved_studies
 from dicom_assets.lake.delta import Lake
 from dicom_assets.lake.query import connect, quoted
 from dicom_assets.lake.staging import LOCATION, RAW_STAGED, Part, Staging
@@ -417,7 +418,9 @@ class Organizing:
             found = connection.execute(
                 f"SELECT DISTINCT study_key FROM flat_metadata WHERE batch_id = {quoted(self.batch_id)} ORDER BY ALL"
             ).fetchall()
-        touched = pa.table({"study_key": [key for (key,) in found]}, schema=pa.schema([("study_key", pa.string())]))
+        received = {key for (key,) in found}
+        studies = sorted(received | set(moved_studies.targets_of(self.lake, received)))  # where corrections move them
+        touched = pa.table({"study_key": studies}, schema=pa.schema([("study_key", pa.string())]))
         staging = Staging(self._files, f"{self.batch_id}-organize")
         staging.stage(Part.TOUCHED, touched)
         publish_hierarchy(self.lake, staging, INSTANCE.name)

@@ -14,7 +14,7 @@ import duckdb
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from dicom_assets.batch.withdrawals import GONE
+from dicom_assets.batch.withdrawals import GONE, LEFT_OUT
 from dicom_assets.curation import digest_index
 from dicom_assets.lake import moved_studies, overwritten, studies
 from dicom_assets.lake.choice import DEFAULT, Choice
@@ -93,14 +93,17 @@ def claims_again(staging: Staging, earlier: Before, *, arrived: bool = True) -> 
     arrived: whether those that came there are asked for, or those that did not.
 
     What was not there as it was claimed overwrites nothing: it may have been claimed once more, with a newer version in
-    its place. Entries of a service's changes have no place of their own; a delete of what is gone has.
+    its place. Entries of a service's changes have no place of their own; a delete of what is gone has, one of members
+    that an archive has no more has theirs.
     """
     names = [name for name in OVERWRITTEN.schema.names if name != "place_key"]
     if not earlier:
         return TABLES["raw_files"].schema.empty_table().select(names)
     rows = staging.read_whole(Part.RAW, [*names, "kind", "etag"])
     again = pc.is_in(rows["uri"], pa.array(list(earlier), pa.string()))
-    has_place = pc.or_(pc.not_equal(rows["kind"], str(Kind.CHANGE)), pc.starts_with(rows["etag"], GONE))
+    left_out = pc.and_(pc.starts_with(rows["etag"], LEFT_OUT), pc.is_valid(rows["member"]))
+    deletes = pc.or_(pc.starts_with(rows["etag"], GONE), left_out)
+    has_place = pc.or_(pc.not_equal(rows["kind"], str(Kind.CHANGE)), deletes)
     rows = rows.filter(pc.and_(again, has_place)).select(names)
     if not len(rows):
         return rows

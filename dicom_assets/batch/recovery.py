@@ -123,7 +123,8 @@ def _arrived(lake: Lake, whole: Sequence[str]) -> pa.Table:
         connection.register("whole", pa.table({"batch_id": pa.array(list(whole), pa.string())}))
         return arrow(
             connection,
-            "SELECT * FROM raw_files ANTI JOIN whole USING (batch_id) WHERE member IS NULL ORDER BY batch_id, uri",
+            "SELECT * FROM raw_files ANTI JOIN whole USING (batch_id) "
+            "WHERE container_id IS NULL ORDER BY batch_id, uri",
         )
 
 

@@ -4,7 +4,8 @@ Belongs here: comparing a source with what is current of it, claiming batches of
 Does not belong here: when audits are made (`defs`), whether a source looks emptied (`landing.looks`).
 
 An object is gone when a listing of its whole source lacks it and it is not there when it is asked for: a pattern that
-leaves it out does not make it gone. Nothing is gone below a place that could not be listed, of a source that looks
+leaves it out does not make it gone. A member is gone as well when something that lacks it was read whole in the place
+of its archive. Nothing is gone below a place that could not be listed, of a source that looks
 emptied, and of what mode `organize` has moved.
 
 A delete is an object of a batch like any other. Its claim names the place of what is gone, and which instances that
@@ -40,6 +41,8 @@ from dicom_assets.storage.files import LakeFiles
 FOLDER = "_withdrawals"
 GONE = "gone "
 """What the etag of a delete begins with; the audit that found it follows."""
+LEFT_OUT = "left out "
+"""The same, of a delete of members: what lies in the place of their archive stays."""
 _UIDS = ("StudyInstanceUID", "SeriesInstanceUID", "SOPInstanceUID")
 _TEXTS = ("claimed_id", "object_id", "source", "uri", "member", "study_key", *_UIDS)
 PLAN = pa.schema([pa.field(name, pa.string()) for name in _TEXTS])
@@ -53,15 +56,38 @@ WHERE split_part(instance.source, '/', 1) = {source} AND uri IS NOT NULL
 ORDER BY uri, member
 """
 
+_LEFT_OUT = """
+-- one row per current instance in an archive whose place is listed and that something has replaced which lacks it;
+-- not where that is an archive that could not be read whole, nested ones included
+SELECT instance.object_id, instance.source, instance.uri, instance.member, study_key, StudyInstanceUID,
+    SeriesInstanceUID, SOPInstanceUID
+FROM instance
+SEMI JOIN listed ON listed.uri = instance.uri
+JOIN raw_files AS own USING (batch_id, object_id)
+JOIN overwritten AS last
+    ON last.source = instance.source AND last.uri = instance.uri AND last.member IS NULL
+    AND last.claimed_at > own.claimed_at
+WHERE instance.source = {source} AND instance.member IS NOT NULL AND NOT EXISTS (
+    SELECT 1 FROM validated_batch AS ledger JOIN raw_files AS there USING (batch_id, object_id)
+    WHERE there.batch_id = last.batch_id AND there.uri = last.uri
+        AND ledger.kind = 'archive' AND ledger.code IS DISTINCT FROM 'ARCHIVE_EXPANDED'
+)
+ORDER BY instance.uri, instance.member
+"""
+
 
 @dataclass(frozen=True)
 class SourceAudit:
-    """What an audit of one source found. listed: objects there; gone: schema PLAN without claimed_id and object_id."""
+    """What an audit of one source found. listed: objects there; gone: schema PLAN without claimed_id and object_id.
+
+    replaced: places in which archives lay and something else lies now.
+    """
 
     source: str
     audit_id: str
     listed: int
     gone: pa.Table
+    replaced: frozenset[str] = frozenset()
 
     @property
     def files(self) -> int:
@@ -79,16 +105,18 @@ def audit(lake: Lake, looks: Looks, settings: Settings, source: SourceSettings) 
     before = looks.memory(source.name).believed
     parts = [batch.column("uri") for batch in looking()]
     listed = pa.table({"uri": pa.chunked_array(parts, pa.string())})
-    with connect(lake, ["instance"]) as connection:
+    with connect(lake, ["instance", "raw_files", "validated_batch", "overwritten"]) as connection:
         connection.register("listed", listed)
         missing = arrow(connection, _CURRENT.format(source=quoted(source.name)))
+        left_out = arrow(connection, _LEFT_OUT.format(source=quoted(source.name)))
     places = [place.uri for place in looking.passed_over]
     gone_uris = pa.array(list(_gone(store, missing["uri"].unique().to_pylist(), places)), pa.string())
     found = SourceAudit(
         source.name,
         f"{datetime.now(UTC):%Y%m%dT%H%M%S%fZ}",
         len(listed),
-        missing.filter(pc.is_in(missing["uri"], value_set=gone_uris)),
+        pa.concat_tables([missing.filter(pc.is_in(missing["uri"], value_set=gone_uris)), left_out]),
+        frozenset(left_out["uri"].to_pylist()),
     )
     if before is None or before.scope != scope_of(source):
         _require_measure(looks, looking, found)
@@ -104,7 +132,7 @@ def _require_measure(looks: Looks, looking: Watch, found: SourceAudit) -> None:
     now = looking.found
     if now is None:
         return
-    was = replace(now, objects=found.listed + found.files)
+    was = replace(now, objects=found.listed + found.files - len(found.replaced))
     if looks_emptied(was, now, looking.limits):
         looks.remember(found.source, replace(looks.memory(found.source), believed=was, doubted=now))
         raise SourceEmptied(sentence(found.source, was, now))
@@ -142,12 +170,13 @@ def follow(lake: Lake, log: ClaimLog, settings: Settings, found: SourceAudit) ->
     """Claims batches of deletes for what is gone, for whoever holds the right to claim. Raises LakeError."""
     if not len(found.gone):
         return []
-    etag = f"{GONE}{found.audit_id}"
     rows = found.gone.to_pylist()
     by_uri: dict[str, list[dict[str, Any]]] = {}
     for row in rows:
         by_uri.setdefault(row["uri"], []).append(row)
+    etags = {uri: f"{LEFT_OUT if uri in found.replaced else GONE}{found.audit_id}" for uri in by_uri}
     for uri, own in by_uri.items():
+        etag = etags[uri]
         claimed = object_id(found.source, uri, etag, None)
         for row in own:
             whole = row["member"] is None
@@ -160,22 +189,25 @@ def follow(lake: Lake, log: ClaimLog, settings: Settings, found: SourceAudit) ->
     bound, uris = settings.claiming.batch_objects, list(by_uri)
     for start in range(0, len(uris), bound):
         some, now = uris[start : start + bound], datetime.now(UTC)
-        objects = [object_id(found.source, uri, etag, None) for uri in some]
+        told = [etags[uri] for uri in some]
+        objects = [object_id(found.source, uri, etag, None) for uri, etag in zip(some, told, strict=True)]
         while True:
             newest = len(log)
-            claim = log.append(_manifest(found.source, some, objects, etag, now), newest)
+            claim = log.append(_manifest(found.source, some, objects, told, now), newest)
             if claim is not None:
                 claims.append(claim)
                 break
     return claims
 
 
-def _manifest(source: str, uris: Sequence[str], objects: Sequence[str], etag: str, now: datetime) -> pa.Table:
+def _manifest(
+    source: str, uris: Sequence[str], objects: Sequence[str], etags: Sequence[str], now: datetime
+) -> pa.Table:
     count = len(uris)
     columns = {
         "object_id": objects,
         "uri": uris,
-        "etag": [etag] * count,
+        "etag": etags,
         "size": pa.array([0] * count, pa.int64()),
         "modified_at": pa.array([now] * count, TIMESTAMP),
         "attempt": pa.array([1] * count, pa.int64()),
@@ -256,7 +288,8 @@ def _plan(files: LakeFiles, manifest: pa.Table) -> Mapping[str, Sequence[Mapping
     """What the objects of a claim withdraw, by object_id. Raises LakeError."""
     found: dict[str, list[Mapping[str, Any]]] = {}
     for etag in manifest["etag"].unique().to_pylist():
-        if etag and etag.startswith(GONE):
-            for row in files.get_parquet(f"{FOLDER}/{etag.removeprefix(GONE)}.parquet").to_pylist():
+        if etag and etag.startswith((GONE, LEFT_OUT)):
+            audit_id = etag.removeprefix(GONE).removeprefix(LEFT_OUT)
+            for row in files.get_parquet(f"{FOLDER}/{audit_id}.parquet").to_pylist():
                 found.setdefault(row["claimed_id"], []).append(row)
     return found

@@ -140,6 +140,14 @@ class AzureContainer:
         """What moves blobs within the container."""
         return ContainerMover(self._name, self.place, self.client)
 
+    def size_of(self, uri: str) -> int:
+        """Length in bytes of a blob. Raises ObjectError."""
+        path = parse(uri).path
+        try:
+            return int(self.client.get_blob_client(path).get_blob_properties().size)
+        except failures() as error:
+            raise self.object_error(error, path) from None
+
     def depot(self, *, synced: bool) -> ContainerDepot:
         """What puts blobs into the container; a blob is always on the disk."""
         return ContainerDepot(self._name, self.place, self.client)

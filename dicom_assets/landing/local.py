@@ -148,6 +148,13 @@ class LocalFolder:
         """What moves objects within the folder."""
         return FolderMover(self._name, self.root)
 
+    def size_of(self, uri: str) -> int:
+        """Length in bytes of a file. Raises ObjectError."""
+        try:
+            return os.stat(path_of(uri)).st_size  # noqa: PTH116 - names need not be valid text
+        except OSError as error:
+            raise (self._gone() if error.errno in _GONE else _read_failed(error)) from None
+
     def depot(self, *, synced: bool) -> FolderDepot:
         """What puts objects into the folder."""
         return FolderDepot(self._name, self.root, synced=synced)

@@ -71,12 +71,25 @@ class OrganizedStore(Protocol):
         """What moves them."""
         ...
 
+    def size_of(self, uri: str) -> int:
+        """Length in bytes of what lies at an address, such as an archive that was made here. Raises ObjectError."""
+        ...
+
 
 def mover(store: LandingStore) -> Mover:
     """The operations of a source in mode `organize`."""
+    return _organized(store).mover()
+
+
+def size_of(store: LandingStore, uri: str) -> int:
+    """Length in bytes of what mode `organize` has put at an address. Raises ObjectError."""
+    return _organized(store).size_of(uri)
+
+
+def _organized(store: LandingStore) -> OrganizedStore:
     if not isinstance(store, OrganizedStore):
         raise AssertionError("a source whose store moves nothing is refused when it is opened")
-    return store.mover()
+    return store
 
 
 def target(outcome: str, kind: str, source: str, stamp: int, name: str) -> str:

@@ -20,6 +20,7 @@ from typing import NamedTuple
 from dicom_assets.dicom.rejections import NotDicom, Unreadable
 from dicom_assets.dicom.syntax import data_set, is_deflated, read_preface
 from dicom_assets.landing.archives import OpenMember, entries_by_name, members, open_members
+from dicom_assets.landing.moves import size_of
 from dicom_assets.landing.store import LandingStore, ObjectError, ObjectRef, OpenObject, RangedStore
 from dicom_assets.settings import ArchiveLimits
 from dicom_assets.storage.byte_ranges import ByteSource
@@ -30,13 +31,14 @@ _PREFACE_BYTES = 1 << 16
 class Place(NamedTuple):
     """Where an object lies.
 
-    uri, etag, size: of the file or blob; of a member's archive, which `raw_files` has in a row of its own. member: its
-    name in the archive. entry: where its records stand, as `entry_of` found it; it is looked up where it is not given.
+    uri, etag, size: of the file or blob; of a member's archive (`lake.files_of_objects`). size: None where it is not
+    known; it is asked for. member: its name in the archive. entry: where its records stand, as `entry_of` found it; it
+    is looked up where it is not given.
     """
 
     uri: str
     etag: str
-    size: int
+    size: int | None
     member: str | None = None
     entry: tuple[int, ...] | None = None
 
@@ -77,7 +79,8 @@ class OpenPlace:
 
     def __init__(self, store: LandingStore, place: Place, archives: ArchiveLimits) -> None:
         """Opens it."""
-        self._opened = _open(store, ObjectRef(place.uri, place.etag, place.size))
+        size = size_of(store, place.uri) if place.size is None else place.size
+        self._opened = _open(store, ObjectRef(place.uri, place.etag, size))
         self._unpacked: Generator[tuple[tuple[int, ...], OpenMember | ObjectError]] | None = None
         self.source: ByteSource = self._opened
         if place.member is not None:

@@ -84,7 +84,11 @@ class CurrentObjects:
     def _place(self, current: Current) -> Place | None:
         files = claimed_files(self._snapshot, [current.batch_id])
         with self._snapshot.cursor() as cursor:
-            row = cursor.execute(f"SELECT etag, size FROM {files} WHERE uri = $1", [current.uri]).fetchone()
+            row = cursor.execute(
+                f"SELECT etag, if(member IS NULL, size, NULL) FROM {files} WHERE uri = $1 "
+                "ORDER BY member NULLS FIRST LIMIT 1",
+                [current.uri],
+            ).fetchone()
         return None if row is None or row[0] is None else Place(current.uri, row[0], row[1], current.member)
 
 

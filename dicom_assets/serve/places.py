@@ -16,6 +16,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from dicom_assets.dicom.header import RECEIVED
+from dicom_assets.lake.files_of_objects import FILE_COLUMNS, FILE_ETAG, FILE_SIZE, file_joins
 from dicom_assets.lake.quoting import named, quoted
 from dicom_assets.landing.retrieval import OpenPlace, Place, entries_at
 from dicom_assets.landing.store import HurriedStore, LandingStore, ObjectArchived, ObjectError, SourceUnavailable
@@ -207,10 +208,9 @@ def located(snapshot: Snapshot, rows: Sequence[Mapping[str, Any]], uids: Mapping
         table = connection.sql(
             f"""
             -- one row per object: where its pixels lie, and version and size of the file that it is or lies in
-            SELECT flat.batch_id, flat.object_id, {columns}, file.etag AS file_etag, file.size AS file_size
+            SELECT flat.batch_id, flat.object_id, {columns}, {FILE_ETAG} AS file_etag, {FILE_SIZE} AS file_size
             FROM {flat_source(snapshot, rows, uids, ("batch_id", "object_id", "uri", "operation", *_PIXELS))} AS flat
-            LEFT JOIN {claimed_files(snapshot, batches)} AS file
-                ON file.batch_id = flat.batch_id AND file.uri = flat.uri
+            {file_joins("flat", claimed_files(snapshot, batches))}
             WHERE flat.operation = 'upsert' {few}
             """
         ).to_arrow_table()
@@ -219,13 +219,11 @@ def located(snapshot: Snapshot, rows: Sequence[Mapping[str, Any]], uids: Mapping
 
 
 def claimed_files(snapshot: Snapshot, batches: Sequence[str]) -> str:
-    """SQL that stands for the files of some batches, of which objects are or in which they lie: uri, etag, size.
+    """SQL that stands for raw_files of some batches, for `files_of_objects`.
 
     Whoever may see an object may know its file: a scope says nothing of these.
     """
-    columns = ("batch_id", "uri", "member", "etag", "size")
-    claimed = snapshot.within(Scope()).scan("raw_files", {"batch_id": [*batches]}, columns)
-    return f"(FROM {claimed} WHERE member IS NULL)"
+    return snapshot.within(Scope()).scan("raw_files", {"batch_id": [*batches]}, FILE_COLUMNS)
 
 
 def _found(row: Mapping[str, Any], told: dict[str, Any]) -> Found:

@@ -8,7 +8,7 @@ Does not belong here: orders of arrival (`test_corrections_in_any_order`).
 from __future__ import annotations
 
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -17,13 +17,16 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from dicom_assets.batch.checks.contract import CheckResult
+from dicom_assets.batch.context import RunContext
 from dicom_assets.batch.verification.verify import verify
 from dicom_assets.service.audit_lake import lake_counts
 from dicom_assets_tests.support.corrections import MONDAY, TUESDAY, correction, link, table
 from dicom_assets_tests.support.dicoms import dicom, uid
+from dicom_assets_tests.support.inline_engine import InlineEngine
 from dicom_assets_tests.support.lakes import Graph, settings_for
 from dicom_assets_tests.support.landings import LandingFolder
-from dicom_assets_tests.support.steps import Stepped, step_through
+from dicom_assets_tests.support.steps import Stepped, failures, step_through
 
 FILES = {"files": ["corrections/**"]}
 
@@ -38,11 +41,15 @@ REPORT = (
 
 @dataclass(frozen=True)
 class Story:
-    """A lake as it was at three times: before corrections, with them, and when they were taken back."""
+    """A lake as it was at three times: before corrections, with them, and when they were taken back.
+
+    again: the rules that did not hold when the batch of the corrections was run again after objects had come.
+    """
 
     before: Graph
     corrected: Graph
     taken_back: Graph
+    again: Mapping[str, CheckResult]
 
 
 def parquet(*rows: dict[str, str]) -> bytes:
@@ -130,7 +137,7 @@ def story(tmp_path_factory) -> Iterator[Story]:
         step_through(now, judges=False)  # objects alone, which others ask every rule of
         shutil.copytree(folder / "lake", folder / "before")
         put_corrections(landing)
-        step_through(now)
+        (told,) = step_through(now)
         landing.put("4.dcm", dicom(4, 1, 1))
         landing.put("1b-newer.dcm", dicom(1, 1, 2, SeriesDescription="newer"), age_seconds=3_600)
         landing.put("corrections/grows.csv", table(*GROWS), age_seconds=3_600)
@@ -138,10 +145,12 @@ def story(tmp_path_factory) -> Iterator[Story]:
         landing.put("corrections/early.csv", table(correction("study", uid(15), PatientID="early")))
         step_through(now)
         shutil.copytree(folder / "lake", folder / "corrected")
+        with RunContext(now.settings, shared_engine=InlineEngine()) as work:
+            again = failures(work.batch(told))
         for path in sorted((landing.root / "corrections").iterdir()):
             landing.put(f"corrections/{path.name}", table(), age_seconds=1_800)
         step_through(now)
-        yield Story(graph("before"), graph("corrected"), now)
+        yield Story(graph("before"), graph("corrected"), now, again)
 
 
 def value(graph: Graph, sql: str) -> Any:
@@ -194,6 +203,10 @@ def test_flat_metadata_stays_as_it_was_received(story):
 
 def test_objects_that_arrive_after_their_correction_are_corrected(story):
     assert patients(story.corrected, 4) == [("P8", None)]
+
+
+def test_their_batch_can_be_run_again_after_objects_that_they_are_about_have_come(story):
+    assert story.again == {}
 
 
 def test_the_narrower_correction_counts_and_of_these_the_one_that_names_the_source(story):

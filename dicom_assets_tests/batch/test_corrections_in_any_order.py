@@ -8,7 +8,7 @@ from __future__ import annotations
 import shutil
 import tempfile
 from collections.abc import Callable
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from random import Random
 from typing import Any
 
@@ -107,7 +107,7 @@ HIERARCHY = [rule for rule in ALL_RULES if rule.table in (*LEVELS, "correction",
 
 def deliver(lake: Lake, batch: str, parts: dict[Part, pa.Table]) -> Staging:
     """Publishes a batch."""
-    staging = Staging(lake.files, batch)
+    started, staging = datetime.now(UTC), Staging(lake.files, batch)
     for part in (Part.RAW, Part.LEDGER, Part.FLAT, Part.CORRECTION, Part.ERRORS):
         schema = RAW_STAGED if part is Part.RAW else SCHEMAS[part]
         staging.stage(part, parts.get(part, schema.empty_table()))
@@ -116,6 +116,7 @@ def deliver(lake: Lake, batch: str, parts: dict[Part, pa.Table]) -> Staging:
     for level in LEVELS:
         publish.publish_hierarchy(lake, staging, level)
     row = {"batch_id": batch, "source": "landing", "status": "closed", "seen": 0}
+    row |= {"started_at": started, "closed_at": datetime.now(UTC)}
     lake.replace("batches", [batch], pa.Table.from_pylist([row], schema=BATCHES.schema))
     return staging
 

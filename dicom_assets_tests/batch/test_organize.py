@@ -14,18 +14,24 @@ from typing import Any
 
 import dagster as dg
 import pytest
+from starlette.testclient import TestClient
 
 from dicom_assets.batch.books import Status
 from dicom_assets.batch.context import RunContext
 from dicom_assets.batch.organize import Judged, Organizing, fit_name, plan, unfinished
+from dicom_assets.batch.verification.verify import verify
+from dicom_assets.curation.cohorts.export import Wish, export_cohort
+from dicom_assets.curation.cohorts.selection import create_cohort
 from dicom_assets.defs import runner
 from dicom_assets.defs.runner import ingest
 from dicom_assets.landing.file_uris import path_of
 from dicom_assets.landing.folder_moves import FolderMover
 from dicom_assets.landing.moves import target
 from dicom_assets.landing.store import SourceUnavailable
+from dicom_assets.serve.app import make_app
 from dicom_assets.settings import Settings
-from dicom_assets_tests.support.dicoms import dicom, without_identity
+from dicom_assets_tests.support.corrections import correction, table
+from dicom_assets_tests.support.dicoms import dicom, uid, without_identity
 from dicom_assets_tests.support.lakes import Graph, contents
 from dicom_assets_tests.support.landings import CLINICAL_CSV, LandingFolder, zipped
 from dicom_assets_tests.support.steps import Stepped, without_graph
@@ -312,6 +318,20 @@ def test_where_links_are_not_possible_bytes_are_copied(
 
 
 @pytest.mark.slow
+def test_an_object_that_a_correction_moves_to_another_study_is_current_at_its_new_place(
+    tmp_path: Path, landing: LandingFolder
+) -> None:
+    landing.put("corrections.csv", table(correction("study", uid(1), StudyInstanceUID=uid(2))))
+    landing.put("1.dcm", dicom(1, 1, 1))
+    told = settings_of(tmp_path, landing.root).model_dump() | {"corrections": {"files": ["*.csv"]}}
+    with dg.DagsterInstance.ephemeral() as instance:
+        graph = Stepped(Settings.model_validate(told), instance, judges=False)
+        graph.ingest()
+        (row,) = graph.rows(f"SELECT uri FROM instance WHERE StudyInstanceUID = '{uid(2)}'")
+    assert Path(path_of(row["uri"])).is_file()
+
+
+@pytest.mark.slow
 def test_compressed_objects_are_zips_of_their_own_that_are_read_again(tmp_path: Path, landing: LandingFolder) -> None:
     landing.put("1.dcm", dicom(1, 1, 1))
     landing.put_zip("a.zip", {"2.dcm": dicom(1, 1, 2)})
@@ -325,6 +345,17 @@ def test_compressed_objects_are_zips_of_their_own_that_are_read_again(tmp_path: 
         after = contents(graph.lake)
         assert graph.run(batch).success
         assert contents(graph.lake) == after
+        assert [one.rule for one in verify(graph.lake, graph.settings).findings if not one.holds] == []
+        create_cohort(graph.lake, "all", sql="FROM instance", by="me")
+        exported = export_cohort(
+            graph.lake, graph.settings, "all", Wish(str(tmp_path / "out"), by="me", despite_risk="of a test")
+        )
+        assert (exported.written, dict(exported.missing)) == (2, {})
+        client = TestClient(make_app(graph.settings), base_url="http://localhost")
+        address = f"/dicom-web/studies/{uid(1)}/series/{uid(1, 1)}/instances/"
+        for number in (1, 2):
+            answer = client.get(f"{address}{uid(1, 1, number)}", headers={"accept": "application/dicom"})
+            assert answer.content == dicom(1, 1, number)
 
 
 @pytest.mark.slow

@@ -5,6 +5,8 @@ from __future__ import annotations
 import pytest
 from deltalake import DeltaTable
 
+from dicom_assets.batch import context
+from dicom_assets.batch.checks.contract import SHOWN
 from dicom_assets.batch.context import RunContext
 from dicom_assets.batch.verification.verify import verify
 from dicom_assets.lake.staging import Part
@@ -12,7 +14,7 @@ from dicom_assets.schema.codes import CODES
 from dicom_assets_tests.support.dicoms import dicom, uid
 from dicom_assets_tests.support.inline_engine import InlineEngine
 from dicom_assets_tests.support.landings import zipped
-from dicom_assets_tests.support.steps import publish, step_through
+from dicom_assets_tests.support.steps import failures, publish, step_through
 
 CODE = "SOP_INSTANCE_CONFLICT"
 
@@ -61,6 +63,19 @@ def test_what_claims_one_uid_with_different_headers_is_told_and_nothing_else(gra
     assert told(judges=True) == ["second.dcm"]
     after = graph.rows("SELECT * FROM ingestion_errors ORDER BY ALL")
     assert [row for row in after if row["uri"] is None or not row["uri"].endswith("second.dcm")] == before
+
+
+@pytest.mark.slow
+def test_of_many_that_are_not_told_all_are_counted_and_the_first_are_named(graph, landing, monkeypatch):
+    for number in range(1, 14):
+        for content in (1, 2):
+            landing.put(f"{number}-{content}.dcm", dicom(1, 1, number, InstanceNumber=content))
+    monkeypatch.setattr(context, "stage_same_uids", lambda lake, staging, run_id: 0)
+    with RunContext(graph.settings, shared_engine=InlineEngine()) as work:
+        (batch,) = graph.claim(work)
+        found = failures(work.batch(batch))["ingestion_errors.same_uids_are_told"]
+    names = sorted(row["object_id"] for row in graph.rows("SELECT object_id FROM raw_files"))
+    assert (found.expected, found.actual, found.differing) == (26, 0, names[:SHOWN])
 
 
 @pytest.mark.slow

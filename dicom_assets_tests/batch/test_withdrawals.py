@@ -155,3 +155,24 @@ def test_a_file_that_comes_back_is_current_again(followed):
         assert followed.graph.run(batch).success, followed.graph.books(batch).reason
     assert followed.instances() >= {uid(2, 1, 1), uid(3, 1, 1), uid(3, 1, 2)}
     assert [one for one in verify(followed.graph.lake, followed.graph.settings).findings if not one.holds] == []
+
+
+@pytest.mark.slow
+def test_members_that_something_has_replaced_are_gone_and_what_lies_there_stays(tmp_path):
+    with dg.DagsterInstance.ephemeral() as instance:
+        one = Source(tmp_path, instance)
+        for name in ("smaller", "file", "broken"):
+            study = len(name)
+            one.landing.put_zip(f"{name}.zip", {f"{number}.dcm": dicom(study, 1, number) for number in (1, 2)})
+        one.graph.ingest()
+        one.landing.put_zip("smaller.zip", {"2.dcm": dicom(7, 1, 2)}, age_seconds=1_000)
+        one.landing.put("file.zip", dicom(4, 1, 3), age_seconds=1_000)
+        one.landing.put("broken.zip", (one.landing.root / "broken.zip").read_bytes()[:-30], age_seconds=1_000)
+        one.graph.ingest()
+        assert len(one.instances()) == 7
+        one.follow()
+        whole = {uid(7, 1, 2), uid(4, 1, 3), uid(6, 1, 1), uid(6, 1, 2)}
+        assert one.instances() == whole
+        assert [found for found in verify(one.graph.lake, one.graph.settings).findings if not found.holds] == []
+        assert (one.graph.ingest(), one.follow()) == ([], [])
+        assert one.instances() == whole

@@ -69,7 +69,8 @@ def _claim_known(lake: Lake, known: set[str]) -> list[str]:
         connection.register("known", pa.table({"batch_id": pa.array(sorted(known), pa.string())}))
         rows = arrow(
             connection,
-            "SELECT * FROM raw_files ANTI JOIN known USING (batch_id) WHERE member IS NULL ORDER BY batch_id, uri",
+            "SELECT * FROM raw_files ANTI JOIN known USING (batch_id) "
+            "WHERE container_id IS NULL ORDER BY batch_id, uri",
         )
     found = sorted(set(rows["batch_id"].to_pylist()))
     numbers = [claims.number_of(path) for path in lake.files.names(claims.FOLDER)]

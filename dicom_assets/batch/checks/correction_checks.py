@@ -84,7 +84,7 @@ WHERE state = 'in_force' AND batch_id = {mine}
 
 _CONCERNED = " UNION ".join(
     f"""
-    SELECT DISTINCT study_key FROM flat_metadata
+    SELECT DISTINCT study_key FROM there
     WHERE {sql} IN (SELECT key FROM brought WHERE scope IN ({scopes}))
     """
     for scopes, sql in (
@@ -96,12 +96,22 @@ _CONCERNED = " UNION ".join(
     )
 )
 
+_THERE = """
+-- rows of the batch, and of those that were closed when it began; what others publish meanwhile finds the corrections
+SELECT flat.* FROM flat_metadata AS flat
+WHERE batch_id = {mine} OR batch_id IN (
+    SELECT earlier.batch_id FROM batches AS earlier, batches AS own
+    WHERE own.batch_id = {mine} AND earlier.closed_at < own.started_at
+)
+"""
+
 
 def studies_are_entered(context: CheckContext) -> CheckResult:
     """Every study with objects that corrections are about which the batch brings into force is one it makes again."""
     if not context.staging.rows(Part.CORRECTION):
         return CheckResult(True, 0, 0)
-    with connect(context.lake, [CORRECTION.name, "flat_metadata", "batch_study"]) as connection:
+    with connect(context.lake, [CORRECTION.name, "flat_metadata", "batch_study", "batches"]) as connection:
+        connection.execute(f"CREATE TEMP VIEW there AS {_THERE.format(mine=context.batch)}")
         connection.execute(f"CREATE TEMP TABLE brought AS {_BROUGHT.format(mine=context.batch)}")
         total, differing = connection.execute(
             f"""

@@ -143,7 +143,7 @@ def occurrences_say_what_series_say(context: CheckContext) -> CheckResult:
                 OR bool_or((person_from = 'missing') <> (patient_count <= 1 AND patient IS NULL))
                 OR bool_or(person_from = 'surrogate')
                     AND (count(DISTINCT patient) > 1 OR count(DISTINCT issuer) > 1)
-            LIMIT {SHOWN}
+            ORDER BY 1 LIMIT {SHOWN}
             """
         ).fetchall()
     return CheckResult(not mixed, 0, len(mixed), [str(name) for (name,) in mixed]) if mixed else result

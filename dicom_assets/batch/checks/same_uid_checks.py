@@ -47,7 +47,7 @@ FROM (
 )
 """
 
-_WRONG = f"""
+_WRONG = """
 -- objects of the batch that should have been told and were not, the other side neither; and told ones without reason
 SELECT object_id FROM (
     SELECT
@@ -68,7 +68,7 @@ WHERE object_id NOT IN (
     ) USING (source, SOPInstanceUID)
     WHERE own.batch_id = $batch
 )
-LIMIT {SHOWN}
+ORDER BY object_id
 """
 
 
@@ -107,7 +107,7 @@ def same_uids_are_told(context: CheckContext) -> CheckResult:
         connection.execute(f"CREATE TEMP TABLE claims AS {found}")
         connection.execute(f"CREATE TEMP TABLE closed AS SELECT batch_id FROM {closed} WHERE status = 'closed'")
         wrong = [str(name) for (name,) in connection.execute(_WRONG.replace("$batch", context.batch)).fetchall()]
-    return CheckResult(not wrong, len(told) + len(wrong), len(told), wrong)
+    return CheckResult(not wrong, len(told) + len(wrong), len(told), wrong[:SHOWN])
 
 
 SAME_UID_RULES: tuple[NamedRule, ...] = (

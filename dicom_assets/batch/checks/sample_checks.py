@@ -350,7 +350,7 @@ def columns_equal_headers(context: CheckContext) -> CheckResult:
             UNION ALL
             SELECT min(object_id) FROM flat_metadata WHERE batch_id = {context.batch}
             GROUP BY source, StudyInstanceUID HAVING count(DISTINCT study_key) > 1
-            LIMIT {SHOWN}
+            ORDER BY 1 LIMIT {SHOWN}
             """
         ).fetchall()
     return CheckResult(not mixed, total, total - len(mixed), [str(one) for (one,) in mixed])

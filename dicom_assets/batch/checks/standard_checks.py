@@ -127,7 +127,7 @@ def identifiers_are_unique(context: CheckContext) -> CheckResult:
             f"""
             SELECT domain || ' ' || id FROM omop_identifier
             SEMI JOIN (FROM omop_identifier WHERE batch_id = {context.batch}) AS own USING (domain, id)
-            GROUP BY domain, id HAVING count(*) > 1 LIMIT {SHOWN}
+            GROUP BY domain, id HAVING count(*) > 1 ORDER BY domain, id LIMIT {SHOWN}
             """
         ).fetchall()
     return CheckResult(not rows, 0, len(rows), [str(one) for (one,) in rows])

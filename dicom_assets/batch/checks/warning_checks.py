@@ -30,7 +30,8 @@ def one_patient_a_study(context: CheckContext) -> CheckResult:
     with connect(context.lake, ["study"], within=scope) as connection:
         connection.register("touched", touched)
         found = connection.execute(
-            f"SELECT study_key FROM study SEMI JOIN touched USING (study_key) WHERE patient_count > 1 LIMIT {SHOWN}"
+            f"SELECT study_key FROM study SEMI JOIN touched USING (study_key) WHERE patient_count > 1 "
+            f"ORDER BY study_key LIMIT {SHOWN}"
         ).fetchall()
     return CheckResult(not found, 0, len(found), [str(key) for (key,) in found])
 

@@ -118,9 +118,10 @@ WHERE said IS DISTINCT FROM indexed
 
 RULES: tuple[BatchRule, ...] = (
     BatchRule("claimed", "Objects of the claim = files in raw_files", ("raw_files",), _differing(
-        "SELECT batch_id, object_id FROM claims", "SELECT batch_id, object_id FROM raw_files WHERE member IS NULL")),
+        "SELECT batch_id, object_id FROM claims",
+        "SELECT batch_id, object_id FROM raw_files WHERE container_id IS NULL")),
     BatchRule("members", "Every member lies in an archive of its batch", ("raw_files",),
-        "SELECT batch_id, object_id FROM raw_files AS inside WHERE member IS NOT NULL AND NOT EXISTS ("
+        "SELECT batch_id, object_id FROM raw_files AS inside WHERE container_id IS NOT NULL AND NOT EXISTS ("
         "SELECT 1 FROM raw_files AS archive WHERE archive.batch_id = inside.batch_id "
         "AND archive.object_id = inside.container_id)"),
     BatchRule("judged", "Objects in raw_files = objects judged", ("raw_files", "validated_batch"), _differing(

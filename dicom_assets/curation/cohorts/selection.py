@@ -18,6 +18,7 @@ import pyarrow as pa
 from dicom_assets.curation.cohorts import frozen
 from dicom_assets.curation.cohorts.frozen import ROWS, Cohort, CohortError, Entry
 from dicom_assets.lake.delta import Lake
+from dicom_assets.lake.files_of_objects import FILE_ETAG, FILE_SIZE, file_joins
 from dicom_assets.lake.form import release
 from dicom_assets.lake.query import open_rows, scan
 from dicom_assets.lake.quoting import named
@@ -28,15 +29,16 @@ NAMING = ("StudyInstanceUID", "SeriesInstanceUID", "SOPInstanceUID")
 """Columns by which a query names what is selected; `source` narrows it where it is given."""
 _ASKED_AT_ONCE = 10_000
 
-_SELECTED = """
+_SELECTED = f"""
 -- one row per current object of what is asked, with version and size of the file that it is or lies in
 SELECT
     now.source, now.StudyInstanceUID, now.SeriesInstanceUID, now.SOPInstanceUID, now.object_id, now.batch_id, now.uri,
-    now.member, now.size, now.version_at, flat.content_digest, flat.header_form, file.etag, file.size AS file_size,
+    now.member, now.size, now.version_at, flat.content_digest, flat.header_form,
+    {FILE_ETAG} AS etag, {FILE_SIZE} AS file_size,
     count(*) OVER (PARTITION BY now.SOPInstanceUID) > 1 AS is_twin
 FROM chosen AS now
-LEFT JOIN {flat} AS flat ON flat.batch_id = now.batch_id AND flat.object_id = now.object_id
-LEFT JOIN (FROM {files} WHERE member IS NULL) AS file ON file.batch_id = now.batch_id AND file.uri = now.uri
+LEFT JOIN {{flat}} AS flat ON flat.batch_id = now.batch_id AND flat.object_id = now.object_id
+{{joins}}
 ORDER BY now.StudyInstanceUID, now.SeriesInstanceUID, now.SOPInstanceUID, now.source, now.object_id
 """
 
@@ -156,7 +158,8 @@ def _write_rows(lake: Lake, connection: duckdb.DuckDBPyConnection, folder: str) 
     batches = [one for (one,) in connection.execute("SELECT DISTINCT batch_id FROM chosen ORDER BY 1").fetchall()]
     within = {"batch_id": batches}
     sql = _SELECTED.format(
-        flat=scan(lake, "flat_metadata", within=within), files=scan(lake, "raw_files", within=within)
+        flat=scan(lake, "flat_metadata", within=within),
+        joins=file_joins("now", scan(lake, "raw_files", within=within)),
     )
     reader = connection.sql(sql).to_arrow_reader(frozen.ROWS_AT_ONCE)
     for number, batch in enumerate(reader):
