@@ -13,11 +13,12 @@ from typing import Any, TypeVar
 
 import duckdb
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from dicom_assets.batch.publish import touched_studies
 from dicom_assets.lake.delta import Lake
 from dicom_assets.lake.file_answers import Ask, answer
-from dicom_assets.lake.query import arrow, quoted, scan, shown, where
+from dicom_assets.lake.query import arrow, quoted, readable, scan, shown, where
 from dicom_assets.lake.staging import SCHEMAS, Part, Staging
 from dicom_assets.lake.studies import study_scope
 from dicom_assets.landing.claims import BatchKind, ClaimLog
@@ -172,11 +173,25 @@ def moving(context: CheckContext, studies: Iterable[str]) -> pa.Table:
     """
     closed = scan(context.lake, "batches")
     scope = {"study_key": sorted(set(studies))}
-    return context.answer(
-        f"SELECT DISTINCT study_key FROM {scan(context.lake, 'batch_study', within=scope)}{where(scope)} "
-        f"AND batch_id <> {context.batch} "
-        f"AND batch_id NOT IN (SELECT batch_id FROM {closed} WHERE status = 'closed')"
-    )
+    with readable("batches", "batch_study"):
+        return context.answer(
+            f"SELECT DISTINCT study_key FROM {scan(context.lake, 'batch_study', within=scope)}{where(scope)} "
+            f"AND batch_id <> {context.batch} "
+            f"AND batch_id NOT IN (SELECT batch_id FROM {closed} WHERE status = 'closed')"
+        )
+
+
+def settled(context: CheckContext) -> pa.Table:
+    """study_key of the touched studies that no other batch touches which is not closed, see `moving`.
+
+    To be asked behind the tables that are compared, and these behind `batches`, all within one look: a batch stands in
+    the index before any of its rows stand anywhere.
+    """
+    touched = touched_studies(context.staging)
+    if not len(touched):
+        return touched
+    unsettled = moving(context, touched["study_key"].to_pylist())
+    return touched.filter(pc.invert(pc.is_in(touched["study_key"], unsettled["study_key"].combine_chunks())))
 
 
 def touched_rows(context: CheckContext, table: Table, columns: str = "") -> pa.Table:

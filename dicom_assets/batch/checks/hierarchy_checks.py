@@ -27,7 +27,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from dicom_assets.batch.checks.arrivals import arrivals
-from dicom_assets.batch.checks.contract import CheckContext, CheckResult, NamedRule, compared
+from dicom_assets.batch.checks.contract import CheckContext, CheckResult, NamedRule, compared, settled
 from dicom_assets.batch.checks.corrected import corrected, is_corrected, tables_of
 from dicom_assets.batch.publish import touched_studies
 from dicom_assets.lake.moved_studies import origins_of
@@ -83,28 +83,16 @@ def _studies(context: CheckContext) -> list[str]:
     return keys
 
 
-def _settled(context: CheckContext, closed: str, keys: Sequence[str]) -> str:
-    """SQL for the touched studies that no batch but this and closed ones touches. closed: what `batches` was then."""
-    scope = {"study_key": set(keys)}
-    index = f"(SELECT * FROM {scan(context.lake, 'batch_study', within=scope)}{where(scope)})"
-    return f"""(
-        SELECT study_key FROM {index} GROUP BY study_key
-        HAVING bool_and(batch_id = {context.batch} OR batch_id IN (
-            SELECT batch_id FROM {closed} WHERE status = 'closed'
-        ))
-    )"""
-
-
 def instances_are_newest(context: CheckContext) -> CheckResult:
     """Each instance is the newest version that flat_metadata has, in every column; its times are those of all."""
     keys = _studies(context)
     if not keys:
         return CheckResult(True, 0, 0)
-    closed = scan(context.lake, "batches")
+    context.lake.extents("batches")
     instances = _view(context, "instance", keys)
     versions = _versions(context, keys)
     with context.lake.cursor() as connection:
-        connection.execute(f"CREATE TEMP TABLE settled AS {_settled(context, closed, keys)}")
+        connection.register("settled", settled(context))
         (total,) = connection.execute(
             f"SELECT count(*) FROM {instances} SEMI JOIN settled USING (study_key)"
         ).fetchall()[0]
@@ -263,11 +251,11 @@ def groups_equal_instances(name: str, context: CheckContext) -> CheckResult:
     keys = _studies(context)
     if not keys:
         return CheckResult(True, 0, 0)
-    closed = scan(context.lake, "batches")
+    context.lake.extents("batches")
     rows = _view(context, name, keys)
     instances = _view(context, "instance", keys)
     with context.lake.cursor() as connection:
-        connection.execute(f"CREATE TEMP TABLE settled AS {_settled(context, closed, keys)}")
+        connection.register("settled", settled(context))
         connection.execute(_COUNTED_BY.format(instances=instances))
         judged = f"FROM {rows} SEMI JOIN settled USING (study_key)"
         counted = _SERIES_COUNTS if name == "series" else _study_counts(context.settings.curation)

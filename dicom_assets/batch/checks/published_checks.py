@@ -16,14 +16,20 @@ import duckdb
 import pyarrow as pa
 
 from dicom_assets.batch.books import books_of
-from dicom_assets.batch.checks.contract import SHOWN, CheckContext, CheckResult, NamedRule, compared, touched_rows
+from dicom_assets.batch.checks.contract import (
+    SHOWN,
+    CheckContext,
+    CheckResult,
+    NamedRule,
+    compared,
+    settled,
+    touched_rows,
+)
 from dicom_assets.batch.checks.hierarchy_checks import clean
-from dicom_assets.batch.publish import touched_studies
-from dicom_assets.lake.query import arrow, connect, scan, where
+from dicom_assets.lake.query import arrow, connect, scan
 from dicom_assets.schema.registry import TABLES
 
 _PATIENT = ("PatientID", "IssuerOfPatientID")
-_CLOSED = "SELECT batch_id FROM {} WHERE status = 'closed'"
 _FHIR_ID = "[A-Za-z0-9.-]{1,64}"
 """What the type id of FHIR holds (R4B 2.24.0.1); of a series with another UID a resource says that it has none."""
 
@@ -31,18 +37,10 @@ _FHIR_ID = "[A-Za-z0-9.-]{1,64}"
 @contextmanager
 def _settled(context: CheckContext, **columns: str) -> Iterator[duckdb.DuckDBPyConnection]:
     """A connection with columns (SQL) of the rows that tables have of the studies that this batch alone touches now."""
-    keys: list[str] = touched_studies(context.staging)["study_key"].to_pylist()
-    closed = scan(context.lake, "batches")
+    context.lake.extents("batches")
     rows = {name: touched_rows(context, TABLES[name], sql) for name, sql in columns.items()}
-    scope = {"study_key": keys}
-    index = f"(SELECT * FROM {scan(context.lake, 'batch_study', within=scope)}{where(scope)})"
     with context.lake.cursor() as connection:
-        connection.execute(
-            f"""
-            CREATE TEMP TABLE settled AS SELECT study_key FROM {index} GROUP BY study_key
-            HAVING bool_and(batch_id = {context.batch} OR batch_id IN ({_CLOSED.format(closed)}))
-            """
-        )
+        connection.register("settled", settled(context))
         for name, found in rows.items():
             connection.register(f"all_{name}", found)
             connection.execute(

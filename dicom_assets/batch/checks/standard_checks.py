@@ -17,9 +17,16 @@ import duckdb
 import orjson
 import pyarrow as pa
 
-from dicom_assets.batch.checks.contract import SHOWN, CheckContext, CheckResult, NamedRule, compared, touched_rows
-from dicom_assets.batch.publish import touched_studies
-from dicom_assets.lake.query import arrow, connect, readable, scan
+from dicom_assets.batch.checks.contract import (
+    SHOWN,
+    CheckContext,
+    CheckResult,
+    NamedRule,
+    compared,
+    settled,
+    touched_rows,
+)
+from dicom_assets.lake.query import arrow, connect, scan
 from dicom_assets.omop import coverage
 from dicom_assets.schema.registry import MAPPING_COVERAGE, TABLES
 
@@ -37,24 +44,11 @@ _ASKED = {
 @contextmanager
 def _settled(context: CheckContext, *tables: str) -> Iterator[duckdb.DuckDBPyConnection]:
     """A connection with keys of tables, and `settled`: the touched studies that no other open batch touches."""
-    touched = touched_studies(context.staging)
-    closed, index = scan(context.lake, "batches"), scan(context.lake, "batch_study")
+    context.lake.extents("batches")
     with context.lake.cursor() as connection:
         for name in tables:
             connection.register(name, touched_rows(context, TABLES[name], _ASKED.get(name, "")))
-        connection.register("touched", touched)
-        with readable("batches", "batch_study"):
-            connection.execute(
-                f"""
-                CREATE TEMP TABLE settled AS
-                SELECT study_key FROM touched
-                ANTI JOIN (
-                    SELECT study_key FROM {index}
-                    ANTI JOIN (SELECT batch_id FROM {closed} WHERE status = 'closed') AS closed USING (batch_id)
-                    WHERE batch_id <> {context.batch}
-                ) AS moving USING (study_key)
-                """
-            )
+        connection.register("settled", settled(context))
         yield connection
 
 
