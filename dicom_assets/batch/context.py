@@ -90,11 +90,12 @@ class RunContext(LakeContext):
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        """Lets go of every batch."""
+        """Lets go of every batch, and of the lake."""
         self._closing.set()
         for batch_id in list(self._batches):
             self.release(batch_id)
         self._held.close()
+        self.forget_all()
 
     @cached_property
     def engine(self) -> ReadingEngine:

@@ -87,7 +87,17 @@ class LakeContext:
 
     def forget_claims(self) -> None:
         """Lets the claim log be opened anew."""
-        for name in ("log", "places"):
+        self._forget("log", "places")
+
+    def forget_all(self) -> None:
+        """Lets go of all that was opened, which may be opened anew: hundreds of megabytes in a large lake.
+
+        Whoever runs a batch stands in circles with it, of which the garbage collector learns late.
+        """
+        self._forget("log", "places", "looks", "lake")
+
+    def _forget(self, *names: str) -> None:
+        for name in names:
             self.__dict__.pop(name, None)
 
     def stores(self) -> list[LandingStore]:

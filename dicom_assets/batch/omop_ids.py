@@ -16,6 +16,7 @@ from typing import Any
 import duckdb
 import pyarrow as pa
 
+from dicom_assets.lake import summaries
 from dicom_assets.lake.delta import Lake
 from dicom_assets.lake.query import arrow, connect
 from dicom_assets.lake.staging import Part, Staging
@@ -54,6 +55,25 @@ SELECT domain, arg_max(id, abs(id)) FROM (
 WHERE id IS NOT NULL
 GROUP BY domain
 """  # fmt: skip
+
+_GIVEN_OF_FILES = """
+-- one row per file of omop_identifier and domain
+SELECT parse_filename(filename) AS file, domain, min(id) AS low, max(id) AS high, count(DISTINCT id) AS ids
+FROM {source} GROUP BY ALL ORDER BY ALL
+"""
+
+_ID_OF_EACH = ", ".join(f"{{'domain': '{domain}', 'id': {column}}}" for domain, column in _COLUMNS.items())
+
+_USED_OF_FILES = f"""
+-- one row per file of image_occurrence and domain of which it has ids
+SELECT file, domain, min(id) AS low, max(id) AS high, 0 AS ids FROM (
+    SELECT parse_filename(filename) AS file, unnest([{_ID_OF_EACH}], recursive := true) FROM {{source}}
+)
+WHERE id < 0 OR domain = '{Domain.IMAGE}' AND id IS NOT NULL GROUP BY ALL ORDER BY ALL
+"""
+
+_RANGES = pa.schema([("domain", pa.string()), ("low", pa.int64()), ("high", pa.int64()), ("ids", pa.int64())])
+"""ids: how many different ones were given out in the range."""
 
 _LOST = " UNION ".join(
     f"""
@@ -96,11 +116,12 @@ JOIN {subjects()} AS study USING (study_key, source, StudyInstanceUID)
 
 def identified(lake: Lake, staging: Staging, wanted: Sequence[Wanted]) -> tuple[dict[Wanted, int], int]:
     """The ids of these keys, and how many had to be given out for it. Raises IdentifiersExhausted, LakeError."""
-    known = _known(lake, wanted)
+    version, known = lake.extents(OMOP_IDENTIFIER.name).version, _known(lake, wanted)
     if known.keys() >= set(wanted):
         return known, 0
     with lake.committing(OMOP_IDENTIFIER.name):
-        known = _known(lake, wanted)
+        if lake.extents(OMOP_IDENTIFIER.name).version != version:
+            known = _known(lake, wanted)
         outermost, found = _in_use(lake, staging)
         known |= found
         fresh = allocate(wanted, known, outermost, staging.batch_id)
@@ -135,6 +156,9 @@ def _known(lake: Lake, wanted: Sequence[Wanted]) -> dict[Wanted, int]:
 
 def _in_use(lake: Lake, staging: Staging) -> tuple[dict[str, int], dict[Wanted, int]]:
     """By domain the outermost id that is in use, and those that omop_identifier has lost, by what they stand for."""
+    whole = _without_gaps(lake)
+    if whole is not None:
+        return {domain: max(ends, key=abs) for domain, ends in whole.items()}, {}
     with connect(lake, [OMOP_IDENTIFIER.name, IMAGE_OCCURRENCE.name, IMAGE_OCCURRENCE_ORIGIN.name]) as connection:
         connection.execute(_READ)
         outermost = dict(connection.execute(_OUTERMOST).fetchall())
@@ -144,6 +168,31 @@ def _in_use(lake: Lake, staging: Staging) -> tuple[dict[str, int], dict[Wanted, 
         connection.register("touched", staging.read(Part.TOUCHED))
         rows = arrow(connection, _LOST_ROWS)
         return outermost, _found_again(connection, lake, rows) if len(rows) else {}
+
+
+def _without_gaps(lake: Lake) -> dict[str, tuple[int, int]] | None:
+    """By domain the smallest and the largest id given out, where every integer between is and all ids in use are among.
+
+    None where that is not so. Files tell, of which each is looked at once: mostly one goes on where another one ends.
+    """
+    found: dict[str, tuple[int, int]] = {}
+    for row in _ranges(lake, OMOP_IDENTIFIER.name, _GIVEN_OF_FILES):
+        low, high = row["low"], row["high"]
+        before = found.get(row["domain"], (low, low - 1))
+        if high - low + 1 != row["ids"] or before[1] + 1 != low:
+            return None
+        found[row["domain"]] = before[0], high
+    for row in _ranges(lake, IMAGE_OCCURRENCE.name, _USED_OF_FILES):
+        given = found.get(row["domain"])
+        if given is None or not given[0] <= row["low"] <= row["high"] <= given[1]:
+            return None
+    return found
+
+
+def _ranges(lake: Lake, name: str, sql: str) -> list[dict[str, Any]]:
+    """What SQL says of each file and domain, in the order of ids."""
+    rows = summaries.of_files(lake, name, sql, sql, _RANGES).to_pylist()
+    return sorted((row for row in rows if row["domain"] is not None), key=lambda row: (row["domain"], row["low"]))
 
 
 def _found_again(connection: duckdb.DuckDBPyConnection, lake: Lake, lost: pa.Table) -> dict[Wanted, int]:

@@ -16,6 +16,7 @@ from dataclasses import replace
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from dicom_assets.lake.extents import Extents
 from dicom_assets.schema.keys import position
@@ -50,8 +51,8 @@ def sort_rows(name: str, rows: pa.Table) -> pa.Table:
 
 def is_sorted(rows: pa.Table, column: str) -> bool:
     """Whether rows are in the order of a column of text."""
-    values = np.asarray(rows[column].to_pylist(), dtype=object)
-    return not (values[1:] < values[:-1]).any()
+    values = rows[column].combine_chunks()
+    return not pc.any(pc.less(values[1:], values[:-1])).as_py()
 
 
 def range_in_name(rows: pa.Table) -> str:

@@ -61,6 +61,7 @@ class Tables(OpenTables):
         self._checks: dict[str, Callable[[], None]] = {}
         self._database = Database(self.files)
         self.file_keys = FileKeys(self.files, self._database.read_keys)
+        self.batches_of_studies: tuple[Extents, frozenset[str], list[str]] | None = None  # see `studies.batches_of`
         if make:
             self._make_tables()
             self.form = form.enter(self.files, self.form)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+import weakref
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -12,6 +13,7 @@ from typer.testing import CliRunner
 
 import dicom_assets
 from dicom_assets.batch.books import Books, Status
+from dicom_assets.batch.context import RunContext
 from dicom_assets.cli.main import app
 from dicom_assets.defs.partitions import batches_to_retire
 from dicom_assets.lake import studies
@@ -21,11 +23,18 @@ from dicom_assets.landing import claims
 from dicom_assets.landing.claims import ClaimLog, claim_listed
 from dicom_assets.landing.store import LISTING, object_id
 from dicom_assets.schema.registry import TABLES
-from dicom_assets.settings import ClaimingSettings, MaintenanceSettings
+from dicom_assets.settings import ClaimingSettings, MaintenanceSettings, Settings
 from dicom_assets.storage.files import LakeFiles
 
 NOW = datetime(2026, 11, 20, 8, tzinfo=UTC)
 OLD = datetime(2026, 11, 1, tzinfo=UTC)
+
+
+class TestRunContext:
+    def test_holds_nothing_of_its_lake_when_it_has_ended_although_it_is_still_there_itself(self, tmp_path):
+        with RunContext(Settings(lake=str(tmp_path / "lake"))) as work:
+            held = [weakref.ref(one) for one in (work.lake, work.log, work.places)]
+        assert [one() for one in held] == [None] * 3
 
 
 class TestIndexOfStudies:

@@ -57,7 +57,9 @@ class TestCountsByFile:
         read: list[int] = []
         real = summaries._read
         monkeypatch.setattr(
-            summaries, "_read", lambda lake, name, paths, sql: read.append(len(paths)) or real(lake, name, paths, sql)
+            summaries,
+            "_read",
+            lambda lake, name, paths, *more: read.append(len(paths)) or real(lake, name, paths, *more),
         )
         assert counted(lake) == [("1", False, 12)]
         put(lake, [1], 3)
