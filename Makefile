@@ -40,10 +40,13 @@ reference: $(VENV)/installed
 # Tests write some hundred lakes of small files: in memory where there is room for them.
 IN_MEMORY := $(shell df -Pk /dev/shm 2>/dev/null | awk 'NR == 2 && $$4 > 4000000 { print "/dev/shm" }')
 
+# One more than there are cores: a quarter of a test's time is waiting for what it has started.
+WORKERS := $(shell echo $$(($$(getconf _NPROCESSORS_ONLN) + 1)))
+
 # Without the tests that are marked slow: servers, browsers, programs, many runs. See CONTRIBUTING.md.
 test test-all: $(VENV)/installed
 	$(if $(IN_MEMORY),TMPDIR=$(IN_MEMORY)) \
-	DICOM_ASSETS_NODE_MODULES=$${DICOM_ASSETS_NODE_MODULES:-$(CURDIR)/node_modules} $(BIN)/python -m pytest -n auto --dist loadfile --no-loadscope-reorder --durations=40 --durations-min=4 \
+	DICOM_ASSETS_NODE_MODULES=$${DICOM_ASSETS_NODE_MODULES:-$(CURDIR)/node_modules} $(BIN)/python -m pytest -n $(WORKERS) --dist loadfile --no-loadscope-reorder --durations=40 --durations-min=4 \
 	    $(if $(filter test,$@),-m 'not slow')
 
 # The lowest versions that pyproject.toml declares, in an environment of their own, and what they have to bear.
