@@ -7,6 +7,7 @@ import io
 import json
 import re
 import shlex
+import shutil
 import tomllib
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -279,6 +280,15 @@ class TestSql:
         found = done.invoke("sql", "SELECT * FROM read_text('/etc/passwd')")
         assert (found.exit_code, found.stdout) == (2, "")
         assert found.stderr.startswith("dicom-assets: ")
+
+    def test_tells_a_table_that_the_lake_has_lost_from_one_that_there_never_was(self, tmp_path):
+        lake = Lake(str(tmp_path / "lake"))
+        shutil.rmtree(tmp_path / "lake" / "study")
+        with pytest.raises(QueryError, match=r"Not in this lake: study\. .*verify --fix"):
+            run_read_only(existing(lake.uri), "SELECT * FROM study")
+        with pytest.raises(QueryError) as told:
+            run_read_only(Lake(str(tmp_path / "whole")), "SELECT * FROM nothing")
+        assert "Not in this lake" not in str(told.value)
 
 
 class TestDemo:

@@ -246,12 +246,27 @@ def run_read_only(lake: Lake, sql: str, at: int | datetime | None = None) -> duc
     try:
         return connection.execute(statement)
     except duckdb.CatalogException as error:
-        few = (
-            f"\nOnly tables that have a version {at} are there: SHOW TABLES lists them." if isinstance(at, int) else ""
-        )
-        raise QueryError(_words(error) + few) from None
+        raise QueryError(_words(error) + _lacking(lake, at)) from None
     except duckdb.Error as error:
         raise QueryError(_words(error)) from None
+
+
+def _lacking(lake: Lake, at: int | datetime | None) -> str:
+    """A line of its own about tables that are not there; empty where all are. at: see `connect`."""
+    if isinstance(at, int):
+        return f"\nOnly tables that have a version {at} are there: SHOW TABLES lists them."
+    lost = []
+    for name in TABLES if at is None else ():
+        try:
+            lake.extents(name)
+        except NoSuchVersion:
+            lost.append(name)
+    if not lost:
+        return ""
+    return (
+        f"\nNot in this lake: {', '.join(lost)}. `dicom-assets verify --fix` makes again what was lost, "
+        "`dicom-assets upgrade` what a newer release has."
+    )
 
 
 def read_rows(lake: Lake, sql: str) -> pa.Table:
