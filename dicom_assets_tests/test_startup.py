@@ -59,18 +59,6 @@ def test_what_is_there_is_not_looked_at_again_for_cycles_and_what_comes_later_is
     assert done.returncode == 0, done.stderr
 
 
-@pytest.mark.skipif(sys.platform != "linux", reason="elsewhere processes are not forked")
-def test_what_reading_processes_are_forked_from_starts_before_an_ingest_imports_what_takes_time():
-    done = python(
-        "import sys, psutil, dicom_assets.cli.main\n"
-        "from dicom_assets.reading.engine import prepare\n"
-        "prepare()\n"
-        "assert any('forkserver' in ' '.join(one.cmdline()) for one in psutil.Process().children())\n"
-        "assert not {'pyarrow', 'pydicom', 'duckdb', 'deltalake'} & set(sys.modules)"
-    )
-    assert done.returncode == 0, done.stderr
-
-
 def test_an_ingest_claims_and_begins_to_read_before_it_imports_dagster():
     done = python(
         "import sys, dicom_assets.cli.main, dicom_assets.cli.progress\n"

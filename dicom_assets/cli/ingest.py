@@ -67,9 +67,6 @@ def print_ended(ended: Ended, settings: Settings) -> None:
 
 def ingest_now(settings: Settings) -> Ended:
     """Runs an ingest and shows how far it is."""
-    from dicom_assets.reading.engine import prepare
-
-    prepare()
     with held_back():
         from dicom_assets.batch.first_delivery import first_delivery
         from dicom_assets.cli.progress import Reporter

@@ -21,7 +21,7 @@ from types import TracebackType
 from typing import Any, Protocol, Self, TypeVar
 
 from dicom_assets.reading.blame import Job, reason_of
-from dicom_assets.reading.processes import ReadingProcess, begin_origin, end_origin
+from dicom_assets.reading.processes import ReadingProcess, end_origin
 from dicom_assets.reading.worker import IDLE
 from dicom_assets.settings import ReadingLimits
 
@@ -105,12 +105,6 @@ def worker_count(limits: ReadingLimits) -> int:
     if hasattr(os, "sched_getaffinity"):
         return len(os.sched_getaffinity(0))
     return os.cpu_count() or 1
-
-
-def prepare() -> None:
-    """Lets what reading processes are forked from start on another core while this process does what comes before."""
-    if cluster_address() is None:
-        begin_origin()
 
 
 class ProcessEngine:

@@ -17,7 +17,6 @@ import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
-from multiprocessing import forkserver
 from typing import Any
 
 from dicom_assets.reading.blame import Job
@@ -101,16 +100,6 @@ class ReadingProcess:
         self.connection.close()
         status: int | None = self._process.exitcode
         return status
-
-
-def begin_origin() -> None:
-    """Starts what reading processes are forked from and waits for nothing: it takes 0.9 s to import what they need.
-
-    Does nothing where it is there, and where processes are not forked.
-    """
-    if _IS_LINUX:
-        with _without_command():
-            forkserver.ensure_running()
 
 
 def end_origin(origin: int) -> None:
