@@ -38,6 +38,8 @@ NEWEST_ROW = "version_at DESC, object_id DESC"
 
 Row = dict[str, Any]
 
+_TIMES = ("told_first_at", "told_last_at")
+
 
 def publish_conflicts(lake: Lake, studies: Sequence[str], choice: Choice, staging: Staging | None = None) -> int:
     """Makes the conflicts anew that some studies concern, by their study_key; how many there are. Raises LakeError.
@@ -108,7 +110,8 @@ def _rows(lake: Lake, where: str, **tables: Iterable[str]) -> list[Row]:
     with lake.cursor() as connection:
         for name, values in tables.items():
             connection.register(name, pa.table({"key": pa.array(sorted(values), pa.string())}))
-        return records(connection, f"SELECT * FROM {scan(lake, CONFLICT.name)} WHERE {where}")
+        times = ", ".join(f"list_transform({name}, one -> {told.utc('one')}) AS {name}" for name in _TIMES)
+        return records(connection, f"SELECT * REPLACE ({times}) FROM {scan(lake, CONFLICT.name)} WHERE {where}")
 
 
 def _of_studies(
@@ -198,11 +201,12 @@ def _owned(
         return []
     connection.register("doubtful", doubtful)
     written = set().union(*doubtful["attributes"].to_pylist())
-    found = records(connection, told.conflicts(owner, [name for name in of(owner) if name in written]))
-    is_shown = bool(found) and owner is not Owner.FRAME_OF_REFERENCE
-    shown = (
-        _shown(lake, connection, owner, {row["attribute"] for row in found}, looked_at, choice) if is_shown else None
-    )
+    is_shown = owner is not Owner.FRAME_OF_REFERENCE
+    asked = told.conflicts(owner, [name for name in of(owner) if name in written], choices=not is_shown)
+    found = records(connection, asked)
+    shown = None
+    if is_shown and found:
+        shown = _shown(lake, connection, owner, {row["attribute"] for row in found}, looked_at, choice)
     rows = []
     for row in found:
         named = {name: row[name] for name in told.GRAINS[owner]}
@@ -249,7 +253,7 @@ def chosen(row: Row, choice: Choice) -> str | None:
 
 
 def _age(entry: Row) -> tuple[Any, ...]:
-    return entry["newest"]["at"], entry["newest"]["number"], entry["newest"]["name"]
+    return entry["at"], entry["number"], entry["name"]
 
 
 def _have_several_parents(own: pa.Table) -> bool:
