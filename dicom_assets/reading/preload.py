@@ -13,5 +13,7 @@ import pyarrow as pa
 
 import dicom_assets.reading.judge
 import dicom_assets.reading.listing  # noqa: F401
+from dicom_assets.collector import keep_what_is_there
 
 pa.array([])  # with its first array pyarrow imports pandas, which nothing here needs; no setting keeps it from that
+keep_what_is_there()  # what is read has no cycles, and what was imported stays
