@@ -110,7 +110,7 @@ def _rows(lake: Lake, where: str, **tables: Iterable[str]) -> list[Row]:
     with lake.cursor() as connection:
         for name, values in tables.items():
             connection.register(name, pa.table({"key": pa.array(sorted(values), pa.string())}))
-        times = ", ".join(f"list_transform({name}, one -> {told.utc('one')}) AS {name}" for name in _TIMES)
+        times = ", ".join(f"list_transform({name}, lambda one: {told.utc('one')}) AS {name}" for name in _TIMES)
         return records(connection, f"SELECT * REPLACE ({times}) FROM {scan(lake, CONFLICT.name)} WHERE {where}")
 
 
