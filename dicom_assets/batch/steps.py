@@ -62,7 +62,8 @@ Make = Callable[[OpenBatch, Run], Result]
 class Step:
     """One step of a batch. tables: what it makes, in this order: from which tables, and how.
 
-    A step makes several tables where each takes less time than a step of Dagster's does; each can be made alone.
+    A step makes several tables where each takes less time than a step of Dagster's does, or side by side, where none
+    reads what another one makes; each can be made alone.
     """
 
     name: str
@@ -70,6 +71,7 @@ class Step:
     kinds: frozenset[str]
     tables: Mapping[str, tuple[Sequence[str], Make]]
     description: str = ""
+    side_by_side: bool = False
 
 
 def _raw_files(batch: OpenBatch, run: Run) -> Result:
@@ -170,8 +172,11 @@ _PUBLISHING = (
          {"flat_metadata": (("validated_batch", "correction"), _flat_metadata)}),
     Step("clinical", "clinical", _DUCKDB, {"clinical": (("validated_batch", "flat_metadata"), _clinical)}),
     Step("hierarchy", "hierarchy", _DUCKDB, {name: (above, _level(name)) for name, above in REBUILDS.items()}),
-    Step("series_geometry", "curation", _DUCKDB, {"series_geometry": (("instance",), _series_geometry)}),
-    Step("conflict", "curation", _DUCKDB, {"conflict": (("study", "series", "instance"), _conflict)}),
+    # side by side: the one is mostly DuckDB's, the other mostly Python's, which has one thread
+    Step("curation", "curation", _DUCKDB, {
+        "series_geometry": (("instance",), _series_geometry),
+        "conflict": (("study", "series", "instance"), _conflict),
+    }, side_by_side=True),
     Step("imaging_study", "standards", _PYTHON, {"imaging_study": (("study", "series", "instance"), _imaging_study)}),
     Step("diagnostic_report", "standards", _PYTHON,
          {"diagnostic_report": (("clinical", "imaging_study"), _diagnostic_report)}),

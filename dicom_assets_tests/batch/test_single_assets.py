@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import shutil
+import threading
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from pathlib import Path
@@ -12,11 +13,13 @@ from typing import Any
 import dagster as dg
 import pytest
 
+from dicom_assets.batch import steps
 from dicom_assets.batch.checks.contract import CheckContext
 from dicom_assets.batch.checks.parity_checks import RULES
 from dicom_assets.batch.checks.standard_checks import STANDARD_RULES
 from dicom_assets.batch.checks.version_checks import VERSION_RULES
-from dicom_assets.batch.context import RunContext
+from dicom_assets.batch.context import BatchClosed, RunContext
+from dicom_assets.batch.series_geometry import publish_geometry
 from dicom_assets.batch.steps import Run, each_table
 from dicom_assets.lake.delta import Lake
 from dicom_assets.lake.staging import Part, Staging, StagingMissing
@@ -166,6 +169,28 @@ def test_books_do_not_close_while_a_table_lacks_what_the_batch_brings(graph_of, 
     assert {TOLD_AS.get(name, name) for name in names} <= told
     assert graph.books(batch).status != "closed"
     assert Staging(graph.lake.files, batch).left()
+
+
+def test_geometry_is_made_beside_conflicts_and_one_of_them_that_fails_keeps_the_batch_from_closing(
+    graph_of, monkeypatch
+):
+    graph, batch = graph_of("made")
+    version, both = graph.lake.extents("series_geometry").version, threading.Barrier(2)
+
+    def geometry(*args: Any) -> int:
+        both.wait(30)
+        return publish_geometry(*args)
+
+    def conflicts(*args: Any) -> int:
+        both.wait(30)
+        raise BatchClosed("No conflicts today.")
+
+    monkeypatch.setattr(steps, "publish_geometry", geometry)
+    monkeypatch.setattr(steps, "publish_conflicts", conflicts)
+    result = graph.run(batch, select=["series_geometry", "conflict", "cleanup"])
+    assert (result.success, failure(result)) == (False, "No conflicts today.")
+    assert graph.lake.extents("series_geometry").version > version
+    assert graph.books(batch).status != "closed"
 
 
 @pytest.mark.slow

@@ -1,6 +1,7 @@
 """The assets of a batch, one for each table of `batch.steps`, and `cleanup`."""
 
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import dagster as dg
@@ -46,15 +47,24 @@ def _assets_of(settings: Settings, step: Step) -> dg.AssetsDefinition:
     def assets(context: dg.AssetExecutionContext, work: RunContextParam) -> Iterator[dg.MaterializeResult[Any]]:
         run = Run(context.run.run_id, reaches_end=_reaches_end(context.run))
         keys = {name_of(key): key for key in context.selected_asset_keys}
-        for name, (_, make) in step.tables.items():
-            if name in keys:
-                with one_step(work, context.partition_key):
-                    batch = work.batch(context.partition_key)
-                    with batch.timing(step.name):
-                        made = materialized(work.lake, keys[name], make(batch, run))
-                    if name == CLOSING:
-                        context.log_event(_books(work, made, context.partition_key))
-                yield made
+
+        def make(name: str) -> dg.MaterializeResult[Any]:
+            with one_step(work, context.partition_key):
+                batch = work.batch(context.partition_key)
+                with batch.timing(name if step.side_by_side else step.name):
+                    made = materialized(work.lake, keys[name], step.tables[name][1](batch, run))
+                if name == CLOSING:
+                    context.log_event(_books(work, made, context.partition_key))
+            return made
+
+        names = [name for name in step.tables if name in keys]
+        if not step.side_by_side:
+            yield from map(make, names)
+            return
+        with one_step(work, context.partition_key):
+            work.batch(context.partition_key)  # held by one thread, before several ask for it
+        with ThreadPoolExecutor(len(names)) as pool:
+            yield from pool.map(make, names)
 
     return assets
 
