@@ -11,7 +11,7 @@ import json
 import math
 import time
 from collections import defaultdict
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
@@ -78,17 +78,24 @@ class _Round:
     done: list[Message] = field(default_factory=list)
 
 
-def claim_everywhere(work: RunContext, haste: Haste = Haste()) -> list[ClaimRound]:  # noqa: B008 - frozen
+def claim_everywhere(
+    work: RunContext,
+    haste: Haste = Haste(),  # noqa: B008 - frozen
+    grows: Callable[[], None] = lambda: None,
+) -> list[ClaimRound]:
     """Claims what is new in every source, and what is to be read again. Raises SourceUnavailable, LakeError.
 
     A source that cannot be listed keeps no other from being claimed: it is told when all have had their turn. Of one
-    that looks emptied nothing is claimed, and `work.looks.emptied` says so.
+    that looks emptied nothing is claimed, and `work.looks.emptied` says so. grows: called as soon as a source has more
+    than before.
     """
     claimed: list[ClaimRound] = []
     unavailable: list[str] = []
     for store in work.stores():
         try:
-            claimed.append(claim_watched(work, watch(work.looks, work.settings, store), haste))
+            watched = watch(work.looks, work.settings, store)
+            watched.grows = grows
+            claimed.append(claim_watched(work, watched, haste))
         except SourceEmptied:
             continue
         except SourceUnavailable as error:
@@ -115,7 +122,7 @@ def next_delivery(work: RunContext, done: Collection[str], haste: Haste = Haste(
     claimed: Sequence[ClaimRound] = ()
     unavailable: SourceUnavailable | None = None
     try:
-        claimed = claim_everywhere(work, haste)
+        claimed = claim_everywhere(work, haste, work.expect_reading)
     except SourceUnavailable as error:
         unavailable = error
     return Delivery(claimed, [batch for batch in work.unclosed() if batch not in done], unavailable)

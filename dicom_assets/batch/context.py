@@ -48,6 +48,7 @@ from dicom_assets.landing.opening import lies_elsewhere, open_store
 from dicom_assets.landing.store import SourceUnavailable
 from dicom_assets.reading.engine import ProcessEngine, ReadingEngine, cluster_address
 from dicom_assets.reading.memory import give_back
+from dicom_assets.reading.processes import start_origin
 from dicom_assets.settings import Settings, SettingsError, SourceSettings
 from dicom_assets.storage import locks
 from dicom_assets.storage.files import LakeError
@@ -106,6 +107,11 @@ class RunContext(LakeContext):
 
             return self._held.enter_context(DaskEngine(where, self.settings.reading))
         return self.shared_engine or self._held.enter_context(ProcessEngine(self.settings.reading))
+
+    def expect_reading(self) -> None:
+        """Begins what takes most of a second of one core before the first object is read; see `start_origin`."""
+        if self.shared_engine is None and cluster_address() is None:
+            start_origin()
 
     def batch(self, batch_id: str, wait_seconds: float = BATCH_WAIT_SECONDS) -> OpenBatch:
         """Holds a batch until this object ends. Raises UnknownBatch, BatchBusy."""

@@ -243,7 +243,8 @@ class Watch:
     listing: instead of the whole source. begins_at: what it begins behind; None or "" for the beginning. ends_at: what
     it was cut behind, asked for at its end. Called, it lists anew: raises SourceEmptied at the end, before what was
     listed is claimed, unless `confirming`. passed_over: places that could not be listed; told, left: see Memory.
-    found: what the look came to; None when it was not complete.
+    found: what the look came to; None when it was not complete. grows: called as soon as more is listed than the last
+    look has found, so that something is new.
     """
 
     store: LandingStore
@@ -254,6 +255,7 @@ class Watch:
     begins_at: str | None = None
     ends_at: Callable[[], str | None] = lambda: None
     confirming: bool = False
+    grows: Callable[[], None] = lambda: None
     passed_over: list[PassedOver] = field(default_factory=list)
     found: Look | None = None
     told: str = ""
@@ -270,8 +272,11 @@ class Watch:
         objects = self._before(memory)
         asked = memory.believed is not None and memory.believed.device != device
         sample, held = _Sample(), _Held(memory.believed.sample if asked and memory.believed else ())
+        known = memory.believed.objects if memory.believed is not None else 0
         for batch in (self.listing or self._list)():
             if objects is not None:
+                if objects <= known < objects + len(batch):
+                    self.grows()
                 objects += len(batch)
             sample.add(batch)
             held.add(batch)

@@ -17,6 +17,7 @@ import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from multiprocessing import forkserver
 from typing import Any
 
 from dicom_assets.reading.blame import Job
@@ -100,6 +101,16 @@ class ReadingProcess:
         self.connection.close()
         status: int | None = self._process.exitcode
         return status
+
+
+def start_origin() -> None:
+    """Starts what reading processes are forked from, which then imports what they need; returns at once.
+
+    The first of them starts it where nobody else has. It ends with this process, if it has not ended before.
+    """
+    if _IS_LINUX:
+        with _without_command():
+            forkserver.ensure_running()
 
 
 def end_origin(origin: int) -> None:

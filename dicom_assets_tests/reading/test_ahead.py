@@ -250,6 +250,18 @@ class TestAnIngest:
         (batch,) = next_delivery(work, ()).batches
         assert next_delivery(work, (batch,)).batches == []
 
+    def test_expects_reading_before_anything_is_claimed_where_a_source_has_grown_and_not_where_nothing_is_new(
+        self, work: RunContext, landing: LandingFolder, monkeypatch: pytest.MonkeyPatch
+    ):
+        claims: list[int] = []
+        monkeypatch.setattr(RunContext, "expect_reading", lambda expecting: claims.append(len(expecting.log)))
+        for expected in ([0], [0]):
+            next_delivery(work, ())
+            assert claims == expected
+        landing.put("another.dcm", dicom(7))
+        next_delivery(work, ())
+        assert claims == [0, 1]
+
     def test_is_told_of_a_lake_that_cannot_be_used(self, tmp_path: Path, landing: LandingFolder):
         (tmp_path / "file").write_text("no folder")
         with (

@@ -12,8 +12,9 @@ import time
 import psutil
 import pytest
 
+from dicom_assets.batch.context import RunContext
 from dicom_assets.reading.engine import EngineFailed, ProcessEngine, _Supervisor
-from dicom_assets.settings import ReadingLimits
+from dicom_assets.settings import ReadingLimits, Settings
 from dicom_assets_tests.support.misbehaving import (
     chunk,
     crash_at_the_end,
@@ -237,7 +238,11 @@ def test_what_idle_processes_were_forked_from_ends_after_many_chunks_and_others_
         while origin.status() != psutil.STATUS_ZOMBIE and time.monotonic() < deadline:
             time.sleep(0.02)
         assert origin.status() == psutil.STATUS_ZOMBIE
-        assert len(reading(own)) == 1
+        before = below()
+        RunContext(Settings(lake=".")).expect_reading()
+        (origin,) = below() - before
+        (reader,) = reading(own)
+        assert psutil.Process(reader).ppid() == origin, "what was begun before there was a chunk"
 
 
 def test_closing_leaves_no_process_behind_that_reads(engine):
@@ -290,7 +295,7 @@ PARENT = """
 import os, sys
 from dicom_assets_tests.support.inline_engine import InlineEngine
 from dicom_assets.reading.engine import ProcessEngine
-from dicom_assets.settings import ReadingLimits
+from dicom_assets.settings import ReadingLimits, Settings
 from dicom_assets_tests.support.misbehaving import chunk, read
 import psutil, threading, time
 engine = ProcessEngine(ReadingLimits(workers=2, object_seconds=60))
