@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterator, Mapping, Sequence
+from heapq import nsmallest
 from itertools import groupby
 from typing import Any
 
@@ -47,7 +48,7 @@ def rank(batch_id: str, object_id: str) -> bytes:
 
 def chosen(batch_id: str, ids: Sequence[str], most: int) -> list[str]:
     """At most so many of these objects, those that come first by `rank`."""
-    return sorted(ids, key=lambda one: rank(batch_id, one))[:most]
+    return nsmallest(most, ids, key=lambda one: rank(batch_id, one))
 
 
 def rows_of(context: CheckContext, ids: Sequence[str], *more: str) -> list[Row]:

@@ -9,7 +9,6 @@ from __future__ import annotations
 import hashlib
 import json
 import re
-from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import date
@@ -24,7 +23,6 @@ from dicom_assets.batch.checks.reopening import (
     Row,
     bounded_file,
     chosen,
-    rank,
     reopened,
     rows_of,
     source_of_batch,
@@ -87,7 +85,7 @@ def sample(context: CheckContext) -> Sample:
     accepted = _accepted(context)
     if not most or not accepted:
         return result
-    waiting = iter(_spread(context.staging.batch_id, accepted))
+    waiting = iter(_spread(context.staging.batch_id, accepted, _ROUNDS * most))
     store = source_of_batch(context)
     for _ in range(_ROUNDS):
         taken = [name for name, _ in zip(waiting, range(most - len(result.compared)), strict=False)]
@@ -107,18 +105,21 @@ def sample(context: CheckContext) -> Sample:
 
 def _accepted(context: CheckContext) -> dict[tuple[str, bool], list[str]]:
     """object_ids of accepted DICOM objects by kind, and by whether they lie in a container."""
-    accepted = set(context.staged(Part.FLAT)["object_id"].to_pylist())
-    found: dict[tuple[str, bool], list[str]] = defaultdict(list)
-    for batch in context.staging.batches(Part.RAW, ["object_id", "kind", "container_id"]):
-        for row in batch.to_pylist():
-            if row["object_id"] in accepted:
-                found[row["kind"], row["container_id"] is not None].append(row["object_id"])
+    rows = context.staging.read(Part.RAW, ["object_id", "kind", "container_id"])
+    rows = rows.filter(pc.is_in(rows["object_id"], context.staged(Part.FLAT)["object_id"].combine_chunks()))
+    inside = pc.is_valid(rows["container_id"])
+    found = {}
+    for kind in rows["kind"].unique().to_pylist():
+        for is_inside in (False, True):
+            ids = rows.filter(pc.and_(pc.equal(rows["kind"], kind), pc.equal(inside, is_inside)))["object_id"]
+            if len(ids):
+                found[kind, is_inside] = ids.to_pylist()
     return found
 
 
-def _spread(batch_id: str, groups: Mapping[tuple[str, bool], Sequence[str]]) -> Iterator[str]:
-    """All objects, one of each group after the other, in each group by `rank`."""
-    ordered = [sorted(groups[key], key=lambda one: rank(batch_id, one)) for key in sorted(groups)]
+def _spread(batch_id: str, groups: Mapping[tuple[str, bool], Sequence[str]], most: int) -> Iterator[str]:
+    """At most so many objects of each group, one of each after the other, in each group by `rank`."""
+    ordered = [chosen(batch_id, groups[key], most) for key in sorted(groups)]
     for turn in zip_longest(*ordered):
         yield from (one for one in turn if one is not None)
 
