@@ -109,7 +109,7 @@ class RunContext(LakeContext):
         return self.shared_engine or self._held.enter_context(ProcessEngine(self.settings.reading))
 
     def expect_reading(self) -> None:
-        """Begins what takes most of a second of one core before the first object is read; see `start_origin`."""
+        """Begins what takes most of a second before the first object is read, where processes read; `start_origin`."""
         if self.shared_engine is None and cluster_address() is None:
             start_origin()
 

@@ -106,10 +106,11 @@ class ReadingProcess:
 def start_origin() -> None:
     """Starts what reading processes are forked from, which then imports what they need; returns at once.
 
-    The first of them starts it where nobody else has. It ends with this process, if it has not ended before.
+    The first of them starts it where nobody else has, and says so when it cannot be started. It ends with this process,
+    if it has not ended before.
     """
     if _IS_LINUX:
-        with _without_command():
+        with _without_command(), suppress(OSError):
             forkserver.ensure_running()
 
 
