@@ -10,7 +10,7 @@ import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import closing
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 
 from dicom_assets.lake.staging import RAW_STAGED, Part, Staging
 from dicom_assets.landing.refusals import refusals
@@ -36,7 +36,7 @@ CLINICAL_BYTES = 16 << 20
 """Bytes of the clinical files of a chunk, unless one alone has more: its rows are in memory until it is staged, and
 an hour's delivery of tables is some dozen files for several processes."""
 
-_TASK_COLUMNS = [name for name in RAW_STAGED.names if name in ObjectTask.__slots__]
+_TASK_COLUMNS = [one.name for one in fields(ObjectTask) if one.name in RAW_STAGED.names]
 
 
 @dataclass(frozen=True, slots=True)

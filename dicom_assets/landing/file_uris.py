@@ -20,7 +20,10 @@ def path_of(uri: str) -> str:
     """
     if not uri.startswith("file:///"):
         raise ValueError("not the URI of a local file")
-    return os.fsdecode(unquote_to_bytes(uri[len(SCHEME) :]))
+    path = uri[len(SCHEME) :]
+    if "%" not in path and path.isascii():  # most: nothing was encoded
+        return path
+    return os.fsdecode(unquote_to_bytes(path))
 
 
 def etag_of(status: os.stat_result) -> str:

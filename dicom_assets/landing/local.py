@@ -123,6 +123,10 @@ class LocalFolder:
         """The root without links on the way to it."""
         return os.path.realpath(self._root)
 
+    @cached_property
+    def _root_prefix(self) -> str:
+        return os.fsdecode(self._root).rstrip("/") + "/"
+
     def device(self) -> int | None:
         """Number of the file system that the root lies on. Raises SourceUnavailable."""
         try:
@@ -142,7 +146,7 @@ class LocalFolder:
 
     def below_root(self, uri: str) -> str:
         """The path of an object below the source's root."""
-        return path_of(uri).removeprefix(os.fsdecode(self._root).rstrip("/") + "/")
+        return path_of(uri).removeprefix(self._root_prefix)
 
     def mover(self) -> FolderMover:
         """What moves objects within the folder."""
@@ -216,16 +220,17 @@ class LocalFolder:
         """The open file, its size and time compared with the claim; ObjectError."""
         if claimed.etag.startswith(LINK):
             raise _not_followed()
+        path = path_of(claimed.uri)
         try:
             # O_NONBLOCK: a pipe that has taken the file's place must not hang the reader.
-            fd = os.open(path_of(claimed.uri), os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
+            fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
         except OSError as error:
             if error.errno in _GONE:
                 raise self._gone() from None
             raise _read_failed(error) from None
         try:
             status = os.fstat(fd)
-            strayed = not self._follow and not lies_within(fd, path_of(claimed.uri), self._real_root)
+            strayed = not self._follow and not lies_within(fd, path, self._real_root)
         except OSError as error:
             os.close(fd)
             raise _read_failed(error) from None

@@ -180,4 +180,5 @@ def _is_packed_nifti(head: bytes) -> bool:
 
 def is_system_file(path_below_root: str) -> bool:
     """Whether a path below a source's root, or a member's name, is a system's: hidden, __MACOSX and the like."""
-    return any(part in SYSTEM_PARTS or (part.startswith(".") and part != ".") for part in path_below_root.split("/"))
+    parts = path_below_root.split("/")
+    return not SYSTEM_PARTS.isdisjoint(parts) or any(part.startswith(".") and part != "." for part in parts)

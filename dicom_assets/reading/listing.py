@@ -33,7 +33,7 @@ ROWS = 20_000
 Row = dict[str, Any]
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)  # slots would double what it costs to pickle one
 class ClaimedObject:
     """One object of the manifest. verdict: the code that it ends in without being opened."""
 
@@ -119,12 +119,13 @@ def list_chunk(chunk: ListingChunk, beat: Callable[[int], None]) -> Listed:
     called with an object's position before it is opened.
     """
     listing, sink = _Listing(chunk, open_store(chunk.settings)), ArrowSink(RAW_STAGED)
+    codes = [listing.settled(claimed) for claimed in chunk.objects]
     opened = listing.store.open_all(
-        [ObjectRef(o.uri, o.etag, o.size) for o in chunk.objects if listing.settled(o) is None], HEAD_BYTES
+        [ObjectRef(o.uri, o.etag, o.size) for o, code in zip(chunk.objects, codes, strict=True) if code is None],
+        HEAD_BYTES,
     )
-    for position, claimed in enumerate(chunk.objects):
+    for position, (claimed, code) in enumerate(zip(chunk.objects, codes, strict=True)):
         beat(position)
-        code = listing.settled(claimed)
         if code is not None:
             listing.rows.add([listing.own(claimed) | {"verdict": code}])
             continue

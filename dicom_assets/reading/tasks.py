@@ -16,7 +16,7 @@ from dicom_assets.landing.refusals import NOTHING_REFUSED, Refusals
 from dicom_assets.settings import ArchiveLimits, ClinicalSettings, FhirSettings, ReadingLimits, SourceSettings
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)  # slots would double what it costs to pickle one
 class ObjectTask:
     """One row of staged raw_files, as the reading needs it; see `staging.RAW_STAGED`."""
 

@@ -22,6 +22,7 @@ from dicom_assets_tests.support.misbehaving import (
     modules,
     read,
     readers_imported,
+    readers_looked_through,
 )
 
 
@@ -156,6 +157,10 @@ def test_results_larger_than_a_pipe_arrive_whole(engine):
 
 def test_reading_processes_hold_neither_dagster_nor_a_table_engine(engine):
     assert list(engine.run(modules, [chunk(0)])) == [[]]
+
+
+def test_reading_does_not_look_for_garbage_among_what_was_imported_before(engine):
+    assert list(engine.run(readers_looked_through, [chunk(0)])) == [[]]
 
 
 def test_a_program_is_not_run_again_by_the_processes_that_it_starts(tmp_path):
