@@ -172,10 +172,11 @@ _PUBLISHING = (
          {"flat_metadata": (("validated_batch", "correction"), _flat_metadata)}),
     Step("clinical", "clinical", _DUCKDB, {"clinical": (("validated_batch", "flat_metadata"), _clinical)}),
     Step("hierarchy", "hierarchy", _DUCKDB, {name: (above, _level(name)) for name, above in REBUILDS.items()}),
-    # side by side: the one is mostly DuckDB's, the other mostly Python's, which has one thread
+    # side by side: geometry is mostly DuckDB's, conflicts mostly Python's, which has one thread
     Step("curation", "curation", _DUCKDB, {
         "series_geometry": (("instance",), _series_geometry),
         "conflict": (("study", "series", "instance"), _conflict),
+        "duplicate": (("flat_metadata",), _duplicate),
     }, side_by_side=True),
     Step("imaging_study", "standards", _PYTHON, {"imaging_study": (("study", "series", "instance"), _imaging_study)}),
     Step("diagnostic_report", "standards", _PYTHON,
@@ -189,7 +190,6 @@ _PUBLISHING = (
     Step("mapping_coverage", "standards", _DUCKDB, {"mapping_coverage": (
         ("imaging_study", "diagnostic_report", "image_occurrence", "image_occurrence_origin", "clinical"),
         _mapping_coverage)}),
-    Step("duplicate", "curation", _DUCKDB, {"duplicate": (("flat_metadata",), _duplicate)}),
     Step("ingestion_errors", "books", _PYTHON,
          {"ingestion_errors": (("validated_batch", "clinical"), _ingestion_errors)}),
 )  # fmt: skip
