@@ -366,22 +366,25 @@ def _publish_links(lake: Lake, links: Sequence[Row], linked: Sequence[Row]) -> N
 
 
 _UNTOLD = """
--- one row per correction that is not in force and that no other batch which brought it has told of
+-- one row per correction that is not in force and that no other batch has told of: neither the one that brought it nor
+-- one that came later. A batch that has read the same object again tells of its own row, and not of this one
 SELECT held.*, uri, member
 FROM held
 LEFT JOIN (FROM staged_raw UNION ALL BY NAME SELECT batch_id, object_id, uri, member FROM raw_files
            WHERE batch_id <> $own) AS raw USING (batch_id, object_id)
-WHERE batch_id = $own OR NOT EXISTS (
+WHERE NOT EXISTS (
     SELECT 1 FROM ingestion_errors AS told
-    WHERE told.batch_id = held.batch_id AND told.object_id = held.object_id AND told.record = held.record
-        AND told.code = held.code
+    WHERE told.object_id = held.object_id AND told.record = held.record AND told.code = held.code
+        AND told.batch_id <> $own
+        AND (told.batch_id = held.batch_id OR (told.batch_id, told.object_id) NOT IN (FROM brought))
 )
 ORDER BY ALL
 """
+"""brought: batch_id and object_id of every row of correction."""
 
 
 def _stage_errors(lake: Lake, staging: Staging, now: Sequence[Row], run_id: str) -> None:
-    """Stages an error for each correction that a person has to look at, unless the batch that brought it told of it."""
+    """Stages an error for each correction that a person has to look at, unless another batch has told of it."""
     held = [
         {
             **{name: row[name] for name in ("batch_id", "object_id", "record", "correction_key")},
@@ -402,18 +405,19 @@ def _stage_errors(lake: Lake, staging: Staging, now: Sequence[Row], run_id: str)
             "occurred_at": datetime.now(UTC),
             "run_id": run_id,
         }
-        for row in (_untold(lake, staging, held) if held else [])
+        for row in (_untold(lake, staging, held, now) if held else [])
     ]
     staging.put(Part.ERRORS, ERRORS_FILE, pa.Table.from_pylist(errors, schema=SCHEMAS[Part.ERRORS]))
     staging.complete_as_it_is(Part.ERRORS)
 
 
-def _untold(lake: Lake, staging: Staging, held: Sequence[Row]) -> list[dict[str, Any]]:
-    tables = ["raw_files", "ingestion_errors"]
-    within = {name: {"batch_id": sorted({row["batch_id"] for row in held})} for name in tables}
+def _untold(lake: Lake, staging: Staging, held: Sequence[Row], now: Sequence[Row]) -> list[dict[str, Any]]:
     names = ("batch_id", "object_id", "uri", "member")
-    with connect(lake, tables, within=within) as connection:
+    within = {"raw_files": {"batch_id": sorted({row["batch_id"] for row in held})}}
+    with connect(lake, ["raw_files", "ingestion_errors"], within=within) as connection:
         connection.register("held", pa.Table.from_pylist(list(held), schema=_HELD))
+        brought = pa.Table.from_pylist(list(now), schema=CORRECTION.schema).select(["batch_id", "object_id"])
+        connection.register("brought", brought)
         connection.register("staged_raw", staging.read_whole(Part.RAW, [*names]))
         rows: list[dict[str, Any]] = (
             connection.sql(_UNTOLD, params={"own": staging.batch_id}).to_arrow_table().to_pylist()

@@ -23,7 +23,7 @@ from dicom_assets.batch.context import RunContext
 from dicom_assets.lake.delta import Lake
 from dicom_assets.lake.query import QueryError, arrow, connect, read_rows
 from dicom_assets.lake.quoting import one_of, quoted
-from dicom_assets.landing.claims import Claim
+from dicom_assets.landing.claims import BatchKind, Claim
 from dicom_assets.landing.opening import lies_elsewhere
 from dicom_assets.landing.rereads import claim_again
 from dicom_assets.schema.codes import CODES
@@ -72,7 +72,9 @@ _OBJECTS = f"""
 SELECT raw.* EXCLUDE (kind), ledger.outcome, ledger.code, ledger.kind, {_COLUMNS}
 FROM raw_files AS raw
 JOIN validated_batch AS ledger USING (batch_id, object_id)
-JOIN (SELECT batch_id FROM batches WHERE status = 'closed') AS closed USING (batch_id)
+JOIN (
+    SELECT batch_id FROM batches WHERE status = 'closed' AND kind IS DISTINCT FROM '{BatchKind.DELETE}'
+) AS closed USING (batch_id)
 LEFT JOIN flat_metadata AS flat USING (batch_id, object_id)
 WHERE ledger.superseded_by IS NULL AND ledger.kind <> 'erased'
     AND coalesce(ledger.code NOT IN ('OBJECT_GONE', 'CHANGED_DURING_READ', 'ARCHIVE_EXPANDED'), true)
@@ -85,13 +87,14 @@ _OF_CODES = """
 )
 """
 
-_OWNERS = """
+_OWNERS = f"""
 -- one row per object of a claim that is, or holds, a chosen one: where it lies, and whether it can be read again
 SELECT
     raw.object_id, split_part(raw.source, '/', 1) AS source, raw.uri, raw.etag, raw.size, raw.modified_at,
     raw.batch_id AS read_in, chosen,
     CASE
         WHEN raw.member IS NOT NULL THEN 'they lie in an archive that mode organize has made'
+        WHEN followed.batch_id IS NOT NULL THEN 'they are gone at their source, which the lake has followed'
         WHEN last.object_id IS NOT NULL THEN 'something else lies in their place by now'
         WHEN under_way.object_id IS NOT NULL THEN 'a batch that is not closed reads them already'
     END AS why_not
@@ -102,6 +105,8 @@ JOIN raw_files AS raw USING (batch_id, object_id)
 LEFT JOIN overwritten AS last
     ON last.source = raw.source AND last.uri = raw.uri AND last.member IS NULL AND raw.member IS NULL
     AND last.object_id <> raw.object_id AND last.claimed_at > raw.claimed_at
+LEFT JOIN (SELECT batch_id FROM batches WHERE kind = '{BatchKind.DELETE}') AS followed
+    ON followed.batch_id = last.batch_id
 LEFT JOIN under_way ON under_way.object_id = raw.object_id
 """
 
@@ -111,7 +116,7 @@ def choose(work: RunContext, choice: Choice) -> Chosen:
     _require(work, choice)
     lake = work.lake
     found = _matching(lake, choice)
-    with connect(lake, ["raw_files", "overwritten"]) as connection:
+    with connect(lake, ["raw_files", "overwritten", "batches"]) as connection:
         connection.register("found", found)
         connection.register("under_way", _under_way(work))
         # an object may stand in two closed batches when the later one has not found it

@@ -350,7 +350,7 @@ def occurrences(lake: Lake, staging: Staging, settings: Settings) -> Occurrences
         return Occurrences((), (), IdMaps())
     pairs = _studies(lake, touched)
     uids = sorted({uid for _, uid in pairs})
-    sources = {source for source, _ in pairs} | {source.name for source in settings.sources}
+    sources = {source for source, _ in pairs} | _sources(lake)
     wanted = sorted({keys.study_key(source, uid) for source in sources for uid in uids})
     names = ["study", "series", "instance"]
     # a series is of whom its study is, whatever it says of it by itself
@@ -362,6 +362,18 @@ def occurrences(lake: Lake, staging: Staging, settings: Settings) -> Occurrences
         connection.register("wanted", pa.table({"study_key": pa.array(wanted, pa.string())}))
         series = arrow(connection, _SERIES.format(columns=listed)).to_pylist()
     return Occurrences(uids, series, _maps(settings.omop))
+
+
+_SOURCES = """
+-- one row per file of study and source of which it has studies
+SELECT parse_filename(filename) AS file, source FROM {source} GROUP BY ALL ORDER BY ALL
+"""
+
+
+def _sources(lake: Lake) -> set[str]:
+    """Every source that has studies, data partitions of services and sources that are not configured any more too."""
+    schema = pa.schema([STUDY.schema.field("source")])
+    return set(summaries.of_files(lake, STUDY.name, _SOURCES, _SOURCES, schema)["source"].to_pylist())
 
 
 def _studies(lake: Lake, touched: pa.Table) -> set[tuple[str, str]]:
@@ -418,8 +430,7 @@ def _rows(lake: Lake, staging: Staging, settings: Settings) -> _Rows:
     sources = ("study", "series", "instance", "flat_metadata")
     maps = _maps(settings.omop)
     versions = [lake.extents(name).version for name in sources]
-    names = [source.name for source in settings.sources]
-    origin = (staging.batch_id, touched_studies(staging)["study_key"].to_pylist(), versions, settings.omop, maps, names)
+    origin = (staging.batch_id, touched_studies(staging)["study_key"].to_pylist(), versions, settings.omop, maps)
     last = staging.recall(_Rows)
     if last is None or last.origin != origin:
         found = occurrences(lake, staging, settings)

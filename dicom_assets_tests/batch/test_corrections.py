@@ -275,8 +275,10 @@ class TestWhatIsNotInForce:
     def test_a_circle_of_links_is_refused_where_it_closes(self, story):
         assert patients(story.corrected, 10) == [("PX", None)]
 
-    def test_each_is_told_once_with_its_record_and_without_a_value(self, story):
-        told = story.corrected.rows(
+    @pytest.mark.parametrize("when", ["corrected", "taken_back"])
+    def test_each_is_told_once_with_its_record_and_without_a_value(self, story, when):
+        """Also when the batch that brought it is run again."""
+        told = getattr(story, when).rows(
             "SELECT code, record, detail, uri FROM ingestion_errors "
             "WHERE code IN ('CORRECTION_CONTRADICTED', 'PATIENT_LINK_CYCLE') ORDER BY code, uri"
         )

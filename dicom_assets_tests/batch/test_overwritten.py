@@ -26,6 +26,7 @@ from dicom_assets.batch.checks.version_checks import overwrites_are_entered
 from dicom_assets.batch.claim_rounds import claim_everywhere
 from dicom_assets.batch.erasure.target import Scope, Target
 from dicom_assets.batch.publish import publish_flat, publish_hierarchy, publish_rows
+from dicom_assets.batch.recovery import drop_files
 from dicom_assets.batch.verification.verify import verify
 from dicom_assets.lake import hierarchy, overwritten
 from dicom_assets.lake.delta import Lake
@@ -472,3 +473,14 @@ def test_what_was_moved_out_of_the_way_is_not_overwritten_by_what_comes_there_ne
         for batch in batches:
             assert graph.run(batch).success
             assert set(current(graph)) == {uid(1, 1, 1), uid(2, 1, 1)}
+
+
+@pytest.mark.slow
+def test_the_older_batch_is_run_again_before_the_newer_one_of_which_raw_files_has_lost_all(states):
+    graph, _, _ = states.begin(replaced)
+    graph.judges = True
+    for name in ("batches", "raw_files"):
+        drop_files(graph.lake, name, graph.lake.extents(name).paths.tolist())
+    for claim in ClaimLog(graph.lake.files).claims():
+        graph.run(claim.batch_id)
+        assert graph.books(claim.batch_id).status == "closed", graph.books(claim.batch_id).reason

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from pathlib import Path
+from urllib.parse import unquote
 
 import dagster as dg
 import pytest
 
 from dicom_assets.batch.claim_rounds import claim_everywhere
+from dicom_assets.batch.reread import Choice, choose
 from dicom_assets.batch.source_audits import audits
 from dicom_assets.batch.verification.verify import verify
 from dicom_assets.batch.withdrawals import audit, follow
@@ -107,6 +109,13 @@ def test_every_check_of_the_batch_holds(followed):
 
 def test_what_is_followed_is_not_found_again(followed):
     assert followed.audit().files == 0
+
+
+def test_what_is_gone_is_not_read_again(followed):
+    with followed.graph.work() as work:
+        chosen = choose(work, Choice(source="landing"))
+    assert dict(chosen.left) == {"they are gone at their source, which the lake has followed": 4}
+    assert all(Path(unquote(uri.removeprefix("file://"))).exists() for uri in chosen.objects["uri"].to_pylist())
 
 
 def test_what_is_gone_stays_gone_when_there_are_corrections(followed):

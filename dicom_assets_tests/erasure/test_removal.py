@@ -254,6 +254,22 @@ def test_of_a_study_of_which_something_stays_the_rest_is_made_anew(small):
     assert [one for one in verify(small.lake, small.settings).findings if not one.holds] == []
 
 
+@pytest.mark.slow
+def test_a_study_that_is_of_one_patient_only_when_another_is_erased_gets_a_person_of_its_own(stepped, landing):
+    landing.put("1.dcm", dicom(1, 1, 1, PatientID="ONE"))
+    landing.put("2.dcm", dicom(1, 1, 2, PatientID="TWO"))
+    stepped.ingest()
+    persons = (
+        "SELECT person_id, person_from FROM image_occurrence JOIN image_occurrence_origin USING (image_occurrence_id)"
+    )
+    (before,) = stepped.rows(persons)
+    erased(stepped, Target(Scope.PATIENT, "ONE"))
+    (after,) = stepped.rows(persons)
+    assert (before["person_from"], after["person_from"]) == ("conflict", "surrogate")
+    assert after["person_id"] != before["person_id"]
+    assert [one for one in verify(stepped.lake, stepped.settings).findings if not one.holds] == []
+
+
 def test_what_the_lake_does_not_hold_is_refused_and_nothing_changes(small):
     before = contents(small.lake)
     with pytest.raises(ErasureRefused, match="holds no such patient"):

@@ -20,6 +20,8 @@ from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 
 from dicom_assets.batch.context import RunContext
+from dicom_assets.batch.reread import Choice, choose, claim_chosen
+from dicom_assets.batch.verification.verify import verify
 from dicom_assets.service.client import ServiceClient
 from dicom_assets.service.errors import ServiceError
 from dicom_assets.service.feed import Window, read_window
@@ -277,6 +279,16 @@ def test_a_batch_whose_window_was_replaced_keeps_what_it_brought_when_it_is_run_
     assert again.graph.books(again.first[0]).ingested == books.ingested
     again.sync(1)
     assert again.current() == again.expected()
+
+
+@pytest.mark.slow
+def test_its_windows_can_be_read_again_on_demand(again):
+    again.sync(1)
+    with again.graph.work() as work:
+        (claim,) = claim_chosen(work, choose(work, Choice(source="pacs")))
+    assert again.graph.run(claim.batch_id).success, again.graph.books(claim.batch_id).reason
+    assert again.current() == again.expected()
+    assert [one for one in verify(again.graph.lake, again.graph.settings).findings if not one.holds] == []
 
 
 @pytest.mark.slow

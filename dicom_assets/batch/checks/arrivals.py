@@ -6,6 +6,7 @@ hierarchy (`lake.hierarchy`), the rules (`checks`, `version_checks`).
 The table overwritten says only in which batches to look. That an object came to a place is taken from its own row in
 raw_files; where that was moved since (mode organize), from the place that overwritten has for this very object. What
 was not there as it was claimed, by the ledger, never came there: a newer version that was there may be claimed already.
+Of a batch without any row in raw_files, which the lake has lost and which is to be run again, overwritten is believed.
 """
 
 from __future__ import annotations
@@ -85,11 +86,13 @@ def arrivals(lake: Lake, flat: Within, studies: Sequence[str], among: str = "") 
     moved = ""
     if named:
         places = scope[OVERWRITTEN.name]
-        moved = (
-            f"UNION ALL SELECT own.source, own.uri, own.member, raw.batch_id, raw.claimed_at FROM {raw} AS raw JOIN "
-            f"(SELECT * FROM {scan(lake, OVERWRITTEN.name, within=places)}{where(places)}) AS own "
-            "USING (batch_id, object_id)"
-        )
+        entered = f"(SELECT * FROM {scan(lake, OVERWRITTEN.name, within=places)}{where(places)})"
+        moved = f"""
+            UNION ALL SELECT own.source, own.uri, own.member, raw.batch_id, raw.claimed_at
+            FROM {raw} AS raw JOIN {entered} AS own USING (batch_id, object_id)
+            UNION ALL SELECT {_PLACE}, batch_id, claimed_at FROM {entered}
+            ANTI JOIN {scan(lake, RAW_FILES.name, within=within)} USING (batch_id)
+        """
     return f"""(
         SELECT {_PLACE}, arg_max(batch_id, claimed_at) AS batch_id, max(claimed_at) AS claimed_at
         FROM (SELECT {_PLACE}, batch_id, claimed_at FROM {raw} WHERE kind <> 'change' {moved})

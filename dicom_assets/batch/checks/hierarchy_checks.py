@@ -115,7 +115,7 @@ def _compare_instances(connection: duckdb.DuckDBPyConnection, versions: str, ins
             SELECT
                 study_key, {_INSTANCE_KEY},
                 max({{
-                    version_at: version_at, sequence: sequence, object_id: object_id,
+                    version_at: version_at, sequence: sequence, object_id: object_id, ingested_at: ingested_at,
                     is_there: operation = 'upsert', said: {said}
                 }}) FILTER (takes_part) AS newest,
                 min(ingested_at) AS first_seen_at,

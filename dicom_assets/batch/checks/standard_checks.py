@@ -10,10 +10,8 @@ closes last.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import AbstractContextManager
 from typing import Any
 
-import duckdb
 import orjson
 import pyarrow as pa
 
@@ -35,21 +33,16 @@ _STUDY_GRAIN = "study_key, source, StudyInstanceUID"
 _SERIES_GRAIN = f"{_STUDY_GRAIN}, SeriesInstanceUID"
 _LISTED = "from_json(resource -> 'series', '[\"json\"]')"
 _COUNTED = f"list_sum(list_transform({_LISTED}, lambda one: json_array_length(one, '$.instance')))::BIGINT"
-_ASKED = {
-    "imaging_study": f"id, {_STUDY_GRAIN}, is_deleted, {_COUNTED} AS instances",
-    "image_occurrence_origin": f"{_SERIES_GRAIN}, image_occurrence_id, modality_mapped, anatomic_site_mapped",
-}
-"""By table, what the rules look at besides its key."""
+_RESOURCES = f"id, {_STUDY_GRAIN}, is_deleted, {_COUNTED} AS instances"
+"""What the rules look at of imaging_study."""
 
-
-def _settled(context: CheckContext, *tables: str) -> AbstractContextManager[duckdb.DuckDBPyConnection]:
-    """See `settled_tables`."""
-    return settled_tables(context, **{name: _ASKED.get(name, "") for name in tables})
+_OCCURRENCES = f"{_SERIES_GRAIN}, image_occurrence_id, modality_mapped, anatomic_site_mapped"
+"""What the rules look at of image_occurrence_origin."""
 
 
 def imaging_studies_equal_studies(context: CheckContext) -> CheckResult:
     """Resources that are not entered-in-error = studies."""
-    with _settled(context, "study", "imaging_study") as connection:
+    with settled_tables(context, study="", imaging_study=_RESOURCES) as connection:
         return compared(
             connection,
             f"SELECT {_STUDY_GRAIN} FROM study",
@@ -65,7 +58,7 @@ def files_equal_resources(context: CheckContext) -> CheckResult:
     that another open batch touches are left out.
     """
     closed = scan(context.lake, "batches")
-    rows = touched_rows(context, TABLES["imaging_study"], _ASKED["imaging_study"])
+    rows = touched_rows(context, TABLES["imaging_study"], _RESOURCES)
     with context.lake.cursor() as connection:
         connection.register("settled", settled(context, closed))
         connection.register("imaging_study", rows)
@@ -93,7 +86,7 @@ def _lines(context: CheckContext, source: str) -> Iterator[dict[str, Any]]:
 
 def fhir_instances_equal_instances(context: CheckContext) -> CheckResult:
     """Instances counted in the resources themselves = rows of instance, study by study."""
-    with _settled(context, "instance", "imaging_study") as connection:
+    with settled_tables(context, instance="", imaging_study=_RESOURCES) as connection:
         return compared(
             connection,
             "SELECT study_key, count(*)::BIGINT AS instances FROM instance GROUP BY study_key",
@@ -135,7 +128,7 @@ def identifiers_are_unique(context: CheckContext) -> CheckResult:
 
 def occurrences_equal_series(context: CheckContext) -> CheckResult:
     """Rows of image_occurrence = series, those of a study's other sources among them; mapped as their origin says."""
-    with _settled(context, "series", "image_occurrence_origin") as connection:
+    with settled_tables(context, series="", image_occurrence_origin=_OCCURRENCES) as connection:
         uids = connection.execute("SELECT DISTINCT StudyInstanceUID FROM image_occurrence_origin").fetchall()
         made = scan(context.lake, "image_occurrence", within={"image_study_UID": [uid for (uid,) in uids]})
         connection.execute(

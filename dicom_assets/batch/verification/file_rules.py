@@ -144,6 +144,11 @@ class Strangers(Finding):
     rows: Mapping[str, list[str]] = field(default_factory=dict)
 
 
+_OF_NO_BATCH = "^(event|source|erasure|verify)-|-organize$"
+"""What stands for a batch in rows of none: messages of queues that nobody could read, places of sources that were
+passed over, and ids of OMOP that were given out when an erasure, `verify --fix` or mode organize made studies again."""
+
+
 def strangers(sound: Sound, claimed: Collection[str], *, is_complete: bool) -> Finding:
     """Batches that have rows or books and no claim. is_complete: whether every claim could be read."""
     description = "Every row belongs to a batch that was claimed"
@@ -156,8 +161,7 @@ def strangers(sound: Sound, claimed: Collection[str], *, is_complete: bool) -> F
             if sound.opens(name):
                 rows = connection.execute(
                     f"SELECT DISTINCT batch_id FROM {sound.source(name)} ANTI JOIN claimed USING (batch_id) "
-                    # Messages of queues that nobody could read, and places of sources that were passed over.
-                    "WHERE NOT regexp_matches(batch_id, '^(event|source)-') ORDER BY 1"
+                    f"WHERE NOT regexp_matches(batch_id, '{_OF_NO_BATCH}') ORDER BY 1"
                 ).fetchall()
                 if rows:
                     found[name] = [batch for (batch,) in rows]

@@ -30,6 +30,8 @@ ROWS_AT_ONCE = 1_000_000
 """Rows of flat_metadata that are looked at together, about."""
 
 _NEWEST = "(version_at, sequence, object_id)"
+_VERSION = "(version_at, sequence, object_id, ingested_at)"
+"""The same of rows of flat_metadata, which may have an object twice: a window that was read again."""
 _SERIES_GRAIN = "source, StudyInstanceUID, SeriesInstanceUID"
 _INSTANCE_GRAIN = f"{_SERIES_GRAIN}, SOPInstanceUID"
 
@@ -67,26 +69,26 @@ _INSTANCES = f"""
 WITH placed AS (SELECT *, {_OVERWRITTEN} AS is_overwritten FROM flat_metadata AS flat),
 versions AS (
     SELECT
-        {_INSTANCE_GRAIN}, max({_NEWEST}) FILTER (NOT is_overwritten) AS newest,
+        {_INSTANCE_GRAIN}, max({_VERSION}) FILTER (NOT is_overwritten) AS newest,
         min(ingested_at) AS first_at, max(ingested_at) AS last_at
     FROM placed GROUP BY ALL
 )
 SELECT study_key, hash({_listed(_COPIED)}, first_at, last_at) AS content
 FROM placed JOIN versions USING ({_INSTANCE_GRAIN})
-WHERE {_NEWEST} = newest AND operation = 'upsert' AND NOT is_overwritten
+WHERE {_VERSION} = newest AND operation = 'upsert' AND NOT is_overwritten
 """
 
 _CORRECTED_INSTANCES = f"""
 -- the same in a lake with corrections: what flat_corrected says that is current
 WITH versions AS (
     SELECT
-        {_INSTANCE_GRAIN}, max({_NEWEST}) FILTER (takes_part) AS newest,
+        {_INSTANCE_GRAIN}, max({_VERSION}) FILTER (takes_part) AS newest,
         min(ingested_at) AS first_at, max(ingested_at) AS last_at
     FROM flat_corrected GROUP BY ALL
 )
 SELECT study_key, hash({_listed(_COPIED)}, {_listed(_TOLD)}, first_at, last_at) AS content
 FROM flat_corrected JOIN versions USING ({_INSTANCE_GRAIN})
-WHERE {_NEWEST} = newest AND takes_part
+WHERE {_VERSION} = newest AND takes_part
 """
 
 _PLACED = f"(SELECT *, NOT ({_OVERWRITTEN}) AS takes_part FROM flat_received AS flat)"
