@@ -18,6 +18,8 @@ from dicom_assets_tests.support.projects import REPOSITORY
 
 REFUSING = """
 import errno, os
+
+pytestmark = pytest.mark.usefixtures("as_far_as_hierarchy")
 kept, refused = os.open, os.fsencode(os.environ["TEST_REFUSED"])
 def refuse(path, *arguments, **options):
     if isinstance(path, (str, bytes)) and os.fsencode(path) == refused:

@@ -12,6 +12,8 @@ from dicom_assets_tests.support.lakes import Graph, settings_for, versions
 from dicom_assets_tests.support.landings import LandingFolder
 from dicom_assets_tests.support.steps import Stepped, WithoutDagster
 
+pytestmark = pytest.mark.usefixtures("as_far_as_hierarchy")
+
 SHARED = ("flat_metadata", "clinical", "instance", "series", "study")
 
 
