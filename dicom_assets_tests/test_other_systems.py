@@ -15,8 +15,6 @@ BLOCKED = "import sys; sys.modules['fcntl'] = sys.modules['resource'] = None\n"
 IMPORTS = """
 import importlib, pkgutil
 import dicom_assets
-
-pytestmark = pytest.mark.usefixtures("as_far_as_hierarchy")
 for module in pkgutil.walk_packages(dicom_assets.__path__, "dicom_assets."):
     if module.name != "dicom_assets.reading.dask_engine":  # an extra
         importlib.import_module(module.name)
