@@ -14,12 +14,12 @@ import pytest
 from hypothesis import HealthCheck, settings
 
 from dicom_assets.collector import keep_what_is_there
-from dicom_assets.lake.delta import Lake
+from dicom_assets_tests.support import lakes
 from dicom_assets_tests.support.lakes import Graph, quiet_dagster, settings_for
 from dicom_assets_tests.support.landings import LandingFolder
 from dicom_assets_tests.support.processor_time import ProcessorTime
 from dicom_assets_tests.support.states import States
-from dicom_assets_tests.support.steps import Stepped, close_by_counts, without_graph
+from dicom_assets_tests.support.steps import Stepped, close_by_counts, no_further, without_graph
 
 # No test is timed: how long an example takes says how busy the machine is.
 settings.register_profile("suite", settings(), deadline=None, suppress_health_check=[HealthCheck.too_slow])
@@ -83,11 +83,9 @@ def instance() -> Iterator[dg.DagsterInstance]:
 
 
 @pytest.fixture(scope="session")
-def empty_lake(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A lake without rows, to be copied: a tenth of a second less than making one."""
-    folder = tmp_path_factory.mktemp("empty") / "lake"
-    Lake(str(folder))
-    return folder
+def empty_lake() -> Path:
+    """A lake without rows, to be copied."""
+    return lakes.empty_lake()
 
 
 @pytest.fixture
@@ -104,6 +102,13 @@ def stepped(graph: Graph) -> Stepped:
     A test that wants every blocking rule to hold sets `judges`: one of each kind of batch does, in its module.
     """
     return Stepped(graph.settings, graph.instance, judges=False)
+
+
+@pytest.fixture
+def as_far_as_hierarchy() -> Iterator[None]:
+    """What is made from the hierarchy is left out of batches that are not judged: for tests that look at none of it."""
+    with no_further():
+        yield
 
 
 @pytest.fixture

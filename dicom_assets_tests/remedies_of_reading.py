@@ -5,48 +5,19 @@
 
 from __future__ import annotations
 
-import mmap
-import os
-import signal
-import time
 from collections.abc import Iterator
-from pathlib import Path
 
 from dicom_assets.batch.context import RunContext
-from dicom_assets.reading import judge, kinds
+from dicom_assets.reading import judge
 from dicom_assets.reading.engine import ProcessEngine
 from dicom_assets.schema.codes import CODES
 from dicom_assets_tests.support.dicoms import dicom
 from dicom_assets_tests.support.faults import refusing
+from dicom_assets_tests.support.harmed_judge import LARGE, SHORT_OF_MEMORY, SLOW, judge_slowly
 from dicom_assets_tests.support.lakes import TABLES_OF_A_BATCH, make_asset
 from dicom_assets_tests.support.remedies import Zone, remedied_together, remedy
 
 GOOD = dicom()
-
-SLOW, LARGE, KILLED = "is read in one second", "is read in 500 MB", "is read by processes that are killed"
-
-
-def judge_slowly(chunk, beat):
-    """The real judgement, with a reader that needs time, memory or peace for some objects."""
-    read_header = kinds.read_header
-
-    def reading(source, *arguments):
-        content = source.read(0, 4_096)
-        if SLOW.encode() in content:
-            time.sleep(1)
-        if LARGE.encode() in content:
-            held = bytearray(500 << 20)
-            held[:: mmap.PAGESIZE] = bytes(len(range(0, len(held), mmap.PAGESIZE)))
-            time.sleep(0.3)
-        if KILLED.encode() in content and Path(chunk.settings.root, "../short-of-memory").exists():
-            os.kill(os.getpid(), signal.SIGKILL)
-        return read_header(source, *arguments)
-
-    kinds.read_header = reading
-    try:
-        return judge.judge_chunk(chunk, beat)
-    finally:
-        kinds.read_header = read_header
 
 
 class Slow:
@@ -94,9 +65,9 @@ read_again("PARSER_CRASH", LARGE, "worker_memory_bytes", 2**28, 2**31)
 
 @remedy("READER_KILLED")
 def _(zone: Zone) -> None:
-    short = zone.landing.root.parent / "short-of-memory"
+    short = zone.landing.root.parent / SHORT_OF_MEMORY
     short.touch()
-    zone.landing.put("a.dcm", dicom(SeriesDescription=KILLED))
+    zone.landing.put("a.dcm", dicom(SeriesDescription=SHORT_OF_MEMORY))
     (batch,) = zone.graph.claim()
     run_in_processes(zone, batch)
     with zone.graph.work() as work:

@@ -20,6 +20,9 @@ from dicom_assets_tests.support.dicoms import dicom, without_identity
 from dicom_assets_tests.support.lakes import settings_for
 from dicom_assets_tests.support.landings import LandingFolder
 
+pytestmark = pytest.mark.usefixtures("without_dagster", "as_far_as_hierarchy")
+"""But for the ingest that all of them begin with, which is the real one."""
+
 SECRETS = ("P0001", "Test^Patient", "1.2.826")
 
 
@@ -107,7 +110,6 @@ def test_retried_it_pauses_again_and_closes_with_another_threshold(paused):
 
 
 @pytest.mark.slow
-@pytest.mark.usefixtures("without_dagster")
 def test_an_error_is_open_until_what_is_wrong_is_replaced_and_open_ones_come_first(paused):
     batch = paused.batch()
     assert paused.run("batch", "accept", batch, "--reason", "known", where=True).exit_code == 0

@@ -6,7 +6,7 @@ import ast
 import re
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from functools import cache
 from pathlib import Path
 
@@ -47,13 +47,26 @@ def part(path: Path) -> str:
 
 
 @cache
+def nodes(path: Path) -> tuple[ast.AST, ...]:
+    """What a file is parsed into, the whole module first."""
+    return tuple(ast.walk(ast.parse(path.read_text(encoding="utf-8"))))
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _parsed_once() -> Iterator[None]:
+    """What all files are parsed into is kept for this module alone."""
+    yield
+    nodes.cache_clear()
+
+
+@cache
 def imported(path: Path) -> tuple[str, ...]:
     """Every module that a file imports, wherever in it."""
     return tuple(_imported(path))
 
 
 def _imported(path: Path) -> Iterator[str]:
-    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+    for node in nodes(path):
         if isinstance(node, ast.Import):
             yield from (name.name for name in node.names)
         elif isinstance(node, ast.ImportFrom):
@@ -127,7 +140,7 @@ def _circles() -> set[frozenset[str]]:
     names = {_dotted(path): path for path in MODULES}
     below = {name: set[str]() for name in names}
     for name, path in names.items():
-        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        for node in nodes(path):
             if isinstance(node, ast.ImportFrom) and (node.module or "").startswith("dicom_assets."):
                 base = (node.module or "").removeprefix("dicom_assets.")
                 below[name] |= {one if (one := f"{base}.{part.name}") in names else base for part in node.names}
@@ -194,12 +207,16 @@ def _changed_names(tree: ast.Module) -> set[str]:
     return found
 
 
-def remembered(source: str) -> set[str]:
-    """What a module remembers between two calls: functions with a cache, and values of the module that change."""
-    tree = ast.parse(source)
+def remembered(every: Sequence[ast.AST]) -> set[str]:
+    """What a module remembers between two calls: functions with a cache, and values of the module that change.
+
+    every: its nodes, the module itself first.
+    """
+    tree = every[0]
+    assert isinstance(tree, ast.Module)
     changed = _changed_names(tree)
     found: set[str] = set()
-    for node in ast.walk(tree):
+    for node in every:
         if isinstance(node, ast.FunctionDef) and {"cache", "lru_cache"} & {_called(one) for one in node.decorator_list}:
             found.add(node.name)
     for node in tree.body:
@@ -213,7 +230,7 @@ def remembered(source: str) -> set[str]:
 
 
 def test_what_is_kept_belongs_to_an_object_and_not_to_a_module():
-    found = {f"{_dotted(path)}.{name}" for path in MODULES for name in remembered(path.read_text(encoding="utf-8"))}
+    found = {f"{_dotted(path)}.{name}" for path in MODULES for name in remembered(nodes(path))}
     assert found == REMEMBERED.keys()
 
 
@@ -229,7 +246,7 @@ def test_what_is_kept_belongs_to_an_object_and_not_to_a_module():
     ],
 )
 def test_what_a_module_keeps_is_seen(source: str):
-    assert remembered(source) == {"kept"}
+    assert remembered([*ast.walk(ast.parse(source))]) == {"kept"}
 
 
 def test_a_basename_stands_twice_only_for_the_two_sides_of_one_thing():
@@ -244,7 +261,8 @@ def test_only_the_graph_and_the_command_import_dagster():
 
 def test_a_module_says_what_belongs_there_and_stays_short():
     texts = {named(path): path.read_text(encoding="utf-8") for path in MODULES}
-    silent = [name for name, text in texts.items() if text.strip() and not ast.get_docstring(ast.parse(text))]
+    trees = {named(path): nodes(path)[0] for path in MODULES}
+    silent = [name for name, tree in trees.items() if texts[name].strip() and not ast.get_docstring(tree)]  # type: ignore[arg-type]
     assert silent == [], "a module opens with a docstring"
     assert [name for name, text in texts.items() if len(text.splitlines()) > LONGEST] == []
 
@@ -259,7 +277,7 @@ PRIVATE = {
 def private_imports(path: Path) -> set[str]:
     """Modules of other packages that a file takes something private from: `a._b`, or `_c` of `a.b` as `a.b._c`."""
     found = set()
-    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+    for node in nodes(path):
         if isinstance(node, ast.Import):
             names = [name.name for name in node.names]
         elif isinstance(node, ast.ImportFrom) and node.module:
@@ -312,15 +330,14 @@ def _constants() -> Iterator[tuple[str, str]]:
     for path in MODULES:
         if named(path) == "schema/codes.py":
             continue
-        tree = ast.parse(path.read_text(encoding="utf-8"))
         told = {
             id(node.body[0].value)
-            for node in ast.walk(tree)
+            for node in nodes(path)
             if isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef)
             and node.body
             and isinstance(node.body[0], ast.Expr)
         }
-        for node in ast.walk(tree):
+        for node in nodes(path):
             if isinstance(node, ast.Constant) and isinstance(node.value, str) and id(node) not in told:
                 yield named(path), node.value
 
@@ -340,7 +357,7 @@ def test_every_code_that_is_raised_or_settled_is_registered():
     """A code is the first string that an error with a code, or a verdict, is made from."""
     found: dict[str, set[str]] = {}
     for path in MODULES:
-        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        for node in nodes(path):
             if not isinstance(node, ast.Call) or named(path) == "schema/codes.py":
                 continue
             for argument in node.args[:2]:

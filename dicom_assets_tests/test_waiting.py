@@ -29,7 +29,7 @@ os.open = refuse
 
 
 @pytest.mark.slow
-@pytest.mark.usefixtures("without_dagster")  # but for the processes of their own
+@pytest.mark.usefixtures("without_dagster", "as_far_as_hierarchy")  # but for the processes of their own
 def test_an_object_that_cannot_be_read_is_told_counted_and_read_by_the_next_ingest(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -15,7 +15,7 @@ from dicom_assets_tests.support.dicoms import dicom, uid
 from dicom_assets_tests.support.landings import zipped
 from dicom_assets_tests.support.steps import Stepped
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("as_far_as_hierarchy")]
 
 
 def test_blobs_are_exported_into_a_container_and_into_a_folder_alike(container, instance, tmp_path):

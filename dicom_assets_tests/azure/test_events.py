@@ -28,7 +28,7 @@ from dicom_assets_tests.azure.azurite import Container, Proxy
 from dicom_assets_tests.support.dicoms import dicom, uid
 from dicom_assets_tests.support.steps import Stepped
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("as_far_as_hierarchy")]
 
 
 def retried_soon(**given: Any) -> ExponentialRetry:

@@ -25,7 +25,7 @@ from dicom_assets_tests.support.dicoms import dicom, without_identity
 from dicom_assets_tests.support.landings import zipped
 from dicom_assets_tests.support.steps import Stepped
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("as_far_as_hierarchy")]
 
 
 def found(container: Container) -> Counter[str]:

@@ -19,7 +19,7 @@ from dicom_assets_tests.support.lakes import Graph
 from dicom_assets_tests.support.landings import zipped
 from dicom_assets_tests.support.steps import step_through
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("as_far_as_hierarchy")]
 
 WORDS = PIXELS.astype("<u2").tobytes()
 

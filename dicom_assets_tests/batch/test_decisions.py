@@ -21,6 +21,8 @@ from dicom_assets_tests.support.lakes import TABLES_OF_A_BATCH, Graph, make_asse
 from dicom_assets_tests.support.landings import LandingFolder
 from dicom_assets_tests.support.steps import Stepped, failures, publish
 
+pytestmark = pytest.mark.usefixtures("as_far_as_hierarchy")
+
 BAD, GOOD = 4, 2
 PUBLISHED = ("flat_metadata", "clinical", "instance", "series", "study")
 

@@ -23,7 +23,7 @@ from dicom_assets_tests.support.dicoms import dicom
 from dicom_assets_tests.support.lakes import Graph, settings_for
 from dicom_assets_tests.support.landings import LandingFolder
 
-pytestmark = pytest.mark.usefixtures("without_dagster")
+pytestmark = pytest.mark.usefixtures("without_dagster", "as_far_as_hierarchy")
 
 
 def take_away(root: Path) -> Path:

@@ -281,12 +281,13 @@ class TestRunningABatchAgain:
 
 class TestBatchesOfSeveralSources:
     @pytest.mark.slow
+    @pytest.mark.usefixtures("as_far_as_hierarchy")
     def test_the_same_study_in_two_sources_is_two_studies(self, tmp_path, instance):
         folders = [tmp_path / "one", tmp_path / "two"]
         for folder in folders:
             folder.mkdir()
             LandingFolder(folder).put("a.dcm", dicom())
-        graph = Stepped(settings_for(tmp_path / "lake", *folders), instance)
+        graph = Stepped(settings_for(tmp_path / "lake", *folders), instance, judges=False)
         assert len(graph.ingest()) == 2
         assert graph.rows("SELECT source FROM study ORDER BY source") == [{"source": "landing"}, {"source": "landing2"}]
 
@@ -304,13 +305,16 @@ class TestBatchesOfSeveralSources:
 
 class TestReading:
     @pytest.mark.slow
+    @pytest.mark.usefixtures("as_far_as_hierarchy")
     def test_a_batch_is_read_in_bounded_chunks_in_any_number_with_the_same_result(self, tmp_path, landing, instance):
         put_mixed(landing)
         landing.put_zip("many.zip", {f"{n:02d}.dcm": dicom(9, 1, n) for n in range(1, 12)})
         found = []
         for size in (2, 250):
             graph = Stepped(
-                settings_for(tmp_path / f"lake{size}", landing.root, reading={"chunk_objects": size}), instance
+                settings_for(tmp_path / f"lake{size}", landing.root, reading={"chunk_objects": size}),
+                instance,
+                judges=False,
             )
             (batch,) = graph.claim()
             with graph.work() as work:

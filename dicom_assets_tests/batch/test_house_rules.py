@@ -176,6 +176,7 @@ class TestAStudy:
         assert contents(graph.lake) == before  # what came later is no part of it
 
     @pytest.mark.slow
+    @pytest.mark.usefixtures("as_far_as_hierarchy")
     def test_is_asked_of_what_is_current_of_it(self, lake_with, landing):
         graph = lake_with(rule("one_patient", ONE_PATIENT, "quarantine", "study"))
         landing.put("a.dcm", dicom(1, 1, 1, PatientID="P1"))
@@ -191,6 +192,7 @@ class TestAStudy:
 PAUSING = rule("accession", ACCESSION["condition"], "pause")
 
 
+@pytest.mark.usefixtures("as_far_as_hierarchy")
 class TestABatchThatPauses:
     @pytest.fixture
     def paused(self, lake_with, landing) -> tuple[Stepped, str]:
@@ -241,6 +243,7 @@ def test_what_a_rule_cannot_be_asked_of_pauses_the_batch_and_is_not_quoted(lake_
 
 
 @pytest.mark.slow
+@pytest.mark.usefixtures("as_far_as_hierarchy")
 def test_a_promoted_column_is_asked_for_before_the_lake_has_it_and_after(lake_with, landing):
     section = ({"path": "AcquisitionDeviceProcessingCode"},)
     graph = lake_with(rule("protocol", "AcquisitionDeviceProcessingCode <> 'SCOUT'"), columns=section)

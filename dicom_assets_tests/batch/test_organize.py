@@ -359,6 +359,7 @@ def test_compressed_objects_are_zips_of_their_own_that_are_read_again(tmp_path: 
 
 
 @pytest.mark.slow
+@pytest.mark.usefixtures("as_far_as_hierarchy")
 def test_an_archive_behind_other_bytes_is_moved_whole_with_them(tmp_path: Path, landing: LandingFolder) -> None:
     data = b"MZ" + bytes(99) + zipped({"1.dcm": dicom(1, 1, 1), "2.dcm": dicom(1, 1, 2)})
     landing.put("sfx.exe", data)
@@ -374,6 +375,7 @@ def test_an_archive_behind_other_bytes_is_moved_whole_with_them(tmp_path: Path, 
 
 
 @pytest.mark.slow
+@pytest.mark.usefixtures("as_far_as_hierarchy")
 def test_a_source_that_cannot_be_written_is_told_and_nothing_is_lost(
     tmp_path: Path, landing: LandingFolder, instance: dg.DagsterInstance, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -395,7 +397,7 @@ def test_a_source_that_cannot_be_written_is_told_and_nothing_is_lost(
 
 
 @pytest.mark.slow
-@pytest.mark.usefixtures("without_dagster")
+@pytest.mark.usefixtures("without_dagster", "as_far_as_hierarchy")
 @pytest.mark.parametrize("compress", [False, True])
 def test_names_of_many_long_characters_come_to_their_place(
     tmp_path: Path, landing: LandingFolder, instance: dg.DagsterInstance, compress: bool
@@ -409,7 +411,7 @@ def test_names_of_many_long_characters_come_to_their_place(
 
 
 @pytest.mark.slow
-@pytest.mark.usefixtures("without_dagster")
+@pytest.mark.usefixtures("without_dagster", "as_far_as_hierarchy")
 @pytest.mark.parametrize("name", ["1.dcm", "a.zip"])
 def test_an_object_that_cannot_be_moved_stays_and_is_told_while_the_rest_is_moved(
     tmp_path: Path,
@@ -440,6 +442,7 @@ def test_an_object_that_cannot_be_moved_stays_and_is_told_while_the_rest_is_move
 
 
 @pytest.mark.slow
+@pytest.mark.usefixtures("as_far_as_hierarchy")
 def test_a_batch_that_cannot_be_moved_ends_no_later_ingest(
     tmp_path: Path, landing: LandingFolder, instance: dg.DagsterInstance, monkeypatch: pytest.MonkeyPatch
 ) -> None:

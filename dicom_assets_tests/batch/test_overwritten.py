@@ -117,7 +117,9 @@ def deliveries(tmp_path_factory: pytest.TempPathFactory, empty_lake: Path) -> It
         landing.put("as_before/a.dcm", dicom(61, 1, 1))
         landing.put_zip("archive/a.zip", {"1.dcm": dicom(71, 1, 1), "2.dcm": dicom(71, 1, 2)})
         landing.put("file_to_archive/a.dcm", dicom(81, 1, 1))
+        graph.judges = False
         first = ingested(graph)
+        graph.judges = True
 
         landing.put("no_table/t.csv", dicom(1, 1, 1), age_seconds=DAY / 2)
         landing.put("another_patient/a.dcm", dicom(12, 1, 1), age_seconds=DAY / 2)
@@ -284,6 +286,7 @@ class TestAnArchiveThatIsReplaced:
 
 class TestTheOrderOfBatches:
     @pytest.mark.slow
+    @pytest.mark.usefixtures("as_far_as_hierarchy")
     def test_a_later_claim_that_is_published_first_stays_the_current_one(self, graph, landing):
         landing.put("a.dcm", dicom(1, 1, 1))
         (first,) = graph.claim()
@@ -459,6 +462,7 @@ class TestWhatTheRulesFind:
 
 
 @pytest.mark.slow
+@pytest.mark.usefixtures("as_far_as_hierarchy")
 def test_what_was_moved_out_of_the_way_is_not_overwritten_by_what_comes_there_next(tmp_path, landing):
     """In mode organize the bytes of the first file lie elsewhere when the second one arrives, also when it is rerun."""
     source = {"name": "landing", "root": str(landing.root), "mode": "organize"}

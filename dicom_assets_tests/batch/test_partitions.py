@@ -9,6 +9,8 @@ from dicom_assets_tests.support.lakes import Graph
 from dicom_assets_tests.support.landings import LandingFolder
 from dicom_assets_tests.support.steps import Stepped
 
+pytestmark = pytest.mark.usefixtures("as_far_as_hierarchy")
+
 
 @pytest.fixture
 def graph(stepped: Stepped) -> Stepped:

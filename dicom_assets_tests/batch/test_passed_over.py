@@ -11,7 +11,7 @@ from dicom_assets.defs.runner import ingest
 from dicom_assets_tests.defs.test_sensors import tick
 from dicom_assets_tests.support.dicoms import dicom
 
-pytestmark = pytest.mark.usefixtures("without_dagster")
+pytestmark = pytest.mark.usefixtures("without_dagster", "as_far_as_hierarchy")
 
 
 @pytest.fixture

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import struct
 
+import pytest
 from pydicom.encaps import encapsulate
 
 from dicom_assets.dicom.frames import read_frame
@@ -15,6 +16,8 @@ from dicom_assets_tests.dicom import raw
 from dicom_assets_tests.dicom.raw import EXPLICIT, UNDEFINED, element
 from dicom_assets_tests.landing.test_retrieval import zipped as packed
 from dicom_assets_tests.support.steps import step_through
+
+pytestmark = pytest.mark.usefixtures("as_far_as_hierarchy")
 
 JPEG = "1.2.840.10008.1.2.4.50"
 STREAMS = [b"\xff\xd8" + bytes([n]) * 60 + b"\xff\xd9" for n in range(3)]

@@ -14,6 +14,8 @@ from dicom_assets_tests.support.landings import LandingFolder
 from dicom_assets_tests.support.steps import Stepped
 from dicom_assets_tests.support.workbooks import workbook
 
+pytestmark = pytest.mark.usefixtures("as_far_as_hierarchy")
+
 INVALID = {"resource": {"resourceType": "Observation", "id": "o"}}
 
 

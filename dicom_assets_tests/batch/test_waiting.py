@@ -25,6 +25,8 @@ from dicom_assets_tests.support.lakes import Graph, settings_for, table
 from dicom_assets_tests.support.landings import CLINICAL_CSV, LandingFolder
 from dicom_assets_tests.support.steps import Stepped
 
+pytestmark = pytest.mark.usefixtures("as_far_as_hierarchy")
+
 OF_BATCHES = ("raw_files", "validated_batch", "flat_metadata", "clinical", "ingestion_errors")
 
 REFUSALS = (errno.EACCES, errno.EIO, errno.ESTALE, errno.ETIMEDOUT)

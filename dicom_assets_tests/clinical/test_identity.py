@@ -21,7 +21,7 @@ from dicom_assets_tests.support.inline_engine import InlineEngine
 from dicom_assets_tests.support.lakes import settings_for
 from dicom_assets_tests.support.landings import LandingFolder
 from dicom_assets_tests.support.side_by_side import Cases
-from dicom_assets_tests.support.steps import Stepped, publish, step_through
+from dicom_assets_tests.support.steps import Stepped, no_further, publish, step_through
 
 Delivery = tuple[str, str]
 """Name and content of the one file of a turn."""
@@ -162,7 +162,7 @@ def resolved(cases: Identities, tmp_path_factory: pytest.TempPathFactory) -> Ide
     with again.work() as work:
         batches = [claim.batch_id for claim in work.log.claims()]
     for name in batches:
-        with RunContext(again.settings, shared_engine=InlineEngine()) as work:
+        with RunContext(again.settings, shared_engine=InlineEngine()) as work, no_further():
             publish(work.batch(name), judges=False)
     return Identities(again)
 

@@ -25,6 +25,8 @@ from dicom_assets_tests.support.dicoms import dicom, uid
 from dicom_assets_tests.support.landings import LandingFolder
 from dicom_assets_tests.support.steps import Stepped
 
+pytestmark = pytest.mark.usefixtures("as_far_as_hierarchy")
+
 PATIENT = {"PatientID": "CANARY-4711", "PatientName": "CANARYBIRD^Yellow", "PatientBirthDate": "19500102"}
 KEY = b"k" * 32
 

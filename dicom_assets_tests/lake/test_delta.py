@@ -27,8 +27,8 @@ AT = datetime(2026, 11, 20, tzinfo=UTC)
 
 
 @pytest.fixture
-def lake(tmp_path) -> Lake:
-    return Lake(str(tmp_path / "lake"))
+def lake(tmp_path, empty_lake) -> Lake:
+    return Lake(str(shutil.copytree(empty_lake, tmp_path / "lake")))
 
 
 def judged(batch: str, *objects: str) -> pa.Table:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -60,8 +61,8 @@ class Books:
 
 
 @pytest.fixture
-def books(tmp_path: Path) -> Books:
-    made = Books(Lake(str(tmp_path / "lake")))
+def books(tmp_path: Path, empty_lake: Path) -> Books:
+    made = Books(Lake(str(shutil.copytree(empty_lake, tmp_path / "lake"))))
     made.batch("b1")
     made.error("b1", "old")
     return made

@@ -6,6 +6,8 @@ import pytest
 
 from dicom_assets_tests.support.dicoms import dicom, uid
 
+pytestmark = pytest.mark.usefixtures("as_far_as_hierarchy")
+
 
 @pytest.fixture
 def pairs(stepped, landing):

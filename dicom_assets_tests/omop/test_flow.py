@@ -27,7 +27,7 @@ from dicom_assets_tests.support.inline_engine import InlineEngine
 from dicom_assets_tests.support.lakes import Graph, settings_for, table
 from dicom_assets_tests.support.landings import LandingFolder
 from dicom_assets_tests.support.postgres import postgres
-from dicom_assets_tests.support.steps import step_through, steps
+from dicom_assets_tests.support.steps import steps
 
 OMOP = ("omop_identifier", "image_occurrence", "image_occurrence_origin")
 NEEDED = {"raw_files", "validated_batch", "correction", "flat_metadata", *REBUILDS, *OMOP}
@@ -250,7 +250,7 @@ def test_the_table_of_a_lake_loads_into_postgresql(graph: Graph, landing: Landin
     landing.put("a.dcm", dicom(1, BodyPartExamined="CHEST"))
     landing.put("b.dcm", dicom(2, Modality="ZZ", StudyDate=None, PatientID=None))
     landing.put_zip("c.zip", {"x/1.dcm": dicom(3, 1, 1), "x/2.dcm": dicom(3, 2, 1)})
-    step_through(graph)
+    take(graph)
     rows = table(graph.lake, "image_occurrence")
     with postgres() as conninfo:
         import psycopg

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import logging
 import os
 import signal
@@ -18,12 +17,13 @@ from dicom_assets.batch.validate import chunks
 from dicom_assets.lake.staging import Part
 from dicom_assets.reading import dask_engine
 from dicom_assets.reading.dask_engine import ADDRESS_VARIABLE, DaskEngine
-from dicom_assets.reading.engine import Beat, EngineFailed, ReadingEngine
+from dicom_assets.reading.engine import EngineFailed, ReadingEngine
 from dicom_assets.reading.judge import judge_chunk
 from dicom_assets.settings import ReadingLimits, Settings
 from dicom_assets_tests.support.inline_engine import InlineEngine
 from dicom_assets_tests.support.lakes import settings_for
 from dicom_assets_tests.support.landings import LandingFolder, put_mixed
+from dicom_assets_tests.support.misbehaving import Thing, Things, read
 from dicom_assets_tests.support.steps import Stepped
 
 distributed = pytest.importorskip("distributed")
@@ -106,7 +106,8 @@ class TestDaskEngine:
     @pytest.mark.slow
     def test_an_object_that_ends_its_reader_is_read_again_alone_on_a_worker_and_then_blamed(self, cluster):
         with DaskEngine(cluster.scheduler_address, LIMITS) as engine:
-            assert list(engine.run(ends_at_poison, [Few()])) == [{}, {"b": "PARSER_CRASH"}, {}]
+            chunk = Things([Thing("a"), Thing("b", "exit"), Thing("c")])
+            assert list(engine.run(read, [chunk])) == [[("a", "read")], [("b", "PARSER_CRASH")], [("c", "read")]]
 
     @pytest.mark.slow
     def test_a_whole_batch_ends_in_the_same_tables(self, cluster, tmp_path, monkeypatch):
@@ -170,25 +171,3 @@ class TestChecksAtTheStart:
         chunk = next(iter(chunks(work.batch(batch).staging, work.settings, work.batch(batch).source, "run")))
         task = dask_engine._Task(judge_chunk, LIMITS, chunk)
         assert repr(task) == "chunk"
-
-
-@dataclasses.dataclass(frozen=True)
-class One:
-    object_id: str
-
-
-@dataclasses.dataclass(frozen=True)
-class Few:
-    """A chunk of three objects, the second of which ends its reader."""
-
-    objects: tuple[One, ...] = (One("a"), One("b"), One("c"))
-    poison: dict[str, str] = dataclasses.field(default_factory=dict)
-
-
-def ends_at_poison(chunk: Few, beat: Beat) -> dict[str, str]:
-    """Ends the process at object b unless it is blamed already."""
-    for index, one in enumerate(chunk.objects):
-        beat(index)
-        if one.object_id == "b" and "b" not in chunk.poison:
-            os._exit(1)
-    return chunk.poison

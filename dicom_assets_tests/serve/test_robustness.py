@@ -22,9 +22,9 @@ from dicom_assets.settings import Settings
 from dicom_assets_tests.serve.serving import Server, serving, settles
 from dicom_assets_tests.support.commands import wait_for
 from dicom_assets_tests.support.dicoms import dicom, uid
-from dicom_assets_tests.support.lakes import settings_for
+from dicom_assets_tests.support.lakes import Graph, settings_for
 from dicom_assets_tests.support.landings import LandingFolder
-from dicom_assets_tests.support.steps import Stepped, step_through
+from dicom_assets_tests.support.steps import step_through
 
 pytestmark = [
     pytest.mark.slow,
@@ -53,7 +53,7 @@ def large(tmp_path_factory: pytest.TempPathFactory) -> Settings:
         landing.put(f"{number}.dcm", dicom(1, 1, number, **PIXELS))
     settings = settings_for(root / "lake", landing.root)
     with dg.DagsterInstance.ephemeral() as instance:
-        step_through(Stepped(settings, instance))
+        step_through(Graph(settings, instance), judges=False)
     return settings
 
 

@@ -16,7 +16,7 @@ from dicom_assets_tests.support.commands import command
 from dicom_assets_tests.support.crashing import STATUS
 from dicom_assets_tests.support.projects import REPOSITORY
 
-pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("without_dagster")]
+pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("without_dagster", "as_far_as_hierarchy")]
 """What is killed is the whole program, with its graph; what comes next is not about that."""
 
 SPAN = ("--from", "2026-03-01T08:00:00Z", "--to", "2026-03-01T12:00:00Z")

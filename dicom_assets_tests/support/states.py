@@ -16,7 +16,7 @@ import dagster as dg
 
 from dicom_assets_tests.support.lakes import settings_for
 from dicom_assets_tests.support.landings import LandingFolder
-from dicom_assets_tests.support.steps import Stepped
+from dicom_assets_tests.support.steps import Stepped, leaves_out
 
 Known = TypeVar("Known")
 
@@ -45,7 +45,7 @@ class States:
         those of the settings.
         """
         place = self.root / "place"
-        name = f"{make.__qualname__} {sections}"
+        name = f"{make.__qualname__} {sections} {leaves_out()}"
         shutil.rmtree(place, ignore_errors=True)
         landing = LandingFolder(place / "landing")
         graph = Stepped(settings_for(place / "lake", landing.root, **sections), self.instance, judges=self.judges)
