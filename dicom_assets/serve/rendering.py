@@ -195,10 +195,10 @@ def wish_of(asked: Mapping[str, str], kind: str, size: tuple[int, int] | None) -
         wish = wish._replace(quality=_whole("quality", asked["quality"], 1, 100))
     if asked.get("viewport"):
         words = asked["viewport"].split(",")
-        size = [_number_of("viewport", one) for one in words[:2]]
-        if not 2 <= len(words) <= 6 or not all(1 <= one <= SIDE_MOST for one in size):
+        sides = [_number_of("viewport", one) for one in words[:2]]
+        if not 2 <= len(words) <= 6 or not all(1 <= one <= SIDE_MOST for one in sides):
             raise bad_parameter("viewport", f"width and height from 1 to {SIDE_MOST} are needed, and perhaps a part.")
-        wish = wish._replace(size=(int(size[0]), int(size[1])))
+        wish = wish._replace(size=(int(sides[0]), int(sides[1])))
         if len(words) > 2:
             x, y, across, down = _part(words[2:])
             if x < 0 or y < 0 or not across or not down:
@@ -216,11 +216,14 @@ def wish_of(asked: Mapping[str, str], kind: str, size: tuple[int, int] | None) -
     return wish
 
 
-def _part(words: Sequence[str]) -> tuple[int, ...]:
+def _part(words: Sequence[str]) -> tuple[int, int, int, int]:
     """x, y, width and height of the source: what is left out is its corner, or all of it (PS3.18 8.3.5)."""
     asked = [*words, "", "", ""][:4]
     unsaid = (0, 0, _WHOLE_SIDE, _WHOLE_SIDE)
-    return tuple(int(_number_of("viewport", one)) if one else most for one, most in zip(asked, unsaid, strict=True))
+    x, y, across, down = (
+        int(_number_of("viewport", one)) if one else most for one, most in zip(asked, unsaid, strict=True)
+    )
+    return x, y, across, down
 
 
 def _whole(name: str, text: str, least: int, most: int) -> int:
