@@ -18,9 +18,10 @@ from dicom_assets.printing import counted, say
 if TYPE_CHECKING:
     from dicom_assets.curation.cohorts.frozen import Cohort, Entry
 
-Name = Annotated[
+NewName = Annotated[
     str, typer.Argument(metavar="NAME", help="Of the cohort; it stands in logs, so let it name no patient.")
 ]
+Name = Annotated[str, typer.Argument(metavar="NAME", help="Of the cohort, as `dicom-assets cohort list` has it.")]
 By = Annotated[str | None, typer.Option("--by", help="Who does it; the account that runs this by default.")]
 
 cohorts = typer.Typer(
@@ -35,7 +36,7 @@ def cohort() -> None:
 
 @cohorts.command("create")
 def create(
-    name: Name,
+    name: NewName,
     sql: Annotated[
         str,
         typer.Option(

@@ -89,7 +89,8 @@ TITLES: Mapping[str, Sequence[str]] = {
 
 EXIT_CODES = (
     "Exit codes: 0 done; 1 something waits or differs (a batch did not close, a comparison found a difference); 2 "
-    "wrong input, or a place that cannot be reached, and a sentence says what to do; 3 a fault that nobody foresaw."
+    "wrong input, or a place that cannot be reached, and a sentence says what to do; 3 a fault that nobody foresaw. "
+    "Settings: dicom-assets.toml in the current folder, or the file that DICOM_ASSETS_CONFIG names."
 )
 
 

@@ -32,7 +32,7 @@ def ingest(
             "--quarantined-share",
             min=0,
             max=1,
-            help="Pause a batch above this share of quarantined objects, this time.",
+            help="Pause a batch above this share of quarantined objects, this time. Default: that of the settings.",
         ),
     ] = None,
 ) -> None:

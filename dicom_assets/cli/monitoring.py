@@ -29,7 +29,8 @@ class TextFormat(StrEnum):
 def metrics(
     lake: LakeOption = None,
     output: Annotated[
-        Path | None, typer.Option("--output", "-o", help="File for node_exporter's textfile collector (*.prom).")
+        Path | None,
+        typer.Option("--output", "-o", dir_okay=False, help="File for node_exporter's textfile collector (*.prom)."),
     ] = None,
     form: Annotated[
         TextFormat, typer.Option("--format", "-f", help="Prometheus' text format, or OpenMetrics.")

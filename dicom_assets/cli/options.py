@@ -17,8 +17,16 @@ from dicom_assets.settings import Settings, UserError, load
 if TYPE_CHECKING:
     from dicom_assets.landing.claims import ClaimLog
 
-Landing = Annotated[str | None, typer.Option("--landing", help="Folder or URL where objects arrive.")]
-LakeOption = Annotated[str | None, typer.Option("--lake", help="Folder or URL of the lake.")]
+Landing = Annotated[
+    str | None,
+    typer.Option(
+        "--landing", help="Folder or URL where objects arrive. Default: what the settings say, else data/landing."
+    ),
+]
+LakeOption = Annotated[
+    str | None,
+    typer.Option("--lake", help="Folder or URL of the lake. Default: what the settings say, else data/lake."),
+]
 
 
 class Format(StrEnum):

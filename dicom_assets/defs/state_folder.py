@@ -62,7 +62,7 @@ def dagster_home(settings: Settings) -> Path:
 
     DAGSTER_HOME; else the project's folder when it is the current one, for the lake that is configured there; else
     beside the lake, in `{lake}.dagster`, or for a lake in a container in the user's home. Raises SettingsError when
-    DAGSTER_HOME is another lake's.
+    DAGSTER_HOME is another lake's, or the folder cannot be made.
     """
     lake = _address(settings)
     named = os.environ.get("DAGSTER_HOME")
@@ -80,8 +80,14 @@ def dagster_home(settings: Settings) -> Path:
             home = states / f"dagster-{hashlib.sha256(lake.encode()).hexdigest()[:12]}"
     else:
         home = Path(settings.lake).with_name(f"{Path(settings.lake).name}.dagster")
-    home.mkdir(parents=True, exist_ok=True)
-    _configure(home)
+    try:
+        home.mkdir(parents=True, exist_ok=True)
+        _configure(home)
+    except OSError as error:
+        raise SettingsError(
+            f"Dagster's state cannot lie in {home} ({error.strerror}). Set DAGSTER_HOME to a folder that may be "
+            "written."
+        ) from None
     return home
 
 

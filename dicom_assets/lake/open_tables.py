@@ -20,7 +20,7 @@ from deltalake.exceptions import DeltaError, TableNotFoundError
 from dicom_assets.lake import torn
 from dicom_assets.lake.extents import Extents, extents
 from dicom_assets.storage.azure import delta_location, delta_options, reason
-from dicom_assets.storage.files import CONTRIBUTOR, LakeError, LakeFiles
+from dicom_assets.storage.files import CONTRIBUTOR, MAY_NOT_READ, LakeError, LakeFiles
 
 OPEN_SECONDS = 300.0
 """How long a table on an object store stays open, whose token ages; elsewhere, until its log is listed again."""
@@ -222,6 +222,8 @@ class OpenTables:
             return f"Table {name} cannot be {action}: {reason(error, CONTRIBUTOR)}."
         if "no space" in text or "os error 28" in text:
             return "The disk that holds the lake is full. Free some space, then run the batch again; nothing is lost."
+        if "permission denied" in text and action == "opened":
+            return f"Table {name}: {MAY_NOT_READ}"
         if "permission denied" in text or "read-only" in text:
             return "The lake folder is not writable. Give this user write access, or give another folder."
         return f"Table {name} cannot be {action}: {type(error).__name__}. Run `dicom-assets verify`."

@@ -6,6 +6,7 @@ Belongs here: how a Delta table is read by DuckDB. Does not belong here: SQL tha
 from __future__ import annotations
 
 import re
+import stat
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
 from datetime import UTC, datetime
@@ -30,7 +31,7 @@ from dicom_assets.lake.tables import NoSuchVersion
 from dicom_assets.lake.tag_drift import TAG_DRIFT
 from dicom_assets.schema.registry import TABLES
 from dicom_assets.settings import UserError
-from dicom_assets.storage.files import PROTOCOL, LakeError
+from dicom_assets.storage.files import MAY_NOT_READ, PROTOCOL, LakeError
 
 VIEWS = {
     "study_clinical": (("study", "clinical", "patient_link"), STUDY_CLINICAL),
@@ -72,8 +73,19 @@ def is_there(uri: str) -> None:
 
 
 def has_lake(uri: str) -> bool:
-    """Whether there is a lake in a folder; of a container it is not asked, and taken for granted."""
-    return "://" in uri or (Path(uri) / "batches" / "_delta_log").is_dir()
+    """Whether there is a lake in a folder; of a container it is not asked, and taken for granted.
+
+    Raises LakeError where that cannot be seen.
+    """
+    try:
+        return "://" in uri or stat.S_ISDIR((Path(uri) / "batches" / "_delta_log").stat().st_mode)
+    except (FileNotFoundError, NotADirectoryError):
+        return False
+    except OSError as error:
+        raise LakeError(
+            f"Whether there is a lake at {uri} cannot be seen ({error.strerror}). Let this user read that folder and "
+            "all that is in it, or give another one."
+        ) from None
 
 
 def scan(
@@ -172,7 +184,9 @@ def readable(*names: str) -> Iterator[None]:
     """Turns what DuckDB says of a data file that is gone or torn into a sentence. names: tables that are read."""
     try:
         yield
-    except (duckdb.IOException, duckdb.InvalidInputException):
+    except (duckdb.IOException, duckdb.InvalidInputException) as error:
+        if "permission denied" in str(error).lower():
+            raise LakeError(f"Table {' or '.join(names)}: {MAY_NOT_READ}") from None
         raise LakeError(
             f"Table {' or '.join(names)}: a data file of it is missing or torn. Run `dicom-assets verify`, which names "
             "it, and `dicom-assets verify --fix`, which makes its rows again."

@@ -87,7 +87,7 @@ def decode(frame: bytes, row: Mapping[str, Any], header: Mapping[str, Any] | Non
             warnings.simplefilter("ignore")
             pixels, _ = decode_array(source, index=0, **options)
     except Exception:  # noqa: BLE001 - decoders raise whatever they like over bytes that are no image
-        raise Undecodable("its bytes are no image of its transfer syntax") from None
+        raise Undecodable("none of the decoders that are installed here makes an image of its bytes") from None
     return pixels
 
 

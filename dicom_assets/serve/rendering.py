@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from base64 import b64encode
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from functools import partial
 from typing import Any
 
@@ -35,7 +35,12 @@ from dicom_assets.serve.wish import Wish
 JPEG, PNG = "image/jpeg", "image/png"
 _OFFERS = (Offer(JPEG), Offer(PNG))
 _THUMBNAIL = (200, 200)
-_SIDE_MOST = 16_384
+SIDE_MOST = 8_192
+"""Pixels of a side into which an image is fitted: with 16,384 a colour image takes longer than a drawer may."""
+
+_WHOLE_SIDE = 65_535
+"""The largest that Rows and Columns can be."""
+
 _FUNCTIONS = {"linear": "LINEAR", "linear-exact": "LINEAR_EXACT", "sigmoid": "SIGMOID"}
 _GROUPS = ("0028", "2050")
 _SHARED, _PER_FRAME = "52009229", "52009230"
@@ -67,7 +72,10 @@ async def _render(call: Call, size: tuple[int, int] | None) -> Response:
     wish = wish_of(call.request.query_params, kind, size)
     number = _number(call)
     found = await call.ask_for_body(partial(_standing_for, call))
-    return Response(await image_of(call, found, number, wish), media_type=kind)
+    headers = {}
+    if call.request.query_params.get("annotation"):
+        headers["Warning"] = f'299 {call.request.url.netloc} "annotation: nothing is written into images here"'
+    return Response(await image_of(call, found, number, wish), 200, headers, kind)
 
 
 def _number(call: Call) -> int | None:
@@ -186,12 +194,13 @@ def wish_of(asked: Mapping[str, str], kind: str, size: tuple[int, int] | None) -
     if asked.get("quality"):
         wish = wish._replace(quality=_whole("quality", asked["quality"], 1, 100))
     if asked.get("viewport"):
-        numbers = [_number_of("viewport", one) for one in asked["viewport"].split(",")]
-        if len(numbers) not in (2, 6) or not all(1 <= one <= _SIDE_MOST for one in numbers[:2]):
-            raise bad_parameter("viewport", f"width and height from 1 to {_SIDE_MOST} are needed, and perhaps a part.")
-        wish = wish._replace(size=(int(numbers[0]), int(numbers[1])))
-        if len(numbers) == 6:
-            x, y, across, down = (int(one) for one in numbers[2:])
+        words = asked["viewport"].split(",")
+        sides = [_number_of("viewport", one) for one in words[:2]]
+        if not 2 <= len(words) <= 6 or not all(1 <= one <= SIDE_MOST for one in sides):
+            raise bad_parameter("viewport", f"width and height from 1 to {SIDE_MOST} are needed, and perhaps a part.")
+        wish = wish._replace(size=(int(sides[0]), int(sides[1])))
+        if len(words) > 2:
+            x, y, across, down = _part(words[2:])
             if x < 0 or y < 0 or not across or not down:
                 raise bad_parameter("viewport", "its part needs a corner that is not negative, and a size.")
             wish = wish._replace(part=(x, y, across, down))
@@ -205,6 +214,16 @@ def wish_of(asked: Mapping[str, str], kind: str, size: tuple[int, int] | None) -
             raise bad_parameter("window", "its width is too small for its function.")
         wish = wish._replace(window=(centre, width, function))
     return wish
+
+
+def _part(words: Sequence[str]) -> tuple[int, int, int, int]:
+    """x, y, width and height of the source: what is left out is its corner, or all of it (PS3.18 8.3.5)."""
+    asked = [*words, "", "", ""][:4]
+    unsaid = (0, 0, _WHOLE_SIDE, _WHOLE_SIDE)
+    x, y, across, down = (
+        int(_number_of("viewport", one)) if one else most for one, most in zip(asked, unsaid, strict=True)
+    )
+    return x, y, across, down
 
 
 def _whole(name: str, text: str, least: int, most: int) -> int:
@@ -225,8 +244,13 @@ def _number_of(name: str, text: str) -> float:
 
 _PARAMETERS = (
     Parameter("quality", "Of JPEG, from 1 to 100.", "integer"),
-    Parameter("viewport", "Width and height into which it is fitted, and perhaps x, y, width, height of the source."),
+    Parameter(
+        "viewport",
+        f"Width and height, {SIDE_MOST:,} at most, into which it is fitted, and perhaps x, y, width, height of the "
+        "source; of these each may be left out between its commas.",
+    ),
     Parameter("window", "Centre, width and function: linear, linear-exact or sigmoid."),
+    Parameter("annotation", "Nothing is written into an image; where it is asked for, a header `Warning` says so."),
     Parameter("accept", "Media types that stand for the header Accept."),
 )
 _STATUSES = (200, 404, 409, 410, 422)

@@ -18,7 +18,7 @@ from dicom_assets.serve.frames import frame_numbers
 from dicom_assets.serve.media import DICOM, Choice, Offer, Range, choose, ranges
 from dicom_assets.serve.places import Found, find
 from dicom_assets.serve.problems import bad_parameter
-from dicom_assets.serve.rendering import JPEG, PNG, image_of, wish_of
+from dicom_assets.serve.rendering import JPEG, PNG, SIDE_MOST, image_of, wish_of
 from dicom_assets.serve.resource import Parameter, Resource
 
 _UIDS = {"study": "studyUID", "series": "seriesUID", "instance": "objectUID"}
@@ -82,7 +82,7 @@ def _as_of_rendered(asked: Mapping[str, str]) -> dict[str, str]:
     if asked.get("windowCenter") or asked.get("windowWidth"):
         told["window"] = f"{asked.get('windowCenter', '')},{asked.get('windowWidth', '')}"
     if asked.get("rows") or asked.get("columns"):
-        told["viewport"] = f"{asked.get('columns') or 16384},{asked.get('rows') or 16384}"
+        told["viewport"] = f"{asked.get('columns') or SIDE_MOST},{asked.get('rows') or SIDE_MOST}"
     return told
 
 

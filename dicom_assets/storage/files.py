@@ -51,6 +51,10 @@ class LakeError(UserError):
     """The lake cannot be read or written. The message says what to do and holds no row's values."""
 
 
+MAY_NOT_READ = "this user may not read its files. Let it read the folder of the lake and all that is in it."
+"""What is said of a table in such a folder: its files are there, and nobody has to make them again."""
+
+
 class TornFile(LakeError):
     """A file of the lake is empty or cut, as a power cut leaves it."""
 

@@ -11,9 +11,12 @@ import pytest
 from dicom_assets_tests.catalogue.shown_lake import EVERY, ODD, TOKENS, Shown, instance, series, study
 from dicom_assets_tests.serve.asking import ENVIRONMENT
 from dicom_assets_tests.serve.serving import serving
-from dicom_assets_tests.support.browser import SEEN, chromium, findings, needs_axe, needs_browser, shot
+from dicom_assets_tests.support.browser import SEEN, chromium, findings, needs_axe, needs_browser, overflow, shot
 
 SIZES = ((1400, 900), (400, 800))
+BETWEEN = (1100, 1000, 800, 320)
+"""Widths at which nothing but the layout is looked at."""
+
 PAGES = (
     *EVERY,
     "/?patient=nobody-has-this-name",
@@ -91,7 +94,10 @@ def test_no_page_is_wider_than_the_screen_and_none_complains(browser: Any, url: 
     for path, page in pages.items():  # each is idle after half a second, which is waited for once
         page.wait_for_load_state("networkidle")
         shoot(page, f"{size[0]}{path}")
-        assert page.evaluate("document.documentElement.scrollWidth <= window.innerWidth"), path
+        assert overflow(page) <= 0, path
+        for width in BETWEEN if size == SIZES[0] else ():
+            page.set_viewport_size({"width": width, "height": size[1]})
+            assert overflow(page) <= 0, (path, width)
         assert page.complaints == [], path
         page.context.close()
 

@@ -176,3 +176,9 @@ def test_lakes_in_containers_have_a_state_each_and_the_first_keeps_the_one_that_
     with open_instance(one):
         monkeypatch.delenv("DAGSTER_HOME")
     assert dagster_home(one) == home / ".dicom-assets" / "dagster" != dagster_home(two)
+
+
+def test_a_place_where_no_state_can_be_made_is_told_with_what_to_do(home: Path):
+    (home / "file").write_text("")
+    with pytest.raises(SettingsError, match="Set DAGSTER_HOME to a folder that may be written"):
+        dagster_home(settings_for(home / "file" / "lake", home / "landing"))

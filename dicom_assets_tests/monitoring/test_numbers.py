@@ -210,6 +210,7 @@ class TestFile:
         result = CliRunner().invoke(app, ["metrics", "--lake", watched.settings.lake, "-o", str(target)])
         assert result.exit_code == 2
         assert "cannot be written" in result.stderr
+        assert CliRunner().invoke(app, ["metrics", "--lake", watched.settings.lake, "-o", "."]).exit_code == 2
 
     def test_of_no_lake_is_refused(self, tmp_path: Path):
         result = CliRunner().invoke(app, ["metrics", "--lake", str(tmp_path / "none")])

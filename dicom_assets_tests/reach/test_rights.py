@@ -8,15 +8,23 @@ import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
+import duckdb
+import pyarrow as pa
 import pytest
+from deltalake import write_deltalake
 from typer.testing import CliRunner
 
 from dicom_assets.batch.reach.rights import all_ok, try_places
 from dicom_assets.batch.reach.trial import Result, Step
+from dicom_assets.batch.verification.file_rules import opened as looked_at
 from dicom_assets.cli.main import app
+from dicom_assets.lake.delta import Lake
+from dicom_assets.lake.query import existing, readable
 from dicom_assets.settings import Settings, SettingsError
+from dicom_assets.storage.files import LakeError
 from dicom_assets_tests.service import feed_server
 from dicom_assets_tests.service.service_model import ServiceModel
 from dicom_assets_tests.support.commands import free_port
@@ -179,6 +187,45 @@ class TestServices:
         assert "nobody listens" in detail(steps, "service: reach", "source pacs")
         assert outcomes(steps, "source pacs")["service: changes"] is Result.NOT_TRIED
         assert sum(step.seconds or 0 for step in steps) < 30
+
+
+class TestLakeThatMayNotBeRead:
+    """Its files are there: nothing is called missing or torn, which would let `verify --fix` take them out."""
+
+    @pytest.fixture(scope="class")
+    def lake(self) -> Iterator[Path]:
+        with TemporaryDirectory() as folder:
+            Path(folder).chmod(0o755)
+            lake = Path(folder) / "lake"
+            Lake(str(lake))
+            write_deltalake(lake / "batch_study", pa.table({"batch_id": ["b"], "study_key": ["k"]}), mode="append")
+            for path in (lake, *lake.rglob("*")):
+                path.chmod(0o755)
+            yield lake
+
+    @contextmanager
+    def closed(self, path: Path) -> Iterator[None]:
+        path.chmod(0)
+        try:
+            with unprivileged(), pytest.raises(LakeError, match=r"Let .* read"):
+                yield
+        finally:
+            path.chmod(0o755)
+
+    def test_its_folder(self, lake: Path) -> None:
+        with self.closed(lake):
+            existing(str(lake))
+
+    def test_the_log_of_a_table(self, lake: Path) -> None:
+        with self.closed(lake / "batch_study" / "_delta_log"):
+            existing(str(lake)).extents("batch_study")
+
+    def test_a_data_file(self, lake: Path) -> None:
+        (file,) = (lake / "batch_study").glob("*.parquet")
+        with self.closed(file):
+            looked_at(existing(str(lake)))
+        with self.closed(file), readable("batch_study"):
+            duckdb.sql(f"FROM read_parquet('{file}')")
 
 
 class TestCommand:

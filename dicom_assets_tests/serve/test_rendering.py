@@ -88,6 +88,24 @@ def test_an_image_is_fitted_into_a_viewport_and_cut_to_a_part(client: TestClient
     assert drawn(client, path(1, made.NATIVE, 1) + "/thumbnail").shape == (133, 200)
 
 
+def test_what_a_viewport_leaves_out_of_its_part_is_the_corner_or_all_of_it(client: TestClient):
+    one = path(made.COLOUR, 1, 1) + "/rendered"
+    whole = drawn(client, one)
+    for said, part in (
+        ("48,16,,16", whole[16:]),
+        ("24,32,24", whole[:, 24:]),
+        ("24,32,,,24,32", whole[:, :24]),
+        ("24,32,24,0,24", whole[:, 24:]),
+    ):
+        assert (drawn(client, one, viewport=said) == part).all(), said
+
+
+def test_who_asks_for_annotations_is_told_that_there_are_none(client: TestClient):
+    one = path(made.COLOUR, 1, 1) + "/rendered"
+    assert "annotation" in client.get(one, params={"annotation": "patient"}).headers["warning"]
+    assert "warning" not in client.get(one).headers
+
+
 def test_jpeg_is_what_comes_unless_something_else_is_asked_for_and_has_a_quality(client: TestClient):
     one = path(made.COLOUR, 1, 1) + "/rendered"
     sizes = []
@@ -108,7 +126,8 @@ def test_jpeg_is_what_comes_unless_something_else_is_asked_for_and_has_a_quality
         "viewport=10",
         "viewport=0,10",
         "viewport=nan,10",
-        "viewport=10,10,0,0,5",
+        "viewport=10,10,0,0,5,5,5",
+        "viewport=8193,10",
         "viewport=9,9,500,0,5,5",
         "window=5",
         "window=5,0",

@@ -22,7 +22,7 @@ from dicom_assets.lake.delta import Lake
 from dicom_assets.lake.remote import TableFiles
 from dicom_assets.landing import claims
 from dicom_assets.schema.registry import TABLES
-from dicom_assets.storage.files import LakeError, LakeFiles, TornFile
+from dicom_assets.storage.files import MAY_NOT_READ, LakeError, LakeFiles, TornFile
 
 _AT_ONCE = 8
 
@@ -36,7 +36,10 @@ class Opened:
 
 
 def opened(lake: Lake) -> Opened:
-    """Opens each table, and looks at each data file that its log names: there, of that size, with so many rows."""
+    """Opens each table, and looks at each data file that its log names: there, of that size, with so many rows.
+
+    Raises LakeError when one may not be read: it is not broken, and nobody may take it out of its table.
+    """
     unopened: dict[str, str] = {}
     broken: dict[str, list[str]] = {}
     files = 0
@@ -82,6 +85,8 @@ def _is_broken(files: LakeFiles, name: str, path: str, size: int, rows: int) -> 
             return True
         with remote.open(place) as file:
             return bool(pq.read_metadata(file).num_rows != rows)
+    except PermissionError:
+        raise LakeError(f"Table {name}: {MAY_NOT_READ}") from None
     except (pa.ArrowException, OSError):
         return True
 
