@@ -7,7 +7,7 @@ a table is made (`publish`, `clinical`, `standards`), what Dagster is told (`def
     raw_files → validated_batch → flat_metadata → instance → series → study → imaging_study → image_occurrence
                       ├→ correction ┘               └→ series_geometry └→ conflict
                       ├→ clinical ───────────────────────────────────────→ diagnostic_report
-                      └→ ingestion_errors                                      all of them → cleanup
+                      └→ ingestion_errors        flat_metadata → duplicate     all of them → cleanup
 """
 
 from __future__ import annotations

@@ -300,7 +300,7 @@ PARENT = """
 import os, sys
 from dicom_assets_tests.support.inline_engine import InlineEngine
 from dicom_assets.reading.engine import ProcessEngine
-from dicom_assets.settings import ReadingLimits, Settings
+from dicom_assets.settings import ReadingLimits
 from dicom_assets_tests.support.misbehaving import chunk, read
 import psutil, threading, time
 engine = ProcessEngine(ReadingLimits(workers=2, object_seconds=60))
